@@ -1,0 +1,1 @@
+"""What training and the commands need before the network: masks, and later patches of prepared maps."""

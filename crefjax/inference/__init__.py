@@ -1,0 +1,1 @@
+"""Running the network over whole maps."""

@@ -1,0 +1,190 @@
+"""The network over a whole map in bounded memory, exactly.
+
+Nearly all the memory of a U-Net is taken at full resolution, where its convolutions look only two or three
+voxels far. So each level is computed slab by slab along z: a slab is read with a halo of that many planes,
+planes outside the box are kept at zero as the whole network has them, and the result is put in its place in the
+level's own array. No tile borders arise, and what comes out is the network's output, not an approximation.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from crefjax.models.unet3d import (
+    Parameters,
+    Planes,
+    UNet3DConfig,
+    bottom_level,
+    down_halo,
+    down_level,
+    up_halo,
+    up_level,
+)
+
+Progress = Callable[[float], None]
+# Slabs computed by one call into XLA. A call allocates its temporary memory anew, and on a CPU the page
+# faults of that cost as much as the arithmetic; too many slabs in a call would let a progress bar stand still.
+_SLABS_PER_CALL = 4
+
+
+def padded_shape(shape: tuple[int, int, int], config: UNet3DConfig) -> tuple[int, int, int]:
+    """The box `(z, y, x)` that the network works on: every side a multiple of `config.multiple`."""
+    return tuple(n + -n % config.multiple for n in shape)
+
+
+def slab_sizes(depth: int) -> list[int]:
+    """Numbers of planes that a slab of a box of `depth` planes can have, ascending: its even divisors."""
+    return [n for n in range(2, depth + 1, 2) if depth % n == 0]
+
+
+def level_slab(depth: int, level: int, slab: int) -> int:
+    """Planes of a slab at a level, where a plane has `4**level` times fewer voxels than at full resolution.
+
+    Args:
+        depth: planes of the padded box at full resolution.
+        level: 0 for the full resolution.
+        slab: planes of a slab at full resolution.
+    """
+    return max(n for n in slab_sizes(depth >> level) if n <= max(2, slab * 4**level))
+
+
+def run_network(
+    parameters: Parameters,
+    array: np.ndarray,
+    config: UNet3DConfig,
+    *,
+    slab: int,
+    device: jax.Device | None = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Run the network over a standardized map.
+
+    Args:
+        parameters: of the network.
+        array: `(z, y, x)`, float32, standardized; any sides.
+        config: of the network.
+        slab: planes of a slab at full resolution, one of `slab_sizes(padded_shape(...)[0])`.
+        device: to compute on; the default device if None.
+        progress: called with the share of the work that is done, 0 to 1.
+
+    Returns:
+        `(z, y, x)`, float32.
+
+    Raises:
+        ValueError: if `slab` is none of the possible sizes.
+    """
+    shape = padded_shape(array.shape, config)
+    if slab not in slab_sizes(shape[0]):
+        raise ValueError(f"a slab has one of {slab_sizes(shape[0])} planes for {array.shape}, found {slab}")
+    device = device or jax.devices()[0]
+    run = _Run(jax.device_put(parameters, device), config, shape, slab, progress)
+    with jax.default_device(device):
+        out = run.level(jax.device_put(_padded(array, shape, config), device), 0)
+        z, y, x = array.shape
+        return np.asarray(out)[:z, :y, :x, 0]
+
+
+def network_cost(shape: tuple[int, int, int], config: UNet3DConfig) -> float:
+    """Floating point operations of the network over a padded box, as the plain convolutions count them."""
+    levels = range(config.depth)
+    names = [(level, name) for level in levels for name in config.down_names(level) + config.up_names(level)]
+    return sum(_cost(config, name) / 8**level for level, name in names) * float(np.prod(shape))
+
+
+class _Run:
+    """One pass of the network: what stays the same from level to level."""
+
+    def __init__(self, parameters, config, shape, slab, progress):
+        self.parameters, self.config, self.slab, self.progress = parameters, config, slab, progress
+        self.depth = shape[0]
+        self.done, self.total = 0.0, network_cost(shape, config)
+
+    def level(self, skip, level):
+        """From the input of a level, with halo, to the output of that level, with halo (none at level 0)."""
+        halo, config = _halo(self.config), self.config
+        if level == config.depth:
+            return _bottom(self.parameters, skip, config)
+        planes, height, width = skip.shape[0] - 2 * halo, *skip.shape[1:3]
+        below = (planes // 2 + 2 * halo, height // 2, width // 2, config.down_width)
+        below = self._slabs(_down_slabs, (skip,), below, config.down_names(level), level)
+        up = self.level(below, level + 1)
+        del below
+        same = (planes + 2 * halo, height, width, config.up_width) if level else (planes, height, width, 1)
+        return self._slabs(_up_slabs, (skip, up), same, config.up_names(level), level)
+
+    def _slabs(self, compute, inputs, shape, names, level):
+        out = jnp.zeros(shape, jnp.float32)
+        planes, height, width = self.depth >> level, *inputs[0].shape[1:3]
+        size = level_slab(self.depth, level, self.slab)
+        cost = sum(_cost(self.config, name) for name in names) * size * height * width
+        for first in range(0, planes // size, _SLABS_PER_CALL):
+            count = min(_SLABS_PER_CALL, planes // size - first)
+            where = (planes, size, count)
+            out = compute(self.parameters, *inputs, out, first, where, self.config, level)
+            if self.progress is not None:
+                jax.block_until_ready(out)
+                self.done += cost * count
+                self.progress(min(1.0, self.done / self.total))
+        return out
+
+
+@functools.partial(jax.jit, static_argnames=("where", "config", "level"), donate_argnames="out")
+def _down_slabs(parameters, skip, out, first, where, config, level):
+    planes, size, count = where
+    halo, need = _halo(config), down_halo(config, level)
+
+    def one(index, out):
+        start = index * size
+        slab = lax.dynamic_slice_in_dim(skip, start + halo - need, size + 2 * need)
+        result = down_level(parameters, slab[None], config, level, Planes(start - need, planes))[0]
+        return lax.dynamic_update_slice_in_dim(out, result, start // 2 + halo, 0)
+
+    return lax.fori_loop(first, first + count, one, out)
+
+
+@functools.partial(jax.jit, static_argnames=("where", "config", "level"), donate_argnames="out")
+def _up_slabs(parameters, skip, up, out, first, where, config, level):
+    planes, size, count = where
+    halo, (need, need_up) = _halo(config), up_halo(config, level)
+    margin = (out.shape[0] - planes) // 2
+
+    def one(index, out):
+        start = index * size
+        slab = lax.dynamic_slice_in_dim(skip, start + halo - need, size + 2 * need)
+        slab_up = lax.dynamic_slice_in_dim(up, start // 2 + halo - need_up, size // 2 + 2 * need_up)
+        result = up_level(parameters, slab[None], slab_up[None], config, level, Planes(start - need, planes))
+        return lax.dynamic_update_slice_in_dim(out, result[0], start + margin, 0)
+
+    return lax.fori_loop(first, first + count, one, out)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _bottom(parameters, x, config):
+    halo = _halo(config)
+    out = bottom_level(parameters, x[None, halo:-halo], config)[0]
+    return jnp.pad(out, ((halo, halo), (0, 0), (0, 0), (0, 0)))
+
+
+def _halo(config):
+    """Planes of zeros around every level's array along z, so that each slab finds its halo there."""
+    levels = range(config.depth)
+    return max(max(down_halo(config, level), *up_halo(config, level)) for level in levels)
+
+
+def _cost(config, name):
+    """Floating point operations a voxel of one convolution."""
+    return next(2.0 * 27 * n_in * n_out for layer, n_in, n_out in config.layers() if layer == name)
+
+
+def _padded(array, shape, config):
+    """The box as the network takes it: far ends padded symmetrically, planes of zeros around z, one channel."""
+    halo = _halo(config)
+    out = np.zeros((shape[0] + 2 * halo, *shape[1:], 1), np.float32)
+    ends = [(0, n - m) for n, m in zip(shape, array.shape, strict=True)]
+    padded = np.pad(array, ends, mode="symmetric") if any(after for _, after in ends) else array
+    out[halo:-halo, ..., 0] = padded
+    return out

@@ -1,0 +1,183 @@
+"""What makes a file no map, a map unusable, or two maps a bad pair."""
+
+from pathlib import Path
+
+import numpy as np
+
+from crefjax.errors import UserError
+from crefjax.io.files import complaint
+from crefjax.io.header import HEADER_BYTES, ISOTROPY, OTHER_MODES, REAL_MODES, Header
+
+ORIGIN_TOLERANCE = 0.01  # voxels
+_ANGLE_TOLERANCE = 0.01  # degrees
+
+_FOREIGN = {
+    b"\x89HDF": "an HDF5 file; convert it to MRC",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"\xfd7zXZ": "an xz file; unpack it",
+    b"\x28\xb5\x2f\xfd": "a zstd file; unpack it",
+    b"\x1f\x8b": "a file compressed twice; unpack it",
+    b"%PDF": "a PDF file",
+    b"\x89PNG": "a PNG image",
+    b"II*\0": "a TIFF image",
+    b"MM\0*": "a TIFF image",
+}
+
+
+def foreign_file(head: bytes, path: Path) -> UserError:
+    """The error for a file whose first bytes are no header, saying what they look like."""
+    for magic, what in _FOREIGN.items():
+        if head.startswith(magic):
+            return complaint(path, f"is no MRC/CCP4 map: it looks like {what}")
+    if head and all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head):
+        begin = " ".join(head[:60].decode("ascii").split())[:40]
+        return complaint(path, f"is no MRC/CCP4 map: it looks like text (it begins {begin!r}); give a map")
+    if len(head) < HEADER_BYTES:
+        return complaint(
+            path,
+            f"is no MRC/CCP4 map, or one cut short: a header has {HEADER_BYTES} bytes, found {len(head)}; "
+            "get it again",
+        )
+    return complaint(path, "is no MRC/CCP4 map: its first 1024 bytes are no such header; check what it is")
+
+
+def check_header(header: Header, path: Path) -> None:
+    """Raises UserError unless the header describes one map with cubic voxels of known size."""
+    fields = header.fields
+    if int(fields.mode) in OTHER_MODES:
+        what = OTHER_MODES[int(fields.mode)]
+        raise complaint(
+            path, f"expected real voxels, found mode {fields.mode} ({what}); convert it to mode 2"
+        )
+    if int(fields.mode) not in REAL_MODES:
+        raise complaint(
+            path, f"expected one of the modes {REAL_MODES}, found mode {fields.mode}; convert it to mode 2"
+        )
+    if min(header.file_shape) <= 0:
+        raise complaint(
+            path, f"expected sides above 0, found (z, y, x) {header.file_shape}; the header is damaged"
+        )
+    if sorted(header.axes) != [1, 2, 3]:
+        raise complaint(path, f"expected MAPC, MAPR, MAPS to be 1, 2, 3 in some order, found {header.axes}")
+    if fields.nsymbt < 0:
+        raise complaint(
+            path, f"expected an extended header of 0 bytes or more, found {fields.nsymbt} (NSYMBT)"
+        )
+    _check_one_volume(header, path)
+    _check_cell(header, path)
+
+
+def _check_one_volume(header: Header, path: Path) -> None:
+    fields = header.fields
+    sections, interval_count, group = int(fields.nz), int(fields.mz), int(fields.ispg)
+    if min(header.file_shape) == 1:
+        raise complaint(
+            path, f"expected a map, found a single image, (z, y, x) {header.file_shape}; give a volume"
+        )
+    # Chimera and RELION write volumes with space group 0 too; a stack of images has one interval per section.
+    if group == 0 and interval_count == 1:
+        raise complaint(
+            path,
+            f"expected a map, found a stack of {sections} images (ISPG 0, MZ 1); give a volume, or set "
+            f"ISPG to 1 and MZ to {sections} if it is one",
+        )
+    if 401 <= group <= 630 and interval_count != sections:
+        raise complaint(
+            path,
+            f"expected one map, found a stack of volumes (ISPG {group}, {sections} sections, MZ "
+            f"{interval_count}); give one volume",
+        )
+
+
+def _check_cell(header: Header, path: Path) -> None:
+    fields = header.fields
+    angles = [float(fields.cellb[name]) for name in ("alpha", "beta", "gamma")]
+    if not all(angle == 0 or abs(angle - 90) <= _ANGLE_TOLERANCE for angle in angles):
+        raise complaint(
+            path, f"expected cell angles of 90 degrees, found {_listed(angles)}; resample the map"
+        )
+    sizes = np.array(header.voxel_sizes)
+    intervals = [int(fields[name]) for name in ("mx", "my", "mz")]
+    if min(intervals) <= 0:
+        raise complaint(
+            path,
+            f"expected MX, MY, MZ above 0, found {_listed(intervals)}; set them to the numbers of voxels "
+            "along x, y, z, and the cell to their lengths in Å",
+        )
+    if not (np.all(np.isfinite(sizes)) and np.all(sizes > 0)):
+        raise complaint(
+            path,
+            f"expected a voxel size above 0 Å, found {_listed(sizes)} Å along x, y, z; set it, for example "
+            f"in Python: mrcfile.open({path.name!r}, 'r+').voxel_size = 1.05",
+        )
+    if sizes.max() - sizes.min() > ISOTROPY * sizes.min():
+        raise complaint(
+            path,
+            f"expected cubic voxels, found {_listed(sizes)} Å along x, y, z; resample the map to such",
+        )
+
+
+def check_voxels(array: np.ndarray, path: Path, *, allow_constant: bool) -> None:
+    """Raises UserError where voxels are NaN or infinite, or where all are equal."""
+    if found := not_finite(array):
+        raise complaint(path, f"expected finite voxels, found {found}; mend the map")
+    low, high = extremes(array)
+    if low == high and not allow_constant:
+        raise complaint(
+            path, f"expected a density map, found the value {low:g} in every voxel; check the file"
+        )
+
+
+def not_finite(array: np.ndarray) -> str:
+    """How many voxels are NaN or infinite, in words; empty where none is."""
+    if all(np.isfinite(extremes(array))):
+        return ""
+    nan = sum(int(np.isnan(slab).sum()) for slab in array)
+    infinite = sum(int(np.isinf(slab).sum()) for slab in array)
+    return f"{nan} NaN and {infinite} infinite of {array.size}"
+
+
+def extremes(array: np.ndarray) -> tuple[float, float]:
+    """Minimum and maximum, NaN where a voxel is; slab by slab, so that no copy of a large map is made."""
+    with np.errstate(invalid="ignore"):
+        low = np.min([slab.min() for slab in array])
+        high = np.max([slab.max() for slab in array])
+    return float(low), float(high)
+
+
+def check_same_grid(a, b, what: str) -> None:
+    """Checks that two maps lie on the same grid.
+
+    Voxel sizes within 0.1 % are the same, and origins within 0.01 voxel along each axis: programs round both.
+    The origin is the one of `Map`, so an ORIGIN and an NSTART that mean the same place are the same.
+
+    Args:
+      a, b: the maps.
+      what: what they are, for the message: "half-maps", "mask and half-map".
+
+    Raises:
+      UserError: shape, voxel size or origin differ; names both files and both values.
+    """
+    names = f"{a.path or 'the first map'} and {b.path or 'the second map'}"
+    if a.array.shape != b.array.shape:
+        raise complaint(
+            names,
+            f"expected {what} of the same shape, found (z, y, x) {a.array.shape} and {b.array.shape} voxels; "
+            "give maps on the same grid",
+        )
+    if abs(a.voxel_size - b.voxel_size) > ISOTROPY * min(a.voxel_size, b.voxel_size):
+        raise complaint(
+            names,
+            f"expected {what} of the same voxel size, found {a.voxel_size:.5g} and {b.voxel_size:.5g} Å; "
+            "set the right one in the header, or resample one map",
+        )
+    if np.abs(np.subtract(a.origin, b.origin)).max() > ORIGIN_TOLERANCE * a.voxel_size:
+        raise complaint(
+            names,
+            f"expected {what} with the same origin, found {_listed(a.origin)} and {_listed(b.origin)} Å "
+            "along x, y, z; give maps on the same grid, or set the same ORIGIN and NSTART in both headers",
+        )
+
+
+def _listed(values) -> str:
+    return ", ".join(f"{value:.5g}" for value in values)

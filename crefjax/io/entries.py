@@ -1,0 +1,192 @@
+"""Entry folders: a half-map pair with its mask, model and outputs; pairs and masks read and checked."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crefjax.io.checks import check_same_grid, extremes
+from crefjax.io.files import complaint, is_same_file, map_stem
+from crefjax.io.maps import Map, read_map
+
+MASK_TOLERANCE = 1e-3  # float16 rounds 1 to about 5e-4
+
+_EMDB = re.compile(r"emd_(\d+)_(half_map_1|half_map_2|msk_1)", re.IGNORECASE)
+_MODELS = ("model.cif", "model.pdb", "model.cif.gz", "model.pdb.gz")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one method made of an entry: the denoised full map and half-maps, None where there is none."""
+
+    full: Path | None
+    half_map_1: Path | None
+    half_map_2: Path | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The files of an entry folder.
+
+    Attributes:
+      path: the folder.
+      name: its name.
+      half_map_1, half_map_2: the pair.
+      mask: values 0 to 1, or None.
+      model: atomic model (`.cif`, `.pdb`), or None.
+      reference: a better map of the same specimen, or None.
+      truth: the noise-free map of a simulated entry, or None.
+      outputs: what methods made of it, by the method's name, sorted.
+    """
+
+    path: Path
+    name: str
+    half_map_1: Path
+    half_map_2: Path
+    mask: Path | None
+    model: Path | None
+    reference: Path | None
+    truth: Path | None
+    outputs: dict[str, Output]
+
+
+def find_entry(folder) -> Entry:
+    """Finds the files of an entry folder by their names; opens none of them.
+
+    Half-maps are `half_map_1.*` or EMDB's `emd_<id>_half_map_1.*`; a mask is `mask.*` or, where that is not
+    there, EMDB's `emd_<id>_msk_1.*`. EMDB's deposited map `emd_<id>.*` is no reference: it may be made from
+    this very pair.
+
+    Raises:
+      UserError: no folder; a half-map is missing; two files could be the same part; two EMDB entries are
+        mixed.
+    """
+    folder = Path(folder)
+    files = _map_files(folder)
+    half_maps = [_half_map(folder, files, part) for part in ("half_map_1", "half_map_2")]
+    _check_one_emdb_entry(folder, half_maps)
+    own_mask = _at_most_one(folder, files, "mask")
+    return Entry(
+        path=folder,
+        name=folder.resolve().name,
+        half_map_1=half_maps[0],
+        half_map_2=half_maps[1],
+        mask=own_mask or _at_most_one(folder, files, "msk_1"),
+        model=_model(folder),
+        reference=_at_most_one(folder, files, "reference"),
+        truth=_at_most_one(folder, files, "truth"),
+        outputs=_outputs(folder / "outputs"),
+    )
+
+
+def _map_files(folder: Path) -> dict[str, list[Path]]:
+    """The maps of a folder by what they are, which is the name without suffix and without EMDB's number."""
+    files: dict[str, list[Path]] = {}
+    for path in _listed(folder):
+        stem = map_stem(path.name)
+        if stem is not None and os.path.isfile(path):
+            emdb = _EMDB.fullmatch(stem)
+            files.setdefault(emdb[2].lower() if emdb else stem, []).append(path)
+    return files
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        text = "expected an entry folder, found no folder of that name; check the path"
+        raise complaint(folder, text) from error
+    except OSError as error:
+        raise complaint(
+            folder, f"the folder cannot be read ({error.strerror}); check its permissions"
+        ) from error
+
+
+def _half_map(folder: Path, files: dict[str, list[Path]], part: str) -> Path:
+    path = _at_most_one(folder, files, part)
+    if path is None:
+        there = sorted(file.name for group in files.values() for file in group)
+        found = ", ".join(there[:6]) + (", ..." if len(there) > 6 else "") if there else "no map at all"
+        raise complaint(
+            folder,
+            f"expected {part}.mrc or emd_<id>_{part}.map (.mrc, .map, .ccp4, plain, .gz or .bz2), found "
+            f"{found}; name the half-maps so",
+        )
+    return path
+
+
+def _at_most_one(folder: Path, files: dict[str, list[Path]], part: str) -> Path | None:
+    candidates = files.get(part, [])
+    if len(candidates) > 1:
+        names = " and ".join(path.name for path in candidates)
+        raise complaint(folder, f"expected one {part}, found {names}; move all but one away")
+    return candidates[0] if candidates else None
+
+
+def _check_one_emdb_entry(folder: Path, half_maps: list[Path]) -> None:
+    matches = [_EMDB.fullmatch(map_stem(path.name)) for path in half_maps]
+    if all(matches) and matches[0][1] != matches[1][1]:
+        names = " and ".join(path.name for path in half_maps)
+        raise complaint(
+            folder, f"expected half-maps of one EMDB entry, found {names}; keep one entry a folder"
+        )
+
+
+def _model(folder: Path) -> Path | None:
+    found = [folder / name for name in _MODELS if os.path.isfile(folder / name)]
+    return _at_most_one(folder, {"model": found}, "model")
+
+
+def _outputs(folder: Path) -> dict[str, Output]:
+    if not os.path.isdir(folder):
+        return {}
+    outputs = {}
+    for method in filter(os.path.isdir, _listed(folder)):
+        files = _map_files(method)
+        parts = [_at_most_one(method, files, part) for part in ("full", "half_map_1", "half_map_2")]
+        if any(parts):
+            outputs[method.name] = Output(*parts)
+    return outputs
+
+
+def load_pair(half_map_1_path, half_map_2_path) -> tuple[Map, Map]:
+    """Reads two half-maps and checks that they are a pair.
+
+    Raises:
+      UserError: what `read_map` refuses; the two paths are one file; the grids differ; every voxel is equal.
+    """
+    names = f"{half_map_1_path} and {half_map_2_path}"
+    advice = "give the two half-maps of one reconstruction"
+    if is_same_file(half_map_1_path, half_map_2_path):
+        raise complaint(names, f"expected two half-maps, found the same map twice (one file); {advice}")
+    first, second = read_map(half_map_1_path), read_map(half_map_2_path)
+    check_same_grid(first, second, "half-maps")
+    if all(np.array_equal(a, b) for a, b in zip(first.array, second.array, strict=True)):
+        raise complaint(
+            names, f"expected two half-maps, found the same map twice (all voxels equal); {advice}"
+        )
+    return first, second
+
+
+def load_mask(path, like: Map) -> Map:
+    """Reads a mask for a map.
+
+    Args:
+      path: the mask; values 0 to 1. What lies outside by no more than 0.001 is rounding and is cut off.
+      like: a map on the grid that the mask must have.
+
+    Raises:
+      UserError: what `read_map` refuses (a constant map is allowed); another grid; values beyond 0 to 1; 0 in
+        every voxel.
+    """
+    mask = read_map(path, allow_constant=True)
+    check_same_grid(mask, like, "mask and half-map")
+    low, high = extremes(mask.array)
+    if low < -MASK_TOLERANCE or high > 1 + MASK_TOLERANCE:
+        raise complaint(path, f"expected a mask of values 0 to 1, found {low:.4g} to {high:.4g}; scale it so")
+    if high <= 0:
+        raise complaint(path, "expected a mask, found 0 in every voxel; give the mask of the particle")
+    np.clip(mask.array, 0, 1, out=mask.array)
+    return mask

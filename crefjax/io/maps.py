@@ -1,0 +1,195 @@
+"""Density maps: the array with what its file says of it, read from and written to MRC/CCP4 files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Self
+
+import numpy as np
+
+from crefjax.io import checks
+from crefjax.io.checks import check_same_grid
+from crefjax.io.files import check_output, complaint, is_stack_name, opened_for_reading, put_in_place
+from crefjax.io.header import HEADER_BYTES, Header, byte_order, new_header
+
+__all__ = ["Header", "Map", "check_output", "check_same_grid", "read_map", "write_map"]
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """A density map.
+
+    Attributes:
+      array: float32, (z, y, x), C-contiguous.
+      voxel_size: Å, the same along all axes.
+      origin: Å, (x, y, z), of the first voxel: the header's ORIGIN where any of its words is set, else NSTART
+        times the voxel size, as ChimeraX places maps.
+      header: what is needed to write the map back as it came.
+      path: the file that the header was read from, or None.
+    """
+
+    array: np.ndarray
+    voxel_size: float
+    origin: tuple[float, float, float]
+    header: Header
+    path: Path | None
+
+    def replace_array(self, array) -> Self:
+        """The map with other voxels and the same header.
+
+        Args:
+          array: (z, y, x), of this map's shape; turned to float32.
+
+        Raises:
+          ValueError: the shape is another.
+        """
+        array = np.ascontiguousarray(array, dtype=np.float32)
+        if array.shape != self.array.shape:
+            raise ValueError(f"expected voxels of shape {self.array.shape}, found {array.shape}")
+        return type(self)(array, self.voxel_size, self.origin, self.header, self.path)
+
+    @classmethod
+    def from_array(cls, array, voxel_size: float, origin=(0.0, 0.0, 0.0)) -> Self:
+        """A map that comes from no file.
+
+        Args:
+          array: (z, y, x); turned to float32.
+          voxel_size: Å.
+          origin: Å, (x, y, z), of the first voxel.
+
+        Raises:
+          ValueError: the array has not three axes, or the voxel size is not above 0.
+        """
+        array = np.ascontiguousarray(array, dtype=np.float32)
+        if array.ndim != 3 or 0 in array.shape:
+            raise ValueError(f"expected an array (z, y, x), found shape {array.shape}")
+        if not (voxel_size > 0 and np.isfinite(voxel_size)):
+            raise ValueError(f"expected a voxel size above 0 Å, found {voxel_size}")
+        header = new_header(array.shape, float(voxel_size), origin)
+        return cls(array, float(voxel_size), tuple(float(value) for value in origin), header, None)
+
+
+def read_map(path, *, allow_constant: bool = False) -> Map:
+    """Reads a map: plain, gzip or bzip2, any real mode, byte order and axis order.
+
+    Holds one copy of the voxels in memory and one section.
+
+    Args:
+      path: the file; what is in it decides, not its suffix (but `.mrcs` and `.st` are stacks by name).
+      allow_constant: whether a map may have the same value everywhere, as a mask may.
+
+    Raises:
+      UserError: the file is missing, unreadable, foreign, cut short, a stack or an image, of a complex mode,
+        has voxels that are NaN or infinite, all equal, not cubes, or without a size.
+    """
+    path = Path(path)
+    if is_stack_name(path.name):
+        raise complaint(path, "expected a map, found the name of an image stack (.mrcs, .st); give a volume")
+    with opened_for_reading(path) as (stream, size):
+        header = _read_header(stream, size, path)
+        array = _read_voxels(stream, header, path)
+        if size is None:
+            _read_to_the_end(stream)
+    checks.check_voxels(array, path, allow_constant=allow_constant)
+    return Map(array, float(np.mean(header.voxel_sizes)), header.origin, header, path)
+
+
+def _read_header(stream: BinaryIO, size: int | None, path: Path) -> Header:
+    raw = stream.read(HEADER_BYTES)
+    order = byte_order(raw) if len(raw) == HEADER_BYTES else None
+    if order is None:
+        raise checks.foreign_file(raw, path)
+    header = Header(raw, b"", order)
+    checks.check_header(header, path)
+    extended_bytes = int(header.fields.nsymbt)
+    expected = HEADER_BYTES + extended_bytes + header.data_bytes
+    if size is not None and size < expected:  # before memory is taken for what is not there
+        raise _cut_short(path, expected, size)
+    extended = stream.read(extended_bytes)
+    if len(extended) < extended_bytes:
+        raise _cut_short(path, expected, HEADER_BYTES + len(extended))
+    return Header(raw, extended, order)
+
+
+def _read_voxels(stream: BinaryIO, header: Header, path: Path) -> np.ndarray:
+    sections, rows, columns = header.file_shape
+    try:
+        array = np.empty(header.shape, np.float32)
+        section = np.empty((rows, columns), header.dtype)
+    except (MemoryError, ValueError) as error:  # ValueError: more bytes than an address can tell
+        raise complaint(
+            path, f"a map of {header.shape} voxels does not fit into memory; use a larger machine"
+        ) from error
+    as_in_file = array.transpose(header.from_zyx)
+    expected = HEADER_BYTES + len(header.extended) + header.data_bytes
+    for index in range(sections):
+        found = _read_into(stream, section.reshape(-1).view(np.uint8))
+        if found < section.nbytes:
+            raise _cut_short(path, expected, expected - (sections - index) * section.nbytes + found)
+        with np.errstate(invalid="ignore"):  # a signalling NaN is found and told later
+            as_in_file[index] = section
+    return array
+
+
+def _read_into(stream: BinaryIO, buffer: np.ndarray) -> int:
+    found = 0
+    while found < buffer.size:
+        count = stream.readinto(memoryview(buffer)[found:])
+        if not count:
+            break
+        found += count
+    return found
+
+
+def _read_to_the_end(stream: BinaryIO) -> None:
+    # Only at its end does a compressed stream show whether it is whole and its checksum right.
+    while stream.read(2**20):
+        pass
+
+
+def _cut_short(path: Path, expected: int, found: int):
+    return complaint(
+        path, f"the map is cut short: its header asks for {expected} bytes, found {found}; get it again"
+    )
+
+
+def write_map(path, map_: Map, *, label: str, overwrite: bool = False) -> None:
+    """Writes a map as float32 (mode 2) under the header it came with, so that it passes mrcfile's validation.
+
+    Kept: voxel size, cell, origin, NSTART, axis order, byte order, space group, extended header, labels. Set:
+    statistics, and whatever was not valid. Written beside its place and renamed into it.
+
+    Args:
+      path: where to; `.mrc`, `.map` or `.ccp4`, plain or with `.gz` or `.bz2`.
+      map_: the map.
+      label: text added to the labels, cut to 80 ASCII characters; where ten are there, it replaces the last.
+      overwrite: whether a file at `path` may be replaced.
+
+    Raises:
+      UserError: `check_output` refuses `path`, the voxels are not finite, or the disk is full or refuses;
+        then nothing has been left behind and what was at `path` is as it was.
+      ValueError: array and header are of different shapes.
+    """
+    path = Path(path)
+    check_output(path, overwrite=overwrite)
+    header = map_.header
+    if map_.array.shape != header.shape:
+        raise ValueError(f"expected voxels of shape {header.shape}, found {map_.array.shape}")
+    if found := checks.not_finite(map_.array):
+        raise complaint(
+            path, f"nothing was written: expected finite voxels, got {found}; check the input maps"
+        )
+    first_bytes = header.for_output(statistics(map_.array), label)
+    as_in_file = map_.array.transpose(header.from_zyx)
+    needed = HEADER_BYTES + len(header.extended) + 4 * map_.array.size
+    with put_in_place(path, needed=needed, overwrite=overwrite) as stream:
+        stream.write(first_bytes)
+        stream.write(header.extended)
+        for section in as_in_file:
+            stream.write(section.astype(f"{header.byte_order}f4", order="C").tobytes())
+
+
+def statistics(array: np.ndarray) -> tuple[float, float, float, float]:
+    """Minimum, maximum, mean and standard deviation, summed in float64 slab by slab along the first axis."""
+    mean = sum(float(slab.sum(dtype=np.float64)) for slab in array) / array.size
+    squares = sum(float(np.square(slab - np.float64(mean)).sum()) for slab in array)
+    return *checks.extremes(array), mean, float(np.sqrt(squares / array.size))

@@ -1,0 +1,1 @@
+"""The network, and the convolutions it is made of."""

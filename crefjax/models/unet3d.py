@@ -1,0 +1,244 @@
+"""The 3D U-Net of Agarwal et al. 2024, as a Flax module and as functions on slabs.
+
+The module holds the parameters; the arithmetic is in `down_level`, `bottom_level` and `up_level`, which
+work alike on a whole volume and on a slab of it, so that `crefjax.inference.streaming` computes the same network.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from crefjax.models.conv import conv3d, conv3d_upsampled, max_pool
+
+Parameters = dict[str, dict[str, jax.Array]]
+
+
+class Layer(NamedTuple):
+    """One convolution: its name in the parameters and its numbers of channels."""
+
+    name: str
+    channels_in: int
+    channels_out: int
+
+
+@dataclass(frozen=True)
+class UNet3DConfig:
+    """What makes one network of this family; the default is the paper's, with 322,881 parameters.
+
+    Attributes:
+        depth: number of poolings; the box is padded to a multiple of `2**depth` voxels.
+        down_width: channels of the convolutions on the way down.
+        up_width: channels of the convolutions on the way up, but for the last level.
+        last_widths: channels of the convolutions of the last level, before the output.
+        negative_slope: of the LeakyReLU.
+        compute_dtype: `float32` or `bfloat16`, of activations; parameters are always float32.
+    """
+
+    depth: int = 5
+    down_width: int = 16
+    up_width: int = 32
+    last_widths: tuple[int, ...] = (16, 8)
+    negative_slope: float = 0.1
+    compute_dtype: str = "float32"
+
+    def __post_init__(self):
+        widths = (self.down_width, self.up_width, *self.last_widths)
+        if self.depth < 1 or not self.last_widths or min(widths) < 1:
+            raise ValueError(f"depth, widths and last_widths of a network are at least 1, found {self}")
+        if self.compute_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"compute_dtype is float32 or bfloat16, found {self.compute_dtype!r}")
+        object.__setattr__(self, "last_widths", tuple(self.last_widths))  # JSON gives a list
+
+    @property
+    def multiple(self) -> int:
+        """The number of voxels that every side of the network's box is a multiple of."""
+        return 2**self.depth
+
+    def layers(self) -> list[Layer]:
+        """Every convolution in the order of computation."""
+        down, up = self.down_width, self.up_width
+        layers = [Layer("down1_a", 1, down), Layer("down1_b", down, down)]
+        layers += [Layer(f"down{i}", down, down) for i in range(2, self.depth + 1)]
+        layers += [Layer("bottom", down, down)]
+        below = down
+        for level in range(self.depth - 1, 0, -1):
+            a, b = self.up_names(level)
+            layers += [Layer(a, down + below, up), Layer(b, up, up)]
+            below = up
+        widths = (1 + below, *self.last_widths, 1)
+        layers += [Layer(*row) for row in zip(self.up_names(0), widths[:-1], widths[1:], strict=True)]
+        return layers
+
+    def down_names(self, level: int) -> list[str]:
+        """Names of the convolutions on the way down at a level; level 0 has the full resolution."""
+        return ["down1_a", "down1_b"] if level == 0 else [f"down{level + 1}"]
+
+    def up_names(self, level: int) -> list[str]:
+        """Names of the convolutions on the way up at a level, the output among them at level 0."""
+        prefix = f"up{self.depth - level}_"
+        if level:
+            return [prefix + "a", prefix + "b"]
+        return [prefix + chr(ord("a") + i) for i in range(len(self.last_widths))] + ["out"]
+
+
+class Planes(NamedTuple):
+    """Where along z a slab lies: its first plane and the number of planes in the whole box."""
+
+    start: jax.Array | int
+    total: int
+
+
+class UNet3D(nn.Module):
+    """The network, from a standardized map to a denoised one.
+
+    `(batch, z, y, x, 1)` to the same shape, float32. Sides that are no multiple of `config.multiple` are
+    padded symmetrically at their far ends, and cropped after.
+    """
+
+    config: UNet3DConfig = UNet3DConfig()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Denoise a batch of standardized maps or patches."""
+        parameters = {layer.name: _Convolution(layer, name=layer.name)() for layer in self.config.layers()}
+        return apply_network(parameters, x, self.config)
+
+
+class _Convolution(nn.Module):
+    """The parameters of one convolution, He-normal as in the paper."""
+
+    layer: Layer
+
+    @nn.compact
+    def __call__(self):
+        _, channels_in, channels_out = self.layer
+        kernel = self.param("kernel", nn.initializers.he_normal(), (3, 3, 3, channels_in, channels_out))
+        return {"kernel": kernel, "bias": self.param("bias", nn.initializers.zeros, (channels_out,))}
+
+
+def apply_network(parameters: Parameters, x: jax.Array, config: UNet3DConfig) -> jax.Array:
+    """Run the whole network at once; shapes as in `UNet3D`."""
+    shape = x.shape[1:4]
+    x = pad_far_ends(x.astype(config.compute_dtype), config.multiple)
+    skips = []
+    for level in range(config.depth):
+        skips.append(x)
+        x = down_level(parameters, x, config, level)
+    x = bottom_level(parameters, x, config)
+    for level in range(config.depth - 1, -1, -1):
+        x = up_level(parameters, skips.pop(), x, config, level)
+    return x[:, : shape[0], : shape[1], : shape[2]].astype(jnp.float32)
+
+
+def pad_far_ends(x: jax.Array, multiple: int) -> jax.Array:
+    """Pad z, y and x of `(batch, z, y, x, c)` symmetrically at their far ends to a multiple of voxels."""
+    widths = [(0, 0), *((0, -n % multiple) for n in x.shape[1:4]), (0, 0)]
+    return jnp.pad(x, widths, mode="symmetric") if any(after for _, after in widths) else x
+
+
+def down_level(
+    parameters: Parameters, x: jax.Array, config: UNet3DConfig, level: int, planes: Planes | None = None
+) -> jax.Array:
+    """Convolve and pool at a level of the way down.
+
+    Args:
+        parameters: of the network.
+        x: `(batch, z, y, x, c)`; in a slab with `down_halo` planes more at each end.
+        config: of the network.
+        level: 0 for the full resolution.
+        planes: where `x` lies, halo included, if it is a slab; None if it is the whole box.
+
+    Returns:
+        Half the size along z, y and x.
+    """
+    names = config.down_names(level)
+    return max_pool(_convolutions(parameters, names, x, config, planes))
+
+
+def bottom_level(parameters: Parameters, x: jax.Array, config: UNet3DConfig) -> jax.Array:
+    """Convolve at the coarsest level; the size is kept."""
+    return _convolutions(parameters, ["bottom"], x, config, None)
+
+
+def up_level(
+    parameters: Parameters,
+    skip: jax.Array,
+    up: jax.Array,
+    config: UNet3DConfig,
+    level: int,
+    planes: Planes | None = None,
+) -> jax.Array:
+    """Join the skip with the upsampled level below and convolve.
+
+    Args:
+        parameters: of the network.
+        skip: `(batch, z, y, x, c)`; in a slab with `up_halo(...)[0]` planes more at each end.
+        up: half the size of `skip`; in a slab with `up_halo(...)[1]` planes more at each end.
+        config: of the network.
+        level: of `skip`; 0 for the full resolution.
+        planes: where `skip` lies, halo included, if it is a slab; None if it is the whole box.
+
+    Returns:
+        The size of `skip` without its halo; at level 0 the output of the network, with one channel.
+    """
+    first, *rest = config.up_names(level)
+    if planes is None:
+        skip, up = _pad_z(skip), _pad_z(up)
+    x = conv3d_upsampled(skip, up, *_weights(parameters, first, config))
+    x = _leaky_relu(x, config)
+    if planes is not None:
+        planes = Planes(planes.start + 1, planes.total)
+        x = _zero_outside(x, planes)
+        spare = up_halo(config, level)[0] - 1 - len(rest)
+        if spare:  # the upsampled slab comes in pairs of planes, one of which may not be needed
+            x, planes = x[:, spare:-spare], Planes(planes.start + spare, planes.total)
+    return _convolutions(parameters, rest, x, config, planes)
+
+
+def down_halo(config: UNet3DConfig, level: int) -> int:
+    """Planes that a slab of `down_level` needs at each end."""
+    return len(config.down_names(level))
+
+
+def up_halo(config: UNet3DConfig, level: int) -> tuple[int, int]:
+    """Planes that a slab of `up_level` needs at each end of `skip` and of `up`."""
+    rest = len(config.up_names(level)) - 1
+    pairs = -(-rest // 2)
+    return 2 * pairs + 1, pairs + 1
+
+
+def _convolutions(parameters, names, x, config, planes):
+    for name in names:
+        if planes is None:
+            x = _pad_z(x)
+        x = conv3d(x, *_weights(parameters, name, config))
+        if name == "out":
+            return x
+        x = _leaky_relu(x, config)
+        if planes is not None:
+            planes = Planes(planes.start + 1, planes.total)
+            x = _zero_outside(x, planes)
+    return x
+
+
+def _weights(parameters, name, config):
+    layer = parameters[name]
+    return layer["kernel"].astype(config.compute_dtype), layer["bias"].astype(config.compute_dtype)
+
+
+def _leaky_relu(x, config):
+    return jnp.where(x > 0, x, config.negative_slope * x)
+
+
+def _pad_z(x):
+    return jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
+
+
+def _zero_outside(x, planes):
+    """Put zeros on the planes outside the box, as every convolution of the whole network has them there."""
+    index = planes.start + jnp.arange(x.shape[1])
+    inside = (index >= 0) & (index < planes.total)
+    return jnp.where(inside[None, :, None, None, None], x, jnp.zeros((), x.dtype))

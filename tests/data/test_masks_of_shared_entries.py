@@ -1,0 +1,87 @@
+"""Masks made without any option, held against the masks and the truth of real and simulated entries."""
+
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+
+from crefjax.data.masks import make_mask
+from crefjax.data.particle_level import low_pass
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is absent")
+
+
+def read(path):
+    with mrcfile.open(path, permissive=True) as mrc:
+        return np.asarray(mrc.data, np.float32), float(mrc.voxel_size.x)
+
+
+def entry(name):
+    half_map_1, voxel_size = read(SHARED / name / "half_map_1.mrc")
+    half_map_2, given = (read(SHARED / name / file)[0] for file in ("half_map_2.mrc", "mask.mrc"))
+    return half_map_1, half_map_2, voxel_size, given
+
+
+@pytest.mark.parametrize("case", ["8tze", "7yc8"])
+def test_simulated_pairs(case):
+    """All the truth's power is inside (its solvent is 0), and no more than about the given mask holds."""
+    half_map_1, half_map_2, voxel_size, given = entry(f"bench/{case}")
+    mask, info = make_mask(half_map_1, half_map_2, voxel_size)
+    truth, _ = read(SHARED / "bench" / case / "truth.mrc")
+    assert np.sum((truth * mask) ** 2) / np.sum(truth**2) > 0.999
+    assert 0.85 < mask.sum() / given.sum() < 1.2
+    inside, given_inside = mask >= 0.5, given >= 0.5
+    assert 2 * np.sum(inside & given_inside) / (inside.sum() + given_inside.sum()) > 0.93
+    assert (info.lowpass, info.extend, info.soft_edge, info.parts_kept) == (15, 3, 6, 1)
+    assert info.notes == ()
+
+
+def test_microtubule():
+    """Given is a filled cylinder; here the walls are masked, and the inside, which is solvent, less."""
+    half_map_1, half_map_2, voxel_size, given = entry("halfmaps/microtubule_13pf")
+    mask, info = make_mask(half_map_1, half_map_2, voxel_size)
+    assert info.lowpass == pytest.approx(3 * voxel_size)
+    assert 0.6 < mask.sum() / given.sum() < 1.3
+    inside, given_inside = mask >= 0.5, given >= 0.5
+    assert 2 * np.sum(inside & given_inside) / (inside.sum() + given_inside.sum()) > 0.75
+    bright = (half_map_1 + half_map_2 > 2) & given_inside
+    assert inside[bright].mean() > 0.99
+    assert not info.inverted
+    assert any("border" in note for note in info.notes)
+
+
+def test_nuclear_pore():
+    """Its protein and membrane are dark, its voxel size unknown; given is a ball in the middle."""
+    half_map_1, half_map_2, voxel_size, given = entry("halfmaps/npc")
+    mask, info = make_mask(half_map_1, half_map_2, voxel_size)
+    assert info.inverted
+    assert info.lowpass == pytest.approx(6.4)
+    assert 0.6 < mask.sum() / given.sum() < 1.6
+    full = (half_map_1 + half_map_2) / 2
+    dark = full < full.mean() - full.std()
+    assert mask[dark].mean() > 0.95
+    assert mask[full > full.mean()].mean() < 0.35
+
+
+@pytest.mark.parametrize(
+    ("file", "least", "most"),
+    [  # fractions of the box, from the pictures of these maps
+        ("emd_3488.map", 0.12, 0.26),
+        ("emd_5168.map", 0.15, 0.45),  # with the rim of solvent around the filament, which is in the map
+        ("emd_5170.map", 0.13, 0.28),
+        ("emd_20026_crop.mrc", 0.17, 0.35),
+        ("emd_2566_chain9.mrc", 0.26, 0.6),
+        ("t20s_4.8A_chainA.mrc", 0.14, 0.5),
+    ],
+)
+def test_final_maps_as_both_halves(file, least, most):
+    volume, voxel_size = read(SHARED / "maps" / file)
+    mask, info = make_mask(volume, volume, voxel_size)
+    assert least < info.fraction < most
+    assert not info.inverted
+    low_passed = low_pass(volume - volume.mean(), voxel_size, info.lowpass)
+    assert mask[low_passed > low_passed.max() / 2].min() == 1
+    masked_out = volume[mask == 0].astype(np.float64)
+    assert np.sum(masked_out**2) < 0.2 * np.sum(volume.astype(np.float64) ** 2)

@@ -1,0 +1,230 @@
+"""Outputs: refused in time, put in place whole, and nothing left behind by a failure."""
+
+import os
+import resource
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mrc_bytes import valid
+
+from crefjax.io.files import check_output, put_in_place
+from crefjax.io.maps import Map, write_map
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def map_():
+    return Map.from_array(np.arange(24).reshape(2, 3, 4), 1.5)
+
+
+def test_existing_file_is_kept_without_overwrite(tmp_path, refused, map_):
+    out = tmp_path / "out.mrc"
+    out.write_bytes(b"precious")
+    for call in (lambda: check_output(out), lambda: write_map(out, map_, label="x")):
+        refused(call, names="out.mrc", match="exists.*--overwrite")
+    assert out.read_bytes() == b"precious"
+    check_output(out, overwrite=True)
+    write_map(out, map_, label="x", overwrite=True)
+    assert valid(out)
+    assert os.listdir(tmp_path) == ["out.mrc"]
+
+
+def test_link_to_nowhere_counts_as_a_file(tmp_path, refused):
+    (tmp_path / "out.mrc").symlink_to("gone.mrc")
+    refused(check_output, tmp_path / "out.mrc", names="out.mrc", match="exists")
+
+
+def test_overwriting_a_link_leaves_its_target(tmp_path, map_):
+    (tmp_path / "target.mrc").write_bytes(b"precious")
+    (tmp_path / "out.mrc").symlink_to("target.mrc")
+    write_map(tmp_path / "out.mrc", map_, label="x", overwrite=True)
+    assert (tmp_path / "target.mrc").read_bytes() == b"precious"
+    assert not (tmp_path / "out.mrc").is_symlink()
+
+
+def test_file_that_appears_while_writing_is_kept(tmp_path, refused, map_, monkeypatch):
+    real = os.fsync
+    out = tmp_path / "out.mrc"
+
+    def fsync(descriptor):
+        out.write_bytes(b"precious")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    refused(write_map, out, map_, label="x", names="out.mrc", match="exists")
+    assert out.read_bytes() == b"precious"
+    assert os.listdir(tmp_path) == ["out.mrc"]
+
+
+@pytest.mark.parametrize("name", ["out", "out.gz", "out.mrcs", "out.mrc.xz", ".mrc"])
+def test_output_suffix(tmp_path, refused, name):
+    refused(check_output, tmp_path / name, names=name, match="must end in one of .mrc, .map, .ccp4")
+
+
+def test_output_places(tmp_path, refused):
+    refused(check_output, tmp_path / "no" / "out.mrc", names="out.mrc", match="no does not exist; make it")
+    (tmp_path / "folder.mrc").mkdir()
+    refused(check_output, tmp_path / "folder.mrc", overwrite=True, names="folder.mrc", match="found a folder")
+    (tmp_path / "file").write_bytes(b"")
+    refused(check_output, tmp_path / "file" / "out.mrc", names="out.mrc", match="does not exist")
+    refused(check_output, tmp_path / ("x" * 300 + ".mrc"), names="xxx.mrc", match="too long")
+
+
+def test_output_that_is_an_input(tmp_path, refused):
+    (tmp_path / "in.mrc").write_bytes(b"")
+    (tmp_path / "link.mrc").symlink_to("in.mrc")
+    inputs = [None, tmp_path / "gone.mrc", tmp_path / "in.mrc"]
+    for name in ("in.mrc", "link.mrc"):
+        refused(
+            check_output,
+            tmp_path / name,
+            overwrite=True,
+            inputs=inputs,
+            names=name,
+            match="replace the input",
+        )
+    check_output(tmp_path / "out.mrc", inputs=inputs)
+
+
+def test_folder_without_permission(tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    refused(check_output, tmp_path / "out.mrc", names="out.mrc", match="not writable")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_really_without_permission(tmp_path, refused):
+    tmp_path.chmod(0o500)
+    refused(check_output, tmp_path / "out.mrc", names="out.mrc", match="not writable")
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_obey_the_umask(tmp_path, map_, umask, mode):
+    old = os.umask(umask)
+    try:
+        write_map(tmp_path / "out.mrc", map_, label="x")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "out.mrc").stat().st_mode) == mode
+
+
+def failing(error):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("number", "match"),
+    [
+        (28, r"no space left .*1.04e-06 GiB needed, [0-9.e+]+ GiB free in"),  # ENOSPC; 1024 + 4 * 24 bytes
+        (122, "no space left"),  # EDQUOT
+        (27, "no space left"),  # EFBIG
+        (5, "cannot be written .Input/output error"),
+    ],
+)
+@pytest.mark.parametrize("step", ["fsync", "replace", "open"])
+@pytest.mark.parametrize("existing", [False, True])
+def test_refusing_disk_leaves_things_as_they_were(
+    tmp_path, refused, map_, monkeypatch, step, number, match, existing
+):
+    out = tmp_path / "out.mrc.gz"
+    if existing:
+        out.write_bytes(b"precious")
+    monkeypatch.setattr(os, step, failing(OSError(number, os.strerror(number))))
+    refused(write_map, out, map_, label="x", overwrite=True, names="out.mrc.gz", match=match)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"precious"] * existing
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ZeroDivisionError])
+def test_any_other_failure_leaves_nothing(tmp_path, map_, monkeypatch, error):
+    monkeypatch.setattr(os, "fsync", failing(error))
+    with pytest.raises(error):
+        write_map(tmp_path / "out.mrc", map_, label="x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupt_in_the_midst_of_the_voxels(tmp_path):
+    def write():
+        with put_in_place(tmp_path / "out.mrc.bz2", needed=1, overwrite=False) as stream:
+            stream.write(bytes(10**6))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_cannot_be_synced_is_no_failure(tmp_path, map_, monkeypatch):
+    real = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(22, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_map(tmp_path / "out.mrc", map_, label="x")
+    assert valid(tmp_path / "out.mrc")
+
+
+WRITES_TOO_MUCH = """
+    import sys
+    import numpy as np
+    from crefjax.errors import UserError
+    from crefjax.io.maps import Map, write_map
+    noise = np.random.default_rng(0).normal(size=(64, 64, 64))
+    try:
+        write_map(sys.argv[1], Map.from_array(noise, 1), label="x", overwrite=True)
+    except UserError as error:
+        print(error)
+        sys.exit(2)
+"""
+
+
+def write_too_much(path, **kwargs):
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(WRITES_TOO_MUCH), str(path)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["out.mrc", "out.mrc.gz", "out.mrc.bz2"])
+@pytest.mark.parametrize("limit", [0, 1000, 2**18])
+def test_real_limit_on_file_size(tmp_path, name, limit):
+    (tmp_path / name).write_bytes(b"precious")
+    run = write_too_much(
+        tmp_path / name, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    )
+    assert (run.returncode, run.stderr) == (2, "")
+    assert run.stdout.count("\n") == 1
+    assert f"{name}: no space left (File too large): up to 0.000978 GiB needed" in run.stdout
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"precious"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"no small disk can be had: {error}")
+    if done.returncode:
+        pytest.skip(f"no small disk can be had: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("name", ["out.mrc", "out.mrc.gz"])
+def test_really_full_disk(small_disk, name):
+    run = write_too_much(small_disk / name)
+    assert (run.returncode, run.stderr) == (2, "")
+    assert f"{name}: no space left (No space left on device)" in run.stdout
+    assert list(small_disk.iterdir()) == []
