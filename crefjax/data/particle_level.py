@@ -103,6 +103,8 @@ def otsu_threshold(values: np.ndarray) -> float:
     low, high = np.quantile(values, (1e-4, 1 - 1e-4))
     if high <= low:
         low, high = float(values.min()), float(values.max())
+    if high <= low:
+        return float(high)
     counts, edges = np.histogram(np.clip(values, low, high), bins=1024)
     centres = (edges[1:] + edges[:-1]) / 2
     below = np.cumsum(counts)[:-1].astype(np.float64)

@@ -32,9 +32,9 @@ def test_extension_by_whole_voxels_counts_them():
 
 def test_slabs_do_not_show():
     body = np.zeros((150, 12, 12), bool)
-    body[[0, 63, 64, 100, 149], 6, 5] = True
+    body[[0, 60, 131, 149], 6, 5] = True
     mask = extend_and_soften(body, 2, 5)
-    distance = np.min([distance_from((z, 6, 5), body.shape) for z in (0, 63, 64, 100, 149)], axis=0)
+    distance = np.min([distance_from((z, 6, 5), body.shape) for z in (0, 60, 131, 149)], axis=0)
     expected = 0.5 * (1 + np.cos(np.pi * np.clip((distance - 2) / 5, 0, 1)))
     np.testing.assert_allclose(mask, expected, atol=1e-6)
 

@@ -31,6 +31,7 @@ def test_noise_sigma_is_that_of_the_full_map():
 def test_otsu_threshold():
     """Between two spikes every threshold does equally well, and the middle is taken."""
     assert otsu_threshold(np.repeat([1.0, 3.0], [900, 100])) == pytest.approx(2.0, abs=0.01)
+    assert otsu_threshold(np.full(100, 7.0)) == 7
     # Two equal bells at 0 and 6 are divided halfway.
     bells = np.random.default_rng(0).normal(np.repeat([0, 6], 50_000), 1)
     assert otsu_threshold(bells) == pytest.approx(3, abs=0.1)

@@ -12,7 +12,7 @@ from crefjax.io.maps import read_map, write_map
 SIDE = 96
 ARRAY = 4 * SIDE**3
 # Sections in float64, the buffers of streams and compression.
-LITTLE = 0.1 * ARRAY
+LITTLE = 2**19
 
 
 @pytest.fixture

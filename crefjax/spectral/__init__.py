@@ -1,0 +1,1 @@
+"""Statistics of maps per frequency shell, differentiable, for training and analysis alike."""

@@ -1,0 +1,164 @@
+"""The Fourier shell correlation, C_ref, and where a curve crosses a threshold."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_frequencies, shell_sums
+
+
+def fsc(map_1: jax.Array, map_2: jax.Array, shells: Shells | None = None) -> jax.Array:
+    """Fourier shell correlation of two maps, `Re sum F1 conj(F2) / sqrt(sum |F1|² sum |F2|²)` in every shell.
+
+    Signed, a quotient of shell sums, 0 where the denominator is 0 (there its gradient is 0 too). The
+    scale of either map does not matter. Rosenthal & Henderson 2003; van Heel 1987.
+
+    Args:
+        map_1: `(..., z, y, x)`, masked as wanted.
+        map_2: the same shape.
+        shells: of the box; made here if None. Inside `jax.jit` on a large box pass them as an argument, or they
+            become a constant of the compiled program.
+
+    Returns:
+        `(..., N // 2 + 1)` with `N` the longest side, from shell 0 to Nyquist.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if map_1.shape != map_2.shape:
+        raise ValueError(f"maps of one shape are compared, found {map_1.shape} and {map_2.shape}")
+    shells = shells or box_shells(map_1.shape[-3:])
+    return fsc_of_spectra(half_spectrum(_unit_scale(map_1)), half_spectrum(_unit_scale(map_2)), shells)
+
+
+def fsc_of_spectra(spectrum_1: jax.Array, spectrum_2: jax.Array, shells: Shells) -> jax.Array:
+    """Fourier shell correlation of two half-spectra `(..., z, y, x // 2 + 1)`; see `fsc`."""
+    cross = shell_sums(_real_product(spectrum_1, spectrum_2), shells)
+    power_1 = shell_sums(_real_product(spectrum_1, spectrum_1), shells)
+    power_2 = shell_sums(_real_product(spectrum_2, spectrum_2), shells)
+    # Roots before the product: the product of two powers can leave float32's range.
+    usable = (power_1 > 0) & (power_2 > 0)
+    amplitude = jnp.sqrt(jnp.where(usable, power_1, 1)) * jnp.sqrt(jnp.where(usable, power_2, 1))
+    return jnp.where(usable, cross / amplitude, 0)
+
+
+def c_ref(fsc_half: jax.Array) -> jax.Array:
+    """What the FSC of the full map to the noise-free map should be: `sqrt(2 h / (1 + h))`, `h = max(FSC, 0)`.
+
+    Rosenthal & Henderson 2003. Its gradient is 0 where the FSC is not positive.
+
+    Args:
+        fsc_half: FSC of the two half-maps, any shape.
+    """
+    positive = fsc_half > 0
+    h = jnp.where(positive, fsc_half, 1)
+    return jnp.where(positive, jnp.sqrt(2 * h / (1 + h)), 0)
+
+
+class Resolution(NamedTuple):
+    """Where a curve falls below a threshold.
+
+    Attributes:
+        angstrom: the resolution in Å; the Nyquist limit if the curve never falls below the threshold, the
+            longest side of the box if already shell 1 is below it.
+        crossed: whether the curve falls below the threshold at all.
+    """
+
+    angstrom: float
+    crossed: bool
+
+
+def resolution_at(curve: np.ndarray, threshold: float, length: float, nyquist: float) -> Resolution:
+    """The resolution at which a curve over shells first falls below a threshold, interpolated in shell index.
+
+    Args:
+        curve: `(shells,)` from shell 0 on; shell 0, the mean, is not looked at.
+        threshold: 0.143 or 0.5, say.
+        length: longest side of the box in Å.
+        nyquist: the Nyquist limit in Å, twice the voxel size.
+    """
+    curve = np.asarray(curve, np.float64)
+    below = np.flatnonzero(curve[1:] < threshold) + 1
+    if len(below) == 0:
+        return Resolution(float(nyquist), False)
+    shell = int(below[0])
+    if shell == 1:
+        return Resolution(float(length), True)
+    before, after = curve[shell - 1], curve[shell]
+    return Resolution(float(length / (shell - 1 + (before - threshold) / (before - after))), True)
+
+
+@dataclass(frozen=True)
+class FscCurve:
+    """The FSC of two maps with its scales; lists run over shells 0 to `N // 2`.
+
+    Attributes:
+        box: `(z, y, x)` in voxels.
+        voxel_size: Å.
+        fsc: `(shells,)`, float64.
+    """
+
+    box: tuple[int, int, int]
+    voxel_size: float
+    fsc: np.ndarray
+
+    @property
+    def frequency(self) -> np.ndarray:
+        """1/Å, of every shell."""
+        return shell_frequencies(self.box, self.voxel_size)
+
+    @property
+    def cref(self) -> np.ndarray:
+        """C_ref, if the two maps are half-maps with independent noise."""
+        return np.asarray(c_ref(self.fsc.astype(np.float32)), np.float64)
+
+    def resolution(self, threshold: float) -> Resolution:
+        """Where the curve falls below the threshold."""
+        return resolution_at(self.fsc, threshold, max(self.box) * self.voxel_size, 2 * self.voxel_size)
+
+
+def fsc_curve(
+    map_1: np.ndarray, map_2: np.ndarray, voxel_size: float, mask: np.ndarray | None = None
+) -> FscCurve:
+    """The FSC of two maps that lie in host memory, under a mask, computed in float64.
+
+    The functions above are accurate in float32 as far as its Fourier transform is, which rounds to about 1e-7 of
+    the largest amplitudes; a map with a steep spectrum (a denoised one, or one without sharpening) has shells
+    below that. The same functions in float64 cost twice the memory and have no such shells.
+
+    Args:
+        map_1: `(z, y, x)`, float32.
+        map_2: the same shape.
+        voxel_size: Å.
+        mask: the same shape, 0 to 1, multiplied to both; None for none.
+    """
+    box = tuple(map_1.shape)
+    with jax.enable_x64(True):
+        spectra = [_masked_spectrum(one, mask) for one in (map_1, map_2)]
+        curve = np.asarray(_fsc_of_spectra(*spectra, box_shells(box)))
+    return FscCurve(box, voxel_size, curve)
+
+
+@jax.jit
+def _masked_spectrum(one, mask):
+    one = one.astype(jnp.float64)
+    return half_spectrum(_unit_scale(one if mask is None else one * mask))
+
+
+_fsc_of_spectra = jax.jit(fsc_of_spectra)
+
+
+def _unit_scale(maps):
+    """Maps with a mean square of about 1, so that no power of theirs leaves float32's range."""
+    largest = jnp.max(jnp.abs(maps), axis=(-3, -2, -1), keepdims=True)
+    largest = jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1))
+    scaled = maps / largest
+    rms = jnp.sqrt(jnp.mean(jnp.square(scaled), axis=(-3, -2, -1), keepdims=True))
+    return scaled / jax.lax.stop_gradient(jnp.where(rms > 0, rms, 1))
+
+
+def _real_product(a, b):
+    return a.real * b.real + a.imag * b.imag
