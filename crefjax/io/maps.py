@@ -122,22 +122,12 @@ def _read_voxels(stream: BinaryIO, header: Header, path: Path) -> np.ndarray:
     as_in_file = array.transpose(header.from_zyx)
     expected = HEADER_BYTES + len(header.extended) + header.data_bytes
     for index in range(sections):
-        found = _read_into(stream, section.reshape(-1).view(np.uint8))
+        found = stream.readinto(section.view(np.uint8))  # less only at the end of the file
         if found < section.nbytes:
             raise _cut_short(path, expected, expected - (sections - index) * section.nbytes + found)
         with np.errstate(invalid="ignore"):  # a signalling NaN is found and told later
             as_in_file[index] = section
     return array
-
-
-def _read_into(stream: BinaryIO, buffer: np.ndarray) -> int:
-    found = 0
-    while found < buffer.size:
-        count = stream.readinto(memoryview(buffer)[found:])
-        if not count:
-            break
-        found += count
-    return found
 
 
 def _read_to_the_end(stream: BinaryIO) -> None:
@@ -185,7 +175,7 @@ def write_map(path, map_: Map, *, label: str, overwrite: bool = False) -> None:
         stream.write(first_bytes)
         stream.write(header.extended)
         for section in as_in_file:
-            stream.write(section.astype(f"{header.byte_order}f4", order="C").tobytes())
+            stream.write(section.astype(f"{header.byte_order}f4").tobytes())
 
 
 def statistics(array: np.ndarray) -> tuple[float, float, float, float]:

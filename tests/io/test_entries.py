@@ -188,6 +188,12 @@ def test_same_voxels_in_another_mode(write, refused):
     )
 
 
+def test_pair_that_differs_in_one_voxel(write):
+    data = np.arange(24)
+    data[17] += 1
+    assert load_pair(write("1.mrc"), write("2.mrc", data=data))[1].array[1, 1, 1] == 18
+
+
 def test_pair_with_one_missing(write, refused, tmp_path):
     refused(load_pair, write("1.mrc"), tmp_path / "2.mrc", names="2.mrc", match="no such file")
 

@@ -97,10 +97,11 @@ def test_empty_gzip(read_refused):
     read_refused(gzip.compress(b""), "no MRC/CCP4 map", "map.mrc.gz")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_no_permission(file, refused):
     path = file(mrc())
     path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("root may read everything")
     refused(read_map, path, names="map.mrc", match="cannot be read .Permission denied")
 
 
@@ -177,6 +178,7 @@ def test_stack_by_name(read_refused, name):
     ("words", "told"),
     [
         ({"cell": (6.0, 4.5, 3.1)}, "cubic voxels, found 1.5, 1.5, 1.55 Å"),
+        ({"cell": (6.0, 4.5, 3.006)}, "cubic voxels, found 1.5, 1.5, 1.503 Å"),
         ({"cell": (1e-30, 1e-30, 0.0)}, "voxel size above 0 Å"),
         ({"cell": (0.0, 0.0, 0.0)}, "found 0, 0, 0 Å .* set it"),
         ({"cell": (-6.0, -4.5, -3.0)}, "found -1.5, -1.5, -1.5 Å"),

@@ -128,11 +128,10 @@ def test_added_label_is_80_printable_ascii_bytes(tmp_path, label, expected):
 
 
 def test_statistics_of_a_small_spread_far_from_zero():
-    # Values 1e6 + (-1, 1): float32 sums of squares would lose the deviation of 1.
-    array = np.full((3, 4, 6), 1e6, np.float32)
-    array[..., ::2] -= 1
-    array[..., 1::2] += 1
-    assert statistics(array) == (999999, 1000001, 1e6, 1)
+    # Neighbours in float32 at 1e8 are 8 apart: neither the mean between them nor the sums fit into it.
+    array = np.full((3, 4, 6), 1e8, np.float32)
+    array[..., ::2] += 8
+    assert statistics(array) == (1e8, 1e8 + 8, 1e8 + 4, 4)
 
 
 @pytest.mark.parametrize("suffix", [".mrc", ".map", ".ccp4", ".MRC"])
