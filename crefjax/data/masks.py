@@ -133,19 +133,13 @@ def _check_maps(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: floa
             "give the two half-maps of one reconstruction"
         )
     if not (math.isfinite(voxel_size) and voxel_size > 0):
-        raise UserError(
-            f"mask: expected a voxel size above 0 Å, found {voxel_size}; correct the map's header"
-        )
+        raise UserError(f"mask: expected a voxel size above 0 Å, found {voxel_size}; correct the map's header")
     for number, half_map in enumerate((half_map_1, half_map_2), start=1):
         if not np.isfinite(half_map).all():
-            raise UserError(
-                f"mask: half-map {number} has NaN or infinite voxels, expected finite ones; replace them"
-            )
+            raise UserError(f"mask: half-map {number} has NaN or infinite voxels, expected finite ones; replace them")
 
 
-def _choose_lowpass(
-    lowpass: float | Auto, sides: tuple[int, ...], voxel_size: float, notes: list[str]
-) -> float:
+def _choose_lowpass(lowpass: float | Auto, sides: tuple[int, ...], voxel_size: float, notes: list[str]) -> float:
     """The low-pass in Å: the one given, if it suits the box, or 15 Å adapted to the box."""
     longest = max(sides) * voxel_size
     if lowpass == "auto":

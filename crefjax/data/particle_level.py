@@ -53,9 +53,7 @@ def low_passed_full_map(
     return low_pass(full, voxel_size, resolution), mean
 
 
-def noise_sigma(
-    half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: float, resolution: float
-) -> float:
+def noise_sigma(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: float, resolution: float) -> float:
     """Standard deviation of the noise in the low-passed full map, in the map's units.
 
     The half-difference `(half_map_1 - half_map_2) / 2` has the noise of the full map and no signal. Its
@@ -128,9 +126,7 @@ def is_inverted(full: np.ndarray) -> bool:
     if skewness > INVERTED_SKEWNESS:
         return False
     where = np.unravel_index(np.arange(0, full.size, _step(full)), full.shape)
-    radius_squared = sum(
-        ((index - (n - 1) / 2) / (n / 2)) ** 2 for index, n in zip(where, full.shape, strict=True)
-    )
+    radius_squared = sum(((index - (n - 1) / 2) / (n / 2)) ** 2 for index, n in zip(where, full.shape, strict=True))
     return bool(values[radius_squared < 0.7**2].mean() < np.median(values[radius_squared > 1]))
 
 

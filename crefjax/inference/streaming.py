@@ -42,14 +42,14 @@ def slab_sizes(depth: int) -> list[int]:
 
 
 def level_slab(depth: int, level: int, slab: int) -> int:
-    """Planes of a slab at a level, where a plane has `4**level` times fewer voxels than at full resolution.
+    """Planes of a slab at a level: more than at full resolution, where a plane has `4**level` times fewer voxels.
 
     Args:
         depth: planes of the padded box at full resolution.
         level: 0 for the full resolution.
         slab: planes of a slab at full resolution.
     """
-    return max(n for n in slab_sizes(depth >> level) if n <= max(2, slab * 4**level))
+    return max(n for n in slab_sizes(depth >> level) if n <= max(2, slab * 2**level))
 
 
 def run_network(

@@ -35,8 +35,7 @@ def foreign_file(head: bytes, path: Path) -> UserError:
     if len(head) < HEADER_BYTES:
         return complaint(
             path,
-            f"is no MRC/CCP4 map, or one cut short: a header has {HEADER_BYTES} bytes, found {len(head)}; "
-            "get it again",
+            f"is no MRC/CCP4 map, or one cut short: a header has {HEADER_BYTES} bytes, found {len(head)}; get it again",
         )
     return complaint(path, "is no MRC/CCP4 map: its first 1024 bytes are no such header; check what it is")
 
@@ -46,23 +45,15 @@ def check_header(header: Header, path: Path) -> None:
     fields = header.fields
     if int(fields.mode) in OTHER_MODES:
         what = OTHER_MODES[int(fields.mode)]
-        raise complaint(
-            path, f"expected real voxels, found mode {fields.mode} ({what}); convert it to mode 2"
-        )
+        raise complaint(path, f"expected real voxels, found mode {fields.mode} ({what}); convert it to mode 2")
     if int(fields.mode) not in REAL_MODES:
-        raise complaint(
-            path, f"expected one of the modes {REAL_MODES}, found mode {fields.mode}; convert it to mode 2"
-        )
+        raise complaint(path, f"expected one of the modes {REAL_MODES}, found mode {fields.mode}; convert it to mode 2")
     if min(header.file_shape) <= 0:
-        raise complaint(
-            path, f"expected sides above 0, found (z, y, x) {header.file_shape}; the header is damaged"
-        )
+        raise complaint(path, f"expected sides above 0, found (z, y, x) {header.file_shape}; the header is damaged")
     if sorted(header.axes) != [1, 2, 3]:
         raise complaint(path, f"expected MAPC, MAPR, MAPS to be 1, 2, 3 in some order, found {header.axes}")
     if fields.nsymbt < 0:
-        raise complaint(
-            path, f"expected an extended header of 0 bytes or more, found {fields.nsymbt} (NSYMBT)"
-        )
+        raise complaint(path, f"expected an extended header of 0 bytes or more, found {fields.nsymbt} (NSYMBT)")
     _check_one_volume(header, path)
     _check_cell(header, path)
 
@@ -71,9 +62,7 @@ def _check_one_volume(header: Header, path: Path) -> None:
     fields = header.fields
     sections, interval_count, group = int(fields.nz), int(fields.mz), int(fields.ispg)
     if min(header.file_shape) == 1:
-        raise complaint(
-            path, f"expected a map, found a single image, (z, y, x) {header.file_shape}; give a volume"
-        )
+        raise complaint(path, f"expected a map, found a single image, (z, y, x) {header.file_shape}; give a volume")
     # Chimera and RELION write volumes with space group 0 too; a stack of images has one interval per section.
     if group == 0 and interval_count == 1:
         raise complaint(
@@ -93,9 +82,7 @@ def _check_cell(header: Header, path: Path) -> None:
     fields = header.fields
     angles = [float(fields.cellb[name]) for name in ("alpha", "beta", "gamma")]
     if not all(angle == 0 or abs(angle - 90) <= _ANGLE_TOLERANCE for angle in angles):
-        raise complaint(
-            path, f"expected cell angles of 90 degrees, found {_listed(angles)}; resample the map"
-        )
+        raise complaint(path, f"expected cell angles of 90 degrees, found {_listed(angles)}; resample the map")
     sizes = np.array(header.voxel_sizes)
     intervals = [int(fields[name]) for name in ("mx", "my", "mz")]
     if min(intervals) <= 0:
@@ -123,9 +110,7 @@ def check_voxels(array: np.ndarray, path: Path, *, allow_constant: bool) -> None
         raise complaint(path, f"expected finite voxels, found {found}; mend the map")
     low, high = extremes(array)
     if low == high and not allow_constant:
-        raise complaint(
-            path, f"expected a density map, found the value {low:g} in every voxel; check the file"
-        )
+        raise complaint(path, f"expected a density map, found the value {low:g} in every voxel; check the file")
 
 
 def not_finite(array: np.ndarray) -> str:

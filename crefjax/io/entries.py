@@ -99,9 +99,7 @@ def _listed(folder: Path) -> list[Path]:
         text = "expected an entry folder, found no folder of that name; check the path"
         raise complaint(folder, text) from error
     except OSError as error:
-        raise complaint(
-            folder, f"the folder cannot be read ({error.strerror}); check its permissions"
-        ) from error
+        raise complaint(folder, f"the folder cannot be read ({error.strerror}); check its permissions") from error
 
 
 def _half_map(folder: Path, files: dict[str, list[Path]], part: str) -> Path:
@@ -129,9 +127,7 @@ def _check_one_emdb_entry(folder: Path, half_maps: list[Path]) -> None:
     matches = [_EMDB.fullmatch(map_stem(path.name)) for path in half_maps]
     if all(matches) and matches[0][1] != matches[1][1]:
         names = " and ".join(path.name for path in half_maps)
-        raise complaint(
-            folder, f"expected half-maps of one EMDB entry, found {names}; keep one entry a folder"
-        )
+        raise complaint(folder, f"expected half-maps of one EMDB entry, found {names}; keep one entry a folder")
 
 
 def _model(folder: Path) -> Path | None:
@@ -164,9 +160,7 @@ def load_pair(half_map_1_path, half_map_2_path) -> tuple[Map, Map]:
     first, second = read_map(half_map_1_path), read_map(half_map_2_path)
     check_same_grid(first, second, "half-maps")
     if all(np.array_equal(a, b) for a, b in zip(first.array, second.array, strict=True)):
-        raise complaint(
-            names, f"expected two half-maps, found the same map twice (all voxels equal); {advice}"
-        )
+        raise complaint(names, f"expected two half-maps, found the same map twice (all voxels equal); {advice}")
     return first, second
 
 

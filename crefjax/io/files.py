@@ -67,9 +67,7 @@ def opened_for_reading(path: Path) -> Iterator[tuple[BinaryIO, int | None]]:
                 with compression(file, "rb") as stream:
                     yield stream, None
     except (EOFError, zlib.error) as error:
-        raise complaint(
-            path, f"the compressed file is cut short or damaged ({error}); get it again"
-        ) from error
+        raise complaint(path, f"the compressed file is cut short or damaged ({error}); get it again") from error
     except OSError as error:
         if error.errno is None:  # gzip and bz2 report damage so
             text = f"the compressed file is damaged ({error}); get it again"
@@ -117,9 +115,7 @@ def check_output(path, *, overwrite: bool = False, inputs=()) -> None:
     path = Path(path)
     if map_stem(path.name) is None:
         known = ", ".join(MAP_SUFFIXES)
-        raise complaint(
-            path, f"a map's name must end in one of {known}, plain or with .gz or .bz2; rename it"
-        )
+        raise complaint(path, f"a map's name must end in one of {known}, plain or with .gz or .bz2; rename it")
     if os.path.isdir(path):
         raise complaint(path, "expected a file name for the map, found a folder; add a file name")
     for source in inputs:

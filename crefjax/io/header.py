@@ -98,8 +98,7 @@ class Header:
         # Unlike MX and CELLA, NXSTART belongs to the columns, not to x.
         starts = [int(self.fields[name]) for name in ("nxstart", "nystart", "nzstart")]
         return tuple(
-            starts[self.axes.index(axis)] * size
-            for axis, size in zip((1, 2, 3), self.voxel_sizes, strict=True)
+            starts[self.axes.index(axis)] * size for axis, size in zip((1, 2, 3), self.voxel_sizes, strict=True)
         )
 
     def for_output(self, statistics: tuple[float, float, float, float], label: str) -> bytes:

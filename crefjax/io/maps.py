@@ -137,9 +137,7 @@ def _read_to_the_end(stream: BinaryIO) -> None:
 
 
 def _cut_short(path: Path, expected: int, found: int):
-    return complaint(
-        path, f"the map is cut short: its header asks for {expected} bytes, found {found}; get it again"
-    )
+    return complaint(path, f"the map is cut short: its header asks for {expected} bytes, found {found}; get it again")
 
 
 def write_map(path, map_: Map, *, label: str, overwrite: bool = False) -> None:
@@ -165,9 +163,7 @@ def write_map(path, map_: Map, *, label: str, overwrite: bool = False) -> None:
     if map_.array.shape != header.shape:
         raise ValueError(f"expected voxels of shape {header.shape}, found {map_.array.shape}")
     if found := checks.not_finite(map_.array):
-        raise complaint(
-            path, f"nothing was written: expected finite voxels, got {found}; check the input maps"
-        )
+        raise complaint(path, f"nothing was written: expected finite voxels, got {found}; check the input maps")
     first_bytes = header.for_output(statistics(map_.array), label)
     as_in_file = map_.array.transpose(header.from_zyx)
     needed = HEADER_BYTES + len(header.extended) + 4 * map_.array.size

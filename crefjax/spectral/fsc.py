@@ -120,9 +120,7 @@ class FscCurve:
         return resolution_at(self.fsc, threshold, max(self.box) * self.voxel_size, 2 * self.voxel_size)
 
 
-def fsc_curve(
-    map_1: np.ndarray, map_2: np.ndarray, voxel_size: float, mask: np.ndarray | None = None
-) -> FscCurve:
+def fsc_curve(map_1: np.ndarray, map_2: np.ndarray, voxel_size: float, mask: np.ndarray | None = None) -> FscCurve:
     """The FSC of two maps that lie in host memory, under a mask, computed in float64.
 
     The functions above are accurate in float32 as far as its Fourier transform is, which rounds to about 1e-7 of

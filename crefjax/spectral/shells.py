@@ -123,8 +123,12 @@ def _squared_radius(side, longest, half):
 def _sum_planes(values, shells):
     """Shell sums of one half-spectrum, a few planes at a time where it is large."""
     depth, height, width = values.shape
-    at_once = max(n for n in range(1, depth + 1) if depth % n == 0 and n * height * width <= _VOXELS_AT_ONCE or n == 1)
-    weighted = (values * jnp.asarray(shells.weight)[jnp.newaxis, jnp.newaxis, :]).reshape(depth // at_once, at_once, height * width)
+    at_once = max(
+        n for n in range(1, depth + 1) if depth % n == 0 and (n == 1 or n * height * width <= _VOXELS_AT_ONCE)
+    )
+    weighted = (values * jnp.asarray(shells.weight)[jnp.newaxis, jnp.newaxis, :]).reshape(
+        depth // at_once, at_once, height * width
+    )
     index = jnp.asarray(shells.index).reshape(weighted.shape)
     if len(weighted) == 1:
         return _sum_within_planes(weighted[0], index[0], shells.count).sum(0)

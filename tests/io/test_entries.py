@@ -70,9 +70,7 @@ def test_pair_alone(folder, prefix, suffix, end):
 
 
 def test_emdb_names(folder):
-    path = folder(
-        "emd_1234.map.gz", "emd_1234_half_map_1.map.gz", "emd_1234_half_map_2.map.gz", "emd_1234_msk_1.map"
-    )
+    path = folder("emd_1234.map.gz", "emd_1234_half_map_1.map.gz", "emd_1234_half_map_2.map.gz", "emd_1234_msk_1.map")
     entry = find_entry(path)
     assert entry.mask == path / "emd_1234_msk_1.map"
     assert entry.reference is None
@@ -169,9 +167,7 @@ def test_pair(write):
     ],
 )
 def test_pair_on_different_grids(write, refused, words, match):
-    refused(
-        load_pair, write("1.mrc"), write("2.mrc", data=NOISE, **words), names=["1.mrc", "2.mrc"], match=match
-    )
+    refused(load_pair, write("1.mrc"), write("2.mrc", data=NOISE, **words), names=["1.mrc", "2.mrc"], match=match)
 
 
 @pytest.mark.parametrize("make", [lambda a, b: b.symlink_to(a), lambda a, b: b.hardlink_to(a), shutil.copy])
@@ -183,9 +179,7 @@ def test_same_map_twice(write, refused, tmp_path, make):
 
 
 def test_same_voxels_in_another_mode(write, refused):
-    refused(
-        load_pair, write("1.mrc"), write("2.mrc", mode=12), names=["1.mrc", "2.mrc"], match="all voxels equal"
-    )
+    refused(load_pair, write("1.mrc"), write("2.mrc", mode=12), names=["1.mrc", "2.mrc"], match="all voxels equal")
 
 
 def test_pair_that_differs_in_one_voxel(write):

@@ -133,9 +133,7 @@ def failing(error):
 )
 @pytest.mark.parametrize("step", ["fsync", "replace", "open"])
 @pytest.mark.parametrize("existing", [False, True])
-def test_refusing_disk_leaves_things_as_they_were(
-    tmp_path, refused, map_, monkeypatch, step, number, match, existing
-):
+def test_refusing_disk_leaves_things_as_they_were(tmp_path, refused, map_, monkeypatch, step, number, match, existing):
     out = tmp_path / "out.mrc.gz"
     if existing:
         out.write_bytes(b"precious")
@@ -199,9 +197,7 @@ def write_too_much(path, **kwargs):
 @pytest.mark.parametrize("limit", [0, 1000, 2**18])
 def test_real_limit_on_file_size(tmp_path, name, limit):
     (tmp_path / name).write_bytes(b"precious")
-    run = write_too_much(
-        tmp_path / name, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    )
+    run = write_too_much(tmp_path / name, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert (run.returncode, run.stderr) == (2, "")
     assert run.stdout.count("\n") == 1
     assert f"{name}: no space left (File too large): up to 0.000978 GiB needed" in run.stdout

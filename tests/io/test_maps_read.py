@@ -33,9 +33,7 @@ def test_axis_order_is_turned_to_zyx(file, axes):
     column, row, section = (place[axis] for axis in axes)
     data[(section * rows + row) * columns + column] = 7
     start = {1: 10, 2: 20, 3: 30}
-    content = mrc(
-        n=(columns, rows, sections), axes=axes, data=data, nstart=tuple(start[axis] for axis in axes)
-    )
+    content = mrc(n=(columns, rows, sections), axes=axes, data=data, nstart=tuple(start[axis] for axis in axes))
     map_ = read_map(file(content))
     assert map_.array.shape == (3, 4, 5)
     assert np.argwhere(map_.array == 7).tolist() == [[2, 1, 3]]

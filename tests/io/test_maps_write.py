@@ -164,9 +164,7 @@ def test_map_from_no_file(tmp_path):
     assert (again.voxel_size, again.origin) == (1.25, (1, -2, 3.5))
 
 
-@pytest.mark.parametrize(
-    ("shape", "voxel_size"), [((3, 4), 1), ((0, 2, 2), 1), ((2, 2, 2), 0), ((2, 2, 2), np.nan)]
-)
+@pytest.mark.parametrize(("shape", "voxel_size"), [((3, 4), 1), ((0, 2, 2), 1), ((2, 2, 2), 0), ((2, 2, 2), np.nan)])
 def test_map_from_a_wrong_array(shape, voxel_size):
     with pytest.raises(ValueError, match="expected"):
         Map.from_array(np.zeros(shape), voxel_size)

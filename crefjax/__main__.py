@@ -1,0 +1,8 @@
+"""`python -m crefjax`."""
+
+import sys
+
+from crefjax.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""The `crefjax` command: one short function for each subcommand, with its imports inside.
+
+Exit status: 0 done; 2 a mistake of the user's, told in one line on standard error; 130 interrupted.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from crefjax.errors import UserError
+from crefjax.version import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: the arguments after the program's name; those of the process if None.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as stop:  # argparse's own, after --help or a mistake
+        return stop.code or 0
+    try:
+        with _terminable():
+            return arguments.run(arguments) or 0
+    except UserError as error:
+        print(f"crefjax: {error}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("crefjax: out of memory; close other programs, or crop or bin the maps", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("crefjax: interrupted; nothing half-written was left", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `crefjax fsc ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+class _terminable:  # noqa: N801
+    """Lets SIGTERM end the program as Ctrl-C does, so that unfinished files are removed."""
+
+    def __enter__(self):
+        try:
+            self.before = signal.signal(signal.SIGTERM, self._interrupt)
+        except ValueError:  # not in the main thread, where signals cannot be set
+            self.before = None
+
+    def __exit__(self, *_):
+        if self.before is not None:
+            signal.signal(signal.SIGTERM, self.before)
+
+    @staticmethod
+    def _interrupt(*_):
+        raise KeyboardInterrupt
+
+
+class _Defaults(argparse.HelpFormatter):
+    """Shows the default of every option that has one; a flag's is to be off."""
+
+    def _get_help_string(self, action):
+        if action.default in (None, False, argparse.SUPPRESS):
+            return action.help
+        return f"{action.help} (default: {action.default})"
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="crefjax",
+        description="Removes noise from cryo-EM density maps, given two half-maps.",
+        epilog="`crefjax COMMAND --help` explains a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"crefjax {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in (_add_denoise, _add_fsc, _add_mask, _add_weights):
+        add(commands)
+    return parser
+
+
+def _command(commands, name, run, text, **more):
+    command = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        **more,
+        formatter_class=_Defaults,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _number(text):
+    """A finite number; argparse turns the error into its own line."""
+    value = float(text)
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError
+    return value
+
+
+_number.__name__ = "number"
+
+
+def _number_or_auto(text):
+    return "auto" if text == "auto" else _number(text)
+
+
+_number_or_auto.__name__ = "number (or auto)"
+
+
+def _positive(text):
+    value = _number(text)
+    if value <= 0:
+        raise ValueError
+    return value
+
+
+_positive.__name__ = "positive number"
+
+
+def _add_overwrite(command):
+    command.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+
+
+def _add_denoise(commands):
+    command = _command(
+        commands,
+        "denoise",
+        _denoise,
+        "denoise the full map of two half-maps",
+        epilog="The output has the header of HALF1 and overlays it. An FSC between denoised half-maps is no "
+        "resolution: their errors are not independent.",
+    )
+    command.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
+    command.add_argument("half_map_2", metavar="HALF2", nargs="?", help="the other one; none if HALF1 is a full map")
+    command.add_argument("-o", "--output", metavar="OUT", required=True, help="denoised map to write")
+    command.add_argument(
+        "--mask", metavar="M", help="mask file, or auto to make one; the output is 0 outside (default: no mask)"
+    )
+    command.add_argument(
+        "--weights",
+        metavar="W",
+        help="name or folder, see `crefjax weights list` (default: those that ship, or the only ones)",
+    )
+    command.add_argument(
+        "--scale",
+        choices=("input", "none"),
+        default="input",
+        help="input: mean and deviation of the full map (within the mask); none: as the network gives it",
+    )
+    command.add_argument("--halves", action="store_true", help="also write OUT_half_map_1 and OUT_half_map_2")
+    command.add_argument("--device", choices=("cpu", "gpu"), help="device to compute on (default: the best)")
+    command.add_argument(
+        "--max-memory",
+        metavar="GIB",
+        type=_positive,
+        help="peak memory to keep within, GiB (default: what is free)",
+    )
+    _add_overwrite(command)
+
+
+def _denoise(arguments):
+    if arguments.device == "cpu" and "jax" not in sys.modules:
+        os.environ["JAX_PLATFORMS"] = "cpu"  # or JAX would take a GPU's memory without using it
+    from crefjax.commands import denoise
+
+    denoise.run(arguments)
+
+
+def _add_fsc(commands):
+    command = _command(
+        commands,
+        "fsc",
+        _fsc,
+        "print the Fourier shell correlation of two maps",
+        epilog="C_ref = sqrt(2 FSC / (1 + FSC)) has a meaning for two half-maps only. Denoised half-maps are not "
+        "independent: an FSC between them is no resolution.",
+    )
+    command.add_argument("map_1", metavar="MAP1", help="map (.mrc, .map, .ccp4, also .gz or .bz2)")
+    command.add_argument("map_2", metavar="MAP2", help="map on the same grid")
+    command.add_argument("--mask", metavar="M", help="mask multiplied to both maps (default: no mask)")
+    command.add_argument("--json", metavar="F", help="write the curve as JSON")
+    command.add_argument("--plot", metavar="F", help="write the curve as a figure (.png, .svg or .pdf)")
+
+
+def _fsc(arguments):
+    from crefjax.commands import fsc
+
+    fsc.run(arguments)
+
+
+def _add_mask(commands):
+    command = _command(
+        commands,
+        "mask",
+        _mask,
+        "make a soft mask around the particle in two half-maps",
+        epilog="The steps are those of RELION's relion_mask_create. `auto` adapts a setting to the maps and says so.",
+    )
+    command.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
+    command.add_argument("half_map_2", metavar="HALF2", help="the other one")
+    command.add_argument("-o", "--output", metavar="MASK", required=True, help="mask to write")
+    for name, unit, usual in (
+        ("--lowpass", "Å", "15 Å, less in a small box"),
+        ("--threshold", "map's units", "from the noise of the half-maps"),
+        ("--extend", "voxels", "3, less in a small box"),
+        ("--soft-edge", "voxels", "6, less in a small box"),
+    ):
+        text = {
+            "--lowpass": "resolution of the low-passed map that is thresholded",
+            "--threshold": "density above which there is particle",
+            "--extend": "extension of the thresholded body",
+            "--soft-edge": "width of the raised-cosine edge",
+        }[name]
+        command.add_argument(
+            name, metavar="X", type=_number_or_auto, default="auto", help=f"{text}, {unit}; auto: {usual}"
+        )
+    _add_overwrite(command)
+
+
+def _mask(arguments):
+    from crefjax.commands import mask
+
+    mask.run(arguments)
+
+
+def _add_weights(commands):
+    parent = commands.add_parser("weights", help="list, show and import weights", description="Weights of the network.")
+    actions = parent.add_subparsers(title="actions", required=True, metavar="ACTION")
+    _command(actions, "list", _weights_list, "list the weights that are found by name")
+    show = _command(actions, "show", _weights_show, "show what is known of weights")
+    show.add_argument("name", metavar="NAME", help="name or folder")
+    load = _command(
+        actions,
+        "import",
+        _weights_import,
+        "import weights from a TensorFlow checkpoint or an .npz of its arrays",
+    )
+    load.add_argument("checkpoint", metavar="CHECKPOINT", help="prefix (saved-model-epoch-192) or .npz file")
+    load.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        required=True,
+        help="weights folder to write; one in the user's data folder (see `crefjax weights list`) is found by name",
+    )
+    _add_overwrite(load)
+
+
+def _weights_list(_):
+    from crefjax.commands import weights
+
+    weights.list_all()
+
+
+def _weights_show(arguments):
+    from crefjax.commands import weights
+
+    weights.show(arguments.name)
+
+
+def _weights_import(arguments):
+    from crefjax.commands import weights
+
+    weights.import_one(arguments.checkpoint, arguments.output, overwrite=arguments.overwrite)

@@ -1,0 +1,78 @@
+"""`crefjax fsc`."""
+
+import json
+import os
+from pathlib import Path
+
+from crefjax.errors import UserError
+from crefjax.io.entries import load_mask, load_pair
+from crefjax.io.files import put_in_place
+from crefjax.spectral.fsc import FscCurve, fsc_curve
+
+THRESHOLDS = (0.5, 0.143)
+_FIGURES = (".png", ".svg", ".pdf")
+
+
+def run(arguments) -> None:
+    """Print the curve, and write it where the command line says."""
+    for path in filter(None, (arguments.json, arguments.plot)):
+        _check_folder(Path(path))
+    if arguments.plot and Path(arguments.plot).suffix.lower() not in _FIGURES:
+        raise UserError(f"{arguments.plot}: a figure's name must end in one of {', '.join(_FIGURES)}; rename it")
+    first, second = load_pair(arguments.map_1, arguments.map_2)
+    mask = load_mask(arguments.mask, first) if arguments.mask else None
+    curve = fsc_curve(first.array, second.array, first.voxel_size, None if mask is None else mask.array)
+    if arguments.json:
+        _write(Path(arguments.json), (json.dumps(as_json(curve), indent=1) + "\n").encode())
+    if arguments.plot:
+        from crefjax.report.plots import fsc_figure
+
+        suffix = Path(arguments.plot).suffix.lower()
+        _write(Path(arguments.plot), fsc_figure(curve, THRESHOLDS, suffix[1:]))
+    print(table(curve))
+    if mask is None:
+        print("no mask: noise around the particle lowers the curve, see `crefjax mask`")
+
+
+def as_json(curve: FscCurve) -> dict:
+    """The curve as the JSON file holds it: Å and 1/Å, lists over shells 0 to N/2."""
+    found = {
+        "box": list(curve.box),
+        "voxel_size": curve.voxel_size,
+        "shell": list(range(len(curve.fsc))),
+        "frequency": curve.frequency.tolist(),
+        "fsc": curve.fsc.tolist(),
+        "cref": curve.cref.tolist(),
+    }
+    for threshold in THRESHOLDS:
+        resolution = curve.resolution(threshold)
+        found[f"resolution_at_{threshold}"] = resolution.angstrom
+        found[f"falls_below_{threshold}"] = resolution.crossed
+    return found
+
+
+def table(curve: FscCurve) -> str:
+    """The curve as text, a line for each shell, and the resolutions."""
+    lines = [f"{'shell':>5} {'1/Å':>8} {'Å':>8} {'FSC':>8} {'C_ref':>8}"]
+    for shell, (frequency, fsc, cref) in enumerate(zip(curve.frequency, curve.fsc, curve.cref, strict=True)):
+        angstrom = f"{1 / frequency:8.2f}" if shell else f"{'inf':>8}"
+        lines.append(f"{shell:5d} {frequency:8.4f} {angstrom} {fsc:8.4f} {cref:8.4f}")
+    for threshold in THRESHOLDS:
+        resolution = curve.resolution(threshold)
+        text = f"resolution at FSC {threshold}: {resolution.angstrom:.2f} Å"
+        if not resolution.crossed:
+            text += " (the curve never falls below it: this is the Nyquist limit)"
+        lines.append(text)
+    return "\n".join(lines)
+
+
+def _check_folder(path):
+    if path.is_dir():
+        raise UserError(f"{path}: expected a file name, found a folder; add a file name")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path}: the folder {path.parent} does not exist or is not writable; make it first")
+
+
+def _write(path, content):
+    with put_in_place(path, needed=len(content), overwrite=True) as stream:
+        stream.write(content)

@@ -1,0 +1,37 @@
+"""`crefjax mask`."""
+
+import sys
+from pathlib import Path
+
+from crefjax.data.masks import make_mask
+from crefjax.io.entries import load_pair
+from crefjax.io.files import check_output
+from crefjax.io.maps import write_map
+from crefjax.version import __version__
+
+
+def run(arguments) -> None:
+    """Make and write a mask, and say how it was made."""
+    output = Path(arguments.output)
+    check_output(output, overwrite=arguments.overwrite, inputs=(arguments.half_map_1, arguments.half_map_2))
+    first, second = load_pair(arguments.half_map_1, arguments.half_map_2)
+    array, info = make_mask(
+        first.array,
+        second.array,
+        first.voxel_size,
+        lowpass=arguments.lowpass,
+        threshold=arguments.threshold,
+        extend=arguments.extend,
+        soft_edge=arguments.soft_edge,
+    )
+    for note in info.notes:
+        print(f"note: {note}", file=sys.stderr)
+    label = f"crefjax {__version__} mask, low-pass {info.lowpass:.4g} A, threshold {info.threshold:.4g}"
+    write_map(output, first.replace_array(array), label=label, overwrite=arguments.overwrite)
+    print(
+        f"low-pass {info.lowpass:.3g} Å, threshold {info.threshold:.4g}, extended by {info.extend:.2g} voxels, "
+        f"soft edge of {info.soft_edge:.2g} voxels"
+    )
+    parts = f"{info.parts_kept} of {info.parts_found} parts" if info.parts_found > 1 else "one part"
+    print(f"{parts}, {info.volume / 1000:.4g} nm³, {info.fraction:.1%} of the box")
+    print(f"wrote {output}")

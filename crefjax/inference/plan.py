@@ -1,0 +1,170 @@
+"""What a run over a whole map will take: the device, the slab, the peak memory and the time."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from crefjax.errors import UserError
+from crefjax.inference.streaming import level_slab, network_cost, padded_shape, slab_sizes
+from crefjax.models.unet3d import UNet3DConfig
+
+GIB = 2**30
+# Resident memory of the program before any map is read: Python, JAX and its compiled code.
+_PROGRAM_BYTES = 0.45 * GIB
+# Of the memory that is free, how much a run takes when it is not told.
+_SHARE_OF_FREE = 0.8
+# On a CPU larger slabs than this bring nothing: their halos are a small part of the work already.
+_LARGEST_CPU_SLAB = 16
+# The network's share of the rate of a matrix product, with arithmetic counted as that of plain convolutions.
+_EFFICIENCY = {"cpu": 0.45, "gpu": 0.3}
+_START_SECONDS = 3.0  # compilation
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a whole map will be run.
+
+    Attributes:
+        device: that computes.
+        slab: planes of a slab at full resolution.
+        host_bytes: peak resident memory of the program.
+        device_bytes: peak memory on the device; on a CPU it is part of `host_bytes`.
+        seconds: about how long all runs take together.
+    """
+
+    device: jax.Device
+    slab: int
+    host_bytes: float
+    device_bytes: float
+    seconds: float
+
+    def describe(self) -> str:
+        """One line for the user."""
+        cores = f" ({_cores()} cores)" if self.device.platform == "cpu" else ""
+        name = self.device.device_kind if self.device.platform != "cpu" else "CPU"
+        memory = f"peak memory about {self.host_bytes / GIB:.1f} GiB"
+        if self.device.platform != "cpu":
+            memory += f" and {self.device_bytes / GIB:.1f} GiB on the device"
+        return f"{name}{cores}, slabs of {self.slab} planes, {memory}, about {self.seconds:.0f} s"
+
+
+def find_device(kind: str | None = None) -> jax.Device:
+    """The device to compute on.
+
+    Args:
+        kind: `cpu`, `gpu`, or None for whatever is best.
+
+    Raises:
+        UserError: JAX has no such device.
+    """
+    try:
+        return jax.devices(kind)[0]
+    except RuntimeError as error:
+        raise UserError(
+            f"--device {kind}: JAX finds no such device; for an NVIDIA GPU: pip install 'crefjax[cuda]', "
+            "or choose --device cpu"
+        ) from error
+
+
+def plan_run(
+    shape: tuple[int, int, int],
+    config: UNet3DConfig,
+    device: jax.Device,
+    *,
+    host_maps: int,
+    runs: int = 1,
+    max_memory: float | None = None,
+) -> Plan:
+    """Choose the slab for a map and say what the run will take.
+
+    Args:
+        shape: `(z, y, x)` of the map.
+        config: of the network.
+        device: to compute on.
+        host_maps: float32 arrays of the map's size that are in memory besides the network's own.
+        runs: how often the network is run.
+        max_memory: GiB that the program (on a CPU) or the device's share (on a GPU) may take; what is free if None.
+
+    Raises:
+        UserError: even the thinnest slab takes more.
+    """
+    on_cpu = device.platform == "cpu"
+    limit = max_memory * GIB if max_memory is not None else _SHARE_OF_FREE * _free_memory(device)
+    depth = padded_shape(shape, config)[0]
+    voxels = float(shape[0] * shape[1] * shape[2])
+    host = _PROGRAM_BYTES + 4 * voxels * host_maps
+    sizes = [n for n in slab_sizes(depth) if n <= _LARGEST_CPU_SLAB or not on_cpu]
+    network = {n: network_bytes(shape, config, n, on_cpu=on_cpu) for n in sizes}
+    taken = {n: (host + network[n] if on_cpu else network[n]) for n in sizes}
+    if not (fitting := [n for n in sizes if taken[n] <= limit]):
+        where = "--max-memory" if max_memory is not None else "free memory"
+        raise UserError(
+            f"a box of {'x'.join(map(str, shape))} voxels needs at least {taken[sizes[0]] / GIB:.1f} GiB on "
+            f"{device.platform}, found {limit / GIB:.1f} GiB of {where}; give more, or crop or bin the half-maps"
+        )
+    slab = max(fitting)
+    seconds = _START_SECONDS + runs * network_cost(padded_shape(shape, config), config) / _rate(device)
+    host += network[slab] if on_cpu else 12 * voxels
+    return Plan(device, slab, host, network[slab], seconds)
+
+
+def network_bytes(shape: tuple[int, int, int], config: UNet3DConfig, slab: int, *, on_cpu: bool) -> float:
+    """Bytes of the arrays and temporaries of `run_network` at its peak.
+
+    The arrays are counted; the temporaries of a slab were read off XLA's own account of the compiled functions
+    (`memory_analysis`), which for the default network is proportional to the slab's voxels within a few percent.
+    """
+    z, y, x = padded_shape(shape, config)
+    voxels = float(z * y * x)
+    box, down, up = 4 * voxels, 4 * config.down_width * voxels / 8, 4 * config.up_width * voxels / 8
+    output = 4 * voxels
+    peak_below = box + down + up + up / 8 if config.depth > 1 else box + down
+    arrays = max(peak_below, box + up + output, box + 2 * output)
+    temporaries = 0.0
+    for level in range(min(2, config.depth)):
+        floats = max(4.5 * config.last_widths[0], 3.8 * config.down_width) if level == 0 else 6 * config.up_width
+        planes = level_slab(z, level, slab) + 6
+        temporaries = max(temporaries, 4 * floats * planes * y * x / 4**level)
+    return arrays + temporaries * (1 if on_cpu else 2)  # cuDNN wants room to work in
+
+
+def _cores():
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _free_memory(device):
+    if device.platform == "cpu":
+        return _free_host_memory()
+    stats = device.memory_stats() or {}
+    if "bytes_limit" not in stats:
+        return _free_host_memory()
+    return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+
+
+def _free_host_memory():
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kib = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
+        return 1024.0 * int(kib)
+    except (OSError, StopIteration):  # not Linux
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _rate(device):
+    """Floating point operations a second that the network reaches, from a matrix product timed on the device."""
+    side = 1024 if device.platform == "cpu" else 4096
+    matrix = jax.device_put(jnp.ones((side, side), jnp.float32), device)
+    multiply = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
+    multiply(matrix).block_until_ready()
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        multiply(matrix).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return _EFFICIENCY.get(device.platform, 0.3) * 2.0 * side**3 / min(seconds)

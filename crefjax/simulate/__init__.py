@@ -1,0 +1,1 @@
+"""Half-maps whose signal is known exactly, made from atomic models."""

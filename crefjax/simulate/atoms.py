@@ -1,0 +1,200 @@
+"""Atomic models: read with gemmi, cleaned for cryo-EM, and written back where a map was made of them."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import gemmi
+import numpy as np
+
+from crefjax.errors import UserError
+
+B_FACTORS = (0.0, 300.0)  # Å²; what lies outside is moved to the bound
+
+
+@dataclass(frozen=True, eq=False)
+class Atoms:
+    """The atoms of a model, in the order in which they stand in `structure`.
+
+    Attributes:
+        positions: `(n, 3)`, Å, in the order x, y, z.
+        b_factor: `(n,)`, Å², isotropic, within `B_FACTORS`.
+        occupancy: `(n,)`, above 0, at most 1.
+        element: `(n,)`, int32, atomic number: the row of `form_factors()`.
+        chain: `(n,)`, text, the chain's name as in the file.
+        structure: the same atoms as gemmi's structure, one model.
+        source: name of the file that the model was read from, or what made it.
+    """
+
+    positions: np.ndarray
+    b_factor: np.ndarray
+    occupancy: np.ndarray
+    element: np.ndarray
+    chain: np.ndarray
+    structure: gemmi.Structure
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def center(self) -> np.ndarray:
+        """Middle of the model's extent along x, y and z, Å."""
+        return (self.positions.min(0) + self.positions.max(0)) / 2
+
+    @property
+    def extent(self) -> np.ndarray:
+        """From the first to the last atom's centre along x, y and z, Å."""
+        return np.ptp(self.positions, axis=0)
+
+
+def read_atoms(
+    path, *, assembly: str | None = None, keep_hydrogens: bool = False, keep_waters: bool = False
+) -> Atoms:
+    """Read the first model of a PDB or mmCIF file, plain or `.gz`.
+
+    Alternative conformations are all kept, each with its occupancy: the map of the specimen shows their sum.
+    Atoms without occupancy are left out, and B-factors are moved into `B_FACTORS`; flat ones are kept.
+
+    Args:
+        path: the file.
+        assembly: id of the biological assembly to expand the model to ("1"); None for the model as deposited.
+        keep_hydrogens: whether hydrogen and deuterium stay; most models have none and their B-factors say little.
+        keep_waters: whether waters stay.
+
+    Raises:
+        UserError: the file is missing or no model, has no atoms left, an atom of unknown element, a position
+            that is not finite, or no such assembly.
+    """
+    path = Path(path)
+    structure = _read_structure(path)
+    if assembly is not None:
+        _expand(structure, assembly, path)
+    if not keep_waters:
+        structure.remove_waters()
+    if not keep_hydrogens:
+        structure.remove_hydrogens()
+    structure.remove_empty_chains()
+    _clean(structure, path)
+    structure.setup_entities()
+    return from_structure(structure, path.name)
+
+
+def from_structure(structure: gemmi.Structure, source: str) -> Atoms:
+    """The atoms of a structure's first model, which must have been cleaned as `read_atoms` does."""
+    rows = [(site.chain.name, site.atom) for site in structure[0].all()]
+    return Atoms(
+        positions=np.array([atom.pos.tolist() for _, atom in rows], np.float32).reshape(-1, 3),
+        b_factor=np.array([atom.b_iso for _, atom in rows], np.float32),
+        occupancy=np.array([atom.occ for _, atom in rows], np.float32),
+        element=np.array([atom.element.atomic_number for _, atom in rows], np.int32),
+        chain=np.array([chain for chain, _ in rows], np.str_),
+        structure=structure,
+        source=source,
+    )
+
+
+def moved(atoms: Atoms, shift) -> Atoms:
+    """The model moved by `shift` (x, y, z) in Å, structure and all."""
+    structure = atoms.structure.clone()
+    transform = gemmi.Transform()
+    transform.vec.fromlist([float(value) for value in shift])
+    structure[0].transform_pos_and_adp(transform)
+    return from_structure(structure, atoms.source)
+
+
+def write_model(path, atoms: Atoms, sides: tuple[float, float, float] | None = None) -> None:
+    """Write a model as mmCIF, so that it overlays the map of a box whose first voxel is at the origin.
+
+    Args:
+        path: where to; what is there is replaced.
+        atoms: the model, at the box's coordinates.
+        sides: of the box in Å along x, y and z, written as the cell of space group P 1.
+
+    Raises:
+        UserError: the file system refuses.
+    """
+    structure = atoms.structure.clone()
+    structure.spacegroup_hm = "P 1"
+    if sides is not None:
+        structure.cell = gemmi.UnitCell(*sides, 90, 90, 90)
+    groups = gemmi.MmcifOutputGroups(False, block_name=True, entry=True, cell=True, symmetry=True)
+    groups.atoms = groups.group_pdb = groups.auth_all = groups.entity = groups.struct_asym = True
+    try:
+        structure.make_mmcif_document(groups).write_file(str(path))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); check the disk") from error
+
+
+@functools.cache
+def form_factors() -> np.ndarray:
+    """Electron form factors, `f(s) = sum_i a_i exp(-b_i s² / 4)`, `s` in 1/Å, of neutral atoms.
+
+    The five-Gaussian fits of the International Tables for Crystallography, volume C, table 4.3.2.2
+    (Peng et al. 1996), as gemmi has them.
+
+    Returns:
+        `(elements, 2, 5)`, float64: row by atomic number, `a_i` in Å, then `b_i` in Å²; zeros where the table
+        has nothing.
+    """
+    table = np.zeros((119, 2, 5))
+    for number in range(1, len(table)):
+        coefficients = gemmi.Element(number).c4322
+        if coefficients is not None:
+            table[number] = coefficients.a, coefficients.b
+    table.flags.writeable = False
+    return table
+
+
+def _read_structure(path: Path) -> gemmi.Structure:
+    if not path.is_file():
+        raise UserError(f"{path}: expected an atomic model (PDB or mmCIF), found no such file; check the path")
+    try:
+        structure = gemmi.read_structure(str(path))
+    except (OSError, RuntimeError, ValueError, UnicodeDecodeError) as error:
+        why = " ".join(str(error).replace(str(path), "").split())
+        raise UserError(f"{path}: expected an atomic model (PDB or mmCIF), cannot be read: {why}") from error
+    if len(structure) == 0:
+        raise no_atoms(path)
+    del structure[1:]
+    return structure
+
+
+def no_atoms(path) -> UserError:
+    """The error for a model that has nothing in it."""
+    return UserError(
+        f"{path}: expected an atomic model (PDB or mmCIF), found no atoms but hydrogens and waters; give another"
+    )
+
+
+def _expand(structure: gemmi.Structure, assembly: str, path: Path) -> None:
+    known = [one.name for one in structure.assemblies]
+    if assembly not in known:
+        found = ", ".join(known) or "none"
+        raise UserError(f"{path}: expected an assembly {assembly!r}, found {found}; leave --assembly out or correct it")
+    structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.AddNumber)
+
+
+def _clean(structure: gemmi.Structure, path: Path) -> None:
+    """Drop atoms of no occupancy, bound B-factors and occupancies, and refuse what cannot be placed."""
+    table = form_factors()
+    left = 0
+    for residue in (residue for chain in structure[0] for residue in chain):
+        for index in reversed(range(len(residue))):
+            atom = residue[index]
+            if not atom.occ > 0:
+                del residue[index]
+                continue
+            if atom.element.atomic_number >= len(table) or not table[atom.element.atomic_number].any():
+                raise UserError(
+                    f"{path}: expected elements from H to Cf, found {atom.element.name!r} at atom {atom.name!r} of "
+                    f"{residue.name} {residue.seqid}; correct its element column"
+                )
+            if not np.isfinite([*atom.pos.tolist(), atom.b_iso]).all():
+                raise UserError(f"{path}: expected finite numbers at atom {atom.name!r} of {residue.name} {residue.seqid}")
+            atom.occ = min(atom.occ, 1.0)
+            atom.b_iso = min(max(atom.b_iso, B_FACTORS[0]), B_FACTORS[1])
+            left += 1
+    structure.remove_empty_chains()
+    if left == 0:
+        raise no_atoms(path)

@@ -1,0 +1,1 @@
+"""Trained weights: the folders they lie in, how they are found, and those that were published by others."""

@@ -1,0 +1,189 @@
+"""Weights folders: an Orbax checkpoint of the parameters and a JSON card that says what they are.
+
+A folder holds `parameters/` and `card.json`. Weights are found by the path of such a folder or by name: first
+among those that ship with the package, then in the user's own data folder.
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from crefjax.checkpoint import load_parameters, save_parameters
+from crefjax.errors import UserError
+from crefjax.models.unet3d import Parameters, UNet3DConfig
+
+CARD_VERSION = 1
+CARD_FIELDS = ("source", "licence", "training", "expected_input")
+_SHIPPED = Path(__file__).parent / "shipped"
+_HOW_TO_GET = (
+    "import the published ones with `crefjax weights import CHECKPOINT -o FOLDER`, "
+    "or name a weights folder with --weights"
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Parameters of a network with what is known of them.
+
+    Attributes:
+        name: of the folder.
+        path: of the folder.
+        config: of the network.
+        card: what the folder's `card.json` says.
+        parameters: layer name to `kernel` and `bias`, float32.
+    """
+
+    name: str
+    path: Path
+    config: UNet3DConfig
+    card: dict
+    parameters: Parameters
+
+
+def user_folder() -> Path:
+    """Where the user's own weights lie: `$CREFJAX_WEIGHTS`, or `crefjax/weights` among the user's data."""
+    if own := os.environ.get("CREFJAX_WEIGHTS"):
+        return Path(own)
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "crefjax" / "weights"
+
+
+def list_weights() -> dict[str, Path]:
+    """The weights that can be found by name, those that ship first."""
+    found: dict[str, Path] = {}
+    for folder in (_SHIPPED, user_folder()):
+        if folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                if (path / "card.json").is_file():
+                    found.setdefault(path.name, path)
+    return found
+
+
+def find_weights(name: str | Path | None) -> Path:
+    """The folder of weights given by path or by name.
+
+    Args:
+        name: a path, a name, or None for the only ones, or the first that ship.
+
+    Raises:
+        UserError: there are none, or none of that name.
+    """
+    known = list_weights()
+    if name is None:
+        shipped = [path for path in known.values() if path.parent == _SHIPPED]
+        if candidates := shipped or list(known.values()):
+            if len(candidates) > 1 and not shipped:
+                raise UserError(f"weights: expected one to choose, found {', '.join(known)}; name one with --weights")
+            return candidates[0]
+        raise UserError(f"weights: found none, neither in the package nor in {user_folder()}; {_HOW_TO_GET}")
+    path = Path(name)
+    if (path / "card.json").is_file():
+        return path
+    if str(name) in known:
+        return known[str(name)]
+    if path.exists():
+        raise UserError(f"{name}: expected a weights folder with a card.json, found none in it; {_HOW_TO_GET}")
+    names = ", ".join(known) or "none"
+    raise UserError(f"weights: expected a folder or one of the known names ({names}), found {name}; {_HOW_TO_GET}")
+
+
+def read_card(path: Path) -> tuple[dict, UNet3DConfig]:
+    """A weights folder's card and the network that it describes.
+
+    Raises:
+        UserError: the card cannot be read, is of another version, or describes no network of this family.
+    """
+    file = path / "card.json"
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+        version = card["card_version"]
+        architecture = dict(card["architecture"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: expected the JSON card of a weights folder, cannot be read ({error!r})") from error
+    if version != CARD_VERSION:
+        raise UserError(
+            f"{file}: expected card version {CARD_VERSION}, found {version}; update crefjax or import again"
+        )
+    try:
+        if architecture.pop("network") != "unet3d":
+            raise ValueError("its network is not unet3d")
+        return card, UNet3DConfig(**architecture)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file}: expected the architecture of a unet3d, found another ({error})") from error
+
+
+def load_weights(name: str | Path | None = None) -> Weights:
+    """Load weights by path or by name, checked against their own card.
+
+    Args:
+        name: as in `find_weights`.
+
+    Raises:
+        UserError: not found, damaged, or of another architecture than the card says.
+    """
+    path = find_weights(name).absolute()
+    card, config = read_card(path)
+    parameters = load_parameters(path / "parameters", parameter_shapes(config))
+    return Weights(path.name, path, config, card, parameters)
+
+
+def save_weights(
+    folder: str | Path, parameters: Parameters, config: UNet3DConfig, about: dict, *, overwrite: bool = False
+) -> None:
+    """Write a weights folder; it appears whole or not at all.
+
+    Args:
+        folder: to be made.
+        parameters: of the network.
+        config: of the network.
+        about: the card's texts, one for each of `CARD_FIELDS`, and further fields.
+        overwrite: whether a weights folder that is there may be replaced.
+
+    Raises:
+        UserError: the folder exists, or cannot be written.
+        ValueError: a text is missing.
+    """
+    if missing := [field for field in CARD_FIELDS if not about.get(field)]:
+        raise ValueError(f"the card needs {', '.join(missing)}")
+    folder = Path(folder).absolute()
+    check_folder(folder, overwrite=overwrite)
+    count = sum(array.size for layer in parameters.values() for array in layer.values())
+    architecture = {"network": "unet3d", **dataclasses.asdict(config)}
+    card = {"card_version": CARD_VERSION, "architecture": architecture, "parameters": int(count), **about}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".crefjax-", dir=folder.parent) as temporary:
+            new = Path(temporary) / "weights"
+            new.mkdir()
+            save_parameters(new / "parameters", parameters)
+            (new / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+            if folder.exists():
+                folder.rename(Path(temporary) / "replaced")
+            new.rename(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); nothing was left there") from error
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Check that a weights folder may be written; a folder that holds something else is never replaced.
+
+    Raises:
+        UserError: it may not.
+    """
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise UserError(f"{folder}: exists already; give another folder, or --overwrite to replace it")
+    if not (folder / "card.json").is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder}: expected a weights folder to replace, found something else; give another folder")
+
+
+def parameter_shapes(config: UNet3DConfig) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Layer name to array name to shape."""
+    return {
+        name: {"kernel": (3, 3, 3, channels_in, channels_out), "bias": (channels_out,)}
+        for name, channels_in, channels_out in config.layers()
+    }
