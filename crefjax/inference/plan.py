@@ -20,7 +20,7 @@ _SHARE_OF_FREE = 0.8
 # On a CPU larger slabs than this bring nothing: their halos are a small part of the work already.
 _LARGEST_CPU_SLAB = 16
 # The network's share of the rate of a matrix product, with arithmetic counted as that of plain convolutions.
-_EFFICIENCY = {"cpu": 0.45, "gpu": 0.3}
+_EFFICIENCY = {"cpu": 0.3, "gpu": 0.3}
 _START_SECONDS = 3.0  # compilation
 
 

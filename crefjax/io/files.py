@@ -121,8 +121,7 @@ def check_output(path, *, overwrite: bool = False, inputs=()) -> None:
     for source in inputs:
         if source is not None and is_same_file(path, source):
             raise complaint(path, f"the output would replace the input {source}; choose another name")
-    if _is_taken(path) and not overwrite:
-        raise complaint(path, "the file exists and is not replaced; choose another name or give --overwrite")
+    _check_free(path, overwrite)
     _check_folder(path)
 
 
@@ -132,6 +131,11 @@ def is_same_file(a, b) -> bool:
         return os.path.samefile(a, b)
     except OSError:
         return False
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    if _is_taken(path) and not overwrite:
+        raise complaint(path, "the file exists and is not replaced; choose another name or give --overwrite")
 
 
 def _is_taken(path: Path) -> bool:
@@ -176,7 +180,7 @@ def put_in_place(path: Path, *, needed: int, overwrite: bool) -> Iterator[Binary
                 yield stream
             file.flush()
             os.fsync(file.fileno())
-        check_output(path, overwrite=overwrite)
+        _check_free(path, overwrite)
         os.replace(hidden, path)
     except OSError as error:
         raise _write_failure(path, needed, error) from error

@@ -4,6 +4,7 @@ The checkpoint numbers its layers in the order of computation, as `UNet3DConfig.
 licence, so it is not part of this package: users import their own copy.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def _read_tensorflow(prefix):
         raise UserError(
             f"{prefix}: expected the prefix of a TensorFlow checkpoint or an .npz file, found no {prefix.name}.index"
         )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # or it reports its build at every start
     try:
         import tensorflow as tf
     except ImportError as error:

@@ -1,0 +1,19 @@
+"""What holds for every test: two fake CPU devices, and no rank promotion without being told."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real maps, models and reference vectors; a clone of the project alone does not have it."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the data folder {SHARED.name}/ beside the project, which is not there")
+    return SHARED
