@@ -82,6 +82,20 @@ def extend_and_soften(body: np.ndarray, extend: float, soft_edge: float) -> np.n
     return mask
 
 
+def taper_at_border(mask: np.ndarray, soft_edge: float) -> bool:
+    """Let a mask fall off towards the border of the box, in place; whether it reached the border.
+
+    A raised cosine over `soft_edge` voxels from every face. The discrete Fourier transform joins opposite faces of the
+    box: density cut off there correlates between any two half-maps, up to Nyquist, and an FSC would count it as signal.
+    """
+    reached = any(bool((np.take(mask, end, axis) >= 0.5).any()) for axis in range(3) for end in (0, -1))
+    for axis, side in enumerate(mask.shape):
+        distance = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
+        window = 1 - _edge(distance, 0, soft_edge)
+        mask *= window.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+    return reached
+
+
 def _edge(distance: np.ndarray, extend: float, soft_edge: float) -> np.ndarray:
     beyond = distance - extend
     if soft_edge == 0:

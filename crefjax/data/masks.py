@@ -68,8 +68,9 @@ def make_mask(
        of at least `min_part` times the largest one's volume stay. Closed cavities of less than a tenth of it
        are filled, which RELION does not do; larger ones, such as the inside of a capsid, stay open.
     3. The body is extended by all voxels whose Euclidean distance `d` to it is at most `extend`.
-    4. Beyond, the mask is `0.5 (1 + cos(pi (d - extend) / soft_edge))`, and 0 from `extend + soft_edge` on. A
-       body that reaches the border of the box goes on outside it: the border itself gets no edge.
+    4. Beyond, the mask is `0.5 (1 + cos(pi (d - extend) / soft_edge))`, and 0 from `extend + soft_edge` on.
+    5. Towards the border of the box it falls off over the width of the soft edge, so that a filament or a crop is
+       not cut off sharply there: such cuts correlate between half-maps and inflate an FSC.
 
     The automatic threshold is `solvent + max(4 sigma, 0.2 (particle - solvent))`, with the noise `sigma` read
     off the difference of the half-maps; see `particle_level.py`. It is independent of the scale of the maps
@@ -104,9 +105,10 @@ def make_mask(
     smallest = 0.5 * (lowpass / voxel_size) ** 3 if threshold == "auto" else 0
     parts_found, parts_kept = bodies.keep_large_parts(body, min_part, smallest)
     mask = bodies.extend_and_soften(body, extend, soft_edge)
+    cut = bodies.taper_at_border(mask, soft_edge)
     inside = int(np.count_nonzero(mask >= 0.5))
     fraction = inside / mask.size
-    notes += _doubts(mask, fraction, inverted, threshold == "auto")
+    notes += _doubts(cut, fraction, inverted, threshold == "auto")
     return mask, MaskInfo(
         lowpass=lowpass,
         threshold=level,
@@ -203,7 +205,7 @@ def _above(full: np.ndarray, threshold: float, mean: float) -> np.ndarray:
     return body
 
 
-def _doubts(mask: np.ndarray, fraction: float, inverted: bool, automatic: bool) -> list[str]:
+def _doubts(cut: bool, fraction: float, inverted: bool, automatic: bool) -> list[str]:
     """One line for each thing about a mask that may be right or may be wrong."""
     doubts = []
     if inverted:
@@ -212,9 +214,10 @@ def _doubts(mask: np.ndarray, fraction: float, inverted: bool, automatic: bool) 
             "the particle seems to be darker than the solvent (inverted contrast), and the mask is around "
             f"what is {where}; multiply the half-maps by -1 before any other use"
         )
-    faces = (np.take(mask, end, axis) for axis in range(3) for end in (0, -1))
-    if any((face >= 0.5).any() for face in faces):
-        doubts.append("the mask touches the border of the box: right for a filament or a crop only")
+    if cut:
+        doubts.append(
+            "the mask reaches the border of the box, right for a filament or a crop only; it falls off to 0 there"
+        )
     if fraction > 0.7:
         doubts.append(f"the mask fills {fraction:.0%} of the box: a higher threshold may be wanted")
     return doubts

@@ -43,7 +43,7 @@ def fsc_figure(curve: FscCurve, thresholds: tuple[float, ...], kind: str) -> byt
             axes.plot(1 / resolution.angstrom, threshold, "o", color=GREEN, markersize=5)
     axes.set(ylabel="Fourier shell correlation", ylim=(min(-0.1, 1.05 * curve.fsc[1:].min()), 1.05))
     resolution_axis(axes, frequency[-1])
-    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.95))
+    axes.legend(loc="lower left")
     return figure_bytes(figure, kind)
 
 

@@ -110,16 +110,20 @@ def test_dark_particle_is_masked_and_reported():
     assert info.inverted
     assert "inverted contrast" in info.notes[-1]
     mask, info = make_mask(-one, -two, 1.5, threshold=-0.5)  # a given one is taken at its word
-    assert mask[0, 0, 0] == 1
+    assert mask[6, 6, 6] == 1  # a corner, where the soft edge of the border ends
     assert info.threshold == -0.5
     assert info.inverted
 
 
-def test_a_body_at_the_border_is_not_cut():
-    """A rod through the box: every plane across it is the same, the first and the last too."""
+def test_a_body_at_the_border_falls_off_there():
+    """A rod through the box: planes across it are the same, but for a raised cosine over the soft edge at its ends."""
     rod = np.broadcast_to(sphere((1, 40, 40), (0, 20, 20), 6), (40, 40, 40)).copy()
-    mask, info = make_mask(rod, rod, 1.5, lowpass=6)
-    np.testing.assert_allclose(mask, np.broadcast_to(mask[20], mask.shape), atol=1e-6)
+    mask, info = make_mask(rod, rod, 1.5, lowpass=6, soft_edge=4)
+    planes = np.ones(40)
+    planes[:4] = 0.5 - 0.5 * np.cos(np.pi * (np.arange(4) + 0.5) / 4)
+    planes[-4:] = planes[3::-1]
+    np.testing.assert_allclose(mask, planes[:, None, None] * mask[20], atol=1e-6)
+    assert mask[20, 20, 20] == 1
     assert any("border" in note for note in info.notes)
 
 
