@@ -1,0 +1,106 @@
+"""Scales, masks and halves, with a network of one layer's worth of weights that is known by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import crefjax
+from crefjax.errors import UserError
+from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.io.maps import Map, write_map
+from crefjax.models.unet3d import UNet3D, UNet3DConfig
+from crefjax.weights.store import Weights
+
+CONFIG = UNet3DConfig(depth=1, down_width=2, up_width=2, last_widths=(2,))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    parameters = UNet3D(CONFIG).init(jax.random.key(3), jnp.zeros((1, 4, 4, 4, 1)))["params"]
+    parameters = jax.tree.map(lambda a: np.asarray(a + 0.05), parameters)
+    return Weights("by-hand", tmp_path_factory.mktemp("none"), CONFIG, {}, parameters)
+
+
+def random_map(seed, shape=(9, 6, 8)):
+    array = 3 + 2 * np.random.default_rng(seed).standard_normal(shape)
+    return Map.from_array(array.astype(np.float32), 1.2, (1.0, 2.0, 3.0))
+
+
+def network(weights, x):
+    return np.asarray(UNet3D(CONFIG).apply({"params": weights.parameters}, x[None, ..., None])[0, ..., 0], np.float64)
+
+
+def standardized(array):
+    array = array.astype(np.float64)
+    return (array - array.mean()) / array.std()
+
+
+def test_scale_none_is_the_network_on_the_standardized_full_map(weights):
+    one, two = random_map(1), random_map(2)
+    found = crefjax.denoise(one, two, weights=weights, scale="none")
+    expected = network(weights, standardized((one.array + two.array) / 2).astype(np.float32))
+    np.testing.assert_allclose(found.array, expected, atol=1e-5)
+    assert found.voxel_size == 1.2
+    assert found.origin == (1.0, 2.0, 3.0)
+
+
+def test_scale_input_has_mean_and_deviation_of_the_full_map(weights):
+    one, two = random_map(1), random_map(2)
+    found = crefjax.denoise(one, two, weights=weights).array.astype(np.float64)
+    full = (one.array.astype(np.float64) + two.array) / 2
+    raw = network(weights, standardized(full).astype(np.float32))
+    np.testing.assert_allclose(found, standardized(raw) * full.std() + full.mean(), atol=1e-4)
+
+
+def test_within_a_mask(weights):
+    one, two = random_map(1), random_map(2)
+    mask = np.random.default_rng(5).uniform(0, 1, one.array.shape).astype(np.float32)
+    mask[:3] = 0
+    found = crefjax.denoise(one, two, one.replace_array(mask), weights=weights).array.astype(np.float64)
+    full = (one.array.astype(np.float64) + two.array) / 2
+    raw = network(weights, (standardized(full) * mask).astype(np.float32))
+
+    def moments(values):
+        mean = np.average(values, weights=mask)
+        return mean, np.sqrt(np.average((values - mean) ** 2, weights=mask))
+
+    # mean and deviation within the mask are those of the masked standardized map, back on the map's scale
+    (want_mean, want_std), (raw_mean, raw_std) = moments(standardized(full) * mask), moments(raw)
+    expected = ((raw - raw_mean) / raw_std * want_std + want_mean) * full.std() + full.mean()
+    np.testing.assert_allclose(found, expected * mask, atol=1e-4)
+    assert not found[:3].any()
+
+
+def test_halves_are_standardized_each_on_its_own(weights):
+    one, two = random_map(1), random_map(2)
+    plan = plan_denoise((one, two), weights, halves=True)
+    found = denoise_maps((one, two), weights, plan, halves=True)
+    for half, result in ((one, found.half_map_1), (two, found.half_map_2)):
+        alone = crefjax.denoise(half, weights=weights)
+        np.testing.assert_allclose(result.array, alone.array, atol=1e-5)
+        assert result.array.mean(dtype=np.float64) == pytest.approx(half.array.mean(dtype=np.float64), rel=1e-4)
+
+
+def test_maps_may_be_paths(weights, tmp_path):
+    one, two = random_map(1), random_map(2)
+    for name, each in (("a.mrc", one), ("b.mrc", two)):
+        write_map(tmp_path / name, each, label="test")
+    found = crefjax.denoise(tmp_path / "a.mrc", str(tmp_path / "b.mrc"), weights=weights)
+    np.testing.assert_array_equal(found.array, crefjax.denoise(one, two, weights=weights).array)
+
+
+def test_refusals(weights):
+    one, two = random_map(1), random_map(2, (8, 8, 8))
+    with pytest.raises(UserError, match="same shape"):
+        crefjax.denoise(one, two, weights=weights)
+    with pytest.raises(UserError, match="--scale"):
+        crefjax.denoise(one, weights=weights, scale="loud")
+    with pytest.raises(UserError, match="--halves"):
+        denoise_maps((one,), weights, plan_denoise((one,), weights), halves=True)
+    flat = one.replace_array(np.ones_like(one.array))
+    with pytest.raises(UserError, match="constant"):
+        crefjax.denoise(flat, weights=weights)
+    silent = Weights("silent", weights.path, CONFIG, {}, jax.tree.map(np.zeros_like, weights.parameters))
+    with pytest.raises(UserError, match="silent: the network's output is constant"):
+        crefjax.denoise(one, weights=silent)

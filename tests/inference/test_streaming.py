@@ -1,0 +1,74 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crefjax.inference.streaming import level_slab, network_cost, padded_shape, run_network, slab_sizes
+from crefjax.models.unet3d import UNet3D, UNet3DConfig
+
+CONFIGS = [
+    UNet3DConfig(depth=2, down_width=3, up_width=4, last_widths=(3, 2)),
+    UNet3DConfig(depth=1, down_width=2, up_width=3, last_widths=(4,)),
+    UNet3DConfig(depth=3, down_width=2, up_width=2, last_widths=(4, 3, 2)),
+]
+
+
+def network(config, seed=0):
+    side = config.multiple
+    parameters = jax.jit(UNet3D(config).init)(jax.random.key(seed), jnp.zeros((1, side, side, side, 1)))["params"]
+    # A bias makes the planes outside the box nonzero where they are not put back to zero.
+    keys = iter(jax.random.split(jax.random.key(1), 99))
+    return jax.tree.map(lambda a: a + 0.3 * jax.random.normal(next(keys), a.shape), parameters)
+
+
+def at_once(parameters, x, config):
+    return np.asarray(jax.jit(UNet3D(config).apply)({"params": parameters}, x[None, ..., None]))[0, ..., 0]
+
+
+def error(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("shape", [(16, 16, 16), (23, 10, 17), (5, 24, 9)])
+def test_any_slab_gives_the_whole_network(config, shape):
+    parameters = network(config)
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    expected = at_once(parameters, x, config)
+    for slab in slab_sizes(padded_shape(shape, config)[0]):
+        assert error(run_network(parameters, x, config, slab=slab), expected) < 1e-5
+
+
+@pytest.mark.parametrize(("shape", "slab"), [((64, 64, 64), 16), ((40, 70, 33), 2)])
+def test_the_papers_network(shape, slab):
+    config = UNet3DConfig()
+    parameters = network(config)
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    expected = at_once(parameters, x, config)
+    assert error(run_network(parameters, x, config, slab=slab), expected) < 1e-5
+
+
+def test_the_input_is_not_changed_and_progress_runs_to_one():
+    config = CONFIGS[0]
+    x = np.random.default_rng(0).standard_normal((16, 8, 8)).astype(np.float32)
+    before, shares = x.copy(), []
+    run_network(network(config), x, config, slab=2, progress=shares.append)
+    np.testing.assert_array_equal(x, before)
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+
+
+def test_slabs():
+    assert slab_sizes(12) == [2, 4, 6, 12]
+    assert level_slab(96, 0, 6) == 6
+    assert level_slab(96, 1, 6) == 12  # of 48 planes
+    assert level_slab(96, 4, 6) == 6  # all there are
+    assert padded_shape((96, 97, 20), UNet3DConfig()) == (96, 128, 32)
+    with pytest.raises(ValueError, match="found 5"):
+        run_network({}, np.zeros((16, 16, 16), np.float32), CONFIGS[0], slab=5)
+
+
+def test_cost_of_a_network_by_hand():
+    config = UNet3DConfig(depth=1, down_width=2, up_width=3, last_widths=(4,))
+    # multiplications a voxel: 1 to 2, 2 to 2, (1 + 2) to 4, 4 to 1
+    assert network_cost((4, 4, 4), config) == 2 * 27 * (2 + 4 + 12 + 4) * 64
