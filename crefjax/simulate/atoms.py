@@ -148,7 +148,9 @@ def form_factors() -> np.ndarray:
 
 def _read_structure(path: Path) -> gemmi.Structure:
     if not path.is_file():
-        raise UserError(f"{path}: expected an atomic model (PDB or mmCIF), found no such file; check the path")
+        raise UserError(
+            f"{path}: expected an atomic model (PDB or mmCIF), found no such file; check the path"
+        )
     try:
         structure = gemmi.read_structure(str(path))
     except (OSError, RuntimeError, ValueError, UnicodeDecodeError) as error:
@@ -171,7 +173,9 @@ def _expand(structure: gemmi.Structure, assembly: str, path: Path) -> None:
     known = [one.name for one in structure.assemblies]
     if assembly not in known:
         found = ", ".join(known) or "none"
-        raise UserError(f"{path}: expected an assembly {assembly!r}, found {found}; leave --assembly out or correct it")
+        raise UserError(
+            f"{path}: expected an assembly {assembly!r}, found {found}; leave --assembly out or correct it"
+        )
     structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.AddNumber)
 
 
@@ -191,9 +195,14 @@ def _clean(structure: gemmi.Structure, path: Path) -> None:
                     f"{residue.name} {residue.seqid}; correct its element column"
                 )
             if not np.isfinite([*atom.pos.tolist(), atom.b_iso]).all():
-                raise UserError(f"{path}: expected finite numbers at atom {atom.name!r} of {residue.name} {residue.seqid}")
+                raise UserError(
+                    f"{path}: expected finite numbers at atom {atom.name!r} of {residue.name} {residue.seqid}"
+                )
             atom.occ = min(atom.occ, 1.0)
             atom.b_iso = min(max(atom.b_iso, B_FACTORS[0]), B_FACTORS[1])
+            atom.aniso = gemmi.SMat33f(
+                0, 0, 0, 0, 0, 0
+            )  # the density is isotropic, and the written model tells so
             left += 1
     structure.remove_empty_chains()
     if left == 0:

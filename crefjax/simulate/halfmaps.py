@@ -1,0 +1,255 @@
+"""Half-map pairs whose signal is known exactly, with a masked FSC that crosses 0.143 where it is asked to."""
+
+import functools
+import itertools
+import math
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Literal
+
+import jax
+import numpy as np
+
+from crefjax.errors import UserError
+from crefjax.simulate.atoms import Atoms, moved
+from crefjax.simulate.density import good_side
+from crefjax.simulate.entry import Simulation, check_folder, write_entry
+from crefjax.simulate.level import THRESHOLD, PairAtLevel, is_near
+from crefjax.simulate.noise import Colour, coloured_noise, modulation, white
+from crefjax.simulate.parts import Belt, Flexible, belt_density, mask_of, poses, specimen
+from crefjax.simulate.poses import Particles
+from crefjax.simulate.reconstruction import reconstruct_parts
+from crefjax.spectral.fsc import fsc_curve
+from crefjax.version import __version__
+
+__all__ = ["Belt", "Flexible", "Settings", "Simulation", "check_folder", "simulate_half_maps", "write_entry"]
+
+LEAST_MARGIN = 5.0  # Å between the outermost atom's centre and the border of the box
+_ATTEMPTS = 12  # with other noise, where a curve that scatters jumps over the resolution asked for
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """How a pair is made, but for its model.
+
+    Attributes:
+        voxel_size: Å.
+        resolution: Å, where the masked FSC of the half-maps shall cross 0.143.
+        seed: of everything random.
+        box: voxels, of the cubic box; None for the smallest even one of factors 2, 3 and 5 that has the margin.
+        margin: Å around the model (and its belt), for a box that is chosen.
+        b_factor: Å², a blur of the whole signal.
+        noise: its colour (additive method).
+        unevenness: of the noise over the box (additive method); see `noise.modulation`.
+        belt: disordered density that is the same in both half-maps and in the truth; None for none.
+        flexible: a part of the model that moves; None for none.
+        method: noise added to the truth, or reconstruction from simulated images.
+        particles: what is imaged and how (reconstruction method).
+        refinements: of the reconstruction; see `reconstruct_parts`.
+    """
+
+    voxel_size: float
+    resolution: float
+    seed: int = 0
+    box: int | None = None
+    margin: float = 15.0
+    b_factor: float = 60.0
+    noise: Colour = field(default_factory=white)
+    unevenness: float = 0.0
+    belt: Belt | None = None
+    flexible: Flexible | None = None
+    method: Literal["additive", "reconstruction"] = "additive"
+    particles: Particles = field(default_factory=Particles)
+    refinements: int = 1
+
+
+def simulate_half_maps(atoms: Atoms, settings: Settings) -> Simulation:
+    """Make two half-maps of a model, with the truth and a mask.
+
+    The model is moved to the middle of a box whose first voxel is at 0, 0, 0. The same settings give the same arrays
+    on the same platform.
+
+    Args:
+        atoms: the model.
+        settings: everything else.
+
+    Raises:
+        UserError: a setting is out of range, the resolution is beyond Nyquist, the box is too small for the model, or
+            no level of noise gives the resolution.
+    """
+    _check(settings)
+    where = poses(atoms, settings.flexible, settings.seed)
+    reached = where.positions(atoms)
+    middle = (reached.min(0) + reached.max(0)) / 2
+    side = _choose_box(_extent(reached, middle, settings), settings)
+    shift = np.round(side * settings.voxel_size / 2 - middle, 3)
+    atoms = moved(atoms, shift)
+    where = poses(atoms, settings.flexible, settings.seed)  # the same about the hinge, now in the box
+
+    key = jax.random.key(settings.seed)
+    truth = _truth(jax.random.fold_in(key, 0), atoms, where, (side,) * 3, settings)
+    mask = mask_of(truth, settings.voxel_size)
+    make = _reconstructed if settings.method == "reconstruction" else _additive
+    halves, level = make(jax.random.fold_in(key, 1), truth, mask, settings)
+    halves = [np.asarray(half, np.float32) for half in halves]
+    report = _report(atoms, shift, halves, mask, level, settings)
+    return Simulation(*halves, mask, truth, settings.voxel_size, atoms, report)
+
+
+def _check(settings):
+    voxel_size, resolution = settings.voxel_size, settings.resolution
+    if not (math.isfinite(voxel_size) and 0.1 <= voxel_size <= 100):
+        raise UserError(f"simulate: expected a voxel size of 0.1 to 100 Å, found {voxel_size:g}; correct it")
+    if not (math.isfinite(resolution) and resolution > 2 * voxel_size):
+        raise UserError(
+            f"simulate: expected a resolution above {2 * voxel_size:g} Å, twice the voxel size (Nyquist), found "
+            f"{resolution:g} Å; ask for a coarser one or take smaller voxels"
+        )
+    if settings.method not in ("additive", "reconstruction"):
+        raise UserError(
+            f"simulate: expected the method additive or reconstruction, found {settings.method!r}"
+        )
+    if not 0 <= settings.seed < 2**32:
+        raise UserError(
+            f"simulate: expected a seed from 0 to 4294967295, found {settings.seed}; choose another"
+        )
+    if not (math.isfinite(settings.b_factor) and abs(settings.b_factor) <= 1000):
+        raise UserError(
+            f"simulate: expected a B-factor of at most 1000 Å², found {settings.b_factor:g}; correct it"
+        )
+    if not 0 <= settings.unevenness <= 2:
+        raise UserError(
+            f"simulate: expected an unevenness of 0 to 2, found {settings.unevenness:g}; correct it"
+        )
+    if not 0 <= settings.margin <= 1000:
+        raise UserError(f"simulate: expected a margin of 0 to 1000 Å, found {settings.margin:g}; correct it")
+
+
+def _extent(reached, middle, settings):
+    """How large a box the atoms' centres take, Å: a model that is turned to be imaged takes a sphere."""
+    if settings.method == "reconstruction":
+        return 2 * float(np.linalg.norm(reached - middle, axis=1).max())
+    return float(np.ptp(reached, axis=0).max())
+
+
+def _choose_box(extent, settings):
+    """The side of the box in voxels: the one given, if the model fits, or one with the margin."""
+    belt = settings.belt.width if settings.belt else 0.0
+    least = good_side((extent + 2 * LEAST_MARGIN) / settings.voxel_size)
+    side = settings.box
+    if side is None:
+        side = max(good_side((extent + 2 * (settings.margin + belt)) / settings.voxel_size), least)
+    elif side < (extent + 2 * LEAST_MARGIN) / settings.voxel_size:
+        raise UserError(
+            f"simulate: expected a box of at least {least} voxels for a model of {extent:.4g} Å at "
+            f"{settings.voxel_size:g} Å a voxel, found {side}; take a larger box or leave it out to have it chosen"
+        )
+    shell = side * settings.voxel_size / settings.resolution
+    if not 3 <= shell <= side // 2 - 1:
+        finest = 2 * settings.voxel_size * (side / 2) / (side // 2 - 1)
+        raise UserError(
+            f"simulate: expected a resolution of {finest:.4g} to {side * settings.voxel_size / 3:.4g} Å in a box of "
+            f"{side} voxels, found {settings.resolution:g} Å; ask for another"
+        )
+    return side
+
+
+def _truth(key, atoms, where, shape, settings):
+    extra = settings.flexible.b_factor if settings.flexible else 0.0
+    truth = specimen(
+        atoms, where, shape, settings.voxel_size, b_factor=settings.b_factor, extra_b_factor=extra
+    )
+    if settings.belt:
+        truth = truth + belt_density(key, truth, atoms, settings.belt, settings.voxel_size)
+    return truth
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _noise_pair(key, shape, voxel_size, colour, unevenness):
+    keys = jax.random.split(key, 3)
+    factor = modulation(keys[2], shape, unevenness)
+    return [coloured_noise(one, shape, voxel_size, colour) * factor for one in keys[:2]]
+
+
+def _additive(key, truth, mask, settings):
+    """Two half-maps, and what was found: the level of the noise."""
+    colour = Colour(settings.noise.frequency, settings.noise.amplitude)  # a name would be compiled for
+    tried = []
+    for attempt in range(_ATTEMPTS):
+        noises = _noise_pair(
+            jax.random.fold_in(key, attempt), truth.shape, settings.voxel_size, colour, settings.unevenness
+        )
+        pair = PairAtLevel((truth, truth), noises, mask, settings.voxel_size)
+        level, found = pair.solve(settings.resolution)
+        if is_near(found, settings.resolution):
+            halves = [truth + np.float32(level) * np.asarray(noise) for noise in noises]
+            return halves, {"noise_deviation": level, "noise_attempt": attempt}
+        tried.append(found)
+    raise UserError(
+        f"simulate: no level of the noise ({settings.noise.name}) lets the FSC cross {THRESHOLD} at "
+        f"{settings.resolution:g} Å, the nearest was {_nearest(tried, settings):.3g} Å; ask for another "
+        "resolution, or choose noise that falls off less towards high frequencies"
+    )
+
+
+def _reconstructed(key, truth, mask, settings):
+    """Two half-maps from simulated images, and what was found: the deviation of the images' noise.
+
+    Reconstruction is linear in the images, so that one reconstruction of signal and noise apart serves every level.
+    Noise with its sign turned is other noise, for nothing.
+    """
+    parts = reconstruct_parts(
+        truth, settings.voxel_size, key, settings.particles, refinements=settings.refinements
+    )
+    signals = parts.signal_1, parts.signal_2
+    tried = []
+    for attempt, signs in enumerate(itertools.product((1, -1), repeat=2)):
+        noises = [sign * noise for sign, noise in zip(signs, (parts.noise_1, parts.noise_2), strict=True)]
+        sigma, found = PairAtLevel(signals, noises, mask, settings.voxel_size).solve(settings.resolution)
+        if is_near(found, settings.resolution):
+            halves = [
+                signal + np.float32(sigma) * noise for signal, noise in zip(signals, noises, strict=True)
+            ]
+            snr = float(parts.projection_variance) / sigma**2
+            return halves, {"image_noise_deviation": sigma, "image_snr": snr, "noise_attempt": attempt}
+        tried.append(found)
+    raise UserError(
+        f"simulate: no signal-to-noise ratio of the images lets the FSC cross {THRESHOLD} at "
+        f"{settings.resolution:g} Å, the nearest was {_nearest(tried, settings):.3g} Å; ask for another resolution, "
+        "more particles or smaller errors of pose and shift"
+    )
+
+
+def _nearest(tried, settings):
+    return min(tried, key=lambda one: abs(one - settings.resolution))
+
+
+def _report(atoms, shift, halves, mask, level, settings):
+    curve = fsc_curve(*halves, settings.voxel_size, mask)
+    parameters = {name: _plain(value) for name, value in vars(settings).items()}
+    unused = ("noise", "unevenness") if settings.method == "reconstruction" else ("particles", "refinements")
+    for name in unused:
+        del parameters[name]
+    return {
+        "program": f"crefjax {__version__}",
+        "model": atoms.source,
+        "atoms": len(atoms),
+        "shift": [float(value) for value in shift],
+        "box": list(mask.shape),
+        "parameters": parameters,
+        "level": level,
+        "mask_fraction": round(float(np.mean(mask >= 0.5)), 6),
+        "resolution_reached": round(curve.resolution(THRESHOLD).angstrom, 4),
+        "frequency": [round(float(value), 7) for value in curve.frequency],
+        "fsc": [round(float(value), 6) for value in curve.fsc],
+    }
+
+
+def _plain(value):
+    """A setting as JSON knows it."""
+    if isinstance(value, Colour):
+        return value.name
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return value._asdict()
+    if is_dataclass(value):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+    return value

@@ -1,0 +1,190 @@
+"""Gaussian noise of a chosen or measured colour, and uneven over the box if wanted, made on the device."""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import ndimage
+
+from crefjax.errors import UserError
+from crefjax.io.maps import Map
+from crefjax.spectral.shells import (
+    box_shells,
+    half_spectrum,
+    shell_frequencies,
+    shell_means,
+)
+
+LARGEST_CHANGE = 10.0  # of the noise's deviation by unevenness, in either direction
+MIN_SOLVENT = 0.05  # of the box, to measure a spectrum in
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["frequency", "amplitude"], meta_fields=["name"]
+)
+@dataclass(frozen=True, eq=False)
+class Colour:
+    """How the amplitude of noise goes with frequency; its scale does not matter.
+
+    Attributes:
+        frequency: `(n,)`, 1/Å, rising.
+        amplitude: `(n,)`, not negative; linear between, and level before the first and after the last.
+        name: what to call it in a report.
+    """
+
+    frequency: jax.Array | np.ndarray
+    amplitude: jax.Array | np.ndarray
+    name: str = ""
+
+
+def white() -> Colour:
+    """The same amplitude at every frequency."""
+    return Colour(np.array([0.0, 1.0], np.float32), np.ones(2, np.float32), "white")
+
+
+def with_b_factor(b_factor: float) -> Colour:
+    """Amplitude `exp(-B s²/4)`, as noise that was blurred (B in Å² above 0) or sharpened (below)."""
+    s = np.linspace(0, 1.5, 3001)
+    exponent = -b_factor * s**2 / 4
+    return Colour(
+        s.astype(np.float32), np.exp(exponent - exponent.max()).astype(np.float32), f"b_factor {b_factor:g}"
+    )
+
+
+def power_law(exponent: float, *, level_below: float = 0.01) -> Colour:
+    """Power that falls as `s^-exponent`, and is level below a frequency in 1/Å (0.01: 100 Å)."""
+    s = np.concatenate([[0.0], np.geomspace(level_below, 2.0, 2000)])
+    power = np.maximum(s, level_below) ** -float(exponent)
+    amplitude = np.sqrt(power / power.max())
+    return Colour(s.astype(np.float32), amplitude.astype(np.float32), f"power {exponent:g}")
+
+
+def measured(map_: Map, *, until: float | None = None) -> Colour:
+    """The colour of the noise in a real map's solvent.
+
+    The solvent is what is outside the particle, found by a threshold in the low-passed map and left with a soft
+    edge. Its radial spectrum is the mean power of every shell of the map so masked; the mean of the solvent is taken
+    out first.
+
+    Args:
+        map_: a real map whose solvent was not masked.
+        until: Å; finer than this, the noise is taken to be as strong as here. Deposited maps are often low-passed at
+            their resolution, and what is left beyond is not the noise that half-maps have.
+
+    Raises:
+        UserError: the map has no solvent, or it is masked: constant there; or `until` is not between the box's side
+            and Nyquist.
+    """
+    array, name = np.asarray(map_.array, np.float32), map_.path or "the noise map"
+    weight = _solvent(array, map_.voxel_size, name)
+    mean = np.average(array, weights=weight)
+    shells = box_shells(array.shape)
+    spectrum = half_spectrum(jnp.asarray((array - mean) * weight))
+    power = np.asarray(shell_means(jnp.square(jnp.abs(spectrum)), shells), np.float64)
+    frequency = shell_frequencies(array.shape, map_.voxel_size)
+    if not power[1:].min() > 0:
+        raise UserError(
+            f"{name}: expected noise at all frequencies in the solvent, found a shell without; give another map"
+        )
+    last = len(power)
+    if until is not None:
+        if not 2 * map_.voxel_size <= until <= 1 / frequency[2]:
+            raise UserError(
+                f"{name}: expected its noise to be taken up to a resolution of {2 * map_.voxel_size:.3g} Å (Nyquist) "
+                f"to {1 / frequency[2]:.3g} Å, found {until:g}; choose another"
+            )
+        last = int(np.searchsorted(frequency, 1 / until, "right"))
+    amplitude = np.sqrt(power[1:last] / power[1:last].max())  # shell 0 is the mean that was taken out
+    label = f"measured in {map_.path.name}" if map_.path else "measured"
+    return Colour(frequency[1:last].astype(np.float32), amplitude.astype(np.float32), label)
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def coloured_noise(key: jax.Array, shape: tuple[int, int, int], voxel_size, colour: Colour) -> jax.Array:
+    """Gaussian noise with the power `amplitude(s)²` at every frequency, scaled to an expected variance of 1.
+
+    Args:
+        key: of `jax.random`.
+        shape: `(z, y, x)` in voxels.
+        voxel_size: Å; may be traced.
+        colour: of the noise; on a device inside `jax.jit` as outside.
+
+    Returns:
+        `(z, y, x)`, float32, of mean 0 exactly.
+    """
+    white_noise = jax.random.normal(key, shape, jnp.float32)
+    squared, weight = _frequencies(shape)
+    gain = jnp.interp(
+        jnp.sqrt(squared) / voxel_size, jnp.asarray(colour.frequency), jnp.asarray(colour.amplitude)
+    )
+    gain = gain * (squared > 0)
+    gain = gain / jnp.sqrt(jnp.sum(gain**2 * weight[None, None]) / math.prod(shape))
+    return jnp.fft.irfftn(jnp.fft.rfftn(white_noise) * gain, s=shape)
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def low_passed_noise(key: jax.Array, shape: tuple[int, int, int], voxel_size, resolution) -> jax.Array:
+    """Gaussian noise of variance 1 and mean 0 that falls off as `exp(-(s resolution)²)`, resolution in Å."""
+    s = jnp.linspace(0.0, 4.0, 401)
+    colour = Colour(s / resolution, jnp.exp(-jnp.square(s)))
+    return coloured_noise(key, shape, voxel_size, colour)
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def modulation(key: jax.Array, shape: tuple[int, int, int], unevenness) -> jax.Array:
+    """A smooth map by which noise is multiplied to be uneven over the box, with a mean square of 1.
+
+    Its logarithm is a random field that changes over about half of the longest side, of deviation `unevenness`: 0
+    gives ones, 0.3 noise whose deviation changes by a third or so from place to place.
+    """
+    longest = max(shape)
+    field = low_passed_noise(key, shape, 1.0, longest / 1.5)
+    field = field / jnp.std(field)
+    factor = jnp.exp(jnp.clip(unevenness * field, -math.log(LARGEST_CHANGE), math.log(LARGEST_CHANGE)))
+    return factor / jnp.sqrt(jnp.mean(factor**2))
+
+
+def _solvent(array, voxel_size, name):
+    """Weights, float32 in [0, 1], of the voxels outside the particle."""
+    lowpass = max(min(15.0, max(array.shape) * voxel_size / 5), 3 * voxel_size)
+    smooth = ndimage.gaussian_filter(array, lowpass / voxel_size / math.pi)
+    middle = float(np.median(smooth))
+    below = smooth[smooth <= middle] - middle  # that side of the median has no particle
+    particle = np.abs(smooth - middle) > 4 * math.sqrt(float(np.mean(below**2)))
+    margin, edge = lowpass / voxel_size / 2, max(3.0, lowpass / voxel_size / 3)
+    out = particle | _is_constant(array)
+    if out.mean() > 1 - MIN_SOLVENT:
+        raise _no_solvent(name, 1 - float(out.mean()))
+    distance = ndimage.distance_transform_edt(~out) if out.any() else np.full(array.shape, np.inf)
+    weight = 0.5 - 0.5 * np.cos(np.pi * np.clip((distance - margin) / edge, 0, 1))
+    if weight.mean() < MIN_SOLVENT:
+        raise _no_solvent(name, float(weight.mean()))
+    return weight.astype(np.float32)
+
+
+def _is_constant(array):
+    """Where the map was masked: voxels of one and the same value, if that value is found often and side by side."""
+    values, counts = np.unique(array, return_counts=True)
+    commonest = counts.argmax()
+    if counts[commonest] < 0.01 * array.size:
+        return np.zeros(array.shape, bool)
+    return ndimage.binary_opening(array == values[commonest], np.ones((3, 3, 3)))
+
+
+def _no_solvent(name, fraction):
+    return UserError(
+        f"{name}: expected unmasked solvent to measure noise in, at least {MIN_SOLVENT:.0%} of the box, found "
+        f"{fraction:.1%}; give a map that was not masked, or choose a colour"
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _frequencies(shape):
+    """`(s voxel_size)²` on the half-spectrum of a box, float32, and how often each plane of x stands in the whole."""
+    z, y = ((np.fft.fftfreq(side)) ** 2 for side in shape[:2])
+    x = np.fft.rfftfreq(shape[2]) ** 2
+    squared = z[:, None, None] + y[None, :, None] + x[None, None]
+    return squared.astype(np.float32), box_shells(shape).weight

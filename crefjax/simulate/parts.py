@@ -1,0 +1,198 @@
+"""What makes a specimen more than its model: a part that moves, a disordered belt; and the mask around all."""
+
+import math
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from crefjax.errors import UserError
+from crefjax.simulate.atoms import Atoms
+from crefjax.simulate.density import Scatterers, density, scatterers
+from crefjax.simulate.noise import low_passed_noise
+
+EXTEND, SOFT_EDGE = 3.0, 6.0  # voxels, of the mask; less in a small box
+_BODY = 0.15  # of the largest density of the low-passed map: what is above it is the body
+_POSES = 12  # in which a flexible part is averaged
+
+
+@dataclass(frozen=True)
+class Flexible:
+    """A part of the model that moves as a rigid body about the atom that is nearest to the rest, and is blurred.
+
+    Attributes:
+        chains: names of the chains that move; if none, the `fraction` of all atoms that lie farthest along the
+            model's longest principal axis.
+        fraction: above 0, below 1.
+        angle: degrees, root mean square of the rotations that are averaged.
+        b_factor: Å², added to the part's own.
+    """
+
+    chains: tuple[str, ...] = ()
+    fraction: float = 0.3
+    angle: float = 4.0
+    b_factor: float = 50.0
+
+
+@dataclass(frozen=True)
+class Belt:
+    """Disordered density, as of detergent or lipid, around the middle of the model.
+
+    It lies across the model's longest principal axis, at the height of its centre.
+
+    Attributes:
+        thickness: Å, along the axis.
+        width: Å, outwards from the surface of the model.
+        strength: its mean density over the model's own.
+        roughness: deviation of its density over its mean.
+        resolution: Å, of its random structure.
+    """
+
+    thickness: float = 30.0
+    width: float = 20.0
+    strength: float = 0.6
+    roughness: float = 0.5
+    resolution: float = 10.0
+
+
+@dataclass(frozen=True)
+class Poses:
+    """Where the atoms of a model are: `moving` ones in all `rotations` about the `hinge`, the others at rest.
+
+    Attributes:
+        moving: `(n,)`, bool.
+        hinge: `(3,)`, Å, (x, y, z).
+        rotations: `(poses, 3, 3)`.
+    """
+
+    moving: np.ndarray
+    hinge: np.ndarray
+    rotations: np.ndarray
+
+    def positions(self, atoms: Atoms) -> np.ndarray:
+        """Every place that an atom's centre takes, `(m, 3)`, Å."""
+        arms = atoms.positions[self.moving] - self.hinge
+        turned = np.einsum("pij,nj->pni", self.rotations, arms).reshape(-1, 3) + self.hinge
+        return np.concatenate([atoms.positions[~self.moving], turned])
+
+
+def poses(atoms: Atoms, flexible: Flexible | None, seed: int) -> Poses:
+    """The poses of a model's flexible part, drawn from a seed.
+
+    Raises:
+        UserError: no such chain, the part is nothing or everything, or a number is out of range.
+    """
+    if flexible is None:
+        return Poses(np.zeros(len(atoms), bool), np.zeros(3), np.eye(3)[np.newaxis])
+    if not (0 <= flexible.angle <= 45 and 0 <= flexible.b_factor <= 1000):
+        raise UserError(
+            "flexible part: expected an angle of 0 to 45 degrees and a B-factor of 0 to 1000 Å², found "
+            f"{flexible.angle:g} and {flexible.b_factor:g}; correct them"
+        )
+    moving = _moving(atoms, flexible)
+    to_rest = np.linalg.norm(atoms.positions[moving] - atoms.positions[~moving].mean(0), axis=1)
+    hinge = atoms.positions[moving][to_rest.argmin()].astype(np.float64)
+    vectors = np.random.default_rng(seed).normal(size=(_POSES, 3))
+    vectors -= vectors.mean(0)  # the mean pose is the model's
+    vectors *= math.radians(flexible.angle) / np.sqrt(np.mean(np.sum(vectors**2, axis=1)))
+    return Poses(moving, hinge, Rotation.from_rotvec(vectors).as_matrix())
+
+
+def specimen(
+    atoms: Atoms, where: Poses, shape, voxel_size: float, *, b_factor: float, extra_b_factor: float
+) -> np.ndarray:
+    """The density of a model, its moving part averaged over the poses; `extra_b_factor`, Å², is that part's."""
+    all_atoms = scatterers(atoms, voxel_size)
+
+    def part(chosen):
+        return Scatterers(all_atoms.positions, all_atoms.weights * chosen[:, np.newaxis], all_atoms.widths)
+
+    total = density(part(~where.moving), shape, voxel_size, b_factor=b_factor)
+    if where.moving.any():
+        moving, blur = part(where.moving), b_factor + extra_b_factor
+        for rotation in where.rotations:
+            one = density(moving, shape, voxel_size, rotation=rotation, center=where.hinge, b_factor=blur)
+            total += one / len(where.rotations)
+    return np.asarray(total)
+
+
+def belt_density(key, model: np.ndarray, atoms: Atoms, belt: Belt, voxel_size: float) -> np.ndarray:
+    """The belt around a model's density `(z, y, x)`; the atoms, at the box's coordinates, tell its axis.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+    lengths = belt.thickness, belt.width, belt.resolution
+    if not (min(lengths) > 0 and belt.strength >= 0 and belt.roughness >= 0):
+        raise UserError(f"belt: expected lengths above 0 Å, strength and roughness not below 0, found {belt}")
+    body, smooth = body_of(model, voxel_size)
+    axis = _principal_axis(atoms)
+    grid = np.meshgrid(
+        *(np.arange(side, dtype=np.float32) * voxel_size for side in model.shape), indexing="ij"
+    )
+    middle = atoms.positions.mean(0)
+    height = sum(axis[i] * (grid[2 - i] - middle[i]) for i in range(3))
+    outwards = ndimage.distance_transform_edt(~body) * voxel_size
+    # Edges of about 3 Å, as smooth as what they are multiplied with.
+    shape = (
+        _fall(np.abs(height) - belt.thickness / 2)
+        * _fall(outwards - belt.width)
+        * (1 - _fall(outwards - 1.5))
+    )
+    random = np.asarray(low_passed_noise(key, model.shape, voxel_size, jnp.float32(belt.resolution)))
+    level = belt.strength * float(smooth[body].mean())
+    return (level * shape * (1 + belt.roughness * random)).astype(np.float32)
+
+
+def mask_of(truth: np.ndarray, voxel_size: float) -> np.ndarray:
+    """A soft mask, float32 in [0, 1], around noise-free density: threshold at low resolution, extension, soft edge."""
+    body, _ = body_of(truth, voxel_size)
+    longest = max(truth.shape)
+    extend, edge = min(EXTEND, longest / 30), min(SOFT_EDGE, longest / 10)
+    beyond = ndimage.distance_transform_edt(~body) - extend
+    return (0.5 + 0.5 * np.cos(np.pi * np.clip(beyond / edge, 0, 1))).astype(np.float32)
+
+
+def body_of(truth: np.ndarray, voxel_size: float) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels of a noise-free particle, and its density low-passed to about 10 Å."""
+    smooth = ndimage.gaussian_filter(truth, max(10 / (math.pi * voxel_size), 0.7), mode="constant")
+    return smooth > _BODY * smooth.max(), smooth
+
+
+def _moving(atoms, flexible):
+    if flexible.chains:
+        known = sorted(set(atoms.chain.tolist()))
+        for chain in flexible.chains:
+            if chain not in known:
+                raise UserError(
+                    f"{atoms.source}: expected a flexible chain out of {', '.join(known)}, found {chain!r}"
+                )
+        moving = np.isin(atoms.chain, flexible.chains)
+        if moving.all():
+            raise UserError(
+                f"{atoms.source}: expected a flexible part, found that all chains would move; name fewer"
+            )
+        return moving
+    if not 0 < flexible.fraction < 1:
+        raise UserError(
+            f"flexible part: expected a fraction between 0 and 1, found {flexible.fraction:g}; correct it"
+        )
+    along = (atoms.positions - atoms.positions.mean(0)) @ _principal_axis(atoms)
+    count = min(max(round(flexible.fraction * len(atoms)), 1), len(atoms) - 1)
+    moving = np.zeros(len(atoms), bool)
+    moving[np.argsort(along, kind="stable")[-count:]] = True
+    return moving
+
+
+def _principal_axis(atoms):
+    """Unit vector (x, y, z) along which the atoms spread most, with its largest component positive."""
+    centred = atoms.positions.astype(np.float64) - atoms.positions.mean(0)
+    axis = np.linalg.eigh(centred.T @ centred)[1][:, -1]
+    return axis * np.sign(axis[np.abs(axis).argmax()])
+
+
+def _fall(distance):
+    """1 where the distance in Å is well below 0, 0 where it is well above."""
+    return 0.5 - 0.5 * np.tanh(distance / 1.5)

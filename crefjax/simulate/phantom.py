@@ -1,0 +1,234 @@
+"""A model that needs no file: ideal alpha helices around a twisted beta sheet, of any size.
+
+The sheet lies in the middle, with helices on both sides, above and below, each with side chains that find room. The
+geometry of residues is in `residues.py`.
+"""
+
+import itertools
+import math
+from collections import defaultdict
+
+import gemmi
+import numpy as np
+
+from crefjax.errors import UserError
+from crefjax.simulate.atoms import Atoms, from_structure
+from crefjax.simulate.residues import CHI, HELIX, SIDE_CHAINS, STRAND, cylindrical, place
+
+STRAND_SPACING = 4.8  # Å
+STRAND_HALF = 13.0  # Å, half of the longest strand
+HELIX_SPACING = 10.0  # Å, between layers; within one, two strands wide
+NEAREST = 3.0  # Å, between atoms of side chains and of other residues
+TWIST = -20.0  # degrees from one strand to the next: left-handed seen across the strands (Chothia 1973)
+RESIDUES = (10, 20000)
+
+
+def phantom(
+    residues: int = 200,
+    *,
+    seed: int = 0,
+    radius: float | None = None,
+    b_factors: tuple[float, float] = (20.0, 90.0),
+) -> Atoms:
+    """A globule of alpha helices around a twisted, antiparallel beta sheet, about the origin.
+
+    Every helix and every strand is a chain of its own (sheet first). Side chains and their rotamers are drawn; one
+    that would run into what is there already is replaced by a shorter one.
+
+    Args:
+        residues: how many.
+        seed: of the side chains.
+        radius: Å, of the sphere that holds the C-alpha atoms; then `residues` is not looked at.
+        b_factors: Å², at the middle and at the outermost atom; it rises with the squared distance.
+
+    Raises:
+        UserError: the number of residues, asked for or that the radius gives, is not within `RESIDUES`.
+    """
+    if radius is None:
+        _check_size(residues)
+        elements = _first_residues(_layout(_radius_for(residues)), residues)
+    else:
+        if not 0 < radius < 200:
+            raise UserError(
+                f"phantom: expected a radius from 0 to 200 Å, found {radius:g}; choose one of 12 to 60"
+            )
+        elements = _layout(radius)
+        _check_size(sum(len(heights) for *_, heights in elements))
+    structure = _build(elements, np.random.default_rng(seed))
+    _set_b_factors(structure[0], *b_factors)
+    structure.setup_entities()
+    return from_structure(structure, "phantom")
+
+
+def _check_size(residues):
+    if not RESIDUES[0] <= residues <= RESIDUES[1]:
+        raise UserError(
+            f"phantom: expected {RESIDUES[0]} to {RESIDUES[1]} residues, found {residues}; choose another size"
+        )
+
+
+def _layout(radius):
+    """Every helix and strand within a sphere: kind, x and y of its axis, whether reversed, its residues' heights.
+
+    Axes lie in planes of constant y, and every plane is turned about y (`TWIST`), so that no two helices meet. The
+    strands between two planes of helices would meet them far from the middle: they are kept short, and helices take
+    the place above and below the sheet.
+    """
+    found = []
+
+    def add(kind, x, y, reverse, low, high):
+        count = math.floor((high - low) / kind[1])
+        if count >= 3:
+            found.append(
+                (
+                    kind,
+                    x,
+                    y,
+                    reverse,
+                    low + (high - low - (count - 1) * kind[1]) / 2 + np.arange(count) * kind[1],
+                )
+            )
+
+    for i in range(-math.floor(radius / STRAND_SPACING), math.floor(radius / STRAND_SPACING) + 1):
+        half = min(_half_chord(radius, 0, i * STRAND_SPACING), STRAND_HALF)
+        add(STRAND, 0.0, i * STRAND_SPACING, i % 2 == 1, -half, half)
+    rows, planes = math.floor(radius / HELIX_SPACING), math.floor(radius / (2 * STRAND_SPACING))
+    for row, i in itertools.product(
+        sorted(range(-rows, rows + 1), key=abs), sorted(range(-planes, planes + 1), key=abs)
+    ):
+        x, y = row * HELIX_SPACING, i * 2 * STRAND_SPACING
+        half = _half_chord(radius, x, y)
+        if row != 0:
+            add(HELIX, x, y, (i + row) % 2 == 1, -half, half)
+        else:
+            add(HELIX, x, y, False, STRAND_HALF + 5, half)
+            add(HELIX, x, y, True, STRAND_HALF + 5, half)
+    return found
+
+
+def _half_chord(radius, x, y):
+    return math.sqrt(max(radius**2 - x**2 - y**2, 0))
+
+
+def _radius_for(residues):
+    """The smallest radius, to 0.1 Å, that has room for so many residues."""
+    low, high = 0, 2000
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = sum(len(heights) for *_, heights in _layout(middle / 10)) >= residues
+        low, high = (low, middle) if enough else (middle, high)
+    return high / 10
+
+
+def _first_residues(elements, residues):
+    """The layout cut to exactly so many residues; what is cut is at the end of the outermost helices."""
+    kept = []
+    for *element, heights in elements:
+        left = residues - sum(len(one) for *_, one in kept)
+        if left > 0:
+            kept.append((*element, heights[:left]))
+    return kept
+
+
+class _Room:
+    """Which atoms are where, to tell whether new ones have room."""
+
+    def __init__(self):
+        self._cells = defaultdict(list)
+
+    def add(self, owner, positions):
+        for position in positions:
+            self._cells[tuple((position // NEAREST).astype(int))].append((owner, position))
+
+    def is_free(self, owner, positions):
+        """Whether no atom of another owner is within `NEAREST` of these."""
+        return not any(
+            other != owner and math.dist(position, there) < NEAREST
+            for position in positions
+            for cell in itertools.product(*(range(i - 1, i + 2) for i in (position // NEAREST).astype(int)))
+            for other, there in self._cells.get(cell, ())
+        )
+
+
+def _build(elements, random):
+    """All backbones first, then side chains where there is room."""
+    room = _Room()
+    chains = [_backbones(element, random.uniform(0, 360)) for element in elements]
+    for number, chain in enumerate(chains):
+        for index, atoms in enumerate(chain):
+            room.add((number, index), atoms.values())
+    structure = gemmi.Structure()
+    structure.name = "phantom"
+    model = gemmi.Model(1)
+    for number, chain in enumerate(chains):
+        model.add_chain(gemmi.Chain(_chain_name(number)))
+        for index, backbone in enumerate(chain):
+            kind, atoms = _with_side_chain(backbone, (number, index), room, random)
+            model[number].add_residue(_residue(kind, index + 1, atoms))
+    structure.add_model(model)
+    return structure
+
+
+def _backbones(element, phase):
+    """The backbone atoms of every residue of a helix or strand, at their places in the globule."""
+    (backbone, _, turn), x, y, reverse, heights = element
+    phase = 0.0 if turn == 180.0 else phase  # a strand's hydrogen bonds lie in the sheet
+    chain = []
+    for number, height in enumerate(heights):
+        angle = phase + turn * number
+        atoms = {atom: cylindrical(r, math.radians(angle + a), height + z) for atom, r, a, z in backbone}
+        chain.append({atom: _settle(position, x, y, reverse) for atom, position in atoms.items()})
+    return chain
+
+
+def _with_side_chain(backbone, owner, room, random):
+    """The first of the side chains, in drawn order, that has room; glycine has none and always fits."""
+    kinds = [*random.permutation([kind for kind in SIDE_CHAINS if kind != "GLY"])[:3], "ALA", "GLY"]
+    for kind in map(str, kinds):
+        atoms = dict(backbone)
+        for atom, (a, b, c), bond, bend, dihedral in SIDE_CHAINS[kind]:
+            dihedral = random.choice(CHI) if dihedral == "chi" else dihedral
+            atoms[atom] = place(atoms[a], atoms[b], atoms[c], bond, bend, dihedral)
+        further = [position for atom, position in atoms.items() if atom not in backbone and atom != "CB"]
+        if room.is_free(owner, further):
+            break
+    room.add(owner, [atoms[atom] for atom in atoms if atom not in backbone])
+    return kind, atoms
+
+
+def _residue(kind, number, atoms):
+    residue = gemmi.Residue()
+    residue.name = kind
+    residue.seqid = gemmi.SeqId(str(number))
+    for name, position in atoms.items():
+        atom = gemmi.Atom()
+        atom.name = name
+        atom.element = gemmi.Element(name[0])
+        atom.pos = gemmi.Position(*(round(float(value), 3) for value in position))
+        residue.add_atom(atom)
+    return residue
+
+
+def _settle(position, x, y, reverse):
+    """From an element's own axis to its place in the globule, by rotations and shifts alone: the hand stays."""
+    if reverse:  # half a turn about x
+        position = position * np.array([1.0, -1.0, -1.0])
+    position = position + np.array([x, 0.0, 0.0])
+    angle = math.radians(TWIST * y / STRAND_SPACING)
+    turn = gemmi.Mat33(
+        [[math.cos(angle), 0, math.sin(angle)], [0, 1, 0], [-math.sin(angle), 0, math.cos(angle)]]
+    )
+    return np.asarray(turn.multiply(gemmi.Vec3(*position)).tolist()) + np.array([0.0, y, 0.0])
+
+
+def _set_b_factors(model, inner, outer):
+    atoms = [site.atom for site in model.all()]
+    squared = np.array([atom.pos.dot(atom.pos) for atom in atoms])
+    for atom, share in zip(atoms, squared / squared.max(), strict=True):
+        atom.b_iso = inner + (outer - inner) * float(share)
+
+
+def _chain_name(number):
+    """A to Z, then AA, AB and so on."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return letters[number] if number < 26 else letters[number // 26 - 1] + letters[number % 26]

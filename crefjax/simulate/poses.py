@@ -1,0 +1,255 @@
+"""What is drawn for every particle, its orientation, the errors made in it, its defocus, and what an image has of it.
+
+A rotation is a matrix that acts on column vectors written `(z, y, x)`, as the axes of a map are. It turns the
+density into the frame of its image, which is then the sum along z.
+"""
+
+import functools
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from crefjax.errors import UserError
+from crefjax.simulate.ctf import CtfParameters, contrast_transfer
+
+
+@dataclass(frozen=True)
+class Particles:
+    """The images of each half, and the errors made in reconstructing them.
+
+    Attributes:
+        count: images in each half.
+        pose_error: degrees, standard deviation of each component of the rotation vector; see `draw_errors`.
+        shift_error: Å, standard deviation of each of the two components.
+        preferred: 0 for even orientations; else how closely views gather around z, see `draw_rotations`.
+        ctf: None for images without a contrast transfer function.
+    """
+
+    count: int = 2000
+    pose_error: float = 0.0
+    shift_error: float = 0.0
+    preferred: float = 0.0
+    ctf: CtfParameters | None = field(default_factory=CtfParameters)
+
+    def check(self) -> None:
+        """Refuse what cannot be simulated.
+
+        Raises:
+            UserError: if there are no particles, or a value is negative or not finite.
+        """
+        if self.count < 1:
+            raise UserError(f"each half needs at least one particle, found {self.count}")
+        for name in ("pose_error", "shift_error", "preferred"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value >= 0):
+                raise UserError(f"{name} must be a number not below 0, found {value}")
+        if self.ctf is not None:
+            self.ctf.check()
+
+
+class Views(NamedTuple):
+    """What was drawn for the particles of one half.
+
+    Attributes:
+        rotation: `(count, 3, 3)`, the true orientations.
+        assigned: `(count, 3, 3)`, those that a reconstruction believes in.
+        shift: `(count, 2)`, `(y, x)` in Å, by which an image is off the centre that a reconstruction believes in.
+        defocus: `(count,)`, Å.
+        key: `(count,)`, random keys for the noise.
+        counts: `(count,)`, 1; 0 for one that only fills a batch.
+    """
+
+    rotation: jax.Array
+    assigned: jax.Array
+    shift: jax.Array
+    defocus: jax.Array
+    key: jax.Array
+    counts: jax.Array
+
+
+def draw_views(key: jax.Array, particles: Particles) -> Views:
+    """The particles of one half; particle `i` depends on the key and `i`, not on how many there are."""
+    optics = particles.ctf or CtfParameters()
+    rotation_key, error_key, shift_key, defocus_key, noise_key = jax.random.split(key, 5)
+    rotation = draw_rotations(rotation_key, particles.count, particles.preferred)
+    error = draw_errors(error_key, particles.count, particles.pose_error)
+    shift = jax.vmap(lambda one: jax.random.normal(one, (2,)))(particle_keys(shift_key, particles.count))
+    uniform = jax.vmap(jax.random.uniform)(particle_keys(defocus_key, particles.count))
+    return Views(
+        rotation=rotation,
+        assigned=_product(error, rotation),
+        shift=particles.shift_error * shift,
+        defocus=optics.defocus_min + (optics.defocus_max - optics.defocus_min) * uniform,
+        key=particle_keys(noise_key, particles.count),
+        counts=jnp.ones(particles.count, jnp.float32),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def draw_rotations(key: jax.Array, count: int, concentration: float | jax.Array = 0.0) -> jax.Array:
+    """Random rotations, even over SO(3) or with views gathered around the density's z axis.
+
+    The direction of view, the unit vector of the density that is turned onto the z axis of the image, follows the
+    von Mises-Fisher distribution: its density is proportional to `exp(concentration cos θ)`, with `θ` its angle to
+    the density's z axis (Ulrich 1984, whose sampling is exact in three dimensions). The rotation in the plane of
+    the image is even.
+
+    Args:
+        key: of `jax.random`. Rotation `i` depends on the key and `i` alone, not on the count.
+        count: how many.
+        concentration: 0 for no preference; at 5 half of the views lie within 31 degrees of the axis.
+
+    Returns:
+        `(count, 3, 3)`.
+    """
+    uniform = jax.vmap(lambda one: jax.random.uniform(one, (3,)))(particle_keys(key, count))
+    azimuth, in_plane = 2 * jnp.pi * uniform[:, 0], 2 * jnp.pi * uniform[:, 1]
+    u = uniform[:, 2]
+    some = jnp.where(concentration == 0, 1.0, concentration)
+    gathered = 1 + jnp.log1p((1 - u) * jnp.expm1(-2 * some)) / some
+    cosine = jnp.clip(jnp.where(concentration == 0, 2 * u - 1, gathered), -1, 1)
+    tilt = jnp.arccos(cosine)
+    return _product(_turn_about_z(in_plane), _turn_about_y(tilt), _turn_about_z(azimuth))
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def draw_errors(key: jax.Array, count: int, degrees: float | jax.Array) -> jax.Array:
+    """Small random rotations, to be multiplied to the left of those that they disturb.
+
+    Their rotation vectors have independent Gaussian components about z, y and x.
+
+    Args:
+        key: of `jax.random`; error `i` depends on it and `i` alone.
+        count: how many.
+        degrees: standard deviation of each of the three components. The angle between a direction and where it
+            is taken to be is then `sqrt(2)` of this, root mean square.
+
+    Returns:
+        `(count, 3, 3)`.
+    """
+    vectors = jax.vmap(lambda one: jax.random.normal(one, (3,)))(particle_keys(key, count))
+    return rotations_of_vectors(jnp.deg2rad(degrees) * vectors)
+
+
+def rotations_of_vectors(vectors: jax.Array) -> jax.Array:
+    """Rotations right-handed about axes, by Rodrigues' formula `1 + sin(a) K + (1 - cos(a)) K²`.
+
+    Args:
+        vectors: `(count, 3)`, `(z, y, x)`; direction the axis, length the angle in radians.
+
+    Returns:
+        `(count, 3, 3)`, acting on `(z, y, x)`.
+    """
+    z, y, x = vectors.T
+    zero = jnp.zeros_like(z)
+    # The matrix of the cross product, in (z, y, x) as everything here.
+    cross = jnp.stack([zero, x, -y, -x, zero, z, y, -z, zero], -1).reshape(-1, 3, 3)
+    angle = jnp.sqrt(jnp.sum(jnp.square(vectors), -1))[:, None, None]
+    # sinc keeps both quotients right at an angle of zero.
+    first = jnp.sinc(angle / jnp.pi)
+    second = 0.5 * jnp.square(jnp.sinc(angle / (2 * jnp.pi)))
+    return jnp.eye(3)[None] + first * cross + second * _product(cross, cross)
+
+
+@functools.lru_cache(maxsize=8)
+def image_frequencies(side: int) -> np.ndarray:
+    """The frequencies of an image that are used: one of each Friedel pair within the Nyquist circle, the mean first.
+
+    Returns:
+        `(frequencies, 2)`, float32 whole numbers `(y, x)`, in units of 1 / (side * voxel size).
+    """
+    y, x = np.meshgrid(np.fft.fftfreq(side, 1 / side), np.arange(side // 2 + 1), indexing="ij")
+    kept = (y**2 + x**2 < (side / 2) ** 2) & ((x > 0) | (y >= 0))
+    return np.stack([y[kept], x[kept]], -1).astype(np.float32)
+
+
+def slice_points(rotations, side):
+    """Where the frequencies of turned images lie in the spectrum of a density, oversampled twice.
+
+    Args:
+        rotations: `(images, 3, 3)`.
+        side: of the images in voxels.
+
+    Returns:
+        `(images * frequencies, 3)`, `(z, y, x)` in points of the oversampled grid, all with `x >= 0`, and whether
+        each is of the Friedel mate, `(images * frequencies,)`.
+    """
+    k = 2 * image_frequencies(side)
+    points = jnp.einsum("fj,ijk->ifk", k, rotations[:, 1:], precision="highest").reshape(-1, 3)
+    flipped = points[:, 2] < 0
+    return jnp.where(flipped[:, None], -points, points), flipped
+
+
+def image_ctf(views: Views, side: int, voxel_size: float | jax.Array, optics: CtfParameters | None) -> jax.Array:
+    """The contrast transfer function of every image at `image_frequencies`, `(images, frequencies)`; 1 without optics.
+
+    Args:
+        views: `(images, ...)`.
+        side: of the images in voxels.
+        voxel_size: Å.
+        optics: None for none.
+    """
+    radius = np.hypot(*image_frequencies(side).T)
+    if optics is None:
+        return jnp.ones((len(views.defocus), len(radius)))
+    frequency = (radius / side).astype(np.float32)[None] / voxel_size
+    return contrast_transfer(frequency, views.defocus[:, None], optics)
+
+
+def shift_phases(shift: jax.Array, side: int, voxel_size: float | jax.Array) -> jax.Array:
+    """What moves images: factors at `image_frequencies`, `(images, frequencies)`, complex64.
+
+    Args:
+        shift: `(images, 2)`, `(y, x)` in Å.
+        side: of the images in voxels.
+        voxel_size: Å.
+    """
+    k = image_frequencies(side)[None]
+    angle = (-2 * jnp.pi / side / voxel_size) * (shift[:, :1] * k[..., 0] + shift[:, 1:] * k[..., 1])
+    return lax.complex(jnp.cos(angle), jnp.sin(angle))
+
+
+def white_noise(key: jax.Array, side: int) -> jax.Array:
+    """The Fourier transform of an image of white noise of standard deviation 1, drawn at `image_frequencies`.
+
+    Independent complex Gaussians, which is what the transform of independent pixels is; real for the mean.
+
+    Returns:
+        `(frequencies,)`, complex64.
+    """
+    parts = jax.random.normal(key, (2, len(image_frequencies(side)))) * (side / np.sqrt(2))
+    mean = lax.complex(np.float32(np.sqrt(2)) * parts[0, :1], jnp.zeros(1))
+    return jnp.concatenate([mean, lax.complex(parts[0, 1:], parts[1, 1:])])
+
+
+def in_batches(views: Views, batch: int) -> Views:
+    """The views as `(batches, batch, ...)`, the last filled up with copies of the first view that count 0."""
+    count = len(views.counts)
+    order = np.arange(-(-count // batch) * batch)
+    real = order < count
+    taken = jax.tree.map(lambda one: one[np.where(real, order, 0)].reshape(-1, batch, *one.shape[1:]), views)
+    return taken._replace(counts=jnp.asarray(real, jnp.float32).reshape(-1, batch))
+
+
+def particle_keys(key: jax.Array, count: int) -> jax.Array:
+    """One random key for each particle, the same for particle `i` whatever the count."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
+
+
+def _turn_about_z(angle):
+    zero = jnp.zeros_like(angle)
+    return rotations_of_vectors(jnp.stack([angle, zero, zero], -1))
+
+
+def _turn_about_y(angle):
+    zero = jnp.zeros_like(angle)
+    return rotations_of_vectors(jnp.stack([zero, angle, zero], -1))
+
+
+def _product(*matrices):
+    """The matrix product, in full float32 on a GPU too."""
+    return functools.reduce(functools.partial(jnp.matmul, precision="highest"), matrices)

@@ -1,0 +1,1 @@
+"""Settings and measurements; not part of the installed package."""

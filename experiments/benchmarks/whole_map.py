@@ -1,0 +1,171 @@
+"""Time and peak memory of the paper's network over whole maps, beside other ways to run the same network.
+
+    python -m experiments.benchmarks.whole_map --boxes 96 128 192 256 -o whole_map.json
+
+takes about four minutes on two CPU cores. Every measurement is a process of its own. Methods:
+
+    slabs     crefjax: every level slab by slab
+    at_once   the same network in one call, with crefjax's convolutions
+    plain     the same network in one call, with XLA's 3D convolutions
+    keras     the same network in Keras, if TensorFlow is installed (the extra `published`)
+
+A row gives the first run of a process, with compilation; the second run; the peak resident memory of the process;
+the peak on the device, where it is no CPU; for slabs, what the plan said before; and the ratios to the method
+named by --against in the same box.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+METHODS = ("slabs", "at_once", "plain", "keras")
+GIB = 2**30
+
+
+def main(argv=None) -> int:
+    """Measure what the command line asks for and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--boxes", type=int, nargs="+", default=[96, 128, 192, 256], help="cubic boxes, voxels")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--against", choices=METHODS, default="plain", help="method that ratios are taken to")
+    parser.add_argument("--slab", type=int, help="planes of a slab (default: as `crefjax denoise` chooses)")
+    parser.add_argument("--largest-at-once", type=int, default=192, help="largest box of the methods without slabs")
+    parser.add_argument("-o", "--output", help="JSON file to write")
+    parser.add_argument("--worker", nargs=2, metavar=("METHOD", "BOX"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.worker:
+        method, box = arguments.worker
+        print(json.dumps(measure(method, int(box), arguments.slab)))
+        return 0
+    rows = []
+    print(f"{'box':>5} {'method':8} {'first s':>8} {'second s':>8} {'GiB':>6} {'device':>6} {'planned':>7}  ratios")
+    for box in arguments.boxes:
+        for method in sorted(arguments.methods, key=lambda name: name != arguments.against):
+            if method == "slabs" or box <= arguments.largest_at_once:
+                row = run_worker(method, box, arguments.slab)
+                reference = next((r for r in rows if r["box"] == box and r["method"] == arguments.against), None)
+                rows.append(add_ratios(row, reference))
+                print(line(row), flush=True)
+    if arguments.output:
+        with open(arguments.output, "w", encoding="utf-8") as file:
+            json.dump(rows, file, indent=1)
+    return 0
+
+
+def run_worker(method: str, box: int, slab: int | None) -> dict:
+    """Measure in a process of its own, whose peak memory is then the method's."""
+    command = [sys.executable, "-m", "experiments.benchmarks.whole_map", "--worker", method, str(box)]
+    command += ["--slab", str(slab)] if slab else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["killed: out of memory?"])[-1]
+        return {"box": box, "method": method, "failed": reason}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(method: str, box: int, slab: int | None) -> dict:
+    """Run a method twice over a box of noise in this process."""
+    x = np.random.default_rng(0).standard_normal((box, box, box), dtype=np.float32)
+    row = {"box": box, "method": method}
+    if method == "keras":
+        run = keras_network()
+    else:
+        run, more = jax_network(method, x.shape, slab)
+        row |= more
+    for name in ("first_seconds", "second_seconds"):
+        start = time.perf_counter()
+        run(x)
+        row[name] = time.perf_counter() - start
+    row["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+    if method != "keras":
+        row |= device_peak()
+    return row
+
+
+def jax_network(method: str, shape: tuple, slab: int | None):
+    """The network with random weights as a function of a map, and what is known before it runs."""
+    import jax
+    import jax.numpy as jnp
+
+    from crefjax.inference.plan import find_device, plan_run
+    from crefjax.inference.streaming import run_network
+    from crefjax.models import conv
+    from crefjax.models.unet3d import UNet3D, UNet3DConfig
+
+    if method == "plain":
+        jax.lax.platform_dependent = lambda *arguments, default, **_: default(*arguments)
+        conv._upsampled_folded = conv._upsampled_plain
+    config = UNet3DConfig()
+    parameters = jax.jit(UNet3D(config).init)(jax.random.key(0), jnp.zeros((1, 32, 32, 32, 1)))["params"]
+    plan = plan_run(shape, config, find_device(), host_maps=2)
+    more = {"device": plan.device.device_kind}
+    if method == "slabs":
+        more |= {"slab": slab or plan.slab, "planned_gib": plan.host_bytes / GIB, "planned_seconds": plan.seconds}
+        return lambda x: run_network(parameters, x, config, slab=slab or plan.slab), more
+    apply = jax.jit(UNet3D(config).apply)
+    return lambda x: np.asarray(apply({"params": parameters}, x[None, ..., None])), more
+
+
+def device_peak() -> dict:
+    """Peak memory on the device, where it is no CPU."""
+    import jax
+
+    stats = jax.devices()[0].memory_stats() or {}
+    return {"device_gib": stats["peak_bytes_in_use"] / GIB} if "peak_bytes_in_use" in stats else {}
+
+
+def keras_network():
+    """The paper's network in Keras with random weights, as a function of a map."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from keras import Model, layers
+
+    def convolve(y, width):
+        return layers.LeakyReLU(negative_slope=0.1)(layers.Conv3D(width, 3, padding="same")(y))
+
+    x = y = layers.Input((None, None, None, 1))
+    skips = [x]
+    for level in range(5):
+        y = convolve(convolve(y, 16), 16) if level == 0 else convolve(y, 16)
+        y = layers.MaxPooling3D()(y)
+        skips.append(y)
+    y = convolve(skips.pop(), 16)
+    for widths in [(32, 32)] * 4 + [(16, 8)]:
+        y = layers.Concatenate()([skips.pop(), layers.UpSampling3D()(y)])
+        y = convolve(convolve(y, widths[0]), widths[1])
+    model = Model(x, layers.Conv3D(1, 3, padding="same")(y))
+    return lambda a: np.asarray(model(a[None, ..., None], training=False))
+
+
+def add_ratios(row: dict, reference: dict | None) -> dict:
+    """Add the ratios of time and memory to another method's."""
+    if reference and "failed" not in reference and "failed" not in row:
+        for name in ("second_seconds", "peak_gib"):
+            row[f"{name}_ratio"] = row[name] / reference[name]
+    return row
+
+
+def line(row: dict) -> str:
+    """A row of the table."""
+    if "failed" in row:
+        return f"{row['box']:5d} {row['method']:8} failed: {row['failed']}"
+
+    def number(name, width):
+        return f"{row[name]:{width}.2f}" if name in row else " " * width
+
+    ratios = ""
+    if "peak_gib_ratio" in row:
+        ratios = f"time {row['second_seconds_ratio']:.2f}, memory {row['peak_gib_ratio']:.2f}"
+    return (
+        f"{row['box']:5d} {row['method']:8} {row['first_seconds']:8.2f} {row['second_seconds']:8.2f} "
+        f"{number('peak_gib', 6)} {number('device_gib', 6)} {number('planned_gib', 7)}  {ratios}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

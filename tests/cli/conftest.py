@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from cli_material import densities, done, write
+
+ABOUT = {"source": "random numbers", "licence": "none needed", "training": "none", "expected_input": "any map"}
+
+
+def published_shapes():
+    """Input and output channels of the 18 convolutions, from the table of the network."""
+    down = [(1, 16)] + [(16, 16)] * 6
+    up = [(32, 32), (32, 32)] + [(48, 32), (32, 32)] * 3 + [(33, 16), (16, 8)]
+    return [*down, *up, (8, 1)]
+
+
+def published_arrays(seed=0):
+    """36 random arrays with the names and shapes of the published checkpoint."""
+    random = np.random.default_rng(seed)
+    arrays = {}
+    for number, (given, made) in enumerate(published_shapes()):
+        spread = np.sqrt(2 / (27 * given))
+        arrays[f"{2 * number:02d}_kernel"] = (spread * random.standard_normal((3, 3, 3, given, made))).astype("f4")
+        arrays[f"{2 * number + 1:02d}_bias"] = (0.1 * random.standard_normal(made)).astype("f4")
+    return arrays
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_weights_of_the_user(tmp_path_factory):
+    """The user's own data folder is never looked into: by default there are no weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CREFJAX_WEIGHTS", str(tmp_path_factory.mktemp("no_weights")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """A weights folder of a small random network."""
+    import jax
+    import jax.numpy as jnp
+
+    from crefjax.models.unet3d import UNet3D, UNet3DConfig
+    from crefjax.weights.store import save_weights
+
+    config = UNet3DConfig(depth=2, down_width=2, up_width=3, last_widths=(2, 2))
+    shapes = jax.eval_shape(UNet3D(config).init, jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
+    random = np.random.default_rng(1)
+    parameters = jax.tree.map(lambda leaf: jnp.asarray(0.3 * random.standard_normal(leaf.shape), "float32"), shapes)
+    folder = tmp_path_factory.mktemp("weights") / "small"
+    save_weights(folder, parameters, config, ABOUT)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def arrays_file(tmp_path_factory):
+    """An .npz of the published network's 36 arrays, but random."""
+    path = tmp_path_factory.mktemp("arrays") / "arrays.npz"
+    np.savez(path, **published_arrays())
+    return path
+
+
+@pytest.fixture(scope="session")
+def imported(tmp_path_factory, arrays_file):
+    """A weights folder imported from `arrays_file`."""
+    folder = tmp_path_factory.mktemp("imported") / "random"
+    done("weights", "import", arrays_file, "-o", folder)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder that is also the working directory: a stray file anywhere is seen."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def pair(here):
+    """Two half-map files of 20 x 17 x 23 voxels (z, y, x) of 1.5 Å."""
+    return tuple(write(here / f"half_{n}.mrc", data) for n, data in enumerate(densities(), 1))
+
+
+@pytest.fixture
+def commands(here, weights):
+    """For each command that reads two maps, what to run it with; outputs would be in a folder of their own."""
+    (here / "out").mkdir()
+
+    def make(command, map_1, map_2):
+        extra = {
+            "denoise": ["-o", here / "out" / "denoised.mrc", "--weights", weights, "--halves"],
+            "mask": ["-o", here / "out" / "mask.mrc"],
+            "fsc": ["--json", here / "out" / "fsc.json", "--plot", here / "out" / "fsc.png"],
+        }[command]
+        return [command, map_1, map_2, *extra]
+
+    return make

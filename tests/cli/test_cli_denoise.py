@@ -1,0 +1,190 @@
+"""What `crefjax denoise` writes, against NumPy."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_material import crefjax, densities, done, labels_of, read, relative, tree, valid, write
+from slow_network import network
+
+AXES = (3, 2, 1)
+LABELS = [b"half-map of a refinement", b"second label"]
+EXTENDED = bytes(range(256)) * 3
+
+
+@pytest.fixture
+def denoise(pair, weights):
+    """`crefjax denoise` of the pair with further words; gives the (z, y, x) array of out.mrc."""
+
+    def run(*more, inputs=pair, output="out.mrc"):
+        before = [path.read_bytes() for path in inputs]
+        done("denoise", *inputs, "-o", output, "--weights", weights, *more)
+        assert [path.read_bytes() for path in inputs] == before
+        return read(output)[0]
+
+    return run
+
+
+def test_raw_output_is_the_networks(pair, imported, arrays_file, here):
+    """Full map, standardized, through the network in NumPy."""
+    done("denoise", *pair, "-o", "raw.mrc", "--weights", imported, "--scale", "none")
+    with np.load(arrays_file) as arrays:
+        full = np.mean([half.astype("f8") for half in densities()], axis=0)
+        expected = network((full - full.mean()) / full.std(), arrays)
+    assert expected.std() > 0.01
+    assert relative(read("raw.mrc")[0], expected) < 1e-5
+
+
+@pytest.mark.parametrize("memory", ["0.6", "100"])
+def test_memory_changes_nothing_in_the_result(memory, denoise):
+    assert relative(denoise("--max-memory", memory, "--overwrite"), denoise("--overwrite")) < 1e-5
+
+
+def test_scaled_output_has_mean_and_deviation_of_the_full_map(denoise):
+    full = np.mean([half.astype("f8") for half in densities()], axis=0)
+    output = denoise()
+    assert output.shape == full.shape
+    assert output.mean() == pytest.approx(full.mean(), rel=1e-5)
+    assert output.std() == pytest.approx(full.std(), rel=1e-5)
+
+
+def test_scaled_output_is_the_raw_one_scaled(denoise):
+    raw, output = denoise("--scale", "none", output="raw.mrc"), denoise("--scale", "input")
+    full = np.mean([half.astype("f8") for half in densities()], axis=0)
+    assert relative(output, (raw - raw.mean()) / raw.std() * full.std() + full.mean()) < 1e-5
+
+
+def test_header_is_kept_and_the_file_valid(here, weights):
+    shape = (20, 17, 23)
+    words = {"axes": AXES, "origin": (12.5, -3.25, 100), "nstart": (-5, 7, 11), "labels": LABELS, "extended": EXTENDED}
+    pair = [write(here / f"h{n}.mrc", data, **words) for n, data in enumerate(densities(), 1)]
+    done("denoise", *pair, "-o", "out.mrc", "--weights", weights)
+    assert valid("out.mrc")
+    data, h = read("out.mrc")
+    assert data.shape == shape
+    assert (h.mapc, h.mapr, h.maps) == AXES
+    assert (h.nx, h.ny, h.nz) == (20, 17, 23)
+    assert (h.mx, h.my, h.mz) == (23, 17, 20)
+    assert h.cella.tolist() == pytest.approx((34.5, 25.5, 30.0))
+    assert h.origin.tolist() == (12.5, -3.25, 100)
+    assert (h.nxstart, h.nystart, h.nzstart) == (-5, 7, 11)
+    assert (h.ispg, h.mode, h.nsymbt, bytes(h.exttyp)) == (1, 2, len(EXTENDED), b"SERI")
+    assert (here / "out.mrc").read_bytes()[1024 : 1024 + len(EXTENDED)] == EXTENDED
+    assert labels_of(h)[:2] == LABELS
+    assert len(labels_of(h)) == 3
+    assert b"crefjax" in labels_of(h)[2]
+    assert (float(h.dmin), float(h.dmax)) == (np.float32(data.min()), np.float32(data.max()))
+    assert float(h.dmean) == pytest.approx(data.mean(), abs=1e-5)
+    assert float(h.rms) == pytest.approx(data.std(), rel=1e-5)
+
+
+def test_order_of_axes_in_the_file_changes_no_voxel(denoise, here):
+    turned = [write(here / f"turned_{n}.mrc", data, axes=(2, 3, 1)) for n, data in enumerate(densities(), 1)]
+    assert relative(denoise(inputs=turned, output="turned.mrc"), denoise()) < 1e-6
+
+
+def test_map_times_1000_gives_the_output_times_1000(denoise, here):
+    large = [write(here / f"large_{n}.mrc", 1000 * data) for n, data in enumerate(densities(), 1)]
+    assert relative(denoise(inputs=large, output="large.mrc"), 1000 * denoise()) < 1e-5
+
+
+def test_map_and_a_constant_gives_the_output_and_the_constant(denoise, here):
+    lifted = [write(here / f"lifted_{n}.mrc", data + 5) for n, data in enumerate(densities(), 1)]
+    assert relative(denoise(inputs=lifted, output="lifted.mrc"), denoise() + 5) < 1e-5
+
+
+def test_tiny_densities_do_not_vanish(denoise, here):
+    small = [write(here / f"small_{n}.mrc", 1e-9 * data) for n, data in enumerate(densities(), 1)]
+    assert relative(denoise(inputs=small, output="small.mrc"), 1e-9 * denoise()) < 1e-4
+
+
+def test_order_of_the_half_maps_does_not_matter(denoise, pair):
+    assert relative(denoise(inputs=pair[::-1], output="swapped.mrc"), denoise()) < 1e-6
+
+
+def test_halves_are_written_beside_and_called_no_resolution(pair, weights, here):
+    outcome = done("denoise", *pair, "-o", "out.mrc", "--weights", weights, "--halves")
+    assert set(tree(here)) == {*(path.name for path in pair), "out.mrc", "out_half_map_1.mrc", "out_half_map_2.mrc"}
+    assert "resolution" in outcome.said
+    assert all(valid(f"out_half_map_{n}.mrc") for n in (1, 2))
+    halves = [read(f"out_half_map_{n}.mrc")[0] for n in (1, 2)]
+    assert relative(*halves) > 1e-3
+
+
+def test_denoised_halves_belong_to_their_inputs(pair, imported, arrays_file):
+    """Each half-map's output is the network's for that half-map, not for the other."""
+    done("denoise", *pair, "-o", "out.mrc", "--weights", imported, "--halves", "--scale", "none")
+    with np.load(arrays_file) as arrays:
+        full = np.mean([half.astype("f8") for half in densities()], axis=0)
+        own = [(half - half.mean(dtype="f8")) / half.std(dtype="f8") for half in densities()]
+        by_full = [(half - full.mean()) / full.std() for half in densities()]
+        for n in (1, 2):
+            found = read(f"out_half_map_{n}.mrc")[0]
+            either = [relative(found, network(scaled[n - 1], arrays)) for scaled in (own, by_full)]
+            assert min(either) < 1e-5
+
+
+def test_one_full_map_is_taken_with_a_warning(pair, weights, here):
+    full = np.mean(densities(), axis=0)
+    outcome = done("denoise", write(here / "full.mrc", full), "-o", "one.mrc", "--weights", weights)
+    assert "warning" in outcome.err.lower()
+    done("denoise", *pair, "-o", "two.mrc", "--weights", weights)
+    assert relative(read("one.mrc")[0], read("two.mrc")[0]) < 1e-5
+
+
+def test_mask_file_is_applied_and_scale_is_taken_within(denoise, here):
+    mask = np.zeros((20, 17, 23), "f4")
+    mask[5:15, 3:14, 4:20] = 1
+    write(here / "mask.mrc", mask)
+    full = np.mean([half.astype("f8") for half in densities()], axis=0)
+    output = denoise("--mask", "mask.mrc")
+    inside = mask > 0
+    assert not output[~inside].any()
+    assert output[inside].mean() == pytest.approx(full[inside].mean(), rel=1e-4)
+    assert output[inside].std() == pytest.approx(full[inside].std(), rel=1e-4)
+
+
+def test_automatic_mask_is_the_one_that_mask_makes(denoise, pair, here):
+    done("mask", *pair, "-o", "mask.mrc")
+    automatic = denoise("--mask", "auto")
+    assert not automatic[read("mask.mrc")[0] == 0].any()
+    assert relative(automatic, denoise("--mask", "mask.mrc", output="by_file.mrc")) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["in.map", "in.ccp4", "in.mrc.gz", "in.map.bz2", "IN.MRC"])
+def test_names_and_packings_of_inputs(name, denoise, here):
+    packed = [write(here / f"{n}_{name}", data) for n, data in enumerate(densities(), 1)]
+    assert relative(denoise(inputs=packed, output="packed.mrc"), denoise()) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["out.map", "out.ccp4", "out.mrc.gz", "out.map.bz2"])
+def test_names_and_packings_of_outputs(name, denoise):
+    assert relative(denoise(output=name), denoise()) < 1e-6
+    assert Path(name).read_bytes().startswith({"gz": b"\x1f\x8b", "z2": b"BZh"}.get(name[-2:], b"\x17\0\0"))
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", "u2", "f2"])
+def test_modes_of_inputs(dtype, here, weights):
+    """Modes 0, 1, 6 and 12 give what the same numbers give in mode 2."""
+    whole = [np.clip(np.round(20 * data + 40), 0, 127) for data in densities()]
+    for kind in (dtype, "f4"):
+        pair = [write(here / f"{kind}_{n}.mrc", data.astype(kind)) for n, data in enumerate(whole, 1)]
+        done("denoise", *pair, "-o", f"{kind}.mrc", "--weights", weights)
+    output, h = read(f"{dtype}.mrc")
+    assert h.mode == 2
+    assert relative(output, read("f4.mrc")[0]) < 1e-5
+
+
+def test_overwrite_replaces(denoise, here):
+    (here / "out.mrc").write_text("older")
+    first = denoise("--overwrite", "--scale", "none")
+    assert relative(denoise("--overwrite"), first) > 1e-3
+    assert len(tree(here)) == 3
+
+
+def test_command_says_what_it_will_take_and_where(pair, weights):
+    said = crefjax("denoise", *pair, "-o", "out.mrc", "--weights", weights).said
+    assert "GiB" in said
+    assert "CPU" in said or "GPU" in said
+    assert "23" in said
+    assert "out.mrc" in said

@@ -1,0 +1,53 @@
+"""Whatever the grid and the header of the half-maps, the denoised map has them too."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_material import densities, done, labels_of, read, valid, write
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+printable = st.characters(min_codepoint=33, max_codepoint=126)
+words = st.fixed_dictionaries(
+    {
+        "axes": st.permutations((1, 2, 3)).map(tuple),
+        "voxel": st.floats(0.25, 12, width=32),
+        "origin": st.tuples(*[st.floats(-1e4, 1e4, width=32)] * 3),
+        "nstart": st.tuples(*[st.integers(-1000, 1000)] * 3),
+        "labels": st.lists(st.text(printable, min_size=1, max_size=80).map(str.encode), max_size=9),
+        "extended": st.binary(max_size=200).map(lambda raw: raw + bytes(-len(raw) % 4)),
+        "ispg": st.sampled_from([1, 1, 4]),
+    }
+)
+SHAPES = [tuple(shape) for shape in np.random.default_rng(3).integers(9, 27, (6, 3)).tolist()]  # each is compiled once
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=st.sampled_from(SHAPES), words=words, seed=st.integers(0, 99), suffix=st.sampled_from(["", "", ".gz", ".bz2"])
+)
+def test_grid_and_header_of_half_map_1_are_found_in_the_output(shape, words, seed, suffix, weights):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        halves = densities(shape, seed=seed)
+        pair = [write(folder / f"h{n}.mrc{suffix}", data, **words) for n, data in enumerate(halves, 1)]
+        raw = [path.read_bytes() for path in pair]
+        done("denoise", *pair, "-o", folder / "out.mrc", "--weights", weights)
+        assert [path.read_bytes() for path in pair] == raw
+        assert valid(folder / "out.mrc")
+        data, h = read(folder / "out.mrc")
+        first = read(pair[0])[1]
+        extended = (folder / "out.mrc").read_bytes()[1024 : 1024 + int(h.nsymbt)]
+    for field in ("nx", "ny", "nz", "mx", "my", "mz", "nxstart", "nystart", "nzstart", "mapc", "mapr", "maps", "ispg"):
+        assert h[field] == first[field], field
+    for field in ("cella", "cellb", "origin"):
+        assert h[field].tolist() == first[field].tolist(), field
+    assert extended == words["extended"]
+    assert labels_of(h)[:-1] == words["labels"]
+    assert b"crefjax" in labels_of(h)[-1]
+    full = np.mean([half.astype("f8") for half in halves], axis=0)
+    assert data.shape == shape
+    assert data.mean() == pytest.approx(full.mean(), rel=1e-4, abs=1e-5)
+    assert data.std() == pytest.approx(full.std(), rel=1e-4)

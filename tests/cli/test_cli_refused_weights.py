@@ -1,0 +1,297 @@
+"""Weights that are unknown or damaged, and arrays that are not the published network's."""
+
+import gc
+import importlib.util
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+from cli_material import refused
+
+HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
+
+
+@pytest.fixture
+def denoise(pair):
+    return ["denoise", *pair, "-o", "out.mrc"]
+
+
+@pytest.fixture
+def damaged(here, weights):
+    """A copy of the weights folder, to be damaged."""
+    shutil.copytree(weights, here / "damaged")
+    return here / "damaged"
+
+
+@pytest.mark.parametrize("name", ["nobody", "./nobody", "nobody/else", ""])
+def test_unknown_weights_are_refused(name, denoise, here):
+    refused(here, *denoise, "--weights", name, names=name)
+    refused(here, "weights", "show", name, names=name)
+
+
+def test_message_without_any_weights_says_how_to_get_some(denoise, here):
+    message = refused(here, *denoise)
+    assert "crefjax weights import" in message or "train" in message
+
+
+def test_one_of_several_weights_must_be_named(denoise, here, weights, monkeypatch):
+    for name in ("first", "second"):
+        shutil.copytree(weights, here / "found" / name)
+    monkeypatch.setenv("CREFJAX_WEIGHTS", str(here / "found"))
+    refused(here, *denoise, names=("first", "second", "--weights"))
+
+
+def test_unknown_name_is_answered_with_the_known_ones(denoise, here, weights, monkeypatch):
+    shutil.copytree(weights, here / "found" / "known")
+    monkeypatch.setenv("CREFJAX_WEIGHTS", str(here / "found"))
+    refused(here, *denoise, "--weights", "unknown", names=("unknown", "(known)"))
+
+
+def no_card(folder):
+    (folder / "card.json").unlink()
+
+
+def card_of_text(folder):
+    (folder / "card.json").write_text("weights of a network")
+
+
+def card_cut(folder):
+    card = folder / "card.json"
+    card.write_bytes(card.read_bytes()[:100])
+
+
+def card_empty(folder):
+    (folder / "card.json").write_bytes(b"")
+
+
+def card_not_utf8(folder):
+    (folder / "card.json").write_bytes(b"\xff\xfe\x00{}")
+
+
+def card_with(name, value):
+    def damage(folder):
+        card = json.loads((folder / "card.json").read_text())
+        place = card["architecture"] if name in card["architecture"] else card
+        if value is None:
+            del place[name]
+        else:
+            place[name] = value
+        (folder / "card.json").write_text(json.dumps(card))
+
+    damage.__name__ = f"card_{name}_{value}"
+    return damage
+
+
+def card_list(folder):
+    (folder / "card.json").write_text("[1, 2]")
+
+
+def no_parameters(folder):
+    shutil.rmtree(folder / "parameters")
+
+
+def parameters_file(folder):
+    no_parameters(folder)
+    (folder / "parameters").write_text("none")
+
+
+def parameters_empty(folder):
+    no_parameters(folder)
+    (folder / "parameters").mkdir()
+
+
+def parameters_emptied(folder):
+    for file in (folder / "parameters").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+
+
+def parameters_cut(folder):
+    """The last half of each file is missing."""
+    for file in (folder / "parameters").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def parameters_without_data(folder):
+    """Descriptions are there, arrays are not."""
+    for place in (folder / "parameters").rglob("d"):
+        shutil.rmtree(place)
+
+
+def only_a_file(folder):
+    shutil.rmtree(folder)
+    folder.write_text("weights")
+
+
+def empty_folder(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+DAMAGES = [
+    *(no_card, card_of_text, card_cut, card_empty, card_not_utf8, card_list, only_a_file, empty_folder),
+    *(card_with("card_version", value) for value in (None, 0, 2, 99, "one")),
+    *(card_with("architecture", value) for value in (None, "unet3d", {"depth": 2})),
+    *(card_with("network", value) for value in ("transformer", None)),
+    *(card_with("depth", value) for value in (3, 0, -1, "two", None)),
+    *(card_with("down_width", value) for value in (4, 2.5)),
+    *(card_with("last_widths", value) for value in ([2], 2, [])),
+    *(card_with("compute_dtype", value) for value in ("float99",)),
+    *(no_parameters, parameters_file, parameters_empty, parameters_emptied, parameters_cut, parameters_without_data),
+]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax's threads
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_damaged_weights_folder_is_refused(damage, denoise, damaged, here):
+    damage(damaged)
+    refused(here, *denoise, "--weights", damaged, names="damaged")
+    gc.collect()
+
+
+def test_message_of_another_card_version_has_both(denoise, damaged, here):
+    card_with("card_version", 99)(damaged)
+    refused(here, *denoise, "--weights", damaged, names=("99", "1"))
+
+
+@pytest.mark.parametrize("damage", [no_card, card_cut, card_with("card_version", 99), only_a_file])
+def test_damaged_weights_are_not_shown(damage, damaged, here):
+    damage(damaged)
+    refused(here, "weights", "show", damaged, names="damaged")
+
+
+def changed(**arrays):
+    """A change of the 36 arrays: a value of None takes the array away."""
+
+    def change(known):
+        known = known | {name: value for name, value in arrays.items() if value is not None}
+        return {name: value for name, value in known.items() if arrays.get(name, value) is not None}
+
+    return change
+
+
+def with_nan(known):
+    kernel = known["02_kernel"].copy()
+    kernel[0, 0, 0, 0, 0] = np.nan
+    return known | {"02_kernel": kernel}
+
+
+def turned(known):
+    return known | {"14_kernel": known["16_kernel"][:, :, :, :16], "30_kernel": np.moveaxis(known["30_kernel"], 4, 3)}
+
+
+CHANGES = {
+    "one missing": changed(**{"13_bias": None}),
+    "first missing": changed(**{"00_kernel": None}),
+    "other shape": changed(**{"01_bias": np.zeros(17, "f4")}),
+    "one more axis": changed(**{"01_bias": np.zeros((1, 16), "f4")}),
+    "one more": changed(**{"36_kernel": np.zeros((3, 3, 3, 1, 1), "f4")}),
+    "other names": lambda known: {f"layer_{name}": value for name, value in known.items()},
+    "text": changed(**{"01_bias": np.full(16, "zero")}),
+    "objects": changed(**{"01_bias": np.array([{}] * 16)}),
+    "complex": changed(**{"01_bias": np.zeros(16, "c8")}),
+    "NaN": with_nan,
+    "infinite": changed(**{"01_bias": np.full(16, np.inf, "f4")}),
+    "turned": turned,
+    "none": lambda known: {},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_arrays_of_another_network_are_refused(change, arrays_file, here):
+    with np.load(arrays_file) as known:
+        arrays = CHANGES[change](dict(known))
+    np.savez(here / "arrays.npz", **arrays)
+    refused(here, "weights", "import", "arrays.npz", "-o", "imported", names="arrays.npz")
+
+
+def test_message_of_a_wrong_array_has_its_name_and_both_shapes(arrays_file, here):
+    with np.load(arrays_file) as known:
+        np.savez(here / "arrays.npz", **CHANGES["other shape"](dict(known)))
+    refused(here, "weights", "import", "arrays.npz", "-o", "imported", names=("01_bias", "16", "17"))
+
+
+def text(path, arrays_file):
+    path.write_text("arrays\n" * 500)
+
+
+def cut(path, arrays_file):
+    path.write_bytes(arrays_file.read_bytes()[:100_000])
+
+
+def one_byte_wrong(path, arrays_file):
+    raw = bytearray(arrays_file.read_bytes())
+    raw[len(raw) // 2] ^= 0xFF
+    path.write_bytes(raw)
+
+
+def other_zip(path, arrays_file):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "no arrays")
+
+
+def folder(path, arrays_file):
+    path.mkdir()
+
+
+def one_array(path, arrays_file):
+    with path.open("wb") as file:
+        np.save(file, np.zeros(16, "f4"))
+
+
+@pytest.mark.parametrize("make", [text, cut, one_byte_wrong, other_zip, folder, one_array])
+def test_file_that_holds_no_arrays_is_refused(make, arrays_file, here):
+    make(here / "arrays.npz", arrays_file)
+    refused(here, "weights", "import", "arrays.npz", "-o", "imported", names="arrays.npz")
+
+
+def test_missing_arrays_are_refused(here):
+    refused(here, "weights", "import", "nowhere.npz", "-o", "imported", names="nowhere.npz")
+
+
+@pytest.mark.parametrize("prefix", ["saved-model-epoch-192", "nowhere/saved-model-epoch-192"])
+def test_missing_checkpoint_is_refused(prefix, here):
+    refused(here, "weights", "import", prefix, "-o", "imported", names="saved-model-epoch-192")
+
+
+@pytest.mark.skipif(HAS_TENSORFLOW, reason="TensorFlow is installed")
+def test_checkpoint_without_tensorflow_says_what_to_install(here):
+    for suffix in (".index", ".data-00000-of-00001"):
+        (here / f"model{suffix}").write_bytes(bytes(100))
+    message = refused(here, "weights", "import", "model", "-o", "imported")
+    assert "published" in message or "tensorflow" in message.lower()
+
+
+@pytest.mark.skipif(not HAS_TENSORFLOW, reason="TensorFlow is not installed")
+def test_damaged_checkpoint_is_refused(here):
+    for suffix in (".index", ".data-00000-of-00001"):
+        (here / f"model{suffix}").write_bytes(bytes(100))
+    refused(here, "weights", "import", "model", "-o", "imported", names="model")
+
+
+def test_weights_folder_that_exists_is_kept(arrays_file, damaged, here):
+    message = refused(here, "weights", "import", arrays_file, "-o", damaged, names="damaged")
+    assert "--overwrite" in message
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_folder_of_other_things_is_never_replaced(more, arrays_file, here):
+    (here / "work").mkdir()
+    (here / "work" / "thesis.txt").write_text("years")
+    refused(here, "weights", "import", arrays_file, "-o", "work", *more, names="work")
+    refused(here, "weights", "import", arrays_file, "-o", here, *more)
+    (here / "file").write_text("no folder")
+    refused(here, "weights", "import", arrays_file, "-o", "file", *more, names="file")
+
+
+def test_arrays_are_never_replaced_by_their_weights(arrays_file, here):
+    shutil.copy(arrays_file, here / "arrays.npz")
+    refused(here, "weights", "import", "arrays.npz", "-o", "arrays.npz", "--overwrite", names="arrays.npz")
+
+
+def test_failed_import_keeps_the_old_folder(damaged, here):
+    (here / "arrays.npz").write_text("none")
+    refused(here, "weights", "import", "arrays.npz", "-o", damaged, "--overwrite", names="arrays.npz")

@@ -1,0 +1,76 @@
+"""Who may import whom, and what is quick to start."""
+
+import ast
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "crefjax"
+# A room may import itself, those named here, and `errors`, `version` and `progress`, which import nothing.
+ROOMS = {
+    "io": set(),
+    "spectral": set(),
+    "models": set(),
+    "data": {"io"},
+    "checkpoint": set(),
+    "losses": {"spectral"},
+    "simulate": {"spectral", "io"},
+    "weights": {"checkpoint", "models"},
+    "inference": {"weights", "models", "spectral", "io"},
+    "report": {"inference", "spectral", "io"},
+    "training": {"data", "simulate", "models", "losses", "checkpoint"},
+}
+EVERYONES = {"errors", "version", "progress"}
+ABOVE_ALL = {"cli", "commands", "__main__", "__init__"}
+
+
+def imported_rooms(path):
+    """Rooms of the package that a file imports, in functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = [node.module] if node.module != "crefjax" else [f"crefjax.{a.name}" for a in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("crefjax.")}
+        found |= {name for name in names if name.split(".")[0] in ("experiments", "analysis")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_in_the_allowed_directions(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    found = imported_rooms(path) - EVERYONES - {room}
+    if room in ABOVE_ALL:
+        assert not found & {"experiments", "analysis"}
+    elif room in EVERYONES:
+        assert not found
+    else:
+        assert found <= ROOMS[room], f"{room} may not import {found - ROOMS[room]}"
+
+
+@pytest.mark.parametrize("room", ["io", "data"])
+def test_rooms_of_worker_processes_do_not_load_jax(room):
+    modules = [f"crefjax.{room}.{path.stem}" for path in (PACKAGE / room).glob("[a-z]*.py")]
+    code = f"import sys, {', '.join(modules)}; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_the_package_is_packaged():
+    pytest.importorskip("setuptools")
+    from setuptools import find_packages
+
+    settings = configparser.ConfigParser()
+    settings.read(PACKAGE.parent / "setup.cfg")
+    include = settings["options.packages.find"]["include"].split()
+    found = find_packages(str(PACKAGE.parent), include=include)
+    assert found
+    assert all(name.split(".")[0] == "crefjax" for name in found)
+    for folder in {path.parent for path in PACKAGE.rglob("*.py")}:
+        name = ".".join(folder.relative_to(PACKAGE.parent).parts)
+        assert name in found, f"{name} has no __init__.py and would be left out"
