@@ -21,7 +21,7 @@ words = st.fixed_dictionaries(
         "ispg": st.sampled_from([1, 1, 4]),
     }
 )
-SHAPES = [tuple(shape) for shape in np.random.default_rng(3).integers(9, 27, (6, 3)).tolist()]  # each is compiled once
+SHAPES = [tuple(shape) for shape in np.random.default_rng(3).integers(9, 27, (4, 3)).tolist()]  # each is compiled once
 
 
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])

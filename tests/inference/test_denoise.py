@@ -8,6 +8,7 @@ import pytest
 import crefjax
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.streaming import run_network
 from crefjax.io.maps import Map, write_map
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
 from crefjax.weights.store import Weights
@@ -104,3 +105,23 @@ def test_refusals(weights):
     silent = Weights("silent", weights.path, CONFIG, {}, jax.tree.map(np.zeros_like, weights.parameters))
     with pytest.raises(UserError, match="silent: the network's output is constant"):
         crefjax.denoise(one, weights=silent)
+
+
+def test_a_device_with_less_room_than_it_said_gets_thinner_slabs(weights, monkeypatch):
+    one, two = random_map(1, (16, 8, 8)), random_map(2, (16, 8, 8))
+    expected = crefjax.denoise(one, two, weights=weights).array
+    tried = []
+
+    def short_of_memory(*arguments, slab, **more):
+        tried.append(slab)
+        if slab > room:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return run_network(*arguments, slab=slab, **more)
+
+    monkeypatch.setattr("crefjax.inference.denoise.run_network", short_of_memory)
+    room = 4
+    np.testing.assert_allclose(crefjax.denoise(one, two, weights=weights).array, expected, atol=1e-5)
+    assert tried == [16, 8, 4]
+    room = 0
+    with pytest.raises(UserError, match="ran out of memory"):
+        crefjax.denoise(one, two, weights=weights)
