@@ -1,5 +1,6 @@
 """Parameters on disk, as Orbax writes them."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -38,38 +39,60 @@ def load_parameters(folder: Path, shapes: dict[str, dict[str, tuple[int, ...]]])
     """
     import orbax.checkpoint as ocp
 
+    # Orbax finds some missing files only in threads of its own, whose complaints nobody can catch.
+    for part in ("_METADATA", "manifest.ocdbt", "d"):
+        if not (folder / part).exists():
+            raise UserError(f"{folder}: expected parameters written by Orbax, found no {part}; get the weights again")
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             parameters = checkpointer.restore(folder)
     except Exception as error:  # what Orbax and TensorStore raise for a damaged folder is of a dozen kinds
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise UserError(f"{folder}: expected parameters written by Orbax, cannot be read ({reason})") from error
+        raise UserError(
+            f"{folder}: the parameters cannot be read ({type(error).__name__}); get the weights again"
+        ) from error
     check_parameters(parameters, shapes, str(folder))
     return parameters
 
 
-def check_parameters(parameters: dict, shapes: dict[str, dict[str, tuple[int, ...]]], source: str) -> None:
+def check_parameters(
+    parameters: dict,
+    shapes: dict[str, dict[str, tuple[int, ...]]],
+    source: str,
+    names: dict[tuple[str, str], str] | None = None,
+) -> None:
     """Check that arrays have the names, the shapes and the finite values that an architecture asks for.
 
     Args:
         parameters: layer name to array name to array.
         shapes: layer name to array name to shape.
         source: what they were read from, for the message.
+        names: what the source calls an array of a layer, if it has names of its own.
 
     Raises:
         UserError: something is missing, too much, of another shape or type, or not finite.
     """
-    found = {f"{layer}/{name}": array for layer, arrays in parameters.items() for name, array in arrays.items()}
-    expected = {f"{layer}/{name}": shape for layer, arrays in shapes.items() for name, shape in arrays.items()}
-    for name, shape in expected.items():
-        if name not in found:
-            raise UserError(f"{source}: expected an array {name} of shape {shape}, found none; other architecture?")
-        if tuple(found[name].shape) != tuple(shape):
-            raise UserError(
-                f"{source}: expected {name} of shape {tuple(shape)}, found {tuple(found[name].shape)}; "
-                "these weights are of another architecture"
-            )
-        if found[name].dtype != np.float32 or not np.isfinite(found[name]).all():
-            raise UserError(f"{source}: expected finite float32 numbers in {name}; the weights are damaged")
+    names = names or {}
+    found = {(layer, name): array for layer, arrays in parameters.items() for name, array in arrays.items()}
+    expected = {(layer, name): tuple(shape) for layer, arrays in shapes.items() for name, shape in arrays.items()}
+    advice = "these weights are of another architecture"
+    for key, shape in expected.items():
+        called = names.get(key, "/".join(key))
+        if key not in found:
+            raise UserError(f"{source}: expected an array {called} of shape {shape}, found none; {advice}")
+        if tuple(found[key].shape) != shape:
+            raise UserError(f"{source}: expected {called} of shape {shape}, found {tuple(found[key].shape)}; {advice}")
+        if found[key].dtype != np.float32 or not np.isfinite(found[key]).all():
+            raise UserError(f"{source}: expected finite float32 numbers in {called}; the weights are damaged")
     if extra := sorted(found.keys() - expected.keys()):
-        raise UserError(f"{source}: expected {len(expected)} arrays, found {extra[0]} besides; other architecture?")
+        called = names.get(extra[0], "/".join(extra[0]))
+        raise UserError(f"{source}: expected {len(expected)} arrays, found {called} besides; {advice}")
+
+
+def fingerprint(parameters: dict) -> str:
+    """SHA-256 of all arrays and their names, in the order of the names."""
+    digest = hashlib.sha256()
+    for layer in sorted(parameters):
+        for name in sorted(parameters[layer]):
+            digest.update(f"{layer}/{name}".encode())
+            digest.update(np.ascontiguousarray(parameters[layer][name], np.float32).tobytes())
+    return digest.hexdigest()

@@ -1,6 +1,6 @@
 """The `crefjax` command: one short function for each subcommand, with its imports inside.
 
-Exit status: 0 done; 2 a mistake of the user's, told in one line on standard error; 130 interrupted.
+Exit status: 0 done; 2 a mistake of the user's, told in one line on standard error; 130 or 143 interrupted.
 """
 
 import argparse
@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import contextmanager, suppress
 
 from crefjax.errors import UserError
+from crefjax.unfinished import remove_all
 from crefjax.version import __version__
 
 
@@ -22,12 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal may not know Å
+            stream.reconfigure(errors="replace")
     try:
         arguments = _parser().parse_args(argv)
     except SystemExit as stop:  # argparse's own, after --help or a mistake
         return stop.code or 0
     try:
-        with _terminable():
+        with _ended_by_signals():
             return arguments.run(arguments) or 0
     except UserError as error:
         print(f"crefjax: {error}", file=sys.stderr)
@@ -35,30 +40,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         print("crefjax: out of memory; close other programs, or crop or bin the maps", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("crefjax: interrupted; nothing half-written was left", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # `crefjax fsc ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
-class _terminable:  # noqa: N801
-    """Lets SIGTERM end the program as Ctrl-C does, so that unfinished files are removed."""
+@contextmanager
+def _ended_by_signals():
+    """Ctrl-C, SIGTERM and a lost terminal end the program at once, with no unfinished file left.
 
-    def __enter__(self):
-        try:
-            self.before = signal.signal(signal.SIGTERM, self._interrupt)
-        except ValueError:  # not in the main thread, where signals cannot be set
-            self.before = None
+    Not by an exception: one that is raised while Python collects garbage, which JAX hooks into, is lost.
+    """
 
-    def __exit__(self, *_):
-        if self.before is not None:
-            signal.signal(signal.SIGTERM, self.before)
+    def end(number, _):
+        remove_all()
+        with suppress(OSError, ValueError, RuntimeError):  # the stream may be closed, or in the midst of writing
+            print(
+                f"crefjax: interrupted ({signal.Signals(number).name}); nothing was left", file=sys.stderr, flush=True
+            )
+        os._exit(128 + number)
 
-    @staticmethod
-    def _interrupt(*_):
-        raise KeyboardInterrupt
+    before = {}
+    with suppress(ValueError):  # not in the main thread, where signals cannot be set
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Defaults(argparse.HelpFormatter):
@@ -78,7 +89,7 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"crefjax {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_denoise, _add_fsc, _add_mask, _add_weights):
+    for add in (_add_denoise, _add_fsc, _add_mask, _add_simulate, _add_weights):
         add(commands)
     return parser
 
@@ -227,6 +238,120 @@ def _mask(arguments):
     from crefjax.commands import mask
 
     mask.run(arguments)
+
+
+def _add_simulate(commands):
+    command = _command(
+        commands,
+        "simulate",
+        _simulate,
+        "make two half-maps whose signal is known, from an atomic model",
+        epilog="The level of the noise is solved so that the masked FSC of the half-maps crosses 0.143 at the "
+        "resolution asked for. The same seed gives the same bytes on the same platform. Parameters are in entry.json.",
+    )
+    command.add_argument("model", metavar="MODEL", help="PDB or mmCIF file, also .gz; or phantom, which needs no file")
+    command.add_argument("-o", "--output", metavar="ENTRY", required=True, help="entry folder to write")
+    _add_numbers(
+        command,
+        ("--voxel-size", "Å", _positive, "size of a voxel, Å", None),
+        ("--resolution", "Å", _positive, "where the FSC of the half-maps crosses 0.143, Å", None),
+    )
+    command.add_argument(
+        "--method",
+        choices=("additive", "reconstruction"),
+        default="additive",
+        help="additive: noise is added to the truth; reconstruction: from simulated images, with all that this brings",
+    )
+    command.add_argument("--seed", metavar="N", type=int, help="of all that is random but the phantom (default: 0)")
+    command.add_argument("--overwrite", action="store_true", help="replace a simulated entry, with all that is in it")
+    group = command.add_argument_group("specimen")
+    _add_numbers(
+        group,
+        ("--box", "N", int, "side of the cubic box, voxels", "what the model takes, with the margin"),
+        ("--margin", "Å", _number, "around the model in a box that is chosen, Å", 15),
+        ("--b-factor", "Å²", _number, "blur of the whole signal, Å²", 60),
+        ("--residues", "N", int, "size of the phantom, residues", 200),
+        ("--assembly", "ID", str, "biological assembly to expand the model to, such as 1", "the model as it is"),
+        (
+            "--belt",
+            "X",
+            _positive,
+            "add a disordered belt, as of lipid, of X times the model's mean density",
+            "no belt",
+        ),
+        ("--belt-thickness", "Å", _positive, "of the belt, along the model's longest axis, Å", 30),
+        ("--belt-width", "Å", _positive, "of the belt, outwards from the model, Å", 20),
+        ("--belt-roughness", "X", _number, "deviation of the belt's density over its mean", 0.5),
+        ("--belt-resolution", "Å", _positive, "of the belt's random structure, Å", 10),
+        ("--flexible", "X", _positive, "let this fraction of the atoms, at one end of the model, move", "none moves"),
+        ("--flexible-chains", "A,B", _names, "let these chains move instead", "none moves"),
+        ("--flexible-angle", "DEG", _number, "by which the flexible part is turned, root mean square, degrees", 4),
+        ("--flexible-b-factor", "Å²", _number, "of the flexible part, added to its own, Å²", 50),
+    )
+    for name in ("hydrogens", "waters"):
+        group.add_argument(f"--keep-{name}", action="store_true", help=f"do not leave {name} out of the model")
+    group = command.add_argument_group("noise of --method additive")
+    _add_numbers(
+        group.add_mutually_exclusive_group(),
+        ("--noise-map", "MAP", str, "colour as in the solvent of this map, not masked", "white"),
+        ("--noise-b-factor", "Å²", _number, "colour exp(-B s²/4): B above 0 blurs, below 0 sharpens, Å²", "white"),
+        ("--noise-power", "X", _number, "colour with power that falls as s^-X", "white"),
+    )
+    _add_numbers(
+        group,
+        (
+            "--noise-until",
+            "Å",
+            _positive,
+            "finer than this the noise is level: deposited maps are low-passed, Å",
+            "all",
+        ),
+        ("--unevenness", "X", _number, "of the noise over the box: 0.3 changes it by about a third", 0),
+    )
+    group = command.add_argument_group("images of --method reconstruction")
+    _add_numbers(
+        group,
+        ("--particles", "N", int, "images in each half", 2000),
+        ("--pose-error", "DEG", _number, "of orientations, deviation about each of the three axes, degrees", 0),
+        ("--shift-error", "Å", _number, "of positions, deviation along each of the two axes, Å", 0),
+        ("--preferred-views", "X", _number, "how closely views gather around z; at 5 half are within 31 degrees", 0),
+        ("--voltage", "KV", _positive, "kV", 300),
+        ("--spherical-aberration", "MM", _number, "mm", 2.7),
+        ("--amplitude-contrast", "X", _number, "fraction", 0.1),
+        ("--refinements", "N", int, "corrections of the reconstruction for how it interpolates", 1),
+    )
+    group.add_argument(
+        "--defocus",
+        metavar=("MIN", "MAX"),
+        nargs=2,
+        type=_number,
+        help="underfocus, drawn evenly between these, Å (default: 8000 20000)",
+    )
+    group.add_argument("--no-ctf", action="store_true", help="images without a contrast transfer function")
+
+
+def _add_numbers(group, *rows):
+    """Options whose defaults are the library's own, told here; those without any are required."""
+    for name, metavar, kind, text, usual in rows:
+        told = text if usual is None else f"{text} (default: {usual})"
+        group.add_argument(name, metavar=metavar, type=kind, required=usual is None, help=told)
+
+
+def _names(text):
+    """Names between commas."""
+    names = tuple(text.split(","))
+    if not all(names):
+        raise ValueError
+    return names
+
+
+_names.__name__ = "list of names between commas"
+
+
+def _simulate(arguments):
+    from crefjax.commands import simulate
+
+    simulate.run(arguments)
 
 
 def _add_weights(commands):

@@ -9,7 +9,7 @@ from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import load_mask, load_pair
 from crefjax.io.files import check_output, map_stem
-from crefjax.io.maps import Map, read_map, write_map
+from crefjax.io.maps import Map, read_map, write_maps
 from crefjax.progress import progress_bar
 from crefjax.version import __version__
 from crefjax.weights.store import find_weights, load_weights
@@ -18,7 +18,9 @@ from crefjax.weights.store import find_weights, load_weights
 def run(arguments) -> None:
     """Denoise as the command line says."""
     output = Path(arguments.output)
-    outputs = [output, *(half_map_path(output, half) for half in (1, 2))][: 3 if arguments.halves else 1]
+    outputs = [output]
+    if arguments.halves:
+        outputs += [half_map_path(output, half) for half in (1, 2)]
     _check_before_work(arguments, outputs)
     weights = load_weights(arguments.weights)
     pair = _read(arguments)
@@ -40,8 +42,9 @@ def run(arguments) -> None:
             pair, weights, plan, mask=mask, scale=arguments.scale, halves=arguments.halves, progress=progress
         )
     label = f"crefjax {__version__} denoised, weights {weights.name}, scale {arguments.scale}"
-    for path, one in zip(outputs, (result.full, result.half_map_1, result.half_map_2), strict=False):
-        write_map(path, one, label=label, overwrite=arguments.overwrite)
+    maps = zip(outputs, (result.full, result.half_map_1, result.half_map_2), strict=False)
+    write_maps(maps, label=label, overwrite=arguments.overwrite)
+    for path in outputs:
         _say(f"wrote {path}")
     _say(f"done in {time.monotonic() - start:.1f} s")
     if arguments.halves:
@@ -54,10 +57,13 @@ def half_map_path(output: Path, half: int) -> Path:
     Args:
         output: of the full map.
         half: 1 or 2.
+
+    Raises:
+        UserError: the output's name is none for a map.
     """
     stem = map_stem(output.name)
-    if stem is None:  # refused later, with its reason
-        return output.with_name(f"{output.name}_half_map_{half}.mrc")
+    if stem is None:
+        check_output(output)  # which tells what is wrong with the name
     return output.with_name(f"{stem}_half_map_{half}{output.name[len(stem) :]}")
 
 

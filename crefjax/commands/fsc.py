@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crefjax.errors import UserError
 from crefjax.io.entries import load_mask, load_pair
-from crefjax.io.files import put_in_place
+from crefjax.io.files import is_same_file, put_all_in_place
 from crefjax.spectral.fsc import FscCurve, fsc_curve
 
 THRESHOLDS = (0.5, 0.143)
@@ -15,20 +15,11 @@ _FIGURES = (".png", ".svg", ".pdf")
 
 def run(arguments) -> None:
     """Print the curve, and write it where the command line says."""
-    for path in filter(None, (arguments.json, arguments.plot)):
-        _check_folder(Path(path))
-    if arguments.plot and Path(arguments.plot).suffix.lower() not in _FIGURES:
-        raise UserError(f"{arguments.plot}: a figure's name must end in one of {', '.join(_FIGURES)}; rename it")
+    _check_before_work(arguments)
     first, second = load_pair(arguments.map_1, arguments.map_2)
     mask = load_mask(arguments.mask, first) if arguments.mask else None
     curve = fsc_curve(first.array, second.array, first.voxel_size, None if mask is None else mask.array)
-    if arguments.json:
-        _write(Path(arguments.json), (json.dumps(as_json(curve), indent=1) + "\n").encode())
-    if arguments.plot:
-        from crefjax.report.plots import fsc_figure
-
-        suffix = Path(arguments.plot).suffix.lower()
-        _write(Path(arguments.plot), fsc_figure(curve, THRESHOLDS, suffix[1:]))
+    _write(arguments, curve)
     print(table(curve))
     if mask is None:
         print("no mask: noise around the particle lowers the curve, see `crefjax mask`")
@@ -66,13 +57,36 @@ def table(curve: FscCurve) -> str:
     return "\n".join(lines)
 
 
-def _check_folder(path):
-    if path.is_dir():
-        raise UserError(f"{path}: expected a file name, found a folder; add a file name")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UserError(f"{path}: the folder {path.parent} does not exist or is not writable; make it first")
+def _check_before_work(arguments):
+    """What can be known of the outputs before any map is read is told then."""
+    outputs = [Path(path) for path in (arguments.json, arguments.plot) if path is not None]
+    inputs = [path for path in (arguments.map_1, arguments.map_2, arguments.mask) if path is not None]
+    if arguments.plot is not None and Path(arguments.plot).suffix.lower() not in _FIGURES:
+        raise UserError(f"{arguments.plot}: a figure's name must end in one of {', '.join(_FIGURES)}; rename it")
+    for path in outputs:
+        if path.is_dir():
+            raise UserError(f"{path}: expected a file name, found a folder; add a file name")
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+            raise UserError(f"{path}: the folder {path.parent} does not exist or is not writable; make it first")
+        for source in inputs:
+            if is_same_file(path, source):
+                raise UserError(f"{path}: the output would replace the input {source}; choose another name")
+        # A curve may be made anew at its place; anything else that is there is no curve of ours.
+        if path.exists() and path.suffix.lower() not in (*_FIGURES, ".json"):
+            raise UserError(f"{path}: the file exists and is not replaced; choose another name, such as fsc.json")
+    if len(outputs) == 2 and os.path.abspath(outputs[0]) == os.path.abspath(outputs[1]):
+        raise UserError(f"{outputs[0]}: expected two files for curve and figure, found one; choose another name")
 
 
-def _write(path, content):
-    with put_in_place(path, needed=len(content), overwrite=True) as stream:
-        stream.write(content)
+def _write(arguments, curve):
+    contents = {}
+    if arguments.json:
+        contents[Path(arguments.json)] = (json.dumps(as_json(curve), indent=1) + "\n").encode()
+    if arguments.plot:
+        from crefjax.report.plots import fsc_figure
+
+        contents[Path(arguments.plot)] = fsc_figure(curve, THRESHOLDS, Path(arguments.plot).suffix.lower()[1:])
+    with put_all_in_place(overwrite=True) as stage:
+        for path, content in contents.items():
+            with stage(path, len(content)) as stream:
+                stream.write(content)

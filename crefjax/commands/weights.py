@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from crefjax.errors import UserError
 from crefjax.weights.published import import_checkpoint
 from crefjax.weights.store import (
     check_folder,
@@ -18,8 +19,11 @@ def list_all() -> None:
     """Print the weights that are found by name."""
     found = list_weights()
     for name, path in found.items():
-        card, _ = read_card(path)
-        print(f"{name:24} {card['parameters']:>9,} parameters  {path}")
+        try:
+            card, _ = read_card(path)
+            print(f"{name:24} {card['parameters']:>9,} parameters  {path}")
+        except UserError as error:
+            print(f"{name:24} cannot be used: {error}")
     if not found:
         print("no weights yet: import some with `crefjax weights import CHECKPOINT -o FOLDER`")
     print(f"weights folders in {user_folder()} are found by name", file=sys.stderr)

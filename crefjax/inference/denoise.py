@@ -138,13 +138,17 @@ def denoise_maps(
 def _denoise_array(array, weights, plan, mask, scale, progress):
     mean, deviation = _moments(array)
     if not deviation > 0:
-        raise UserError("the map is constant; expected a density map")
+        raise UserError(
+            "expected a density map, found the same value in every voxel of the full map; check the half-maps"
+        )
     x = (array - np.float32(mean)) / np.float32(deviation)
     if mask is not None:
         x *= mask
         inside = _moments(x, mask)
         if not inside[1] > 0:
-            raise UserError("the map is constant within the mask; expected density there")
+            raise UserError(
+                "expected density within the mask, found the same value in every voxel of it; check the mask"
+            )
     else:
         inside = (0.0, 1.0)
     y = _run(x, weights, plan, progress)
@@ -160,14 +164,19 @@ def _denoise_array(array, weights, plan, mask, scale, progress):
 
 
 def _run(x, weights, plan, progress):
-    """The network, with thinner slabs if a GPU had less room than it said."""
+    """The network, with thinner slabs if the device had less room than it said."""
     slab = plan.slab
     while True:
         try:
             return run_network(weights.parameters, x, weights.config, slab=slab, device=plan.device, progress=progress)
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or slab <= 2:
+            if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
+            if slab <= 2:
+                raise UserError(
+                    f"{plan.device.platform} ran out of memory with the thinnest slabs; close other programs, choose "
+                    "--device cpu, or crop or bin the half-maps"
+                ) from error
             slab = max(n for n in range(2, slab, 2) if plan.slab % n == 0)
 
 

@@ -4,16 +4,16 @@ import bz2
 import errno
 import gzip
 import os
-import secrets
 import shutil
 import stat
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from crefjax.errors import UserError
+from crefjax.unfinished import hidden_beside
 
 MAP_SUFFIXES = (".mrc", ".map", ".ccp4")
 COMPRESSED_SUFFIXES = (".gz", ".bz2")
@@ -160,34 +160,60 @@ def _check_folder(path: Path) -> None:
 def put_in_place(path: Path, *, needed: int, overwrite: bool) -> Iterator[BinaryIO]:
     """A stream to a hidden file beside `path`, renamed to `path` once the body of the `with` is through.
 
-    What is written is compressed as the suffix says. After any failure, Ctrl-C included, the hidden file is
-    removed and whatever was at `path` is as it was. The new file has the permissions that the umask gives.
+    Arguments and errors are those of `put_all_in_place` and of what it gives.
+    """
+    with put_all_in_place(overwrite=overwrite) as stage, stage(path, needed) as stream:
+        yield stream
+
+
+@contextmanager
+def put_all_in_place(*, overwrite: bool) -> Iterator[Callable[[Path, int], AbstractContextManager[BinaryIO]]]:
+    """Files that appear together, once the body of the `with` is through, or not at all.
+
+    It gives a function of a final place and of the bytes that will be written there (before compression, for the
+    message when the disk is full), whose `with` gives a stream to a hidden file beside that place. What is written is
+    compressed as the suffix says. After any failure the hidden files are removed and whatever was at the final places
+    is as it was. New files have the permissions that the umask gives.
 
     Args:
-      path: the final place.
-      needed: bytes that will be written (before compression), for the message when the disk is full.
-      overwrite: whether a file at `path` is replaced.
+      overwrite: whether files at the final places are replaced.
 
     Raises:
-      UserError: the file system refused, or a file appeared at `path` meanwhile.
+      UserError: the file system refused, or a file appeared at a final place meanwhile.
     """
-    hidden = path.with_name(f".crefjax-{secrets.token_hex(8)}.tmp")
-    try:
-        # Not tempfile: its 0600 would outlive the renaming.
-        descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        with open(descriptor, "wb") as file:
-            with _compressing(file, path.suffix.lower()) as stream:
-                yield stream
-            file.flush()
-            os.fsync(file.fileno())
-        _check_free(path, overwrite)
-        os.replace(hidden, path)
-    except OSError as error:
-        raise _write_failure(path, needed, error) from error
-    finally:
-        with suppress(OSError):  # after the renaming there is nothing left to remove
-            os.unlink(hidden)
-    _sync_folder(path.parent)
+    with ExitStack() as stack:
+        staged: list[tuple[Path, Path, int]] = []
+
+        @contextmanager
+        def stage(path: Path, needed: int) -> Iterator[BinaryIO]:
+            hidden = stack.enter_context(hidden_beside(path))
+            try:
+                with _new_file(hidden) as file, _compressing(file, path.suffix.lower()) as stream:
+                    yield stream
+            except OSError as error:
+                raise _write_failure(path, needed, error) from error
+            staged.append((hidden, path, needed))
+
+        yield stage
+        for _, path, _ in staged:
+            _check_free(path, overwrite)
+        for hidden, path, needed in staged:
+            try:
+                os.replace(hidden, path)
+            except OSError as error:
+                raise _write_failure(path, needed, error) from error
+            _sync_folder(path.parent)
+
+
+@contextmanager
+def _new_file(hidden: Path) -> Iterator[BinaryIO]:
+    """A new file, safely on the disk at the end of the `with`."""
+    # Not tempfile: its 0600 would outlive the renaming.
+    descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with open(descriptor, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -210,12 +236,16 @@ def _write_failure(path: Path, needed: int, error: OSError) -> UserError:
         )
     free = "unknown"
     with suppress(OSError):
-        free = f"{shutil.disk_usage(path.parent).free / GIB:.3g} GiB"
+        free = _size(shutil.disk_usage(path.parent).free)
     return complaint(
         path,
-        f"no space left ({error.strerror}): up to {needed / GIB:.3g} GiB needed, {free} free in "
+        f"no space left ({error.strerror}): up to {_size(needed)} needed, {free} free in "
         f"{path.parent}; make room or choose another folder",
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.3g} GiB" if count >= 0.1 * GIB else f"{count / 2**20:.3g} MiB"
 
 
 def _sync_folder(folder: Path) -> None:

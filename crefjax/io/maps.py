@@ -1,5 +1,6 @@
 """Density maps: the array with what its file says of it, read from and written to MRC/CCP4 files."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -8,10 +9,10 @@ import numpy as np
 
 from crefjax.io import checks
 from crefjax.io.checks import check_same_grid
-from crefjax.io.files import check_output, complaint, is_stack_name, opened_for_reading, put_in_place
+from crefjax.io.files import check_output, complaint, is_stack_name, opened_for_reading, put_all_in_place
 from crefjax.io.header import HEADER_BYTES, Header, byte_order, new_header
 
-__all__ = ["Header", "Map", "check_output", "check_same_grid", "read_map", "write_map"]
+__all__ = ["Header", "Map", "check_output", "check_same_grid", "read_map", "write_map", "write_maps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,37 +142,50 @@ def _cut_short(path: Path, expected: int, found: int):
 
 
 def write_map(path, map_: Map, *, label: str, overwrite: bool = False) -> None:
-    """Writes a map as float32 (mode 2) under the header it came with, so that it passes mrcfile's validation.
+    """Writes one map; see `write_maps`."""
+    write_maps([(path, map_)], label=label, overwrite=overwrite)
+
+
+def write_maps(maps: Iterable[tuple[Path | str, Map]], *, label: str, overwrite: bool = False) -> None:
+    """Writes maps as float32 (mode 2) under the headers they came with, so that they pass mrcfile's validation.
 
     Kept: voxel size, cell, origin, NSTART, axis order, byte order, space group, extended header, labels. Set:
-    statistics, and whatever was not valid. Written beside its place and renamed into it.
+    statistics, and whatever was not valid. Written beside their places and renamed into them when all are whole.
 
     Args:
-      path: where to; `.mrc`, `.map` or `.ccp4`, plain or with `.gz` or `.bz2`.
-      map_: the map.
+      maps: where to, and the map; `.mrc`, `.map` or `.ccp4`, plain or with `.gz` or `.bz2`.
       label: text added to the labels, cut to 80 ASCII characters; where ten are there, it replaces the last.
-      overwrite: whether a file at `path` may be replaced.
+      overwrite: whether files that are there may be replaced.
 
     Raises:
-      UserError: `check_output` refuses `path`, the voxels are not finite, or the disk is full or refuses;
-        then nothing has been left behind and what was at `path` is as it was.
+      UserError: `check_output` refuses a path, voxels are not finite, or the disk is full or refuses;
+        then nothing has been left behind and what was at the paths is as it was.
       ValueError: array and header are of different shapes.
     """
-    path = Path(path)
-    check_output(path, overwrite=overwrite)
-    header = map_.header
-    if map_.array.shape != header.shape:
-        raise ValueError(f"expected voxels of shape {header.shape}, found {map_.array.shape}")
+    maps = [(Path(path), map_) for path, map_ in maps]
+    for path, map_ in maps:
+        check_output(path, overwrite=overwrite)
+        _check_writable(path, map_)
+    with put_all_in_place(overwrite=overwrite) as stage:
+        for path, map_ in maps:
+            needed = HEADER_BYTES + len(map_.header.extended) + 4 * map_.array.size
+            with stage(path, needed) as stream:
+                _write_to(stream, map_, label)
+
+
+def _check_writable(path: Path, map_: Map) -> None:
+    if map_.array.shape != map_.header.shape:
+        raise ValueError(f"expected voxels of shape {map_.header.shape}, found {map_.array.shape}")
     if found := checks.not_finite(map_.array):
         raise complaint(path, f"nothing was written: expected finite voxels, got {found}; check the input maps")
-    first_bytes = header.for_output(statistics(map_.array), label)
-    as_in_file = map_.array.transpose(header.from_zyx)
-    needed = HEADER_BYTES + len(header.extended) + 4 * map_.array.size
-    with put_in_place(path, needed=needed, overwrite=overwrite) as stream:
-        stream.write(first_bytes)
-        stream.write(header.extended)
-        for section in as_in_file:
-            stream.write(section.astype(f"{header.byte_order}f4").tobytes())
+
+
+def _write_to(stream: BinaryIO, map_: Map, label: str) -> None:
+    header = map_.header
+    stream.write(header.for_output(statistics(map_.array), label))
+    stream.write(header.extended)
+    for section in map_.array.transpose(header.from_zyx):
+        stream.write(section.astype(f"{header.byte_order}f4", order="C").tobytes())
 
 
 def statistics(array: np.ndarray) -> tuple[float, float, float, float]:

@@ -3,9 +3,7 @@
 import errno
 import json
 import os
-import secrets
-import shutil
-from contextlib import suppress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 from crefjax.errors import UserError
 from crefjax.io.maps import Map, write_map
 from crefjax.simulate.atoms import Atoms, write_model
+from crefjax.unfinished import folder_in_place
 
 _REPORT = "entry.json"
 
@@ -78,15 +77,10 @@ def write_entry(folder, simulation: Simulation, *, overwrite: bool = False) -> N
     """
     folder = Path(folder)
     check_folder(folder, overwrite=overwrite)
-    hidden = folder.absolute().with_name(f".crefjax-{secrets.token_hex(8)}.tmp")
-    old = hidden.with_suffix(".old")
     try:
-        hidden.mkdir()
-        _write_files(hidden, simulation)
-        check_folder(folder, overwrite=overwrite)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(hidden, folder)
+        with folder_in_place(folder) as hidden:
+            _write_files(hidden, simulation)
+            check_folder(folder, overwrite=overwrite)
     except OSError as error:
         no_space = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "make room or choose another folder" if no_space else "check the disk"
@@ -94,13 +88,7 @@ def write_entry(folder, simulation: Simulation, *, overwrite: bool = False) -> N
             f"{folder}: cannot be written ({error.strerror or error}), nothing was left behind; {what}"
         ) from error
     except UserError as error:  # tells of a file in the hidden folder, which nobody knows
-        raise UserError(str(error).replace(str(hidden), str(folder))) from error
-    finally:
-        if old.exists() and not os.path.lexists(folder):
-            with suppress(OSError):
-                os.replace(old, folder)
-        shutil.rmtree(hidden, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        raise UserError(re.sub(r"\S*\.crefjax-\w+\.tmp", lambda _: str(folder), str(error))) from error
 
 
 def _write_files(folder, simulation):

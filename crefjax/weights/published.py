@@ -42,10 +42,12 @@ def import_checkpoint(checkpoint: str | Path) -> tuple[Parameters, UNet3DConfig,
     else:
         arrays, kind = _read_tensorflow(checkpoint), "a TensorFlow checkpoint"
     parameters: Parameters = {}
-    for (number, name), array in sorted(arrays.items()):
+    names = {}
+    for (number, name), (called, array) in sorted(arrays.items()):
         layer = layers[number].name if number < len(layers) else f"layer {number}"
         parameters.setdefault(layer, {})[name] = np.ascontiguousarray(array)
-    check_parameters(parameters, parameter_shapes(config), str(checkpoint))
+        names[layer, name] = called
+    check_parameters(parameters, parameter_shapes(config), str(checkpoint), names)
     about = {
         "source": f"imported from {checkpoint.name}, {kind}",
         "licence": "as the source's; the published crefDenoiser checkpoint carries none, so do not redistribute it",
@@ -57,7 +59,8 @@ def import_checkpoint(checkpoint: str | Path) -> tuple[Parameters, UNet3DConfig,
 
 def _read_npz(path, layer_count):
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: NumPy leaves a damaged file open.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file; check the path") from error
@@ -70,7 +73,9 @@ def _read_npz(path, layer_count):
         raise UserError(f"{path}: expected {2 * layer_count} arrays, found {len(found)}")
     numbers = {name: (int(match[1]), match[2]) for name, match in matches.items()}
     by_array = max(number for number, _ in numbers.values()) >= layer_count
-    return {(number // 2 if by_array else number, kind): found[name] for name, (number, kind) in numbers.items()}
+    return {
+        (number // 2 if by_array else number, kind): (name, found[name]) for name, (number, kind) in numbers.items()
+    }
 
 
 def _read_tensorflow(prefix):
@@ -89,7 +94,7 @@ def _read_tensorflow(prefix):
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         matches = [_VARIABLE.fullmatch(name) for name in reader.get_variable_to_shape_map()]
-        return {(int(match[1]), match[2]): reader.get_tensor(match[0]) for match in matches if match}
+        return {(int(match[1]), match[2]): (match[0], reader.get_tensor(match[0])) for match in matches if match}
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:160]
         raise UserError(f"{prefix}: expected a TensorFlow checkpoint, cannot be read ({reason})") from error

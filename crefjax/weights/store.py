@@ -7,13 +7,13 @@ among those that ship with the package, then in the user's own data folder.
 import dataclasses
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from crefjax.checkpoint import load_parameters, save_parameters
+from crefjax.checkpoint import fingerprint, load_parameters, save_parameters
 from crefjax.errors import UserError
 from crefjax.models.unet3d import Parameters, UNet3DConfig
+from crefjax.unfinished import folder_in_place
 
 CARD_VERSION = 1
 CARD_FIELDS = ("source", "licence", "training", "expected_input")
@@ -127,6 +127,8 @@ def load_weights(name: str | Path | None = None) -> Weights:
     path = find_weights(name).absolute()
     card, config = read_card(path)
     parameters = load_parameters(path / "parameters", parameter_shapes(config))
+    if "sha256" in card and fingerprint(parameters) != card["sha256"]:
+        raise UserError(f"{path}: expected the parameters that its card tells of, found others; get the weights again")
     return Weights(path.name, path, config, card, parameters)
 
 
@@ -152,17 +154,18 @@ def save_weights(
     check_folder(folder, overwrite=overwrite)
     count = sum(array.size for layer in parameters.values() for array in layer.values())
     architecture = {"network": "unet3d", **dataclasses.asdict(config)}
-    card = {"card_version": CARD_VERSION, "architecture": architecture, "parameters": int(count), **about}
+    card = {
+        "card_version": CARD_VERSION,
+        "architecture": architecture,
+        "parameters": int(count),
+        "sha256": fingerprint(parameters),
+        **about,
+    }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".crefjax-", dir=folder.parent) as temporary:
-            new = Path(temporary) / "weights"
-            new.mkdir()
+        with folder_in_place(folder) as new:
             save_parameters(new / "parameters", parameters)
             (new / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-            if folder.exists():
-                folder.rename(Path(temporary) / "replaced")
-            new.rename(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error}); nothing was left there") from error
 

@@ -125,7 +125,7 @@ def failing(error):
 @pytest.mark.parametrize(
     ("number", "match"),
     [
-        (28, r"no space left .*1.04e-06 GiB needed, [0-9.e+]+ GiB free in"),  # ENOSPC; 1024 + 4 * 24 bytes
+        (28, r"no space left .*0.00107 MiB needed, [0-9.e+]+ GiB free in"),  # ENOSPC; 1024 + 4 * 24 bytes
         (122, "no space left"),  # EDQUOT
         (27, "no space left"),  # EFBIG
         (5, "cannot be written .Input/output error"),
@@ -200,7 +200,7 @@ def test_real_limit_on_file_size(tmp_path, name, limit):
     run = write_too_much(tmp_path / name, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert (run.returncode, run.stderr) == (2, "")
     assert run.stdout.count("\n") == 1
-    assert f"{name}: no space left (File too large): up to 0.000978 GiB needed" in run.stdout
+    assert f"{name}: no space left (File too large): up to 1 MiB needed" in run.stdout
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"precious"]
 
 

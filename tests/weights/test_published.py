@@ -63,9 +63,9 @@ def in_float64(found):
     [
         (without, "expected 36 arrays, found 35"),
         (renamed, "named NN_kernel"),
-        (reshaped, r"down5/kernel of shape \(3, 3, 3, 16, 16\), found \(3, 3, 3, 16, 17\)"),
+        (reshaped, r"10_kernel of shape \(3, 3, 3, 16, 16\), found \(3, 3, 3, 16, 17\)"),
         (not_a_number, "finite"),
-        (doubled, "down5"),
+        (doubled, "11_kernel"),
         (in_float64, "float32"),
     ],
 )

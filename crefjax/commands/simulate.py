@@ -1,0 +1,149 @@
+"""`crefjax simulate`."""
+
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from crefjax.errors import UserError
+from crefjax.io.files import is_same_file
+from crefjax.io.maps import read_map
+from crefjax.simulate import noise
+from crefjax.simulate.atoms import read_atoms
+from crefjax.simulate.ctf import CtfParameters
+from crefjax.simulate.entry import Simulation, check_folder, write_entry
+from crefjax.simulate.halfmaps import Belt, Flexible, Settings, simulate_half_maps
+from crefjax.simulate.phantom import phantom
+from crefjax.simulate.poses import Particles
+
+# Options that mean nothing without another one, and how that is told.
+_OF_PHANTOM = ("residues",)
+_OF_FILES = ("assembly", "keep_hydrogens", "keep_waters")
+_OF_ADDITIVE = ("noise_map", "noise_b_factor", "noise_power", "unevenness")
+_OF_RECONSTRUCTION = (
+    *("particles", "pose_error", "shift_error", "preferred_views", "refinements", "no_ctf"),
+    *("defocus", "amplitude_contrast", "spherical_aberration", "voltage"),
+)
+_OF_CTF = ("defocus", "amplitude_contrast", "spherical_aberration", "voltage")
+_OF_BELT = ("belt_thickness", "belt_width", "belt_roughness", "belt_resolution")
+_OF_FLEXIBLE = ("flexible_angle", "flexible_b_factor")
+
+
+def run(arguments) -> None:
+    """Simulate half-maps as the command line says, and write them as an entry folder."""
+    folder = Path(arguments.output)
+    check_folder(folder, overwrite=arguments.overwrite)
+    _check_inputs_outside(folder, arguments)
+    _check_combinations(arguments)
+    settings = settings_of(arguments)
+    atoms, options = _model(arguments)
+    if settings.method == "reconstruction":
+        print(f"imaging and reconstructing 2 x {settings.particles.count} particles", file=sys.stderr, flush=True)
+    simulation = simulate_half_maps(atoms, settings)
+    simulation = replace(simulation, report={**simulation.report, "model_options": options})
+    write_entry(folder, simulation, overwrite=arguments.overwrite)
+    print("\n".join(_told(folder, simulation)))
+
+
+def settings_of(arguments) -> Settings:
+    """The settings that a parsed command line asks for.
+
+    Raises:
+        UserError: the noise map cannot be used, or there are no such particles.
+    """
+    own = ("voxel_size", "resolution", "seed", "box", "margin", "b_factor", "unevenness", "method", "refinements")
+    settings = Settings(**_given(arguments, {name: name for name in own}), noise=_colour(arguments))
+    if arguments.belt is not None:
+        names = {name: name.removeprefix("belt_") for name in _OF_BELT}
+        settings = replace(settings, belt=Belt(**_given(arguments, {"belt": "strength", **names})))
+    if arguments.flexible is not None or arguments.flexible_chains is not None:
+        names = {name: name.removeprefix("flexible_") for name in (*_OF_FLEXIBLE, "flexible_chains")}
+        flexible = Flexible(**_given(arguments, {"flexible": "fraction", **names}))
+        settings = replace(settings, flexible=replace(flexible, chains=tuple(flexible.chains)))
+    if settings.method == "reconstruction":
+        settings = replace(settings, particles=_particles(arguments))
+    return settings
+
+
+def _given(arguments, names):
+    """What the user gave, under the names of the fields that it sets: all else keeps the field's own default."""
+    found = {field: getattr(arguments, name) for name, field in names.items()}
+    return {field: value for field, value in found.items() if value is not None}
+
+
+def _colour(arguments):
+    if arguments.noise_map is not None:
+        colour = noise.measured(read_map(arguments.noise_map), until=arguments.noise_until)
+        until = "" if arguments.noise_until is None else f", level beyond {arguments.noise_until:g} Å"
+        return replace(colour, name=colour.name + until)
+    if arguments.noise_b_factor is not None:
+        return noise.with_b_factor(arguments.noise_b_factor)
+    if arguments.noise_power is not None:
+        return noise.power_law(arguments.noise_power)
+    return noise.white()
+
+
+def _particles(arguments):
+    names = {"particles": "count", "preferred_views": "preferred"}
+    names |= {"pose_error": "pose_error", "shift_error": "shift_error"}
+    particles = Particles(**_given(arguments, names))
+    if arguments.no_ctf:
+        particles = replace(particles, ctf=None)
+    else:
+        optics = _given(arguments, {name: name for name in _OF_CTF if name != "defocus"})
+        if arguments.defocus is not None:
+            optics["defocus_min"], optics["defocus_max"] = arguments.defocus
+        particles = replace(particles, ctf=CtfParameters(**optics))
+    particles.check()
+    return particles
+
+
+def _model(arguments):
+    """The atoms, and how they were got, for the report."""
+    if arguments.model == "phantom":
+        atoms = phantom(**_given(arguments, {"residues": "residues"}))
+        return atoms, {"residues": sum(map(len, atoms.structure[0]))}
+    options = {name: getattr(arguments, name) for name in _OF_FILES}
+    return read_atoms(arguments.model, **options), options
+
+
+def _check_inputs_outside(folder, arguments):
+    """An entry is replaced with all that is in it: nothing that is read may lie there."""
+    for path in filter(None, (arguments.model, arguments.noise_map)):
+        if any(is_same_file(folder, parent) for parent in Path(path).absolute().parents):
+            raise UserError(f"{folder}: the entry would replace the input {path}; choose another name")
+
+
+def _check_combinations(arguments):
+    """An option that would change nothing is a mistake, not a wish."""
+    is_phantom, method = arguments.model == "phantom", arguments.method
+    flexible = arguments.flexible is not None or arguments.flexible_chains is not None
+    for names, useful, where in (
+        (_OF_PHANTOM, is_phantom, "with the model phantom"),
+        (_OF_FILES, not is_phantom, "with a model that is a file"),
+        (_OF_ADDITIVE, method == "additive", "with --method additive"),
+        (_OF_RECONSTRUCTION, method == "reconstruction", "with --method reconstruction"),
+        (_OF_CTF, not arguments.no_ctf, "without --no-ctf"),
+        (("noise_until",), arguments.noise_map is not None, "with --noise-map"),
+        (_OF_BELT, arguments.belt is not None, "with --belt"),
+        (_OF_FLEXIBLE, flexible, "with --flexible or --flexible-chains"),
+    ):
+        for name in names:
+            if not useful and getattr(arguments, name) not in (None, False):
+                raise UserError(f"--{name.replace('_', '-')} has a meaning only {where}; leave it out or change that")
+
+
+def _told(folder: Path, simulation: Simulation):
+    report = simulation.report
+    box, wanted = "x".join(map(str, report["box"])), report["parameters"]["resolution"]
+    yield (
+        f"{report['model']}: {report['atoms']:,} atoms in {box} voxels of {simulation.voxel_size:.4g} Å, "
+        f"{report['mask_fraction']:.1%} of the box within the mask"
+    )
+    yield (
+        f"FSC of the half-maps under the mask falls below 0.143 at {report['resolution_reached']:.2f} Å "
+        f"({wanted:g} Å asked for)"
+    )
+    yield f"wrote {folder}: half_map_1.mrc half_map_2.mrc mask.mrc truth.mrc model.cif entry.json"
+    files = [shlex.quote(str(folder / f"{name}.mrc")) for name in ("half_map_1", "half_map_2", "mask")]
+    yield f"denoise it: crefjax denoise {files[0]} {files[1]} --mask {files[2]} -o denoised.mrc"
