@@ -74,18 +74,23 @@ class Views(NamedTuple):
 def draw_views(key: jax.Array, particles: Particles) -> Views:
     """The particles of one half; particle `i` depends on the key and `i`, not on how many there are."""
     optics = particles.ctf or CtfParameters()
+    spread = optics.defocus_min, optics.defocus_max
+    return _draw_views(key, particles.count, particles.preferred, particles.pose_error, particles.shift_error, spread)
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _draw_views(key, count, preferred, pose_error, shift_error, spread):
     rotation_key, error_key, shift_key, defocus_key, noise_key = jax.random.split(key, 5)
-    rotation = draw_rotations(rotation_key, particles.count, particles.preferred)
-    error = draw_errors(error_key, particles.count, particles.pose_error)
-    shift = jax.vmap(lambda one: jax.random.normal(one, (2,)))(particle_keys(shift_key, particles.count))
-    uniform = jax.vmap(jax.random.uniform)(particle_keys(defocus_key, particles.count))
+    rotation = draw_rotations(rotation_key, count, preferred)
+    shift = jax.vmap(lambda one: jax.random.normal(one, (2,)))(particle_keys(shift_key, count))
+    uniform = jax.vmap(jax.random.uniform)(particle_keys(defocus_key, count))
     return Views(
         rotation=rotation,
-        assigned=_product(error, rotation),
-        shift=particles.shift_error * shift,
-        defocus=optics.defocus_min + (optics.defocus_max - optics.defocus_min) * uniform,
-        key=particle_keys(noise_key, particles.count),
-        counts=jnp.ones(particles.count, jnp.float32),
+        assigned=_product(draw_errors(error_key, count, pose_error), rotation),
+        shift=shift_error * shift,
+        defocus=spread[0] + (spread[1] - spread[0]) * uniform,
+        key=particle_keys(noise_key, count),
+        counts=jnp.ones(count, jnp.float32),
     )
 
 
