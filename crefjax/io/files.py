@@ -157,17 +157,19 @@ def _check_folder(path: Path) -> None:
 
 
 @contextmanager
-def put_in_place(path: Path, *, needed: int, overwrite: bool) -> Iterator[BinaryIO]:
+def put_in_place(path: Path, *, needed: int, overwrite: bool, compress: bool = True) -> Iterator[BinaryIO]:
     """A stream to a hidden file beside `path`, renamed to `path` once the body of the `with` is through.
 
     Arguments and errors are those of `put_all_in_place` and of what it gives.
     """
-    with put_all_in_place(overwrite=overwrite) as stage, stage(path, needed) as stream:
+    with put_all_in_place(overwrite=overwrite, compress=compress) as stage, stage(path, needed) as stream:
         yield stream
 
 
 @contextmanager
-def put_all_in_place(*, overwrite: bool) -> Iterator[Callable[[Path, int], AbstractContextManager[BinaryIO]]]:
+def put_all_in_place(
+    *, overwrite: bool, compress: bool = True
+) -> Iterator[Callable[[Path, int], AbstractContextManager[BinaryIO]]]:
     """Files that appear together, once the body of the `with` is through, or not at all.
 
     It gives a function of a final place and of the bytes that will be written there (before compression, for the
@@ -177,6 +179,7 @@ def put_all_in_place(*, overwrite: bool) -> Iterator[Callable[[Path, int], Abstr
 
     Args:
       overwrite: whether files at the final places are replaced.
+      compress: whether what is written is compressed as the suffix says, or is so already.
 
     Raises:
       UserError: the file system refused, or a file appeared at a final place meanwhile.
@@ -188,7 +191,7 @@ def put_all_in_place(*, overwrite: bool) -> Iterator[Callable[[Path, int], Abstr
         def stage(path: Path, needed: int) -> Iterator[BinaryIO]:
             hidden = stack.enter_context(hidden_beside(path))
             try:
-                with _new_file(hidden) as file, _compressing(file, path.suffix.lower()) as stream:
+                with _new_file(hidden) as file, _compressing(file, path.suffix.lower() if compress else "") as stream:
                     yield stream
             except OSError as error:
                 raise _write_failure(path, needed, error) from error

@@ -1,0 +1,126 @@
+"""Download of an EMDB entry's half-maps and mask into an entry folder.
+
+The Electron Microscopy Data Bank serves the files of entry EMD-N under `structures/EMD-N/`: half-maps as
+`other/emd_N_half_map_1.map.gz` and `_2`, masks as `masks/emd_N_msk_1.map`. Half-maps are asked for since 2022;
+many older entries have none.
+"""
+
+import http.client
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from crefjax.errors import UserError
+from crefjax.io.files import put_in_place
+from crefjax.version import __version__
+
+SERVER = "https://ftp.ebi.ac.uk/pub/databases/emdb"
+_CHUNK = 2**20
+_SECONDS = 60  # without a byte from the server
+
+
+def entry_number(name: str) -> str:
+    """The number of an entry, from `EMD-1234`, `emd_1234` or `1234`.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    match = re.fullmatch(r"(?:emd[-_]?)?(\d{4,6})", name.strip(), re.IGNORECASE)
+    if not match:
+        raise UserError(f"{name}: expected an EMDB entry such as EMD-3488, found something else; check the number")
+    return match[1]
+
+
+def fetch_entry(
+    name: str,
+    folder: Path,
+    *,
+    server: str = SERVER,
+    report: Callable[[str, float], None] | None = None,
+) -> list[Path]:
+    """Download the half-maps of an entry, and its mask if it has one, under EMDB's own names.
+
+    A file that is in the folder already is not downloaded again, so that an interrupted download goes on with the next
+    file. Files appear whole or not at all.
+
+    Args:
+        name: of the entry, `EMD-1234` or its number.
+        folder: to put the files into; made if it is not there.
+        server: address of the archive or of a mirror of it.
+        report: called with the name of a file and the share of it that is here.
+
+    Returns:
+        The files of the entry in the folder.
+
+    Raises:
+        UserError: no such entry, no half-maps in it, no connection, a broken download, or a folder that cannot be
+            written.
+    """
+    number = entry_number(name)
+    base = f"{server.rstrip('/')}/structures/EMD-{number}"
+    half_maps = [f"other/emd_{number}_half_map_{half}.map.gz" for half in (1, 2)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: the folder cannot be made ({error.strerror}); choose another") from error
+    found = []
+    try:
+        for place in half_maps:
+            path = folder / Path(place).name
+            if not path.exists() and not _download(f"{base}/{place}", path, report):
+                raise UserError(
+                    f"EMD-{number}: expected {path.name} at {base}, found none; the entry has no half-maps, or there "
+                    "is no such entry"
+                )
+            found.append(path)
+        mask = folder / f"emd_{number}_msk_1.map"
+        if mask.exists() or _download(f"{base}/masks/{mask.name}", mask, report):
+            found.append(mask)
+    finally:
+        with suppress(OSError):  # it is left where there is anything in it
+            folder.rmdir()
+    return found
+
+
+def _download(address, path, report):
+    """Whether the server has the file, which is then at `path`."""
+    with _complaining(address):
+        request = urllib.request.Request(address, headers={"User-Agent": f"crefjax/{__version__}"})
+        try:
+            answer = urllib.request.urlopen(request, timeout=_SECONDS)
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code == 404:
+                    return False
+                raise
+    with answer:
+        size = int(answer.headers.get("Content-Length") or 0)
+        with put_in_place(path, needed=size, overwrite=False, compress=False) as stream:
+            received = 0
+            while chunk := _read(answer, address):
+                stream.write(chunk)
+                received += len(chunk)
+                if report is not None and size:
+                    report(path.name, received / size)
+            if size and received < size:
+                raise UserError(f"{address}: expected {size} bytes, received {received}; try again")
+    return True
+
+
+def _read(answer, address):
+    with _complaining(address):
+        return answer.read(_CHUNK)
+
+
+@contextmanager
+def _complaining(address) -> Iterator[None]:
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        raise UserError(f"{address}: the server refused ({error.code} {error.reason}); try again later") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(f"{address}: no connection ({reason}); check the network and try again") from error
