@@ -1,0 +1,171 @@
+"""An endless stream of half-map pairs with known truth, to train on.
+
+Sample `k` of the stream is a function of the seed and `k` alone, whatever the batch size, so that training stopped
+at any sample goes on with the next. The host draws what each is and which atoms it needs, some batches ahead and in
+threads of its own; the maps are made on the device, and nothing waits for them.
+"""
+
+import operator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from crefjax.errors import UserError
+from crefjax.simulate.atoms import Atoms, read_atoms
+from crefjax.simulate.phantom import phantom
+from crefjax.simulate.stream_device import body_side, simulate
+from crefjax.simulate.stream_draw import Drawn, Info, Variety, collate, draw
+from crefjax.simulate.stream_models import prepare, table
+
+SMALLEST_PATCH = 16  # voxels
+PHANTOM_RESIDUES = (150, 1500)
+
+
+class Batch(NamedTuple):
+    """Patches of half-map pairs, on the device, and how they were made, on the host.
+
+    Attributes:
+        half_map_1: `(batch, z, y, x)`, float32, Å of scattering length per Å³: `truth` and independent noise.
+        half_map_2: the same, with other noise of the same power.
+        mask: 0 to 1; the soft mask around the truth, cut as the maps are: it does not fall off to the patch's borders.
+        truth: the signal of both half-maps.
+        noise_deviation: `(batch,)`, standard deviation of the noise in either half-map.
+        info: see `Info`.
+    """
+
+    half_map_1: jax.Array
+    half_map_2: jax.Array
+    mask: jax.Array
+    truth: jax.Array
+    noise_deviation: jax.Array
+    info: Info
+
+
+class Stream(Iterator[Batch]):
+    """See `stream`; its state is the position of the sample that comes next.
+
+    Attributes:
+        names: of the models, to which `Info.model` points.
+        colours: names of the noises' colours, to which `Info.colour` points.
+        models_on_device: the atoms of all models.
+    """
+
+    def __init__(
+        self, models: list[Atoms], variety: Variety, patch: int, batch: int, seed: int, start: int, ahead: int
+    ):
+        self.names = tuple(one.source for one in models)
+        self.colours = tuple(one if isinstance(one, str) else one.name or "measured" for one in variety.colours)
+        self._variety, self._patch, self._batch, self._seed, self._ahead = variety, patch, batch, seed, ahead
+        self._models = prepare(models, variety.voxel_size[0])
+        self.models_on_device = jax.device_put(table(self._models))
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="stream")
+        self._drawn = deque()
+        self.set_state({"seed": seed, "position": start})
+
+    def __next__(self) -> Batch:
+        """The next batch; it is returned before the device has made it."""
+        while len(self._drawn) <= self._ahead:
+            self._drawn.append(self._threads.submit(self.draw_batch, self._position + len(self._drawn) * self._batch))
+        drawn = self._drawn.popleft().result()
+        self._position += self._batch
+        maps = simulate(
+            self.models_on_device,
+            drawn,
+            np.uint32(self._seed),
+            patch=self._patch,
+            belt=self._variety.belt > 0,
+            at_once=jax.default_backend() != "cpu",
+        )
+        return Batch(*maps, drawn.info)
+
+    def get_state(self) -> dict[str, int]:
+        """The seed and the position, in samples: what `set_state` needs, here or in a stream of another batch size."""
+        return {"seed": self._seed, "position": self._position}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Go to a position.
+
+        Raises:
+            UserError: the state is of another seed, or no position.
+        """
+        if state.get("seed") != self._seed:
+            raise UserError(
+                f"stream: expected a state of seed {self._seed}, found {state}; give the seed it was made with"
+            )
+        self._position = _whole(state.get("position"), "a position", 0, 2**32 - 1)
+        self._drawn.clear()
+
+    def draw_batch(self, first: int) -> Drawn:
+        """What the host prepares of the batch from a position on; changes nothing."""
+        reach = 2 * body_side(self._patch)
+        samples = [
+            draw(self._models, self._variety, self._patch, reach, self._seed, first + offset)
+            for offset in range(self._batch)
+        ]
+        return collate(samples, sum(len(one.positions) for one in self._models))
+
+
+def stream(
+    models: Sequence[Atoms | str | Path] = (),
+    *,
+    phantoms: int = 0,
+    patch: int = 64,
+    batch: int = 8,
+    seed: int = 0,
+    start: int = 0,
+    variety: Variety | None = None,
+    ahead: int = 2,
+) -> Stream:
+    """Half-map pairs with mask and truth, without end: an iterator of `Batch`, with `get_state` and `set_state`.
+
+    The half-maps are not standardized: their signal is the truth, in its own units. Training subtracts the full map's
+    mean and divides by its deviation, the same for both half-maps and the truth, as is done with real maps.
+
+    The same seed, models, settings and position give the same sample to the last bit on a CPU; on a GPU, sums over
+    atoms are made in no fixed order and samples agree to rounding.
+
+    Args:
+        models: atomic models, or files of them.
+        phantoms: how many phantoms of different size to add.
+        patch: side of the patches in voxels, even.
+        batch: samples in a batch.
+        seed: of everything random.
+        start: position of the first sample.
+        variety: from where to where samples are drawn.
+        ahead: batches that are drawn ahead.
+
+    Raises:
+        UserError: there are no models, a file is none (see `read_atoms`), the patch is odd or too small, the resolution
+            is beyond Nyquist, or another setting is out of its range.
+    """
+    variety = variety or Variety()
+    patch = _whole(patch, "patches", SMALLEST_PATCH, 512)
+    if patch % 2:
+        raise UserError(f"stream: expected patches with an even side, found {patch}; take {patch + 1}")
+    batch, seed = _whole(batch, "a batch", 1, 4096), _whole(seed, "a seed", 0, 2**32 - 1)
+    phantoms, ahead = _whole(phantoms, "phantoms", 0, 1000), _whole(ahead, "batches ahead", 0, 1000)
+    variety.check(patch)
+    if isinstance(models, (Atoms, str, Path)):
+        models = [models]
+    known = [one if isinstance(one, Atoms) else read_atoms(one) for one in models]
+    low, high = np.log(PHANTOM_RESIDUES)
+    sizes = np.exp(low + (high - low) * (np.arange(phantoms) + 0.5) / max(phantoms, 1)).astype(int)
+    known += [phantom(int(size), seed=number) for number, size in enumerate(sizes)]
+    if not known:
+        raise UserError("stream: expected atomic models or phantoms, found none; give a model file or phantoms=1")
+    return Stream(known, variety, patch, batch, seed, start, ahead)
+
+
+def _whole(value, what, least, most):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if not least <= number <= most:
+        raise UserError(f"stream: expected {what} of {least} to {most}, found {value!r}; correct it")
+    return number

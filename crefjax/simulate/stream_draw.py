@@ -1,0 +1,257 @@
+"""What is drawn for every sample of the stream, on the host: which model, how it lies, how its map is made.
+
+Sample `k` of a seed is a function of the two alone. Everything is made from one short row of uniform numbers, by
+formulas that stand here, so that it does not hang on how a library draws from its distributions.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from crefjax.errors import UserError
+from crefjax.simulate.noise import Colour, power_law, white, with_b_factor
+from crefjax.simulate.stream_models import Model
+
+_UNIFORMS = 24  # numbers drawn for a sample
+_FREQUENCIES = 96  # points at which a colour is sent to the device
+_COLOURS = ("white", "b_factor", "power")
+PLACES = ("centre", "atom", "solvent")
+
+
+@dataclass(frozen=True, eq=False)
+class Variety:
+    """From where to where samples are drawn, evenly unless said otherwise.
+
+    Attributes:
+        voxel_size: Å, evenly in its logarithm.
+        resolution: where the masked FSC of the half-maps crosses 0.143, in voxels (2 is Nyquist); as the voxel size.
+        b_factor: Å², of the model's best-ordered tenth of atoms; the others keep their distance to them.
+        falloff: the B-factor drawn is at most so many times the squared resolution in Å²: maps that reach far have
+            low B-factors (12: amplitudes have fallen by `exp(-3)` at the resolution; Rosenthal & Henderson 2003).
+        colours: of the noise, with equal chances: "white", "b_factor" (`noise_b` times the signal's), "power"
+            (`noise_power`), or a `Colour`, such as `noise.measured` gives.
+        noise_b: B-factor of the noise over that of the signal.
+        noise_power: the exponent with which the noise's power falls.
+        unevenness: of the noise over the patch; see `noise.modulation`.
+        belt: share of the samples with a disordered belt.
+        belt_strength: its mean density over the model's own.
+        centre: share of the patches that lie around the middle of the model.
+        solvent: share of those that only touch it; the rest lie around an atom.
+    """
+
+    voxel_size: tuple[float, float] = (0.8, 1.6)
+    resolution: tuple[float, float] = (2.1, 5.0)
+    b_factor: tuple[float, float] = (20.0, 150.0)
+    falloff: float = 12.0
+    colours: tuple[str | Colour, ...] = _COLOURS
+    noise_b: tuple[float, float] = (-0.3, 0.7)
+    noise_power: tuple[float, float] = (0.0, 1.5)
+    unevenness: tuple[float, float] = (0.0, 0.4)
+    belt: float = 0.0
+    belt_strength: tuple[float, float] = (0.3, 0.9)
+    centre: float = 0.2
+    solvent: float = 0.1
+
+    def check(self, patch: int) -> None:
+        """Refuse what cannot be drawn or simulated.
+
+        Raises:
+            UserError: a range is empty or out of bounds, an unknown colour, shares beyond 1.
+        """
+        bounds = {
+            "voxel_size": (0.1, 100), "resolution": (2, patch / 4), "b_factor": (0, 1000), "noise_b": (-2, 1),
+            "noise_power": (-2, 4), "unevenness": (0, 2), "belt_strength": (0, 10),
+        }  # fmt: skip
+        for name, (least, most) in bounds.items():
+            low, high = getattr(self, name)
+            if not (least <= low <= high <= most):
+                unit = " voxels (2 is Nyquist)" if name == "resolution" else ""
+                raise UserError(
+                    f"stream: expected {name} to run upwards within {least:g} to {most:g}{unit}, "
+                    f"found {low:g} to {high:g}; correct it"
+                )
+        if not self.resolution[0] > 2:
+            raise UserError("stream: expected resolutions above 2 voxels (Nyquist), found 2; ask for 2.1, say")
+        shares = self.belt, self.centre, self.solvent
+        if not (min(shares) >= 0 and self.belt <= 1 and self.centre + self.solvent <= 1 and self.falloff > 0):
+            raise UserError(
+                f"stream: expected shares of 0 to 1 and a falloff above 0, found {shares} and {self.falloff}; "
+                "correct them"
+            )
+        _check_colours(self.colours)
+
+
+def _check_colours(colours):
+    unknown = [one for one in colours if not (isinstance(one, Colour) or one in _COLOURS)]
+    if unknown or not colours:
+        raise UserError(
+            f"stream: expected colours out of {', '.join(_COLOURS)} or measured, found {unknown or 'none'}; name others"
+        )
+    for one in colours:
+        # Where there is no noise, no level of it makes the FSC cross.
+        if isinstance(one, Colour) and not np.asarray(one.amplitude).min() > 0:
+            raise UserError(f"stream: expected colours above 0 at all frequencies, found {one.name!r}; correct it")
+
+
+class Info(NamedTuple):
+    """How every sample of a batch was made; arrays of `(batch,)` but for the last two.
+
+    Attributes:
+        position: of the sample in the stream.
+        model: index into the stream's `names`.
+        voxel_size: Å.
+        resolution: Å.
+        b_factor: Å², the global blur (below 0: sharpening) on top of the atoms' own B-factors.
+        colour: index into the stream's `colours`.
+        colour_value: B-factor of the noise in Å² or exponent of its power; 0 for the other colours.
+        unevenness: of the noise.
+        belt: strength of the belt; 0 for none.
+        place: index into `PLACES`.
+        center: `(batch, 3)`, Å, (x, y, z): the point of the model that lies on voxel `patch / 2`.
+        rotation: `(batch, 3, 3)`: an atom at `r` lies at `rotation @ (r - center)` from that voxel, in (x, y, z).
+    """
+
+    position: np.ndarray
+    model: np.ndarray
+    voxel_size: np.ndarray
+    resolution: np.ndarray
+    b_factor: np.ndarray
+    colour: np.ndarray
+    colour_value: np.ndarray
+    unevenness: np.ndarray
+    belt: np.ndarray
+    place: np.ndarray
+    center: np.ndarray
+    rotation: np.ndarray
+
+
+class Drawn(NamedTuple):
+    """A sample as it goes to the device, or a batch of them.
+
+    Attributes:
+        info: see `Info`.
+        atoms: `(n,)`, int32, rows of `stream_models.Table`, filled with the row that has no weight.
+        frequency: `(m,)`, 1/Å, where the colour is given.
+        amplitude: `(m,)`, of the noise there.
+        atom_power: the mean squared scattering of the model's atoms at the resolution, Å², blurred.
+        body_level: Å/Å³, the low-passed density that bounds the body.
+        body_mean: Å/Å³, the mean of the low-passed density in the body.
+        axis: `(3,)`, (x, y, z) in the patch's frame, of the belt.
+        height: Å, of the belt's middle above the patch's centre along the axis.
+    """
+
+    info: Info
+    atoms: np.ndarray
+    frequency: np.ndarray
+    amplitude: np.ndarray
+    atom_power: np.ndarray
+    body_level: np.ndarray
+    body_mean: np.ndarray
+    axis: np.ndarray
+    height: np.ndarray
+
+
+def draw(models: list[Model], variety: Variety, patch: int, reach: int, seed: int, position: int) -> Drawn:
+    """The sample of a seed at a position; its atoms are those within a cube of `reach` voxels."""
+    u = iter(np.random.default_rng([seed, position]).random(_UNIFORMS).tolist())
+    index = int(next(u) * len(models))
+    model = models[index]
+    voxel_size, voxels = (math.exp(_between(next(u), np.log(r))) for r in (variety.voxel_size, variety.resolution))
+    resolution = voxels * voxel_size
+    b_drawn = min(_between(next(u), variety.b_factor), variety.falloff * resolution**2)
+    colour, value, which = _colour(next(u), next(u), b_drawn, variety)
+    unevenness = _between(next(u), variety.unevenness)
+    belt = _between(next(u), variety.belt_strength) * (next(u) < variety.belt)
+    rotation = _rotation(next(u), next(u), next(u))
+    place, center = _place(u, model, rotation, patch * voxel_size, variety)
+    blur = b_drawn - model.best_b
+    info = Info(
+        np.uint32(position), np.int32(index),
+        *np.array([voxel_size, resolution, blur], np.float32), np.int32(which),
+        *np.array([value, unevenness, belt], np.float32), np.int32(place),
+        center.astype(np.float32), rotation.astype(np.float32),
+    )  # fmt: skip
+    frequency = np.linspace(0, 1, _FREQUENCIES) ** 2 * (math.sqrt(3) / 2 / voxel_size)
+    axis = rotation @ model.axis
+    height = float((model.mean - center) @ model.axis)
+    return Drawn(
+        info,
+        _atoms_within(model, center, rotation, reach * voxel_size / 2),
+        frequency.astype(np.float32),
+        np.interp(frequency, colour.frequency, colour.amplitude).astype(np.float32),
+        *np.array([model.atom_power(resolution, blur), model.body_level, model.body_mean], np.float32),
+        axis.astype(np.float32),
+        np.float32(height),
+    )
+
+
+def collate(samples: list[Drawn], empty: int) -> Drawn:
+    """A batch of samples, their atoms padded with the row `empty` to one of few lengths, which are compiled for."""
+    longest = max(len(one.atoms) for one in samples)
+    length = max(1024, 2 ** math.ceil(math.log2(max(longest, 1))))
+    padded = [
+        one._replace(atoms=np.pad(one.atoms, (0, length - len(one.atoms)), constant_values=empty)) for one in samples
+    ]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
+
+
+def _between(u, bounds):
+    return bounds[0] + u * (bounds[1] - bounds[0])
+
+
+def _colour(u, v, b_factor, variety):
+    """The colour of the noise, its number, and which of the variety's it is."""
+    which = int(u * len(variety.colours))
+    kind = variety.colours[which]
+    if isinstance(kind, Colour):
+        return kind, 0.0, which
+    if kind == "b_factor":
+        value = _between(v, variety.noise_b) * b_factor
+        return with_b_factor(value), value, which
+    if kind == "power":
+        value = _between(v, variety.noise_power)
+        # Level below 1 / 40 Å: noise that ran on to the box's own size would tell its two ends of each other.
+        return power_law(value, level_below=0.025), value, which
+    return white(), 0.0, which
+
+
+def _rotation(u, v, w):
+    """A rotation, even over SO(3), from three even numbers (Shoemake 1992, Graphics Gems III, 124)."""
+    a, b = math.sqrt(1 - u), math.sqrt(u)
+    x, y, z, s = (
+        a * math.sin(2 * math.pi * v), a * math.cos(2 * math.pi * v),
+        b * math.sin(2 * math.pi * w), b * math.cos(2 * math.pi * w),
+    )  # fmt: skip
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * s), 2 * (x * z + y * s)],
+            [2 * (x * y + z * s), 1 - 2 * (x * x + z * z), 2 * (y * z - x * s)],
+            [2 * (x * z - y * s), 2 * (y * z + x * s), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def _place(u, model, rotation, side, variety):
+    """Which place, and the point of the model (x, y, z) that the patch of `side` Å has in its middle."""
+    choice, atom, distance = next(u), next(u), next(u)
+    random = np.array([next(u) for _ in range(3)]) - 0.5
+    jitter = rotation.T @ (random * side / 2)  # a quarter of the side in either direction
+    if choice < variety.centre:
+        return 0, model.center + jitter
+    if choice < variety.centre + variety.solvent:
+        # Straight out from the atom that lies farthest in the direction of one of the patch's sides.
+        outwards = rotation[int(3 * atom)]
+        edge = model.positions[np.argmax(model.positions @ outwards)]
+        return 2, edge + outwards * side * (0.35 + 0.2 * distance) + 0.5 * (jitter - outwards * (jitter @ outwards))
+    return 1, model.positions[int(atom * len(model.positions))] + jitter
+
+
+def _atoms_within(model, center, rotation, half):
+    """Rows of the atoms in the turned cube, first by the sphere around it, which is quicker to see."""
+    offsets = model.positions - center.astype(np.float32)
+    near = np.flatnonzero(np.einsum("ij,ij->i", offsets, offsets) <= 3 * half**2)
+    x, y, z = np.abs(rotation.astype(np.float32) @ offsets[near].T) <= half
+    return (model.first + near[x & y & z]).astype(np.int32)
