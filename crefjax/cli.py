@@ -89,7 +89,7 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"crefjax {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_denoise, _add_fsc, _add_mask, _add_simulate, _add_weights):
+    for add in (_add_denoise, _add_fsc, _add_mask, _add_fetch, _add_simulate, _add_weights):
         add(commands)
     return parser
 
@@ -352,6 +352,25 @@ def _simulate(arguments):
     from crefjax.commands import simulate
 
     simulate.run(arguments)
+
+
+def _add_fetch(commands):
+    command = _command(
+        commands,
+        "fetch",
+        _fetch,
+        "download the half-maps and the mask of an EMDB entry",
+        epilog="Files that are there already are not downloaded again.",
+    )
+    command.add_argument("entry", metavar="ENTRY", help="EMDB entry, such as EMD-3488")
+    command.add_argument("-o", "--output", metavar="DIR", help="folder for the files (default: the entry's name)")
+    command.add_argument("--server", metavar="URL", help="mirror of the archive (default: EMDB's own at the EBI)")
+
+
+def _fetch(arguments):
+    from crefjax.commands import fetch
+
+    fetch.run(arguments)
 
 
 def _add_weights(commands):

@@ -1,0 +1,1 @@
+"""Studies over many entries or simulations: each writes a CSV or JSON with its figure."""
