@@ -51,8 +51,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import fft
 
+from analysis.files import check_output, put
 from crefjax.errors import UserError
-from crefjax.io.files import put_in_place
 from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.entry import check_folder, write_entry
@@ -282,11 +282,11 @@ def _write(folder, made, results, report, arguments):
     (folder / "entries").mkdir(parents=True, exist_ok=True)
     for (name, method), simulation in made.items():
         write_entry(_entry(folder, name, method), simulation, overwrite=arguments.overwrite)
-    _put(folder / f"{NAME}.csv", _csv(results))
-    _put(folder / f"{NAME}.json", (json.dumps(report, indent=1) + "\n").encode())
+    put(folder / f"{NAME}.csv", _csv(results))
+    put(folder / f"{NAME}.json", (json.dumps(report, indent=1) + "\n").encode())
     drawn = figure(results, arguments.methods)
     for kind in ("png", "svg"):
-        _put(folder / f"{NAME}.{kind}", figure_bytes(drawn, kind))
+        put(folder / f"{NAME}.{kind}", figure_bytes(drawn, kind))
     print(f"wrote {folder}/{NAME}.csv, .json, .png, .svg and {len(made)} entries")
 
 
@@ -326,11 +326,6 @@ def _csv(results):
     return stream.getvalue().encode()
 
 
-def _put(path, content):
-    with put_in_place(path, needed=len(content), overwrite=True) as stream:
-        stream.write(content)
-
-
 def _name_of(model):
     return Path(model).name.split(".")[0]
 
@@ -341,13 +336,7 @@ def _entry(folder, name, method):
 
 def _check(folder, names, arguments):
     """What would be refused at the end is refused before the work."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: expected a folder, found a file; choose another name")
-    if not folder.absolute().parent.is_dir():
-        raise UserError(f"{folder}: the folder {folder.absolute().parent} does not exist; make it first")
-    taken = folder / f"{NAME}.csv"
-    if taken.exists() and not arguments.overwrite:
-        raise UserError(f"{taken}: exists and is not replaced; choose another folder or give --overwrite")
+    check_output(folder, f"{NAME}.csv", overwrite=arguments.overwrite)
     for name in names:
         for method in arguments.methods:
             if (folder / "entries").is_dir():

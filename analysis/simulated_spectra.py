@@ -30,9 +30,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
 
+from analysis.files import check_output, put
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry, load_mask, load_pair
-from crefjax.io.files import put_in_place
 from crefjax.io.maps import Map, read_map
 from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
@@ -220,7 +220,7 @@ def _styles(names, real):
 
 def _run(arguments):
     folder = Path(arguments.output)
-    _check(folder, arguments.overwrite)
+    check_output(folder, f"{NAME}.json", overwrite=arguments.overwrite)
     real = {path.name.split(".")[0]: read_map(path) for path in map(Path, arguments.maps)}
     real_pairs = {Path(path).name: _load_entry(path) for path in arguments.pair}
     if len(real) < len(arguments.maps) or len(real_pairs) < len(arguments.pair):
@@ -238,9 +238,9 @@ def _run(arguments):
     report = _report(arguments, made) | {"maps": maps, "pairs": measured_pairs}
     drawn = figure(maps, measured_pairs, [*real, *real_pairs])
     folder.mkdir(exist_ok=True)
-    _put(folder / f"{NAME}.json", (json.dumps(report, indent=1) + "\n").encode())
+    put(folder / f"{NAME}.json", (json.dumps(report, indent=1) + "\n").encode())
     for kind in ("png", "svg"):
-        _put(folder / f"{NAME}.{kind}", figure_bytes(drawn, kind))
+        put(folder / f"{NAME}.{kind}", figure_bytes(drawn, kind))
     print(f"wrote {folder}/{NAME}.json, .png, .svg")
     return 0
 
@@ -309,21 +309,6 @@ def _plain(values):
 
 def _without_curves(report):
     return {key: value for key, value in report.items() if key not in ("frequency", "fsc")}
-
-
-def _put(path, content):
-    with put_in_place(path, needed=len(content), overwrite=True) as stream:
-        stream.write(content)
-
-
-def _check(folder, overwrite):
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: expected a folder, found a file; choose another name")
-    if not folder.absolute().parent.is_dir():
-        raise UserError(f"{folder}: the folder {folder.absolute().parent} does not exist; make it first")
-    taken = folder / f"{NAME}.json"
-    if taken.exists() and not overwrite:
-        raise UserError(f"{taken}: exists and is not replaced; choose another folder or give --overwrite")
 
 
 def _parser():

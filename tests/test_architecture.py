@@ -24,7 +24,7 @@ ROOMS = {
     "training": {"data", "simulate", "models", "losses", "checkpoint"},
 }
 EVERYONES = {"errors", "version", "progress", "unfinished"}
-ABOVE_ALL = {"cli", "commands", "__main__", "__init__"}
+ABOVE_ALL = {"cli", "options", "commands", "__main__", "__init__"}
 
 
 def imported_rooms(path):

@@ -165,9 +165,7 @@ def _choose_width(name: str, width: float | Auto, usual: float, most: float, not
             notes.append(f"{name} of {most:.2g} voxels, since the usual {usual:g} are much in so small a box")
         return min(usual, most)
     if not (math.isfinite(width) and width >= 0):
-        raise UserError(
-            f"mask: expected the {name} to be 0 voxels or more, found {width:g}"
-        )
+        raise UserError(f"mask: expected the {name} to be 0 voxels or more, found {width:g}")
     return float(width)
 
 

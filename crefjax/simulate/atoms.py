@@ -48,9 +48,7 @@ class Atoms:
         return np.ptp(self.positions, axis=0)
 
 
-def read_atoms(
-    path, *, assembly: str | None = None, keep_hydrogens: bool = False, keep_waters: bool = False
-) -> Atoms:
+def read_atoms(path, *, assembly: str | None = None, keep_hydrogens: bool = False, keep_waters: bool = False) -> Atoms:
     """Read the first model of a PDB or mmCIF file, plain or `.gz`.
 
     Alternative conformations are all kept, each with its occupancy: the map of the specimen shows their sum.
@@ -148,9 +146,7 @@ def form_factors() -> np.ndarray:
 
 def _read_structure(path: Path) -> gemmi.Structure:
     if not path.is_file():
-        raise UserError(
-            f"{path}: expected an atomic model (PDB or mmCIF), found no such file; check the path"
-        )
+        raise UserError(f"{path}: expected an atomic model (PDB or mmCIF), found no such file; check the path")
     try:
         structure = gemmi.read_structure(str(path))
     except (OSError, RuntimeError, ValueError, UnicodeDecodeError) as error:
@@ -173,9 +169,7 @@ def _expand(structure: gemmi.Structure, assembly: str, path: Path) -> None:
     known = [one.name for one in structure.assemblies]
     if assembly not in known:
         found = ", ".join(known) or "none"
-        raise UserError(
-            f"{path}: expected an assembly {assembly!r}, found {found}; leave --assembly out or correct it"
-        )
+        raise UserError(f"{path}: expected an assembly {assembly!r}, found {found}; leave --assembly out or correct it")
     structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.AddNumber)
 
 
@@ -200,9 +194,7 @@ def _clean(structure: gemmi.Structure, path: Path) -> None:
                 )
             atom.occ = min(atom.occ, 1.0)
             atom.b_iso = min(max(atom.b_iso, B_FACTORS[0]), B_FACTORS[1])
-            atom.aniso = gemmi.SMat33f(
-                0, 0, 0, 0, 0, 0
-            )  # the density is isotropic, and the written model tells so
+            atom.aniso = gemmi.SMat33f(0, 0, 0, 0, 0, 0)  # the density is isotropic, and the written model tells so
             left += 1
     structure.remove_empty_chains()
     if left == 0:

@@ -26,16 +26,12 @@ from jax import lax
 
 from crefjax.simulate.atoms import Atoms, form_factors
 
-GROUPS = (
-    8  # common Gaussians; the worst atom is then within about 0.2 % of the model's mean at every frequency
-)
+GROUPS = 8  # common Gaussians; the worst atom is then within about 0.2 % of the model's mean at every frequency
 _WIDTH = 6  # voxels of the fine grid that a weight is spread over, along each axis: an error of about 3e-5
 _FINER = 1.5
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["positions", "weights", "widths"], meta_fields=[]
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["positions", "weights", "widths"], meta_fields=[])
 @dataclass(frozen=True)
 class Scatterers:
     """Atoms as weights of common Gaussians, ready for the device.
@@ -51,9 +47,7 @@ class Scatterers:
     widths: jax.Array | np.ndarray
 
 
-def scatterers(
-    atoms: Atoms, voxel_size: float, *, groups: int = GROUPS, pad_to: int | None = None
-) -> Scatterers:
+def scatterers(atoms: Atoms, voxel_size: float, *, groups: int = GROUPS, pad_to: int | None = None) -> Scatterers:
     """Write every atom's form factor and B-factor as a sum of Gaussians common to all.
 
     Args:
@@ -124,9 +118,7 @@ def density(
         raise ValueError(f"expected a grid (z, y, x) of at least 4 voxels a side, found {shape}")
     vectors = [jnp.asarray(one, jnp.float32) for one in (origin, center, shift)]
     rotation = None if rotation is None else jnp.asarray(rotation, jnp.float32)
-    return _density(
-        scatterers, tuple(shape), jnp.float32(voxel_size), *vectors, rotation, jnp.float32(b_factor)
-    )
+    return _density(scatterers, tuple(shape), jnp.float32(voxel_size), *vectors, rotation, jnp.float32(b_factor))
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from crefjax.errors import UserError
@@ -24,6 +25,8 @@ from crefjax.version import __version__
 __all__ = ["Belt", "Flexible", "Settings", "Simulation", "check_folder", "simulate_half_maps", "write_entry"]
 
 LEAST_MARGIN = 5.0  # Å between the outermost atom's centre and the border of the box
+LEAST_VOXEL = 0.5  # Å; the form factors of atoms with high B-factors cannot be told apart at finer frequencies
+LARGEST_BOX = 800  # voxels; the grid of the density, 1.5 times as fine, then still has fewer than 2^31
 _ATTEMPTS = 12  # with other noise, where a curve that scatters jumps over the resolution asked for
 
 
@@ -97,29 +100,23 @@ def simulate_half_maps(atoms: Atoms, settings: Settings) -> Simulation:
 
 def _check(settings):
     voxel_size, resolution = settings.voxel_size, settings.resolution
-    if not (math.isfinite(voxel_size) and 0.1 <= voxel_size <= 100):
-        raise UserError(f"simulate: expected a voxel size of 0.1 to 100 Å, found {voxel_size:g}; correct it")
+    if not (math.isfinite(voxel_size) and LEAST_VOXEL <= voxel_size <= 100):
+        raise UserError(
+            f"simulate: expected a voxel size of {LEAST_VOXEL:g} to 100 Å, found {voxel_size:g}; correct it"
+        )
     if not (math.isfinite(resolution) and resolution > 2 * voxel_size):
         raise UserError(
             f"simulate: expected a resolution above {2 * voxel_size:g} Å, twice the voxel size (Nyquist), found "
             f"{resolution:g} Å; ask for a coarser one or take smaller voxels"
         )
     if settings.method not in ("additive", "reconstruction"):
-        raise UserError(
-            f"simulate: expected the method additive or reconstruction, found {settings.method!r}"
-        )
+        raise UserError(f"simulate: expected the method additive or reconstruction, found {settings.method!r}")
     if not 0 <= settings.seed < 2**32:
-        raise UserError(
-            f"simulate: expected a seed from 0 to 4294967295, found {settings.seed}; choose another"
-        )
+        raise UserError(f"simulate: expected a seed from 0 to 4294967295, found {settings.seed}; choose another")
     if not (math.isfinite(settings.b_factor) and abs(settings.b_factor) <= 1000):
-        raise UserError(
-            f"simulate: expected a B-factor of at most 1000 Å², found {settings.b_factor:g}; correct it"
-        )
+        raise UserError(f"simulate: expected a B-factor of at most 1000 Å², found {settings.b_factor:g}; correct it")
     if not 0 <= settings.unevenness <= 2:
-        raise UserError(
-            f"simulate: expected an unevenness of 0 to 2, found {settings.unevenness:g}; correct it"
-        )
+        raise UserError(f"simulate: expected an unevenness of 0 to 2, found {settings.unevenness:g}; correct it")
     if not 0 <= settings.margin <= 1000:
         raise UserError(f"simulate: expected a margin of 0 to 1000 Å, found {settings.margin:g}; correct it")
 
@@ -143,6 +140,11 @@ def _choose_box(extent, settings):
             f"simulate: expected a box of at least {least} voxels for a model of {extent:.4g} Å at "
             f"{settings.voxel_size:g} Å a voxel, found {side}; take a larger box or leave it out to have it chosen"
         )
+    if side > LARGEST_BOX:
+        raise UserError(
+            f"simulate: expected a box of at most {LARGEST_BOX} voxels, found {side}; take larger voxels, or a smaller "
+            "box or margin"
+        )
     shell = side * settings.voxel_size / settings.resolution
     if not 3 <= shell <= side // 2 - 1:
         finest = 2 * settings.voxel_size * (side / 2) / (side // 2 - 1)
@@ -155,9 +157,7 @@ def _choose_box(extent, settings):
 
 def _truth(key, atoms, where, shape, settings):
     extra = settings.flexible.b_factor if settings.flexible else 0.0
-    truth = specimen(
-        atoms, where, shape, settings.voxel_size, b_factor=settings.b_factor, extra_b_factor=extra
-    )
+    truth = specimen(atoms, where, shape, settings.voxel_size, b_factor=settings.b_factor, extra_b_factor=extra)
     if settings.belt:
         truth = truth + belt_density(key, truth, atoms, settings.belt, settings.voxel_size)
     return truth
@@ -195,20 +195,18 @@ def _reconstructed(key, truth, mask, settings):
     """Two half-maps from simulated images, and what was found: the deviation of the images' noise.
 
     Reconstruction is linear in the images, so that one reconstruction of signal and noise apart serves every level.
-    Noise with its sign turned is other noise, for nothing.
+    Noise with its sign turned, or shifted in the box, is other noise, for nothing.
     """
-    parts = reconstruct_parts(
-        truth, settings.voxel_size, key, settings.particles, refinements=settings.refinements
-    )
+    parts = reconstruct_parts(truth, settings.voxel_size, key, settings.particles, refinements=settings.refinements)
     signals = parts.signal_1, parts.signal_2
     tried = []
-    for attempt, signs in enumerate(itertools.product((1, -1), repeat=2)):
-        noises = [sign * noise for sign, noise in zip(signs, (parts.noise_1, parts.noise_2), strict=True)]
+    side = truth.shape[0]
+    for attempt, (turn, sign) in enumerate(itertools.product(range(_ATTEMPTS // 2), (1, -1))):
+        shifts = (turn * side // 6, turn * side // 4, turn * side // 3)
+        noises = [parts.noise_1, sign * jnp.roll(parts.noise_2, shifts, (0, 1, 2))]
         sigma, found = PairAtLevel(signals, noises, mask, settings.voxel_size).solve(settings.resolution)
         if is_near(found, settings.resolution):
-            halves = [
-                signal + np.float32(sigma) * noise for signal, noise in zip(signals, noises, strict=True)
-            ]
+            halves = [signal + np.float32(sigma) * noise for signal, noise in zip(signals, noises, strict=True)]
             snr = float(parts.projection_variance) / sigma**2
             return halves, {"image_noise_deviation": sigma, "image_snr": snr, "noise_attempt": attempt}
         tried.append(found)

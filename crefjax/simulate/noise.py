@@ -22,9 +22,7 @@ LARGEST_CHANGE = 10.0  # of the noise's deviation by unevenness, in either direc
 MIN_SOLVENT = 0.05  # of the box, to measure a spectrum in
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["frequency", "amplitude"], meta_fields=["name"]
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["frequency", "amplitude"], meta_fields=["name"])
 @dataclass(frozen=True, eq=False)
 class Colour:
     """How the amplitude of noise goes with frequency; its scale does not matter.
@@ -49,9 +47,7 @@ def with_b_factor(b_factor: float) -> Colour:
     """Amplitude `exp(-B s²/4)`, as noise that was blurred (B in Å² above 0) or sharpened (below)."""
     s = np.linspace(0, 1.5, 3001)
     exponent = -b_factor * s**2 / 4
-    return Colour(
-        s.astype(np.float32), np.exp(exponent - exponent.max()).astype(np.float32), f"b_factor {b_factor:g}"
-    )
+    return Colour(s.astype(np.float32), np.exp(exponent - exponent.max()).astype(np.float32), f"b_factor {b_factor:g}")
 
 
 def power_law(exponent: float, *, level_below: float = 0.01) -> Colour:
@@ -117,9 +113,7 @@ def coloured_noise(key: jax.Array, shape: tuple[int, int, int], voxel_size, colo
     """
     white_noise = jax.random.normal(key, shape, jnp.float32)
     squared, weight = _frequencies(shape)
-    gain = jnp.interp(
-        jnp.sqrt(squared) / voxel_size, jnp.asarray(colour.frequency), jnp.asarray(colour.amplitude)
-    )
+    gain = jnp.interp(jnp.sqrt(squared) / voxel_size, jnp.asarray(colour.frequency), jnp.asarray(colour.amplitude))
     gain = gain * (squared > 0)
     gain = gain / jnp.sqrt(jnp.sum(gain**2 * weight[None, None]) / math.prod(shape))
     return jnp.fft.irfftn(jnp.fft.rfftn(white_noise) * gain, s=shape)

@@ -129,18 +129,12 @@ def belt_density(key, model: np.ndarray, atoms: Atoms, belt: Belt, voxel_size: f
         raise UserError(f"belt: expected lengths above 0 Å, strength and roughness not below 0, found {belt}")
     body, smooth = body_of(model, voxel_size)
     axis = _principal_axis(atoms)
-    grid = np.meshgrid(
-        *(np.arange(side, dtype=np.float32) * voxel_size for side in model.shape), indexing="ij"
-    )
+    grid = np.meshgrid(*(np.arange(side, dtype=np.float32) * voxel_size for side in model.shape), indexing="ij")
     middle = atoms.positions.mean(0)
     height = sum(axis[i] * (grid[2 - i] - middle[i]) for i in range(3))
     outwards = ndimage.distance_transform_edt(~body) * voxel_size
     # Edges of about 3 Å, as smooth as what they are multiplied with.
-    shape = (
-        _fall(np.abs(height) - belt.thickness / 2)
-        * _fall(outwards - belt.width)
-        * (1 - _fall(outwards - 1.5))
-    )
+    shape = _fall(np.abs(height) - belt.thickness / 2) * _fall(outwards - belt.width) * (1 - _fall(outwards - 1.5))
     random = np.asarray(low_passed_noise(key, model.shape, voxel_size, jnp.float32(belt.resolution)))
     level = belt.strength * float(smooth[body].mean())
     return (level * shape * (1 + belt.roughness * random)).astype(np.float32)
@@ -166,19 +160,13 @@ def _moving(atoms, flexible):
         known = sorted(set(atoms.chain.tolist()))
         for chain in flexible.chains:
             if chain not in known:
-                raise UserError(
-                    f"{atoms.source}: expected a flexible chain out of {', '.join(known)}, found {chain!r}"
-                )
+                raise UserError(f"{atoms.source}: expected a flexible chain out of {', '.join(known)}, found {chain!r}")
         moving = np.isin(atoms.chain, flexible.chains)
         if moving.all():
-            raise UserError(
-                f"{atoms.source}: expected a flexible part, found that all chains would move; name fewer"
-            )
+            raise UserError(f"{atoms.source}: expected a flexible part, found that all chains would move; name fewer")
         return moving
     if not 0 < flexible.fraction < 1:
-        raise UserError(
-            f"flexible part: expected a fraction between 0 and 1, found {flexible.fraction:g}; correct it"
-        )
+        raise UserError(f"flexible part: expected a fraction between 0 and 1, found {flexible.fraction:g}; correct it")
     along = (atoms.positions - atoms.positions.mean(0)) @ _principal_axis(atoms)
     count = min(max(round(flexible.fraction * len(atoms)), 1), len(atoms) - 1)
     moving = np.zeros(len(atoms), bool)

@@ -49,9 +49,7 @@ def phantom(
         elements = _first_residues(_layout(_radius_for(residues)), residues)
     else:
         if not 0 < radius < 200:
-            raise UserError(
-                f"phantom: expected a radius from 0 to 200 Å, found {radius:g}; choose one of 12 to 60"
-            )
+            raise UserError(f"phantom: expected a radius from 0 to 200 Å, found {radius:g}; choose one of 12 to 60")
         elements = _layout(radius)
         _check_size(sum(len(heights) for *_, heights in elements))
     structure = _build(elements, np.random.default_rng(seed))
@@ -215,9 +213,7 @@ def _settle(position, x, y, reverse):
         position = position * np.array([1.0, -1.0, -1.0])
     position = position + np.array([x, 0.0, 0.0])
     angle = math.radians(TWIST * y / STRAND_SPACING)
-    turn = gemmi.Mat33(
-        [[math.cos(angle), 0, math.sin(angle)], [0, 1, 0], [-math.sin(angle), 0, math.cos(angle)]]
-    )
+    turn = gemmi.Mat33([[math.cos(angle), 0, math.sin(angle)], [0, 1, 0], [-math.sin(angle), 0, math.cos(angle)]])
     return np.asarray(turn.multiply(gemmi.Vec3(*position)).tolist()) + np.array([0.0, y, 0.0])
 
 

@@ -39,9 +39,7 @@ def atoms_at(positions, elements="C", b_factors=30.0, occupancies=1.0):
 def few():
     random = np.random.default_rng(3)
     elements = random.choice(["C", "N", "O", "S", "Zn"], 40).tolist()
-    return atoms_at(
-        random.uniform(6, 18, (40, 3)), elements, random.uniform(5, 120, 40), random.uniform(0.3, 1, 40)
-    )
+    return atoms_at(random.uniform(6, 18, (40, 3)), elements, random.uniform(5, 120, 40), random.uniform(0.3, 1, 40))
 
 
 def direct_sum(atoms, shape, voxel_size, b_factor=0.0, origin=(0, 0, 0)):
@@ -93,9 +91,7 @@ def unblurred_spectrum(grid, side, voxel_size, blur):
     k = np.arange(-(side // 2) + 1, side // 2)
     spectrum[np.ix_(k, k, np.arange(side // 2))] = fine[np.ix_(k, k, np.arange(side // 2))]
     f = np.fft.fftfreq(side, voxel_size)
-    squared = (
-        f[:, None, None] ** 2 + f[None, :, None] ** 2 + np.fft.rfftfreq(side, voxel_size)[None, None] ** 2
-    )
+    squared = f[:, None, None] ** 2 + f[None, :, None] ** 2 + np.fft.rfftfreq(side, voxel_size)[None, None] ** 2
     return spectrum * np.exp(blur * squared / 4)
 
 
@@ -128,9 +124,7 @@ def test_real_model_agrees_with_gemmi(shared, name, voxel_size):
     assert_agrees_with_gemmi(atoms, voxel_size, 1, 100.0)
 
 
-@pytest.mark.parametrize(
-    ("shape", "origin"), [((24, 26, 30), (0.0, 0.0, 0.0)), ((25, 24, 27), (1.3, -2.7, 0.45))]
-)
+@pytest.mark.parametrize(("shape", "origin"), [((24, 26, 30), (0.0, 0.0, 0.0)), ((25, 24, 27), (1.3, -2.7, 0.45))])
 def test_direct_sum(few, shape, origin):
     result = density(scatterers(few, 1.0), shape, 1.0, origin=origin, b_factor=15.0)
     assert result.shape == shape
@@ -174,9 +168,7 @@ def test_rotation_shift_and_blur_are_those_of_the_atoms(few):
     rotation = Rotation.from_rotvec([0.3, -0.5, 1.1]).as_matrix()
     center, shift = np.array([12, 12, 12.0]), np.array([0.6, -1.2, 0.35])
     there = (few.positions - center) @ rotation.T + center + shift
-    blurred = atoms_at(
-        there, [gemmi.Element(int(e)).name for e in few.element], few.b_factor + 25, few.occupancy
-    )
+    blurred = atoms_at(there, [gemmi.Element(int(e)).name for e in few.element], few.b_factor + 25, few.occupancy)
     expected = density(scatterers(blurred, 1.0), (24, 24, 24), 1.0)
     given = {"rotation": rotation, "center": center, "shift": shift, "b_factor": 25.0}
     result = density(scatterers(few, 1.0), (24, 24, 24), 1.0, **given)

@@ -35,8 +35,7 @@ def numpy_fsc(map_1, map_2):
     shell = np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int).ravel()
     count = len(map_1) // 2 + 1
     cross, p1, p2 = (
-        np.bincount(shell, one.real.ravel())[:count]
-        for one in (f1 * f2.conj(), np.abs(f1) ** 2, np.abs(f2) ** 2)
+        np.bincount(shell, one.real.ravel())[:count] for one in (f1 * f2.conj(), np.abs(f1) ** 2, np.abs(f2) ** 2)
     )
     return cross / np.sqrt(p1 * p2)
 
@@ -230,9 +229,7 @@ def test_existing_folders(tmp_path, simulation):
     assert sorted(os.listdir(tmp_path)) == ["entry", "precious"]
 
 
-@pytest.mark.parametrize(
-    "failure", [OSError(28, "No space left on device"), UserError("x"), KeyboardInterrupt()]
-)
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), UserError("x"), KeyboardInterrupt()])
 def test_failure_leaves_nothing_behind_and_an_old_entry_as_it_was(tmp_path, simulation, monkeypatch, failure):
     write_entry(tmp_path / "entry", simulation)
 

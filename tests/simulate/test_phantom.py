@@ -46,9 +46,7 @@ def dihedral(*points):
 
 
 def backbone(chain):
-    return [
-        {name: np.array(residue[name][0].pos.tolist()) for name in ("N", "CA", "C", "O")} for residue in chain
-    ]
+    return [{name: np.array(residue[name][0].pos.tolist()) for name in ("N", "CA", "C", "O")} for residue in chain]
 
 
 def test_helices_rise_and_turn_right_handed(model):

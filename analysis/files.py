@@ -1,0 +1,31 @@
+"""What every study does with its output folder."""
+
+from pathlib import Path
+
+from crefjax.errors import UserError
+from crefjax.io.files import put_in_place
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with put_in_place(path, needed=len(content), overwrite=True) as stream:
+        stream.write(content)
+
+
+def check_output(folder: Path, file: str, *, overwrite: bool) -> None:
+    """Check, before long work, that a study can write into a folder.
+
+    Args:
+        folder: made if it is not there; its parent must be.
+        file: a name that an earlier run would have left in it.
+        overwrite: whether that run may be replaced.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: expected a folder, found a file; choose another name")
+    if not folder.absolute().parent.is_dir():
+        raise UserError(f"{folder}: the folder {folder.absolute().parent} does not exist; make it first")
+    if (folder / file).exists() and not overwrite:
+        raise UserError(f"{folder / file}: exists and is not replaced; choose another folder or give --overwrite")

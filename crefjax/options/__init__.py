@@ -1,0 +1,60 @@
+"""The arguments of every subcommand. Only argparse is loaded here: what a command needs is imported when it runs."""
+
+import argparse
+
+
+class Defaults(argparse.HelpFormatter):
+    """Shows the default of every option that has one; a flag's is to be off."""
+
+    def _get_help_string(self, action):
+        if action.default in (None, False, argparse.SUPPRESS):
+            return action.help
+        return f"{action.help} (default: {action.default})"
+
+
+def command(commands, name, run, text, **more):
+    """A subcommand that calls `run` with its arguments; `text` says what it does."""
+    added = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        **more,
+        formatter_class=Defaults,
+    )
+    added.set_defaults(run=run)
+    return added
+
+
+def number(text):
+    """A finite number; argparse turns the error into its own line."""
+    value = float(text)
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError
+    return value
+
+
+number.__name__ = "number"
+
+
+def number_or_auto(text):
+    """A finite number, or the word auto."""
+    return "auto" if text == "auto" else number(text)
+
+
+number_or_auto.__name__ = "number (or auto)"
+
+
+def positive(text):
+    """A finite number above 0."""
+    value = number(text)
+    if value <= 0:
+        raise ValueError
+    return value
+
+
+positive.__name__ = "positive number"
+
+
+def add_overwrite(command):
+    """Add `--overwrite`."""
+    command.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
