@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_material import crefjax, densities, done, labels_of, read, relative, tree, valid, write
-from slow_network import network
+from cli_slow_network import network
 
 AXES = (3, 2, 1)
 LABELS = [b"half-map of a refinement", b"second label"]

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import slow
+import slow_spectra as slow
 
 from crefjax.spectral.fsc import FscCurve, c_ref, fsc, fsc_curve, resolution_at
 
