@@ -84,7 +84,8 @@ def _read_tensorflow(prefix):
         raise UserError(
             f"{prefix}: expected the prefix of a TensorFlow checkpoint or an .npz file, found no {prefix.name}.index"
         )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # or it reports its build at every start
+    for name, value in (("TF_CPP_MIN_LOG_LEVEL", "3"), ("TF_ENABLE_ONEDNN_OPTS", "0")):
+        os.environ.setdefault(name, value)  # or it reports its build at every start
     try:
         import tensorflow as tf
     except ImportError as error:
