@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code or 0
     try:
         with _ended_by_signals():
-            return arguments.run(arguments) or 0
+            status = arguments.run(arguments) or 0
+            sys.stdout.flush()  # here, where a closed pipe or a full disk behind it is caught
+            return status
     except UserError as error:
         print(f"crefjax: {error}", file=sys.stderr)
         return 2
@@ -48,11 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `crefjax fsc ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a name that is too long, a folder that may not be looked into, a full disk behind a pipe
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"crefjax: {where}{error.strerror or error}; check the path and the disk", file=sys.stderr)
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
 
 
 @contextmanager
 def _ended_by_signals():
-    """Ctrl-C, SIGTERM and a lost terminal end the program at once, with no unfinished file left.
+    """Ctrl-C, SIGTERM and a lost terminal end the program once a call into XLA is over, with no unfinished file left.
 
     Not by an exception: one that is raised while Python collects garbage, which JAX hooks into, is lost.
     """
@@ -61,7 +69,9 @@ def _ended_by_signals():
         remove_all()
         with suppress(OSError, ValueError, RuntimeError):  # the stream may be closed, or in the midst of writing
             print(
-                f"crefjax: interrupted ({signal.Signals(number).name}); nothing was left", file=sys.stderr, flush=True
+                f"crefjax: interrupted ({signal.Signals(number).name}); no unfinished file was left",
+                file=sys.stderr,
+                flush=True,
             )
         os._exit(128 + number)
 

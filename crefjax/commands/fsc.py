@@ -72,10 +72,17 @@ def _check_before_work(arguments):
             if is_same_file(path, source):
                 raise UserError(f"{path}: the output would replace the input {source}; choose another name")
         # A curve may be made anew at its place; anything else that is there is no curve of ours.
-        if path.exists() and path.suffix.lower() not in (*_FIGURES, ".json"):
+        if path.exists() and not _is_ours(path):
             raise UserError(f"{path}: the file exists and is not replaced; choose another name, such as fsc.json")
     if len(outputs) == 2 and os.path.abspath(outputs[0]) == os.path.abspath(outputs[1]):
         raise UserError(f"{outputs[0]}: expected two files for curve and figure, found one; choose another name")
+
+
+def _is_ours(path):
+    """Whether a file may be a curve or a figure that an earlier run wrote."""
+    if path.suffix.lower() == ".json":
+        return b'"resolution_at_0.5"' in path.read_bytes() or path.stat().st_size == 0
+    return path.suffix.lower() in _FIGURES
 
 
 def _write(arguments, curve):

@@ -10,7 +10,7 @@ import numpy as np
 from crefjax.errors import UserError
 from crefjax.inference.plan import Plan, find_device, plan_run
 from crefjax.inference.streaming import run_network
-from crefjax.io.entries import load_mask, load_pair
+from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
 from crefjax.weights.store import Weights, load_weights
 
@@ -44,7 +44,7 @@ def denoise(
         half_map_2: the same; None if `half_map_1` is a full map already.
         mask: values 0 to 1 on the same grid; None for none.
         weights: loaded, or a name or path to load; the package's own if None.
-        scale: `input`, with the mean and the deviation of the full map (within the mask, if there is one), or
+        scale: `input`, with the mean and the deviation of the full map (with a mask, of the masked one within it), or
             `none`, as the network gives it.
         device: `cpu`, `gpu`, or None for whatever is best.
         max_memory: GiB to keep within; None for what is free.
@@ -63,7 +63,9 @@ def denoise(
         check_same_grid(*pair, "half-maps")
     else:
         pair = load_pair(half_map_1, half_map_2)
-    if mask is not None and not isinstance(mask, Map):
+    if isinstance(mask, Map):
+        check_mask(mask, pair[0])
+    elif mask is not None:
         mask = load_mask(mask, pair[0])
     if not isinstance(weights, Weights):
         weights = load_weights(weights)

@@ -98,6 +98,9 @@ def plan_run(
     voxels = float(shape[0] * shape[1] * shape[2])
     host = _PROGRAM_BYTES + 4 * voxels * host_maps
     sizes = [n for n in slab_sizes(depth) if n <= _LARGEST_CPU_SLAB or not on_cpu]
+    if not on_cpu:  # 32-bit indices within one convolution
+        _, y, x = padded_shape(shape, config)
+        sizes = [n for n in sizes if (n + 6) * y * x * (1 + config.up_width) < 2**31 or n == sizes[0]]
     network = {n: network_bytes(shape, config, n, on_cpu=on_cpu) for n in sizes}
     taken = {n: (host + network[n] if on_cpu else network[n]) for n in sizes}
     if not (fitting := [n for n in sizes if taken[n] <= limit]):
@@ -151,9 +154,26 @@ def _free_host_memory():
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         kib = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
-        return 1024.0 * int(kib)
+        return min(1024.0 * int(kib), _free_in_container()) + _resident()
     except (OSError, StopIteration):  # not Linux
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _free_in_container():
+    """What a container or a batch system leaves of its limit (cgroup version 2), which `MemAvailable` ignores."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return float("inf")
+    return float("inf") if limit == "max" else float(int(limit) - used)
+
+
+def _resident():
+    """What this program holds already, maps that were read among it, and what a plan counts again."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return float(pages * os.sysconf("SC_PAGE_SIZE"))
 
 
 def _rate(device):

@@ -176,11 +176,21 @@ def load_mask(path, like: Map) -> Map:
         every voxel.
     """
     mask = read_map(path, allow_constant=True)
+    check_mask(mask, like)
+    np.clip(mask.array, 0, 1, out=mask.array)
+    return mask
+
+
+def check_mask(mask: Map, like: Map) -> None:
+    """Checks that a map is a mask for another.
+
+    Raises:
+      UserError: another grid; values beyond 0 to 1 by more than 0.001; 0 in every voxel.
+    """
     check_same_grid(mask, like, "mask and half-map")
+    path = mask.path or "the mask"
     low, high = extremes(mask.array)
     if low < -MASK_TOLERANCE or high > 1 + MASK_TOLERANCE:
         raise complaint(path, f"expected a mask of values 0 to 1, found {low:.4g} to {high:.4g}; scale it so")
     if high <= 0:
         raise complaint(path, "expected a mask, found 0 in every voxel; give the mask of the particle")
-    np.clip(mask.array, 0, 1, out=mask.array)
-    return mask

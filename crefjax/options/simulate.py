@@ -11,7 +11,7 @@ def add_simulate(commands):
         _simulate,
         "make two half-maps whose signal is known, from an atomic model",
         epilog="The level of the noise is solved so that the masked FSC of the half-maps crosses 0.143 at the "
-        "resolution asked for. The same seed gives the same bytes on the same platform. Parameters are in entry.json.",
+        "resolution asked for. The same seed gives the same bytes on the same CPU. Parameters are in entry.json.",
     )
     added.add_argument("model", metavar="MODEL", help="PDB or mmCIF file, also .gz; or phantom, which needs no file")
     added.add_argument("-o", "--output", metavar="ENTRY", required=True, help="entry folder to write")

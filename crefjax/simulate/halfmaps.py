@@ -69,7 +69,7 @@ def simulate_half_maps(atoms: Atoms, settings: Settings) -> Simulation:
     """Make two half-maps of a model, with the truth and a mask.
 
     The model is moved to the middle of a box whose first voxel is at 0, 0, 0. The same settings give the same arrays
-    on the same platform.
+    on CPUs of one kind; on a GPU sums have no fixed order, and they agree to rounding.
 
     Args:
         atoms: the model.
@@ -131,11 +131,11 @@ def _extent(reached, middle, settings):
 def _choose_box(extent, settings):
     """The side of the box in voxels: the one given, if the model fits, or one with the margin."""
     belt = settings.belt.width if settings.belt else 0.0
-    least = good_side((extent + 2 * LEAST_MARGIN) / settings.voxel_size)
+    least = good_side((extent + 2 * (LEAST_MARGIN + belt)) / settings.voxel_size)
     side = settings.box
     if side is None:
         side = max(good_side((extent + 2 * (settings.margin + belt)) / settings.voxel_size), least)
-    elif side < (extent + 2 * LEAST_MARGIN) / settings.voxel_size:
+    elif side < (extent + 2 * (LEAST_MARGIN + belt)) / settings.voxel_size:
         raise UserError(
             f"simulate: expected a box of at least {least} voxels for a model of {extent:.4g} Å at "
             f"{settings.voxel_size:g} Å a voxel, found {side}; take a larger box or leave it out to have it chosen"

@@ -82,7 +82,9 @@ def measure(method: str, box: int, slab: int | None) -> dict:
         start = time.perf_counter()
         run(x)
         row[name] = time.perf_counter() - start
-    row["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+    row["peak_gib"] = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / GIB
+    )
     if method != "keras":
         row |= device_peak()
     return row

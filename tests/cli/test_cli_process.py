@@ -80,9 +80,10 @@ def test_success_is_status_0(pair, here):
 
 
 def test_closed_pipe_is_no_traceback(pair, here):
-    """As in `crefjax fsc A B | head -1`."""
+    """As in `crefjax fsc A B | head -1`, with and without Python's own buffer before the pipe."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
-        [*COMMAND, "fsc", *pair], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "fsc", *pair], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as running:
         running.stdout.close()
         err = running.stderr.read()

@@ -200,7 +200,7 @@ def test_an_input_within_the_entry_is_not_replaced(made, here):
         (["--flexible-chains", "A,nobody"], ["nobody"]),
         (["--flexible-chains", "A,"], ["--flexible-chains"]),
         (["--flexible", 1.5], ["fraction", "1.5"]),
-        (["--belt", 0.5, "--belt-roughness", -1], ["belt", "-1"]),
+        (["--belt", 0.5, "--belt-width", 2, "--belt-roughness", -1], ["belt", "-1"]),
         (["--noise-map", "nothing.mrc"], ["nothing.mrc", "no such file"]),
         (["--noise-map", "masked.mrc"], ["masked.mrc", "unmasked solvent"]),
         (["--noise-map", "noise.mrc", "--noise-until", 1], ["noise.mrc", "Nyquist"]),
