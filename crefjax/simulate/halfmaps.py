@@ -131,11 +131,11 @@ def _extent(reached, middle, settings):
 def _choose_box(extent, settings):
     """The side of the box in voxels: the one given, if the model fits, or one with the margin."""
     belt = settings.belt.width if settings.belt else 0.0
-    least = good_side((extent + 2 * (LEAST_MARGIN + belt)) / settings.voxel_size)
+    least = good_side((extent + 2 * LEAST_MARGIN) / settings.voxel_size)
     side = settings.box
     if side is None:
         side = max(good_side((extent + 2 * (settings.margin + belt)) / settings.voxel_size), least)
-    elif side < (extent + 2 * (LEAST_MARGIN + belt)) / settings.voxel_size:
+    elif side < (extent + 2 * LEAST_MARGIN) / settings.voxel_size:
         raise UserError(
             f"simulate: expected a box of at least {least} voxels for a model of {extent:.4g} Å at "
             f"{settings.voxel_size:g} Å a voxel, found {side}; take a larger box or leave it out to have it chosen"
