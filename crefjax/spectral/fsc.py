@@ -31,14 +31,14 @@ def fsc(map_1: jax.Array, map_2: jax.Array, shells: Shells | None = None) -> jax
     if map_1.shape != map_2.shape:
         raise ValueError(f"maps of one shape are compared, found {map_1.shape} and {map_2.shape}")
     shells = shells or box_shells(map_1.shape[-3:])
-    return fsc_of_spectra(half_spectrum(_unit_scale(map_1)), half_spectrum(_unit_scale(map_2)), shells)
+    return fsc_of_spectra(*(half_spectrum(unit_scale(one)[0]) for one in (map_1, map_2)), shells)
 
 
 def fsc_of_spectra(spectrum_1: jax.Array, spectrum_2: jax.Array, shells: Shells) -> jax.Array:
     """Fourier shell correlation of two half-spectra `(..., z, y, x // 2 + 1)`; see `fsc`."""
-    cross = shell_sums(_real_product(spectrum_1, spectrum_2), shells)
-    power_1 = shell_sums(_real_product(spectrum_1, spectrum_1), shells)
-    power_2 = shell_sums(_real_product(spectrum_2, spectrum_2), shells)
+    cross = shell_sums(real_product(spectrum_1, spectrum_2), shells)
+    power_1 = shell_sums(real_product(spectrum_1, spectrum_1), shells)
+    power_2 = shell_sums(real_product(spectrum_2, spectrum_2), shells)
     # Roots before the product: the product of two powers can leave float32's range.
     usable = (power_1 > 0) & (power_2 > 0)
     amplitude = jnp.sqrt(jnp.where(usable, power_1, 1)) * jnp.sqrt(jnp.where(usable, power_2, 1))
@@ -56,6 +56,30 @@ def c_ref(fsc_half: jax.Array) -> jax.Array:
     positive = fsc_half > 0
     h = jnp.where(positive, fsc_half, 1)
     return jnp.where(positive, jnp.sqrt(2 * h / (1 + h)), 0)
+
+
+def unit_scale(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Maps with a mean square of about 1, so that no power of theirs leaves float32's range, and their scale.
+
+    Args:
+        maps: `(..., z, y, x)`.
+
+    Returns:
+        the maps divided by their scale, and the scale `(..., 1, 1, 1)`, about the root of their mean square; 1 for a
+        map of zeros. The scale is a constant to gradients.
+    """
+    axes = (-3, -2, -1)
+    largest = jnp.max(jnp.abs(maps), axis=axes, keepdims=True)
+    largest = jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1))
+    scaled = maps / largest
+    rms = jnp.sqrt(jnp.mean(jnp.square(scaled), axis=axes, keepdims=True))
+    rms = jax.lax.stop_gradient(jnp.where(rms > 0, rms, 1))
+    return scaled / rms, largest * rms
+
+
+def real_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`Re a conj(b)` of two half-spectra of one shape, voxel by voxel."""
+    return a.real * b.real + a.imag * b.imag
 
 
 class Resolution(NamedTuple):
@@ -143,20 +167,7 @@ def fsc_curve(map_1: np.ndarray, map_2: np.ndarray, voxel_size: float, mask: np.
 @jax.jit
 def _masked_spectrum(one, mask):
     one = one.astype(jnp.float64)
-    return half_spectrum(_unit_scale(one if mask is None else one * mask))
+    return half_spectrum(unit_scale(one if mask is None else one * mask)[0])
 
 
 _fsc_of_spectra = jax.jit(fsc_of_spectra)
-
-
-def _unit_scale(maps):
-    """Maps with a mean square of about 1, so that no power of theirs leaves float32's range."""
-    largest = jnp.max(jnp.abs(maps), axis=(-3, -2, -1), keepdims=True)
-    largest = jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1))
-    scaled = maps / largest
-    rms = jnp.sqrt(jnp.mean(jnp.square(scaled), axis=(-3, -2, -1), keepdims=True))
-    return scaled / jax.lax.stop_gradient(jnp.where(rms > 0, rms, 1))
-
-
-def _real_product(a, b):
-    return a.real * b.real + a.imag * b.imag

@@ -1,0 +1,208 @@
+"""The losses under JAX's transformations, at the limits of float32, and their weighted sum."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import slow_losses as slow
+
+from crefjax import losses
+from crefjax.errors import UserError
+from crefjax.spectral.shells import box_shells
+
+SHAPE = (10, 8, 12)
+MAPS = ("denoised", "denoised_1", "denoised_2", "half_map_1", "half_map_2", "truth")
+ALL = {"cref_l1": 1.0, "fsc": 0.5, "n2n_l2": 0.25, "n2n_l1": 2.0, "truth_fsc": 3.0, "bias": 0.1}
+NEEDS = {
+    "cref_l1": {"full"},
+    "fsc": {"halves"},
+    "n2n_l2": {"halves"},
+    "n2n_l1": {"halves"},
+    "truth_fsc": {"full", "truth"},
+    "bias": {"halves"},
+}
+
+
+def batch(count=4, seed=0):
+    """Correlated maps by name, each `(count, z, y, x)`."""
+    rng = np.random.default_rng(seed)
+    signal = rng.standard_normal((count, *SHAPE))
+    return {name: (signal + rng.standard_normal((count, *SHAPE))).astype(np.float32) for name in MAPS}
+
+
+def sample(maps, i):
+    return {name: one[i] for name, one in maps.items()}
+
+
+def slow_of(name, maps):
+    maps = {key: one.astype(np.float64) for key, one in maps.items()}
+    halves = [maps[f"{kind}_{i}"] for kind in ("denoised", "half_map") for i in (1, 2)]
+    if name == "cref_l1":
+        return slow.cref_l1(maps["denoised"], *halves[2:])
+    if name == "truth_fsc":
+        return slow.truth_fsc(maps["denoised"], maps["truth"])
+    return getattr(slow, "fsc_loss" if name == "fsc" else name)(*halves)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """Slow values of every loss for every sample of `batch`."""
+    maps = batch()
+    return {name: np.array([slow_of(name, sample(maps, i)) for i in range(4)]) for name in ALL}
+
+
+def total(maps, shells=None):
+    return losses.weighted(ALL, **maps, shells=shells)
+
+
+jitted_with_gradient = jax.jit(jax.value_and_grad(total, has_aux=True))
+
+
+def check(found, expected):
+    loss, aux = found
+    assert set(aux) == set(NEEDS)
+    for name, one in aux.items():
+        np.testing.assert_allclose(np.asarray(one).ravel(), expected[name], rtol=2e-5, err_msg=name)
+    summed = sum(ALL[name] * expected[name] for name in ALL)
+    np.testing.assert_allclose(np.asarray(loss).ravel(), summed, rtol=1e-5)
+
+
+def test_batch_of_two_dimensions_without_jit(expected):
+    found = total({name: one.reshape(2, 2, *SHAPE) for name, one in batch().items()})
+    assert found[0].shape == (2, 2)
+    check(found, expected)
+
+
+def test_jit_and_pmap_of_vmap_and_their_gradients(expected):
+    maps, shells = batch(), box_shells(SHAPE)
+
+    def of_batch(maps, shells):
+        loss, aux = total(maps, shells)
+        return loss.sum(), (loss, aux)
+
+    (_, whole), whole_gradient = jax.jit(jax.value_and_grad(of_batch, has_aux=True))(maps, shells)
+    assert jax.local_device_count() == 2
+    by_device = {name: one.reshape(2, 2, *SHAPE) for name, one in maps.items()}
+    each = jax.vmap(jax.value_and_grad(total, has_aux=True), in_axes=(0, None))
+    parallel, parallel_gradient = jax.pmap(each, in_axes=(0, None))(by_device, shells)
+    one_by_one = [jitted_with_gradient(sample(maps, i))[1] for i in range(4)]
+    for found, gradient in ((whole, whole_gradient), (parallel, parallel_gradient)):
+        check(found, expected)
+        for name in MAPS:
+            stacked = np.stack([one[name] for one in one_by_one])
+            flat = np.asarray(gradient[name]).reshape(stacked.shape)
+            np.testing.assert_allclose(flat, stacked, atol=1e-6, err_msg=name)
+
+
+def test_float64_stays_float64():
+    with jax.enable_x64(True):
+        maps = {name: jnp.asarray(one.astype(np.float64)) for name, one in sample(batch(), 0).items()}
+        _, aux = jax.jit(total)(maps)
+    for name, one in aux.items():
+        np.testing.assert_allclose(one, slow_of(name, sample(batch(), 0)), rtol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["cref_l1", "fsc", "truth_fsc", "bias"])
+def test_maps_in_other_units_have_the_same_loss_and_gradient(name, expected):
+    call = jax.jit(jax.value_and_grad(lambda m: losses.weighted({name: 1.0}, **m)[0]))
+    maps = sample(batch(), 0)
+    _, unscaled = call(maps)
+    for scale in np.float32([1e-15, 1e15]):
+        loss, gradient = call({key: one * scale for key, one in maps.items()})
+        np.testing.assert_allclose(loss, expected[name][0], rtol=2e-5)
+        for key in MAPS:
+            np.testing.assert_allclose(gradient[key] * scale, unscaled[key], atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e15])
+def test_variances_are_in_the_units_of_the_maps(scale):
+    maps = sample(batch(), 0)
+    given = [maps[name] * np.float32(scale) for name in ("denoised_1", "denoised_2", "half_map_1", "half_map_2")]
+    _, aux = losses.bias(*given)
+    exact = [one.astype(np.float64) for one in given]
+    np.testing.assert_allclose(aux["var_bias"], slow.var_bias(*exact), rtol=1e-4)
+    np.testing.assert_allclose(aux["var_signal"], slow.cov(*exact[2:]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("zeros", [MAPS, MAPS[:3], MAPS[3:], ("half_map_1",), ("denoised_1",)])
+def test_zero_maps_have_finite_losses_and_gradients(zeros):
+    maps = {name: np.zeros_like(one) if name in zeros else one for name, one in sample(batch(), 0).items()}
+    (loss, aux), gradient = jitted_with_gradient(maps)
+    assert np.isfinite(loss)
+    assert all(np.isfinite(one).all() for one in jax.tree.leaves((aux, gradient)))
+    assert np.isfinite(losses.cref_rmse(maps["denoised"], maps["half_map_1"], maps["half_map_2"]))
+
+
+def test_names_and_needs():
+    assert {name: set(needed) for name, needed in losses.LOSSES.items()} == NEEDS
+    assert list(losses.LOSSES) == list(NEEDS)
+    for name, needed in NEEDS.items():
+        assert losses.needs({name: 0.3, "cref_l1" if name != "cref_l1" else "fsc": 0.0}) == needed
+    assert losses.needs({"fsc": 1, "truth_fsc": 0.5}) == {"halves", "full", "truth"}
+
+
+def test_a_loss_of_weight_zero_needs_nothing():
+    maps = sample(batch(), 0)
+    halves = {name: maps[name] for name in ("half_map_1", "half_map_2")}
+    loss, aux = losses.weighted({"cref_l1": 2, "bias": 0.0, "truth_fsc": 0}, **halves, denoised=maps["denoised"])
+    assert list(aux) == ["cref_l1"]
+    np.testing.assert_allclose(loss, 2 * slow_of("cref_l1", maps), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "field"),
+    [
+        ({"l2": 1.0}, r"losses\.l2: .*cref_l1.*found l2"),
+        ({"cref_l1": 1.0, "l2": 0.0}, r"losses\.l2"),
+        ({"fsc": -0.5}, r"losses\.fsc: .*found -0\.5"),
+        ({"fsc": float("nan")}, r"losses\.fsc: .*found nan"),
+        ({"fsc": float("inf")}, r"losses\.fsc: .*found inf"),
+        ({"fsc": "much"}, r"losses\.fsc: .*found 'much'"),
+        ({"fsc": None}, r"losses\.fsc: .*found None"),
+        ({"fsc": 0.0}, r"losses\.NAME: .*cref_l1"),
+        ({}, r"losses\.NAME: .*cref_l1"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused_in_one_line(weights, field):
+    maps = sample(batch(), 0)
+    for call in (losses.needs, functools.partial(losses.weighted, **maps)):
+        with pytest.raises(UserError, match=field) as refused:
+            call(weights)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("cref_l1", "denoised"),
+        ("fsc", "denoised_2"),
+        ("n2n_l2", "denoised_1"),
+        ("n2n_l1", "denoised_2"),
+        ("truth_fsc", "truth"),
+        ("truth_fsc", "denoised"),
+        ("bias", "denoised_1"),
+    ],
+)
+def test_a_missing_map_is_refused(name, missing):
+    maps = {**sample(batch(), 0), missing: None}
+    with pytest.raises(ValueError, match=f"{name} needs {missing}, found None"):
+        losses.weighted({name: 1.0}, **maps)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_shapes_that_would_broadcast_are_refused(name):
+    maps = batch()
+    last = "truth" if name == "truth_fsc" else "half_map_2"
+    for other in (maps[last][0], maps[last][:1], maps[last][..., :1]):
+        with pytest.raises(ValueError, match="one shape"):
+            losses.weighted({name: 1.0}, **{**maps, last: other})
+
+
+def test_boxes_without_shells_and_shells_of_another_box_are_refused():
+    small = np.ones((3, 3, 3), np.float32)
+    with pytest.raises(ValueError, match="at least 4 voxels"):
+        losses.truth_fsc(small, small)
+    with pytest.raises(ValueError, match="half-spectrum of shape"):
+        total(batch(), box_shells((8, 8, 8)))

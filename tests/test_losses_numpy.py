@@ -1,0 +1,205 @@
+"""Values and gradients of the losses against slow NumPy, and where they are least."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import slow_losses as slow
+
+from crefjax import losses
+
+SHAPES = [(16, 16, 16), (11, 11, 11), (14, 9, 12)]
+OF_FULL = ("denoised", "half_map_1", "half_map_2")
+OF_HALVES = ("denoised_1", "denoised_2", "half_map_1", "half_map_2")
+ARGUMENTS = {
+    "cref_l1": OF_FULL,
+    "fsc_loss": OF_HALVES,
+    "n2n_l2": OF_HALVES,
+    "n2n_l1": OF_HALVES,
+    "truth_fsc": ("denoised", "truth"),
+    "bias": OF_HALVES,
+}
+jitted = {name: jax.jit(getattr(losses, name)) for name in (*ARGUMENTS, "cref_rmse")}
+
+
+def made_up(shape, seed=0):
+    """Maps of one signal with noise of different strengths; the denoised ones are not of the signal's scale."""
+    rng = np.random.default_rng(seed)
+    signal = sum(np.roll(rng.standard_normal(shape), step, axis) for axis in range(3) for step in (0, 1))
+    maps = {"truth": signal}
+    for name in ("half_map_1", "half_map_2", "denoised", "denoised_1", "denoised_2"):
+        scale, noise = (1, 2) if name.startswith("half") else (0.7, 0.8)
+        maps[name] = scale * signal + noise * rng.standard_normal(shape) + 0.1
+    return {name: one.astype(np.float32) for name, one in maps.items()}
+
+
+def arguments(name, maps):
+    return [maps[one] for one in ARGUMENTS[name]]
+
+
+def simulated(size=32, seed=0):
+    """Signal with a falling spectrum, white noise below it at first and above it at last; (truth, M1, M2)."""
+    rng = np.random.default_rng(seed)
+    radius = np.sqrt(sum(np.meshgrid(*3 * [(np.fft.fftfreq(size) * size) ** 2], indexing="ij")))
+    spectrum = np.fft.fftn(rng.standard_normal((size,) * 3)) * 6 * np.exp(-radius / 4)
+    truth = np.fft.ifftn(spectrum).real
+    return [truth.astype(np.float32)] + [
+        (truth + rng.standard_normal(truth.shape)).astype(np.float32) for _ in range(2)
+    ]
+
+
+def shrunk(one, gain):
+    """A map filtered by a gain per shell."""
+    spectrum = np.fft.fftn(one)
+    for shell, inside in enumerate(slow.shells_of(one.shape)):
+        spectrum[inside] *= gain[shell]
+    return np.fft.ifftn(spectrum).real.astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_equals_slow_numpy(name, shape):
+    given = arguments(name, made_up(shape))
+    found, _ = jitted[name](*given)
+    np.testing.assert_allclose(found, getattr(slow, name)(*(one.astype(np.float64) for one in given)), rtol=2e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_aux_and_metric_equal_slow_numpy(shape):
+    maps = made_up(shape)
+    d, d1, d2 = maps["denoised"], maps["denoised_1"], maps["denoised_2"]
+    m1, m2, truth = maps["half_map_1"], maps["half_map_2"], maps["truth"]
+    _, aux = jitted["cref_l1"](d, m1, m2)
+    np.testing.assert_allclose(aux["fsc"], slow.fsc(d, (m1 + m2) / 2), atol=1e-5)
+    np.testing.assert_allclose(aux["cref"], slow.c_ref(m1, m2), atol=1e-4)
+    _, aux = jitted["fsc_loss"](d1, d2, m1, m2)
+    np.testing.assert_allclose(aux["fsc"], (slow.fsc(d1, m2) + slow.fsc(d2, m1)) / 2, atol=1e-5)
+    _, aux = jitted["truth_fsc"](d, truth)
+    np.testing.assert_allclose(aux["fsc"], slow.fsc(d, truth), atol=1e-5)
+    _, aux = jitted["bias"](d1, d2, m1, m2)
+    power = np.sqrt(slow.cov(m1, m1) * slow.cov(m2, m2))
+    np.testing.assert_allclose(aux["var_bias"] / power, slow.var_bias(d1, d2, m1, m2) / power, atol=2e-5)
+    np.testing.assert_allclose(aux["var_signal"] / power, slow.cov(m1, m2) / power, atol=1e-5)
+    for distance, name in ((np.square, "n2n_l2"), (np.abs, "n2n_l1")):
+        _, aux = jitted[name](d1, d2, m1, m2)
+        np.testing.assert_allclose(aux["loss_1"], distance(d1 - m2).mean(), rtol=1e-5)
+        np.testing.assert_allclose(aux["loss_2"], distance(d2 - m1).mean(), rtol=1e-5)
+    np.testing.assert_allclose(jitted["cref_rmse"](d, m1, m2), slow.cref_rmse(d, m1, m2), rtol=2e-5)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_gradient_equals_finite_differences_of_slow_numpy(name):
+    given = arguments(name, made_up((11, 8, 10)))
+    count = sum(one.startswith("denoised") for one in ARGUMENTS[name])
+    gradients = jax.jit(jax.grad(lambda *a: getattr(losses, name)(*a)[0], argnums=tuple(range(count))))(*given)
+    given = [one.astype(np.float64) for one in given]
+    rng = np.random.default_rng(8)
+    for _ in range(3):
+        directions = [rng.standard_normal(one.shape) if i < count else 0 for i, one in enumerate(given)]
+        ahead, behind = (
+            getattr(slow, name)(*(a + step * b for a, b in zip(given, directions, strict=True)))
+            for step in (1e-6, -1e-6)
+        )
+        along = sum(np.sum(g * d) for g, d in zip(gradients, directions[:count], strict=True))
+        size = np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
+        np.testing.assert_allclose(along, (ahead - behind) / 2e-6, atol=1e-3 * size)
+
+
+def test_cref_is_a_constant_to_the_gradient():
+    """The full map does depend on the half-maps, so the gradient is that of the loss with C_ref held fixed."""
+    maps = made_up((11, 8, 10))
+    d, m1, m2 = (one.astype(np.float64) for one in arguments("cref_l1", maps))
+    gradient = jax.jit(jax.grad(lambda a, *other: losses.cref_l1(other[0], a, other[1])[0]))(
+        maps["half_map_1"], maps["denoised"], maps["half_map_2"]
+    )
+    target = slow.c_ref(m1, m2)
+    direction = np.random.default_rng(9).standard_normal(m1.shape)
+    steps = [m1 + step * direction for step in (1e-6, -1e-6)]
+    fixed, free = (np.subtract(*(slow.cref_l1(d, one, m2, held) for one in steps)) / 2e-6 for held in (target, None))
+    assert abs(free - fixed) > 0.05 * abs(fixed)  # the two can be told from each other
+    np.testing.assert_allclose(np.sum(gradient * direction), fixed, rtol=1e-3)
+
+
+def test_truth_fsc_of_truth_negative_and_noise():
+    truth, m1, m2 = simulated()
+    assert jitted["truth_fsc"](truth, truth)[0] == pytest.approx(0, abs=1e-6)
+    assert jitted["truth_fsc"](-3 * truth, truth)[0] == pytest.approx(2, abs=1e-6)
+    halves, half = jitted["truth_fsc"]((m1 + m2) / 2, truth)[0], jitted["truth_fsc"](m1, truth)[0]
+    assert 0.1 < halves < half < 1
+
+
+def test_cref_l1_tells_the_truth_from_its_negative_and_from_the_noisy_map():
+    truth, m1, m2 = simulated()
+    full = (m1 + m2) / 2
+    of_truth, of_full, of_negative = (jitted["cref_l1"](one, m1, m2)[0] for one in (truth, full, -truth))
+    # FSC(truth, full) is C_ref up to the scatter of the outer shells, about the root of one over their voxels.
+    assert of_truth < 0.1
+    assert of_full > 3 * of_truth
+    assert of_negative > 10 * of_truth
+    np.testing.assert_allclose(of_full, 1 - slow.over_shells(slow.c_ref(m1, m2)), atol=1e-4)
+    assert jitted["cref_rmse"](truth, m1, m2) < 0.1 < 0.5 < jitted["cref_rmse"](-truth, m1, m2)
+
+
+def test_fsc_loss_is_lower_for_the_truth_than_for_the_half_maps():
+    truth, m1, m2 = simulated()
+    assert jitted["fsc_loss"](truth, truth, m1, m2)[0] < jitted["fsc_loss"](m1, m2, m1, m2)[0] - 0.1
+    # Another gain in every shell changes nothing.
+    gain = 1 / (1 + np.arange(17.0))
+    filtered = jitted["fsc_loss"](shrunk(m1, gain), shrunk(m2, gain), m1, m2)[0]
+    np.testing.assert_allclose(filtered, jitted["fsc_loss"](m1, m2, m1, m2)[0], atol=1e-4)
+
+
+def test_n2n_l2_is_least_at_the_scale_of_wiener():
+    truth, m1, m2 = simulated()
+    wiener = np.mean(truth**2) / np.mean(m1 * m1)  # signal over signal and noise, the best single factor
+    scales = np.linspace(0, 1.2, 61)
+    found = [jitted["n2n_l2"](a * m1, a * m2, m1, m2)[0] for a in scales.astype(np.float32)]
+    assert scales[np.argmin(found)] == pytest.approx(wiener, abs=0.04)
+    # The noise of the other half-map is all that is left at the truth: variance 1, mean |x| of the normal distribution.
+    assert jitted["n2n_l2"](truth, truth, m1, m2)[0] == pytest.approx(1, abs=0.02)
+    assert jitted["n2n_l1"](truth, truth, m1, m2)[0] == pytest.approx(np.sqrt(2 / np.pi), abs=0.02)
+
+
+def test_bias_is_none_for_the_half_maps_and_for_the_truth():
+    truth, m1, m2 = simulated()
+    assert jitted["bias"](m1, m2, m1, m2)[0] == pytest.approx(0, abs=1e-6)
+    assert jitted["bias"](truth, truth, m1, m2)[0] == pytest.approx(0, abs=0.02)
+
+
+def test_bias_is_the_power_of_planted_false_structure():
+    truth, m1, m2 = simulated()
+    false = 0.8 * np.random.default_rng(3).standard_normal(truth.shape).astype(np.float32)
+    loss, aux = jitted["bias"](truth + false, truth + false, m1, m2)
+    power = np.sqrt(slow.cov(m1, m1) * slow.cov(m2, m2))
+    np.testing.assert_allclose(loss, slow.over_shells(slow.cov(false, false) / power), atol=0.03)
+    # White noise of variance v has a power of v voxels in every shell.
+    np.testing.assert_allclose(np.asarray(aux["var_bias"])[8:16] / (0.64 * truth.size), 1, atol=0.2)
+
+
+def test_bias_of_a_damped_signal_is_the_part_that_is_lost():
+    truth, m1, m2 = simulated()
+    gain = 1 / (1 + (np.arange(17) / 5.0) ** 4)
+    loss, aux = jitted["bias"](shrunk(m1, gain), shrunk(m2, gain), m1, m2)
+    expected = (1 - gain) ** 2 * slow.cov(truth, truth)  # |E[D|S] - S|² with E[D|S] = gain S
+    power = np.sqrt(slow.cov(m1, m1) * slow.cov(m2, m2))
+    np.testing.assert_allclose(loss, slow.over_shells(expected / power), atol=0.01)
+    np.testing.assert_allclose(aux["var_bias"] / power, expected / power, atol=0.08)
+    assert loss > 0.02
+
+
+def test_bias_knows_the_scale():
+    truth, m1, m2 = simulated()
+    scales = np.linspace(0.5, 1.5, 21).astype(np.float32)
+    found = [jitted["bias"](a * truth, a * truth, m1, m2)[0] for a in scales]
+    assert scales[np.argmin(found)] == pytest.approx(1, abs=0.051)
+
+
+@pytest.mark.parametrize("name", [*ARGUMENTS, "cref_rmse"])
+def test_bfloat16_maps_give_the_float32_result(name):
+    maps = made_up((11, 8, 10))
+    names = OF_FULL if name == "cref_rmse" else ARGUMENTS[name]
+    low = [jnp.asarray(maps[one]).astype(jnp.bfloat16) for one in names]
+    found, expected = (getattr(losses, name)(*given) for given in (low, [one.astype(jnp.float32) for one in low]))
+    for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert one.dtype == jnp.float32
+        np.testing.assert_array_equal(one, two)
