@@ -22,7 +22,7 @@ def hidden_beside(path: Path) -> Iterator[Path]:
     try:
         yield hidden
     finally:
-        _remove(hidden)
+        remove(hidden)
         _unfinished.discard(hidden)
 
 
@@ -52,10 +52,11 @@ def folder_in_place(folder: Path) -> Iterator[Path]:
 def remove_all() -> None:
     """Remove every unfinished file and folder; for a program that is about to end."""
     for path in list(_unfinished):
-        _remove(path)
+        remove(path)
 
 
-def _remove(path):
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, as far as can be."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

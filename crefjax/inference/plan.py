@@ -3,16 +3,15 @@
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
+from crefjax.devices import GIB, free_memory
 from crefjax.errors import UserError
 from crefjax.inference.streaming import level_slab, network_cost, padded_shape, slab_sizes
 from crefjax.models.unet3d import UNet3DConfig
 
-GIB = 2**30
 # Resident memory of the program before any map is read: Python, JAX and its compiled code.
 _PROGRAM_BYTES = 0.45 * GIB
 # Of the memory that is free, how much a run takes when it is not told.
@@ -93,7 +92,7 @@ def plan_run(
         UserError: even the thinnest slab takes more.
     """
     on_cpu = device.platform == "cpu"
-    limit = max_memory * GIB if max_memory is not None else _SHARE_OF_FREE * _free_memory(device)
+    limit = max_memory * GIB if max_memory is not None else _SHARE_OF_FREE * free_memory(device)
     depth = padded_shape(shape, config)[0]
     voxels = float(shape[0] * shape[1] * shape[2])
     host = _PROGRAM_BYTES + 4 * voxels * host_maps
@@ -139,41 +138,6 @@ def _cores():
     if hasattr(os, "sched_getaffinity"):  # not everywhere
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
-
-
-def _free_memory(device):
-    if device.platform == "cpu":
-        return _free_host_memory()
-    stats = device.memory_stats() or {}
-    if "bytes_limit" not in stats:
-        return _free_host_memory()
-    return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-
-
-def _free_host_memory():
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        kib = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
-        return min(1024.0 * int(kib), _free_in_container()) + _resident()
-    except (OSError, StopIteration):  # not Linux
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-
-
-def _free_in_container():
-    """What a container or a batch system leaves of its limit (cgroup version 2), which `MemAvailable` ignores."""
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return float("inf")
-    return float("inf") if limit == "max" else float(int(limit) - used)
-
-
-def _resident():
-    """What this program holds already, maps that were read among it, and what a plan counts again."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return float(pages * os.sysconf("SC_PAGE_SIZE"))
 
 
 def _rate(device):

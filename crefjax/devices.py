@@ -1,0 +1,43 @@
+"""How much memory a device has left."""
+
+import os
+from pathlib import Path
+
+GIB = 2**30
+
+
+def free_memory(device) -> float:
+    """Bytes that a program may still take on a JAX device, on a CPU with what it holds already."""
+    if device.platform == "cpu":
+        return free_host_memory()
+    stats = device.memory_stats() or {}
+    if "bytes_limit" not in stats:
+        return free_host_memory()
+    return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+
+
+def free_host_memory() -> float:
+    """Bytes of main memory that this program may take, with what it holds already."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kib = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
+        return min(1024.0 * int(kib), _free_in_container()) + _resident()
+    except (OSError, StopIteration):  # not Linux
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _free_in_container():
+    """What a container or a batch system leaves of its limit (cgroup version 2), which `MemAvailable` ignores."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return float("inf")
+    return float("inf") if limit == "max" else float(int(limit) - used)
+
+
+def _resident():
+    """What this program holds already, maps that were read among it, and what a plan counts again."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return float(pages * os.sysconf("SC_PAGE_SIZE"))
