@@ -1,1 +1,1 @@
-"""What training and the commands need before the network: masks, and later patches of prepared maps."""
+"""What the network is given: masks, and patches of half-maps, prepared on the disk or cut as they are needed."""

@@ -1,0 +1,253 @@
+"""Random patches straight from half-maps, for fine-tuning on one or a few specimens; a part can be held out.
+
+The held-out part is the end of the particle, beyond a plane across its longest axis. No voxel has weight both in
+training and in the held-out patches: both are multiplied by a weight along that axis that falls to 0 before the plane.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from crefjax.data.patches import MIN_MASK, check_patch, cut, cut_positions, mask_fraction
+from crefjax.data.pipeline import THREADS, Batches, check_common, stack, turned
+from crefjax.data.specimen import Specimen, load_entry, load_specimen
+from crefjax.errors import UserError
+
+__all__ = ["Specimen", "load_entry", "load_specimen", "specimen_batches"]
+
+REGIONS = ("training", "held_out")
+GAP = 2  # voxels between the two parts: the noise of neighbours is often correlated
+EDGE = 4  # voxels over which a part falls off
+_TRIES = 20
+_ENDLESS = 2**62
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A specimen with the weight of one region along one axis."""
+
+    specimen: Specimen
+    axis: int
+    weight: np.ndarray
+    """`(side of the axis,)`, 0 to 1."""
+    voxels: np.ndarray
+    """Flat indices of the voxels that are in the mask and in the region by at least a half."""
+    mask: np.ndarray
+    """That of the specimen times the weight."""
+
+    def cut(self, array, position, patch):
+        """A patch of a map, times the weight."""
+        out = cut(array, position, patch)
+        first, side = position[self.axis], len(self.weight)
+        weight = np.zeros(patch, np.float32)
+        low, high = max(first, 0), min(first + patch, side)
+        weight[low - first : high - first] = self.weight[low:high]
+        return out * weight.reshape([-1 if axis == self.axis else 1 for axis in range(3)])
+
+
+def split_weights(mask: np.ndarray, held_out: float) -> tuple[int, np.ndarray, np.ndarray]:
+    """Weights that part a particle in two along its longest axis.
+
+    That axis is the one along which the mask spreads most (standard deviation). The plane is put where the mask beyond
+    it is closest to `held_out` of its sum. With `d` the distance of a voxel's plane of its axis to it, both weights are
+    0 for `d < GAP / 2`, then rise as `0.5 (1 - cos(pi (d - GAP / 2) / EDGE))` to 1 within `EDGE` voxels, each on
+    its own side.
+
+    Args:
+        mask: `(z, y, x)`, 0 to 1.
+        held_out: share of the mask, from 0 to below 1; 0 gives all to training.
+
+    Returns:
+        the axis, and for each index along it the weight in training and in the held-out part, float32.
+    """
+    profiles = [mask.sum(axis=tuple({0, 1, 2} - {axis}), dtype=np.float64) for axis in range(3)]
+    spreads = [_spread(profile) for profile in profiles]
+    axis = int(np.argmax(spreads))
+    profile = profiles[axis]
+    if held_out == 0:
+        return axis, np.ones(len(profile), np.float32), np.zeros(len(profile), np.float32)
+    beyond = np.append(profile[::-1].cumsum()[::-1], 0.0)  # beyond[c]: the sum from index c on
+    plane = int(np.argmin(np.abs(beyond - held_out * profile.sum())))
+    distance = np.arange(len(profile)) + 0.5 - plane
+    return axis, _rise(-distance), _rise(distance)
+
+
+def _spread(profile):
+    index = np.arange(len(profile))
+    mean = (index * profile).sum() / profile.sum()
+    return float(np.sqrt((np.square(index - mean) * profile).sum() / profile.sum()))
+
+
+def _rise(distance):
+    within = np.clip((distance - GAP / 2) / EDGE, 0, 1)
+    return (0.5 * (1 - np.cos(np.pi * within))).astype(np.float32)
+
+
+def specimen_batches(
+    specimens: Sequence[Specimen],
+    *,
+    patch: int,
+    batch: int,
+    seed: int = 0,
+    rotations: bool = True,
+    held_out: float = 0.2,
+    region: str = "training",
+    count: int | None = None,
+    threads: int = THREADS,
+) -> Batches:
+    """Batches of patches cut out of specimens in memory; same batches as those of `dataset_batches`.
+
+    In training, patch `k` depends on seed and `k` alone: a voxel within mask and region is drawn, each as likely, and
+    then where it lies in the patch, until the mask fills at least `MIN_MASK` of it. Held-out patches lie at fixed
+    places that cover the held-out part, are not turned, and come once. Where a box is smaller than the patch, there
+    are zeros around it.
+
+    Args:
+        specimens: from `load_specimen` or `load_entry`; truth is given if all have it.
+        patch: side, voxels; even, at least 16.
+        batch: patches a batch; the last one of a finite number may be shorter.
+        seed: of the random patches.
+        rotations: whether random patches are turned to one of the cube's 24 orientations; no mirror images.
+        held_out: share of each mask that is held out; 0 to train on everything.
+        region: `training` or `held_out`.
+        count: how many patches; None for training without end, or for all that cover the held-out part. Fewer are
+            chosen evenly among those; for more, the patches overlap.
+        threads: that make batches ahead.
+
+    Raises:
+        UserError: a setting is out of range; or a region of a specimen is too small for any patch.
+    """
+    import grain
+
+    check_patch(patch)
+    check_common(batch=batch, seed=seed, threads=threads)
+    _check(specimens, held_out, region, count)
+    parts = [_part(specimen, held_out, region, patch) for specimen in specimens]
+    truth = all(specimen.truth is not None for specimen in specimens)
+    if region == "training":
+        source = _Random(parts, patch, seed, rotations, truth, count or _ENDLESS)
+    else:
+        source = _Fixed(parts, patch, truth, count)
+    settings = {"patch": patch, "batch": batch, "seed": seed, "rotations": rotations, "held_out": held_out}
+    data = [[one.name, one.mask.shape, one.mean, one.deviation] for one in specimens]
+    return Batches(
+        grain.MapDataset.source(source).batch(batch, drop_remainder=False, batch_fn=stack),
+        names=[specimen.name for specimen in specimens],
+        size=0 if len(source) == _ENDLESS else len(source),
+        threads=threads,
+        fingerprint={**settings, "region": region, "count": count, "specimens": data},
+    )
+
+
+def _check(specimens, held_out, region, count):
+    if not specimens:
+        raise UserError("specimens: expected at least one, found none; give an entry or two half-maps")
+    if region not in REGIONS:
+        raise UserError(f"region: expected one of {', '.join(REGIONS)}, found {region}; choose one")
+    if not 0 <= held_out < 1:
+        raise UserError(f"held_out: expected a share from 0 to below 1, found {held_out:g}; change it")
+    if region == "held_out" and held_out == 0:
+        raise UserError("held_out: expected a share above 0 for held-out patches, found 0; change it")
+    if count is not None and count < 1:
+        raise UserError(f"count: expected 1 patch or more, found {count}; change it")
+
+
+def _part(specimen, held_out, region, patch):
+    axis, *weights = split_weights(specimen.mask, held_out)
+    weight = weights[REGIONS.index(region)]
+    mask = specimen.mask * weight.reshape([-1 if number == axis else 1 for number in range(3)])
+    part = _Part(specimen, axis, weight, np.flatnonzero(mask >= 0.5), mask)
+    if not part.voxels.size or not _covering(part, patch, patch // 2):
+        what = "what is left for training" if region == "training" else f"the held-out part ({held_out:g} of the mask)"
+        raise UserError(
+            f"{specimen.name}: expected a patch of {patch} voxels a side with at least {MIN_MASK:.0%} of it in "
+            f"{what}, found none; take smaller patches, or change held_out"
+        )
+    return part
+
+
+def _covering(part, patch, stride):
+    """First voxels of patches over the part of the mask, `stride` apart, that hold enough of it."""
+    box, per_axis = part.mask.shape, []
+    where = np.nonzero(part.mask > 0)
+    for side, indices in zip(box, where, strict=True):
+        low, high = int(indices.min()), int(indices.max()) + 1
+        inside = cut_positions(side, patch, stride)
+        if side <= patch:
+            per_axis.append(inside)
+        else:
+            firsts = (low + first for first in cut_positions(high - low, patch, stride))
+            per_axis.append(sorted({min(max(first, 0), side - patch) for first in firsts}))
+    grid = ((z, y, x) for z in per_axis[0] for y in per_axis[1] for x in per_axis[2])
+    return [position for position in grid if mask_fraction(part.mask, position, patch) >= MIN_MASK]
+
+
+def _sample(parts, number, position, patch, truth):
+    part = parts[number]
+    maps = part.specimen.maps(truth=truth)
+    return {name: part.cut(array, position, patch) for name, array in maps.items()} | {"entry": number}
+
+
+class _Random:
+    """Random access to random patches."""
+
+    def __init__(self, parts, patch, seed, rotations, truth, length):
+        self._parts, self._patch, self._seed, self._rotations = parts, patch, seed, rotations
+        self._truth, self._length = truth, length
+        sizes = np.array([part.voxels.size for part in parts], np.float64)
+        self._shares = np.cumsum(sizes / sizes.sum())
+
+    def __len__(self):
+        return self._length
+
+    def __getitem__(self, index):
+        random = np.random.default_rng([self._seed, index])
+        number = min(int(np.searchsorted(self._shares, random.random(), side="right")), len(self._parts) - 1)
+        position = self._position(self._parts[number], random)
+        sample = _sample(self._parts, number, position, self._patch, self._truth)
+        return turned(sample, random) if self._rotations else sample
+
+    def _position(self, part, random):
+        best, most = None, -math.inf
+        for _ in range(_TRIES):
+            voxel = np.unravel_index(part.voxels[random.integers(part.voxels.size)], part.mask.shape)
+            position = tuple(
+                _shifted(int(at), int(random.integers(self._patch)), side, self._patch)
+                for at, side in zip(voxel, part.mask.shape, strict=True)
+            )
+            fraction = mask_fraction(part.mask, position, self._patch)
+            if fraction >= MIN_MASK:
+                return position
+            if fraction > most:
+                best, most = position, fraction
+        return best
+
+
+def _shifted(at, place, side, patch):
+    """Where a patch begins that has voxel `at` at `place`, moved into the box where it fits."""
+    if side <= patch:
+        return cut_positions(side, patch, patch)[0]
+    return min(max(at - place, 0), side - patch)
+
+
+class _Fixed:
+    """Random access to patches that cover the parts."""
+
+    def __init__(self, parts, patch, truth, count):
+        self._parts, self._patch, self._truth = parts, patch, truth
+        for stride in (patch, patch // 2, patch // 4):
+            places = [(number, one) for number, part in enumerate(parts) for one in _covering(part, patch, stride)]
+            if len(places) >= (count or 1):
+                break
+        if count is not None and len(places) > count:
+            places = [places[index] for index in np.linspace(0, len(places) - 1, count).round().astype(int)]
+        self._places = places
+
+    def __len__(self):
+        return len(self._places)
+
+    def __getitem__(self, index):
+        number, position = self._places[index]
+        return _sample(self._parts, number, position, self._patch, self._truth)

@@ -1,0 +1,237 @@
+"""Entries of half-maps cut into patches for training, as ArrayRecord shards with a manifest: `crefjax prepare`."""
+
+import hashlib
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from crefjax.data import manifest as layout
+from crefjax.data.begun import begun
+from crefjax.data.manifest import EntryRecord, Manifest
+from crefjax.data.patches import check_patch
+from crefjax.data.prepare_entry import CutTask, Inspected, Source, cut_entry, finished_entry, inspect
+from crefjax.data.records import DTYPES
+from crefjax.data.workers import WorkerKilled, run_tasks
+from crefjax.errors import UserError
+from crefjax.io.files import complaint
+from crefjax.unfinished import hidden_beside
+from crefjax.version import __version__
+
+_SHARE_OF_INSPECTION = 0.1  # of the work
+
+
+def prepare(
+    entries: Sequence[str | Path],
+    output: str | Path,
+    *,
+    patch: int = 96,
+    stride: int | None = None,
+    dtype: str = "float16",
+    validation: float = 0.1,
+    jobs: int = 1,
+    seed: int = 0,
+    overwrite: bool = False,
+    report: Callable[[str], None] = print,
+    progress: Callable[[float], None] | None = None,
+) -> Manifest:
+    """Cut checked half-map pairs into standardized, masked patches.
+
+    A run that was ended by whatever goes on where it was, and ends with the bytes of one that was not, with any number
+    of jobs and the entries in any order. Entries that cannot be used are reported and left out, as are those that
+    share a half-map with an earlier one (by name): it would be on both sides of the split.
+
+    Args:
+        entries: entry folders; a folder that is given twice is used once.
+        output: folder of the dataset; its parent must be there.
+        patch: side of the patches, voxels; even, at least 16.
+        stride: from patch to patch, voxels; at most `patch`, and as much if None.
+        dtype: of the stored densities, `float16` or `float32`.
+        validation: share of the entries kept for validation, chosen by a hash of seed and checksums.
+        jobs: entries worked on at once, each by a process; memory grows with it, not with the number of entries.
+        seed: of the split.
+        overwrite: whether a dataset that is there, finished or not, is replaced.
+        report: called with a line for each entry that is left out, and for whatever else the user should know.
+        progress: called with the share of the work that is done, 0 to 1.
+
+    Returns:
+        What is in the dataset.
+
+    Raises:
+        UserError: a setting is out of range; the folder is no dataset, or one begun with other settings or entries; no
+            entry can be used; a worker was killed; the disk is full or refuses, and then the same call goes on later.
+    """
+    output = Path(output)
+    stride = patch if stride is None else stride
+    _check(patch, stride, dtype, validation, jobs)
+    sources = find_sources(entries)
+    settings = {"patch": patch, "stride": stride, "dtype": dtype, "validation": float(validation), "seed": seed}
+    progress = progress or (lambda share: None)
+    try:
+        with begun(output, settings, sources, overwrite=overwrite), hidden_beside(output / "work") as work:
+            inspected, left_out = _inspect_all(sources, jobs, report, progress)
+            inspected, truth = _agree_on_truth(inspected, report)
+            tasks = [CutTask(one, output, work, patch, stride, dtype) for one in inspected]
+            done = _cut_all(output, tasks, jobs, left_out, report, progress)
+            return _finish(output, settings, truth, done, left_out, report)
+    except WorkerKilled as error:
+        text = (
+            "a worker process was killed, most often for want of memory; run the same command again with fewer --jobs: "
+            "it goes on where it was"
+        )
+        raise complaint(output, text) from error
+
+
+def _check(patch, stride, dtype, validation, jobs):
+    check_patch(patch)
+    if not 1 <= stride <= patch:
+        raise UserError(f"stride: expected 1 to {patch} voxels, to cover the box, found {stride}; change it")
+    if dtype not in DTYPES:
+        raise UserError(f"dtype: expected one of {', '.join(DTYPES)}, found {dtype}; choose one")
+    if not 0 <= validation < 1:
+        raise UserError(f"validation: expected a share from 0 to below 1, found {validation:g}; change it")
+    if jobs < 1:
+        raise UserError(f"jobs: expected 1 or more, found {jobs}; change it")
+
+
+def find_sources(entries: Sequence[str | Path]) -> list[Source]:
+    """The folders that were given, once each, sorted by path, with names of their own."""
+    given = [entries] if isinstance(entries, str | Path) else entries
+    folders = sorted({Path(os.path.abspath(folder)) for folder in given})
+    names = _told_apart([folder.resolve().name or "entry" for folder in folders])
+    keys = _told_apart([re.sub(r"[^A-Za-z0-9_-]", "_", name)[:100] for name in names])
+    return [Source(*each) for each in zip(folders, names, keys, strict=True)]
+
+
+def _told_apart(names):
+    """The names, with a number where one was there before; upper and lower case count as the same."""
+    taken, out = {name.lower() for name in names}, []
+    seen = set()
+    for name in names:
+        unique, number = name, 2
+        while unique.lower() in seen or (unique != name and unique.lower() in taken):
+            unique, number = f"{name}-{number}", number + 1
+        seen.add(unique.lower())
+        out.append(unique)
+    return out
+
+
+def _inspect_all(sources, jobs, report, progress) -> tuple[list[Inspected], dict[str, str]]:
+    """The entries whose files are there, without those that share a half-map; why others are left out, by name."""
+    found = []
+    with ThreadPoolExecutor(jobs) as threads:  # reading and hashing leave Python's lock alone
+        for result in threads.map(inspect, sources):
+            found.append(result)
+            progress(_SHARE_OF_INSPECTION * len(found) / len(sources))
+    usable, left_out, owners = [], {}, {}
+    for source, result in zip(sources, found, strict=True):
+        if not isinstance(result, str):
+            own = [result.sha256["half_map_1"], result.sha256["half_map_2"]]
+            first = next((owners[checksum] for checksum in own if checksum in owners), None)
+            if first is None:
+                usable.append(result)
+                owners.update(dict.fromkeys(own, source.name))
+                continue
+            result = (
+                f"{source.folder}: expected half-maps of its own, found one of {first}, a duplicate; keep one of them"
+            )
+        _leave_out(source.name, result, left_out, report)
+    return usable, left_out
+
+
+def _leave_out(name, why, left_out, report):
+    left_out[name] = why
+    report(f"left out {name}: {why}")
+
+
+def _agree_on_truth(inspected, report):
+    """A dataset has the truth of all its entries or of none; decided before any is cut, so by the files' names."""
+    have = sum(one.paths["truth"] is not None for one in inspected)
+    if have == len(inspected):
+        return inspected, bool(inspected)
+    if have:
+        report(f"{have} of {len(inspected)} entries have a truth map, not all: none is stored")
+    return [one.without_truth() for one in inspected], False
+
+
+def _cut_all(output, tasks, jobs, left_out, report, progress) -> list[EntryRecord]:
+    there = [finished_entry(task) for task in tasks]
+    done = [entry for entry in there if entry is not None]
+    missing = [task for task, entry in zip(tasks, there, strict=True) if entry is None]
+    _remove_stale(
+        output, {task.inspected.source.key for task in tasks} - {task.inspected.source.key for task in missing}
+    )
+    sizes = {task.inspected.source.name: _half_map_bytes(task) for task in missing}
+    so_far, total = 0, sum(sizes.values()) or 1
+    for task, result in run_tasks(cut_entry, missing, jobs=jobs):
+        name = task.inspected.source.name
+        if isinstance(result, str):
+            _leave_out(name, result, left_out, report)
+        else:
+            done.append(result)
+        so_far += sizes[name]
+        progress(_SHARE_OF_INSPECTION + (1 - _SHARE_OF_INSPECTION) * so_far / total)
+    return sorted(done, key=lambda entry: entry.name)
+
+
+def _half_map_bytes(task):
+    return sum(os.path.getsize(task.inspected.paths[part]) for part in ("half_map_1", "half_map_2"))
+
+
+def _remove_stale(output, finished):
+    """Take away what was cut of files that have changed since, after the manifest that tells of it."""
+    stale = [folder for folder in (output / layout.ENTRIES).iterdir() if folder.name not in finished]
+    if stale:
+        (output / layout.MANIFEST).unlink(missing_ok=True)
+    for folder in stale:
+        shutil.rmtree(folder)
+
+
+def split_entries(entries: Sequence[EntryRecord], validation: float, seed: int) -> list[EntryRecord]:
+    """The entries with their side of the split, the same whatever their order and names.
+
+    Ordered by SHA-256 of the seed and the half-maps' checksums, the first ones are for validation: the rounded share
+    of them, but at least one, and at least one is left for training. A single entry is for training.
+    """
+    count = math.floor(validation * len(entries) + 0.5)
+    count = min(max(count, 1), len(entries) - 1) if validation > 0 and len(entries) > 1 else 0
+
+    def rank(entry):
+        checksums = sorted((entry.sha256["half_map_1"], entry.sha256["half_map_2"]))
+        return hashlib.sha256(" ".join([str(seed), *checksums]).encode()).hexdigest()
+
+    chosen = {entry.name for entry in sorted(entries, key=rank)[:count]}
+    return [replace(entry, split=layout.SPLITS[entry.name in chosen]) for entry in entries]
+
+
+def _finish(output, settings, truth, done, left_out, report):
+    if not done:
+        raise complaint(
+            output,
+            f"expected an entry that can be used, found none among {len(left_out)}; see the lines above",
+        )
+    if len(done) == 1 and settings["validation"] > 0:
+        report("only one entry: there is no validation, for an entry is never on both sides")
+    entries = split_entries(done, settings["validation"], settings["seed"])
+    patches = {name: sum(entry.patches for entry in entries if entry.split == name) for name in layout.SPLITS}
+    manifest = Manifest(
+        dataset_version=layout.DATASET_VERSION,
+        crefjax=__version__,
+        **settings,
+        truth=truth,
+        patches=patches,
+        entries=tuple(entries),
+        left_out=dict(sorted(left_out.items())),
+        folder=output,
+    )
+    content = layout.manifest_content(manifest)
+    path = output / layout.MANIFEST
+    if path.is_file() and layout.read_json(path) == content:
+        report(f"{output} is complete: nothing was left to do")
+    else:
+        layout.write_json(path, content)
+    return manifest

@@ -1,0 +1,98 @@
+"""One specimen ready for patches: its half-maps standardized and masked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crefjax.data.masks import MaskInfo, make_mask
+from crefjax.data.patches import standardize
+from crefjax.errors import UserError
+from crefjax.io.checks import check_same_grid
+from crefjax.io.entries import find_entry, load_mask, load_pair
+from crefjax.io.files import complaint
+from crefjax.io.maps import read_map
+
+
+@dataclass(frozen=True, eq=False)
+class Specimen:
+    """Half-maps standardized by the full map's mean and deviation and multiplied by the mask; float32 `(z, y, x)`.
+
+    Attributes:
+        name: for messages and `Batches.names`.
+        half_map_1: the first half-map.
+        half_map_2: the second one.
+        mask: 0 to 1.
+        voxel_size: Å.
+        mean: of the full map over the whole box, in its own units.
+        deviation: the same.
+        truth: the noise-free map, scaled and masked as the half-maps are, or None.
+        mask_info: how the mask was made, or None for one that was given.
+    """
+
+    name: str
+    half_map_1: np.ndarray
+    half_map_2: np.ndarray
+    mask: np.ndarray
+    voxel_size: float
+    mean: float
+    deviation: float
+    truth: np.ndarray | None = None
+    mask_info: MaskInfo | None = None
+
+    def maps(self, *, truth: bool) -> dict[str, np.ndarray]:
+        """The arrays that patches are cut from, by the names that they have in a batch."""
+        arrays = {"half_map_1": self.half_map_1, "half_map_2": self.half_map_2}
+        return {**arrays, "truth": self.truth} if truth else arrays
+
+
+def load_specimen(half_map_1_path, half_map_2_path, mask_path=None, *, truth_path=None, name=None) -> Specimen:
+    """Read, check, standardize and mask a pair of half-maps.
+
+    Args:
+        half_map_1_path: the first half-map.
+        half_map_2_path: the second one.
+        mask_path: values 0 to 1 on the same grid; None to have a mask made, see `masks.make_mask`.
+        truth_path: the noise-free map on the same grid, or None.
+        name: of the specimen; that of the first half-map's folder if None.
+
+    Raises:
+        UserError: what `load_pair`, `load_mask` and `make_mask` refuse; a constant full map; nothing within the mask.
+    """
+    first, second = load_pair(half_map_1_path, half_map_2_path)
+    pair, info = f"{half_map_1_path} and {half_map_2_path}", None
+    try:
+        if mask_path is not None:
+            mask = load_mask(mask_path, first).array
+        else:
+            mask, info = make_mask(first.array, second.array, first.voxel_size)
+        truth = None if truth_path is None else read_map(truth_path)
+        if truth is not None:
+            check_same_grid(truth, first, "truth and half-map")
+        mean, deviation = standardize(first.array, second.array, mask, None if truth is None else truth.array)
+    except UserError as error:
+        # Those that know no file speak of the pair.
+        if str(error).startswith(("mask: ", "expected ")):
+            raise complaint(pair, str(error)) from error
+        raise
+    return Specimen(
+        name=name or Path(half_map_1_path).resolve().parent.name,
+        half_map_1=first.array,
+        half_map_2=second.array,
+        mask=mask,
+        voxel_size=first.voxel_size,
+        mean=mean,
+        deviation=deviation,
+        truth=None if truth is None else truth.array,
+        mask_info=info,
+    )
+
+
+def load_entry(folder) -> Specimen:
+    """The specimen of an entry folder, with its own mask and truth where it has them.
+
+    Raises:
+        UserError: what `find_entry` and `load_specimen` refuse.
+    """
+    entry = find_entry(folder)
+    return load_specimen(entry.half_map_1, entry.half_map_2, entry.mask, truth_path=entry.truth, name=entry.name)

@@ -1,0 +1,113 @@
+"""Tasks given to worker processes, with nothing left behind however this process ends.
+
+Not `concurrent.futures`: its workers outlive a parent that is killed, and its semaphores are told of as leaked when a
+signal ends the parent. Here each worker has one pipe, and ends with it.
+"""
+
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+from crefjax.errors import UserError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class WorkerKilled(Exception):  # noqa: N818 - it is what befell the worker
+    """A worker process ended in the midst of a task: killed, most often for want of memory."""
+
+
+def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], *, jobs: int) -> Iterator[tuple[Task, Result]]:
+    """Call `function` on every task, in this process or in others; gives tasks and results as they get done.
+
+    Args:
+        function: of a module, so that other processes find it.
+        tasks: what it is called on; drawn when a worker is free.
+        jobs: how many processes; 1 for this one.
+
+    Raises:
+        WorkerKilled: a worker ended in the midst of a task.
+        Exception: whatever `function` raised; the other workers are ended.
+    """
+    if jobs == 1:
+        for task in tasks:
+            yield task, function(task)
+    else:
+        yield from _run_in_processes(function, iter(tasks), jobs)
+
+
+def _run_in_processes(function, tasks, jobs):
+    context = multiprocessing.get_context("spawn")  # forking a process that has threads may hang
+    workers, given = {}, {}
+    try:
+        for task in itertools.islice(tasks, jobs):
+            _give(_start(context, function, workers), task, given)
+        while given:
+            for connection in wait(list(given)):
+                task = given.pop(connection)
+                try:
+                    failed, result = connection.recv()
+                except (EOFError, ConnectionError) as error:
+                    raise WorkerKilled from error
+                if failed:
+                    raise result
+                for following in itertools.islice(tasks, 1):
+                    _give(connection, following, given)
+                yield task, result
+    finally:
+        for connection, process in workers.items():
+            connection.close()
+            process.terminate()
+        for process in workers.values():
+            process.join()
+
+
+def _start(context, function, workers):
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(function, theirs), daemon=True)
+    # Ctrl-C goes to all processes of a terminal; blocked here, it is blocked in the worker, which this process ends.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    theirs.close()
+    workers[ours] = process
+    return ours
+
+
+def _give(connection, task, given):
+    given[connection] = task
+    try:
+        connection.send(task)
+    except ConnectionError as error:
+        raise WorkerKilled from error
+
+
+def _work(function, connection):
+    """The life of a worker."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            task = connection.recv()
+        except (EOFError, ConnectionError):
+            return
+        try:
+            answer = False, function(task)
+        except Exception as error:
+            if not isinstance(error, UserError):
+                error.add_note(traceback.format_exc())  # a traceback itself does not go through a pipe
+            answer = True, error
+        connection.send(answer)
+
+
+def _end_with_parent():
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)

@@ -1,0 +1,131 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from cli_material import crefjax, densities, done, one_line, refused, tree, write
+
+
+@pytest.fixture
+def entries(here):
+    """Three entry folders of 20 x 17 x 23 voxels, without masks."""
+    folders = [here / f"entry {number}" for number in range(3)]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        for half, array in enumerate(densities(seed=number), 1):
+            write(folder / f"half_map_{half}.mrc", array)
+    return folders
+
+
+def prepare(entries, *more):
+    return ["prepare", *entries, "-o", "dataset", "--patch", 16, "--stride", 16, *more]
+
+
+def test_prepare_says_what_it_made(here, entries):
+    outcome = done(*prepare(entries))
+    assert outcome.err == ""
+    manifest = json.loads((here / "dataset/manifest.json").read_text())
+    counts = manifest["patches"]
+    assert outcome.out.splitlines()[:3] == [
+        f"training: {counts['training']} patches of 2 entries",
+        f"validation: {counts['validation']} patches of 1 entry",
+        "masks were made for 3 entries that came with none; how is told in manifest.json",
+    ]
+    assert outcome.out.splitlines()[3].startswith("dataset: patches of 16³ voxels as float16, ")
+    before = tree(here)
+    again = done(*prepare(entries, "--jobs", 1))
+    assert again.err == "dataset is complete: nothing was left to do\n"
+    assert tree(here) == before
+
+
+def test_a_bad_entry_is_one_line_and_the_rest_is_prepared(here, entries):
+    (entries[1] / "half_map_2.mrc").unlink()
+    outcome = done(*prepare(entries))
+    assert len(outcome.err.splitlines()) == 1
+    assert outcome.err.startswith(f"left out entry 1: {entries[1]}: expected half_map_2.mrc")
+    assert "left out 1 of 3: entry 1" in outcome.out.splitlines()
+
+
+def test_no_good_entry_is_a_failure(here, entries):
+    for entry in entries:
+        (entry / "half_map_1.mrc").write_bytes(b"no map")
+    before = tree(here)
+    outcome = crefjax(*prepare(entries))
+    assert "expected an entry that can be used, found none among 3" in one_line(outcome.err, outcome.status)
+    assert len(outcome.err.splitlines()) == 4
+    assert tree(here) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--patch", "33"], "patch: expected an even side of at least 16 voxels, found 33"),
+        (["--patch", "much"], "argument --patch"),
+        (["--stride", "0"], "stride: expected 1 to 16"),
+        (["--dtype", "int8"], "argument --dtype"),
+        (["--validation", "1.5"], "validation: expected a share from 0 to below 1, found 1.5"),
+        (["--validation", "nan"], "argument --validation"),
+        (["--jobs", "0"], "jobs: expected 1 or more"),
+        (["-o", "missing/dataset"], "make it first"),
+        (["-o", "a_file"], "expected a folder"),
+        (["-o", "entry 0"], "lies in the folder to be written"),
+    ],
+)
+def test_mistakes_are_one_line(here, entries, more, message):
+    (here / "a_file").write_text("text")
+    refused(here, *prepare(entries, *more), names=message)
+
+
+def test_other_settings_need_overwrite(here, entries):
+    done(*prepare(entries))
+    refused(here, *prepare(entries, "--seed", 1), names=["dataset: ", "begun with --seed 0, not 1"])
+    done(*prepare(entries, "--seed", 1, "--overwrite"))
+    assert json.loads((here / "dataset/manifest.json").read_text())["seed"] == 1
+
+
+def run(entries, *more, **settings):
+    argv = [sys.executable, "-m", "crefjax", *map(str, prepare(entries, *more))]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+
+
+def test_prepare_does_not_load_jax(here, entries):
+    code = (
+        "import sys; from crefjax.cli import main; status = main(sys.argv[1:])\n"
+        "assert not {'jax', 'grain'} & set(sys.modules); sys.exit(status)"
+    )
+    argv = [sys.executable, "-c", code, *map(str, prepare(entries))]
+    outcome = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupted_run_says_so_and_leaves_only_finished_entries(here, entries, jobs):
+    process = run(entries, "--jobs", jobs, start_new_session=True)
+    while not (here / "dataset/entries").exists() and process.poll() is None:
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to the workers too
+    _, err = process.communicate(timeout=30)
+    if process.returncode:  # else it was too late
+        assert process.returncode == 130
+        assert err == "crefjax: interrupted (SIGINT); no unfinished file was left\n"
+    names = [name for name, kind in tree(here / "dataset").items() if kind != "folder"]
+    known = r"(dataset|manifest)\.json|entries/[\w-]+/(entry\.json|\d{5}\.array_record)"
+    assert all(re.fullmatch(known, name) for name in names), names
+    outcome = crefjax(*prepare(entries))
+    assert outcome.status == 0
+    done(*prepare(entries), "-o", "other")
+    assert tree(here / "dataset") == tree(here / "other")
+
+
+def test_a_full_disk_is_one_line(here, entries):
+    limited = 'ulimit -f 100; trap "" XFSZ; exec "$@"'
+    argv = [sys.executable, "-m", "crefjax", *map(str, prepare(entries, "--dtype", "float32"))]
+    outcome = subprocess.run(["bash", "-c", limited, "bash", *argv], capture_output=True, text=True, check=False)
+    message = one_line(outcome.stderr, outcome.returncode)
+    assert "dataset: no space left (File too large); make room and run the same command again" in message
+    assert not (here / "dataset").exists()
+    done(*prepare(entries, "--dtype", "float32"))

@@ -1,0 +1,235 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from dataset_material import grid, same, sliced, standardized, values, write_entry
+
+from crefjax.data.manifest import load_manifest
+from crefjax.data.patches import rotate
+from crefjax.data.pipeline import dataset_batches
+from crefjax.data.prepare import prepare
+from crefjax.errors import UserError
+
+PLAIN = {"rotations": False, "shuffle": False, "repeat": False}
+
+
+@pytest.fixture(scope="module")
+def training(dataset, entries):
+    """Every patch of the training side by hand: the entry's index, and its maps, in the order of the manifest."""
+    manifest = load_manifest(dataset)
+    out = []
+    for number, (entry, folder) in enumerate(zip(manifest.entries, entries, strict=True)):
+        if entry.split == "training":
+            maps = [np.float32(one) for one in standardized(folder)]
+            out += [(number, *(sliced(one, at, 16) for one in maps)) for at in grid(maps[0].shape, 16, 12)]
+    return out
+
+
+@pytest.fixture
+def copied(dataset, tmp_path):
+    return shutil.copytree(dataset, tmp_path / "copy")
+
+
+def which(sample, training):
+    """The index of the patch that a sample is, and its rotation; the same for all its maps."""
+    sums = np.array([np.abs(one[1]).sum() for one in training])
+    for index in np.argsort(np.abs(sums - np.abs(sample[1]).sum()))[:3]:
+        for turn in range(24):
+            if all(
+                np.allclose(rotate(np.asarray(wanted), turn), found, atol=2e-5)
+                for wanted, found in zip(training[index][1:], sample[1:], strict=True)
+            ):
+                assert training[index][0] == sample[0]
+                return int(index), turn
+    raise AssertionError("a patch that is none of them")
+
+
+def test_one_pass_in_order(dataset, training):
+    batches = dataset_batches(dataset, batch=5, **PLAIN)
+    assert batches.names == ("e0", "e1", "e2", "e3")
+    assert batches.size == len(training)
+    found = list(batches)
+    assert [len(one["entry"]) for one in found[:-1]] == [5] * (len(found) - 1)
+    assert len(found[-1]["entry"]) == (len(training) - 1) % 5 + 1
+    assert {name: (one.shape[1:], one.dtype) for name, one in found[0].items()} == {
+        "entry": ((), np.int32),
+        **dict.fromkeys(("half_map_1", "half_map_2", "truth"), ((16, 16, 16), np.float32)),
+    }
+    for sample, wanted in zip(values(found), training, strict=True):
+        assert sample[0] == wanted[0]
+        for one, other in zip(sample[1:], wanted[1:], strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_no_entry_is_on_both_sides(dataset):
+    sides = [set(), set()]
+    for side, split in zip(sides, ("training", "validation"), strict=True):
+        for batch in dataset_batches(dataset, split=split, batch=4, **PLAIN):
+            side.update(batch["entry"].tolist())
+    assert len(sides[0]) == 3
+    assert len(sides[1]) == 1
+    assert not sides[0] & sides[1]
+
+
+def test_shuffled_epochs_have_every_patch_once_in_any_of_24_orientations(dataset, training):
+    batches = dataset_batches(dataset, batch=len(training), seed=5)
+    epochs = [[which(sample, training) for sample in values(batches, 1)] for _ in range(3)]
+    for epoch in epochs:
+        assert sorted(index for index, _ in epoch) == list(range(len(training)))
+    orders = [tuple(index for index, _ in epoch) for epoch in epochs]
+    assert len({*orders, tuple(range(len(training)))}) == 4
+    turns = np.bincount([turn for epoch in epochs for _, turn in epoch], minlength=24)
+    assert len(turns) == 24
+    assert (turns > 0).sum() >= 20  # of more than 100 draws
+    assert [turn for _, turn in epochs[0]] != [turn for _, turn in epochs[1]]
+
+
+def test_seeds_differ(dataset):
+    first, second = (next(dataset_batches(dataset, batch=8, seed=seed)) for seed in (0, 1))
+    assert not same(first, second)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 5])
+def test_any_number_of_threads_gives_the_same(dataset, threads):
+    many = dataset_batches(dataset, batch=7, seed=2, threads=threads)
+    few = dataset_batches(dataset, batch=7, seed=2)
+    assert all(same(next(many), next(few)) for _ in range(12))
+
+
+def test_a_position_is_resumed_exactly(dataset, training):
+    batches = dataset_batches(dataset, batch=5, seed=3)
+    states, found = [batches.get_state()], []
+    for _ in range(3 * len(training) // 5):  # across epochs, whose borders are within batches
+        found.append(next(batches))
+        states.append(json.loads(json.dumps(batches.get_state())))
+    for place in (0, 1, 4, len(training) // 5, len(found) - 3):
+        anew = dataset_batches(dataset, batch=5, seed=3, threads=2)
+        anew.set_state(states[place])
+        assert anew.get_state() == states[place]
+        assert all(same(next(anew), wanted) for wanted in found[place : place + 3])
+    next(batches)
+    batches.set_state(states[2])  # also back, in the same one
+    assert same(next(batches), found[2])
+
+
+def test_one_pass_is_resumed_at_its_end(dataset):
+    batches = dataset_batches(dataset, batch=6, **PLAIN)
+    last = list(batches)[-1]
+    state = batches.get_state()
+    anew = dataset_batches(dataset, batch=6, **PLAIN)
+    anew.set_state(state)
+    assert list(anew) == []
+    anew.set_state({**state, "next_batch": state["next_batch"] - 1})
+    assert same(next(anew), last)
+
+
+@pytest.mark.parametrize("other", [{"batch": 6}, {"seed": 4}, {"rotations": False}, {"process": (0, 2)}])
+def test_a_position_of_other_batches_is_refused(dataset, other):
+    state = dataset_batches(dataset, batch=5, seed=3).get_state()
+    with pytest.raises(UserError, match="resume with the settings that it was saved with"):
+        dataset_batches(dataset, **({"batch": 5, "seed": 3} | other)).set_state(state)
+
+
+def test_processes_share_an_epoch(dataset, training):
+    count, share = 3, len(training) // 3
+    settings = {"batch": share, "seed": 1}
+    epochs = [dataset_batches(dataset, process=(index, count), **settings) for index in range(count)]
+    alone = dataset_batches(dataset, batch=len(training), seed=1)
+    for _ in range(2):
+        shares = [[which(sample, training) for sample in values(batches, 1)] for batches in epochs]
+        together = [found for one in shares for found in one]
+        assert len({index for index, _ in together}) == len(together) == count * share
+        assert set(together) <= {which(sample, training) for sample in values(alone, 1)}  # turned alike
+    states = {json.dumps(batches.get_state()) for batches in epochs}
+    assert len(states) == 1
+
+
+def test_settings_out_of_range_are_refused(dataset):
+    for settings, message in (
+        ({"batch": 0}, "batch: expected 1"),
+        ({"batch": 1, "seed": -1}, "seed: expected 0 to 4294967295"),
+        ({"batch": 1, "threads": -1}, "threads: expected 0 or more"),
+        ({"batch": 1, "split": "test"}, "split: expected one of training, validation"),
+        ({"batch": 1, "process": (2, 2)}, "process: expected an index"),
+        ({"batch": 1, "process": (0, 1000)}, "for each of 1000 processes"),
+    ):
+        with pytest.raises(UserError, match=message):
+            dataset_batches(dataset, **settings)
+
+
+def test_no_validation_is_told(tmp_path):
+    entry = write_entry(tmp_path / "entry")
+    prepare([entry], tmp_path / "dataset", patch=16, stride=16, report=lambda line: None)
+    with pytest.raises(UserError, match=r"expected a patch for validation.*found 0; prepare more entries"):
+        dataset_batches(tmp_path / "dataset", split="validation", batch=1)
+
+
+def first_shard(folder):
+    manifest = load_manifest(folder)
+    return folder / manifest.of_split("training")[0].shards[0].file
+
+
+def test_flipped_bytes_in_a_shard_are_told(copied):
+    path = first_shard(copied)
+    raw = bytearray(path.read_bytes())
+    raw[20_000:20_010] = bytes(255 - byte for byte in raw[20_000:20_010])
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=r"00000\.array_record: the shard is damaged") as caught:
+        list(dataset_batches(copied, batch=4, **PLAIN))
+    assert str(path) in str(caught.value)
+
+
+def test_a_shard_of_another_dataset_is_told(copied):
+    path = first_shard(copied)
+    batches = dataset_batches(copied, batch=4, **PLAIN)
+    other = copied / load_manifest(copied).of_split("training")[1].shards[0].file
+    shutil.copy(other, path)
+    with pytest.raises(UserError, match="the shard is damaged"):
+        list(batches)
+
+
+def test_what_is_no_whole_dataset_is_refused(copied, tmp_path):
+    path, manifest = first_shard(copied), json.loads((copied / "manifest.json").read_text())
+
+    def refused(message):
+        with pytest.raises(UserError, match=message) as caught:
+            load_manifest(copied)
+        assert "\n" not in str(caught.value)
+
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    refused("the shard is damaged: expected [0-9]+ bytes, found")
+    path.unlink()
+    refused("the shard cannot be found")
+    path.write_bytes(whole)
+    for text, message in (
+        ("{", "expected JSON"),
+        ("[]", "expected a JSON object"),
+        ("{}", "expected a file of a dataset"),
+        (json.dumps({**manifest, "dataset_version": 7}), "expected a dataset of version 1, found 7"),
+        (json.dumps({**manifest, "entries": [{}]}), "the manifest is damaged"),
+        (json.dumps({**manifest, "more": 1}), "the manifest is damaged"),
+    ):
+        (copied / "manifest.json").write_text(text)
+        refused(message)
+    (copied / "manifest.json").unlink()
+    refused("the dataset is unfinished; .* again finishes it")
+    (copied / "dataset.json").unlink()
+    refused("found no manifest.json")
+    with pytest.raises(UserError, match="found no folder of that name"):
+        load_manifest(tmp_path / "nowhere")
+
+
+def test_a_program_that_reads_ends_quietly(dataset):
+    """No lines of ArrayRecord's or Grain's own, and no thread that keeps the program alive."""
+    code = (
+        "import sys; from crefjax.data.pipeline import dataset_batches\n"
+        "batches = dataset_batches(sys.argv[1], batch=3)\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "[next(batches) for _ in range(9)]"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(dataset)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

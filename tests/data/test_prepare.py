@@ -1,0 +1,231 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from array_record.python import array_record_module
+from dataset_material import VOXEL, grid, random_map, read, sliced, standardized, tree, write_entry, write_map
+
+from crefjax.data.manifest import EntryRecord, load_manifest
+from crefjax.data.prepare import find_sources, prepare, split_entries
+from crefjax.errors import UserError
+from crefjax.version import __version__
+
+
+def prepared(entries, folder, **settings):
+    """The dataset, and the lines that were reported."""
+    lines = []
+    settings = {"patch": 16, "stride": 16, "dtype": "float32"} | settings
+    return prepare(entries, folder, report=lines.append, **settings), lines
+
+
+def stored(folder, shard):
+    """Positions and maps of a shard, read with ArrayRecord and NumPy alone."""
+    reader = array_record_module.ArrayRecordReader(str(folder / shard.file))
+    for record in reader.read_all():
+        yield tuple(np.frombuffer(record[16:28], "<i4")), np.frombuffer(record[32:], "<f4").reshape(-1, 16, 16, 16)
+
+
+def test_patches_are_those_sliced_by_hand(dataset, entries):
+    manifest = load_manifest(dataset)
+    assert [entry.name for entry in manifest.entries] == ["e0", "e1", "e2", "e3"]
+    for entry, folder in zip(manifest.entries, entries, strict=True):
+        maps = standardized(folder)
+        found = dict(stored(dataset, entry.shards[0]))
+        assert list(found) == grid(maps[0].shape, 16, 12)  # the mask reaches into each of them
+        for start, arrays in found.items():
+            assert len(arrays) == 3
+            for array, whole in zip(arrays, maps, strict=True):
+                np.testing.assert_allclose(array, sliced(whole, start, 16), atol=2e-5)
+
+
+def test_manifest_says_what_was_done(dataset, entries):
+    found = json.loads((dataset / "manifest.json").read_text())
+    settings = {name: found[name] for name in ("crefjax", "patch", "stride", "dtype", "validation", "seed", "truth")}
+    expected = {"crefjax": __version__, "patch": 16, "stride": 12, "dtype": "float32", "validation": 0.25, "seed": 0}
+    assert settings == {**expected, "truth": True}
+    entry = found["entries"][0]
+    first, second = (read(entries[0] / f"half_map_{n}.mrc") for n in (1, 2))
+    assert entry["half_map_1"] == str(entries[0] / "half_map_1.mrc")
+    assert entry["box"] == [20, 24, 36]
+    assert entry["voxel_size"] == pytest.approx(VOXEL)
+    assert entry["mean"] == pytest.approx(((first + second) / 2).mean(), rel=1e-6)
+    assert entry["deviation"] == pytest.approx(((first + second) / 2).std(), rel=1e-6)
+    assert entry["mask_info"] is None
+    sums = tree(entries[0])
+    assert entry["sha256"] == {name: sums[f"{name}.mrc"] for name in ("half_map_1", "half_map_2", "mask", "truth")}
+    shard = entry["shards"][0]
+    assert (shard["sha256"], shard["records"]) == (tree(dataset)[shard["file"]], entry["patches"])
+    assert sum(found["patches"].values()) == sum(one["patches"] for one in found["entries"])
+    assert sorted(one["split"] for one in found["entries"]) == ["training"] * 3 + ["validation"]
+
+
+def test_patches_outside_the_mask_and_constant_ones_are_dropped(tmp_path):
+    folder = write_entry(tmp_path / "e", (16, 16, 64))
+    mask = np.zeros((16, 16, 64), np.float32)
+    mask[..., :16] = 1
+    mask[..., 16:32].flat[:40] = 1  # 0.98 % of the patch
+    mask[..., 32:48].flat[:41] = 1  # 1.001 %
+    mask[..., 48:] = 1
+    write_map(folder / "mask.mrc", mask)
+    half = read(folder / "half_map_1.mrc").astype("f4")
+    half[..., 48:] = 7
+    write_map(folder / "half_map_1.mrc", half)
+    manifest, _ = prepared([folder], tmp_path / "dataset")
+    entry = manifest.entries[0]
+    assert [start for start, _ in stored(tmp_path / "dataset", entry.shards[0])] == [(0, 0, 0), (0, 0, 32)]
+    assert (entry.patches, entry.patches_dropped) == (2, 2)
+
+
+def test_a_mask_is_made_where_there_is_none(tmp_path):
+    folder = write_entry(tmp_path / "e", (32, 32, 32))
+    (folder / "mask.mrc").unlink()
+    ball = np.linalg.norm(np.mgrid[:32, :32, :32] - 15.5, axis=0) < 8
+    for n in (1, 2):
+        write_map(folder / f"half_map_{n}.mrc", (10 * ball + random_map((32, 32, 32), n)).astype("f4"))
+    manifest, _ = prepared([folder], tmp_path / "dataset")
+    entry = manifest.entries[0]
+    assert entry.mask is None
+    assert 0.03 < entry.mask_info["fraction"] < 0.2  # of the box; the ball is 0.065 of it
+    _, corner = next(stored(tmp_path / "dataset", entry.shards[0]))
+    assert not corner[:, :4, :4, :4].any()
+    assert corner[:, 12:, 12:, 12:].all()
+
+
+def test_several_shards_hold_one_entry(tmp_path, monkeypatch, entries):
+    monkeypatch.setattr("crefjax.data.prepare_entry.MAX_SHARD", 250_000)  # five patches of three maps
+    manifest, _ = prepared(entries[:1], tmp_path / "dataset")
+    shards = manifest.entries[0].shards
+    assert [shard.records for shard in shards] == [5, 5, 2]
+    maps = standardized(entries[0])
+    found = [pair for shard in shards for pair in stored(tmp_path / "dataset", shard)]
+    assert [start for start, _ in found] == grid(maps[0].shape, 16, 16)
+    for start, arrays in found:
+        np.testing.assert_allclose(arrays[0], sliced(maps[0], start, 16), atol=2e-5)
+
+
+def test_patches_are_side_by_side_unless_a_stride_is_given(tmp_path, entries):
+    manifest, _ = prepared(entries[:1], tmp_path / "dataset", stride=None)
+    assert (manifest.patch, manifest.stride) == (16, 16)
+
+
+def test_truth_is_stored_by_all_or_none(tmp_path, entries):
+    other = write_entry(tmp_path / "other", (20, 20, 20), seed=9)
+    manifest, lines = prepared([entries[0], other], tmp_path / "dataset")
+    assert lines == ["1 of 2 entries have a truth map, not all: none is stored"]
+    assert not manifest.truth
+    assert all(entry.truth is None and "truth" not in entry.sha256 for entry in manifest.entries)
+    assert all(len(arrays) == 2 for _, arrays in stored(tmp_path / "dataset", manifest.entries[0].shards[0]))
+
+
+BAD = {
+    "missing": lambda e: (e / "half_map_2.mrc").unlink(),
+    "truncated": lambda e: (e / "half_map_1.mrc").write_bytes((e / "half_map_1.mrc").read_bytes()[:3000]),
+    "nan": lambda e: (e / "half_map_1.mrc").write_bytes((e / "half_map_1.mrc").read_bytes()[:-4] + b"\0\0\xc0\x7f"),
+    "shape": lambda e: write_map(e / "half_map_2.mrc", random_map((20, 24, 35), 0)),
+    "anisotropic": lambda e: write_map(e / "half_map_1.mrc", random_map((20, 24, 36), 5), (1, 1, 1.2)),
+    "empty mask": lambda e: write_map(e / "mask.mrc", np.zeros((20, 24, 36), "f4")),
+    "small mask": lambda e: write_map(e / "mask.mrc", np.eye(36, dtype="f4")[None, :24].repeat(20, 0) * (1e-3)),
+    "no noise": lambda e: shutil.copy(e / "half_map_1.mrc", e / "half_map_2.mrc"),
+}
+
+
+def test_bad_entries_are_told_and_left_out(tmp_path, entries):
+    bad = {}
+    for number, (name, spoil) in enumerate(BAD.items()):
+        bad[name] = write_entry(tmp_path / name, seed=20 + number, truth=True)
+        spoil(bad[name])
+    manifest, lines = prepared([*bad.values(), *entries[:2], tmp_path / "nowhere"], tmp_path / "dataset")
+    assert [entry.name for entry in manifest.entries] == ["e0", "e1"]
+    assert set(manifest.left_out) == {*BAD, "nowhere"}
+    told = {line.removeprefix("left out ").split(": ")[0]: line for line in lines if line.startswith("left out ")}
+    assert set(told) == {*BAD, "nowhere"}
+    for name, line in told.items():
+        assert str(tmp_path / name) in line
+        assert "\n" not in line
+    assert "cut short" in told["truncated"]
+    assert "cubic voxels" in told["anisotropic"]
+    only_good, _ = prepared(entries[:2], tmp_path / "only_good")
+    assert [e.shards for e in only_good.entries] == [e.shards for e in manifest.entries]
+
+
+def test_no_usable_entry_is_refused_and_leaves_nothing(tmp_path):
+    with pytest.raises(UserError, match="dataset: expected an entry that can be used, found none among 1"):
+        prepared([tmp_path / "nowhere"], tmp_path / "dataset")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_same_half_maps_are_used_once(tmp_path, entries):
+    copy = shutil.copytree(entries[0], tmp_path / "copy")
+    swapped = write_entry(tmp_path / "swapped", seed=7)
+    shutil.copy(entries[1] / "half_map_2.mrc", swapped / "half_map_1.mrc")  # one of them is enough
+    manifest, lines = prepared([copy, swapped, *entries[:2], entries[0]], tmp_path / "dataset")
+    assert len(manifest.entries) == 2
+    assert len([line for line in lines if "duplicate" in line]) == 2
+
+
+def test_names_are_told_apart(tmp_path):
+    folders = [tmp_path / place / name for place in ("a", "b") for name in ("map", "map-2", "Map", "ä b")]
+    sources = find_sources([*folders, folders[0]])
+    assert [source.folder for source in sources] == sorted(folders)
+    for names in ([source.name for source in sources], [source.key for source in sources]):
+        assert len({name.lower() for name in names}) == 8
+    assert all(set(source.key) <= set("abcdefghijklmnopqrstuvwxyzM-_0123456789") for source in sources)
+
+
+def record(number, name=None):
+    sums = {"half_map_1": f"{number:064x}", "half_map_2": f"{number + 1000:064x}"}
+    return EntryRecord(name or f"n{number}", "", "", None, None, sums, 1.0, (1, 1, 1), 0.0, 1.0, None, 1, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "expected"),
+    [(1, 0.5, 0), (2, 0.1, 1), (2, 0.9, 1), (20, 0.1, 2), (20, 0.0, 0), (55, 0.1, 6), (5, 0.99, 4)],
+)
+def test_split_is_of_the_size_asked_for(count, share, expected):
+    split = [entry.split for entry in split_entries([record(n) for n in range(count)], share, 0)]
+    assert split.count("validation") == expected
+    assert split.count("training") == count - expected
+
+
+def test_split_hangs_on_seed_and_checksums_alone():
+    def validation(entries, seed):
+        return {
+            entry.sha256["half_map_1"] for entry in split_entries(entries, 0.3, seed) if entry.split == "validation"
+        }
+
+    entries = [record(number) for number in range(30)]
+    renamed = [record(number, f"other {number}") for number in reversed(range(30))]
+    assert validation(entries, 0) == validation(renamed, 0)
+    assert len({frozenset(validation(entries, seed)) for seed in range(5)}) == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patch": 15}, "patch: expected an even side"),
+        ({"stride": 0}, "stride: expected 1 to 16"),
+        ({"stride": 17}, "stride: expected 1 to 16"),
+        ({"dtype": "float64"}, "dtype: expected one of float16, float32"),
+        ({"validation": 1.0}, "validation: expected a share"),
+        ({"jobs": 0}, "jobs: expected 1 or more"),
+    ],
+)
+def test_settings_out_of_range_are_refused(tmp_path, entries, settings, message):
+    with pytest.raises(UserError, match=message):
+        prepared(entries, tmp_path / "dataset", **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_densities_beyond_float16_are_told(tmp_path):
+    folder = write_entry(tmp_path / "e", truth=True)
+    write_map(folder / "truth.mrc", 1e6 * random_map((20, 24, 36), 0))  # half-maps cannot go so far beyond their own
+    other = write_entry(tmp_path / "other", seed=1, truth=True)
+    manifest, lines = prepared([folder, other], tmp_path / "dataset", dtype="float16")
+    assert [entry.name for entry in manifest.entries] == ["other"]
+    assert "expected standardized densities up to 65504 for float16" in lines[0]
+    assert str(folder) in lines[0]
+    assert lines[1] == "only one entry: there is no validation, for an entry is never on both sides"
+    assert manifest.patches["validation"] == 0
+    manifest, _ = prepared([folder, other], tmp_path / "dataset", overwrite=True)
+    assert len(manifest.entries) == 2
