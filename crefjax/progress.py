@@ -10,9 +10,10 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Show(Protocol):
-    """Takes the share of the work that is done, 0 to 1, and a few words to show with it."""
+    """What shows how far the work has come."""
 
-    def __call__(self, share: float, note: str = "") -> None: ...
+    def __call__(self, share: float, note: str = "") -> None:
+        """Show the share of the work that is done, 0 to 1, and a few words with it."""
 
 
 @contextmanager

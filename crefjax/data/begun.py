@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -108,7 +109,11 @@ def _begin(output, wanted, overwrite):
     if overwrite:
         _remove(output)
     for left in output.glob(".crefjax-*.tmp"):  # of a run that was killed
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+        for _ in range(10):  # workers of that run may be about to end
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+            if not left.exists():
+                break
+            time.sleep(0.1)
     if not (output / layout.BEGUN).exists():
         layout.write_json(output / layout.BEGUN, wanted)
     (output / layout.ENTRIES).mkdir(exist_ok=True)

@@ -75,6 +75,7 @@ def prepare(
         with begun(output, settings, sources, overwrite=overwrite), hidden_beside(output / "work") as work:
             inspected, left_out = _inspect_all(sources, jobs, report, progress)
             inspected, truth = _agree_on_truth(inspected, report)
+            work.mkdir()
             tasks = [CutTask(one, output, work, patch, stride, dtype) for one in inspected]
             done = _cut_all(output, tasks, jobs, left_out, report, progress)
             return _finish(output, settings, truth, done, left_out, report)

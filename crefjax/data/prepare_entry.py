@@ -124,7 +124,7 @@ def cut_entry(task: CutTask) -> EntryRecord | str:
     hidden = task.work / source.key
     try:
         shutil.rmtree(hidden, ignore_errors=True)
-        hidden.mkdir(parents=True)
+        hidden.mkdir()  # not its parents: a worker that outlives its killed parent makes nothing anew
         entry = _entry(task, specimen, dropped, _write_shards(task, specimen, kept, hidden))
         layout.write_json(hidden / layout.ENTRY, layout.entry_content(entry))
         os.replace(hidden, task.output / layout.ENTRIES / source.key)
