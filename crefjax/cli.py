@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from crefjax.errors import UserError
 from crefjax.options.maps import add_denoise, add_fetch, add_fsc, add_mask
 from crefjax.options.simulate import add_simulate
+from crefjax.options.train import add_demo, add_finetune, add_train
+from crefjax.options.training import add_prepare
 from crefjax.options.weights import add_weights
 from crefjax.unfinished import remove_all
 from crefjax.version import __version__
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal may not know Å
             stream.reconfigure(errors="replace")
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parsed(argv)
     except SystemExit as stop:  # argparse's own, after --help or a mistake
         return stop.code or 0
     try:
@@ -87,6 +89,16 @@ def _ended_by_signals():
             signal.signal(number, handler)
 
 
+def _parsed(argv):
+    """The arguments; what a command leaves to another parser, the fields of a config, is `more`."""
+    parser = _parser()
+    arguments, more = parser.parse_known_args(argv)
+    if more and not getattr(arguments, "takes_more", False):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    arguments.more = more
+    return arguments
+
+
 def _parser():
     parser = argparse.ArgumentParser(
         prog="crefjax",
@@ -95,6 +107,17 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"crefjax {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (add_denoise, add_fsc, add_mask, add_fetch, add_simulate, add_weights):
+    for add in (
+        add_denoise,
+        add_fsc,
+        add_mask,
+        add_fetch,
+        add_simulate,
+        add_prepare,
+        add_train,
+        add_finetune,
+        add_demo,
+        add_weights,
+    ):
         add(commands)
     return parser

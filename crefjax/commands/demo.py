@@ -1,0 +1,102 @@
+"""`crefjax demo`."""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from crefjax.errors import UserError
+from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.io.entries import load_mask, load_pair
+from crefjax.io.maps import read_map, write_maps
+from crefjax.report.demo import Shown, demo_figure
+from crefjax.simulate.entry import write_entry
+from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.phantom import phantom
+from crefjax.spectral.fsc import fsc_curve
+from crefjax.training import presets
+from crefjax.training.denoising import denoising_task
+from crefjax.training.loop import train
+from crefjax.training.sources import make_source
+from crefjax.unfinished import folder_in_place
+from crefjax.weights.store import load_weights
+
+_RESIDUES = 600
+_VOXEL_SIZE, _RESOLUTION = 1.5, 4.5  # Å
+
+
+def run(arguments) -> int:
+    """Simulate, train, denoise and show; the status is 128 and the signal's number if one stopped the training."""
+    start = time.monotonic()
+    output = Path(arguments.output)
+    _check(output, arguments)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with folder_in_place(output) as folder:
+            stopped, lines = _demo(folder, output, arguments.seed)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror or error}); choose another folder") from error
+    print("\n".join(lines))
+    print(f"done in {time.monotonic() - start:.0f} s; look at {output / 'demo.png'}")
+    return 0 if stopped is None else 128 + stopped
+
+
+def _demo(folder: Path, output: Path, seed: int):
+    """The whole of it in a new folder, and the lines to print; `output` is what the folder will be called."""
+    atoms = phantom(_RESIDUES, seed=2**19 + seed)  # the stream has other seeds
+    _say(f"simulating two half-maps of a phantom of {_RESIDUES} residues, FSC-0.143 at {_RESOLUTION} Å")
+    settings = Settings(voxel_size=_VOXEL_SIZE, resolution=_RESOLUTION, seed=seed, margin=9.0)
+    write_entry(folder / "entry", simulate_half_maps(atoms, settings))
+    config = presets.demo()
+    config.seed = seed
+    source = make_source(config)
+    _say(f"training a network on {config.data.stream.phantoms} other phantoms, {config.steps} steps")
+    result = train(config, folder / "training", denoising_task(config, truth=True), source, say=_say)
+    if result.stopped is not None:
+        return result.stopped, [f"stopped at step {result.step} of {result.steps}: shown is what was learned by then"]
+    weights = load_weights(result.weights)
+    shutil.move(result.weights, folder / "weights")
+    pair = load_pair(folder / "entry" / "half_map_1.mrc", folder / "entry" / "half_map_2.mrc")
+    mask = load_mask(folder / "entry" / "mask.mrc", pair[0])
+    _say("denoising the pair")
+    denoised = denoise_maps(pair, weights, plan_denoise(pair, weights, mask=mask), mask=mask).full
+    write_maps([(folder / "denoised.mrc", denoised)], label="crefjax demo, denoised", overwrite=False)
+    truth = read_map(folder / "entry" / "truth.mrc")
+    full = (pair[0].array + pair[1].array) / 2
+    curves = [fsc_curve(one, truth.array, _VOXEL_SIZE, mask.array) for one in (full, denoised.array)]
+    half = fsc_curve(pair[0].array, pair[1].array, _VOXEL_SIZE, mask.array)
+    shown = Shown(full, denoised.array, truth.array, mask.array, half, *curves)
+    (folder / "demo.png").write_bytes(demo_figure(shown, "png"))
+    return None, _told(*curves, output)
+
+
+def _told(full, denoised, output):
+    inner = slice(1, len(full.fsc) - 1)
+    before, after = full.fsc[inner], denoised.fsc[inner]
+    better = int(np.sum(after > before))
+    resolutions = [f"{one.resolution(0.5).angstrom:.2f}" for one in (full, denoised)]
+    return [
+        "The truth is known here, because the half-maps were simulated:",
+        f"  mean FSC to the truth: {before.mean():.3f} full map, {after.mean():.3f} denoised",
+        f"  nearer to the truth in {better} of {len(before)} shells",
+        f"  FSC to the truth falls below 0.5 at {resolutions[0]} Å full map, {resolutions[1]} Å denoised",
+        f"written: {output}/denoised.mrc, entry/ (half-maps, mask, truth, model), weights/, training/, demo.png",
+        "These weights are a small network's after two minutes: for a look, not for your maps.",
+    ]
+
+
+def _check(output, arguments):
+    if not 0 <= arguments.seed < 2**19:
+        raise UserError(f"--seed: expected a number from 0 to {2**19 - 1}, found {arguments.seed}; change it")
+    if not output.exists():
+        return
+    if not arguments.overwrite:
+        raise UserError(f"{output}: exists already; give another folder with -o, or --overwrite to replace it")
+    if not output.is_dir() or (any(output.iterdir()) and not (output / "demo.png").is_file()):
+        raise UserError(f"{output}: expected an earlier demo to replace, found something else; give another folder")
+
+
+def _say(line):
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,59 @@
+"""`crefjax finetune`."""
+
+import sys
+from pathlib import Path
+
+from crefjax.errors import UserError
+from crefjax.training import presets
+from crefjax.weights.store import check_folder, load_weights, save_weights
+
+_PATCH = 64
+
+
+def run(arguments) -> int:
+    """Fine-tune as the command line says; the status is 128 and the signal's number if one ended the training."""
+    output = Path(arguments.output)
+    check_folder(output, overwrite=arguments.overwrite)
+    weights = load_weights(arguments.weights)
+    from crefjax.data.entry_patches import load_specimen
+
+    specimen = load_specimen(arguments.half_map_1, arguments.half_map_2, arguments.mask)
+    for note in specimen.mask_info.notes if specimen.mask_info else ():
+        _say(f"mask: {note}")
+    config = presets.finetune()
+    config.minutes = float(arguments.minutes)
+    config.data.patch = arguments.patch or min(_PATCH, -(-max(specimen.mask.shape) // 16) * 16)
+    config.seed = arguments.seed
+    _check(config)
+    from crefjax.training.finetune import finetune
+
+    _say(
+        f"fine-tuning {weights.name}, patches of {config.data.patch} voxels a side, {config.minutes:g} minutes at most"
+    )
+    parameters, gain, stopped = finetune(specimen, weights, config, say=_say)
+    print(gain.describe())
+    about = {
+        "source": f"fine-tuned with crefjax from {weights.name}",
+        "licence": weights.card["licence"],
+        "expected_input": weights.card["expected_input"],
+        "training": f"{gain.step} steps on one specimen; before: {weights.card['training']}",
+        "fine_tuning": gain.describe(),
+    }
+    if not gain.real:
+        parameters = weights.parameters
+        about["training"] = weights.card["training"]
+        print(f"the old weights are kept: {output} holds those of {weights.name}")
+    save_weights(output, parameters, weights.config, about, overwrite=arguments.overwrite)
+    print(f"wrote {output}")
+    return 0 if stopped is None else 128 + stopped
+
+
+def _check(config):
+    if config.data.patch < 16 or config.data.patch % 2:
+        raise UserError(f"--patch: expected an even number of at least 16 voxels, found {config.data.patch}; change it")
+    if not 0 <= config.seed < 2**31:
+        raise UserError(f"--seed: expected a number from 0 to 2147483647, found {config.seed}; change it")
+
+
+def _say(line):
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,35 @@
+"""`crefjax train`."""
+
+import sys
+from pathlib import Path
+
+from crefjax.training.config import read_config
+
+
+def run(arguments) -> int:
+    """Train as the config says; the status is 128 and the signal's number if one stopped it."""
+    config = read_config(arguments.config, arguments.more)
+    if config.platform:
+        import jax
+
+        jax.config.update("jax_platforms", {"gpu": "cuda"}.get(config.platform, config.platform))
+    # Loaded only now: JAX takes a while, and a mistake in the config is told at once.
+    from crefjax.report.convergence import write_figure
+    from crefjax.training.denoising import denoising_task
+    from crefjax.training.loop import train
+    from crefjax.training.sources import make_source
+
+    source = make_source(config)
+    task = denoising_task(config, truth=source.truth)
+    result = train(config, Path(arguments.workdir), task, source, after_evaluation=write_figure, say=_say)
+    if result.stopped is not None:
+        _say(f"stopped at step {result.step} of {result.steps}; the same command goes on from there")
+        return 128 + result.stopped
+    if result.best_loss is not None:
+        _say(f"least held-out loss {result.best_loss:.4f} at step {result.best_step}")
+    _say(f"trained {result.step} steps; weights: {result.weights}")
+    return 0
+
+
+def _say(line):
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,116 @@
+"""The task of crefjax: the 3D U-Net on half-map pairs."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from crefjax import losses
+from crefjax.checkpoint import check_parameters
+from crefjax.errors import UserError
+from crefjax.models.unet3d import UNet3D, UNet3DConfig, apply_network
+from crefjax.weights.store import load_weights, parameter_shapes, save_weights
+
+NOT_A_RESOLUTION = "the FSC of a denoised map with its input, or of denoised half-maps, is no resolution"
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """Trains the network on batches of `half_map_1`, `half_map_2` and, where known, `truth`: `(samples, z, y, x)`.
+
+    Attributes:
+        network: its config.
+        factors: of the losses, by name.
+        start: parameters to start from; None for random ones.
+        licence: of the weights that come out.
+    """
+
+    network: UNet3DConfig
+    factors: dict[str, float]
+    start: dict | None = None
+    licence: str = "yours to choose: trained from your own data"
+    name: str = "denoising"
+
+    def init(self, key):
+        """Random parameters, or those to start from."""
+        if self.start is not None:
+            return jax.tree.map(jnp.asarray, self.start)
+        side = self.network.multiple
+        return UNet3D(self.network).init(key, jnp.zeros((1, side, side, side, 1)))["params"]
+
+    def loss(self, parameters, batch, key):
+        """The weighted losses."""
+        del key  # nothing is random within a step
+        return losses.weighted(self.factors, **self._arrays(parameters, batch, losses.needs(self.factors)))
+
+    def metrics(self, parameters, batch):
+        """The losses; the RMSE between FSC² (denoised, full map) and C_ref²; the mean FSC to the truth, where known."""
+        needs = losses.needs(self.factors) | {"full"}
+        arrays = self._arrays(parameters, batch, needs)
+        loss, found = losses.weighted(self.factors, **arrays)
+        found = {"loss": loss, **found}
+        pair = arrays["half_map_1"], arrays["half_map_2"]
+        found["cref_rmse"] = losses.cref_rmse(arrays["denoised"], *pair)
+        if "truth" in batch:
+            found["fsc_truth"] = 1 - losses.truth_fsc(arrays["denoised"], batch["truth"])[0]
+            found["fsc_truth_full"] = 1 - losses.truth_fsc((pair[0] + pair[1]) / 2, batch["truth"])[0]
+        return found
+
+    def export(self, folder: Path, parameters, about):
+        """Write a weights folder, which `crefjax denoise --weights` takes."""
+        card = {
+            "source": "trained with crefjax",
+            "licence": self.licence,
+            "expected_input": "full map standardized to mean 0 and deviation 1, masked or not",
+            **about,
+        }
+        save_weights(folder, parameters, self.network, card, overwrite=True)
+
+    def _arrays(self, parameters, batch, needs):
+        arrays = {name: batch[name] for name in ("half_map_1", "half_map_2")}
+        first, second = arrays.values()
+        if "full" in needs:
+            arrays["denoised"] = self._apply(parameters, (first + second) / 2)
+        if "halves" in needs:
+            both = self._apply(parameters, jnp.concatenate([first, second]))
+            arrays["denoised_1"], arrays["denoised_2"] = jnp.split(both, 2)
+        if "truth" in needs:
+            arrays["truth"] = batch["truth"]
+        return arrays
+
+    def _apply(self, parameters, maps):
+        return apply_network(parameters, maps[..., None], self.network)[..., 0]
+
+
+def denoising_task(config: ConfigDict, *, truth: bool) -> Denoising:
+    """The task that a config asks for.
+
+    Args:
+        config: of the run.
+        truth: whether the data have one.
+
+    Raises:
+        UserError: the network, its first weights or the losses cannot be.
+    """
+    try:
+        network = UNet3DConfig(**config.network.to_dict())
+    except ValueError as error:
+        raise UserError(f"config: network: {error}") from error
+    factors = {name: float(factor) for name, factor in config.losses.items()}
+    if "truth" in losses.needs(factors) and not truth:
+        raise UserError(
+            "config: losses.truth_fsc: expected data with a truth, found none in this source; take the stream, entries "
+            "with a truth.mrc, or another loss"
+        )
+    start = None
+    if config.weights:
+        weights = load_weights(config.weights)
+        same = dataclasses.replace(weights.config, compute_dtype=network.compute_dtype)
+        if same != network:
+            raise UserError(f"{weights.path}: expected weights for {network}, found some for {weights.config}")
+        check_parameters(weights.parameters, parameter_shapes(network), str(weights.path))
+        start = weights.parameters
+    return Denoising(network, factors, start)

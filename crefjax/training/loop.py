@@ -1,0 +1,347 @@
+"""The training loop: steps, evaluations and checkpoints, until the last step or until it is told to stop."""
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from crefjax import unfinished
+from crefjax.devices import GIB, free_memory
+from crefjax.errors import UserError
+from crefjax.training.checkpoints import Checkpoints, Saved
+from crefjax.training.config import as_json, check_same
+from crefjax.training.evaluation import evaluate
+from crefjax.training.optimizer import make_optimizer, make_schedule
+from crefjax.training.records import Records, Speed, training_progress
+from crefjax.training.sources import Samples, Source
+from crefjax.training.state import State, first_state
+from crefjax.training.step import (
+    divided,
+    find_devices,
+    from_devices,
+    joined,
+    make_evaluation_step,
+    make_train_step,
+    on_devices,
+)
+from crefjax.training.stopping import Stop, only_run_in, stopped_by_signals
+from crefjax.training.task import Task
+
+BEST, LAST = "best", "last"
+# Steps that may be under way at once: the host prepares the next while the device computes.
+_AHEAD = 2
+
+
+class Result(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        step: steps done.
+        steps: asked for.
+        stopped: the signal by which it was stopped before; None if it was not.
+        best_loss: the least held-out loss; None without evaluations.
+        best_step: where that was.
+        weights: the folder of weights to use: the best, or the last where none was evaluated.
+    """
+
+    step: int
+    steps: int
+    stopped: int | None
+    best_loss: float | None
+    best_step: int | None
+    weights: Path
+
+
+class Told(NamedTuple):
+    """What the devices tell of a step, perhaps still to be computed."""
+
+    step: int
+    entries: tuple[str, ...]
+    numbers: dict
+
+
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    task: Task,
+    source: Source,
+    *,
+    after_evaluation: Callable[[Path], None] = lambda folder: None,
+    say: Callable[[str], None] = print,
+) -> Result:
+    """Train, from the newest checkpoint of the folder if there is one.
+
+    Stopped at any moment and called again with the same arguments, it ends with the same parameters, on a CPU to the
+    last bit.
+
+    Args:
+        config: of the run.
+        workdir: for `checkpoints`, `metrics.jsonl`, `tensorboard`, `config.json` and the weights `best` and `last`.
+        task: what is trained.
+        source: of the batches.
+        after_evaluation: called with the folder after every evaluation, for a figure, say.
+        say: takes a line for the user.
+
+    Raises:
+        UserError: what was asked does not divide, fit or go on; a loss is not finite; the disk is full.
+    """
+    workdir = workdir.absolute()
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{workdir}: the folder cannot be made ({error.strerror}); give another --workdir") from error
+    with only_run_in(workdir), stopped_by_signals() as stop:
+        run = _Run(config, workdir, task, source, stop, after_evaluation, say)
+        try:
+            return run.go()
+        finally:
+            run.close()
+
+
+class _Run:
+    """A run: what stays the same over its steps, and what every step changes."""
+
+    def __init__(self, config, workdir, task, source, stop: Stop, after_evaluation, say):
+        self.config, self.workdir, self.task, self.source, self.stop = config, workdir, task, source, stop
+        self.after_evaluation, self.say = after_evaluation, say
+        self.devices = find_devices(config.devices, config.platform, config.batch)
+        self.epoch_steps, self.steps = lengths(config, source.size)
+        self.schedule = make_schedule(config, epoch_steps=self.epoch_steps, steps=self.steps)
+        optimizer = make_optimizer(config, self.schedule)
+        self.train_step = make_train_step(task, optimizer, decay=config.average, seed=config.seed, devices=self.devices)
+        self.evaluation_step = make_evaluation_step(task, self.devices)
+        self.pending: deque[Told] = deque()
+        self.told: list[dict] = []  # since the last line of metrics
+        self.shown_loss = math.nan
+        self.checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
+        self.records = None
+        state = first_state(task.init(jax.random.key(config.seed)), optimizer, average=config.average > 0)
+        self._begin(state)
+
+    def _begin(self, state: State):
+        """Take up the newest checkpoint, or write down what is begun."""
+        saved = self.checkpoints.steps()
+        self.batches = self.source.training()
+        self.seconds, self.best, self.evaluated, self.worse = 0.0, (None, None), False, 0
+        self.step = saved[-1] if saved else 0
+        if saved:
+            about = self.checkpoints.about(self.step)
+            check_same(about.config, self.config, str(self.workdir))
+            state = self.checkpoints.restore(self.step, jax.tree.map(np.asarray, state))
+            self.batches.set_state(about.data)
+            self.seconds, self.best = about.run["seconds"], tuple(about.run["best"])
+            self.evaluated, self.worse = about.run["evaluated"], about.run["worse"]
+            self.say(f"going on from step {self.step} of {self.steps} in {self.workdir}")
+        for left in self.workdir.glob(".crefjax-*.tmp"):  # of a run that was killed while it wrote weights
+            unfinished.remove(left)
+        (self.workdir / "config.json").write_text(json.dumps(as_json(self.config), indent=2) + "\n", encoding="utf-8")
+        self.records = Records(self.workdir, self.step)
+        self.state = on_devices(state, self.devices)
+        self.began = self.saved_at = time.monotonic()
+
+    def go(self) -> Result:
+        """Train to the end, or until a signal or the time limit."""
+        self.speed, self.rate = Speed(), 0.0
+        if self._evaluation_due() and not self.evaluated:  # stopped just before
+            self._end_of_epoch()
+        with training_progress(self._share()) as show:
+            while self.step < self.steps and not self.stop and not self._enough():
+                self._one_step()
+                if self.step % self.epoch_steps == 0 or self.step == self.steps:
+                    self._end_of_epoch()
+                elif self._checkpoint_due():
+                    self._save()
+                if not math.isnan(self.shown_loss):
+                    show(self._share(), self._note())
+        self._heed_all()
+        if not self.stop and not self.evaluated:  # the time is over
+            self._end_of_epoch()
+        self._save()
+        self._export(LAST)
+        loss, step = self.best
+        weights = self.workdir / (LAST if loss is None else BEST)
+        return Result(self.step, self.steps, self.stop.signal, loss, step, weights)
+
+    def close(self):
+        """Close files and threads."""
+        if self.records:
+            self.records.close()
+        self.checkpoints.close()
+
+    def _one_step(self):
+        samples: Samples = next(self.batches)
+        batch = divided(samples.batch, self.devices)
+        if not hasattr(self, "compiled"):
+            self.compiled = self._compile(batch)
+        self.state, numbers = self.compiled(self.state, batch)
+        self.step += 1
+        self.evaluated = False
+        self.pending.append(Told(self.step, samples.entries, numbers))
+        while len(self.pending) > _AHEAD:
+            self._heed(self.pending.popleft())
+
+    def _compile(self, batch):
+        """The step, compiled for this batch; what does not fit is said before anything runs."""
+        compiled = self.train_step.lower(self.state, batch).compile()
+        analysis = compiled.memory_analysis()
+        if analysis is not None:
+            on_cpu = self.devices[0].platform == "cpu"
+            needed = analysis.temp_size_in_bytes * (len(self.devices) if on_cpu else 1)
+            if needed > (free := free_memory(self.devices[0])):
+                raise UserError(
+                    f"config: batch: a step of {self.config.batch} patches of {self.source.patch} voxels a side needs "
+                    f"{needed / GIB:.1f} GiB, found {free / GIB:.1f} GiB free; take fewer, smaller patches"
+                )
+        self.speed.restart()
+        return compiled
+
+    def _heed(self, told: Told):
+        """Wait for what a step tells, and stop at once if it is not finite."""
+        numbers = joined(told.numbers)
+        losses = numbers["losses"]
+        if not (np.isfinite(losses).all() and math.isfinite(numbers["gradient_norm"])):
+            self._stop_not_finite(told, losses)
+        self.told.append(numbers)
+        self.shown_loss = float(losses.mean())
+        self.speed.add(len(losses) * jax.process_count())
+        if told.step % self.config.log_every == 0:
+            self._write_line(told.step)
+
+    def _write_line(self, step: int):
+        """A line of metrics: means since the last one."""
+        self.rate = self.speed.take()
+        means = {name: float(np.mean([one[name] for one in self.told])) for name in self.told[0]}
+        numbers = {
+            "epoch": step / self.epoch_steps,
+            "loss": means.pop("losses"),
+            **means,
+            "rate": float(self.schedule(step - 1)),
+            "patches_per_second": self.rate,
+            "seconds": self._seconds(),
+        }
+        self.records.write("training", step, numbers)
+        self.told.clear()
+
+    def _heed_all(self):
+        while self.pending:
+            self._heed(self.pending.popleft())
+
+    def _stop_not_finite(self, told: Told, losses):
+        bad = [name for name, loss in zip(told.entries, losses, strict=True) if not np.isfinite(loss)]
+        what = "the loss" if bad else "the gradient"
+        names = ", ".join(sorted(set(bad or told.entries)))
+        saved = self.checkpoints.steps()
+        left = f"the checkpoint of step {saved[-1]} is whole" if saved else "there is no checkpoint yet"
+        raise UserError(
+            f"{self.workdir}: {what} of step {told.step} is not finite, with data of {names}; {left}; check these "
+            "data, or go on in another --workdir with a lower schedule.rate or with optimizer.clip"
+        )
+
+    def _evaluation_due(self):
+        every = self.config.evaluation.every_epochs
+        if not every or self.source.held_out is None:
+            return False
+        if self.step == 0:  # weights to start from are what is to be bettered
+            return bool(self.config.weights)
+        return self.step % (every * self.epoch_steps) == 0 or self.step == self.steps or self._out_of_time()
+
+    def _end_of_epoch(self):
+        """Evaluate if it is time to, and save."""
+        self._heed_all()
+        loss = self._evaluate() if self._evaluation_due() else None
+        self._save(loss)
+        self.speed.restart()
+
+    def _evaluate(self) -> float | None:
+        batch = self.config.batch // jax.process_count()
+        found = evaluate(
+            self.evaluation_step,
+            self.state.best_parameters,
+            self.source,
+            batch=batch,
+            devices=self.devices,
+            stopped=lambda: bool(self.stop),
+        )
+        if found is None:
+            return None
+        self.evaluated = True
+        self.records.write("evaluation", self.step, {"epoch": self.step / self.epoch_steps, **found})
+        loss = found["loss"]
+        told = ", ".join(f"{name} {value:.4f}" for name, value in found.items() if isinstance(value, float))
+        self.say(f"step {self.step}, held out: {told}")
+        if self.best[0] is None or loss < self.best[0]:
+            self.best, self.worse = (loss, self.step), 0
+            self._export(BEST)
+        else:
+            self.worse += 1
+        self.after_evaluation(self.workdir)
+        return loss
+
+    def _checkpoint_due(self):
+        chosen = self.config.checkpoint
+        if chosen.every_steps and self.step % chosen.every_steps == 0:
+            return True
+        return bool(chosen.every_minutes) and time.monotonic() - self.saved_at > 60 * chosen.every_minutes
+
+    def _save(self, loss: float | None = None):
+        self._heed_all()  # nothing that is not finite is saved
+        run = {"seconds": self._seconds(), "best": list(self.best), "evaluated": self.evaluated, "worse": self.worse}
+        saved = Saved(self.batches.get_state(), run, as_json(self.config))
+        self.checkpoints.save(self.step, from_devices(self.state), saved, loss)
+        self.saved_at = time.monotonic()
+
+    def _export(self, name):
+        if jax.process_index():
+            return
+        training = f"{self.step} steps of {self.config.batch} patches of {self.source.patch} voxels a side: "
+        about = {
+            "training": training + self.source.about,
+            "losses": {name: factor for name, factor in self.config.losses.items() if factor},
+            "step": self.step,
+            "held_out_loss": self.best[0] if name == BEST else None,
+        }
+        self.task.export(self.workdir / name, from_devices(self.state.best_parameters), about)
+
+    def _seconds(self):
+        return self.seconds + time.monotonic() - self.began
+
+    def _enough(self):
+        patience = self.config.evaluation.patience
+        return self._out_of_time() or (patience > 0 and self.worse >= patience)
+
+    def _out_of_time(self):
+        return bool(self.config.minutes) and self._seconds() >= 60 * self.config.minutes
+
+    def _share(self):
+        share = self.step / self.steps
+        return max(share, self._seconds() / (60 * self.config.minutes)) if self.config.minutes else share
+
+    def _note(self):
+        rate = f", {self.rate:.3g} patches/s" if self.rate else ""
+        return f"step {self.step}, loss {self.shown_loss:.4f}{rate}"
+
+
+def lengths(config: ConfigDict, size: int | None) -> tuple[int, int]:
+    """Steps of an epoch and of the whole run.
+
+    Args:
+        config: of the run.
+        size: samples of an epoch; None for an endless source.
+
+    Raises:
+        UserError: an endless source without `epoch_steps`, or nothing to do.
+    """
+    epoch_steps = config.epoch_steps or (size // config.batch if size is not None else 0)
+    if not epoch_steps:
+        raise UserError("config: epoch_steps: this source is endless; give the number of steps of an epoch")
+    steps = config.steps or config.epochs * epoch_steps
+    if steps < 1:
+        raise UserError("config: steps: expected at least one step, found neither steps nor epochs; give some")
+    return epoch_steps, steps

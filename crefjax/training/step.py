@@ -1,0 +1,123 @@
+"""One step of training and one of evaluation, on all devices: the only room that knows `jax.pmap`.
+
+A state lies on every device, stacked along a first axis; a batch is cut into equal parts along it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from crefjax.errors import UserError
+from crefjax.training.state import State, updated_average
+from crefjax.training.task import Batch, Task
+
+_AXIS = "devices"
+
+TrainStep = Callable[[State, Batch], tuple[State, dict[str, Any]]]
+
+
+def find_devices(count: int, platform: str, batch: int) -> list[jax.Device]:
+    """The devices of this process that compute, and among which a batch divides.
+
+    Args:
+        count: how many; 0 for all.
+        platform: `cpu`, `gpu`, or empty for what JAX finds best.
+        batch: samples of a step, over all processes.
+
+    Raises:
+        UserError: there are not so many, or the batch does not divide.
+    """
+    try:
+        found = jax.local_devices(backend=platform or None)
+    except RuntimeError as error:
+        raise UserError(f"config: platform: JAX finds no {platform}; choose another, or leave it empty") from error
+    if count > len(found):
+        kind = found[0].platform
+        advice = (
+            f"set XLA_FLAGS=--xla_force_host_platform_device_count={count}, or ask for fewer"
+            if kind == "cpu"
+            else "ask for fewer"
+        )
+        raise UserError(f"config: devices: expected {count}, found {len(found)} of platform {kind}; {advice}")
+    devices = found[: count or len(found)]
+    parts = len(devices) * jax.process_count()
+    if batch % parts:
+        below = batch - batch % parts
+        near = f"{below} or {below + parts}" if below else f"{parts}"
+        raise UserError(
+            f"config: batch: expected a multiple of the number of devices, found {batch} patches for {parts} devices; "
+            f"take {near}, or other devices"
+        )
+    return devices
+
+
+def make_train_step(task: Task, optimizer: optax.GradientTransformation, *, decay: float, seed: int, devices) -> Any:
+    """`(state, batch) -> (state, told)`, with the state's buffers donated.
+
+    Told are `losses` of every sample, the task's own numbers of every sample, and `gradient_norm`.
+    Gradients are averaged over devices and, where there are several, over processes.
+
+    Args:
+        task: to train.
+        optimizer: of the parameters.
+        decay: of the parameters' average; used where the state has one.
+        seed: of what is random within a step.
+        devices: of this process.
+    """
+
+    def step(state, batch):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), lax.axis_index(_AXIS))
+
+        def mean_loss(parameters):
+            losses, more = task.loss(parameters, batch, key)
+            return losses.mean(), (losses, more)
+
+        gradients, (losses, more) = jax.grad(mean_loss, has_aux=True)(state.parameters)
+        gradients = lax.pmean(gradients, _AXIS)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
+        parameters = optax.apply_updates(state.parameters, updates)
+        done = state.step + 1
+        average = None if state.average is None else updated_average(state.average, parameters, done, decay)
+        told = {**more, "losses": losses, "gradient_norm": optax.tree.norm(gradients)}
+        return State(done, parameters, optimizer_state, average), told
+
+    return jax.pmap(step, axis_name=_AXIS, devices=_pmap_devices(devices), donate_argnums=(0,))
+
+
+def make_evaluation_step(task: Task, devices) -> Any:
+    """`(parameters, batch) -> metrics` of every sample."""
+    return jax.pmap(task.metrics, axis_name=_AXIS, devices=_pmap_devices(devices))
+
+
+def _pmap_devices(devices):
+    return devices if jax.process_count() == 1 else None  # over processes pmap takes all devices there are
+
+
+def on_devices(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """A tree of arrays, on every device."""
+    return jax.tree.map(lambda one: jnp.broadcast_to(jnp.asarray(one)[None], (len(devices), *np.shape(one))), tree)
+
+
+def from_devices(tree: Any) -> Any:
+    """The first device's copy, as host arrays."""
+    return jax.tree.map(lambda one: np.asarray(one.addressable_shards[0].data)[0], tree)
+
+
+def divided(batch: Batch, devices: Sequence[jax.Device]) -> Batch:
+    """A batch cut into a part for each device."""
+    return jax.tree.map(lambda one: one.reshape(len(devices), -1, *one.shape[1:]), batch)
+
+
+def joined(told: Any) -> Any:
+    """What the devices tell of their samples, in the order of the batch, as host arrays."""
+
+    def join(one):
+        host = np.asarray(one)
+        return host.reshape(-1) if host.ndim > 1 else host[0]
+
+    return jax.tree.map(join, told)

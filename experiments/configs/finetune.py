@@ -1,0 +1,12 @@
+"""What `crefjax finetune` trains, on entry folders: either denoised half-map against the other half-map, no truth.
+
+    crefjax train --config=experiments/configs/finetune.py --workdir=runs/finetune --config.weights=WEIGHTS \
+        --config.data.entries.folders=ENTRY,ENTRY
+"""
+
+from crefjax.training.presets import finetune
+
+
+def get_config():
+    """As `crefjax finetune` has it, but that its weights are named by hand."""
+    return finetune()
