@@ -8,6 +8,8 @@ Arrays are `(batch, z, y, x, channel)`, kernels `(3, 3, 3, in, out)`. Along y an
 with zeros to keep its size; along z it is not ("valid"), so that a slab with a halo can be given.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -24,16 +26,14 @@ def conv3d(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
 
     Args:
         x: `(batch, z, y, x, in)`.
-        kernel: `(3, 3, 3, in, out)`.
+        kernel: `(3, 3, 3, in, out)`; it and the bias are rounded to the type of `x`.
         bias: `(out,)`.
 
     Returns:
         `(batch, z - 2, y, x, out)`.
     """
-    channels_in, channels_out = kernel.shape[3:]
-    # With few input channels it is cheaper to lay the three depth taps side by side in the input.
-    on_cpu = _stacked_input if channels_in < channels_out / 2 else _tapped_output
-    return _add_bias(lax.platform_dependent(x, kernel, cpu=on_cpu, default=_plain), bias)
+    out = lax.platform_dependent(x, kernel.astype(x.dtype), cpu=fast_way(kernel), default=plain)
+    return _add_bias(out, bias)
 
 
 def conv3d_upsampled(skip: jax.Array, up: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -52,7 +52,8 @@ def conv3d_upsampled(skip: jax.Array, up: jax.Array, kernel: jax.Array, bias: ja
     Returns:
         `(batch, 2 (z - 2), 2 y, 2 x, out)`.
     """
-    out = lax.platform_dependent(skip, up, kernel, cpu=_upsampled_folded, default=_upsampled_plain)
+    kernel = kernel.astype(skip.dtype)
+    out = lax.platform_dependent(skip, up, kernel, cpu=upsampled_folded, default=_upsampled_plain)
     return _add_bias(out, bias)
 
 
@@ -63,59 +64,50 @@ def upsample(x: jax.Array) -> jax.Array:
     return x
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-    """The largest of every 2x2x2 voxels: `(batch, z, y, x, c)` to `(batch, z/2, y/2, x/2, c)`; even sizes."""
-    return lax.platform_dependent(x, cpu=_strided_max, default=_windowed_max)
-
-
 def _add_bias(x, bias):
-    return x + bias.reshape(1, 1, 1, 1, -1)
+    return x + bias.astype(x.dtype).reshape(1, 1, 1, 1, -1)
 
 
-def _strided_max(x):
-    # Three strided maxima are vectorized by XLA's CPU compiler; reduce_window is not.
-    x = jnp.maximum(x[:, 0::2], x[:, 1::2])
-    x = jnp.maximum(x[:, :, 0::2], x[:, :, 1::2])
-    return jnp.maximum(x[:, :, :, 0::2], x[:, :, :, 1::2])
-
-
-def _windowed_max(x):
-    window = (1, 2, 2, 2, 1)
-    # A start of -inf, not the type's lowest number, is what lets JAX differentiate this as a maximum.
-    return lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
-
-
-def _plain(x, kernel):
+def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`conv3d` without bias as XLA's own 3D convolution."""
     return lax.conv_general_dilated(
         x, kernel, (1, 1, 1), ((0, 0), (1, 1), (1, 1)), dimension_numbers=_DIMENSIONS_3D, precision=_PRECISION
     )
 
 
-def _conv2d(x, kernel, padding=((1, 1), (1, 1))):
+def fast_way(kernel: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The function of input and kernel that computes `conv3d` without bias fast on a CPU."""
+    channels_in, channels_out = kernel.shape[3:]
+    # With few input channels it is cheaper to lay the three depth taps side by side in the input.
+    return _stacked_input if channels_in < channels_out / 2 else _tapped_output
+
+
+def conv2d(x: jax.Array, kernel: jax.Array, padding=((1, 1), (1, 1)), stride: int = 1) -> jax.Array:
     """Convolve every z plane of a volume in two dimensions; kernel `(height, width, in, out)`."""
     planes = x.reshape(-1, *x.shape[2:])
-    out = lax.conv_general_dilated(planes, kernel, (1, 1), padding, dimension_numbers=_DIMENSIONS_2D)
+    out = lax.conv_general_dilated(planes, kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS_2D)
     return out.reshape(*x.shape[:2], *out.shape[1:])
 
 
 def _tapped_output(x, kernel):
     channels_in, channels_out = kernel.shape[3:]
     taps = jnp.transpose(kernel, (1, 2, 3, 0, 4)).reshape(3, 3, channels_in, 3 * channels_out)
-    below, same, above = jnp.split(_conv2d(x, taps), 3, axis=-1)
+    below, same, above = jnp.split(conv2d(x, taps), 3, axis=-1)
     return below[:, :-2] + same[:, 1:-1] + above[:, 2:]
 
 
 def _stacked_input(x, kernel):
     channels_in, channels_out = kernel.shape[3:]
     stacked = jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:]], axis=-1)
-    return _conv2d(stacked, jnp.transpose(kernel, (1, 2, 0, 3, 4)).reshape(3, 3, 3 * channels_in, channels_out))
+    return conv2d(stacked, jnp.transpose(kernel, (1, 2, 0, 3, 4)).reshape(3, 3, 3 * channels_in, channels_out))
 
 
 def _upsampled_plain(skip, up, kernel):
-    return _plain(jnp.concatenate([skip, upsample(up)[:, 1:-1]], axis=-1), kernel)
+    return plain(jnp.concatenate([skip, upsample(up)[:, 1:-1]], axis=-1), kernel)
 
 
-def _upsampled_folded(skip, up, kernel):
+def upsampled_folded(skip: jax.Array, up: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`conv3d_upsampled` without bias in the way that is fast on a CPU."""
     split = skip.shape[-1]
     from_skip = conv3d(skip, kernel[..., :split, :], jnp.zeros(kernel.shape[-1], kernel.dtype))
     return from_skip + _folded(up, kernel[..., split:, :])
@@ -132,7 +124,7 @@ def _folded(up, kernel):
         for x in range(2):
             phase = jnp.transpose(folded[x, :, y], (1, 0, 4, 2, 3, 5))
             phase = phase.reshape(2, 2, channels_in, 4 * channels_out)
-            planes = _conv2d(up, phase, ((1 - y, y), (1 - x, x)))
+            planes = conv2d(up, phase, ((1 - y, y), (1 - x, x)))
             even_below, even_same, odd_same, odd_above = jnp.split(planes, 4, axis=-1)
             even = even_below[:, :-2] + even_same[:, 1:-1]
             odd = odd_same[:, 1:-1] + odd_above[:, 2:]

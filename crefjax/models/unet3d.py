@@ -11,7 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from crefjax.models.conv import conv3d, conv3d_upsampled, max_pool
+from crefjax.models.conv import conv3d, conv3d_upsampled
+from crefjax.models.conv_grad import conv3d_layer, conv3d_upsampled_layer
+from crefjax.models.pooling import max_pool
 
 Parameters = dict[str, dict[str, jax.Array]]
 
@@ -186,10 +188,9 @@ def up_level(
     """
     first, *rest = config.up_names(level)
     if planes is None:
-        skip, up = _pad_z(skip), _pad_z(up)
-    x = conv3d_upsampled(skip, up, *_weights(parameters, first, config))
-    x = _leaky_relu(x, config)
-    if planes is not None:
+        x = conv3d_upsampled_layer(skip, up, *_weights(parameters, first), config.negative_slope)
+    else:
+        x = _leaky_relu(conv3d_upsampled(skip, up, *_weights(parameters, first)), config)
         planes = Planes(planes.start + 1, planes.total)
         x = _zero_outside(x, planes)
         spare = up_halo(config, level)[0] - 1 - len(rest)
@@ -213,28 +214,23 @@ def up_halo(config: UNet3DConfig, level: int) -> tuple[int, int]:
 def _convolutions(parameters, names, x, config, planes):
     for name in names:
         if planes is None:
-            x = _pad_z(x)
-        x = conv3d(x, *_weights(parameters, name, config))
+            slope = 1.0 if name == "out" else config.negative_slope
+            x = conv3d_layer(x, *_weights(parameters, name), slope)
+            continue
+        x = conv3d(x, *_weights(parameters, name))
         if name == "out":
             return x
-        x = _leaky_relu(x, config)
-        if planes is not None:
-            planes = Planes(planes.start + 1, planes.total)
-            x = _zero_outside(x, planes)
+        planes = Planes(planes.start + 1, planes.total)
+        x = _zero_outside(_leaky_relu(x, config), planes)
     return x
 
 
-def _weights(parameters, name, config):
-    layer = parameters[name]
-    return layer["kernel"].astype(config.compute_dtype), layer["bias"].astype(config.compute_dtype)
+def _weights(parameters, name):
+    return parameters[name]["kernel"], parameters[name]["bias"]
 
 
 def _leaky_relu(x, config):
     return jnp.where(x > 0, x, config.negative_slope * x)
-
-
-def _pad_z(x):
-    return jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
 
 
 def _zero_outside(x, planes):

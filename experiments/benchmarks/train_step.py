@@ -1,0 +1,202 @@
+"""Patches a second of training the paper's network, where the time goes, and the same step in Keras.
+
+    python -m experiments.benchmarks.train_step --batches 1 2 4 --dtypes float32 bfloat16 -o train_step.json
+    python -m experiments.benchmarks.train_step --batches 1 --keras PYTHON
+
+runs on whatever device JAX finds: on two CPU cores the first takes some five minutes, on a GPU take larger batches.
+PYTHON is an interpreter that has TensorFlow (the extra `published`); without a value it is this one. Every
+measurement is a process of its own. The step is the one of `crefjax train` with the paper's loss and Adam, on all
+devices. A row gives the median step, patches a second, the peak resident memory of the process, the peak on the
+device, and the time of its parts, each run by itself: the network forward; forward and backward; the loss
+with its gradient; the optimizer; a batch of the simulator's stream. The parts overlap, and what XLA fuses
+away is in none of them: they tell where to look, and do not add up.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+GIB = 2**30
+
+
+def main(argv=None) -> int:
+    """Measure what the command line asks for and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patch", type=int, default=96, help="voxels a side")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2], help="patches in a step, over all devices")
+    parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
+    parser.add_argument("--steps", type=int, default=5, help="that are timed, after one that is not")
+    parser.add_argument("--keras", nargs="?", const=sys.executable, metavar="PYTHON", help="compare with Keras")
+    parser.add_argument("-o", "--output", help="JSON file to write")
+    parser.add_argument("--worker", nargs=2, metavar=("BATCH", "DTYPE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.worker:
+        batch, dtype = arguments.worker
+        print(json.dumps(measure(arguments.patch, int(batch), dtype, arguments.steps)))
+        return 0
+    rows = []
+    print(f"patches of {arguments.patch} voxels a side")
+    for batch in arguments.batches:
+        keras = run_worker(keras_command(arguments, batch)) if arguments.keras else None
+        if keras:
+            rows.append({"program": "keras", "batch": batch, **keras})
+            print(line(rows[-1]), flush=True)
+        for dtype in arguments.dtypes:
+            row = {
+                "program": "crefjax",
+                "batch": batch,
+                "dtype": dtype,
+                **run_worker(own_command(arguments, batch, dtype)),
+            }
+            if keras and "failed" not in keras and "failed" not in row:
+                row |= {f"{name}_to_keras": row[name] / keras[name] for name in ("seconds", "peak_gib")}
+            rows.append(row)
+            print(line(row), flush=True)
+    if arguments.output:
+        with open(arguments.output, "w", encoding="utf-8") as file:
+            json.dump(rows, file, indent=1)
+    return 0
+
+
+def own_command(arguments, batch: int, dtype: str) -> list[str]:
+    """How to measure crefjax in a process of its own."""
+    command = [sys.executable, "-m", "experiments.benchmarks.train_step", "--worker", str(batch), dtype]
+    return [*command, "--patch", str(arguments.patch), "--steps", str(arguments.steps)]
+
+
+def keras_command(arguments, batch: int) -> list[str]:
+    """How to measure Keras."""
+    command = [arguments.keras, "-m", "experiments.benchmarks.train_step_keras", "--batch", str(batch)]
+    return [*command, "--patch", str(arguments.patch), "--steps", str(arguments.steps)]
+
+
+def run_worker(command: list[str]) -> dict:
+    """Run a measurement, whose last line is JSON."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"failed": (done.stderr.strip().splitlines() or ["killed: out of memory?"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(patch: int, batch: int, dtype: str, steps: int) -> dict:
+    """Time the train step and its parts in this process."""
+    import jax
+
+    from crefjax.training import step as training
+    from crefjax.training.config import default
+    from crefjax.training.denoising import denoising_task
+    from crefjax.training.optimizer import make_optimizer, make_schedule
+    from crefjax.training.state import first_state
+
+    config = default().unlock()
+    config.network.compute_dtype = dtype
+    devices = training.find_devices(0, "", batch)
+    task = denoising_task(config, truth=False)
+    optimizer = make_optimizer(config, make_schedule(config, epoch_steps=1000, steps=1000))
+    train_step = training.make_train_step(task, optimizer, decay=0.0, seed=0, devices=devices)
+    parameters = task.init(jax.random.key(0))
+    state = training.on_devices(first_state(parameters, optimizer, average=False), devices)
+    pair = half_maps(batch, patch)
+    divided = training.divided(pair, devices)
+    start = time.perf_counter()
+    compiled = train_step.lower(state, divided).compile()
+    row = {"device": devices[0].device_kind, "devices": len(devices), "compile_seconds": time.perf_counter() - start}
+    times = []
+    for _ in range(steps + 1):
+        start = time.perf_counter()
+        state, told = compiled(state, divided)
+        jax.block_until_ready((state, told))
+        times.append(time.perf_counter() - start)
+    seconds = statistics.median(times[1:])
+    row |= {
+        "seconds": seconds,
+        "patches_per_second": batch / seconds,
+        "peak_gib": peak_gib(),
+        **device_peak(devices[0]),
+    }
+    return row | {"parts": parts(task, optimizer, parameters, pair, patch, batch, max(3, steps // 2))}
+
+
+def half_maps(batch: int, patch: int) -> dict:
+    """Patches with a signal and noise; what they show does not matter to the time."""
+    import jax
+
+    keys = jax.random.split(jax.random.key(1), 3)
+    signal, *noises = (jax.random.normal(key, (batch, patch, patch, patch)) for key in keys)
+    return {f"half_map_{number}": signal + noise for number, noise in enumerate(noises, 1)}
+
+
+def parts(task, optimizer, parameters, pair, patch, batch, steps) -> dict:
+    """Seconds of the parts of a step, each compiled by itself on one device."""
+    import jax
+    import jax.numpy as jnp
+
+    from crefjax import losses
+    from crefjax.models.unet3d import apply_network
+    from crefjax.simulate.stream import stream
+
+    first, second = pair.values()
+    full = ((first + second) / 2)[..., None]
+    state = optimizer.init(parameters)
+
+    def forward(p):
+        return apply_network(p, full, task.network)
+
+    def update(gradients, state):
+        return optimizer.update(gradients, state, parameters)
+
+    runs = {
+        "forward": (jax.jit(forward), parameters),
+        "forward_backward": (jax.jit(jax.grad(lambda p: jnp.square(forward(p)).mean())), parameters),
+        "loss": (jax.jit(jax.value_and_grad(lambda d: losses.cref_l1(d, first, second)[0].mean())), full[..., 0]),
+        "optimizer": (jax.jit(update), parameters, state),
+    }
+    found = {name: median_seconds(function, arguments, steps) for name, (function, *arguments) in runs.items()}
+    batches = stream(phantoms=2, patch=patch, batch=batch)
+    return found | {"stream": median_seconds(lambda: next(batches)[:4], (), steps)}
+
+
+def median_seconds(function, arguments, steps: int) -> float:
+    """Of calls after the first, which compiles."""
+    import jax
+
+    times = []
+    for _ in range(steps + 1):
+        start = time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def peak_gib() -> float:
+    """Peak resident memory of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / GIB
+
+
+def device_peak(device) -> dict:
+    """Peak memory on the device, where it is no CPU."""
+    stats = device.memory_stats() or {}
+    return {"device_gib": stats["peak_bytes_in_use"] / GIB} if "peak_bytes_in_use" in stats else {}
+
+
+def line(row: dict) -> str:
+    """A row of the table."""
+    what = f"batch {row['batch']:3d} {row['program']:8} {row.get('dtype', 'float32'):8}"
+    if "failed" in row:
+        return f"{what} failed: {row['failed']}"
+    text = f"{what} {row['seconds']:8.3f} s  {row['batch'] / row['seconds']:8.2f} patches/s  {row['peak_gib']:5.2f} GiB"
+    if "device_gib" in row:
+        text += f"  {row['device_gib']:5.2f} GiB on {row['devices']} x {row['device']}"
+    if "seconds_to_keras" in row:
+        text += f"  to Keras: time {row['seconds_to_keras']:.2f}, memory {row['peak_gib_to_keras']:.2f}"
+    if "parts" in row:
+        text += "\n" + " " * 28 + ", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in row["parts"].items())
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Time and peak memory of one training step of the paper's network, written plainly in Keras, to compare with.
+
+    python -m experiments.benchmarks.train_step_keras --patch 96 --batch 1 --steps 5
+
+needs TensorFlow (`pip install crefjax[published]`) and takes about a minute on two CPU cores. The network has Keras's
+own layers; the loss is crefjax's cref_l1 (`crefjax.losses`), its shell sums by `unsorted_segment_sum`, the optimizer
+Adam at 3e-4; forward, backward and update are one `tf.function`. It prints one line of JSON: the median time of a step
+after the first two, which compile, and the largest resident memory of the process.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+
+import numpy as np
+
+GIB = 2**30
+
+
+def main(argv=None) -> int:
+    """Measure what the command line asks for and print the line; 2 if TensorFlow is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patch", type=int, default=96, help="side of a cubic patch, voxels, a multiple of 32")
+    parser.add_argument("--batch", type=int, default=1, help="patches in a step")
+    parser.add_argument("--steps", type=int, default=5, help="steps that are timed")
+    arguments = parser.parse_args(argv)
+    if arguments.patch < 32 or arguments.patch % 32 or min(arguments.batch, arguments.steps) < 1:
+        parser.error("--patch is a positive multiple of 32, --batch and --steps are at least 1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        import keras  # noqa: F401
+        import tensorflow  # noqa: F401
+    except ImportError as error:
+        print(f"needs TensorFlow: {error}; pip install 'crefjax[published]'", file=sys.stderr)
+        return 2
+    print(json.dumps(measure(arguments.patch, arguments.batch, arguments.steps)))
+    return 0
+
+
+def measure(patch: int, batch: int, steps: int) -> dict:
+    """Run the steps and say how long one takes, in seconds, and the peak memory of the process, in GiB."""
+    import tensorflow as tf
+
+    random = np.random.default_rng(0)
+    signal = random.standard_normal((batch, patch, patch, patch)).astype(np.float32)
+    noise = random.standard_normal((2, *signal.shape)).astype(np.float32)
+    maps = [tf.constant(signal + one) for one in noise]
+    step = train_step(network(), patch)
+    times = []
+    for _ in range(2 + steps):
+        start = time.perf_counter()
+        float(step(*maps))
+        times.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    row = {"program": "keras", "patch": patch, "batch": batch}
+    return row | {"seconds": statistics.median(times[2:]), "peak_gib": peak / GIB}
+
+
+def network():
+    """The paper's 3D U-Net, `(batch, z, y, x, 1)` to the same shape, of sides that are multiples of 32."""
+    import keras
+    from keras import layers
+
+    def convolve(x, width):
+        x = layers.Conv3D(width, 3, padding="same", kernel_initializer="he_normal")(x)
+        return layers.LeakyReLU(negative_slope=0.1)(x)
+
+    start = x = keras.Input((None, None, None, 1))
+    skips = [start]
+    for level in range(5):
+        for _ in range(2 if level == 0 else 1):
+            x = convolve(x, 16)
+        x = layers.MaxPooling3D(2)(x)
+        skips.append(x)
+    x = convolve(x, 16)
+    skips.pop()
+    for widths in [(32, 32)] * 4 + [(16, 8)]:
+        x = layers.Concatenate()([skips.pop(), layers.UpSampling3D(2)(x)])
+        for width in widths:
+            x = convolve(x, width)
+    x = layers.Conv3D(1, 3, padding="same", kernel_initializer="he_normal")(x)
+    return keras.Model(start, x)
+
+
+def train_step(model, patch: int):
+    """A compiled function of two half-maps that updates the model once and returns the loss."""
+    import keras
+    import tensorflow as tf
+
+    optimizer = keras.optimizers.Adam(3e-4, epsilon=1e-8)
+    optimizer.build(model.trainable_variables)
+    correlation = fourier_shell_correlation(patch)
+
+    @tf.function
+    def step(half_map_1, half_map_2):
+        half = tf.maximum(correlation(half_map_1, half_map_2), 0.0)
+        target = tf.sqrt(2 * half / (1 + half))
+        full = (half_map_1 + half_map_2) / 2
+        with tf.GradientTape() as tape:
+            denoised = model(full[..., tf.newaxis], training=True)[..., 0]
+            curve = correlation(denoised, full)
+            loss = tf.reduce_mean(tf.abs(target - curve)[:, 1:-1])
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        return loss
+
+    return step
+
+
+def fourier_shell_correlation(patch: int):
+    """A function of two batches of maps `(batch, z, y, x)` that gives their FSC, `(batch, patch // 2 + 1)`."""
+    import tensorflow as tf
+
+    whole, half = np.fft.fftfreq(patch, 1 / patch), np.fft.rfftfreq(patch, 1 / patch)
+    radius = np.sqrt(whole[:, None, None] ** 2 + half[:, None] ** 2 + whole**2)  # y, x, z
+    count = patch // 2 + 1
+    index = tf.constant(np.minimum(np.floor(radius + 0.5), count).astype(np.int32).ravel())
+    weight = tf.constant(np.where(np.isin(half, (0, patch / 2)), 1.0, 2.0).astype(np.float32)[:, None])
+
+    def spectrum(maps):  # TensorFlow has no gradient for rfft3d
+        return tf.signal.fft(tf.transpose(tf.signal.rfft2d(maps), (0, 2, 3, 1)))
+
+    def shell_sums(values):
+        columns = tf.transpose(tf.reshape(values * weight, (tf.shape(values)[0], -1)))
+        return tf.transpose(tf.math.unsorted_segment_sum(columns, index, count + 1)[:count])
+
+    def correlation(map_1, map_2):
+        one, two = spectrum(map_1), spectrum(map_2)
+        product = shell_sums(tf.math.real(one * tf.math.conj(two)))
+        squares = [shell_sums(tf.math.real(a) ** 2 + tf.math.imag(a) ** 2) for a in (one, two)]
+        return tf.math.divide_no_nan(product, tf.sqrt(squares[0] * squares[1]))
+
+    return correlation
+
+
+if __name__ == "__main__":
+    sys.exit(main())
