@@ -35,12 +35,20 @@ def run(arguments) -> int:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with folder_in_place(output) as folder:
-            stopped, lines = _demo(folder, output, arguments.seed)
+            lines = _demo(folder, output, arguments.seed)
+    except _Stopped as stopped:
+        number, text = stopped.args
+        _say(f"{text}; nothing was written")
+        return 128 + number
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror or error}); choose another folder") from error
     print("\n".join(lines))
     print(f"done in {time.monotonic() - start:.0f} s; look at {output / 'demo.png'}")
-    return 0 if stopped is None else 128 + stopped
+    return 0
+
+
+class _Stopped(Exception):  # noqa: N818 - no error
+    """A signal ended the training: its number, and a line."""
 
 
 def _demo(folder: Path, output: Path, seed: int):
@@ -55,7 +63,7 @@ def _demo(folder: Path, output: Path, seed: int):
     _say(f"training a network on {config.data.stream.phantoms} other phantoms, {config.steps} steps")
     result = train(config, folder / "training", denoising_task(config, truth=True), source, say=_say)
     if result.stopped is not None:
-        return result.stopped, [f"stopped at step {result.step} of {result.steps}: shown is what was learned by then"]
+        raise _Stopped(result.stopped, f"stopped at step {result.step} of {result.steps}")
     weights = load_weights(result.weights)
     shutil.move(result.weights, folder / "weights")
     pair = load_pair(folder / "entry" / "half_map_1.mrc", folder / "entry" / "half_map_2.mrc")
@@ -69,7 +77,7 @@ def _demo(folder: Path, output: Path, seed: int):
     half = fsc_curve(pair[0].array, pair[1].array, _VOXEL_SIZE, mask.array)
     shown = Shown(full, denoised.array, truth.array, mask.array, half, *curves)
     (folder / "demo.png").write_bytes(demo_figure(shown, "png"))
-    return None, _told(*curves, output)
+    return _told(*curves, output)
 
 
 def _told(full, denoised, output):

@@ -22,7 +22,8 @@ def run(arguments) -> int:
         _say(f"mask: {note}")
     config = presets.finetune()
     config.minutes = float(arguments.minutes)
-    config.data.patch = arguments.patch or min(_PATCH, -(-max(specimen.mask.shape) // 16) * 16)
+    # At most about half the box, that several patches can be held out.
+    config.data.patch = arguments.patch or min(_PATCH, -(-max(specimen.mask.shape) // 32) * 16)
     config.seed = arguments.seed
     _check(config)
     from crefjax.training.finetune import finetune

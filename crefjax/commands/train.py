@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from crefjax.errors import UserError
 from crefjax.training.config import read_config
 
 
@@ -13,6 +14,11 @@ def run(arguments) -> int:
         import jax
 
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(config.platform, config.platform))
+        try:
+            jax.local_devices()
+        except (RuntimeError, AssertionError) as error:  # the latter is JAX's own
+            text = f"config: platform: JAX finds no {config.platform}; choose another, or leave it empty"
+            raise UserError(text) from error
     # Loaded only now: JAX takes a while, and a mistake in the config is told at once.
     from crefjax.report.convergence import write_figure
     from crefjax.training.denoising import denoising_task

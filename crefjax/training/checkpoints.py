@@ -44,23 +44,24 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int):
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every step of a save
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells every step of a save, with tracebacks
         self.folder = folder.absolute()
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(keep),
-                preservation_policy.BestN(
-                    get_metric_fn=lambda metrics: -metrics[_LOSS], n=1, keep_checkpoints_without_metrics=False
-                ),
+                preservation_policy.BestN(get_metric_fn=_goodness, n=1, keep_checkpoints_without_metrics=False),
             ]
         )
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            preservation_policy=policy,
+            best_fn=_goodness,  # else losses are not written, and the best is not known after a restart
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
         )
         try:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be made or read ({error.strerror or error}); give another") from error
+        except (OSError, ValueError) as error:  # ValueError: the loss beside a checkpoint cannot be read
+            raise UserError(f"{folder}: cannot be made or read ({_reason(error)}); give another --workdir") from error
 
     def steps(self) -> list[int]:
         """The steps that there is a checkpoint of, in order."""
@@ -133,6 +134,10 @@ class Checkpoints:
         return UserError(
             f"{where}: the checkpoint cannot be read ({_reason(error)}); remove it to go on from an earlier one"
         )
+
+
+def _goodness(metrics):
+    return -metrics[_LOSS]
 
 
 def _check_shapes(expected: Any, found: Any, where: str) -> None:

@@ -6,6 +6,7 @@ A file in `experiments/configs/` takes `default()`, changes a few fields and giv
 import json
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -133,15 +134,19 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ConfigDict:
     argv = ["crefjax train", f"--config={file}", *overrides]
     values = flags.FlagValues()
     try:
-        holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-        rest = values(argv)[1:]
-        config = holder.value
+        with warnings.catch_warnings():
+            # What ml_collections calls to load the file.
+            warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
+            holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+            rest = values(argv)[1:]
+            config = holder.value
     except flags.Error as error:
         text = re.sub(r"^Unknown command line flag '(.*?)'", r"there is no option --\1", _one_line(error))
         raise UserError(f"--config: {text}; `crefjax/training/config.py` has all fields") from error
     except Exception as error:  # whatever a file of Python may raise; a mistyped field among it
         if isinstance(error, (AttributeError, KeyError)):  # which ml_collections raises for a mistyped field
             field = re.sub(r"[\"'\\]", "", _one_line(error).replace("\\n", ". "))
+            field = re.sub(r"^Key (\w+) does not exist.*\}", r"\1", field)  # it lists every other field
             raise UserError(
                 f"{file} {' '.join(overrides)}: there is no field {field}; `crefjax/training/config.py` has all fields"
             ) from error
@@ -245,7 +250,7 @@ def _check_numbers(source, name, value, like):
             raise UserError(
                 f"{source}: expected {name} to run from a number up to another, found {value!r}; correct it"
             )
-    elif isinstance(like, bool) != isinstance(value, bool) or isinstance(like, str) != isinstance(value, str):
+    elif value is None or any(isinstance(like, one) != isinstance(value, one) for one in (bool, str)):
         raise UserError(f"{source}: expected {name} to be like {like!r}, found {value!r}; correct it")
     for one in value if isinstance(value, tuple) else (value,):
         if isinstance(one, float) and not math.isfinite(one):
@@ -253,4 +258,5 @@ def _check_numbers(source, name, value, like):
 
 
 def _one_line(error):
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return re.sub(r"Error whilst parsing config file: Traceback.* (\w+Error: )", r"\1", text)

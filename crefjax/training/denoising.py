@@ -39,7 +39,7 @@ class Denoising:
         if self.start is not None:
             return jax.tree.map(jnp.asarray, self.start)
         side = self.network.multiple
-        return UNet3D(self.network).init(key, jnp.zeros((1, side, side, side, 1)))["params"]
+        return jax.jit(UNet3D(self.network).init)(key, jnp.zeros((1, side, side, side, 1)))["params"]
 
     def loss(self, parameters, batch, key):
         """The weighted losses."""

@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from crefjax.data.entry_patches import Specimen, specimen_batches
+from crefjax.errors import UserError
 from crefjax.training.denoising import Denoising, denoising_task
 from crefjax.training.loop import train
 from crefjax.training.sources import specimen_source
@@ -80,6 +81,7 @@ def finetune(
     for name in ("depth", "down_width", "up_width", "last_widths", "negative_slope"):
         config.network[name] = getattr(weights.config, name)
     config.lock()
+    _check_held_out(specimen, config)
     source = specimen_source([specimen], config, config.batch, every_other=0)
     task = denoising_task(config, truth=False)
     with tempfile.TemporaryDirectory(prefix="crefjax-finetune-") as folder:
@@ -87,6 +89,15 @@ def finetune(
         best = load_weights(result.weights).parameters
     gain = judge(specimen, task, weights.parameters, best, config)
     return best, Gain(*gain, step=result.best_step, steps=result.step), result.stopped
+
+
+def _check_held_out(specimen, config):
+    held_out = specimen_source([specimen], config, 1, every_other=1).held_out()
+    if next(held_out, None) is None:
+        raise UserError(
+            f"{specimen.name}: expected at least 2 held-out patches of {config.data.patch} voxels a side, one "
+            "to choose and one to judge, found 1; take smaller patches"
+        )
 
 
 def judge(specimen: Specimen, task: Denoising, before: dict, after: dict, config: ConfigDict) -> tuple:

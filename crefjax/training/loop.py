@@ -98,11 +98,18 @@ def train(
     except OSError as error:
         raise UserError(f"{workdir}: the folder cannot be made ({error.strerror}); give another --workdir") from error
     with only_run_in(workdir), stopped_by_signals() as stop:
-        run = _Run(config, workdir, task, source, stop, after_evaluation, say)
+        run = None
         try:
+            run = _Run(config, workdir, task, source, stop, after_evaluation, say)
             return run.go()
+        except OSError as error:  # metrics or figure; checkpoints and weights tell of theirs
+            raise UserError(
+                f"{error.filename or workdir}: cannot be written ({error.strerror or error}); make room and start "
+                "again with the same command: earlier checkpoints are whole"
+            ) from error
         finally:
-            run.close()
+            if run:
+                run.close()
 
 
 class _Run:
@@ -138,11 +145,12 @@ class _Run:
             self.batches.set_state(about.data)
             self.seconds, self.best = about.run["seconds"], tuple(about.run["best"])
             self.evaluated, self.worse = about.run["evaluated"], about.run["worse"]
+            self.told = [{name: np.float32(one) for name, one in told.items()} for told in about.run["told"]]
             self.say(f"going on from step {self.step} of {self.steps} in {self.workdir}")
-        for left in self.workdir.glob(".crefjax-*.tmp"):  # of a run that was killed while it wrote weights
+        for left in self.workdir.glob(".crefjax-*"):  # of a run that was killed while it wrote weights
             unfinished.remove(left)
         (self.workdir / "config.json").write_text(json.dumps(as_json(self.config), indent=2) + "\n", encoding="utf-8")
-        self.records = Records(self.workdir, self.step)
+        self.records = Records(self.workdir, self.step, evaluated=self.evaluated)
         self.state = on_devices(state, self.devices)
         self.began = self.saved_at = time.monotonic()
 
@@ -276,13 +284,13 @@ class _Run:
         loss = found["loss"]
         told = ", ".join(f"{name} {value:.4f}" for name, value in found.items() if isinstance(value, float))
         self.say(f"step {self.step}, held out: {told}")
-        if self.best[0] is None or loss < self.best[0]:
+        if math.isfinite(loss) and (self.best[0] is None or loss < self.best[0]):
             self.best, self.worse = (loss, self.step), 0
             self._export(BEST)
         else:
             self.worse += 1
         self.after_evaluation(self.workdir)
-        return loss
+        return loss if math.isfinite(loss) else None
 
     def _checkpoint_due(self):
         chosen = self.config.checkpoint
@@ -293,6 +301,7 @@ class _Run:
     def _save(self, loss: float | None = None):
         self._heed_all()  # nothing that is not finite is saved
         run = {"seconds": self._seconds(), "best": list(self.best), "evaluated": self.evaluated, "worse": self.worse}
+        run["told"] = [{name: one.tolist() for name, one in told.items()} for told in self.told]
         saved = Saved(self.batches.get_state(), run, as_json(self.config))
         self.checkpoints.save(self.step, from_devices(self.state), saved, loss)
         self.saved_at = time.monotonic()
@@ -321,7 +330,7 @@ class _Run:
 
     def _share(self):
         share = self.step / self.steps
-        return max(share, self._seconds() / (60 * self.config.minutes)) if self.config.minutes else share
+        return min(1.0, max(share, self._seconds() / (60 * self.config.minutes))) if self.config.minutes else share
 
     def _note(self):
         rate = f", {self.rate:.3g} patches/s" if self.rate else ""

@@ -19,19 +19,22 @@ class Records:
     Args:
         folder: of the run.
         step: from which it goes on; what was told of later steps, before it was killed, is dropped.
+        evaluated: whether this step was evaluated when it was saved; else the evaluation will be told of again.
     """
 
-    def __init__(self, folder: Path, step: int):
+    def __init__(self, folder: Path, step: int, *, evaluated: bool = True):
         from tensorboardX import SummaryWriter
 
         self.path = folder / METRICS
         rows = [row for row in read_json_lines(self.path) if row.get("step", math.inf) <= step]
+        if not evaluated:
+            rows = [row for row in rows if (row["kind"], row["step"]) != ("evaluation", step)]
         hidden = self.path.with_suffix(".tmp")
         with open(hidden, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         hidden.replace(self.path)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by `close`
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, kind: str, step: int, numbers: dict) -> None:
         """Write one line; numbers that are not plain, such as those of every entry, go to the file alone.

@@ -201,7 +201,7 @@ def _stream_source(config, batch):
     def held_out():
         count = chosen.held_out_samples
         models = [*held_out_files, *_held_out_phantoms(chosen.held_out_phantoms)]
-        batches = stream(models, batch=batch, seed=2**31 + config.seed, **settings)
+        batches = stream(models, batch=batch, seed=(2**31 + config.seed) % 2**32, **settings)
         streamed = _Streamed(batches, prepare)
         for first in range(0, count, batch):
             batch_of, entries = next(streamed)
@@ -270,7 +270,7 @@ def stream_models(config: ConfigDict) -> tuple[list[Path], list[Path]]:
     """Files of the models to train on, and of those to evaluate on.
 
     Raises:
-        UserError: there are none, or a name is of none of them.
+        UserError: there are none, two have the same name, or a name is of none of them.
     """
     chosen = config.data.stream
     files = []
@@ -279,10 +279,16 @@ def stream_models(config: ConfigDict) -> tuple[list[Path], list[Path]]:
         if not found:
             raise UserError(f"config: data.stream.models: expected files of atomic models, {pattern} finds none")
         files += [Path(one) for one in found]
-    by_name = {path.name.split(".")[0]: path for path in files}
+    by_name = {}
+    for path in files:
+        if (other := by_name.setdefault(path.name.split(".")[0], path)) != path:
+            raise UserError(
+                f"config: data.stream.models: expected names that differ, found {other} and {path}; rename one"
+            )
     excluded, held_out = names_in(chosen.exclude), names_in(chosen.held_out)
-    if unknown := [name for name in held_out if name not in by_name]:
-        raise UserError(f"config: data.stream.held_out: no model is named {unknown[0]}; there are {', '.join(by_name)}")
+    for field, names in (("exclude", excluded), ("held_out", held_out)):
+        if unknown := next((name for name in names if name not in by_name), None):
+            raise UserError(f"config: data.stream.{field}: no model is named {unknown}; there are {', '.join(by_name)}")
     training = [path for name, path in by_name.items() if name not in {*excluded, *held_out}]
     if not training and not chosen.phantoms:
         raise UserError("config: data.stream: expected models or phantoms to train on, found none; name some")

@@ -4,8 +4,9 @@
     python -m experiments.benchmarks.train_step --batches 1 --keras PYTHON
 
 runs on whatever device JAX finds: on two CPU cores the first takes some five minutes, on a GPU take larger batches.
-PYTHON is an interpreter that has TensorFlow (the extra `published`); without a value it is this one. Every
-measurement is a process of its own. The step is the one of `crefjax train` with the paper's loss and Adam, on all
+PYTHON is an interpreter that has TensorFlow (the extra `published`); without a value it is this one. Keras sums
+shells in two ways: by segments of half-spectra, as crefjax does, and by a mask for every shell, as one writes the formula
+down. Every measurement is a process of its own. The step is the one of `crefjax train` with the paper's loss and Adam, on all
 devices. A row gives the median step, patches a second, the peak resident memory of the process, the peak on the
 device, and the time of its parts, each run by itself: the network forward; forward and backward; the loss
 with its gradient; the optimizer; a batch of the simulator's stream. The parts overlap, and what XLA fuses
@@ -41,9 +42,10 @@ def main(argv=None) -> int:
     rows = []
     print(f"patches of {arguments.patch} voxels a side")
     for batch in arguments.batches:
-        keras = run_worker(keras_command(arguments, batch)) if arguments.keras else None
-        if keras:
-            rows.append({"program": "keras", "batch": batch, **keras})
+        others = {}
+        for shells in ("segments", "masks") if arguments.keras else ():
+            others[shells] = run_worker(keras_command(arguments, batch, shells))
+            rows.append({"program": f"keras ({shells})", "batch": batch, **others[shells]})
             print(line(rows[-1]), flush=True)
         for dtype in arguments.dtypes:
             row = {
@@ -52,8 +54,9 @@ def main(argv=None) -> int:
                 "dtype": dtype,
                 **run_worker(own_command(arguments, batch, dtype)),
             }
-            if keras and "failed" not in keras and "failed" not in row:
-                row |= {f"{name}_to_keras": row[name] / keras[name] for name in ("seconds", "peak_gib")}
+            for shells, keras in others.items():
+                if "failed" not in keras and "failed" not in row:
+                    row |= {f"{name}_to_keras_{shells}": row[name] / keras[name] for name in ("seconds", "peak_gib")}
             rows.append(row)
             print(line(row), flush=True)
     if arguments.output:
@@ -68,9 +71,10 @@ def own_command(arguments, batch: int, dtype: str) -> list[str]:
     return [*command, "--patch", str(arguments.patch), "--steps", str(arguments.steps)]
 
 
-def keras_command(arguments, batch: int) -> list[str]:
+def keras_command(arguments, batch: int, shells: str) -> list[str]:
     """How to measure Keras."""
     command = [arguments.keras, "-m", "experiments.benchmarks.train_step_keras", "--batch", str(batch)]
+    command += ["--shells", shells]
     return [*command, "--patch", str(arguments.patch), "--steps", str(arguments.steps)]
 
 
@@ -185,14 +189,16 @@ def device_peak(device) -> dict:
 
 def line(row: dict) -> str:
     """A row of the table."""
-    what = f"batch {row['batch']:3d} {row['program']:8} {row.get('dtype', 'float32'):8}"
+    what = f"batch {row['batch']:3d} {row['program']:16} {row.get('dtype', 'float32'):8}"
     if "failed" in row:
         return f"{what} failed: {row['failed']}"
     text = f"{what} {row['seconds']:8.3f} s  {row['batch'] / row['seconds']:8.2f} patches/s  {row['peak_gib']:5.2f} GiB"
     if "device_gib" in row:
         text += f"  {row['device_gib']:5.2f} GiB on {row['devices']} x {row['device']}"
-    if "seconds_to_keras" in row:
-        text += f"  to Keras: time {row['seconds_to_keras']:.2f}, memory {row['peak_gib_to_keras']:.2f}"
+    for shells in ("segments", "masks"):
+        if f"seconds_to_keras_{shells}" in row:
+            ratios = (row[f"{name}_to_keras_{shells}"] for name in ("seconds", "peak_gib"))
+            text += "  to Keras ({}): time {:.2f}, memory {:.2f}".format(shells, *ratios)
     if "parts" in row:
         text += "\n" + " " * 28 + ", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in row["parts"].items())
     return text

@@ -3,8 +3,9 @@
     python -m experiments.benchmarks.train_step_keras --patch 96 --batch 1 --steps 5
 
 needs TensorFlow (`pip install crefjax[published]`) and takes about a minute on two CPU cores. The network has Keras's
-own layers; the loss is crefjax's cref_l1 (`crefjax.losses`), its shell sums by `unsorted_segment_sum`, the optimizer
-Adam at 3e-4; forward, backward and update are one `tf.function`. It prints one line of JSON: the median time of a step
+own layers; the loss is crefjax's cref_l1 (`crefjax.losses`), the optimizer Adam at 3e-4; forward, backward and update are
+one `tf.function`. The shell sums are made by `unsorted_segment_sum` on half-spectra, or, with `--shells masks`, as the
+formula is most plainly written: whole spectra, multiplied by a mask for every shell. It prints one line of JSON: the median time of a step
 after the first two, which compile, and the largest resident memory of the process.
 """
 
@@ -27,6 +28,7 @@ def main(argv=None) -> int:
     parser.add_argument("--patch", type=int, default=96, help="side of a cubic patch, voxels, a multiple of 32")
     parser.add_argument("--batch", type=int, default=1, help="patches in a step")
     parser.add_argument("--steps", type=int, default=5, help="steps that are timed")
+    parser.add_argument("--shells", choices=("segments", "masks"), default="segments", help="how shells are summed")
     arguments = parser.parse_args(argv)
     if arguments.patch < 32 or arguments.patch % 32 or min(arguments.batch, arguments.steps) < 1:
         parser.error("--patch is a positive multiple of 32, --batch and --steps are at least 1")
@@ -38,11 +40,11 @@ def main(argv=None) -> int:
     except ImportError as error:
         print(f"needs TensorFlow: {error}; pip install 'crefjax[published]'", file=sys.stderr)
         return 2
-    print(json.dumps(measure(arguments.patch, arguments.batch, arguments.steps)))
+    print(json.dumps(measure(arguments.patch, arguments.batch, arguments.steps, arguments.shells)))
     return 0
 
 
-def measure(patch: int, batch: int, steps: int) -> dict:
+def measure(patch: int, batch: int, steps: int, shells: str) -> dict:
     """Run the steps and say how long one takes, in seconds, and the peak memory of the process, in GiB."""
     import tensorflow as tf
 
@@ -50,14 +52,14 @@ def measure(patch: int, batch: int, steps: int) -> dict:
     signal = random.standard_normal((batch, patch, patch, patch)).astype(np.float32)
     noise = random.standard_normal((2, *signal.shape)).astype(np.float32)
     maps = [tf.constant(signal + one) for one in noise]
-    step = train_step(network(), patch)
+    step = train_step(network(), _CORRELATIONS[shells](patch))
     times = []
     for _ in range(2 + steps):
         start = time.perf_counter()
         float(step(*maps))
         times.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    row = {"program": "keras", "patch": patch, "batch": batch}
+    row = {"program": f"keras ({shells})", "patch": patch, "batch": batch}
     return row | {"seconds": statistics.median(times[2:]), "peak_gib": peak / GIB}
 
 
@@ -87,14 +89,13 @@ def network():
     return keras.Model(start, x)
 
 
-def train_step(model, patch: int):
+def train_step(model, correlation):
     """A compiled function of two half-maps that updates the model once and returns the loss."""
     import keras
     import tensorflow as tf
 
     optimizer = keras.optimizers.Adam(3e-4, epsilon=1e-8)
     optimizer.build(model.trainable_variables)
-    correlation = fourier_shell_correlation(patch)
 
     @tf.function
     def step(half_map_1, half_map_2):
@@ -112,7 +113,29 @@ def train_step(model, patch: int):
     return step
 
 
-def fourier_shell_correlation(patch: int):
+def correlation_by_masks(patch: int):
+    """A function of two batches of maps `(batch, z, y, x)` that gives their FSC, `(batch, patch // 2 + 1)`."""
+    import tensorflow as tf
+
+    k = np.fft.fftfreq(patch, 1 / patch)
+    shell = np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5)
+    masks = [tf.constant((shell == s).astype(np.float32)) for s in range(patch // 2 + 1)]
+
+    def spectrum(maps):
+        return tf.signal.fft3d(tf.cast(maps, tf.complex64))
+
+    def correlation(map_1, map_2):
+        one, two = spectrum(map_1), spectrum(map_2)
+        product = tf.math.real(one * tf.math.conj(two))
+        powers = [tf.math.real(a * tf.math.conj(a)) for a in (one, two)]
+        sums = [[tf.reduce_sum(a * mask, (1, 2, 3)) for mask in masks] for a in (product, *powers)]
+        cross, power_1, power_2 = (tf.stack(one, axis=1) for one in sums)
+        return tf.math.divide_no_nan(cross, tf.sqrt(power_1 * power_2))
+
+    return correlation
+
+
+def correlation_by_segments(patch: int):
     """A function of two batches of maps `(batch, z, y, x)` that gives their FSC, `(batch, patch // 2 + 1)`."""
     import tensorflow as tf
 
@@ -137,6 +160,8 @@ def fourier_shell_correlation(patch: int):
 
     return correlation
 
+
+_CORRELATIONS = {"segments": correlation_by_segments, "masks": correlation_by_masks}
 
 if __name__ == "__main__":
     sys.exit(main())

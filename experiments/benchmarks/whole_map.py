@@ -97,12 +97,10 @@ def jax_network(method: str, shape: tuple, slab: int | None):
 
     from crefjax.inference.plan import find_device, plan_run
     from crefjax.inference.streaming import run_network
-    from crefjax.models import conv
     from crefjax.models.unet3d import UNet3D, UNet3DConfig
 
     if method == "plain":
         jax.lax.platform_dependent = lambda *arguments, default, **_: default(*arguments)
-        conv._upsampled_folded = conv._upsampled_plain
     config = UNet3DConfig()
     parameters = jax.jit(UNet3D(config).init)(jax.random.key(0), jnp.zeros((1, 32, 32, 32, 1)))["params"]
     plan = plan_run(shape, config, find_device(), host_maps=2)

@@ -1,6 +1,6 @@
 """What `crefjax demo` trains: a small network on phantoms, without any file.
 
-    crefjax train --config=experiments/configs/demo.py --workdir=runs/demo
+crefjax train --config=experiments/configs/demo.py --workdir=runs/demo
 """
 
 from crefjax.training.presets import demo

@@ -1,6 +1,6 @@
 """Endless simulated half-maps of atomic models, with known truth.
 
-    crefjax train --config=experiments/configs/simulated.py --workdir=runs/simulated
+crefjax train --config=experiments/configs/simulated.py --workdir=runs/simulated
 """
 
 from crefjax.training.config import default
@@ -18,7 +18,7 @@ def get_config():
     c.data.stream.models = "../shared/models/cryoem/*.cif.gz"
     c.data.stream.exclude = "8tze,7yc8,9be6,9jmb,8tsq,6bqn"  # those of analysis/simulated_denoised.py
     c.data.stream.held_out = "9nhz,6mmm"
-    c.data.stream.held_out_samples = 16
+    c.data.stream.held_out_samples = 32
     c.data.stream.masked = 0.5
     c.data.stream.gain = (1.0, 1.6)
     c.optimizer.clip = 1.0

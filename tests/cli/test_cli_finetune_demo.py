@@ -1,0 +1,194 @@
+"""`crefjax finetune` and `crefjax demo`, shortened, and their mistakes."""
+
+import json
+import re
+import signal
+
+import mrcfile
+import numpy as np
+import pytest
+import slow_losses
+from cli_material import crefjax, done, one_line, read, refused, tree, write
+from quick_compiling import quick_compiling
+
+from crefjax.simulate.atoms import write_model
+from crefjax.simulate.phantom import phantom
+from crefjax.training import presets
+from crefjax.training.finetune import Gain
+from crefjax.training.loop import Result
+from crefjax.weights.store import load_weights
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(tmp_path_factory):
+    with quick_compiling(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory):
+    """Half-map files and a mask of a smooth signal in 24 x 24 x 48 voxels."""
+    folder, random = tmp_path_factory.mktemp("halves"), np.random.default_rng(2)
+    shape = (24, 24, 48)
+    signal = random.standard_normal(shape)
+    signal = 3 * sum(np.roll(signal, shift, axis) for axis in range(3) for shift in (-2, -1, 0, 1, 2)) / 5
+    mask = np.zeros(shape, "f4")
+    mask[1:-1, 1:-1, 1:-1] = 1
+    maps = [signal + random.standard_normal(shape) for _ in range(2)]
+    paths = [write(folder / f"half_{n}.mrc", one.astype("f4")) for n, one in enumerate(maps, 1)]
+    return [*paths, "--mask", write(folder / "mask.mrc", mask)]
+
+
+def test_finetune_writes_weights_that_say_what_was_gained(here, halves, weights, monkeypatch):
+    right = presets.finetune
+
+    def preset():
+        c = right()
+        c.steps, c.epoch_steps, c.data.entries.held_out_patches = 12, 6, 6
+        c.schedule.rate, c.schedule.warmup = 3e-2, 0
+        return c
+
+    monkeypatch.setattr(presets, "finetune", preset)
+    outcome = done("finetune", *halves, "--weights", weights, "-o", "tuned", "--minutes", 5, "--patch", 16)
+    before, after, change, error, patches = map(
+        float,
+        re.search(
+            r"^held-out FSC of denoised half-maps with the other half-map: ([\d.-]+) before, ([\d.-]+) after "
+            r"\(([+-][\d.]+) ± ([\d.]+) over (\d+) patches\): ",
+            outcome.out,
+        ).groups(),
+    )
+    assert after - before == pytest.approx(change, abs=2e-4)
+    assert patches == 3
+    assert f"{outcome.out.splitlines()[-1]}" == "wrote tuned"
+    assert outcome.err.startswith("fine-tuning small")
+    assert "patches of 16 voxels a side" in outcome.err.splitlines()[0]
+    assert outcome.err.splitlines()[1].startswith("step 0, held out")
+    new, old = load_weights("tuned"), load_weights(weights)
+    same = all(
+        np.array_equal(new.parameters[a][b], old.parameters[a][b]) for a in old.parameters for b in ("kernel", "bias")
+    )
+    kept = "the old weights are kept: tuned holds those of small" in outcome.out
+    assert kept == same == (not change > 2 * error)
+    assert not kept
+    assert new.card["source"] == "fine-tuned with crefjax from small"
+    assert new.card["licence"] == old.card["licence"]
+    assert new.card["fine_tuning"] in outcome.out
+    assert re.match(r"(6|12) steps on one specimen; before: none", new.card["training"])
+    done("denoise", *halves[:2], "-o", "denoised.mrc", "--weights", "tuned")
+
+
+def test_weights_that_are_not_bettered_are_kept(here, halves, weights, monkeypatch):
+    def no_better(specimen, start, config, **more):
+        parameters = {
+            layer: {name: array + 1 for name, array in named.items()} for layer, named in start.parameters.items()
+        }
+        return parameters, Gain(0.5, 0.51, 0.02, 3, 20, 40), None
+
+    monkeypatch.setattr("crefjax.training.finetune.finetune", no_better)
+    outcome = done("finetune", *halves, "--weights", weights, "-o", "tuned", "--patch", 16)
+    lines = outcome.out.splitlines()
+    assert lines[0].endswith("(+0.0100 ± 0.0200 over 3 patches): no gain beyond the scatter")
+    assert lines[1:] == ["the old weights are kept: tuned holds those of small", "wrote tuned"]
+    new, old = load_weights("tuned"), load_weights(weights)
+    assert new.card["sha256"] == old.card["sha256"]
+    assert new.card["training"] == old.card["training"]
+    assert new.card["fine_tuning"] == lines[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "names"),
+    [
+        (["--patch", 17], ["--patch", "even", "17"]),
+        (["--patch", 8], ["--patch", "16", "8"]),
+        (["--patch", 48], ["48", "held-out", "smaller patches"]),
+        (["--seed", -1], ["--seed", "-1"]),
+        (["--minutes", 0], ["--minutes"]),
+        (["--weights", "nothing"], ["nothing"]),
+        (["-o", "."], ["."]),
+    ],
+)
+def test_mistakes_of_finetune_are_one_line(here, halves, weights, more, names):
+    refused(here, "finetune", *halves, "--weights", weights, "-o", "tuned", *more, names=names)
+
+
+def test_files_that_finetune_refuses(here, halves, weights):
+    first, second = halves[:2]
+    more = ["--weights", weights, "-o", "tuned"]
+    refused(here, "finetune", first, first, *more, names="half_1.mrc")
+    refused(here, "finetune", first, here / "missing.mrc", *more, names="missing.mrc")
+    refused(here, "finetune", first, second, "--mask", "missing.mrc", *more, names="missing.mrc")
+    (here / "tuned").mkdir()
+    (here / "tuned" / "mine.txt").write_text("mine")
+    refused(here, "finetune", *halves, *more, names=["tuned", "exists"])
+    refused(here, "finetune", *halves, *more, "--overwrite", names=["tuned"])
+
+
+def test_demo_shows_what_a_short_training_gave(here, monkeypatch, tmp_path_factory):
+    models = tmp_path_factory.mktemp("models")
+    for name in "ab":
+        write_model(models / f"{name}.cif", phantom(40, seed=3), (60.0, 60.0, 60.0))
+    right = presets.demo
+
+    def preset():
+        c = right()
+        c.steps = c.epoch_steps = 3
+        c.batch = 2
+        c.network.depth, c.network.down_width, c.network.up_width, c.network.last_widths = 1, 2, 2, (2,)
+        c.data.patch = 16
+        c.data.stream.phantoms, c.data.stream.held_out_phantoms, c.data.stream.held_out_samples = 0, 0, 2
+        c.data.stream.models, c.data.stream.held_out, c.data.stream.voxel_size = str(models / "*"), "b", (1.5, 1.5)
+        return c
+
+    monkeypatch.setattr(presets, "demo", preset)
+    monkeypatch.setattr("crefjax.commands.demo._RESIDUES", 60)
+    outcome = done("demo", "-o", "shown")
+    shown = here / "shown"
+    names = {name for name in tree(shown) if "/" not in name}
+    assert names == {"demo.png", "denoised.mrc", "entry", "training", "weights"}
+    assert (shown / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert load_weights(shown / "weights").config.down_width == 2
+    assert not [name for name in tree(here) if ".crefjax-" in name or "shown" not in name]
+    maps = {name: read(shown / "entry" / f"{name}.mrc")[0] for name in ("half_map_1", "half_map_2", "truth", "mask")}
+    denoised = read(shown / "denoised.mrc")[0]
+    full, mask = (maps["half_map_1"] + maps["half_map_2"]) / 2, maps["mask"]
+    curves = [slow_losses.fsc(one * mask, maps["truth"] * mask)[1:-1] for one in (full, denoised)]
+    before, after = re.search(r"mean FSC to the truth: ([\d.-]+) full map, ([\d.-]+) denoised", outcome.out).groups()
+    assert float(before) == pytest.approx(curves[0].mean(), abs=2e-3)
+    assert float(after) == pytest.approx(curves[1].mean(), abs=2e-3)
+    better, shells = map(int, re.search(r"nearer to the truth in (\d+) of (\d+) shells", outcome.out).groups())
+    assert shells == len(curves[0])
+    assert abs(better - int(np.sum(curves[1] > curves[0]))) <= 1
+    assert ".crefjax-" not in outcome.said.replace("going on", "")
+    assert outcome.out.splitlines()[-1].endswith("look at shown/demo.png")
+    with mrcfile.open(shown / "denoised.mrc") as mrc:
+        assert mrc.data.dtype == np.float32
+    assert json.loads((shown / "training" / "config.json").read_text())["steps"] == 3
+    refused(here, "demo", "-o", "shown", names=["shown", "exists already", "--overwrite"])
+
+
+def test_a_demo_that_is_stopped_leaves_nothing(here, monkeypatch):
+    def stopped(config, workdir, *more, **options):
+        workdir.mkdir()
+        return Result(7, 220, signal.SIGTERM, None, None, workdir / "last")
+
+    monkeypatch.setattr("crefjax.commands.demo.train", stopped)
+    monkeypatch.setattr("crefjax.commands.demo._RESIDUES", 60)
+    outcome = crefjax("demo", "-o", "shown")
+    assert outcome.status == 143
+    assert outcome.out == ""
+    assert outcome.err.splitlines()[-1] == "stopped at step 7 of 220; nothing was written"
+    assert tree(here) == {}
+
+
+def test_mistakes_of_demo_are_one_line(here):
+    refused(here, "demo", "--seed", -1, names=["--seed", "-1"])
+    refused(here, "demo", "--seed", 2**19, names=["--seed", str(2**19 - 1)])
+    (here / "mine").mkdir()
+    (here / "mine" / "notes.txt").write_text("mine")
+    refused(here, "demo", "-o", "mine", names=["mine", "exists already"])
+    refused(here, "demo", "-o", "mine", "--overwrite", names=["mine", "something else"])
+    (here / "file").write_text("")
+    refused(here, "demo", "-o", "file", "--overwrite", names=["file", "something else"])
+    outcome = crefjax("demo", "-o", here / "file" / "shown")
+    assert "file" in one_line(outcome.err, outcome.status)

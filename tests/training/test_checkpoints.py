@@ -1,0 +1,205 @@
+"""Checkpoints: what is in them, which are kept, and what is said of those that cannot be used."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from crefjax.errors import UserError
+from crefjax.training import checkpoints as room
+from crefjax.training.checkpoints import Checkpoints, Saved, read_json_lines
+from crefjax.training.state import State, first_state
+
+
+def state(seed=0, width=3, *, average=True, optimizer=None):
+    """A state of host arrays, every number its own."""
+    random = np.random.default_rng(seed)
+    parameters = {"a": {"kernel": jnp.zeros((2, width)), "bias": jnp.zeros(width)}}
+    made = first_state(parameters, optimizer or optax.adam(1e-3), average=average)
+    return jax.tree.map(lambda leaf: random.standard_normal(leaf.shape).astype(leaf.dtype), made)
+
+
+def saved(**run):
+    return Saved({"next_batch": 3, "of": "abc"}, {"seconds": 1.5, "best": [0.25, 2], **run}, {"batch": 4, "x": [1, 2]})
+
+
+@pytest.fixture
+def kept(tmp_path):
+    made = Checkpoints(tmp_path / "checkpoints", keep=2)
+    yield made
+    made.close()
+
+
+def test_what_is_saved_comes_back_to_the_last_bit(kept, tmp_path):
+    first = state(1)
+    kept.save(7, first, saved())
+    kept.close()
+    again = Checkpoints(tmp_path / "checkpoints", keep=2)
+    assert again.steps() == [7]
+    assert again.about(7) == saved()
+    found = again.restore(7, state(2))
+    again.close()
+    assert jax.tree.structure(found) == jax.tree.structure(first)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(first), strict=True):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
+
+
+def test_a_state_without_average_and_another_optimizer(kept):
+    first = state(1, average=False, optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9)))
+    kept.save(1, first, saved())
+    like = state(2, average=False, optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9)))
+    found = kept.restore(1, like)
+    assert found.average is None
+    assert np.array_equal(found.parameters["a"]["bias"], first.parameters["a"]["bias"])
+
+
+def test_the_newest_and_the_best_stay(kept):
+    for step, loss in enumerate([0.9, 0.2, 0.7, None, 0.8, 0.3, None], 1):
+        kept.save(step, state(step), saved(), loss)
+    assert kept.steps() == [2, 6, 7]
+    kept.save(8, state(8), saved(), 0.1)
+    kept.save(9, state(9), saved())
+    kept.save(10, state(10), saved())
+    assert kept.steps() == [8, 9, 10]
+    assert np.array_equal(kept.restore(8, state()).parameters["a"]["kernel"], state(8).parameters["a"]["kernel"])
+
+
+def test_the_best_is_known_again_after_a_restart(kept, tmp_path):
+    for step, loss in enumerate([0.2, 0.9, 0.8], 1):
+        kept.save(step, state(step), saved(), loss)
+    kept.close()
+    again = Checkpoints(tmp_path / "checkpoints", keep=1)
+    again.save(4, state(4), saved(), 0.5)
+    again.save(5, state(5), saved())
+    assert again.steps() == [1, 5]
+    again.close()
+
+
+def test_a_step_is_saved_once(kept):
+    kept.save(3, state(1), saved())
+    kept.save(3, state(2), saved())
+    assert np.array_equal(kept.restore(3, state()).parameters["a"]["bias"], state(1).parameters["a"]["bias"])
+
+
+@pytest.mark.parametrize(
+    ("like", "names"),
+    [
+        (lambda: state(width=4), ["['a']['bias']", "(4,)", "(3,)"]),
+        (lambda: state(optimizer=optax.sgd(0.1)), ["none", "architecture or optimizer"]),
+        (lambda: state(average=False), ["average", "none"]),
+    ],
+)
+def test_a_state_of_other_arrays_is_refused(kept, like, names):
+    kept.save(5, state(), saved())
+    with pytest.raises(UserError) as caught:
+        kept.restore(5, like())
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"{kept.folder / '5'}: expected the array " in message
+    for name in names:
+        assert name in message, message
+
+
+def test_another_version_is_refused(kept, monkeypatch):
+    monkeypatch.setattr(room, "VERSION", 7)
+    kept.save(5, state(), saved())
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="expected checkpoints of version 1, found 7; begin anew"):
+        kept.about(5)
+
+
+def files_of(folder):
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # from threads of Orbax
+def test_any_damage_is_one_line_and_nothing_is_made_up(tmp_path):
+    """Every file of a checkpoint is taken away, emptied or cut in half; what can be read all the same is right."""
+    made = Checkpoints(tmp_path / "whole", keep=2)
+    made.save(5, state(1), saved(), 0.5)
+    made.close()
+    refused = 0
+    for number, file in enumerate(files_of(tmp_path / "whole")):
+        for how in ("gone", "empty", "half"):
+            folder = tmp_path / f"{number}_{how}"
+            shutil.copytree(tmp_path / "whole", folder)
+            raw = (folder / file).read_bytes()
+            if how == "gone":
+                (folder / file).unlink()
+            else:
+                (folder / file).write_bytes(raw[: len(raw) // 2] if how == "half" else b"")
+            try:
+                refused += reads_right(folder) is False
+            except UserError as error:
+                message = str(error)
+                assert "\n" not in message, (file, how, message)
+                assert str(folder) in message, (file, how, message)
+                refused += 1
+    assert refused >= 8
+
+
+def reads_right(folder):
+    """False if there is no checkpoint any more; UserError where it is told as damaged."""
+    again = Checkpoints(folder, keep=2)
+    try:
+        if not again.steps():
+            return False
+        assert again.about(5) == saved()
+        found = again.restore(5, state(2))
+        assert np.array_equal(found.parameters["a"]["kernel"], state(1).parameters["a"]["kernel"])
+        return True
+    finally:
+        again.close()
+
+
+def test_one_whose_removal_was_cut_short_is_removed(tmp_path):
+    made = Checkpoints(tmp_path / "checkpoints", keep=1)
+    made.save(1, state(1), saved(), 0.5)
+    shutil.copytree(tmp_path / "checkpoints" / "1", tmp_path / "one")
+    made.save(2, state(2), saved(), 0.4)
+    made.close()
+    files = files_of(tmp_path / "one")
+    for file in files[: len(files) // 2]:
+        (tmp_path / "one" / file).unlink()
+    (tmp_path / "one").rename(tmp_path / "checkpoints" / "1")
+    (tmp_path / "checkpoints" / "0").mkdir()
+    again = Checkpoints(tmp_path / "checkpoints", keep=1)
+    assert again.steps()[-1] == 2
+    assert np.array_equal(again.restore(2, state()).parameters["a"]["bias"], state(2).parameters["a"]["bias"])
+    again.save(3, state(3), saved(), 0.3)
+    assert again.steps() == [3]
+    again.close()
+
+
+def test_a_full_disk_leaves_the_earlier_ones(kept, tmp_path, monkeypatch):
+    kept.save(1, state(1), saved())
+
+    def full(*arguments, **words):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept._manager, "save", full)
+        with pytest.raises(
+            UserError, match=r"step 2 cannot be written \(No space left on device\); make room"
+        ) as caught:
+            kept.save(2, state(2), saved())
+    assert "\n" not in str(caught.value)
+    assert kept.steps() == [1]
+    kept.save(2, state(2), saved())
+    assert kept.steps() == [1, 2]
+
+
+def test_lines_of_json_end_where_they_were_cut_off(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_json_lines(path) == []
+    path.write_text(json.dumps({"step": 1}) + "\n" + '{"step": 2}\n{"ste')
+    assert read_json_lines(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_the_state_of_a_run_has_the_fields_that_a_checkpoint_names():
+    assert State._fields == ("step", "parameters", "optimizer", "average")

@@ -1,0 +1,221 @@
+"""The loop on a straight line: what it writes, how it stops, and that it goes on as if it had not."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from toy_task import Line, config, exported, parameters, rows, run, slow_run, source
+
+from crefjax.errors import UserError
+from crefjax.training import loop
+from crefjax.training.loop import lengths
+from crefjax.training.stopping import only_run_in
+
+
+def test_a_run_is_that_of_a_slow_adam_and_its_records_say_so(tmp_path):
+    lines = []
+    result = run(tmp_path, lines=lines, log_every=2)
+    told, evaluated, last = slow_run(10)
+    np.testing.assert_allclose(parameters(tmp_path), last, rtol=1e-4)
+    trained = rows(tmp_path, "training")
+    assert [row["step"] for row in trained] == [2, 4, 6, 8, 10]
+    for row in trained:
+        pair = told[row["step"] - 2 : row["step"]]
+        assert row["loss"] == pytest.approx(np.mean([loss for loss, _ in pair]), rel=1e-4)
+        assert row["gradient_norm"] == pytest.approx(np.mean([norm for _, norm in pair]), rel=1e-4)
+        assert row["epoch"] == row["step"] / 5
+        assert row["rate"] == pytest.approx(0.05)
+        assert row["patches_per_second"] > 0
+        assert row["absolute"] > 0
+    found = rows(tmp_path, "evaluation")
+    assert [row["step"] for row in found] == [5, 10]
+    np.testing.assert_allclose([row["loss"] for row in found], [evaluated[4], evaluated[9]], rtol=1e-4)
+    assert all(set(row["entries"]) == {"entry_0", "entry_1", "entry_2"} and row["samples"] == 6 for row in found)
+    assert [row["seconds"] for row in trained] == sorted(row["seconds"] for row in trained)
+    best = int(np.argmin([evaluated[4], evaluated[9]]))
+    assert (result.step, result.steps, result.stopped, result.best_step) == (10, 10, None, [5, 10][best])
+    assert result.best_loss == pytest.approx([evaluated[4], evaluated[9]][best], rel=1e-4)
+    assert result.weights == tmp_path / "best"
+    assert f"step 5, held out: absolute {found[0]['absolute']:.4f}, loss {found[0]['loss']:.4f}" in lines
+    assert json.loads((tmp_path / "config.json").read_text())["schedule.rate"] == 0.05
+
+
+def test_without_evaluations_the_last_weights_count(tmp_path):
+    for folder, made, every in (("none held out", source(held_out=0), 1), ("not asked for", source(), 0)):
+        result = run(tmp_path / folder, made, evaluation__every_epochs=every, epochs=1)
+        assert (result.best_loss, result.best_step) == (None, None)
+        assert result.weights == tmp_path / folder / "last"
+        assert not (tmp_path / folder / "best").exists()
+        assert rows(tmp_path / folder, "evaluation") == []
+
+
+def events(folder):
+    """(tag, step, value) of TensorBoard's files, in the order they were written."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted(folder.glob("events.*")):
+        raw, at = path.read_bytes(), 0
+        while at < len(raw):  # a TFRecord: length, its checksum, the message, its checksum
+            size = int.from_bytes(raw[at : at + 8], "little")
+            event = Event.FromString(raw[at + 12 : at + 12 + size])
+            found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+            at += 16 + size
+    return found
+
+
+def test_tensorboard_has_the_numbers_of_the_metrics(tmp_path):
+    run(tmp_path, epochs=1)
+    found = {(tag, step): value for tag, step, value in events(tmp_path / "tensorboard")}
+    expected = {}
+    for row in rows(tmp_path):
+        numbers = {name: value for name, value in row.items() if isinstance(value, (int, float)) and name != "step"}
+        expected |= {(f"{row['kind']}/{name}", row["step"]): value for name, value in numbers.items()}
+    assert found.keys() == expected.keys()
+    assert ("training/loss", 3) in found
+    assert ("evaluation/absolute", 5) in found
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_entry(tmp_path):
+    def spoil(step, batch):
+        if step == 8:
+            batch["y"][2] = np.nan
+
+    with pytest.raises(UserError) as caught:
+        run(tmp_path, source(hook=spoil), checkpoint__every_steps=3)
+    message = str(caught.value)
+    assert "\n" not in message
+    # sample 30 is the third of step 8, and of entry 30 % 3
+    assert f"{tmp_path}: the loss of step 8 is not finite, with data of entry_0; the checkpoint of step 6 is" in message
+    assert [row["step"] for row in rows(tmp_path, "training")] == list(range(1, 8))
+    result = run(tmp_path, checkpoint__every_steps=3)
+    assert result.step == 10
+    np.testing.assert_allclose(parameters(tmp_path), slow_run(10)[2], rtol=1e-4)
+
+
+def test_a_gradient_that_is_not_finite_stops_too(tmp_path):
+    class Steep(Line):
+        def loss(self, parameters, batch, key):
+            value, more = super().loss(parameters, batch, key)
+            return value + jax.numpy.sqrt(jax.numpy.maximum(parameters["b"] - parameters["b"], 0)), more
+
+    with pytest.raises(UserError, match=r"the gradient of step 1 is not finite, .*entry_0.*there is no checkpoint yet"):
+        run(tmp_path, task=Steep())
+
+
+def test_patience_ends_a_run_that_gets_no_better(tmp_path):
+    """Every evaluation after the second is spoiled by one."""
+    count = [0]
+
+    def worse(batch):
+        count[0] += 1
+        batch["y"] += 100.0 * (count[0] > 4)  # two batches an evaluation
+
+    fields = {"epochs": 9, "evaluation__patience": 3}
+    result = run(tmp_path, source(evaluated=worse), **fields)
+    assert (result.step, result.best_step, result.stopped) == (25, 10, None)
+    assert run(tmp_path, source(evaluated=worse), **fields).step == 25
+    assert len(rows(tmp_path, "evaluation")) == 5
+
+
+def test_a_held_out_loss_that_is_not_finite_is_never_the_best(tmp_path):
+    count = [0]
+
+    def spoil(batch):
+        count[0] += 1
+        if count[0] == 1:
+            batch["y"][0] = np.nan
+
+    result = run(tmp_path, source(evaluated=spoil))
+    assert result.best_step == 10
+    assert math.isfinite(result.best_loss)
+
+
+def test_the_best_is_kept_however_old(tmp_path):
+    count = [0]
+
+    def worse(batch):
+        count[0] += 1
+        batch["y"] += 100.0 * (count[0] > 4)
+
+    result = run(tmp_path, source(evaluated=worse), epochs=6, checkpoint__keep=2)
+    assert result.best_step == 10
+    steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert steps == [10, 25, 30]
+    np.testing.assert_allclose(parameters(tmp_path, "best"), slow_run(10)[2], rtol=1e-4)
+    assert exported(tmp_path / "best")["step"] == 10
+
+
+def test_the_time_limit_counts_all_parts_and_evaluates_at_its_end(tmp_path, monkeypatch):
+    """The clock goes one second a look."""
+    ticks = [0.0]
+
+    def clock():
+        ticks[0] += 1.0
+        return ticks[0]
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=clock))
+    result = run(tmp_path, minutes=0.5, epochs=1000, epoch_steps=1000)
+    assert 1 < result.step < 30
+    assert [row["step"] for row in rows(tmp_path, "evaluation")] == [result.step]
+    assert result.best_step == result.step
+    assert run(tmp_path, minutes=0.5, epochs=1000, epoch_steps=1000).step == result.step
+    more = run(tmp_path, minutes=1.0, epochs=1000, epoch_steps=1000)
+    assert result.step < more.step < 60
+
+
+def test_settings_that_may_change_do_and_others_are_refused(tmp_path):
+    run(tmp_path, epochs=1)
+    assert run(tmp_path, epochs=2, devices=1, log_every=5).step == 10
+    with pytest.raises(UserError, match=r"was begun with schedule.rate = 0.05, found 0.1; go on with the first"):
+        run(tmp_path, epochs=3, schedule__rate=0.1)
+    with pytest.raises(UserError, match=r"was begun with optimizer.name = 'adam', found 'sgd'"):
+        run(tmp_path, epochs=3, optimizer__name="sgd")
+    np.testing.assert_allclose(parameters(tmp_path), slow_run(10)[2], rtol=1e-4)
+
+
+def test_a_file_that_cannot_be_written_is_told_with_its_name(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(
+        UserError, match=r"config\.json: cannot be written \(Is a directory\); make room and start again"
+    ):
+        run(tmp_path)
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    with only_run_in(tmp_path), pytest.raises(UserError, match=r"another run is at work there.*another --workdir"):
+        run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/run: the folder cannot be made \(Not a directory\); give another"):
+        run(tmp_path / "file" / "run")
+
+
+def test_what_does_not_fit_is_told_before_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "free_memory", lambda device: -1.0)
+    with pytest.raises(UserError, match=r"batch: a step of 4 patches of 8 voxels a side needs 0\.0 GiB, found -?0\.0"):
+        run(tmp_path)
+
+
+def test_what_does_not_divide_is_told_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="found 3 patches for 2 devices; take 2 or 4"):
+        run(tmp_path, source(batch=3), batch=3)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_lengths_of_epochs_and_runs():
+    assert lengths(config(epoch_steps=0, batch=6, epochs=195), 55176) == (9196, 195 * 9196)
+    assert lengths(config(epoch_steps=0, epochs=3), 11) == (2, 6)
+    assert lengths(config(epoch_steps=7, steps=30), 11) == (7, 30)
+    with pytest.raises(UserError, match="this source is endless"):
+        lengths(config(epoch_steps=0), None)
+    with pytest.raises(UserError, match="expected at least one step"):
+        lengths(config(epochs=0), None)

@@ -1,0 +1,240 @@
+"""Where batches come from: each gives what the loop needs, goes on where it was, and says what is missing."""
+
+import dataclasses
+import itertools
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_run import write_entry, write_map, write_run
+from toy_task import config, exported, rows
+
+from crefjax.errors import UserError
+from crefjax.simulate.atoms import write_model
+from crefjax.simulate.phantom import phantom
+from crefjax.training.loop import train
+from crefjax.training.sources import make_source, names_in, stream_models
+
+STREAM = {
+    "data__source": "stream",
+    "data__patch": 16,
+    "data__stream__phantoms": 1,
+    "data__stream__held_out_phantoms": 1,
+    "data__stream__held_out_samples": 3,
+    "data__stream__voxel_size": (1.5, 1.5),
+    "data__stream__resolution": (2.5, 4.0),
+    "batch": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("sources"))
+
+
+def dataset(folder, **fields):
+    return make_source(config(data__dataset__folder=str(folder / "dataset"), **({"batch": 2} | fields)))
+
+
+def entries(folder, **fields):
+    fields = {"data__source": "entries", "data__patch": 16, "batch": 2, "data__entries__held_out": 0.4} | fields
+    return make_source(config(data__entries__folders=f"{folder / 'entries/e0'}, {folder / 'entries/e1'}", **fields))
+
+
+def taken(position, count):
+    return [jax.tree.map(np.asarray, samples.batch) | {"entries": samples.entries} for samples in take(position, count)]
+
+
+def take(position, count):
+    return itertools.islice(position, count)
+
+
+def same(one, other):
+    assert len(one) == len(other)
+    for first, second in zip(one, other, strict=True):
+        assert first.keys() == second.keys()
+        assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("make", [dataset, entries])
+def test_a_source_of_half_maps(folder, make):
+    made = make(folder)
+    assert (made.patch, made.truth) == (16, True)
+    position = made.training()
+    first = taken(position, 7)
+    for batch in first:
+        assert set(batch) == {"half_map_1", "half_map_2", "truth", "entries"}
+        assert {batch[name].shape for name in batch if name != "entries"} == {(2, 16, 16, 16)}
+        assert set(batch["entries"]) <= {"e0", "e1", "e2"}
+    state = position.get_state()
+    rest = taken(position, 3)
+    again = make(folder).training()
+    again.set_state(state)
+    same(taken(again, 3), rest)
+    same(taken(make(folder).training(), 7), first)
+    held = taken(made.held_out(), 99)
+    same(taken(made.held_out(), 99), held)
+    assert all(len(batch["entries"]) == 2 for batch in held[:-1])
+
+
+def test_no_held_out_entry_is_trained_on(folder):
+    made = dataset(folder)
+    assert made.size == 6
+    held = [name for batch in taken(made.held_out(), 99) for name in batch["entries"]]
+    trained = [name for batch in taken(made.training(), 12) for name in batch["entries"]]
+    assert len(held) == 3
+    assert len(set(held)) == 1
+    assert len(set(trained)) == 2
+    assert not set(held) & set(trained)
+    # each patch once an epoch
+    epoch = [batch[name][k].tobytes() for batch in taken(made.training(), 3) for name in ("truth",) for k in range(2)]
+    assert len(set(epoch)) == 6
+
+
+def test_held_out_patches_of_two_kinds_are_all_of_them(folder):
+    from crefjax.data.entry_patches import load_entry
+    from crefjax.training.sources import specimen_source
+
+    specimen = load_entry(folder / "entries" / "e0")
+    c = config(data__patch=16, data__entries__held_out=0.5, data__entries__held_out_patches=3)
+
+    def held(which):
+        batches = taken(specimen_source([specimen], c, 2, every_other=which).held_out(), 99)
+        return [one for batch in batches for one in batch["half_map_1"]]
+
+    both, even, odd = held(None), held(0), held(1)
+    assert (len(both), len(even), len(odd)) == (3, 2, 1)
+    for number, one in enumerate(both):
+        assert np.array_equal(one, (odd if number % 2 else even)[number // 2])
+
+
+def test_a_source_without_held_out_samples_says_so(folder):
+    assert entries(folder, data__entries__held_out=0.0).held_out is None
+    assert make_source(config(**STREAM | {"data__stream__held_out_phantoms": 0})).held_out is None
+
+
+class Gain:
+    """Two numbers that bring one half-map near to the other: as small as a task on maps can be."""
+
+    name = "gain"
+
+    def init(self, key):
+        return {"gain": jnp.zeros(()), "offset": jnp.zeros(())}
+
+    def loss(self, parameters, batch, key):
+        error = parameters["gain"] * batch["half_map_1"] + parameters["offset"] - batch["half_map_2"]
+        return jnp.square(error).mean((1, 2, 3)), {}
+
+    def metrics(self, parameters, batch):
+        return {"loss": self.loss(parameters, batch, None)[0]}
+
+    def export(self, folder, parameters, about):
+        from toy_task import Line
+
+        Line.export(self, folder, parameters, about)
+
+
+def test_a_stream_is_standardized_masked_and_gone_on_with(tmp_path):
+    """Run as a whole, and stopped by a signal: the same bits."""
+    for name in "ab":  # with as many atoms: the simulation is compiled once
+        write_model(tmp_path / f"{name}.cif", phantom(40, seed=3), (60.0, 60.0, 60.0))
+    models = {
+        "data__stream__phantoms": 0,
+        "data__stream__held_out_phantoms": 0,
+        "data__stream__models": str(tmp_path / "*.cif"),
+        "data__stream__held_out": "b",
+    }
+    c = config(**STREAM | models, epoch_steps=4, epochs=1, checkpoint__every_steps=1)
+    whole = make_source(c)
+    assert (whole.kind, whole.patch, whole.truth, whole.size) == ("stream", 16, True, None)
+    assert {name for samples in whole.held_out() for name in samples.entries} == {"b.cif"}
+    batch = taken(whole.training(), 1)[0]
+    assert {one.shape for name, one in batch.items() if name != "entries"} == {(2, 16, 16, 16)}
+    assert len(batch["entries"]) == 2
+    for first, second in zip(batch["half_map_1"], batch["half_map_2"], strict=True):
+        full = (first + second) / 2
+        assert 0.1 < full.std() <= 1.01
+        assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > 0
+    train(c, tmp_path / "whole", Gain(), whole, say=lambda line: None)
+    assert [row["samples"] for row in rows(tmp_path / "whole", "evaluation")] == [3]
+
+    interrupted = make_source(c)
+    position = interrupted.training()
+
+    class Interrupting:
+        get_state, set_state = position.get_state, position.set_state
+        count = 0
+
+        def __next__(self):
+            self.count += 1
+            if self.count == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return next(position)
+
+    result = train(
+        c, tmp_path / "stopped", Gain(), dataclasses.replace(interrupted, training=Interrupting), say=lambda line: None
+    )
+    assert result.step == 2
+    train(c, tmp_path / "stopped", Gain(), make_source(c), say=lambda line: None)
+    assert exported(tmp_path / "stopped/last")["parameters"] == exported(tmp_path / "whole/last")["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data__stream__phantoms": 0}, "data.stream: expected models or phantoms to train on, found none"),
+        ({"data__stream__models": "nothing/*.cif"}, r"data.stream.models: .*nothing/\*\.cif finds none"),
+        ({"data__stream__models": "a.cif,b.cif", "data__stream__held_out": "c"}, "no model is named c; there are a, b"),
+        ({"data__stream__models": "a.cif,b.cif", "data__stream__exclude": "c"}, "no model is named c; there are a, b"),
+    ],
+)
+def test_mistakes_in_a_stream(tmp_path, monkeypatch, fields, message):
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        (tmp_path / f"{name}.cif").write_text("")
+    with pytest.raises(UserError, match=message):
+        make_source(config(**STREAM | fields))
+
+
+def test_models_of_a_stream_are_parted_by_name(tmp_path):
+    for name in ("a.cif.gz", "b.cif", "c.pdb", "d.cif"):
+        (tmp_path / name).write_text("")
+    models = {"data__stream__models": f"{tmp_path}/*.cif*, {tmp_path}/*.pdb"}
+    training, held = stream_models(config(**models, data__stream__held_out="b", data__stream__exclude="d"))
+    assert [path.name for path in training] == ["a.cif.gz", "c.pdb"]
+    assert [path.name for path in held] == ["b.cif"]
+
+
+def test_two_models_of_one_name_are_not_taken_for_one(tmp_path):
+    for name in ("a.1.cif", "a.2.cif"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match=r"names that differ, found .*a\.1\.cif and .*a\.2\.cif; rename one"):
+        stream_models(config(data__stream__models=f"{tmp_path}/*.cif"))
+    twice = f"{tmp_path}/a.1.cif, {tmp_path}/a.1.*"
+    assert stream_models(config(data__stream__models=twice))[0] == [tmp_path / "a.1.cif"]
+
+
+def test_mistakes_in_entries(folder, tmp_path):
+    with pytest.raises(UserError, match=r"data\.entries\.folders: expected entry folders, found none"):
+        make_source(config(data__source="entries"))
+    with pytest.raises(UserError, match="nowhere"):
+        make_source(config(data__source="entries", data__entries__folders=str(tmp_path / "nowhere")))
+    entry = write_entry(tmp_path / "flat")
+    write_map(entry / "half_map_2.mrc", np.zeros((16, 16, 48)))
+    with pytest.raises(UserError, match="half_map_2"):
+        make_source(config(data__source="entries", data__entries__folders=str(entry)))
+
+
+def test_mistakes_in_a_dataset(folder, tmp_path):
+    with pytest.raises(UserError, match="expected a dataset folder, found no folder"):
+        dataset(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="expected at least a batch of 8 patches to train on, found 6; prepare more"):
+        dataset(folder, batch=8)
+
+
+def test_names_are_parted_by_commas():
+    assert names_in(" a,b c ,, d,") == ["a", "b c", "d"]
+    assert names_in("") == []

@@ -1,0 +1,178 @@
+"""One step on several devices is the step on one; what does not divide is said first."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_task import Line, SlowAdam, batch_of, config
+
+from crefjax.errors import UserError
+from crefjax.models.unet3d import UNet3DConfig
+from crefjax.training import step as steps
+from crefjax.training.denoising import Denoising
+from crefjax.training.optimizer import make_optimizer, make_schedule
+from crefjax.training.state import first_state
+
+TINY = {"depth": 1, "down_width": 2, "up_width": 2, "last_widths": (2,)}
+DENOISING = Denoising(UNet3DConfig(**TINY), {"cref_l1": 1.0})
+
+
+def maps(number, side=8):
+    """Eight half-map pairs of one signal each."""
+    random = np.random.default_rng([3, number])
+    signal = random.standard_normal((8, side, side, side)).astype(np.float32)
+    noise = random.standard_normal((2, *signal.shape)).astype(np.float32)
+    return {"half_map_1": signal + noise[0], "half_map_2": signal + noise[1]}
+
+
+def run(task, batches, devices, **fields):
+    """Per step the losses of every sample and the gradient's norm, and the last state."""
+    devices = jax.devices("cpu")[:devices]
+    c = config(**fields)
+    optimizer = make_optimizer(c, make_schedule(c, epoch_steps=5, steps=50))
+    step = steps.make_train_step(task, optimizer, decay=c.average, seed=0, devices=devices)
+    state = first_state(task.init(jax.random.key(0)), optimizer, average=c.average > 0)
+    state, found = steps.on_devices(state, devices), []
+    for batch in batches:
+        state, told = step(state, steps.divided(batch, devices))
+        found.append(steps.joined(told))
+    return found, state
+
+
+def test_steps_are_those_of_a_slow_adam_on_any_number_of_devices():
+    batches = [batch_of(range(8 * k, 8 * k + 8)).batch for k in range(6)]
+    slow = SlowAdam(0.05, clip=2.0)
+    expected = [slow.step(batch) for batch in batches]
+    for devices in (1, 2):
+        found, state = run(Line(), batches, devices, optimizer__clip=2.0)
+        for told, (losses, norm) in zip(found, expected, strict=True):
+            np.testing.assert_allclose(told["losses"], losses, rtol=1e-4)
+            np.testing.assert_allclose(told["absolute"] ** 2, losses, rtol=1e-4)
+            np.testing.assert_allclose(told["gradient_norm"], norm, rtol=1e-4)
+        parameters = steps.from_devices(state.parameters)
+        np.testing.assert_allclose([*parameters["w"], parameters["b"]], slow.p, rtol=1e-4, atol=1e-6)
+        assert steps.from_devices(state.step) == 6
+
+
+def test_the_kept_average_is_of_the_parameters_after_each_step():
+    batches = [batch_of(range(8 * k, 8 * k + 8)).batch for k in range(5)]
+    slow, average = SlowAdam(0.05), np.zeros(4)
+    for number, batch in enumerate(batches, 1):
+        slow.step(batch)
+        decay = min(0.3, (1 + number) / (10 + number))
+        average = decay * average + (1 - decay) * slow.p
+    _, state = run(Line(), batches, 2, average=0.3)
+    found = steps.from_devices(state.best_parameters)
+    np.testing.assert_allclose([*found["w"], found["b"]], average, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def learning():
+    """Losses `(step, sample)` of the network on one device, and its last state."""
+    return denoising_losses(1)
+
+
+def denoising_losses(devices):
+    found, state = run(DENOISING, [maps(k) for k in range(5)], devices)
+    return np.array([told["losses"] for told in found]), state
+
+
+def test_the_network_learns_the_same_on_one_device_and_on_two(learning):
+    one, state = learning
+    two, _ = denoising_losses(2)
+    assert one.shape == (5, 8)
+    np.testing.assert_allclose(two, one, atol=1e-5, rtol=0)
+    before = DENOISING.init(jax.random.key(0))
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, steps.from_devices(state.parameters))
+    assert min(jax.tree.leaves(moved)) > 1e-3
+
+
+def line_losses(devices):
+    found, _ = run(Line(), [batch_of(range(8 * k, 8 * k + 8)).batch for k in range(6)], devices)
+    return [told["losses"].tolist() for told in found]
+
+
+def test_four_devices_give_what_one_does():
+    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + (
+        "import json, test_step; print(json.dumps(test_step.line_losses(4)))"
+    )
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    four = json.loads(ended.stdout.splitlines()[-1])
+    np.testing.assert_allclose(four, line_losses(1), atol=1e-5, rtol=0)
+
+
+def test_the_states_buffers_are_given_away():
+    """A warning that they were not usable would be an error here."""
+    devices = jax.devices("cpu")[:2]
+    c = config(average=0.9)
+    optimizer = make_optimizer(c, make_schedule(c, epoch_steps=5, steps=50))
+    step = steps.make_train_step(Line(), optimizer, decay=0.9, seed=0, devices=devices)
+    state = steps.on_devices(first_state(Line().init(None), optimizer, average=True), devices)
+    batch = steps.divided(batch_of(range(4)).batch, devices)
+    state, _ = step(state, batch)  # the first one has still to be laid on the devices
+    after, _ = step(state, batch)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
+
+
+def test_the_key_differs_between_steps_and_devices_and_comes_from_the_seed():
+    class Noisy(Line):
+        def loss(self, parameters, batch, key):
+            drawn = jax.random.uniform(key, batch["y"].shape)
+            return drawn + 0 * parameters["b"], {}
+
+    batches = [batch_of(range(2)).batch] * 2
+    first, _ = run(Noisy(), batches, 2)
+    again, _ = run(Noisy(), batches, 2)
+    drawn = np.concatenate([told["losses"] for told in first])
+    assert len(set(drawn.tolist())) == 4
+    assert np.array_equal(drawn, np.concatenate([told["losses"] for told in again]))
+
+
+def test_bfloat16_is_for_activations_alone(learning):
+    half = Denoising(UNet3DConfig(**TINY, compute_dtype="bfloat16"), DENOISING.factors)
+    (told,), state = run(half, [maps(0)], 2, average=0.5)
+    assert {told[name].dtype for name in ("losses", "cref_l1", "gradient_norm")} == {np.dtype("float32")}
+    assert 0 < np.abs(told["losses"] - learning[0][0]).max() < 0.02
+    kept = {leaf.dtype for leaf in jax.tree.leaves(state) if leaf.dtype != jnp.int32}
+    assert kept == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "message"),
+    [
+        (3, 6, "devices: expected 3, found 2 of platform cpu; set XLA_FLAGS=--xla_force_host_platform_device_count=3"),
+        (2, 5, "batch: expected a multiple of the number of devices, found 5 patches for 2 devices; take 4 or 6"),
+        (0, 1, "found 1 patches for 2 devices; take 2, "),
+    ],
+)
+def test_what_does_not_divide_is_told_with_its_numbers(count, batch, message):
+    with pytest.raises(UserError, match=message):
+        steps.find_devices(count, "cpu", batch)
+
+
+def test_devices_of_a_platform_that_is_not_there():
+    with pytest.raises(UserError, match="platform: JAX finds no gpu"):
+        steps.find_devices(0, "gpu", 2)
+
+
+def test_devices_are_all_or_so_many_as_asked():
+    assert steps.find_devices(0, "", 4) == jax.local_devices()
+    assert steps.find_devices(1, "cpu", 3) == jax.local_devices()[:1]
+
+
+def test_a_batch_is_cut_and_joined_in_its_order():
+    devices = jax.devices("cpu")[:2]
+    batch = {"x": np.arange(12.0).reshape(4, 3)}
+    parts = steps.divided(batch, devices)["x"]
+    assert parts.tolist() == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]]
+    told = steps.joined({"losses": np.array([[1, 2], [3, 4]]), "norm": np.array([7, 7])})
+    assert told["losses"].tolist() == [1, 2, 3, 4]
+    assert told["norm"] == 7
