@@ -31,7 +31,7 @@ def default() -> ConfigDict:
     c.steps = 0  # how many in all; 0: so many as the epochs have
     c.epoch_steps = 0  # steps in an epoch; 0: once through the dataset (an endless stream has no such number)
     c.minutes = 0.0  # of wall time after which the run stops, over all its parts; 0: no limit
-    c.devices = 0  # how many of this process's devices compute; 0: all
+    c.devices = 0  # how many devices compute; 0: as many as there are and the batch divides among
     c.platform = ""  # cpu or gpu; empty: what JAX finds best
     c.log_every = 10  # steps between two lines of metrics.jsonl
     c.weights = ""  # a weights folder, or its name, to start from; empty: from random parameters

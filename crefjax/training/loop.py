@@ -119,6 +119,8 @@ class _Run:
         self.config, self.workdir, self.task, self.source, self.stop = config, workdir, task, source, stop
         self.after_evaluation, self.say = after_evaluation, say
         self.devices = find_devices(config.devices, config.platform, config.batch)
+        if idle := len(jax.local_devices(backend=config.platform or None)) - len(self.devices):
+            say(f"{len(self.devices)} devices share a batch of {config.batch}, {idle} idle")
         self.epoch_steps, self.steps = lengths(config, source.size)
         self.schedule = make_schedule(config, epoch_steps=self.epoch_steps, steps=self.steps)
         optimizer = make_optimizer(config, self.schedule)

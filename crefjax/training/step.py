@@ -25,7 +25,7 @@ def find_devices(count: int, platform: str, batch: int) -> list[jax.Device]:
     """The devices of this process that compute, and among which a batch divides.
 
     Args:
-        count: how many; 0 for all.
+        count: how many; 0 for as many as there are and the batch divides among.
         platform: `cpu`, `gpu`, or empty for what JAX finds best.
         batch: samples of a step, over all processes.
 
@@ -44,8 +44,11 @@ def find_devices(count: int, platform: str, batch: int) -> list[jax.Device]:
             else "ask for fewer"
         )
         raise UserError(f"config: devices: expected {count}, found {len(found)} of platform {kind}; {advice}")
-    devices = found[: count or len(found)]
-    parts = len(devices) * jax.process_count()
+    processes = jax.process_count()
+    if not count:
+        count = max(n for n in range(1, len(found) + 1) if n == 1 or batch % (n * processes) == 0)
+    devices = found[:count]
+    parts = len(devices) * processes
     if batch % parts:
         below = batch - batch % parts
         near = f"{below} or {below + parts}" if below else f"{parts}"

@@ -150,7 +150,7 @@ def test_bfloat16_is_for_activations_alone(learning):
     [
         (3, 6, "devices: expected 3, found 2 of platform cpu; set XLA_FLAGS=--xla_force_host_platform_device_count=3"),
         (2, 5, "batch: expected a multiple of the number of devices, found 5 patches for 2 devices; take 4 or 6"),
-        (0, 1, "found 1 patches for 2 devices; take 2, "),
+        (2, 1, "found 1 patches for 2 devices; take 2, "),
     ],
 )
 def test_what_does_not_divide_is_told_with_its_numbers(count, batch, message):
@@ -163,9 +163,15 @@ def test_devices_of_a_platform_that_is_not_there():
         steps.find_devices(0, "gpu", 2)
 
 
-def test_devices_are_all_or_so_many_as_asked():
+def test_devices_are_all_that_divide_or_so_many_as_asked():
     assert steps.find_devices(0, "", 4) == jax.local_devices()
+    assert steps.find_devices(0, "", 3) == jax.local_devices()[:1]
     assert steps.find_devices(1, "cpu", 3) == jax.local_devices()[:1]
+
+
+def test_without_a_number_so_many_devices_as_the_batch_divides_among():
+    assert steps.find_devices(0, "", 3) == jax.local_devices()[:1]
+    assert steps.find_devices(0, "", 1) == jax.local_devices()[:1]
 
 
 def test_a_batch_is_cut_and_joined_in_its_order():
