@@ -242,6 +242,25 @@ def check_same(before: dict, config: ConfigDict, where: str) -> None:
         )
 
 
+def lengths(config: ConfigDict, size: int | None) -> tuple[int, int]:
+    """Steps of an epoch and of the whole run.
+
+    Args:
+        config: of the run.
+        size: samples of an epoch; None for an endless source.
+
+    Raises:
+        UserError: an endless source without `epoch_steps`, or nothing to do.
+    """
+    epoch_steps = config.epoch_steps or (size // config.batch if size is not None else 0)
+    if not epoch_steps:
+        raise UserError("config: epoch_steps: this source is endless; give the number of steps of an epoch")
+    steps = config.steps or config.epochs * epoch_steps
+    if steps < 1:
+        raise UserError("config: steps: expected at least one step, found neither steps nor epochs; give some")
+    return epoch_steps, steps
+
+
 def _check_numbers(source, name, value, like):
     if isinstance(like, tuple):
         if not isinstance(value, tuple) or not value or any(isinstance(one, (str, bool)) for one in value):

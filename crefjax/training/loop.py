@@ -13,16 +13,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from crefjax import unfinished
-from crefjax.devices import GIB, free_memory
 from crefjax.errors import UserError
 from crefjax.training.checkpoints import Checkpoints, Saved
-from crefjax.training.config import as_json, check_same
+from crefjax.training.config import as_json, check_same, lengths
 from crefjax.training.evaluation import evaluate
 from crefjax.training.optimizer import make_optimizer, make_schedule
 from crefjax.training.records import Records, Speed, training_progress
 from crefjax.training.sources import Samples, Source
 from crefjax.training.state import State, first_state
 from crefjax.training.step import (
+    compiled_step,
     divided,
     find_devices,
     from_devices,
@@ -33,6 +33,7 @@ from crefjax.training.step import (
 )
 from crefjax.training.stopping import Stop, only_run_in, stopped_by_signals
 from crefjax.training.task import Task
+from crefjax.training.told import Told, check_finite
 
 BEST, LAST = "best", "last"
 # Steps that may be under way at once: the host prepares the next while the device computes.
@@ -57,14 +58,6 @@ class Result(NamedTuple):
     best_loss: float | None
     best_step: int | None
     weights: Path
-
-
-class Told(NamedTuple):
-    """What the devices tell of a step, perhaps still to be computed."""
-
-    step: int
-    entries: tuple[str, ...]
-    numbers: dict
 
 
 def train(
@@ -149,6 +142,10 @@ class _Run:
             self.evaluated, self.worse = about.run["evaluated"], about.run["worse"]
             self.told = [{name: np.float32(one) for name, one in told.items()} for told in about.run["told"]]
             self.say(f"going on from step {self.step} of {self.steps} in {self.workdir}")
+            if self.config.schedule.name == "cosine" and any(
+                about.config[name] != self.config[name] for name in ("steps", "epochs")
+            ):
+                self.say(f"the rate, a cosine, ends at step {self.steps}: other than in an unbroken run")
         for left in self.workdir.glob(".crefjax-*"):  # of a run that was killed while it wrote weights
             unfinished.remove(left)
         (self.workdir / "config.json").write_text(json.dumps(as_json(self.config), indent=2) + "\n", encoding="utf-8")
@@ -189,7 +186,9 @@ class _Run:
         samples: Samples = next(self.batches)
         batch = divided(samples.batch, self.devices)
         if not hasattr(self, "compiled"):
-            self.compiled = self._compile(batch)
+            what = f"a step of {self.config.batch} patches of {self.source.patch} voxels a side"
+            self.compiled = compiled_step(self.train_step, self.state, batch, self.devices, what)
+            self.speed.restart()
         self.state, numbers = self.compiled(self.state, batch)
         self.step += 1
         self.evaluated = False
@@ -197,27 +196,11 @@ class _Run:
         while len(self.pending) > _AHEAD:
             self._heed(self.pending.popleft())
 
-    def _compile(self, batch):
-        """The step, compiled for this batch; what does not fit is said before anything runs."""
-        compiled = self.train_step.lower(self.state, batch).compile()
-        analysis = compiled.memory_analysis()
-        if analysis is not None:
-            on_cpu = self.devices[0].platform == "cpu"
-            needed = analysis.temp_size_in_bytes * (len(self.devices) if on_cpu else 1)
-            if needed > (free := free_memory(self.devices[0])):
-                raise UserError(
-                    f"config: batch: a step of {self.config.batch} patches of {self.source.patch} voxels a side needs "
-                    f"{needed / GIB:.1f} GiB, found {free / GIB:.1f} GiB free; take fewer, smaller patches"
-                )
-        self.speed.restart()
-        return compiled
-
     def _heed(self, told: Told):
         """Wait for what a step tells, and stop at once if it is not finite."""
         numbers = joined(told.numbers)
         losses = numbers["losses"]
-        if not (np.isfinite(losses).all() and math.isfinite(numbers["gradient_norm"])):
-            self._stop_not_finite(told, losses)
+        check_finite(told, losses, numbers["gradient_norm"], self.workdir, self.checkpoints.steps)
         self.told.append(numbers)
         self.shown_loss = float(losses.mean())
         self.speed.add(len(losses) * jax.process_count())
@@ -242,17 +225,6 @@ class _Run:
     def _heed_all(self):
         while self.pending:
             self._heed(self.pending.popleft())
-
-    def _stop_not_finite(self, told: Told, losses):
-        bad = [name for name, loss in zip(told.entries, losses, strict=True) if not np.isfinite(loss)]
-        what = "the loss" if bad else "the gradient"
-        names = ", ".join(sorted(set(bad or told.entries)))
-        saved = self.checkpoints.steps()
-        left = f"the checkpoint of step {saved[-1]} is whole" if saved else "there is no checkpoint yet"
-        raise UserError(
-            f"{self.workdir}: {what} of step {told.step} is not finite, with data of {names}; {left}; check these "
-            "data, or go on in another --workdir with a lower schedule.rate or with optimizer.clip"
-        )
 
     def _evaluation_due(self):
         every = self.config.evaluation.every_epochs
@@ -337,22 +309,3 @@ class _Run:
     def _note(self):
         rate = f", {self.rate:.3g} patches/s" if self.rate else ""
         return f"step {self.step}, loss {self.shown_loss:.4f}{rate}"
-
-
-def lengths(config: ConfigDict, size: int | None) -> tuple[int, int]:
-    """Steps of an epoch and of the whole run.
-
-    Args:
-        config: of the run.
-        size: samples of an epoch; None for an endless source.
-
-    Raises:
-        UserError: an endless source without `epoch_steps`, or nothing to do.
-    """
-    epoch_steps = config.epoch_steps or (size // config.batch if size is not None else 0)
-    if not epoch_steps:
-        raise UserError("config: epoch_steps: this source is endless; give the number of steps of an epoch")
-    steps = config.steps or config.epochs * epoch_steps
-    if steps < 1:
-        raise UserError("config: steps: expected at least one step, found neither steps nor epochs; give some")
-    return epoch_steps, steps

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from crefjax.devices import GIB, free_memory
 from crefjax.errors import UserError
 from crefjax.training.state import State, updated_average
 from crefjax.training.task import Batch, Task
@@ -90,6 +91,30 @@ def make_train_step(task: Task, optimizer: optax.GradientTransformation, *, deca
         return State(done, parameters, optimizer_state, average), told
 
     return jax.pmap(step, axis_name=_AXIS, devices=_pmap_devices(devices), donate_argnums=(0,))
+
+
+def compiled_step(step, state: State, batch: Batch, devices: Sequence[jax.Device], what: str) -> Any:
+    """A step, compiled for these shapes; what does not fit is told before anything runs.
+
+    Args:
+        step: from `make_train_step`.
+        state: on every device.
+        batch: divided.
+        devices: of this process.
+        what: it is, for the message.
+
+    Raises:
+        UserError: its temporaries need more memory than is free.
+    """
+    compiled = step.lower(state, batch).compile()
+    if (analysis := compiled.memory_analysis()) is not None:
+        needed = analysis.temp_size_in_bytes * (len(devices) if devices[0].platform == "cpu" else 1)
+        if needed > (free := free_memory(devices[0])):
+            raise UserError(
+                f"config: batch: {what} needs {needed / GIB:.1f} GiB, found {free / GIB:.1f} GiB free; take fewer, or "
+                "smaller patches"
+            )
+    return compiled
 
 
 def make_evaluation_step(task: Task, devices) -> Any:

@@ -1,13 +1,22 @@
-"""Endless simulated half-maps of atomic models, with known truth.
+"""Endless simulated half-maps of atomic models; the truth is known, and by default used for evaluation alone.
 
-crefjax train --config=experiments/configs/simulated.py --workdir=runs/simulated
+    crefjax train --config=experiments/configs/simulated.py --workdir=runs/cref
+    crefjax train --config=experiments/configs/simulated.py --workdir=runs/truth \
+        --config.losses.cref_l1=0 --config.losses.truth_fsc=1
+
+The models are looked for in ../shared/models/cryoem; --config.data.stream.models=PATTERN names others.
+
+Time: TIME_CREF and TIME_TRUTH minutes on two CPU cores.
+
+Result: mean FSC to the truth of eight entries of models that it never saw (`python -m analysis.simulated_denoised`):
+FULL full map, CREF by `cref_l1`, TRUTH by `truth_fsc`. The README has them entry by entry.
 """
 
 from crefjax.training.config import default
 
 
 def get_config():
-    """Self-supervised by default: the truth is there for evaluation alone."""
+    """The paper's network and loss, with a short schedule."""
     c = default()
     c.batch = 2
     c.steps = 1000

@@ -1,9 +1,9 @@
 import jax
 import pytest
 
-from crefjax.errors import UserError
 from crefjax import devices
 from crefjax.devices import GIB
+from crefjax.errors import UserError
 from crefjax.inference.plan import find_device, network_bytes, plan_run
 from crefjax.models.unet3d import UNet3DConfig
 

@@ -10,8 +10,8 @@ import pytest
 from toy_task import Line, config, exported, parameters, rows, run, slow_run, source
 
 from crefjax.errors import UserError
-from crefjax.training import loop
-from crefjax.training.loop import lengths
+from crefjax.training import loop, step
+from crefjax.training.config import lengths
 from crefjax.training.stopping import only_run_in
 
 
@@ -200,7 +200,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 
 
 def test_what_does_not_fit_is_told_before_it_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "free_memory", lambda device: -1.0)
+    monkeypatch.setattr(step, "free_memory", lambda device: -1.0)
     with pytest.raises(UserError, match=r"batch: a step of 4 patches of 8 voxels a side needs 0\.0 GiB, found -?0\.0"):
         run(tmp_path)
 
