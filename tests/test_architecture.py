@@ -21,7 +21,7 @@ ROOMS = {
     "weights": {"checkpoint", "models"},
     "inference": {"weights", "models", "spectral", "io"},
     "report": {"inference", "spectral", "io"},
-    "training": {"data", "io", "simulate", "models", "losses", "checkpoint", "weights"},
+    "training": {"data", "io", "spectral", "simulate", "models", "losses", "checkpoint", "weights"},
 }
 EVERYONES = {"devices", "errors", "version", "progress", "unfinished"}
 ABOVE_ALL = {"cli", "options", "commands", "__main__", "__init__"}

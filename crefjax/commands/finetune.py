@@ -1,10 +1,12 @@
 """`crefjax finetune`."""
 
+import math
 import sys
 from pathlib import Path
 
 from crefjax.errors import UserError
 from crefjax.training import presets
+from crefjax.unfinished import hidden_beside
 from crefjax.weights.store import check_folder, load_weights, save_weights
 
 _PATCH = 64
@@ -22,8 +24,7 @@ def run(arguments) -> int:
         _say(f"mask: {note}")
     config = presets.finetune()
     config.minutes = float(arguments.minutes)
-    # At most about half the box, that several patches can be held out.
-    config.data.patch = arguments.patch or min(_PATCH, -(-max(specimen.mask.shape) // 32) * 16)
+    config.data.patch = _patch(specimen.mask.shape) if arguments.patch is None else arguments.patch
     config.seed = arguments.seed
     _check(config)
     from crefjax.training.finetune import finetune
@@ -31,7 +32,9 @@ def run(arguments) -> int:
     _say(
         f"fine-tuning {weights.name}, patches of {config.data.patch} voxels a side, {config.minutes:g} minutes at most"
     )
-    parameters, gain, stopped = finetune(specimen, weights, config, say=_say)
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with hidden_beside(output) as workdir:
+        parameters, gain, stopped = finetune(specimen, weights, config, workdir, say=_say)
     print(gain.describe())
     about = {
         "source": f"fine-tuned with crefjax from {weights.name}",
@@ -47,6 +50,11 @@ def run(arguments) -> int:
     save_weights(output, parameters, weights.config, about, overwrite=arguments.overwrite)
     print(f"wrote {output}")
     return 0 if stopped is None else 128 + stopped
+
+
+def _patch(box):
+    """A patch that fits several times into the box along its longest side."""
+    return min(_PATCH, 16 * math.ceil(max(box) / 32))
 
 
 def _check(config):

@@ -6,7 +6,7 @@ training and in the held-out patches: both are multiplied by a weight along that
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from crefjax.errors import UserError
 
 __all__ = ["Specimen", "load_entry", "load_specimen", "specimen_batches"]
 
-REGIONS = ("training", "held_out")
+REGIONS = ("training", "held_out", "all")
 GAP = 2  # voxels between the two parts: the noise of neighbours is often correlated
 EDGE = 4  # voxels over which a part falls off
 _TRIES = 20
@@ -85,6 +85,17 @@ def _rise(distance):
     return (0.5 * (1 - np.cos(np.pi * within))).astype(np.float32)
 
 
+def split_off(specimen: Specimen, share: float) -> tuple[Specimen, Specimen]:
+    """A specimen without a share of its mask, and that share, by `split_weights`; no voxel is in both."""
+    axis, *weights = split_weights(specimen.mask, share)
+    parts = []
+    for weight in weights:
+        along = weight.reshape([-1 if number == axis else 1 for number in range(3)])
+        maps = {name: array * along for name, array in specimen.maps(truth=specimen.truth is not None).items()}
+        parts.append(replace(specimen, mask=specimen.mask * along, **maps))
+    return parts[0], parts[1]
+
+
 def specimen_batches(
     specimens: Sequence[Specimen],
     *,
@@ -111,9 +122,9 @@ def specimen_batches(
         seed: of the random patches.
         rotations: whether random patches are turned to one of the cube's 24 orientations; no mirror images.
         held_out: share of each mask that is held out; 0 to train on everything.
-        region: `training` or `held_out`.
-        count: how many patches; None for training without end, or for all that cover the held-out part. Fewer are
-            chosen evenly among those; for more, the patches overlap.
+        region: `training`, `held_out`, or `all`: fixed patches over the whole mask, whatever is held out.
+        count: how many patches; None for training without end, or for all that cover the part. Fewer are chosen
+            evenly among those; for more, the patches overlap.
         threads: that make batches ahead.
 
     Raises:
@@ -155,12 +166,12 @@ def _check(specimens, held_out, region, count):
 
 
 def _part(specimen, held_out, region, patch):
-    axis, *weights = split_weights(specimen.mask, held_out)
-    weight = weights[REGIONS.index(region)]
+    axis, *weights = split_weights(specimen.mask, 0.0 if region == "all" else held_out)
+    weight = weights[REGIONS.index(region)] if region != "all" else weights[0]
     mask = specimen.mask * weight.reshape([-1 if number == axis else 1 for number in range(3)])
     part = _Part(specimen, axis, weight, np.flatnonzero(mask >= 0.5), mask)
     if not part.voxels.size or not _covering(part, patch, patch // 2):
-        what = "what is left for training" if region == "training" else f"the held-out part ({held_out:g} of the mask)"
+        what = "what is left for training" if region == "training" else "a held-out part"
         raise UserError(
             f"{specimen.name}: expected a patch of {patch} voxels a side with at least {MIN_MASK:.0%} of it in "
             f"{what}, found none; take smaller patches, or change held_out"

@@ -9,6 +9,7 @@ import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,7 +156,8 @@ def stream(
     known = [one if isinstance(one, Atoms) else read_atoms(one) for one in models]
     low, high = np.log(PHANTOM_RESIDUES)
     sizes = np.exp(low + (high - low) * (np.arange(phantoms) + 0.5) / max(phantoms, 1)).astype(int)
-    known += [phantom(int(size), seed=number) for number, size in enumerate(sizes)]
+    made = (phantom(int(size), seed=number) for number, size in enumerate(sizes))
+    known += [replace(one, source=f"phantom {number}") for number, one in enumerate(made)]
     if not known:
         raise UserError("stream: expected atomic models or phantoms, found none; give a model file or phantoms=1")
     return Stream(known, variety, patch, batch, seed, start, ahead)

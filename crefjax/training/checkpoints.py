@@ -68,7 +68,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: State, saved: Saved, loss: float | None = None) -> None:
-        """Write a checkpoint of host arrays; nothing where there is one of this step already.
+        """Write a checkpoint of host arrays; where there is one of this step already, only if it had no loss.
 
         Args:
             step: of the state.
@@ -79,7 +79,8 @@ class Checkpoints:
         Raises:
             UserError: the disk refused; earlier checkpoints are as they were.
         """
-        if step in self._manager.all_steps():
+        there = step in self._manager.all_steps()
+        if there and loss is None:
             return
         about = {"version": VERSION, **saved._asdict()}
         items = ocp.args.Composite(
@@ -87,6 +88,8 @@ class Checkpoints:
         )
         try:
             metrics = None if loss is None else {_LOSS: float(loss)}
+            if there:  # saved by a signal that came before its evaluation was over
+                self._manager.delete(step)
             self._manager.save(step, args=items, metrics=metrics, force=True)
             self._manager.wait_until_finished()
         except Exception as error:  # OSError, or one of the kinds that TensorStore gives a full disk

@@ -14,8 +14,13 @@ from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
 
-# What may change when a run goes on: none of it touches what a step computes from its state and its batch.
-MAY_CHANGE = ("epochs", "steps", "minutes", "devices", "platform", "log_every", "evaluation", "checkpoint")
+# What may change when a run goes on, alone or with all its fields: none of it touches what a step computes from its
+# state and its batch. A cosine has its length from `epochs` and `steps`, which then may not.
+MAY_CHANGE = (
+    *("epochs", "steps", "minutes", "devices", "platform", "log_every", "evaluation", "checkpoint"),
+    *("data.dataset.folder", "data.dataset.threads"),
+)
+_OF_COSINE = ("epochs", "steps")
 
 SOURCES = ("dataset", "stream", "entries")
 SCHEDULES = ("exponential", "cosine", "constant")
@@ -63,17 +68,18 @@ def default() -> ConfigDict:
     c.data.stream.held_out_samples = 24  # patches that are evaluated
     c.data.stream.masked = 1.0  # share of the samples whose input is masked; the truth always is
     c.data.stream.gain = (1.0, 1.0)  # factor on a standardized patch: its deviation is not that of a whole map
-    c.data.stream.voxel_size = (0.8, 1.6)  # Å; this and what follows: see `crefjax.simulate.stream_draw.Variety`
-    c.data.stream.resolution = (2.1, 5.0)  # voxels
-    c.data.stream.b_factor = (20.0, 150.0)  # Å²
-    c.data.stream.falloff = 12.0
-    c.data.stream.noise_b = (-0.3, 0.7)
-    c.data.stream.noise_power = (0.0, 1.5)
-    c.data.stream.unevenness = (0.0, 0.4)
-    c.data.stream.belt = 0.0
-    c.data.stream.belt_strength = (0.3, 0.9)
-    c.data.stream.centre = 0.2
-    c.data.stream.solvent = 0.1
+    # From here on as in `crefjax.simulate.stream_draw.Variety`, which tells more.
+    c.data.stream.voxel_size = (0.8, 1.6)  # Å
+    c.data.stream.resolution = (2.1, 5.0)  # of the half-maps at FSC-0.143, voxels
+    c.data.stream.b_factor = (20.0, 150.0)  # of the best-ordered atoms, Å²
+    c.data.stream.falloff = 12.0  # largest B-factor over the squared resolution
+    c.data.stream.noise_b = (-0.3, 0.7)  # B-factor of the noise over that of the signal
+    c.data.stream.noise_power = (0.0, 1.5)  # exponent with which the noise's power falls
+    c.data.stream.unevenness = (0.0, 0.4)  # of the noise over the patch
+    c.data.stream.belt = 0.0  # share of the samples with a disordered belt
+    c.data.stream.belt_strength = (0.3, 0.9)  # its mean density over the model's
+    c.data.stream.centre = 0.2  # share of the patches around the middle of the model
+    c.data.stream.solvent = 0.1  # share of those that only touch it
 
     c.data.entries = ConfigDict()
     c.data.entries.folders = ""  # entry folders, separated by commas
@@ -93,7 +99,7 @@ def default() -> ConfigDict:
     c.optimizer.name = "adam"  # adam, adamw or sgd
     c.optimizer.b1 = 0.9  # decay of the mean of gradients; momentum of sgd
     c.optimizer.b2 = 0.999  # decay of the mean of their squares
-    c.optimizer.eps = 1e-8
+    c.optimizer.eps = 1e-8  # added to the root of that
     c.optimizer.weight_decay = 0.0  # of adamw
     c.optimizer.clip = 0.0  # largest norm of the whole gradient; 0: any
 
@@ -231,7 +237,7 @@ def check_same(before: dict, config: ConfigDict, where: str) -> None:
     changed = [
         name
         for name in sorted(now.keys() | before.keys())
-        if now.get(name) != before.get(name) and name.split(".")[0] not in MAY_CHANGE
+        if now.get(name) != before.get(name) and not _may_change(name, config)
     ]
     if changed:
         name = changed[0]
@@ -240,6 +246,12 @@ def check_same(before: dict, config: ConfigDict, where: str) -> None:
             f"{where}: was begun with {name} = {before.get(name)!r}, found {now.get(name)!r}{more}; go on with the "
             "first, or give another --workdir"
         )
+
+
+def _may_change(name, config):
+    if name in _OF_COSINE and config.schedule.name == "cosine":
+        return False
+    return name in MAY_CHANGE or name.split(".")[0] in MAY_CHANGE
 
 
 def lengths(config: ConfigDict, size: int | None) -> tuple[int, int]:

@@ -26,12 +26,14 @@ class Denoising:
         factors: of the losses, by name.
         start: parameters to start from; None for random ones.
         licence: of the weights that come out.
+        origin: where they come from.
     """
 
     network: UNet3DConfig
     factors: dict[str, float]
     start: dict | None = None
     licence: str = "yours to choose: trained from your own data"
+    origin: str = "trained with crefjax"
     name: str = "denoising"
 
     def init(self, key):
@@ -62,7 +64,7 @@ class Denoising:
     def export(self, folder: Path, parameters, about):
         """Write a weights folder, which `crefjax denoise --weights` takes."""
         card = {
-            "source": "trained with crefjax",
+            "source": self.origin,
             "licence": self.licence,
             "expected_input": "full map standardized to mean 0 and deviation 1, masked or not",
             **about,
@@ -105,12 +107,15 @@ def denoising_task(config: ConfigDict, *, truth: bool) -> Denoising:
             "config: losses.truth_fsc: expected data with a truth, found none in this source; take the stream, entries "
             "with a truth.mrc, or another loss"
         )
-    start = None
     if config.weights:
         weights = load_weights(config.weights)
         same = dataclasses.replace(weights.config, compute_dtype=network.compute_dtype)
         if same != network:
-            raise UserError(f"{weights.path}: expected weights for {network}, found some for {weights.config}")
+            raise UserError(
+                f"{weights.path}: expected weights for {network}, found some for {weights.config}; set the fields of "
+                "network alike, or take other weights"
+            )
         check_parameters(weights.parameters, parameter_shapes(network), str(weights.path))
-        start = weights.parameters
-    return Denoising(network, factors, start)
+        origin = f"trained with crefjax from {weights.name}: {weights.card['source']}"
+        return Denoising(network, factors, weights.parameters, weights.card["licence"], origin)
+    return Denoising(network, factors)

@@ -18,8 +18,8 @@ def evaluate(
         step: from `step.make_evaluation_step`.
         parameters: on every device.
         source: with held-out samples.
-        batch: samples of this process in a step; a last batch that is short is filled up and what fills it not counted.
-        devices: of this process.
+        batch: samples in a step; a last batch that is short is filled up and what fills it not counted.
+        devices: that compute.
         stopped: whether to give up, asked before every batch.
 
     Returns:

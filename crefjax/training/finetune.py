@@ -1,73 +1,89 @@
 """Weights adapted to one specimen, and whether that was a gain."""
 
-import dataclasses
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from crefjax.data.entry_patches import Specimen, specimen_batches
+from crefjax.data.entry_patches import Specimen, specimen_batches, split_off
 from crefjax.errors import UserError
+from crefjax.models.unet3d import apply_network
+from crefjax.spectral.fsc import fsc_curve
+from crefjax.spectral.shells import box_shells, shell_voxels
 from crefjax.training.denoising import Denoising, denoising_task
 from crefjax.training.loop import train
 from crefjax.training.sources import specimen_source
-from crefjax.training.step import divided, find_devices, joined, make_evaluation_step, on_devices
 from crefjax.weights.store import Weights, load_weights
 
-# A gain counts if it is so many standard errors above 0.
-SIGNIFICANT = 2.0
+# A gain is real if it is so many standard errors above 0: chance alone gives that in one case of forty.
+SIGNIFICANT = 1.96
+_LARGEST_BOX = 128  # voxels a side, of what is judged by
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Held-out FSC of a denoised half-map with the other half-map, by the old weights and by the new.
+    """FSC of a denoised half-map with the other half-map where nothing was trained nor chosen, by old and new weights.
 
     Attributes:
-        before: mean over shells and patches.
+        before: mean over shells.
         after: likewise.
-        error: standard error of the difference, from its scatter over the patches.
-        patches: that were judged by, none of which chose when to stop.
-        step: of the new weights; 0 if none was better.
+        error: standard error of the difference, from the noise of the half-maps.
+        step: of the new weights; 0 or None if no evaluated step was better than the start.
         steps: trained.
     """
 
     before: float
     after: float
     error: float
-    patches: int
-    step: int
+    step: int | None
     steps: int
 
     @property
     def real(self) -> bool:
         """Whether the difference is a gain beyond its scatter."""
-        return self.after - self.before > SIGNIFICANT * self.error and self.step > 0
+        return bool(self.step) and self.after - self.before > SIGNIFICANT * self.error
 
     def describe(self) -> str:
         """One line for the user."""
-        change = self.after - self.before
-        verdict = "a real gain" if self.real else "no gain beyond the scatter"
+        if not self.step:
+            return f"no evaluated step of {self.steps} was better than the start"
         return (
-            f"held-out FSC of denoised half-maps with the other half-map: {self.before:.4f} before, {self.after:.4f} "
-            f"after ({change:+.4f} ± {self.error:.4f} over {self.patches} patches): {verdict}"
+            "FSC of denoised half-maps with the other half-map, where nothing was trained: "
+            f"{self.before:.4f} before, {self.after:.4f} after ({self.after - self.before:+.4f} ± {self.error:.4f}): "
+            + ("a real gain" if self.real else "no gain beyond the scatter")
         )
 
 
+class Parts(NamedTuple):
+    """A specimen in three: to train on, to choose the step by, and to judge by; no voxel has weight in two."""
+
+    training: Specimen
+    choosing: Specimen
+    judging: Specimen
+
+
 def finetune(
-    specimen: Specimen, weights: Weights, config: ConfigDict, *, say: Callable[[str], None] = print
+    specimen: Specimen,
+    weights: Weights,
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    say: Callable[[str], None] = print,
 ) -> tuple[dict, Gain, int | None]:
     """Adapt weights to one specimen, without truth.
 
-    Patches of one end of the particle are held out. Half of them choose the step at which the weights are best, the
-    other half, which lie between those, judge the gain.
+    One end of the particle is held out. One part of it chooses the step at which the weights are best, another
+    one judges the gain. (In a particle with symmetry the held-out end may be a copy of what is trained on.)
 
     Args:
         specimen: standardized and masked.
         weights: to start from.
         config: such as `presets.finetune()`; its network and weights are set here.
+        workdir: for the run.
         say: takes a line for the user.
 
     Returns:
@@ -81,40 +97,80 @@ def finetune(
     for name in ("depth", "down_width", "up_width", "last_widths", "negative_slope"):
         config.network[name] = getattr(weights.config, name)
     config.lock()
-    _check_held_out(specimen, config)
-    source = specimen_source([specimen], config, config.batch, every_other=0)
+    parts = split(specimen, config)
+    source = specimen_source([parts.training], config, config.batch, held_out_specimens=[parts.choosing])
     task = denoising_task(config, truth=False)
-    with tempfile.TemporaryDirectory(prefix="crefjax-finetune-") as folder:
-        result = train(config, Path(folder), task, source, say=say)
-        best = load_weights(result.weights).parameters
-    gain = judge(specimen, task, weights.parameters, best, config)
+    result = train(config, workdir, task, source, say=say)
+    best = load_weights(result.weights).parameters
+    gain = judge(parts.judging, task, weights.parameters, best)
     return best, Gain(*gain, step=result.best_step, steps=result.step), result.stopped
 
 
-def _check_held_out(specimen, config):
-    held_out = specimen_source([specimen], config, 1, every_other=1).held_out()
-    if next(held_out, None) is None:
-        raise UserError(
-            f"{specimen.name}: expected at least 2 held-out patches of {config.data.patch} voxels a side, one "
-            "to choose and one to judge, found 1; take smaller patches"
-        )
+def split(specimen: Specimen, config: ConfigDict) -> Parts:
+    """The parts of a specimen.
+
+    Raises:
+        UserError: one of them is too small for any patch.
+    """
+    training, held_out = split_off(specimen, config.data.entries.held_out)
+    parts = Parts(training, *split_off(held_out, 0.5))
+    for part in parts:
+        try:
+            specimen_batches([part], patch=config.data.patch, batch=1, region="all").close()
+        except UserError as error:
+            raise UserError(
+                f"{specimen.name}: expected a particle large enough to train on one part and to judge by "
+                f"others, in patches of {config.data.patch} voxels a side; take smaller patches"
+            ) from error
+    return parts
 
 
-def judge(specimen: Specimen, task: Denoising, before: dict, after: dict, config: ConfigDict) -> tuple:
-    """Mean FSC before and after, the error of the difference, and the number of patches, none of which chose."""
-    devices = find_devices(1, config.platform, 1)
-    step = make_evaluation_step(dataclasses.replace(task, factors={"fsc": 1.0}), devices)
-    both = [on_devices(one, devices) for one in (before, after)]
-    losses = []
-    for samples in specimen_source([specimen], config, 1, every_other=1).held_out():
-        batch = divided(samples.batch, devices)
-        losses.append([float(joined(step(one, batch))["fsc"][0]) for one in both])
-    fsc = 1 - np.array(losses)
-    difference = fsc[:, 1] - fsc[:, 0]
-    # Patches that overlap tell the same twice: as many count as lie side by side.
-    side_by_side = specimen_batches(
-        [specimen], patch=config.data.patch, batch=1, held_out=config.data.entries.held_out, region="held_out"
-    ).size
-    scatter = difference.std(ddof=1) if len(fsc) > 1 else abs(float(difference[0]))
-    error = scatter / np.sqrt(max(1, min(len(fsc), side_by_side)))
-    return float(fsc[:, 0].mean()), float(fsc[:, 1].mean()), float(error), len(fsc)
+def judge(specimen: Specimen, task: Denoising, before: dict, after: dict) -> tuple[float, float, float]:
+    """How well denoised half-maps agree with the other half-map, by two sets of weights.
+
+    Let `a` and `b` be a half-map denoised by either, and `m` the other half-map, each scaled to a power of 1 in
+    a shell. The difference of their FSC with `m` is `Re <(a - b) conj(m)>`. The noise in `m`, a share `1 - FSC(M1, M2)`
+    of its power, knows nothing of `a` and `b`, and gives it the variance `(1 - FSC(M1, M2)) <|a - b|²> / n` over `n`
+    independent voxels of the whole spectrum's shell, with `<|a - b|²> = 2 (1 - FSC(a, b))`. The mask leaves the share
+    `(mean m²)² / mean m⁴` of the voxels independent. The other direction has other noise, and halves the variance.
+
+    Args:
+        specimen: the judging part.
+        task: with the network.
+        before: parameters.
+        after: parameters.
+
+    Returns:
+        Mean over shells before and after, and the standard error of the difference.
+    """
+    where = _box_around(specimen.mask)
+    mask = specimen.mask[where].astype(np.float64)
+    maps = [specimen.half_map_1[where], specimen.half_map_2[where]]
+    denoised = [
+        [np.asarray(_denoised(one, half[None, ..., None], task.network))[0, ..., 0] for half in maps]
+        for one in (before, after)
+    ]
+
+    def curve(first, second):
+        return fsc_curve(first, second, specimen.voxel_size).fsc[1:-1]
+
+    old, new = ((curve(one, maps[1]) + curve(other, maps[0])) / 2 for one, other in denoised)
+    alike = sum(curve(*both) for both in zip(*denoised, strict=True)) / 2
+    noise = np.clip(1 - curve(*maps), 0, 1)
+    independent = np.mean(mask**2) ** 2 / np.mean(mask**4) * np.asarray(shell_voxels(box_shells(mask.shape)))[1:-1]
+    variance = noise * 2 * np.clip(1 - alike, 0, 2) / independent / 2
+    return float(old.mean()), float(new.mean()), float(np.sqrt(variance.sum()) / len(variance))
+
+
+_denoised = jax.jit(apply_network, static_argnums=2)
+
+
+def _box_around(mask):
+    """Slices of the part of a box in which a mask is not 0; of a large one, its middle."""
+    slices = []
+    for axis in range(3):
+        inside = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        low, high = int(inside[0]), int(inside[-1]) + 1
+        over = max(0, high - low - _LARGEST_BOX)
+        slices.append(slice(low + over // 2, high - (over - over // 2)))
+    return tuple(slices)

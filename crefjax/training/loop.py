@@ -95,10 +95,10 @@ def train(
         try:
             run = _Run(config, workdir, task, source, stop, after_evaluation, say)
             return run.go()
-        except OSError as error:  # metrics or figure; checkpoints and weights tell of theirs
+        except OSError as error:  # of metrics, figure or data; checkpoints and weights tell of theirs
             raise UserError(
-                f"{error.filename or workdir}: cannot be written ({error.strerror or error}); make room and start "
-                "again with the same command: earlier checkpoints are whole"
+                f"{error.filename or workdir}: cannot be read or written ({error.strerror or error}); check the disk "
+                "and start again with the same command: earlier checkpoints are whole"
             ) from error
         finally:
             if run:
@@ -113,7 +113,11 @@ class _Run:
         self.after_evaluation, self.say = after_evaluation, say
         self.devices = find_devices(config.devices, config.platform, config.batch)
         if idle := len(jax.local_devices(backend=config.platform or None)) - len(self.devices):
-            say(f"{len(self.devices)} devices share a batch of {config.batch}, {idle} idle")
+            many = len(self.devices) + idle
+            say(
+                f"{len(self.devices)} of {many} devices share a batch of {config.batch}; one of "
+                f"{-(-config.batch // many) * many} would have work for all"
+            )
         self.epoch_steps, self.steps = lengths(config, source.size)
         self.schedule = make_schedule(config, epoch_steps=self.epoch_steps, steps=self.steps)
         optimizer = make_optimizer(config, self.schedule)
@@ -142,10 +146,6 @@ class _Run:
             self.evaluated, self.worse = about.run["evaluated"], about.run["worse"]
             self.told = [{name: np.float32(one) for name, one in told.items()} for told in about.run["told"]]
             self.say(f"going on from step {self.step} of {self.steps} in {self.workdir}")
-            if self.config.schedule.name == "cosine" and any(
-                about.config[name] != self.config[name] for name in ("steps", "epochs")
-            ):
-                self.say(f"the rate, a cosine, ends at step {self.steps}: other than in an unbroken run")
         for left in self.workdir.glob(".crefjax-*"):  # of a run that was killed while it wrote weights
             unfinished.remove(left)
         (self.workdir / "config.json").write_text(json.dumps(as_json(self.config), indent=2) + "\n", encoding="utf-8")
@@ -203,7 +203,7 @@ class _Run:
         check_finite(told, losses, numbers["gradient_norm"], self.workdir, self.checkpoints.steps)
         self.told.append(numbers)
         self.shown_loss = float(losses.mean())
-        self.speed.add(len(losses) * jax.process_count())
+        self.speed.add(len(losses))
         if told.step % self.config.log_every == 0:
             self._write_line(told.step)
 
@@ -242,12 +242,11 @@ class _Run:
         self.speed.restart()
 
     def _evaluate(self) -> float | None:
-        batch = self.config.batch // jax.process_count()
         found = evaluate(
             self.evaluation_step,
             self.state.best_parameters,
             self.source,
-            batch=batch,
+            batch=self.config.batch,
             devices=self.devices,
             stopped=lambda: bool(self.stop),
         )
@@ -281,8 +280,6 @@ class _Run:
         self.saved_at = time.monotonic()
 
     def _export(self, name):
-        if jax.process_index():
-            return
         training = f"{self.step} steps of {self.config.batch} patches of {self.source.patch} voxels a side: "
         about = {
             "training": training + self.source.about,

@@ -40,7 +40,7 @@ def finetune() -> ConfigDict:
     c.average = 0.98
     c.data.source = "entries"
     c.data.patch = 64
-    c.data.entries.held_out = 0.25
+    c.data.entries.held_out = 0.3
     c.data.entries.held_out_patches = 16
     c.losses.cref_l1 = 0.0
     c.losses.fsc = 1.0

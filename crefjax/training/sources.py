@@ -6,7 +6,7 @@ and masked, and of every sample the entry it is from.
 
 import glob
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -57,7 +57,7 @@ class Source:
         patch: voxels a side.
         truth: whether the batches have one.
         size: samples in an epoch; None for an endless source.
-        training: gives the iterator of training batches, each with this process's share of samples.
+        training: gives the iterator of training batches.
         held_out: gives an iterator once over the samples that are never trained on, the last batch perhaps short;
             None where there are none.
         about: what the data are, in words, for the card of the weights.
@@ -95,7 +95,7 @@ def make_source(config: ConfigDict) -> Source:
         UserError: it cannot be read, or has too little in it.
     """
     makers = {"dataset": _dataset_source, "stream": _stream_source, "entries": _entries_source}
-    return makers[config.data.source](config, config.batch // jax.process_count())
+    return makers[config.data.source](config, config.batch)
 
 
 def _dataset_source(config, batch):
@@ -103,7 +103,6 @@ def _dataset_source(config, batch):
 
     chosen = config.data.dataset
     manifest = load_manifest(chosen.folder)
-    process = (jax.process_index(), jax.process_count())
 
     def training():
         return _Named(
@@ -113,7 +112,6 @@ def _dataset_source(config, batch):
                 batch=batch,
                 seed=config.seed,
                 rotations=chosen.rotations,
-                process=process,
                 threads=chosen.threads,
             )
         )
@@ -154,33 +152,33 @@ def _entries_source(config, batch):
     return specimen_source(specimens, config, batch)
 
 
-def specimen_source(specimens, config: ConfigDict, batch: int, *, every_other: int | None = None) -> Source:
+def specimen_source(specimens, config: ConfigDict, batch: int, *, held_out_specimens=None) -> Source:
     """Patches of half-maps that are in memory.
 
     Args:
         specimens: from `crefjax.data.entry_patches.load_specimen`.
         config: of the run.
-        batch: samples of this process in a step.
-        every_other: 0 for the held-out patches of even number alone, 1 for those of odd; None for all.
+        batch: samples in a step.
+        held_out_specimens: whose patches are evaluated; None for those that are held out of `specimens`, as the
+            config says.
     """
     from crefjax.data.entry_patches import specimen_batches
 
     chosen = config.data.entries
-    settings = {"patch": config.data.patch, "seed": config.seed + jax.process_index(), "held_out": chosen.held_out}
+    settings = {"patch": config.data.patch, "seed": config.seed, "batch": batch}
+    share = 0.0 if held_out_specimens else chosen.held_out
 
     def training():
-        return _Named(specimen_batches(specimens, batch=batch, rotations=chosen.rotations, **settings))
+        return _Named(specimen_batches(specimens, rotations=chosen.rotations, held_out=share, **settings))
 
     def held_out():
+        if held_out_specimens:
+            count = chosen.held_out_patches * len(held_out_specimens)
+            return _Named(specimen_batches(held_out_specimens, region="all", count=count, **settings))
         count = chosen.held_out_patches * len(specimens)
-        one_by_one = _Named(specimen_batches(specimens, batch=1, region="held_out", count=count, **settings))
-        picked = [one for number, one in enumerate(one_by_one) if every_other in (None, number % 2)]
-        for first in range(0, len(picked), batch):
-            group = picked[first : first + batch]
-            joined = {name: np.concatenate([one.batch[name] for one in group]) for name in group[0].batch}
-            yield Samples(joined, tuple(name for one in group for name in one.entries))
+        return _Named(specimen_batches(specimens, region="held_out", held_out=share, count=count, **settings))
 
-    wanted = chosen.held_out > 0 and chosen.held_out_patches > 0
+    wanted = (held_out_specimens or share > 0) and chosen.held_out_patches > 0
     about = f"patches of {len(specimens)} half-map pair" + ("s" if len(specimens) > 1 else "")
     truth = all(one.truth is not None for one in specimens)
     return Source("entries", config.data.patch, truth, None, training, held_out if wanted else None, about)
@@ -194,8 +192,7 @@ def _stream_source(config, batch):
     settings = {"patch": config.data.patch, "variety": variety}
 
     def training():
-        seed = config.seed + jax.process_index()
-        batches = stream(training_files, phantoms=chosen.phantoms, batch=batch, seed=seed, **settings)
+        batches = stream(training_files, phantoms=chosen.phantoms, batch=batch, seed=config.seed, **settings)
         return _Streamed(batches, prepare)
 
     def held_out():
@@ -219,7 +216,8 @@ def _held_out_phantoms(count):
     """Phantoms of seeds that the stream does not give to its own, and of sizes between theirs."""
     low, high = np.log(PHANTOM_RESIDUES)
     sizes = np.exp(np.linspace(low, high, count + 2)[1:-1]).astype(int)
-    return [phantom(int(size), seed=_HELD_OUT_SEED + number) for number, size in enumerate(sizes)]
+    made = [phantom(int(size), seed=_HELD_OUT_SEED + number) for number, size in enumerate(sizes)]
+    return [replace(one, source=f"held-out phantom {number}") for number, one in enumerate(made)]
 
 
 class _Streamed:

@@ -28,7 +28,7 @@ def find_devices(count: int, platform: str, batch: int) -> list[jax.Device]:
     Args:
         count: how many; 0 for as many as there are and the batch divides among.
         platform: `cpu`, `gpu`, or empty for what JAX finds best.
-        batch: samples of a step, over all processes.
+        batch: samples of a step.
 
     Raises:
         UserError: there are not so many, or the batch does not divide.
@@ -45,11 +45,12 @@ def find_devices(count: int, platform: str, batch: int) -> list[jax.Device]:
             else "ask for fewer"
         )
         raise UserError(f"config: devices: expected {count}, found {len(found)} of platform {kind}; {advice}")
-    processes = jax.process_count()
-    if not count:
-        count = max(n for n in range(1, len(found) + 1) if n == 1 or batch % (n * processes) == 0)
-    devices = found[:count]
-    parts = len(devices) * processes
+    if jax.process_count() > 1:
+        raise UserError(
+            f"crefjax train: runs in one process with all its devices, found {jax.process_count()}; start one"
+        )
+    parts = count or max(n for n in range(1, len(found) + 1) if batch % n == 0)
+    devices = found[:parts]
     if batch % parts:
         below = batch - batch % parts
         near = f"{below} or {below + parts}" if below else f"{parts}"
@@ -64,14 +65,14 @@ def make_train_step(task: Task, optimizer: optax.GradientTransformation, *, deca
     """`(state, batch) -> (state, told)`, with the state's buffers donated.
 
     Told are `losses` of every sample, the task's own numbers of every sample, and `gradient_norm`.
-    Gradients are averaged over devices and, where there are several, over processes.
+    Gradients are averaged over devices.
 
     Args:
         task: to train.
         optimizer: of the parameters.
         decay: of the parameters' average; used where the state has one.
         seed: of what is random within a step.
-        devices: of this process.
+        devices: that compute.
     """
 
     def step(state, batch):
@@ -90,7 +91,7 @@ def make_train_step(task: Task, optimizer: optax.GradientTransformation, *, deca
         told = {**more, "losses": losses, "gradient_norm": optax.tree.norm(gradients)}
         return State(done, parameters, optimizer_state, average), told
 
-    return jax.pmap(step, axis_name=_AXIS, devices=_pmap_devices(devices), donate_argnums=(0,))
+    return jax.pmap(step, axis_name=_AXIS, devices=devices, donate_argnums=(0,))
 
 
 def compiled_step(step, state: State, batch: Batch, devices: Sequence[jax.Device], what: str) -> Any:
@@ -100,7 +101,7 @@ def compiled_step(step, state: State, batch: Batch, devices: Sequence[jax.Device
         step: from `make_train_step`.
         state: on every device.
         batch: divided.
-        devices: of this process.
+        devices: that compute.
         what: it is, for the message.
 
     Raises:
@@ -119,11 +120,7 @@ def compiled_step(step, state: State, batch: Batch, devices: Sequence[jax.Device
 
 def make_evaluation_step(task: Task, devices) -> Any:
     """`(parameters, batch) -> metrics` of every sample."""
-    return jax.pmap(task.metrics, axis_name=_AXIS, devices=_pmap_devices(devices))
-
-
-def _pmap_devices(devices):
-    return devices if jax.process_count() == 1 else None  # over processes pmap takes all devices there are
+    return jax.pmap(task.metrics, axis_name=_AXIS, devices=devices)
 
 
 def on_devices(tree: Any, devices: Sequence[jax.Device]) -> Any:

@@ -50,16 +50,15 @@ def test_finetune_writes_weights_that_say_what_was_gained(here, halves, weights,
 
     monkeypatch.setattr(presets, "finetune", preset)
     outcome = done("finetune", *halves, "--weights", weights, "-o", "tuned", "--minutes", 5, "--patch", 16)
-    before, after, change, error, patches = map(
+    before, after, change, error = map(
         float,
         re.search(
-            r"^held-out FSC of denoised half-maps with the other half-map: ([\d.-]+) before, ([\d.-]+) after "
-            r"\(([+-][\d.]+) ± ([\d.]+) over (\d+) patches\): ",
+            r"^FSC of denoised half-maps with the other half-map, where nothing was trained: ([\d.-]+) before, "
+            r"([\d.-]+) after \(([+-][\d.]+) ± ([\d.]+)\): ",
             outcome.out,
         ).groups(),
     )
     assert after - before == pytest.approx(change, abs=2e-4)
-    assert patches == 3
     assert f"{outcome.out.splitlines()[-1]}" == "wrote tuned"
     assert outcome.err.startswith("fine-tuning small")
     assert "patches of 16 voxels a side" in outcome.err.splitlines()[0]
@@ -69,7 +68,7 @@ def test_finetune_writes_weights_that_say_what_was_gained(here, halves, weights,
         np.array_equal(new.parameters[a][b], old.parameters[a][b]) for a in old.parameters for b in ("kernel", "bias")
     )
     kept = "the old weights are kept: tuned holds those of small" in outcome.out
-    assert kept == same == (not change > 2 * error)
+    assert kept == same == (not change > 1.96 * error)
     assert not kept
     assert new.card["source"] == "fine-tuned with crefjax from small"
     assert new.card["licence"] == old.card["licence"]
@@ -79,16 +78,16 @@ def test_finetune_writes_weights_that_say_what_was_gained(here, halves, weights,
 
 
 def test_weights_that_are_not_bettered_are_kept(here, halves, weights, monkeypatch):
-    def no_better(specimen, start, config, **more):
+    def no_better(specimen, start, config, workdir, **more):
         parameters = {
             layer: {name: array + 1 for name, array in named.items()} for layer, named in start.parameters.items()
         }
-        return parameters, Gain(0.5, 0.51, 0.02, 3, 20, 40), None
+        return parameters, Gain(0.5, 0.51, 0.02, 20, 40), None
 
     monkeypatch.setattr("crefjax.training.finetune.finetune", no_better)
     outcome = done("finetune", *halves, "--weights", weights, "-o", "tuned", "--patch", 16)
     lines = outcome.out.splitlines()
-    assert lines[0].endswith("(+0.0100 ± 0.0200 over 3 patches): no gain beyond the scatter")
+    assert lines[0].endswith("(+0.0100 ± 0.0200): no gain beyond the scatter")
     assert lines[1:] == ["the old weights are kept: tuned holds those of small", "wrote tuned"]
     new, old = load_weights("tuned"), load_weights(weights)
     assert new.card["sha256"] == old.card["sha256"]
@@ -101,7 +100,6 @@ def test_weights_that_are_not_bettered_are_kept(here, halves, weights, monkeypat
     [
         (["--patch", 17], ["--patch", "even", "17"]),
         (["--patch", 8], ["--patch", "16", "8"]),
-        (["--patch", 48], ["48", "held-out", "smaller patches"]),
         (["--seed", -1], ["--seed", "-1"]),
         (["--minutes", 0], ["--minutes"]),
         (["--weights", "nothing"], ["nothing"]),

@@ -94,21 +94,21 @@ def test_no_held_out_entry_is_trained_on(folder):
     assert len(set(epoch)) == 6
 
 
-def test_held_out_patches_of_two_kinds_are_all_of_them(folder):
-    from crefjax.data.entry_patches import load_entry
+def test_held_out_specimens_are_what_is_evaluated(folder):
+    from crefjax.data.entry_patches import load_entry, split_off
     from crefjax.training.sources import specimen_source
 
-    specimen = load_entry(folder / "entries" / "e0")
-    c = config(data__patch=16, data__entries__held_out=0.5, data__entries__held_out_patches=3)
-
-    def held(which):
-        batches = taken(specimen_source([specimen], c, 2, every_other=which).held_out(), 99)
-        return [one for batch in batches for one in batch["half_map_1"]]
-
-    both, even, odd = held(None), held(0), held(1)
-    assert (len(both), len(even), len(odd)) == (3, 2, 1)
-    for number, one in enumerate(both):
-        assert np.array_equal(one, (odd if number % 2 else even)[number // 2])
+    rest, apart = split_off(load_entry(folder / "entries" / "e0"), 0.5)
+    c = config(data__patch=16, data__entries__held_out_patches=3, data__entries__rotations=False)
+    made = specimen_source([rest], c, 2, held_out_specimens=[apart])
+    batches = taken(made.held_out(), 99)
+    assert [len(batch["half_map_1"]) for batch in batches] == [2, 1]
+    for batch in batches:
+        for one in batch["half_map_1"]:
+            inside = one[one != 0]
+            assert inside.size
+            assert np.isin(inside, apart.half_map_1).all()
+            assert not np.isin(inside, rest.half_map_1).any()
 
 
 def test_a_source_without_held_out_samples_says_so(folder):
