@@ -5,12 +5,12 @@
 
 runs on whatever device JAX finds: on two CPU cores the first takes some five minutes, on a GPU take larger batches.
 PYTHON is an interpreter that has TensorFlow (the extra `published`); without a value it is this one. Keras sums
-shells in two ways: by segments of half-spectra, as crefjax does, and by a mask for every shell, as one writes the formula
-down. Every measurement is a process of its own. The step is the one of `crefjax train` with the paper's loss and Adam, on all
-devices. A row gives the median step, patches a second, the peak resident memory of the process, the peak on the
-device, and the time of its parts, each run by itself: the network forward; forward and backward; the loss
-with its gradient; the optimizer; a batch of the simulator's stream. The parts overlap, and what XLA fuses
-away is in none of them: they tell where to look, and do not add up.
+shells in two ways: by segments of half-spectra, as crefjax does, and by a mask for every shell, as one writes the
+formula down. Every measurement is a process of its own. The step is the one of `crefjax train` with the paper's loss
+and Adam, on all devices. A row gives the median step, patches a second, the peak resident memory of the process, the
+peak on the device, and the time of its parts, each run by itself: the network forward; forward and backward; the loss
+with its gradient; the optimizer; a batch of the simulator's stream. The parts overlap, and what XLA fuses away is in
+none of them: they tell where to look, and do not add up.
 """
 
 import argparse

@@ -3,10 +3,10 @@
     python -m experiments.benchmarks.train_step_keras --patch 96 --batch 1 --steps 5
 
 needs TensorFlow (`pip install crefjax[published]`) and takes about a minute on two CPU cores. The network has Keras's
-own layers; the loss is crefjax's cref_l1 (`crefjax.losses`), the optimizer Adam at 3e-4; forward, backward and update are
-one `tf.function`. The shell sums are made by `unsorted_segment_sum` on half-spectra, or, with `--shells masks`, as the
-formula is most plainly written: whole spectra, multiplied by a mask for every shell. It prints one line of JSON: the median time of a step
-after the first two, which compile, and the largest resident memory of the process.
+own layers; the loss is crefjax's cref_l1 (`crefjax.losses`), the optimizer Adam at 3e-4; forward, backward and update
+are one `tf.function`. The shell sums are made by `unsorted_segment_sum` on half-spectra, or, with `--shells masks`, as
+the formula is most plainly written: whole spectra, multiplied by a mask for every shell. It prints one line of JSON:
+the median time of a step after the first two, which compile, and the largest resident memory of the process.
 """
 
 import argparse
