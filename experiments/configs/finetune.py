@@ -2,6 +2,11 @@
 
     crefjax train --config=experiments/configs/finetune.py --workdir=runs/finetune --config.weights=WEIGHTS \
         --config.data.entries.folders=ENTRY,ENTRY
+
+Time: ten minutes at most, less if five evaluations in a row bring nothing.
+
+Result: `runs/finetune/best`. Whether it is a gain beyond the scatter only `crefjax finetune` says, which judges by a
+part of the particle that neither trains nor chooses.
 """
 
 from crefjax.training.presets import finetune
