@@ -90,7 +90,7 @@ def direct(model, info, index):
 
 def test_shapes_and_what_is_known(make):
     stream = make(phantoms=1)
-    assert stream.names == ("phantom", "phantom")
+    assert stream.names == ("phantom", "phantom 0")
     assert stream.colours == ("white", "b_factor", "power")
     batch = next(stream)
     for one in batch[:4]:

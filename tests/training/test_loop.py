@@ -182,7 +182,7 @@ def test_settings_that_may_change_do_and_others_are_refused(tmp_path):
 def test_a_file_that_cannot_be_written_is_told_with_its_name(tmp_path):
     (tmp_path / "config.json").mkdir()
     with pytest.raises(
-        UserError, match=r"config\.json: cannot be written \(Is a directory\); make room and start again"
+        UserError, match=r"config\.json: cannot be read or written \(Is a directory\); check the disk and start again"
     ):
         run(tmp_path)
 
