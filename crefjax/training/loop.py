@@ -1,5 +1,6 @@
 """The training loop: steps, evaluations and checkpoints, until the last step or until it is told to stop."""
 
+import errno
 import json
 import math
 import time
@@ -96,8 +97,10 @@ def train(
             run = _Run(config, workdir, task, source, stop, after_evaluation, say)
             return run.go()
         except OSError as error:  # of metrics, figure or data; checkpoints and weights tell of theirs
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            told, do = ("written", "make room") if full else ("read or written", "check the disk")
             raise UserError(
-                f"{error.filename or workdir}: cannot be read or written ({error.strerror or error}); check the disk "
+                f"{error.filename or workdir}: cannot be {told} ({error.strerror or error}); {do} "
                 "and start again with the same command: earlier checkpoints are whole"
             ) from error
         finally:
