@@ -6,7 +6,7 @@
 
 The models are looked for in ../shared/models/cryoem; --config.data.stream.models=PATTERN names others.
 
-Time: 18 minutes at the 1.9 patches a second that two CPU cores reach with nothing else to do.
+Time: 26 to 31 minutes on two CPU cores with other work on them; 18 at the highest rate seen, 1.9 patches a second.
 
 Result: mean FSC to the truth of eight entries of models that it never saw (`python -m analysis.simulated_denoised`):
 0.692 full map, 0.736 by `cref_l1`, 0.802 by `truth_fsc`. The README has them entry by entry.
