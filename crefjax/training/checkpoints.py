@@ -5,6 +5,7 @@ A checkpoint appears whole or not at all: Orbax writes beside its place and rena
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,6 +94,7 @@ class Checkpoints:
             self._manager.save(step, args=items, metrics=metrics, force=True)
             self._manager.wait_until_finished()
         except Exception as error:  # OSError, or one of the kinds that TensorStore gives a full disk
+            sys.unraisablehook = _hook_without_closed_loops(sys.unraisablehook)
             raise UserError(
                 f"{self.folder}: the checkpoint of step {step} cannot be written ({_reason(error)}); make room and "
                 "start again with the same command: earlier checkpoints are whole"
@@ -155,6 +157,16 @@ def _check_shapes(expected: Any, found: Any, where: str) -> None:
                 f"{where}: expected the array {name} to be of shape {told[0]}, found {told[1]}: a checkpoint of "
                 "another architecture or optimizer; take the config it was made with, or another --workdir"
             )
+
+
+def _hook_without_closed_loops(hook):
+    """What Orbax leaves of a failed save complains of its closed event loop when it is collected, perhaps at exit."""
+
+    def told(unraisable):
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    return told
 
 
 def _reason(error):
