@@ -1,0 +1,209 @@
+"""The numbers of a report: curves, variances and ratios per shell, what is wrong, and what the map may be used for."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crefjax.io.maps import Map
+from crefjax.report import warnings as found
+from crefjax.spectral.calibrate import solvent_level
+from crefjax.spectral.covariances import Covariances, shell_covariances
+from crefjax.spectral.fsc import FscCurve
+from crefjax.spectral.variances import Estimate, ShellVariances, overall_gain, variances_of
+
+USE_FOR = (
+    "Looking at the structure, and showing it, beside the full map at a matched contour.",
+    "Building and checking a model by eye, with the half-maps' own full map at hand for every part that the local map "
+    "or the ratios below do not support.",
+)
+NOT_FOR = (
+    "Resolution: an FSC between denoised half-maps, or between a denoised map and a model made in it, is no "
+    "resolution. The resolution is that of the half-maps as they were.",
+    "Refining a model against it as data, or any statistic of fit (R, Q-score, model-to-map FSC) that is published: "
+    "use the full map or the half-maps.",
+    "Claiming a feature that is seen in the denoised map alone.",
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a report is about; every map on one grid.
+
+    Attributes:
+        half_map_1: as it was.
+        half_map_2: as it was.
+        denoised: the denoised full map.
+        denoised_1: half_map_1 denoised alone, or None.
+        denoised_2: half_map_2 denoised alone, or None; both or none.
+        mask: `(z, y, x)`, 0 to 1.
+        mask_from: its file, or how it was made.
+        parameters: of the command, for the record.
+    """
+
+    half_map_1: Map
+    half_map_2: Map
+    denoised: Map
+    denoised_1: Map | None
+    denoised_2: Map | None
+    mask: np.ndarray
+    mask_from: str
+    parameters: dict
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of a study before it is put into words.
+
+    Attributes:
+        masked: covariances of half-map 1, 2, denoised full map, and denoised half-map 1, 2 where there are.
+        unmasked: of half-map 1, 2 and the denoised full map in the whole box.
+        curve: FSC of the half-maps, masked.
+        with_full: FSC of denoised and full map, masked, `(shells,)`.
+        variances: None without denoised half-maps.
+        mask_power: mean over the box of the squared mask.
+        shift: of the denoised map against the full map, Å, `(x, y, z)`.
+    """
+
+    masked: Covariances
+    unmasked: Covariances
+    curve: FscCurve
+    with_full: np.ndarray
+    variances: ShellVariances | None
+    mask_power: float
+    shift: tuple[float, float, float]
+
+
+def account(study: Study) -> dict:
+    """All numbers of a report, ready for JSON: NaN and infinity are None, lists run over shells 0 to N/2.
+
+    Args:
+        study: the maps.
+
+    Returns:
+        `box` (x, y, z), `voxel_size` (Å), `shell`, `frequency` (1/Å), `mask`, `curves`, `variances`, `ratios`,
+        `signal_kept`, `noise_kept` (None without denoised half-maps), `resolution` (Å), `cref_rmse`, `gain`,
+        `warnings` (the gravest first), `notes` and `use`. Where `trusted` is false, a value does not mean anything.
+    """
+    measured = measure(study)
+    inner = slice(1, len(measured.with_full) - 1)
+    cref = measured.curve.cref
+    difference = measured.with_full * np.abs(measured.with_full) - cref**2
+    z, y, x = study.half_map_1.array.shape
+    size = study.half_map_1.voxel_size
+    inside = float(np.count_nonzero(study.mask > 0.5))
+    numbers = {
+        "box": [x, y, z],
+        "voxel_size": size,
+        "shell": list(range(len(cref))),
+        "frequency": measured.curve.frequency.tolist(),
+        "mask": {"from": study.mask_from, "volume": inside * size**3, "share": inside / study.mask.size},
+        "curves": _curves(measured, cref),
+        "variances": None,
+        "ratios": None,
+        "signal_kept": None,
+        "noise_kept": None,
+        "resolution": {
+            f"fsc_{threshold}": measured.curve.resolution(threshold)._asdict() for threshold in (0.143, 0.5)
+        },
+        "cref_rmse": float(np.sqrt(np.mean(difference[inner] ** 2))),
+        "gain": None,
+    }
+    if measured.variances is not None:
+        numbers |= _of_variances(measured.variances)
+    numbers["warnings"] = found.warnings_of(measured)
+    numbers["notes"] = found.notes_of(measured)
+    numbers["use"] = {"for": list(USE_FOR), "not_for": list(NOT_FOR)}
+    return _finite(numbers)
+
+
+def measure(study: Study) -> Measured:
+    """Covariances and what follows from them; every map relative to its solvent level, the mean outside the mask."""
+    maps = [study.half_map_1, study.half_map_2, study.denoised]
+    if study.denoised_1 is not None and study.denoised_2 is not None:
+        maps += [study.denoised_1, study.denoised_2]
+    arrays = [one.array for one in maps]
+    levels = [solvent_level(one, study.mask) for one in arrays]
+    masked = shell_covariances(arrays, study.mask, levels=levels)
+    unmasked = shell_covariances(arrays[:3], levels=levels[:3])
+    first = study.half_map_1
+    curve = FscCurve(first.array.shape, first.voxel_size, correlation(masked, [1, 0], [0, 1]))
+    variances = None
+    if len(maps) == 5:
+        of_halves = masked.choose([0, 1, 3, 4])
+        variances = variances_of(of_halves, gain=overall_gain(of_halves))
+    return Measured(
+        masked=masked,
+        unmasked=unmasked,
+        curve=curve,
+        with_full=correlation(masked, [0.5, 0.5], [0, 0, 1]),
+        variances=variances,
+        mask_power=float(np.mean([np.square(plane, dtype=np.float64).mean() for plane in study.mask])),
+        shift=found.shift_between(arrays[0], arrays[1], arrays[2], study.mask, first.voxel_size),
+    )
+
+
+def correlation(covariances: Covariances, first, second) -> np.ndarray:
+    """FSC of two sums of maps, `(shells,)`; 0 where either has no power.
+
+    Args:
+        covariances: of the maps.
+        first: factor of each map in the first sum; maps not named have none.
+        second: the same of the second.
+    """
+    count = covariances.matrix.shape[1]
+    a, b = (np.pad(np.asarray(one, np.float64), (0, count - len(one))) for one in (first, second))
+    cross = np.einsum("i,sij,j->s", a, covariances.matrix, b)
+    power = np.einsum("i,sij,j->s", a, covariances.matrix, a) * np.einsum("i,sij,j->s", b, covariances.matrix, b)
+    return np.where(power > 0, cross / np.sqrt(np.where(power > 0, power, 1)), 0)
+
+
+def _curves(measured, cref):
+    full, denoised = [0.5, 0.5], [0, 0, 1]
+    masked = measured.masked
+    return {
+        "fsc_halves": measured.curve.fsc.tolist(),
+        "fsc_halves_unmasked": correlation(measured.unmasked, [1, 0], [0, 1]).tolist(),
+        "cref": cref.tolist(),
+        "fsc_denoised_full": measured.with_full.tolist(),
+        "fsc_denoised_full_unmasked": correlation(measured.unmasked, full, denoised).tolist(),
+        "power_full": ((masked.of(0, 0) + masked.of(1, 1) + 2 * masked.of(0, 1)) / 4).tolist(),
+        "power_denoised": masked.of(2, 2).tolist(),
+    }
+
+
+def _of_variances(v):
+    return {
+        "variances": {
+            "signal": _lists(v.signal),
+            "noise": _lists(v.noise),
+            "bias": _lists(v.bias),
+            "residual_noise": _lists(v.residual_noise),
+            "added": _lists(v.added),
+        },
+        "ratios": {
+            "signal_to_noise_before": _lists(v.signal_to_noise_before),
+            "signal_to_noise_after": _lists(v.signal_to_noise_after),
+            "signal_to_bias": _lists(v.signal_to_bias),
+            "signal_to_added": _lists(v.signal_to_added),
+        },
+        "signal_kept": _lists(v.signal_kept),
+        "noise_kept": _lists(v.noise_kept),
+        "gain": v.gain,
+    }
+
+
+def _lists(one: Estimate):
+    return {"value": one.value.tolist(), "error": one.error.tolist(), "trusted": one.trusted.tolist()}
+
+
+def _finite(value):
+    """The same with None for what JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    if isinstance(value, np.bool_):
+        return bool(value)
+    return value

@@ -1,0 +1,220 @@
+"""Factors per shell that put a denoised map back on the signal's scale, from half-maps alone.
+
+An FSC loss leaves the scale of every shell of a network's output free. Half-maps tell what it should be without a
+truth, because one half-map and the denoised other one share signal and no noise. With the full map `F = S + N_F`, the
+mean of the half-maps, and the network's output D for it, the map sought in each shell is `a D + b F`, the best such
+sum in the sense of least squares to S. It needs, besides covariances that are there to be measured:
+
+- `cov(F, S) = var(F) - var(N_F)`, `var(N_F)` being a quarter of the power of `M1 - M2`;
+- `cov(D, S)`. For the mean of the denoised half-maps it is `(cov(M1,D2) + cov(M2,D1)) / 2`, exactly; D has a little
+  more of the signal. Where noise is weak, `cov(D, F) - cov(D, N_F)` is used, with the noise that comes through the
+  network, `cov(D, N_F)`, taken from the half-maps too (half of `cov(M1,D1) - cov(M1,D2)`): there all that is uncertain
+  is a small correction. Where noise is strong, a network treats the noisier half-maps otherwise than the full map;
+  there D is taken to correlate with the signal as the mean of the denoised half-maps does.
+
+Estimates scatter, and shells of noise alone would get factors of either sign. Hence: factors are never negative, and
+one that noise could have made is drawn towards those of its neighbours, on a logarithmic scale. What the full map adds
+is believed where it is beyond its error; where that cannot be told, because full map and output are alike, the full
+map is taken in shells where its signal is a hundred times its noise or more, the network where it is less. The mean of
+the map is the full map's.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from scipy.special import log_ndtr
+
+from crefjax.spectral.covariances import Covariances
+from crefjax.spectral.shells import box_shells
+
+# Noise density and the share of it that passes change little over so many shells (standard deviation of a Gaussian).
+_NOISE_WIDTH = 1.5
+# So far the factors of uncertain shells look for neighbours, and from this relative error on a shell counts as
+# uncertain.
+_FACTOR_WIDTH, _CERTAIN = 3.0, 0.05
+# Signal to noise of the full map beyond which the weak-noise estimate of cov(D, S) has more weight than the other.
+_WEAK_NOISE = 10.0
+# Prior of b: signal to noise of the full map at which it is a half, its deviation, and the relative error of cov(D, S)
+# that the assumptions above leave. Found on simulated pairs; half and twice of each changes the result little.
+_PRIOR_RATIO, _PRIOR_DEVIATION, _SYSTEMATIC = 100.0, 0.3, 0.02
+# Below the first of these ratios of signal to noise the full map adds nothing; above the second it is not held back.
+_ADDS_NOTHING, _ADDS = 0.1, 0.5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Factors per shell, `(shells,)` float64, none negative.
+
+    Attributes:
+        network: for the network's output.
+        full: for the full map.
+    """
+
+    network: np.ndarray
+    full: np.ndarray
+
+
+def calibrate(covariances: Covariances) -> Calibration:
+    """The factors for a network's output and the full map.
+
+    Args:
+        covariances: of half-map 1, half-map 2, denoised 1, denoised 2 and the denoised full map, in that order, masked;
+            all denoised from maps standardized by the same two numbers, no output rescaled, and each relative to its
+            solvent level.
+    """
+    m = _moments(covariances)
+    signal_in_network = _signal_in_network(m)
+    b = _share_of_full(m, signal_in_network)
+    alone = _network_alone(m, signal_in_network)
+    a = np.maximum(alone - b * m.network_full / m.network, 0)
+    a[0], b[0] = 0.0, 1.0
+    return Calibration(a, b)
+
+
+def apply_calibration(network: np.ndarray, full: np.ndarray, calibration: Calibration) -> np.ndarray:
+    """The sum of both maps with the factors of their shells; voxels beyond the last shell are dropped.
+
+    Args:
+        network: `(z, y, x)`, float32, relative to its solvent level.
+        full: the same shape, relative to its own.
+        calibration: of that box.
+
+    Returns:
+        `(z, y, x)`, float32.
+    """
+    index = box_shells(tuple(full.shape)).index
+    total = None
+    for one, factors in ((network, calibration.network), (full, calibration.full)):
+        spectrum = scipy.fft.rfftn(np.asarray(one, np.float32), workers=-1)
+        spectrum *= np.append(factors, 0).astype(np.float32)[index]
+        total = spectrum if total is None else np.add(total, spectrum, out=total)
+    return scipy.fft.irfftn(total, s=full.shape, workers=-1, overwrite_x=True)
+
+
+def solvent_level(one: np.ndarray, mask: np.ndarray | None) -> float:
+    """The mean outside the mask, which carries no particle; of the whole box where nothing is outside."""
+    if mask is None:
+        return float(one.mean(dtype=np.float64))
+    outside = float(mask.size) - float(mask.sum(dtype=np.float64))
+    if outside < 1e-3 * mask.size:
+        return float(one.mean(dtype=np.float64))
+    inside = sum(float(np.vdot(a, b)) for a, b in zip(one, mask, strict=True))
+    return (float(one.sum(dtype=np.float64)) - inside) / outside
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Per shell; see the module's docstring. `numbers` are independent ones, 0 in shell 0."""
+
+    numbers: np.ndarray
+    signal: np.ndarray
+    noise: np.ndarray  # of a half-map, as measured in the shell
+    full_noise: np.ndarray  # var(N_F), over neighbours
+    full_noise_numbers: np.ndarray  # independent ones it rests on
+    passed: np.ndarray  # cov(D, N_F), over neighbours
+    cross: np.ndarray  # cov of one half-map and the denoised other one
+    common: np.ndarray  # cov of the denoised half-maps
+    network: np.ndarray  # var(D)
+    full: np.ndarray  # var(F)
+    network_full: np.ndarray  # cov(D, F)
+    scale: np.ndarray  # deviation of D over that of the mean of the denoised half-maps
+
+    @property
+    def ratio(self):
+        """Signal to noise of the full map."""
+        return np.maximum(self.full - self.full_noise, 0) / self.full_noise
+
+    @property
+    def error(self):
+        """Standard deviation of `scale * cross`."""
+        signal = np.maximum(self.signal, 0)
+        pure = (np.maximum(self.common, 0) + self.network) * self.noise / 2 + signal * self.network / 4
+        return self.scale * np.sqrt(pure / np.maximum(self.numbers, 1))
+
+
+def _moments(covariances):
+    s = covariances.matrix
+    # A shell without power, in a band-limited or constant map, must not divide by zero.
+    floor = 1e-30 * max(float(np.max(s[:, 0, 0])), 1e-300)
+    numbers = covariances.independent.copy()
+    numbers[0] = 0
+    cross = (s[:, 0, 3] + s[:, 1, 2]) / 2
+    signal = s[:, 0, 1]
+    noise = np.maximum((s[:, 0, 0] + s[:, 1, 1]) / 2 - signal, floor)
+    through = (s[:, 0, 2] + s[:, 1, 3]) / 2 - cross
+    network = np.maximum(s[:, 4, 4], 1e-30 * max(float(np.max(s[:, 4, 4])), 1e-300))
+    of_mean = (s[:, 2, 2] + s[:, 3, 3] + 2 * s[:, 2, 3]) / 4
+    scale = np.sqrt(network / np.maximum(of_mean, 1e-12 * network))
+    full_noise, full_noise_numbers = _over_neighbours(noise / 2, numbers, _NOISE_WIDTH)
+    share, _ = _over_neighbours(scale * through / noise, numbers, _NOISE_WIDTH)
+    return _Moments(
+        numbers=numbers,
+        signal=signal,
+        noise=noise,
+        full_noise=full_noise,
+        full_noise_numbers=np.maximum(full_noise_numbers, 1),
+        passed=share * full_noise,
+        cross=cross,
+        common=s[:, 2, 3],
+        network=network,
+        full=np.maximum((s[:, 0, 0] + s[:, 1, 1] + 2 * signal) / 4, floor),
+        network_full=(s[:, 0, 4] + s[:, 1, 4]) / 2,
+        scale=scale,
+    )
+
+
+def _signal_in_network(m):
+    """cov(D, S), within what var(D) and var(S) allow."""
+    weak = m.ratio / (m.ratio + _WEAK_NOISE)
+    found = weak * (m.network_full - m.passed) + (1 - weak) * m.scale * m.cross
+    limit = np.sqrt(m.network * np.maximum(m.full - m.full_noise, 0))
+    return np.clip(found, -limit, limit)
+
+
+def _share_of_full(m, signal_in_network):
+    """b, from the noise that has to be taken away, S = F - N_F: no small difference of large numbers."""
+    passed = m.network_full - signal_in_network
+    determinant = np.maximum(m.network * m.full - m.network_full**2, 1e-7 * m.network * m.full)
+    b = 1 - (m.full_noise * m.network - passed * m.network_full) / determinant
+    noise_error = m.full_noise * np.sqrt(2 / m.full_noise_numbers)
+    passed_error = np.sqrt((m.network * m.full_noise + passed**2) / m.full_noise_numbers)
+    variance = (m.network * noise_error) ** 2 + (m.network_full * passed_error) ** 2
+    variance = (variance + (m.network_full * _SYSTEMATIC * signal_in_network) ** 2) / determinant**2
+    prior = m.ratio / (m.ratio + _PRIOR_RATIO)
+    b = np.clip((b * _PRIOR_DEVIATION**2 + prior * variance) / (_PRIOR_DEVIATION**2 + variance), 0, 1)
+    return b * np.clip((m.ratio - _ADDS_NOTHING) / (_ADDS - _ADDS_NOTHING), 0, 1)
+
+
+def _network_alone(m, signal_in_network):
+    """The factor of D if b were 0: cov(D, S) / var(D), as a share, at most 1, of cov(D, F) / var(D)."""
+    size = np.sqrt(m.network * m.full)
+    correlated = size * _steadied(_positive(m.network_full, m.error) / size, m.error / size)
+    share = _steadied(_positive(signal_in_network, m.error) / correlated, m.error / correlated)
+    return correlated * np.minimum(share, 1) / m.network
+
+
+def _steadied(values, errors):
+    """Positive values, the uncertain ones drawn towards their neighbours in the logarithm, but for shell 0."""
+    log, relative = np.log(values[1:]), (errors / values)[1:]
+    around, _ = _over_neighbours(log, 1 / (relative**2 + 1e-6), _FACTOR_WIDTH)
+    weight = relative**2 / (relative**2 + _CERTAIN**2)
+    return np.concatenate([values[:1], np.exp(log + weight * (around - log))])
+
+
+def _positive(values, errors):
+    """The mean of normal distributions of these means and deviations, cut off below 0."""
+    errors = np.maximum(errors, 1e-12 * np.abs(values) + 1e-300)
+    z = values / errors
+    # Far below 0 the two terms cancel; their series gives -1 / z.
+    tail = np.exp(-(z**2) / 2 - log_ndtr(z)) / np.sqrt(2 * np.pi)
+    return errors * np.where(z > -8, np.maximum(z + tail, 1e-12), -1 / np.minimum(z, -8))
+
+
+def _over_neighbours(values, weights, width):
+    """Weighted Gaussian means over shells, and the weights they rest on."""
+    reach = int(np.ceil(4 * width))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    total = np.convolve(np.pad(values * weights, reach), kernel, "valid")
+    weight = np.convolve(np.pad(weights, reach), kernel, "valid")
+    return total / np.maximum(weight, 1e-300), weight

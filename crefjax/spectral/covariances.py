@@ -1,0 +1,120 @@
+"""Covariances of several maps in every shell, under a mask, and how many independent numbers each rests on.
+
+The covariance of two maps in a shell is the mean over it of `Re F1 conj(F2)`, here divided by the sum of the squared
+mask, so that white noise of variance v has covariance v with itself whatever the mask: the values are spectral
+densities *inside the mask*, in squared units of the maps. What the mask does besides:
+
+- It blurs the spectrum by its own transform, over about `box / diameter of the mask` shells. Where a spectrum falls
+  steeply, stronger shells leak into weaker ones, for every map alike: ratios of covariances of one shell are those of
+  the masked maps, and a truth to compare with has to be masked too.
+- Neighbouring Fourier voxels are no longer independent: a shell of n voxels holds fewer than n independent numbers.
+  `Covariances.independent` counts them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from crefjax.spectral.fsc import real_product
+from crefjax.spectral.shells import box_shells, half_spectrum, shell_sums, shell_voxels
+
+
+@dataclass(frozen=True)
+class Covariances:
+    """Covariances of n maps per shell; lists run over shells 0 to `N // 2`.
+
+    Attributes:
+        matrix: `(shells, n, n)`, float64, symmetric, squared units of the maps.
+        voxels: `(shells,)`, voxels of the whole spectrum in each shell.
+        independent: `(shells,)`, how many independent real numbers they are worth under the mask; that many without.
+    """
+
+    matrix: np.ndarray
+    voxels: np.ndarray
+    independent: np.ndarray
+
+    def of(self, first: int, second: int) -> np.ndarray:
+        """The covariance of two maps by their places, `(shells,)`."""
+        return self.matrix[:, first, second]
+
+    def choose(self, places: Sequence[int]) -> Self:
+        """The covariances of some of the maps, by their places, in that order."""
+        return replace(self, matrix=self.matrix[:, places][:, :, places])
+
+
+def shell_covariances(
+    maps: Sequence[np.ndarray], mask: np.ndarray | None = None, *, levels: Sequence[float] | None = None
+) -> Covariances:
+    """Covariances of maps in host memory, transformed in float64.
+
+    Args:
+        maps: each `(z, y, x)`, of one shape.
+        mask: the same shape, 0 to 1, multiplied to every map; None for none.
+        levels: taken from each map before, such as its solvent level, so that the mask does not cut out its own shape;
+            None for 0.
+
+    Raises:
+        ValueError: no maps, shapes that differ, or a mask of zeros.
+    """
+    maps = list(maps)
+    if not maps or any(one.shape != maps[0].shape for one in [*maps, *([] if mask is None else [mask])]):
+        raise ValueError("expected maps and a mask of one shape")
+    shells = box_shells(tuple(maps[0].shape))
+    squared_mask = float(maps[0].size) if mask is None else _sum_of_squares(mask)
+    if not squared_mask > 0:
+        raise ValueError("expected a mask that leaves something, found 0 in every voxel")
+    matrix = np.empty((shells.count, len(maps), len(maps)))
+    with jax.enable_x64(True):
+        spectra = [_spectrum(one, mask, level) for one, level in zip(maps, levels or [0.0] * len(maps), strict=True)]
+        voxels = np.asarray(shell_voxels(shells), np.float64)
+        for i in range(len(maps)):
+            for j in range(i + 1):
+                matrix[:, i, j] = matrix[:, j, i] = np.asarray(_cross(spectra[i], spectra[j], shells))
+    matrix /= np.maximum(voxels, 1)[:, np.newaxis, np.newaxis] * squared_mask
+    return Covariances(matrix, voxels, voxels if mask is None else independent_numbers(mask))
+
+
+def independent_numbers(mask: np.ndarray) -> np.ndarray:
+    """How many independent real numbers each shell of a masked map holds, for noise that is alike throughout the mask.
+
+    With `g` the transform of the squared mask, divided by its value at 0, Fourier voxels that lie `q` apart are
+    correlated by `g(q)`, and the mean of a shell's n squared magnitudes scatters as that of `n / sum of |g(q)|²`
+    independent ones, the sum running over those `q` that stay in the shell. That is taken for the spherical mean of
+    `|g|²`: a step of length q from a shell of width 1 and radius s ends in that shell with probability `1 / (2 q)`, if
+    `1/2 <= q <= 2 s`.
+
+    Args:
+        mask: `(z, y, x)`, 0 to 1.
+
+    Returns:
+        `(shells,)`, float64, at least 1, at most the shell's voxels.
+    """
+    shells = box_shells(tuple(mask.shape))
+    with jax.enable_x64(True):
+        spectrum = _spectrum(mask, mask, 0.0)
+        voxels = np.asarray(shell_voxels(shells), np.float64)
+        power = np.asarray(_cross(spectrum, spectrum, shells)) / np.abs(complex(spectrum[0, 0, 0])) ** 2
+    steps = np.arange(shells.count)
+    stays = 1 / (2 * np.maximum(steps, 0.5))
+    correlated = np.array([np.sum((power * stays)[: 2 * s + 1]) for s in steps])
+    return np.clip(voxels / np.maximum(correlated, 1), 1, np.maximum(voxels, 1))
+
+
+def _sum_of_squares(mask):
+    return sum(float(np.square(plane, dtype=np.float64).sum()) for plane in mask)
+
+
+@jax.jit
+def _spectrum(one, mask, level):
+    """Half-spectrum transformed in float64 and kept in complex64: each coefficient rounds by its own size alone."""
+    one = one.astype(jnp.float64) - level
+    return half_spectrum(one if mask is None else one * mask).astype(jnp.complex64)
+
+
+@jax.jit
+def _cross(first, second, shells):
+    return shell_sums(real_product(first.astype(jnp.complex128), second.astype(jnp.complex128)), shells)
