@@ -1,9 +1,37 @@
-"""What every study does with its output folder."""
+"""What every study does with its arguments and its output folder."""
 
+import argparse
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crefjax.errors import UserError
 from crefjax.io.files import put_in_place
+
+
+def run_study(
+    name: str, parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], argv: Sequence[str] | None
+) -> int:
+    """Run a study as a command line says; a mistake of the user's is told in one line.
+
+    Args:
+        name: of the study.
+        parser: of its arguments.
+        run: takes them and returns the exit status.
+        argv: those of the process if None.
+
+    Returns:
+        The exit status: that of `run`, or 2 after a mistake.
+    """
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as stop:  # argparse's own, after --help or a mistake
+        return stop.code or 0
+    try:
+        return run(arguments)
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
 
 
 def put(path: Path, content: bytes) -> None:

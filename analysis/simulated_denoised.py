@@ -26,8 +26,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.files import check_output, put
-from crefjax.errors import UserError
+from analysis.files import check_output, put, run_study
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import read_map
@@ -81,15 +80,7 @@ class Scored(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study; returns 0, or 2 after a mistake of the user's, told in one line."""
-    try:
-        arguments = _parser().parse_args(argv)
-    except SystemExit as stop:
-        return stop.code or 0
-    try:
-        return _run(arguments)
-    except UserError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 2
+    return run_study(NAME, _parser(), _run, argv)
 
 
 def _parser():

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+from crefjax.commands.devices import on_device
 from crefjax.errors import UserError
 from crefjax.io.entries import load_mask, load_pair
 from crefjax.io.files import is_same_file, put_all_in_place
@@ -16,13 +17,18 @@ _FIGURES = (".png", ".svg", ".pdf")
 def run(arguments) -> None:
     """Print the curve, and write it where the command line says."""
     _check_before_work(arguments)
-    first, second = load_pair(arguments.map_1, arguments.map_2)
-    mask = load_mask(arguments.mask, first) if arguments.mask else None
-    curve = fsc_curve(first.array, second.array, first.voxel_size, None if mask is None else mask.array)
+    with on_device(arguments.device):
+        curve = _curve(arguments)
     _write(arguments, curve)
     print(table(curve))
-    if mask is None:
+    if not arguments.mask:
         print("no mask: noise around the particle lowers the curve, see `crefjax mask`")
+
+
+def _curve(arguments):
+    first, second = load_pair(arguments.map_1, arguments.map_2)
+    mask = load_mask(arguments.mask, first) if arguments.mask else None
+    return fsc_curve(first.array, second.array, first.voxel_size, None if mask is None else mask.array)
 
 
 def as_json(curve: FscCurve) -> dict:

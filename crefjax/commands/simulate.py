@@ -5,9 +5,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from crefjax.commands.devices import on_device
 from crefjax.errors import UserError
 from crefjax.io.files import is_same_file
 from crefjax.io.maps import read_map
+from crefjax.progress import progress_bar
 from crefjax.simulate import noise
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.ctf import CtfParameters
@@ -35,14 +37,21 @@ def run(arguments) -> None:
     check_folder(folder, overwrite=arguments.overwrite)
     _check_inputs_outside(folder, arguments)
     _check_combinations(arguments)
-    settings = settings_of(arguments)
-    atoms, options = _model(arguments)
-    if settings.method == "reconstruction":
-        print(f"imaging and reconstructing 2 x {settings.particles.count} particles", file=sys.stderr, flush=True)
-    simulation = simulate_half_maps(atoms, settings)
+    with on_device(arguments.device):
+        settings = settings_of(arguments)
+        atoms, options = _model(arguments)
+        simulation = _simulated(atoms, settings)
     simulation = replace(simulation, report={**simulation.report, "model_options": options})
     write_entry(folder, simulation, overwrite=arguments.overwrite)
     print("\n".join(_told(folder, simulation)))
+
+
+def _simulated(atoms, settings):
+    if settings.method != "reconstruction":
+        return simulate_half_maps(atoms, settings)
+    print(f"imaging and reconstructing 2 x {settings.particles.count} particles", file=sys.stderr, flush=True)
+    with progress_bar("reconstructing") as progress:
+        return simulate_half_maps(atoms, settings, progress=progress)
 
 
 def settings_of(arguments) -> Settings:

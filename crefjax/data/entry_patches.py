@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crefjax.data.patches import MIN_MASK, check_patch, cut, cut_positions, mask_fraction
+from crefjax.data.patches import MIN_MASK, SMALLEST_PATCH, check_patch, cut, cut_positions, mask_fraction
 from crefjax.data.pipeline import THREADS, Batches, check_common, stack, turned
 from crefjax.data.specimen import Specimen, load_entry, load_specimen
 from crefjax.errors import UserError
@@ -172,9 +172,10 @@ def _part(specimen, held_out, region, patch):
     part = _Part(specimen, axis, weight, np.flatnonzero(mask >= 0.5), mask)
     if not part.voxels.size or not _covering(part, patch, patch // 2):
         what = "what is left for training" if region == "training" else "a held-out part"
+        advice = "change held_out" if patch <= SMALLEST_PATCH else "take smaller patches, or change held_out"
         raise UserError(
             f"{specimen.name}: expected a patch of {patch} voxels a side with at least {MIN_MASK:.0%} of it in "
-            f"{what}, found none; take smaller patches, or change held_out"
+            f"{what}, found none; {advice}"
         )
     return part
 

@@ -2,6 +2,19 @@
 
 The steps and their words are those of RELION's `relion_mask_create`; what differs is that every setting has
 an automatic value, and that the half-maps tell how much of the low-passed density is noise.
+
+1. The full map, the mean of the half-maps, is low-passed.
+2. The voxels above the threshold are the body. Of its connected parts (by faces, edges or corners) those
+   of at least `min_part` times the largest one's volume stay. Closed cavities of less than a tenth of it
+   are filled, which RELION does not do; larger ones, such as the inside of a capsid, stay open.
+3. The body is extended by all voxels whose Euclidean distance `d` to it is at most `extend`.
+4. Beyond, the mask is `0.5 (1 + cos(pi (d - extend) / soft_edge))`, and 0 from `extend + soft_edge` on.
+5. Towards the border of the box it falls off over the width of the soft edge, so that a filament or a crop is
+   not cut off sharply there: such cuts correlate between half-maps and inflate an FSC.
+
+The automatic threshold is `solvent + max(4 sigma, 0.2 (particle - solvent))`, with the noise `sigma` read
+off the difference of the half-maps; see `particle_level.py`. It is independent of the scale of the maps
+and of an offset. Where the particle is clearly the dark part of the map, it bounds the dark part.
 """
 
 import math
@@ -61,20 +74,7 @@ def make_mask(
     soft_edge: float | Auto = "auto",
     min_part: float = MIN_PART,
 ) -> tuple[np.ndarray, MaskInfo]:
-    """Make a soft mask, float32 `(z, y, x)` in [0, 1], around the particle in two half-maps.
-
-    1. The full map, the mean of the half-maps, is low-passed.
-    2. The voxels above the threshold are the body. Of its connected parts (by faces, edges or corners) those
-       of at least `min_part` times the largest one's volume stay. Closed cavities of less than a tenth of it
-       are filled, which RELION does not do; larger ones, such as the inside of a capsid, stay open.
-    3. The body is extended by all voxels whose Euclidean distance `d` to it is at most `extend`.
-    4. Beyond, the mask is `0.5 (1 + cos(pi (d - extend) / soft_edge))`, and 0 from `extend + soft_edge` on.
-    5. Towards the border of the box it falls off over the width of the soft edge, so that a filament or a crop is
-       not cut off sharply there: such cuts correlate between half-maps and inflate an FSC.
-
-    The automatic threshold is `solvent + max(4 sigma, 0.2 (particle - solvent))`, with the noise `sigma` read
-    off the difference of the half-maps; see `particle_level.py`. It is independent of the scale of the maps
-    and of an offset. Where the particle is clearly the dark part of the map, it bounds the dark part.
+    """Make a soft mask, float32 `(z, y, x)` in [0, 1], around the particle in two half-maps; its steps are told above.
 
     Args:
         half_map_1: `(z, y, x)`, finite.
@@ -109,18 +109,9 @@ def make_mask(
     inside = int(np.count_nonzero(mask >= 0.5))
     fraction = inside / mask.size
     notes += _doubts(cut, fraction, inverted, threshold == "auto")
-    return mask, MaskInfo(
-        lowpass=lowpass,
-        threshold=level,
-        extend=extend,
-        soft_edge=soft_edge,
-        inverted=inverted,
-        parts_found=parts_found,
-        parts_kept=parts_kept,
-        volume=inside * voxel_size**3,
-        fraction=fraction,
-        notes=tuple(notes),
-    )
+    settings = lowpass, level, extend, soft_edge
+    volume = inside * voxel_size**3
+    return mask, MaskInfo(*settings, inverted, parts_found, parts_kept, volume, fraction, tuple(notes))
 
 
 def _check_maps(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: float) -> None:

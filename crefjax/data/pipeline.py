@@ -170,28 +170,14 @@ def dataset_batches(
         UserError: no whole dataset; no patch on this side, or fewer than processes; a setting out of range. While
             iterating: a shard that is damaged or gone.
     """
-    import grain
-
     check_common(batch=batch, seed=seed, threads=threads)
-    index, count = process
-    if not 0 <= index < count:
-        raise UserError(f"process: expected an index from 0 to below the number of processes, found {index} of {count}")
-    if split not in SPLITS:
-        raise UserError(f"split: expected one of {', '.join(SPLITS)}, found {split}; choose one")
+    _check(split, *process)
     manifest = load_manifest(folder)
     patches = _Patches(manifest, split)
-    share = len(patches) // count
-    if not share:
-        text = f"expected a patch for {split} for each of {count} processes, found {len(patches)}; prepare more entries"
-        raise complaint(folder, text)
-    data = grain.MapDataset.source(patches).seed(seed)
-    if shuffle:
-        data = data.shuffle()
-    if rotations:
-        data = data.random_map(turned)
-    data = data[: share * count][index::count]
-    if repeat:
-        data = data.repeat()
+    if len(patches) < process[1]:
+        text = f"expected a patch for {split} for each of {process[1]} processes, found {len(patches)}"
+        raise complaint(folder, f"{text}; prepare more entries")
+    data = _in_order(patches, seed, rotations, shuffle, repeat, process)
     shards = [shard.sha256 for entry in manifest.of_split(split) for shard in entry.shards]
     settings = {"batch": batch, "seed": seed, "rotations": rotations, "shuffle": shuffle, "repeat": repeat}
     return Batches(
@@ -199,5 +185,26 @@ def dataset_batches(
         names=[entry.name for entry in manifest.entries],
         size=len(patches),
         threads=threads,
-        fingerprint={**settings, "split": split, "processes": count, "shards": shards},
+        fingerprint={**settings, "split": split, "processes": process[1], "shards": shards},
     )
+
+
+def _check(split, index, count):
+    if not 0 <= index < count:
+        raise UserError(f"process: expected an index from 0 to below the number of processes, found {index} of {count}")
+    if split not in SPLITS:
+        raise UserError(f"split: expected one of {', '.join(SPLITS)}, found {split}; choose one")
+
+
+def _in_order(patches, seed, rotations, shuffle, repeat, process):
+    """A process's share of the patches of every epoch, as a `grain.MapDataset` of samples."""
+    import grain
+
+    index, count = process
+    data = grain.MapDataset.source(patches).seed(seed)
+    if shuffle:
+        data = data.shuffle()
+    if rotations:
+        data = data.random_map(turned)
+    data = data[: len(patches) // count * count][index::count]
+    return data.repeat() if repeat else data

@@ -13,7 +13,7 @@ import numpy as np
 from crefjax.data import manifest as layout
 from crefjax.data import records
 from crefjax.data.manifest import EntryRecord, Shard
-from crefjax.data.patches import MIN_MASK, cut, grid_positions, mask_fraction
+from crefjax.data.patches import MIN_MASK, SMALLEST_PATCH, cut, grid_positions, mask_fraction
 from crefjax.data.specimen import Specimen, load_specimen
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry
@@ -151,9 +151,10 @@ def choose_positions(specimen: Specimen, patch: int, stride: int) -> tuple[list[
     kept = [position for position in grid if _is_useful(specimen, position, patch)]
     if not kept:
         sides = "x".join(map(str, specimen.mask.shape))
+        advice = "check the mask" if patch <= SMALLEST_PATCH else "check the mask, or take smaller patches"
         raise UserError(
             f"expected a patch with at least {MIN_MASK:.0%} of it within the mask, found none of "
-            f"{len(grid)} in {sides} voxels; check the mask, or take smaller patches"
+            f"{len(grid)} in {sides} voxels; {advice}"
         )
     return kept, len(grid) - len(kept)
 

@@ -1,6 +1,8 @@
 """The arguments of every subcommand. Only argparse is loaded here: what a command needs is imported when it runs."""
 
 import argparse
+import os
+import sys
 
 
 class Defaults(argparse.HelpFormatter):
@@ -58,3 +60,14 @@ positive.__name__ = "positive number"
 def add_overwrite(command):
     """Add `--overwrite`."""
     command.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+
+
+def add_device(command):
+    """Add `--device`."""
+    command.add_argument("--device", choices=("cpu", "gpu"), help="device to compute on (default: the best)")
+
+
+def choose_platform(arguments):
+    """Keep JAX, if it is not loaded yet, off a GPU that `--device cpu` leaves unused: it would take its memory."""
+    if arguments.device == "cpu" and "jax" not in sys.modules:
+        os.environ["JAX_PLATFORMS"] = "cpu"

@@ -1,6 +1,6 @@
 """Arguments of `simulate`."""
 
-from crefjax.options import command, number, positive
+from crefjax.options import add_device, choose_platform, command, number, positive
 
 
 def add_simulate(commands):
@@ -27,8 +27,14 @@ def add_simulate(commands):
         help="additive: noise is added to the truth; reconstruction: from simulated images, with all that this brings",
     )
     added.add_argument("--seed", metavar="N", type=int, help="of all that is random but the phantom (default: 0)")
+    add_device(added)
     added.add_argument("--overwrite", action="store_true", help="replace a simulated entry, with all that is in it")
-    group = added.add_argument_group("specimen")
+    _add_specimen(added.add_argument_group("specimen"))
+    _add_noise(added.add_argument_group("noise of --method additive"))
+    _add_images(added.add_argument_group("images of --method reconstruction"))
+
+
+def _add_specimen(group):
     _add_numbers(
         group,
         ("--box", "N", int, "side of the cubic box, voxels", "what the model takes, with the margin"),
@@ -54,7 +60,9 @@ def add_simulate(commands):
     )
     for name in ("hydrogens", "waters"):
         group.add_argument(f"--keep-{name}", action="store_true", help=f"do not leave {name} out of the model")
-    group = added.add_argument_group("noise of --method additive")
+
+
+def _add_noise(group):
     _add_numbers(
         group.add_mutually_exclusive_group(),
         ("--noise-map", "MAP", str, "colour as in the solvent of this map, not masked", "white"),
@@ -72,7 +80,9 @@ def add_simulate(commands):
         ),
         ("--unevenness", "X", number, "of the noise over the box: 0.3 changes it by about a third", 0),
     )
-    group = added.add_argument_group("images of --method reconstruction")
+
+
+def _add_images(group):
     _add_numbers(
         group,
         ("--particles", "N", int, "images in each half", 2000),
@@ -113,6 +123,7 @@ names.__name__ = "list of names between commas"
 
 
 def _simulate(arguments):
+    choose_platform(arguments)
     from crefjax.commands import simulate
 
     simulate.run(arguments)

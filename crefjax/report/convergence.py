@@ -1,10 +1,10 @@
 """How a training run converged: its losses and held-out metrics over the steps."""
 
-import json
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from crefjax.io.json_lines import read_json_lines
 from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes
 
 _METRICS = {
@@ -12,17 +12,6 @@ _METRICS = {
     "fsc_truth": ("mean FSC to the truth", GREEN, "-"),
     "fsc_truth_full": ("full map's mean FSC to the truth", GREY, "--"),
 }
-
-
-def read_metrics(workdir: Path) -> list[dict]:
-    """The lines of a run's `metrics.jsonl`; a line that was cut off is left out."""
-    rows = []
-    for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
 
 
 def convergence_figure(rows: list[dict], kind: str) -> bytes:
@@ -55,7 +44,7 @@ def convergence_figure(rows: list[dict], kind: str) -> bytes:
 
 
 def write_figure(workdir: Path) -> None:
-    """Write `convergence.png` of a run; an earlier one is replaced at once."""
+    """Write `convergence.png` of a run, an earlier one is replaced; a line of metrics that was cut off is left out."""
     hidden = workdir / ".convergence.png"
-    hidden.write_bytes(convergence_figure(read_metrics(workdir), "png"))
+    hidden.write_bytes(convergence_figure(read_json_lines(workdir / "metrics.jsonl"), "png"))
     hidden.replace(workdir / "convergence.png")

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from crefjax.devices import GIB, free_memory
 from crefjax.errors import UserError
+from crefjax.progress import Show
 from crefjax.simulate.atoms import Atoms, moved
 from crefjax.simulate.density import good_side
 from crefjax.simulate.entry import Simulation, check_folder, write_entry
@@ -18,7 +20,7 @@ from crefjax.simulate.level import THRESHOLD, PairAtLevel, is_near
 from crefjax.simulate.noise import Colour, coloured_noise, modulation, white
 from crefjax.simulate.parts import Belt, Flexible, belt_density, mask_of, poses, specimen
 from crefjax.simulate.poses import Particles
-from crefjax.simulate.reconstruction import reconstruct_parts
+from crefjax.simulate.reconstruction import memory_needed, reconstruct_parts
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.version import __version__
 
@@ -27,6 +29,7 @@ __all__ = ["Belt", "Flexible", "Settings", "Simulation", "check_folder", "simula
 LEAST_MARGIN = 5.0  # Å between the outermost atom's centre and the border of the box
 LEAST_VOXEL = 0.5  # Å; the form factors of atoms with high B-factors cannot be told apart at finer frequencies
 LARGEST_BOX = 800  # voxels; the grid of the density, 1.5 times as fine, then still has fewer than 2^31
+_PROGRAM_BYTES = 0.4 * GIB  # resident memory of Python, JAX and its compiled code
 _ATTEMPTS = 12  # with other noise, where a curve that scatters jumps over the resolution asked for
 
 
@@ -65,7 +68,7 @@ class Settings:
     refinements: int = 1
 
 
-def simulate_half_maps(atoms: Atoms, settings: Settings) -> Simulation:
+def simulate_half_maps(atoms: Atoms, settings: Settings, *, progress: Show | None = None) -> Simulation:
     """Make two half-maps of a model, with the truth and a mask.
 
     The model is moved to the middle of a box whose first voxel is at 0, 0, 0. The same settings give the same arrays
@@ -74,16 +77,19 @@ def simulate_half_maps(atoms: Atoms, settings: Settings) -> Simulation:
     Args:
         atoms: the model.
         settings: everything else.
+        progress: shows the share of the images that is done (reconstruction method).
 
     Raises:
-        UserError: a setting is out of range, the resolution is beyond Nyquist, the box is too small for the model, or
-            no level of noise gives the resolution.
+        UserError: a setting is out of range, the resolution is beyond Nyquist, the box is too small for the model or
+            too large for the memory, or no level of noise gives the resolution.
     """
     _check(settings)
     where = poses(atoms, settings.flexible, settings.seed)
     reached = where.positions(atoms)
     middle = (reached.min(0) + reached.max(0)) / 2
     side = _choose_box(_extent(reached, middle, settings), settings)
+    if settings.method == "reconstruction":
+        check_memory(side, next(iter(jnp.zeros(()).devices())))
     shift = np.round(side * settings.voxel_size / 2 - middle, 3)
     atoms = moved(atoms, shift)
     where = poses(atoms, settings.flexible, settings.seed)  # the same about the hinge, now in the box
@@ -91,8 +97,11 @@ def simulate_half_maps(atoms: Atoms, settings: Settings) -> Simulation:
     key = jax.random.key(settings.seed)
     truth = _truth(jax.random.fold_in(key, 0), atoms, where, (side,) * 3, settings)
     mask = mask_of(truth, settings.voxel_size)
-    make = _reconstructed if settings.method == "reconstruction" else _additive
-    halves, level = make(jax.random.fold_in(key, 1), truth, mask, settings)
+    noise_key = jax.random.fold_in(key, 1)
+    if settings.method == "reconstruction":
+        halves, level = _reconstructed(noise_key, truth, mask, settings, progress)
+    else:
+        halves, level = _additive(noise_key, truth, mask, settings)
     halves = [np.asarray(half, np.float32) for half in halves]
     report = _report(atoms, shift, halves, mask, level, settings)
     return Simulation(*halves, mask, truth, settings.voxel_size, atoms, report)
@@ -155,6 +164,16 @@ def _choose_box(extent, settings):
     return side
 
 
+def check_memory(side: int, device: jax.Device) -> None:
+    """Raises UserError where a device has no memory left to reconstruct half-maps of this side in voxels."""
+    needed = memory_needed(side) + (_PROGRAM_BYTES if device.platform == "cpu" else 0)
+    if needed > (free := free_memory(device)):
+        raise UserError(
+            f"simulate: expected {needed / GIB:.1f} GiB of memory to reconstruct a box of {side} voxels a side, found "
+            f"{free / GIB:.1f} GiB free; take larger voxels, a smaller box or margin, or --method additive"
+        )
+
+
 def _truth(key, atoms, where, shape, settings):
     extra = settings.flexible.b_factor if settings.flexible else 0.0
     truth = specimen(atoms, where, shape, settings.voxel_size, b_factor=settings.b_factor, extra_b_factor=extra)
@@ -191,13 +210,14 @@ def _additive(key, truth, mask, settings):
     )
 
 
-def _reconstructed(key, truth, mask, settings):
+def _reconstructed(key, truth, mask, settings, progress):
     """Two half-maps from simulated images, and what was found: the deviation of the images' noise.
 
     Reconstruction is linear in the images, so that one reconstruction of signal and noise apart serves every level.
     Noise with its sign turned, or shifted in the box, is other noise, for nothing.
     """
-    parts = reconstruct_parts(truth, settings.voxel_size, key, settings.particles, refinements=settings.refinements)
+    more = {"refinements": settings.refinements, "progress": progress}
+    parts = reconstruct_parts(truth, settings.voxel_size, key, settings.particles, **more)
     signals = parts.signal_1, parts.signal_2
     tried = []
     side = truth.shape[0]

@@ -231,13 +231,14 @@ def white_noise(key: jax.Array, side: int) -> jax.Array:
     return jnp.concatenate([mean, lax.complex(parts[0, 1:], parts[1, 1:])])
 
 
-def in_batches(views: Views, batch: int) -> Views:
-    """The views as `(batches, batch, ...)`, the last filled up with copies of the first view that count 0."""
+def in_batches(views: Views, batch: int) -> list[Views]:
+    """The views in batches of one size, the last filled up with copies of the first view that count 0."""
     count = len(views.counts)
     order = np.arange(-(-count // batch) * batch)
     real = order < count
-    taken = jax.tree.map(lambda one: one[np.where(real, order, 0)].reshape(-1, batch, *one.shape[1:]), views)
-    return taken._replace(counts=jnp.asarray(real, jnp.float32).reshape(-1, batch))
+    taken = jax.tree.map(lambda one: one[np.where(real, order, 0)], views)
+    taken = taken._replace(counts=jnp.asarray(real, jnp.float32))
+    return [jax.tree.map(lambda one, at=at: one[at : at + batch], taken) for at in range(0, len(order), batch)]
 
 
 def particle_keys(key: jax.Array, count: int) -> jax.Array:

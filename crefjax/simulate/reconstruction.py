@@ -1,9 +1,10 @@
 """Half-maps the honest way: noisy projections of a density, reconstructed by Fourier inversion.
 
-An image is the sum of the turned density along z, and its Fourier transform is the central slice of the density's
-(Bracewell 1956). Slices are read from, and put back into, spectra oversampled twice, at one of every Friedel pair of
-frequencies within the Nyquist circle. A reconstruction is linear in its images, so that signal and noise are
+An image is the sum of the turned density along z; its Fourier transform is read from the density's, and put back into
+that of the reconstruction, as `slices.py` tells. A reconstruction is linear in its images, so that signal and noise are
 reconstructed side by side with the same weights and may be mixed afterwards at any level.
+
+The host goes through the images batch by batch, so that it can show how far it is and be stopped in between.
 """
 
 import functools
@@ -15,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from crefjax.errors import UserError
+from crefjax.progress import Show
 from crefjax.simulate.poses import (
     Particles,
     draw_views,
@@ -22,13 +24,14 @@ from crefjax.simulate.poses import (
     image_frequencies,
     in_batches,
     shift_phases,
-    slice_points,
     white_noise,
 )
+from crefjax.simulate.slices import divided, insert, mirrored, oversampled_spectrum, project
 from crefjax.spectral.shells import box_shells, shell_means
 
-_TAPS, _SHARPNESS = 4, 9.0  # the reading kernel: slices are accurate to 6e-4 of their root mean square
+BATCH = 64  # images at once
 _WIENER = 1e-3  # added to the sum of squared CTFs, as a part of its mean over the shell
+_REFINEMENT_COST = 0.5  # time of a batch in a refinement, in the first pass 1
 _MEAN_RADIUS = (np.sqrt(2) + np.arcsinh(1)) / 6  # over the unit square around the origin: the weight of the mean
 
 
@@ -83,15 +86,16 @@ def reconstruct_parts(
     particles: Particles,
     *,
     refinements: int = 2,
-    batch: int = 64,
+    batch: int = BATCH,
+    progress: Show | None = None,
 ) -> HalfMapParts:
     """The signal and the noise of two half-maps, to be mixed at will.
 
     Each half is `sum w CTF F / (sum w CTF² + eps)` over its slices `F` on a grid oversampled twice, `w` the weights
     of linear interpolation times `|k|`, which makes up for slices crowding towards the origin; its transform is
     divided by the interpolation's own (Jackson et al. 1991). A refinement adds the same reconstruction of what the
-    images hold beyond those of the result so far. Nothing is reconstructed beyond the Nyquist sphere. Memory: about
-    600 bytes per voxel of the density.
+    images hold beyond those of the result so far. Nothing is reconstructed beyond the Nyquist sphere. Memory: see
+    `memory_needed`.
 
     Args:
         density: `(z, y, x)`, cubic with an even side, the particle within the inscribed sphere.
@@ -103,6 +107,7 @@ def reconstruct_parts(
             after none, 2.5% after one and 1% after two, the mean within 28, 13 and 6%; two of them raise the noise in
             the corners of the box by a third.
         batch: images at once.
+        progress: shows the share that is done.
 
     Raises:
         UserError: if the density is not as above or not finite, or a setting is out of its range.
@@ -111,124 +116,103 @@ def reconstruct_parts(
     particles.check()
     density = jnp.asarray(density, jnp.float32)
     shells = box_shells((2 * len(density),) * 3)
-    views = [draw_views(half, particles) for half in jax.random.split(key)]
-    halves = [_reconstruct_half(density, voxel_size, one, particles.ctf, shells, refinements, batch) for one in views]
+    halves = []
+    for number, half in enumerate(jax.random.split(key)):
+        views = in_batches(draw_views(half, particles), batch)
+
+        def show(share, number=number):
+            if progress:
+                progress((number + share) / 2)
+
+        halves.append(_reconstruct_half(density, voxel_size, views, particles.ctf, shells, refinements, show))
     signals, noises, variances = zip(*halves, strict=True)
     return HalfMapParts(*signals, *noises, sum(variances) / 2)
 
 
-def oversampled_spectrum(density: jax.Array) -> jax.Array:
-    """The Fourier transform of a density in a box of twice its side, made ready for `project`.
+def memory_needed(side: int, batch: int = BATCH) -> float:
+    """About how many bytes `reconstruct_parts` takes on its device, with the maps around it.
 
-    The density is divided by the transform of the reading kernel; see `project`.
+    The largest arrays have `4 side³` points: the sums of five channels, the two complex spectra and their Fourier
+    transforms. XLA's own account of the compiled steps on a CPU is 306 bytes a voxel where the sums become maps, and
+    113 with 264 bytes for every squared pixel of a batch where images are added; 190 MiB to 2.2 GiB more than the
+    program's own 0.35 GiB were seen for sides of 64 to 192.
 
     Args:
-        density: `(z, y, x)`, cubic, even side N, the origin at voxel N/2.
+        side: of the density, voxels.
+        batch: images at once.
+    """
+    return max(350.0 * side**3, 160.0 * side**3 + 264.0 * batch * side**2)
 
-    Returns:
-        `(2 N, 2 N, N + 3)`, complex64: along x from -1 to N + 1, so that every point has its neighbours.
+
+def _reconstruct_half(density, voxel_size, views, optics, shells, refinements, show):
+    """Signal and noise of one half, and the variance of its projections.
+
+    Args:
+        views: of every batch.
+        show: is told what share of the batches is done, those of refinements counted as what they cost.
     """
     side = len(density)
-    offsets = np.linspace(-_TAPS / 2, _TAPS / 2, 2001)
-    position = (np.arange(side) - side // 2) / (2 * side)
-    waves = np.cos(2 * np.pi * position[:, None] * offsets)
-    transform = np.trapezoid(_reading_kernel(offsets, np) * waves, offsets, axis=1)
-    spectrum = jnp.fft.rfftn(jnp.fft.ifftshift(jnp.pad(_divide(density, transform), side // 2)))
-    beyond = [jnp.conj(_mirrored(spectrum[:, :, x])) for x in (1, side - 1)]
-    return jnp.concatenate([beyond[0][:, :, None], spectrum, beyond[1][:, :, None]], 2)
+    shares = iter(np.cumsum([1.0] * len(views) + [_REFINEMENT_COST] * len(views) * refinements))
+    whole = len(views) * (1 + _REFINEMENT_COST * refinements)
+    spectrum, sums, variance = _spectrum(density), _zeros(side, 5), jnp.float32(0)
+    for some in views:
+        sums, variance = _add_images(sums, variance, spectrum, some, voxel_size, optics)
+        variance.block_until_ready()  # else the host would be done at once, and deaf until the device is
+        show(next(shares) / whole)
+    del spectrum
+    data, inverse, maps = _first_maps(sums, shells)
+    del sums
+    for _ in range(refinements):
+        spectra, sums = [_spectrum(one) for one in maps], _zeros(side, 4)
+        for some in views:
+            sums = _add_maps(sums, spectra, some, voxel_size, optics)
+            sums.block_until_ready()
+            show(next(shares) / whole)
+        del spectra
+        maps = _refined(maps, data, sums, inverse)
+    return *maps, variance / sum(some.counts.sum() for some in views)
 
 
-def project(spectrum: jax.Array, rotations: jax.Array) -> jax.Array:
-    """Central slices of a density: the Fourier transforms of its projections along the z axis of each rotation.
-
-    Interpolated with a kernel `exp(b (sqrt(1 - (2 t / 4)²) - 1))` on the oversampled grid (Barnett et al. 2019).
-
-    Args:
-        spectrum: of `oversampled_spectrum`.
-        rotations: `(images, 3, 3)`, acting on `(z, y, x)`; see `crefjax.simulate.poses`.
-
-    Returns:
-        `(images, frequencies)`, complex64, at `image_frequencies`, unnormalized as `numpy.fft.fft2` of the sums
-        along z, with the origin at pixel N/2.
-    """
-    points, flipped = slice_points(rotations, len(spectrum) // 2)
-    first = jnp.floor(points).astype(jnp.int32) - (_TAPS // 2 - 1)
-    weights = [_reading_kernel(points - first - tap, jnp) for tap in range(_TAPS)]
-    values = 0
-    for index, weight in _neighbours(first, weights, spectrum.shape, offset=1):
-        values = values + spectrum.reshape(-1).at[index].get(mode="promise_in_bounds") * weight
-    return jnp.where(flipped, jnp.conj(values), values).reshape(len(rotations), -1)
+def _zeros(side, channels):
+    return jnp.zeros((2 * side, 2 * side, side + 1, channels))
 
 
-def insert(sums: jax.Array, slices: jax.Array, power: jax.Array | None, rotations: jax.Array) -> jax.Array:
-    """Add slices to the sums of a reconstruction, spread over the nearest grid points by linear interpolation.
-
-    Args:
-        sums: `(2 N, 2 N, N + 1, channels)`, float32: the real parts of all maps, their imaginary parts and, with
-            `power`, its sum. Points with `x < 0` are added to their Friedel mates.
-        slices: `(images, frequencies, maps)`, complex, from `project` of each map, weighted.
-        power: `(images, frequencies)`, the weights; None to leave them out.
-        rotations: `(images, 3, 3)`.
-    """
-    points, flipped = slice_points(rotations, sums.shape[0] // 2)
-    flat = slices.reshape(-1, slices.shape[-1])
-    channels = [flat.real, jnp.where(flipped[:, None], -flat.imag, flat.imag)]
-    channels = channels if power is None else [*channels, power.reshape(-1, 1)]
-    # Without this barrier XLA on a CPU computes the slices anew for each of the eight neighbours.
-    channels = lax.optimization_barrier(jnp.concatenate(channels, -1))
-    first = jnp.floor(points).astype(jnp.int32)
-    weights = [first + 1 - points, points - first]
-    flat = sums.reshape(-1, sums.shape[-1])
-    for index, weight in _neighbours(first, weights, sums.shape[:3], offset=0):
-        flat = flat.at[index].add(channels * weight[:, None], mode="promise_in_bounds")
-    return flat.reshape(sums.shape)
+_spectrum = jax.jit(oversampled_spectrum)
 
 
-@functools.partial(jax.jit, static_argnames="batch")
-def _reconstruct_half(density, voxel_size, views, optics, shells, refinements, batch):
-    """Signal and noise of one half, and the variance of its projections."""
-    views = in_batches(views, batch)
-    data, power, variance = _sums_of_images(density, voxel_size, views, optics)
+@functools.partial(jax.jit, donate_argnums=0)
+def _add_images(sums, variance, spectrum, some, voxel_size, optics):
+    """Sums of the density's images and of their noise, and of the squared CTFs; and of the projections' variance."""
+    side = sums.shape[2] - 1
+    ctf, weight = image_ctf(some, side, voxel_size, optics), _weights(side, some.counts)
+    images = project(spectrum, some.rotation)
+    variance += jnp.sum(some.counts[:, None] * jnp.square(jnp.abs(images[:, 1:]))) * (2 / side**4)
+    signal = ctf * images * shift_phases(some.shift, side, voxel_size)
+    noise = jax.vmap(functools.partial(white_noise, side=side))(some.key)
+    both = (weight * ctf)[..., None] * jnp.stack([signal, noise], -1)
+    return insert(sums, both, weight * jnp.square(ctf), some.assigned), variance
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _add_maps(sums, spectra, some, voxel_size, optics):
+    """What the sums would be if the images were those of two maps, seen as they are believed to be."""
+    side = sums.shape[2] - 1
+    ctf, weight = image_ctf(some, side, voxel_size, optics), _weights(side, some.counts)
+    images = jnp.stack([project(one, some.assigned) for one in spectra], -1)
+    return insert(sums, (weight * jnp.square(ctf))[..., None] * images, None, some.assigned)
+
+
+@jax.jit
+def _first_maps(sums, shells):
+    """The complex sums of the two maps, what they are multiplied by, and the maps."""
+    data, power = _complete(sums)
     inverse = _inverse(power[..., 0], shells)[..., None]
-
-    def refine(_, maps):
-        return maps + _to_maps((data - _sums_of_maps(maps, voxel_size, views, optics)) * inverse)
-
-    maps = lax.fori_loop(0, refinements, refine, _to_maps(data * inverse))
-    return *maps, variance / views.counts.sum()
+    return data, inverse, _to_maps(data * inverse)
 
 
-def _sums_of_images(density, voxel_size, views, optics):
-    """The sums of the density's images and of their noise, of the squared CTFs, and of the projections' variance."""
-    side = len(density)
-    spectrum = oversampled_spectrum(density)
-
-    def add(carry, some):
-        sums, variance = carry
-        ctf, weight = image_ctf(some, side, voxel_size, optics), _weights(side, some.counts)
-        images = project(spectrum, some.rotation)
-        variance += jnp.sum(some.counts[:, None] * jnp.square(jnp.abs(images[:, 1:]))) * (2 / side**4)
-        signal = ctf * images * shift_phases(some.shift, side, voxel_size)
-        noise = jax.vmap(functools.partial(white_noise, side=side))(some.key)
-        both = (weight * ctf)[..., None] * jnp.stack([signal, noise], -1)
-        return (insert(sums, both, weight * jnp.square(ctf), some.assigned), variance), None
-
-    (sums, variance), _ = lax.scan(add, (jnp.zeros((2 * side, 2 * side, side + 1, 5)), jnp.float32(0)), views)
-    return *_complete(sums), variance
-
-
-def _sums_of_maps(maps, voxel_size, views, optics):
-    """What the sums would be if the images were those of two maps `(2, z, y, x)`, seen as they are believed to be."""
-    side = maps.shape[-1]
-    spectra = [oversampled_spectrum(one) for one in maps]
-
-    def add(sums, some):
-        ctf, weight = image_ctf(some, side, voxel_size, optics), _weights(side, some.counts)
-        images = jnp.stack([project(one, some.assigned) for one in spectra], -1)
-        return insert(sums, (weight * jnp.square(ctf))[..., None] * images, None, some.assigned), None
-
-    sums, _ = lax.scan(add, jnp.zeros((2 * side, 2 * side, side + 1, 4)), views)
-    return _complete(sums)[0]
+@jax.jit
+def _refined(maps, data, sums, inverse):
+    return maps + _to_maps((data - _complete(sums)[0]) * inverse)
 
 
 def _weights(side, counts):
@@ -238,31 +222,11 @@ def _weights(side, counts):
     return weight[None] * counts[:, None]
 
 
-def _neighbours(first, weights, grid, offset):
-    """Flat indices and weights of the grid points around each point, from the lowest, for every product of taps."""
-    for z, along_z in enumerate(weights):
-        plane = (first[:, 0] + z) % grid[0] * grid[1]
-        for y, along_y in enumerate(weights):
-            row = (plane + (first[:, 1] + y) % grid[1]) * grid[2] + first[:, 2] + offset
-            for x, along_x in enumerate(weights):
-                yield row + x, along_z[:, 0] * along_y[:, 1] * along_x[:, 2]
-
-
-def _reading_kernel(offset, numpy):
-    inside = 1 - numpy.square(2 * offset / _TAPS)
-    return numpy.where(inside > 0, numpy.exp(_SHARPNESS * (numpy.sqrt(numpy.maximum(inside, 0)) - 1)), 0)
-
-
 def _complete(sums, maps=2):
     """The complex sums of the maps and what channels are left, Friedel mates on the plane `x = 0` brought together."""
     real, odd, even = sums[..., :maps], sums[..., maps : 2 * maps], sums[..., 2 * maps :]
-    real, even = (one.at[:, :, 0].add(_mirrored(one[:, :, 0])) for one in (real, even))
-    return lax.complex(real, odd.at[:, :, 0].add(-_mirrored(odd[:, :, 0]))), even
-
-
-def _mirrored(plane):
-    """A plane `(z, y, ...)` of a spectrum at `(-z, -y)`."""
-    return jnp.roll(plane[::-1, ::-1], (1, 1), (0, 1))
+    real, even = (one.at[:, :, 0].add(mirrored(one[:, :, 0])) for one in (real, even))
+    return lax.complex(real, odd.at[:, :, 0].add(-mirrored(odd[:, :, 0]))), even
 
 
 def _inverse(power, shells):
@@ -279,12 +243,7 @@ def _to_maps(spectrum):
     inner = slice(side // 2, side // 2 + side)
     transform = np.sinc((np.arange(side) - side // 2) / (2 * side)) ** 2
     wholes = [jnp.fft.fftshift(jnp.fft.irfftn(one, (2 * side,) * 3)) for one in jnp.moveaxis(spectrum, -1, 0)]
-    return jnp.stack([_divide(one[inner, inner, inner], transform) for one in wholes])
-
-
-def _divide(density, transform):
-    one_over = (1 / transform).astype(np.float32)
-    return density * one_over[:, None, None] * one_over[None, :, None] * one_over[None, None, :]
+    return jnp.stack([divided(one[inner, inner, inner], transform) for one in wholes])
 
 
 def _check(density, voxel_size, refinements, batch):

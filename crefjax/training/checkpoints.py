@@ -3,7 +3,6 @@
 A checkpoint appears whole or not at all: Orbax writes beside its place and renames. The newest few and the best stay.
 """
 
-import json
 import logging
 import sys
 from pathlib import Path
@@ -175,15 +174,3 @@ def _reason(error):
         if known in text:
             return known
     return f"{type(error).__name__}: {text[:160]}"
-
-
-def read_json_lines(path: Path) -> list[dict]:
-    """The whole lines of a file of JSON lines; what was cut off at its end is left out."""
-    rows = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-    return rows

@@ -6,6 +6,7 @@ A file in `experiments/configs/` takes `default()`, changes a few fields and giv
 import json
 import math
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ MAY_CHANGE = (
 )
 _OF_COSINE = ("epochs", "steps")
 
+REQUIRED = "<required>"  # value of `weights` in a config that has none of its own to start from
+
 SOURCES = ("dataset", "stream", "entries")
 SCHEDULES = ("exponential", "cosine", "constant")
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -35,7 +38,7 @@ def default() -> ConfigDict:
     c.epochs = 195  # how many, if `steps` is 0
     c.steps = 0  # how many in all; 0: so many as the epochs have
     c.epoch_steps = 0  # steps in an epoch; 0: once through the dataset (an endless stream has no such number)
-    c.minutes = 0.0  # of wall time after which the run stops, over all its parts; 0: no limit
+    c.minutes = 0.0  # of wall time in which the run ends, over all its parts; 0: no limit
     c.devices = 0  # how many devices compute; 0: as many as there are and the batch divides among
     c.platform = ""  # cpu or gpu; empty: what JAX finds best
     c.log_every = 10  # steps between two lines of metrics.jsonl
@@ -139,6 +142,7 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ConfigDict:
         raise UserError(f"{file}: expected a config (see experiments/configs), found no such file; check the path")
     argv = ["crefjax train", f"--config={file}", *overrides]
     values = flags.FlagValues()
+    sys.modules.pop("config_config", None)  # of a file before, whose get_config a file without one would take over
     try:
         with warnings.catch_warnings():
             # What ml_collections calls to load the file.
@@ -150,6 +154,8 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ConfigDict:
         text = re.sub(r"^Unknown command line flag '(.*?)'", r"there is no option --\1", _one_line(error))
         raise UserError(f"--config: {text}; `crefjax/training/config.py` has all fields") from error
     except Exception as error:  # whatever a file of Python may raise; a mistyped field among it
+        if "no attribute 'get_config'" in str(error):
+            raise UserError(f"{file}: expected a function get_config(), found none; see experiments/configs") from error
         if isinstance(error, (AttributeError, KeyError)):  # which ml_collections raises for a mistyped field
             field = re.sub(r"[\"'\\]", "", _one_line(error).replace("\\n", ". "))
             field = re.sub(r"^Key (\w+) does not exist.*\}", r"\1", field)  # it lists every other field
@@ -182,6 +188,8 @@ def check_config(config: ConfigDict, source: str = "config") -> None:
         raise UserError(f"{source}: the field {name} is missing; start from crefjax.training.config.default()")
     for name, value in found.items():
         _check_numbers(source, name, value, expected[name])
+    if found["weights"] == REQUIRED:
+        raise UserError(f"{source}: expected --config.weights=W to start from, found none; give a name or a folder")
     choices = {
         "data.source": SOURCES,
         "schedule.name": SCHEDULES,
@@ -252,25 +260,6 @@ def _may_change(name, config):
     if name in _OF_COSINE and config.schedule.name == "cosine":
         return False
     return name in MAY_CHANGE or name.split(".")[0] in MAY_CHANGE
-
-
-def lengths(config: ConfigDict, size: int | None) -> tuple[int, int]:
-    """Steps of an epoch and of the whole run.
-
-    Args:
-        config: of the run.
-        size: samples of an epoch; None for an endless source.
-
-    Raises:
-        UserError: an endless source without `epoch_steps`, or nothing to do.
-    """
-    epoch_steps = config.epoch_steps or (size // config.batch if size is not None else 0)
-    if not epoch_steps:
-        raise UserError("config: epoch_steps: this source is endless; give the number of steps of an epoch")
-    steps = config.steps or config.epochs * epoch_steps
-    if steps < 1:
-        raise UserError("config: steps: expected at least one step, found neither steps nor epochs; give some")
-    return epoch_steps, steps
 
 
 def _check_numbers(source, name, value, like):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from crefjax.training.sources import Source
+from crefjax.training.sources import Source, close
 from crefjax.training.step import divided, joined
 
 
@@ -27,15 +27,19 @@ def evaluate(
     """
     names: list[str] = []
     found: dict[str, list[np.ndarray]] = {}
-    for samples in source.held_out():
-        if stopped():
-            return None
-        count = len(samples.entries)
-        filled = jax.tree.map(lambda one, missing=batch - count: _filled(one, missing), samples.batch)
-        told = joined(step(parameters, divided(filled, devices)))
-        names += samples.entries
-        for name, values in told.items():
-            found.setdefault(name, []).append(values[:count])
+    batches = source.held_out()
+    try:
+        for samples in batches:
+            if stopped():
+                return None
+            count = len(samples.entries)
+            filled = jax.tree.map(lambda one, missing=batch - count: _filled(one, missing), samples.batch)
+            told = joined(step(parameters, divided(filled, devices)))
+            names += samples.entries
+            for name, values in told.items():
+                found.setdefault(name, []).append(values[:count])
+    finally:
+        close(batches)
     values = {name: np.concatenate(parts) for name, parts in found.items()}
     loss = values["loss"]
     entries = {name: float(loss[np.array(names) == name].mean()) for name in sorted(set(names))}

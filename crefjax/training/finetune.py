@@ -1,5 +1,6 @@
 """Weights adapted to one specimen, and whether that was a gain."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from crefjax.data.entry_patches import Specimen, specimen_batches, split_off
+from crefjax.data.patches import SMALLEST_PATCH
 from crefjax.errors import UserError
 from crefjax.models.unet3d import apply_network
 from crefjax.spectral.fsc import fsc_curve
@@ -32,7 +34,8 @@ class Gain:
         before: mean over shells.
         after: likewise.
         error: standard error of the difference, from the noise of the half-maps.
-        step: of the new weights; 0 or None if no evaluated step was better than the start.
+        step: of the new weights; 0 if no evaluated step was better than the start, None if none was evaluated, and
+            then the numbers above mean nothing.
         steps: trained.
     """
 
@@ -49,6 +52,8 @@ class Gain:
 
     def describe(self) -> str:
         """One line for the user."""
+        if self.step is None:
+            return f"stopped at step {self.steps}, before any evaluation was over: nothing can be said of a gain"
         if not self.step:
             return f"no evaluated step of {self.steps} was better than the start"
         return (
@@ -102,6 +107,8 @@ def finetune(
     task = denoising_task(config, truth=False)
     result = train(config, workdir, task, source, say=say)
     best = load_weights(result.weights).parameters
+    if result.best_step is None:
+        return best, Gain(*[math.nan] * 3, step=None, steps=result.step), result.stopped
     gain = judge(parts.judging, task, weights.parameters, best)
     return best, Gain(*gain, step=result.best_step, steps=result.step), result.stopped
 
@@ -118,9 +125,11 @@ def split(specimen: Specimen, config: ConfigDict) -> Parts:
         try:
             specimen_batches([part], patch=config.data.patch, batch=1, region="all").close()
         except UserError as error:
+            smallest = config.data.patch <= SMALLEST_PATCH
             raise UserError(
                 f"{specimen.name}: expected a particle large enough to train on one part and to judge by "
-                f"others, in patches of {config.data.patch} voxels a side; take smaller patches"
+                f"others, in patches of {config.data.patch} voxels a side; "
+                + ("this one is too small to adapt weights to" if smallest else "take smaller patches")
             ) from error
     return parts
 

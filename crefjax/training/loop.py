@@ -4,7 +4,6 @@ import errno
 import json
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,29 +15,25 @@ from ml_collections import ConfigDict
 from crefjax import unfinished
 from crefjax.errors import UserError
 from crefjax.training.checkpoints import Checkpoints, Saved
-from crefjax.training.config import as_json, check_same, lengths
+from crefjax.training.config import as_json, check_same
 from crefjax.training.evaluation import evaluate
-from crefjax.training.optimizer import make_optimizer, make_schedule
-from crefjax.training.records import Records, Speed, training_progress
-from crefjax.training.sources import Samples, Source
-from crefjax.training.state import State, first_state
+from crefjax.training.plan import Plan, make_plan
+from crefjax.training.records import Records, training_progress
+from crefjax.training.sources import Samples, Source, close
+from crefjax.training.state import first_state
 from crefjax.training.step import (
     compiled_step,
     divided,
-    find_devices,
     from_devices,
-    joined,
     make_evaluation_step,
     make_train_step,
     on_devices,
 )
 from crefjax.training.stopping import Stop, only_run_in, stopped_by_signals
 from crefjax.training.task import Task
-from crefjax.training.told import Told, check_finite
+from crefjax.training.told import Hearing, Told, check_finite
 
 BEST, LAST = "best", "last"
-# Steps that may be under way at once: the host prepares the next while the device computes.
-_AHEAD = 2
 
 
 class Result(NamedTuple):
@@ -87,57 +82,58 @@ def train(
         UserError: what was asked does not divide, fit or go on; a loss is not finite; the disk is full.
     """
     workdir = workdir.absolute()
+    plan = make_plan(config, source, say=say)
+    batches = source.training()  # with the plan, so that what is wrong with either leaves no folder behind
+    try:
+        _make(workdir)
+        with only_run_in(workdir), stopped_by_signals() as stop:
+            return _trained(_Run(config, workdir, task, source, plan, batches, stop, after_evaluation, say))
+    finally:
+        close(batches)
+
+
+def _make(workdir):
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{workdir}: the folder cannot be made ({error.strerror}); give another --workdir") from error
-    with only_run_in(workdir), stopped_by_signals() as stop:
-        run = None
-        try:
-            run = _Run(config, workdir, task, source, stop, after_evaluation, say)
-            return run.go()
-        except OSError as error:  # of metrics, figure or data; checkpoints and weights tell of theirs
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            told, do = ("written", "make room") if full else ("read or written", "check the disk")
-            raise UserError(
-                f"{error.filename or workdir}: cannot be {told} ({error.strerror or error}); {do} "
-                "and start again with the same command: earlier checkpoints are whole"
-            ) from error
-        finally:
-            if run:
-                run.close()
+
+
+def _trained(run: "_Run") -> Result:
+    try:
+        run.begin()
+        return run.go()
+    except OSError as error:  # of metrics, figure or data; checkpoints and weights tell of theirs
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        told, do = ("written", "make room") if full else ("read or written", "check the disk")
+        raise UserError(
+            f"{error.filename or run.workdir}: cannot be {told} ({error.strerror or error}); {do} "
+            "and start again with the same command: earlier checkpoints are whole"
+        ) from error
+    finally:
+        run.close()
 
 
 class _Run:
     """A run: what stays the same over its steps, and what every step changes."""
 
-    def __init__(self, config, workdir, task, source, stop: Stop, after_evaluation, say):
+    def __init__(self, config, workdir, task, source, plan: Plan, batches, stop: Stop, after_evaluation, say):
         self.config, self.workdir, self.task, self.source, self.stop = config, workdir, task, source, stop
-        self.after_evaluation, self.say = after_evaluation, say
-        self.devices = find_devices(config.devices, config.platform, config.batch)
-        if idle := len(jax.local_devices(backend=config.platform or None)) - len(self.devices):
-            many = len(self.devices) + idle
-            say(
-                f"{len(self.devices)} of {many} devices share a batch of {config.batch}; one of "
-                f"{-(-config.batch // many) * many} would have work for all"
-            )
-        self.epoch_steps, self.steps = lengths(config, source.size)
-        self.schedule = make_schedule(config, epoch_steps=self.epoch_steps, steps=self.steps)
-        optimizer = make_optimizer(config, self.schedule)
-        self.train_step = make_train_step(task, optimizer, decay=config.average, seed=config.seed, devices=self.devices)
+        self.batches, self.after_evaluation, self.say = batches, after_evaluation, say
+        self.devices, self.epoch_steps, self.steps, self.schedule, self.optimizer = plan
+        more = {"decay": config.average, "seed": config.seed, "devices": self.devices}
+        self.train_step = make_train_step(task, self.optimizer, **more)
         self.evaluation_step = make_evaluation_step(task, self.devices)
-        self.pending: deque[Told] = deque()
-        self.told: list[dict] = []  # since the last line of metrics
-        self.shown_loss = math.nan
-        self.checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
-        self.records = None
-        state = first_state(task.init(jax.random.key(config.seed)), optimizer, average=config.average > 0)
-        self._begin(state)
+        self.heard = Hearing(self._check, self._write_line, every=config.log_every)
+        self.evaluation_seconds, self.evaluated_before = 0.0, False
+        self.checkpoints = self.records = None
 
-    def _begin(self, state: State):
+    def begin(self):
         """Take up the newest checkpoint, or write down what is begun."""
+        self.checkpoints = Checkpoints(self.workdir / "checkpoints", self.config.checkpoint.keep)
+        first = self.task.init(jax.random.key(self.config.seed))
+        state = first_state(first, self.optimizer, average=self.config.average > 0)
         saved = self.checkpoints.steps()
-        self.batches = self.source.training()
         self.seconds, self.best, self.evaluated, self.worse = 0.0, (None, None), False, 0
         self.step = saved[-1] if saved else 0
         if saved:
@@ -147,7 +143,9 @@ class _Run:
             self.batches.set_state(about.data)
             self.seconds, self.best = about.run["seconds"], tuple(about.run["best"])
             self.evaluated, self.worse = about.run["evaluated"], about.run["worse"]
-            self.told = [{name: np.float32(one) for name, one in told.items()} for told in about.run["told"]]
+            self.evaluation_seconds = about.run.get("evaluation_seconds", 0.0)  # earlier runs did not keep it
+            told = about.run["told"]
+            self.heard.since += [{name: np.float32(value) for name, value in one.items()} for one in told]
             self.say(f"going on from step {self.step} of {self.steps} in {self.workdir}")
         for left in self.workdir.glob(".crefjax-*"):  # of a run that was killed while it wrote weights
             unfinished.remove(left)
@@ -158,7 +156,7 @@ class _Run:
 
     def go(self) -> Result:
         """Train to the end, or until a signal or the time limit."""
-        self.speed, self.rate = Speed(), 0.0
+        self.heard.speed.restart()
         if self._evaluation_due() and not self.evaluated:  # stopped just before
             self._end_of_epoch()
         with training_progress(self._share()) as show:
@@ -168,9 +166,9 @@ class _Run:
                     self._end_of_epoch()
                 elif self._checkpoint_due():
                     self._save()
-                if not math.isnan(self.shown_loss):
+                if not math.isnan(self.heard.loss):
                     show(self._share(), self._note())
-        self._heed_all()
+        self.heard.all()
         if not self.stop and not self.evaluated:  # the time is over
             self._end_of_epoch()
         self._save()
@@ -183,7 +181,8 @@ class _Run:
         """Close files and threads."""
         if self.records:
             self.records.close()
-        self.checkpoints.close()
+        if self.checkpoints:
+            self.checkpoints.close()
 
     def _one_step(self):
         samples: Samples = next(self.batches)
@@ -191,43 +190,25 @@ class _Run:
         if not hasattr(self, "compiled"):
             what = f"a step of {self.config.batch} patches of {self.source.patch} voxels a side"
             self.compiled = compiled_step(self.train_step, self.state, batch, self.devices, what)
-            self.speed.restart()
+            self.heard.speed.restart()
         self.state, numbers = self.compiled(self.state, batch)
         self.step += 1
         self.evaluated = False
-        self.pending.append(Told(self.step, samples.entries, numbers))
-        while len(self.pending) > _AHEAD:
-            self._heed(self.pending.popleft())
+        self.heard.add(Told(self.step, samples.entries, numbers))
 
-    def _heed(self, told: Told):
-        """Wait for what a step tells, and stop at once if it is not finite."""
-        numbers = joined(told.numbers)
-        losses = numbers["losses"]
-        check_finite(told, losses, numbers["gradient_norm"], self.workdir, self.checkpoints.steps)
-        self.told.append(numbers)
-        self.shown_loss = float(losses.mean())
-        self.speed.add(len(losses))
-        if told.step % self.config.log_every == 0:
-            self._write_line(told.step)
+    def _check(self, told: Told, numbers: dict):
+        check_finite(told, numbers["losses"], numbers["gradient_norm"], self.workdir, self.checkpoints.steps)
 
-    def _write_line(self, step: int):
-        """A line of metrics: means since the last one."""
-        self.rate = self.speed.take()
-        means = {name: float(np.mean([one[name] for one in self.told])) for name in self.told[0]}
+    def _write_line(self, step: int, means: dict, patches_per_second: float):
         numbers = {
             "epoch": step / self.epoch_steps,
             "loss": means.pop("losses"),
             **means,
             "rate": float(self.schedule(step - 1)),
-            "patches_per_second": self.rate,
+            "patches_per_second": patches_per_second,
             "seconds": self._seconds(),
         }
         self.records.write("training", step, numbers)
-        self.told.clear()
-
-    def _heed_all(self):
-        while self.pending:
-            self._heed(self.pending.popleft())
 
     def _evaluation_due(self):
         every = self.config.evaluation.every_epochs
@@ -239,12 +220,13 @@ class _Run:
 
     def _end_of_epoch(self):
         """Evaluate if it is time to, and save."""
-        self._heed_all()
+        self.heard.all()
         loss = self._evaluate() if self._evaluation_due() else None
         self._save(loss)
-        self.speed.restart()
+        self.heard.speed.restart()
 
     def _evaluate(self) -> float | None:
+        start = time.monotonic()
         found = evaluate(
             self.evaluation_step,
             self.state.best_parameters,
@@ -255,7 +237,9 @@ class _Run:
         )
         if found is None:
             return None
-        self.evaluated = True
+        if self.evaluated_before:  # the first of a process compiles
+            self.evaluation_seconds = time.monotonic() - start
+        self.evaluated = self.evaluated_before = True
         self.records.write("evaluation", self.step, {"epoch": self.step / self.epoch_steps, **found})
         loss = found["loss"]
         told = ", ".join(f"{name} {value:.4f}" for name, value in found.items() if isinstance(value, float))
@@ -275,9 +259,10 @@ class _Run:
         return bool(chosen.every_minutes) and time.monotonic() - self.saved_at > 60 * chosen.every_minutes
 
     def _save(self, loss: float | None = None):
-        self._heed_all()  # nothing that is not finite is saved
+        self.heard.all()  # nothing that is not finite is saved
         run = {"seconds": self._seconds(), "best": list(self.best), "evaluated": self.evaluated, "worse": self.worse}
-        run["told"] = [{name: one.tolist() for name, one in told.items()} for told in self.told]
+        run["evaluation_seconds"] = self.evaluation_seconds
+        run["told"] = [{name: one.tolist() for name, one in told.items()} for told in self.heard.since]
         saved = Saved(self.batches.get_state(), run, as_json(self.config))
         self.checkpoints.save(self.step, from_devices(self.state), saved, loss)
         self.saved_at = time.monotonic()
@@ -300,12 +285,13 @@ class _Run:
         return self._out_of_time() or (patience > 0 and self.worse >= patience)
 
     def _out_of_time(self):
-        return bool(self.config.minutes) and self._seconds() >= 60 * self.config.minutes
+        """Whether there is no time left but for an evaluation that takes as long as the last one did."""
+        return bool(self.config.minutes) and self._seconds() + self.evaluation_seconds >= 60 * self.config.minutes
 
     def _share(self):
         share = self.step / self.steps
         return min(1.0, max(share, self._seconds() / (60 * self.config.minutes))) if self.config.minutes else share
 
     def _note(self):
-        rate = f", {self.rate:.3g} patches/s" if self.rate else ""
-        return f"step {self.step}, loss {self.shown_loss:.4f}{rate}"
+        rate = f", {self.heard.rate:.3g} patches/s" if self.heard.rate else ""
+        return f"step {self.step}, loss {self.heard.loss:.4f}{rate}"

@@ -7,8 +7,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from crefjax.io.json_lines import read_json_lines
 from crefjax.progress import progress_bar
-from crefjax.training.checkpoints import read_json_lines
 
 METRICS = "metrics.jsonl"
 

@@ -4,11 +4,9 @@ All give the same: batches with `half_map_1`, `half_map_2` and, where known, `tr
 and masked, and of every sample the entry it is from.
 """
 
-import glob
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +15,11 @@ from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry
-from crefjax.simulate.phantom import phantom
-from crefjax.simulate.stream import PHANTOM_RESIDUES, stream
+from crefjax.simulate.stream import stream
 from crefjax.simulate.stream_draw import Variety
+from crefjax.training.stream_material import held_out_phantoms, names_in, standardizing, stream_models
 from crefjax.training.task import Batch
 
-_HELD_OUT_SEED = 2**20
 _VARIETY = (
     *("voxel_size", "resolution", "b_factor", "falloff", "noise_b", "noise_power", "unevenness"),
     *("belt", "belt_strength", "centre", "solvent"),
@@ -46,6 +43,12 @@ class Position(Protocol):
 
     def set_state(self, state: dict) -> None:
         """Go to a position."""
+
+
+def close(batches: Iterator[Samples] | Position) -> None:
+    """End the threads of an iterator of batches, if it has any; nothing can be had from it after that."""
+    if end := getattr(batches, "close", None):
+        end()
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class _Named:
 
     def __init__(self, batches):
         self._batches = batches
-        self.get_state, self.set_state = batches.get_state, batches.set_state
+        self.get_state, self.set_state, self.close = batches.get_state, batches.set_state, batches.close
 
     def __iter__(self):
         return self
@@ -188,7 +191,7 @@ def _stream_source(config, batch):
     chosen = config.data.stream
     training_files, held_out_files = stream_models(config)
     variety = Variety(**{name: getattr(chosen, name) for name in _VARIETY})
-    prepare = _standardizing(chosen.masked, chosen.gain)
+    prepare = standardizing(chosen.masked, chosen.gain)
     settings = {"patch": config.data.patch, "variety": variety}
 
     def training():
@@ -197,7 +200,7 @@ def _stream_source(config, batch):
 
     def held_out():
         count = chosen.held_out_samples
-        models = [*held_out_files, *_held_out_phantoms(chosen.held_out_phantoms)]
+        models = [*held_out_files, *held_out_phantoms(chosen.held_out_phantoms)]
         batches = stream(models, batch=batch, seed=(2**31 + config.seed) % 2**32, **settings)
         streamed = _Streamed(batches, prepare)
         for first in range(0, count, batch):
@@ -210,14 +213,6 @@ def _stream_source(config, batch):
     if chosen.phantoms:
         about += f" and {chosen.phantoms} phantoms"
     return Source("stream", config.data.patch, True, None, training, held_out if wanted else None, about)
-
-
-def _held_out_phantoms(count):
-    """Phantoms of seeds that the stream does not give to its own, and of sizes between theirs."""
-    low, high = np.log(PHANTOM_RESIDUES)
-    sizes = np.exp(np.linspace(low, high, count + 2)[1:-1]).astype(int)
-    made = [phantom(int(size), seed=_HELD_OUT_SEED + number) for number, size in enumerate(sizes)]
-    return [replace(one, source=f"held-out phantom {number}") for number, one in enumerate(made)]
 
 
 class _Streamed:
@@ -236,63 +231,3 @@ class _Streamed:
         seed = np.uint32(self._batches.get_state()["seed"])
         batch = self._prepare(*maps, jnp.asarray(made.info.position), seed)
         return Samples(batch, tuple(self._batches.names[int(one)] for one in made.info.model))
-
-
-def _standardizing(masked: float, gain: tuple[float, float]):
-    """A function of a stream's batch: standardized by the full map's mean and deviation in the patch, and masked.
-
-    The truth has the solvent at 0. A patch in the midst of a particle has a larger deviation than the whole map, by
-    which maps are standardized when they are denoised: the gain, drawn evenly in its logarithm, makes up for it.
-    """
-
-    @jax.jit
-    def prepare(half_map_1, half_map_2, truth, mask, position, seed) -> dict[str, Any]:
-        keys = jax.vmap(lambda one: jax.random.fold_in(jax.random.key(seed), one))(position)
-        chance = jax.vmap(lambda one: jax.random.uniform(one, (2,)))(jax.vmap(lambda k: jax.random.fold_in(k, 7))(keys))
-        full = (half_map_1 + half_map_2) / 2
-        axes = (1, 2, 3)
-        mean, deviation = full.mean(axes, keepdims=True), full.std(axes, keepdims=True)
-        low, high = np.log(gain[0]), np.log(gain[1])
-        scale = jnp.exp(low + (high - low) * chance[:, 1]).reshape(mean.shape) / jnp.maximum(deviation, 1e-30)
-        window = jnp.where((chance[:, 0] < masked).reshape(mean.shape), mask, 1)
-        return {
-            "half_map_1": (half_map_1 - mean) * scale * window,
-            "half_map_2": (half_map_2 - mean) * scale * window,
-            "truth": truth * scale * mask,
-        }
-
-    return prepare
-
-
-def stream_models(config: ConfigDict) -> tuple[list[Path], list[Path]]:
-    """Files of the models to train on, and of those to evaluate on.
-
-    Raises:
-        UserError: there are none, two have the same name, or a name is of none of them.
-    """
-    chosen = config.data.stream
-    files = []
-    for pattern in names_in(chosen.models):
-        found = sorted(glob.glob(pattern))
-        if not found:
-            raise UserError(f"config: data.stream.models: expected files of atomic models, {pattern} finds none")
-        files += [Path(one) for one in found]
-    by_name = {}
-    for path in files:
-        if (other := by_name.setdefault(path.name.split(".")[0], path)) != path:
-            raise UserError(
-                f"config: data.stream.models: expected names that differ, found {other} and {path}; rename one"
-            )
-    excluded, held_out = names_in(chosen.exclude), names_in(chosen.held_out)
-    for field, names in (("exclude", excluded), ("held_out", held_out)):
-        if unknown := next((name for name in names if name not in by_name), None):
-            raise UserError(f"config: data.stream.{field}: no model is named {unknown}; there are {', '.join(by_name)}")
-    training = [path for name, path in by_name.items() if name not in {*excluded, *held_out}]
-    if not training and not chosen.phantoms:
-        raise UserError("config: data.stream: expected models or phantoms to train on, found none; name some")
-    return training, [by_name[name] for name in held_out]
-
-
-def names_in(text: str) -> list[str]:
-    """The parts of a text that are separated by commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]

@@ -9,9 +9,12 @@ Result: `runs/finetune/best`. Whether it is a gain beyond the scatter only `cref
 part of the particle that neither trains nor chooses.
 """
 
+from crefjax.training.config import REQUIRED
 from crefjax.training.presets import finetune
 
 
 def get_config():
     """As `crefjax finetune` has it, but that its weights are named by hand."""
-    return finetune()
+    c = finetune()
+    c.weights = REQUIRED
+    return c

@@ -9,7 +9,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from analysis import simulated_cref
+from analysis import cref_scatter, simulated_cref
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.poses import Particles
@@ -112,14 +112,14 @@ def test_independent_voxels_are_those_of_pairs_counted_one_by_one():
     mask = np.clip(4.5 - np.sqrt((z + 0.5) ** 2 + y**2 + 1.3 * x**2), 0, 1)
     covariance = np.fft.fftn(mask**2) / (mask**2).sum()
     shell = shells_of(side)
-    voxels, independent = simulated_cref.independent_voxels(mask)
+    voxels, independent = cref_scatter.independent_voxels(mask)
     for number in range(side // 2 + 1):
         k = np.argwhere(shell == number)
         apart = (k[:, None] - k[None]) % side
         pairs = (np.abs(covariance[tuple(np.moveaxis(apart, -1, 0))]) ** 2).sum()
         assert voxels[number] == len(k)
         assert independent[number] == pytest.approx(len(k) ** 2 / pairs, rel=1e-9)
-    np.testing.assert_allclose(*simulated_cref.independent_voxels(np.ones((side,) * 3)), rtol=1e-9)
+    np.testing.assert_allclose(*cref_scatter.independent_voxels(np.ones((side,) * 3)), rtol=1e-9)
 
 
 def test_independent_voxels_give_the_scatter_of_masked_noise():
@@ -128,7 +128,7 @@ def test_independent_voxels_give_the_scatter_of_masked_noise():
     z = np.arange(side) - 8
     mask = (z[:, None, None] ** 2 + z[:, None] ** 2 + z**2 < 25).astype(float)
     curves = np.array([numpy_fsc(*(mask * random.standard_normal((2, side, side, side)))) for _ in range(600)])
-    _, independent = simulated_cref.independent_voxels(mask)
+    _, independent = cref_scatter.independent_voxels(mask)
     np.testing.assert_allclose(curves[:, 3:].var(0) * independent[3:], 1, atol=0.25)
 
 
@@ -151,15 +151,15 @@ def test_true_fsc_lies_within_the_band_as_often_as_it_should(fsc):
 
     half, true = correlation(m1, m2), correlation((m1 + m2) / 2, signal)
     z = np.arctanh(half)
-    low, high = (simulated_cref.signed_c_ref(np.tanh(z + s * 1.96 / np.sqrt(2 * count))) for s in (-1, 1))
+    low, high = (cref_scatter.signed_c_ref(np.tanh(z + s * 1.96 / np.sqrt(2 * count))) for s in (-1, 1))
     assert np.mean((low < true) & (true < high)) == pytest.approx(0.95, abs=0.02)
-    deviation = (z - np.arctanh(simulated_cref.fsc_of_c_ref(true))) * np.sqrt(2 * count)
+    deviation = (z - np.arctanh(cref_scatter.fsc_of_c_ref(true))) * np.sqrt(2 * count)
     assert np.std(deviation) == pytest.approx(1, abs=0.06)
 
 
 def test_fsc_of_c_ref_turns_c_ref_back():
     h = np.array([-0.4, -1e-4, 0.0, 0.02, 0.5, 0.999])
-    np.testing.assert_allclose(simulated_cref.fsc_of_c_ref(simulated_cref.signed_c_ref(h)), h, atol=1e-12)
+    np.testing.assert_allclose(cref_scatter.fsc_of_c_ref(cref_scatter.signed_c_ref(h)), h, atol=1e-12)
 
 
 def test_what_halves_share_is_taken_from_the_particles_of_the_simulation():
@@ -175,7 +175,7 @@ def test_what_halves_share_is_taken_from_the_particles_of_the_simulation():
         (made.half_map_2, parts.signal_2, parts.noise_2),
     ):
         assert abs(np.corrcoef((half - signal).ravel(), np.ravel(noise))[0, 1]) > 0.9999
-    shared = simulated_cref.shared_with_truth(made, settings)
+    shared = cref_scatter.shared_with_truth(made, settings)
     signals = [np.asarray(one, "f8") * made.mask for one in (parts.signal_1, parts.signal_2)]
     h = numpy_fsc(*signals)
     expected = numpy_fsc(sum(signals) / 2, made.truth.astype("f8") * made.mask) / np.sqrt(2 * h / (1 + h))

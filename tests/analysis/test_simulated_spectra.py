@@ -6,7 +6,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from analysis import simulated_spectra
+from analysis import map_spectra, simulated_spectra
 from crefjax.io.maps import Map
 
 SIDE, VOXEL = 32, 2.0
@@ -118,14 +118,14 @@ def test_white_noise_is_level_and_the_measured_colour_falls(report):
 def test_radial_power_of_white_noise_is_its_variance():
     array = (2 * np.random.default_rng(0).standard_normal((40,) * 3)).astype("f4")
     weight = np.linspace(0, 1, 40, dtype="f4")[:, None, None] * np.ones((40,) * 3, "f4")
-    for power in (simulated_spectra.radial_power(array), simulated_spectra.radial_power(array, weight)):
+    for power in (map_spectra.radial_power(array), map_spectra.radial_power(array, weight)):
         np.testing.assert_allclose(power[5:], 4, rtol=0.2)
         assert power[5:].mean() == pytest.approx(4, rel=0.04)
 
 
 def test_unevenness_of_the_solvent_is_seen():
     even, uneven = (noise() * (1 + step * (np.arange(SIDE) >= 16)[:, None, None]) for step in (0.0, 2.0))
-    found = [simulated_spectra.measure_map(Map.from_array(one, VOXEL)) for one in (even, uneven)]
+    found = [map_spectra.measure_map(Map.from_array(one, VOXEL)) for one in (even, uneven)]
     assert found[0]["solvent_unevenness"] < 0.1
     assert found[1]["solvent_unevenness"] > 0.3
     assert found[1]["solvent_excess_kurtosis"] > 0.5

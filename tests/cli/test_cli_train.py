@@ -13,29 +13,14 @@ import optax
 import pytest
 from cli_material import crefjax, done, one_line, tree, write
 from quick_compiling import quick_compiling
+from tiny_config import tiny_config
 
 from crefjax.data.prepare import prepare
 from crefjax.training.checkpoints import Checkpoints
 from crefjax.training.state import first_state
 from crefjax.weights.store import load_weights
 
-CONFIG = """
-from crefjax.training.config import default
-
-
-def get_config():
-    c = default()
-    c.batch = 2
-    c.epochs = 1
-    c.log_every = 1
-    c.network.depth = 1
-    c.network.down_width = 2
-    c.network.up_width = 2
-    c.network.last_widths = (2,)
-    c.data.dataset.folder = "dataset"
-    c.checkpoint.every_minutes = 0.0
-    return c
-"""
+CONFIG = tiny_config()
 
 
 @pytest.fixture(scope="module", autouse=True)

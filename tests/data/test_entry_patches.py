@@ -171,7 +171,7 @@ def test_truth_is_given_if_all_have_it(entries):
     ("settings", "message"),
     [
         ({"held_out": 0.01, "region": "held_out"}, r"s: expected a patch of 16 .*a held-out part"),
-        ({"held_out": 0.99}, "what is left for training, found none; take smaller patches"),
+        ({"held_out": 0.99}, "what is left for training, found none; change held_out"),
         ({"held_out": 0, "region": "held_out"}, "held_out: expected a share above 0"),
         ({"held_out": 1}, "held_out: expected a share from 0 to below 1"),
         ({"region": "test"}, "region: expected one of training, held_out"),

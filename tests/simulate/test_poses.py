@@ -150,9 +150,9 @@ def test_white_noise_is_that_of_independent_pixels():
 def test_batches_hold_every_particle_once_and_count_no_other():
     views = draw_views(jax.random.key(13), Particles(10))
     batches = in_batches(views, 4)
-    assert batches.rotation.shape == (3, 4, 3, 3)
-    np.testing.assert_array_equal(np.ravel(batches.counts), [1] * 10 + [0] * 2)
-    np.testing.assert_array_equal(batches.defocus.ravel()[:10], views.defocus)
+    assert [one.rotation.shape for one in batches] == [(4, 3, 3)] * 3
+    np.testing.assert_array_equal(np.concatenate([one.counts for one in batches]), [1] * 10 + [0] * 2)
+    np.testing.assert_array_equal(np.concatenate([one.defocus for one in batches])[:10], views.defocus)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Checkpoints: what is in them, which are kept, and what is said of those that cannot be used."""
 
-import json
 import shutil
 
 import jax
@@ -11,7 +10,7 @@ import pytest
 
 from crefjax.errors import UserError
 from crefjax.training import checkpoints as room
-from crefjax.training.checkpoints import Checkpoints, Saved, read_json_lines
+from crefjax.training.checkpoints import Checkpoints, Saved
 from crefjax.training.state import State, first_state
 
 
@@ -192,13 +191,6 @@ def test_a_full_disk_leaves_the_earlier_ones(kept, tmp_path, monkeypatch):
     assert kept.steps() == [1]
     kept.save(2, state(2), saved())
     assert kept.steps() == [1, 2]
-
-
-def test_lines_of_json_end_where_they_were_cut_off(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    assert read_json_lines(path) == []
-    path.write_text(json.dumps({"step": 1}) + "\n" + '{"step": 2}\n{"ste')
-    assert read_json_lines(path) == [{"step": 1}, {"step": 2}]
 
 
 def test_the_state_of_a_run_has_the_fields_that_a_checkpoint_names():

@@ -1,5 +1,7 @@
 """Fine-tuning: the gain against a slow FSC, and old weights where there is none."""
 
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from crefjax.models.unet3d import UNet3D, UNet3DConfig, apply_network
 from crefjax.training import presets
 from crefjax.training.denoising import Denoising
 from crefjax.training.finetune import Gain, finetune, judge, split
+from crefjax.training.loop import Result
 from crefjax.weights.store import load_weights, save_weights
 
 NETWORK = UNet3DConfig(depth=1, down_width=3, up_width=3, last_widths=(3,))
@@ -161,8 +164,27 @@ def test_a_specimen_too_small_to_judge_by_is_refused_before_training(tmp_path, w
     small = Specimen("small", *random.standard_normal((2, 20, 20, 20)).astype("f4"), mask, 1.5, 0.0, 1.0)
     c = config()
     c.data.patch = 16
-    with pytest.raises(UserError, match=r"small: expected a particle large enough .* of 16 voxels .* smaller patches"):
+    with pytest.raises(UserError, match=r"small: expected a particle large enough .* of 16 .*; this one is too small"):
         finetune(small, weights, c, tmp_path)
+    c.data.patch = 20
+    with pytest.raises(UserError, match=r"small: expected a particle large enough .* of 20 voxels .* smaller patches"):
+        finetune(small, weights, c, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stopped_before_any_evaluation_nothing_is_said_of_a_gain(tmp_path, specimen, weights, monkeypatch):
+    asked = []
+
+    def stopped(config, workdir, *more, **options):
+        asked.append(workdir)
+        return Result(3, 40, signal.SIGTERM, None, None, weights.path)
+
+    monkeypatch.setattr("crefjax.training.finetune.train", stopped)
+    _, gain, number = finetune(specimen, weights, config(), tmp_path)
+    assert asked == [tmp_path]
+    assert number == signal.SIGTERM
+    assert not gain.real
+    assert gain.describe() == "stopped at step 3, before any evaluation was over: nothing can be said of a gain"
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,20 @@
 """The loop on a straight line: what it writes, how it stops, and that it goes on as if it had not."""
 
+import contextlib
+import dataclasses
 import json
 import math
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_task import Line, config, exported, parameters, rows, run, slow_run, source
+from toy_task import Counted, Line, batch_of, config, exported, parameters, rows, run, slow_run, source
 
 from crefjax.errors import UserError
 from crefjax.training import loop, step
-from crefjax.training.config import lengths
+from crefjax.training.plan import lengths
 from crefjax.training.stopping import only_run_in
 
 
@@ -169,6 +172,31 @@ def test_the_time_limit_counts_all_parts_and_evaluates_at_its_end(tmp_path, monk
     assert result.step < more.step < 60
 
 
+def test_the_last_evaluation_ends_within_the_time_limit(tmp_path, monkeypatch):
+    """A batch to evaluate takes five seconds, and one to train on takes one."""
+    now = [0.0]
+    ended = []
+
+    def clock():
+        return now[0]
+
+    def evaluated(batch):
+        now[0] += 5.0
+        ended.append(now[0])
+
+    def trained(step, batch):
+        now[0] += 1.0
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=clock))
+    fields = {"minutes": 1.0, "epochs": 1000}
+    result = run(tmp_path, source(hook=trained, evaluated=evaluated), **fields)
+    # 5 steps and an evaluation of 2 batches take 15 s; three times that is 45 s, and 5 steps more leave 10 s
+    assert [row["step"] for row in rows(tmp_path, "evaluation")] == [5, 10, 15, 20]
+    assert result.step == 20
+    assert ended[-1] == 60.0
+    assert run(tmp_path, source(hook=trained, evaluated=evaluated), **fields).step == 20
+
+
 def test_settings_that_may_change_do_and_others_are_refused(tmp_path):
     run(tmp_path, epochs=1)
     assert run(tmp_path, epochs=2, devices=1, log_every=5).step == 10
@@ -199,16 +227,67 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         run(tmp_path / "file" / "run")
 
 
+class Wide(Line):
+    """A loss through the square of a matrix of each sample's own, of this side."""
+
+    side = 512
+
+    def loss(self, parameters, batch, key):
+        losses, more = super().loss(parameters, batch, key)
+        line = jnp.arange(self.side**2, dtype=jnp.float32).reshape(1, self.side, self.side)
+        matrix = jnp.sin(losses[:, None, None] * line)
+        return jnp.tanh(matrix @ matrix).mean((1, 2)), more
+
+
 def test_what_does_not_fit_is_told_before_it_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(step, "free_memory", lambda device: -1.0)
-    with pytest.raises(UserError, match=r"batch: a step of 4 patches of 8 voxels a side needs 0\.0 GiB, found -?0\.0"):
-        run(tmp_path)
+    """The gradient of the square needs the matrix, the gradient so far and a product of the two at once, on each of
+    two devices, which share a CPU's memory. Twice as much is more than any order of work takes.
+    """
+    samples = 4  # on both devices
+    least = 3 * samples * Wide.side**2 * 4
+    monkeypatch.setattr(step, "free_memory", lambda device: least - 1.0)
+    with pytest.raises(UserError, match=r"batch: a step of 4 patches of 8 voxels a side needs \d\.\d GiB, found 0\.0"):
+        run(tmp_path / "below", task=Wide(), steps=1)
+    assert rows(tmp_path / "below", "training") == []
+    monkeypatch.setattr(step, "free_memory", lambda device: 2.0 * least)
+    assert run(tmp_path / "above", task=Wide(), steps=1, evaluation__every_epochs=0).step == 1
 
 
 def test_what_does_not_divide_is_told_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="found 3 patches for 2 devices; take 2 or 4"):
-        run(tmp_path, source(batch=3), batch=3)
-    assert not (tmp_path / "metrics.jsonl").exists()
+        run(tmp_path / "new", source(batch=3), batch=3)
+    with pytest.raises(UserError, match="this source is endless"):
+        run(tmp_path / "new", epoch_steps=0)
+
+    def unreadable():
+        raise UserError("no such data")
+
+    with pytest.raises(UserError, match="no such data"):
+        run(tmp_path / "new", dataclasses.replace(source(), training=unreadable))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_reads_ahead_is_closed_at_the_end(tmp_path, fails):
+    closed = []
+
+    class Closing(Counted):
+        def close(self):
+            closed.append("training")
+
+    def once():
+        try:
+            yield batch_of(range(4))
+            if fails:
+                raise UserError("a shard is damaged")
+            yield batch_of(range(4, 6))
+        finally:
+            closed.append("held out")
+
+    made = dataclasses.replace(source(), training=lambda: Closing(4), held_out=once)
+    with pytest.raises(UserError, match="a shard is damaged") if fails else contextlib.nullcontext():
+        run(tmp_path, made, epochs=1)
+    assert closed == ["held out", "training"]
 
 
 def test_lengths_of_epochs_and_runs():

@@ -1,9 +1,12 @@
 """Settings: what is the default, what may be changed, and how a mistake is told."""
 
+from pathlib import Path
+
 import pytest
 from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
+from crefjax.training import presets
 from crefjax.training.config import as_json, check_config, check_same, default, flat, read_config
 
 FILE = """
@@ -52,6 +55,17 @@ def test_the_default_is_the_papers_training():
     }
     assert {name: c[name] for name in expected} == expected
     assert [name for name, factor in c.items() if name.startswith("losses.") and factor] == ["losses.cref_l1"]
+
+
+def test_fine_tuning_by_a_config_asks_for_weights():
+    file = Path(__file__).parents[2] / "experiments/configs/finetune.py"
+    with pytest.raises(
+        UserError, match=r"finetune\.py: expected --config\.weights=W to start from, found none; give"
+    ) as caught:
+        read_config(str(file))
+    assert "\n" not in str(caught.value)
+    c = flat(read_config(str(file), ["--config.weights=mine"]))
+    assert c == flat(presets.finetune()) | {"weights": "mine"}
 
 
 def test_fields_are_changed_by_the_file_and_by_the_command_line(file):
@@ -140,7 +154,7 @@ def test_a_file_that_is_not_there_or_gives_no_config(tmp_path):
     told(["nothing.py", "no such file"], lambda: read_config(str(tmp_path / "nothing.py")))
     told([tmp_path.name], lambda: read_config(str(tmp_path)))
     (tmp_path / "empty.py").write_text("")
-    told(["empty.py", "is missing", "config.default()"], lambda: read_config(str(tmp_path / "empty.py")))
+    told(["empty.py", "expected a function get_config(), found none"], lambda: read_config(str(tmp_path / "empty.py")))
 
 
 def test_what_is_no_config_at_all():

@@ -9,28 +9,9 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
+from tiny_config import tiny_config
 
 from crefjax.data.prepare import prepare
-
-CONFIG = """
-from crefjax.training.config import default
-
-
-def get_config():
-    c = default()
-    c.batch = 2
-    c.epochs = 3
-    c.log_every = 1
-    c.network.depth = 1
-    c.network.down_width = 4
-    c.network.up_width = 4
-    c.network.last_widths = (4,)
-    c.data.dataset.folder = "dataset"
-    c.data.dataset.threads = 1
-    c.checkpoint.every_steps = 1
-    c.checkpoint.every_minutes = 0.0
-    return c
-"""
 
 
 def write_map(path, array, voxel=1.5):
@@ -60,7 +41,7 @@ def write_run(folder):
     """`dataset` of 6 patches to train on and 3 held out, and `tiny.py`."""
     entries = [write_entry(folder / "entries" / f"e{number}", seed=number) for number in range(3)]
     prepare(entries, folder / "dataset", patch=16, stride=16, dtype="float32", validation=0.3)
-    (folder / "tiny.py").write_text(CONFIG)
+    (folder / "tiny.py").write_text(tiny_config(epochs=3, width=4, threads=1, every_steps=1))
     return folder
 
 

@@ -1,0 +1,98 @@
+"""What the simulator's stream is made of, by a config, and how its maps become a batch."""
+
+import glob
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from crefjax.errors import UserError
+from crefjax.simulate.atoms import Atoms
+from crefjax.simulate.phantom import phantom
+from crefjax.simulate.stream import PHANTOM_RESIDUES
+
+_HELD_OUT_SEED = 2**20
+
+
+def stream_models(config: ConfigDict) -> tuple[list[Path], list[Path]]:
+    """Files of the models to train on, and of those to evaluate on.
+
+    Raises:
+        UserError: there are none, two have the same name, or a name is of none of them.
+    """
+    chosen = config.data.stream
+    files = []
+    for pattern in names_in(chosen.models):
+        found = sorted(glob.glob(pattern))
+        if not found:
+            raise UserError(f"config: data.stream.models: expected files of atomic models, {pattern} finds none")
+        files += [Path(one) for one in found]
+    by_name = {}
+    for path in files:
+        if (other := by_name.setdefault(path.name.split(".")[0], path)) != path:
+            raise UserError(
+                f"config: data.stream.models: expected names that differ, found {other} and {path}; rename one"
+            )
+    excluded, held_out = names_in(chosen.exclude), names_in(chosen.held_out)
+    for field, names in (("exclude", excluded), ("held_out", held_out)):
+        if unknown := next((name for name in names if name not in by_name), None):
+            raise UserError(f"config: data.stream.{field}: no model is named {unknown}; there are {', '.join(by_name)}")
+    training = [path for name, path in by_name.items() if name not in {*excluded, *held_out}]
+    if not training and not chosen.phantoms:
+        raise UserError("config: data.stream: expected models or phantoms to train on, found none; name some")
+    return training, [by_name[name] for name in held_out]
+
+
+def names_in(text: str) -> list[str]:
+    """The parts of a text that are separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def held_out_phantoms(count: int) -> list[Atoms]:
+    """Phantoms of seeds that the stream does not give to its own, and of sizes between theirs.
+
+    Args:
+        count: how many.
+    """
+    low, high = np.log(PHANTOM_RESIDUES)
+    sizes = np.exp(np.linspace(low, high, count + 2)[1:-1]).astype(int)
+    made = [phantom(int(size), seed=_HELD_OUT_SEED + number) for number, size in enumerate(sizes)]
+    return [replace(one, source=f"held-out phantom {number}") for number, one in enumerate(made)]
+
+
+def standardizing(masked: float, gain: tuple[float, float]) -> Callable[..., dict[str, Any]]:
+    """A function of a stream's batch: standardized by the full map's mean and deviation in the patch, and masked.
+
+    The truth has the solvent at 0. A patch in the midst of a particle has a larger deviation than the whole map, by
+    which maps are standardized when they are denoised: the gain, drawn evenly in its logarithm, makes up for it.
+
+    Args:
+        masked: share of the samples whose input is masked.
+        gain: the least and the largest.
+
+    Returns:
+        `(half_map_1, half_map_2, truth, mask, position, seed) -> batch`; maps `(samples, z, y, x)`.
+    """
+
+    @jax.jit
+    def prepare(half_map_1, half_map_2, truth, mask, position, seed) -> dict[str, Any]:
+        keys = jax.vmap(lambda one: jax.random.fold_in(jax.random.key(seed), one))(position)
+        chance = jax.vmap(lambda one: jax.random.uniform(one, (2,)))(jax.vmap(lambda k: jax.random.fold_in(k, 7))(keys))
+        full = (half_map_1 + half_map_2) / 2
+        axes = (1, 2, 3)
+        mean, deviation = full.mean(axes, keepdims=True), full.std(axes, keepdims=True)
+        low, high = np.log(gain[0]), np.log(gain[1])
+        scale = jnp.exp(low + (high - low) * chance[:, 1]).reshape(mean.shape) / jnp.maximum(deviation, 1e-30)
+        window = jnp.where((chance[:, 0] < masked).reshape(mean.shape), mask, 1)
+        return {
+            "half_map_1": (half_map_1 - mean) * scale * window,
+            "half_map_2": (half_map_2 - mean) * scale * window,
+            "truth": truth * scale * mask,
+        }
+
+    return prepare

@@ -1,0 +1,69 @@
+"""`--device` of commands that compute: chosen before JAX is loaded, and refused where it is not there."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+from cli_material import densities, done, refused, write
+
+from crefjax.errors import UserError
+
+# Ends where JAX would be loaded, and tells what platform it would find.
+WATCHED = """
+import os, sys
+from importlib.abc import MetaPathFinder
+
+class Watch(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "jax":
+            print(os.environ.get("JAX_PLATFORMS"), flush=True)
+            os._exit(0)
+
+sys.meta_path.insert(0, Watch())
+from crefjax import cli
+
+sys.exit(cli.main(sys.argv[1:]))
+"""
+PHANTOM = ["phantom", "--residues", "40", "--voxel-size", "2.5", "--resolution", "9", "--box", "24"]
+
+
+@pytest.fixture
+def lines(here):
+    """A command line of each command that has the option."""
+    maps = [str(write(here / f"{n}.mrc", one)) for n, one in enumerate(densities((16, 16, 16)), 1)]
+    return {"fsc": ["fsc", *maps], "simulate": ["simulate", *PHANTOM, "-o", "entry"]}
+
+
+@pytest.mark.parametrize("name", ["fsc", "simulate"])
+@pytest.mark.parametrize(("more", "platform"), [(["--device", "cpu"], "cpu"), (["--device", "gpu"], None), ([], None)])
+def test_the_platform_is_chosen_before_jax_is_loaded(here, lines, name, more, platform):
+    environment = {key: value for key, value in os.environ.items() if key != "JAX_PLATFORMS"}
+    argv = [sys.executable, "-c", WATCHED, *lines[name], *more]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment, cwd=here)
+    assert (ended.returncode, ended.stdout) == (0, f"{platform}\n"), ended.stderr
+
+
+@pytest.mark.parametrize("name", ["fsc", "simulate"])
+def test_a_gpu_where_there_is_none_is_refused(here, lines, name):
+    if any(device.platform == "gpu" for device in jax.devices()):
+        pytest.skip("this machine has a GPU")
+    refused(here, *lines[name], "--device", "gpu", names=["--device gpu"])
+    refused(here, *lines[name], "--device", "tpu", names=["--device", "tpu"])
+
+
+def test_the_cpu_is_what_computes(here, lines, monkeypatch):
+    """Two fake CPU devices are there; the second is nobody's choice."""
+    assert done(*lines["fsc"], "--device", "cpu").out == done(*lines["fsc"]).out
+    found = []
+
+    def where(*arguments, **more):
+        found.append(jax.numpy.zeros(()).devices())
+        raise UserError("that will do")
+
+    monkeypatch.setattr("crefjax.commands.simulate.simulate_half_maps", where)
+    with jax.default_device(jax.devices("cpu")[1]):
+        refused(here, *lines["simulate"], "--device", "cpu", names=["that will do"])
+        refused(here, *lines["simulate"], names=["that will do"])
+    assert found == [{jax.devices("cpu")[0]}, {jax.devices("cpu")[1]}]
