@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 
 from crefjax.errors import UserError
 from crefjax.options.maps import add_denoise, add_fetch, add_fsc, add_mask
+from crefjax.options.report import add_report
 from crefjax.options.simulate import add_simulate
 from crefjax.options.train import add_demo, add_finetune, add_train
 from crefjax.options.training import add_prepare
@@ -109,6 +110,7 @@ def _parser():
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (
         add_denoise,
+        add_report,
         add_fsc,
         add_mask,
         add_fetch,

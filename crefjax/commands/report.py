@@ -1,0 +1,168 @@
+"""`crefjax report`."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from crefjax.data.masks import make_mask
+from crefjax.errors import UserError
+from crefjax.io.checks import ISOTROPY, check_same_grid
+from crefjax.io.entries import load_mask, load_pair
+from crefjax.io.files import complaint, is_same_file
+from crefjax.io.maps import Map, read_map
+from crefjax.report.account import Study, account
+from crefjax.report.write import PAGE, check_folder, write_report
+
+
+def run(arguments) -> None:
+    """Report as the command line says."""
+    start = time.monotonic()
+    inputs = _inputs(arguments)
+    check_folder(arguments.output, overwrite=arguments.overwrite, inputs=inputs.values())
+    _check_before_work(arguments)
+    study = _study(arguments)
+    numbers = account(study)
+    numbers["warnings"] = [*_same_as_an_input(study), *numbers["warnings"]]
+    written = write_report(
+        study,
+        numbers,
+        arguments.output,
+        inputs=inputs,
+        local=_local(arguments, study),
+        overwrite=arguments.overwrite,
+    )
+    for warning in numbers["warnings"]:
+        _say(f"warning: {warning['text']}")
+    _say(f"wrote {Path(arguments.output) / PAGE} and {len(written) - 1} more files")
+    _say(f"done in {time.monotonic() - start:.1f} s")
+
+
+def check_denoised(denoised: Map, half_map: Map, what: str = "denoised map") -> None:
+    """Check that a denoised map lies on its half-map's grid.
+
+    Raises:
+        UserError: it does not; where its voxels are finer or coarser by a whole number, that is said.
+    """
+    ours, theirs = np.array(half_map.array.shape), np.array(denoised.array.shape)
+    factor = half_map.voxel_size / denoised.voxel_size
+    times = round(max(factor, 1 / factor))
+    finer = factor > 1
+    same_box = np.array_equal(theirs, times * ours if finer else ours / times)
+    if times > 1 and same_box and abs(max(factor, 1 / factor) - times) < ISOTROPY * times:
+        raise complaint(
+            f"{denoised.path}",
+            f"expected a {what} on the grid of {half_map.path}, {_box(half_map)}, found one {times} times as "
+            f"{'fine' if finer else 'coarse'}, {_box(denoised)}; denoise without resampling (LAFTER: --downsample), "
+            "or bring it back, in ChimeraX: volume resample #2 onGrid #1",
+        )
+    check_same_grid(half_map, denoised, f"half-map and {what}")
+
+
+def _box(map_):
+    z, y, x = map_.array.shape
+    return f"{x}x{y}x{z} voxels of {map_.voxel_size:.5g} Å"
+
+
+def _inputs(arguments):
+    """Files that are read, by what they are."""
+    inputs = {"half_map_1": arguments.half_map_1, "half_map_2": arguments.half_map_2, "denoised": arguments.denoised}
+    if arguments.denoised_halves:
+        inputs |= dict(zip(("denoised_1", "denoised_2"), arguments.denoised_halves, strict=True))
+    if arguments.mask != "auto":
+        inputs["mask"] = arguments.mask
+    return {name: Path(path) for name, path in inputs.items()}
+
+
+def _check_before_work(arguments):
+    """What can be known before any map is read is told then."""
+    if not arguments.denoised_halves:
+        if arguments.local:
+            raise UserError("--local: expected denoised half-maps, found none; give both with --denoised-halves")
+        return
+    first, second = arguments.denoised_halves
+    advice = "give HALF1 and HALF2, each denoised alone"
+    if is_same_file(first, second):
+        raise complaint(f"{first} and {second}", f"expected two denoised half-maps, found one file twice; {advice}")
+    for half in (first, second):
+        if is_same_file(half, arguments.denoised):
+            raise complaint(half, f"expected a denoised half-map, found the denoised full map; {advice}")
+
+
+def _study(arguments):
+    """All maps, on one grid."""
+    pair = load_pair(arguments.half_map_1, arguments.half_map_2)
+    denoised = read_map(arguments.denoised)
+    check_denoised(denoised, pair[0])
+    halves = [read_map(path) for path in arguments.denoised_halves or ()]
+    for half in halves:
+        check_denoised(half, pair[0], "denoised half-map")
+    if halves and _equal(halves[0].array, halves[1].array):
+        raise complaint(
+            f"{halves[0].path} and {halves[1].path}",
+            "expected two denoised half-maps, found the same map twice (all voxels equal); give HALF1 and HALF2, each "
+            "denoised alone",
+        )
+    mask, mask_from = _mask(arguments.mask, pair)
+    return Study(
+        half_map_1=pair[0],
+        half_map_2=pair[1],
+        denoised=denoised,
+        denoised_1=halves[0] if halves else None,
+        denoised_2=halves[1] if halves else None,
+        mask=mask,
+        mask_from=mask_from,
+        parameters={
+            "command": "report",
+            "half_maps": [arguments.half_map_1, arguments.half_map_2],
+            "denoised": arguments.denoised,
+            "denoised_halves": arguments.denoised_halves,
+            "mask": arguments.mask,
+            "local": arguments.local,
+        },
+    )
+
+
+def _mask(choice, pair):
+    if choice != "auto":
+        return load_mask(choice, pair[0]).array, Path(choice).name
+    array, info = make_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
+    for note in info.notes:
+        _say(f"mask: {note}")
+    return array, "made automatically"
+
+
+def _same_as_an_input(study):
+    """Warnings of denoised maps that are inputs themselves: then nothing was denoised, or a path is wrong."""
+    full = (study.half_map_1.array + study.half_map_2.array) * np.float32(0.5)
+    given = {"half-map 1": study.half_map_1.array, "half-map 2": study.half_map_2.array, "full map": full}
+    made = {"map": study.denoised, "half-map 1": study.denoised_1, "half-map 2": study.denoised_2}
+    return [
+        {
+            "kind": "not_denoised",
+            "text": f"The denoised {what} equals the noisy {name} in every voxel: nothing was denoised, or the "
+            "wrong file was given.",
+        }
+        for what, map_ in made.items()
+        if map_ is not None
+        for name, array in given.items()
+        if _equal(map_.array, array)
+    ]
+
+
+def _equal(a, b):
+    return all(np.array_equal(one, other) for one, other in zip(a, b, strict=True))
+
+
+def _local(arguments, study):
+    if not arguments.local:
+        return None
+    from crefjax.spectral.local import local_maps
+
+    maps = (study.half_map_1, study.half_map_2, study.denoised_1, study.denoised_2)
+    return local_maps(*(one.array for one in maps), study.half_map_1.voxel_size, study.mask)
+
+
+def _say(line):
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,135 @@
+"""A script for ChimeraX: full map, denoised map and local maps, at contours that enclose the same volume."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+_BINS = 512
+# viridis at 0, 0.25, 0.5, 0.75 and 1: low agreement is dark, high is bright
+_PALETTE = "0,#440154:0.25,#3b528b:0.5,#21918c:0.75,#5ec962:1,#fde725"
+
+
+class Levels(NamedTuple):
+    """Contours of two maps that enclose the same number of voxels.
+
+    Attributes:
+        full, denoised: densities.
+        voxels: above the level, in each.
+    """
+
+    full: float
+    denoised: float
+    voxels: int
+
+
+def matched_levels(full: np.ndarray, denoised: np.ndarray, mask: np.ndarray) -> Levels:
+    """A contour for the denoised map, and the one at which the full map encloses the same volume.
+
+    The denoised map's is the level that parts its voxels within the mask best into two classes, solvent and particle
+    (Otsu 1979, IEEE Trans. Syst. Man Cybern. 9, 62). Voxels above it are counted in the whole box, as a surface
+    encloses them.
+
+    Args:
+        full: `(z, y, x)`.
+        denoised: the same shape.
+        mask: the same shape, 0 to 1.
+    """
+    inside = mask > 0.5
+    level = otsu_level(denoised[inside] if inside.any() else denoised.ravel())
+    voxels = sum(int(np.count_nonzero(slab > level)) for slab in denoised)
+    return Levels(level_of_volume(full, voxels), level, voxels)
+
+
+def otsu_level(values: np.ndarray) -> float:
+    """The level that parts values into two classes with the largest variance between the classes; Otsu 1979."""
+    low, high = float(values.min()), float(values.max())
+    if not low < high:
+        return low
+    counts, edges = np.histogram(values, _BINS, (low, high))
+    share = np.cumsum(counts) / counts.sum()
+    moment = np.cumsum(counts * (edges[:-1] + edges[1:]) / 2) / counts.sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (moment[-1] * share - moment) ** 2 / (share * (1 - share))
+    return float(edges[1 + np.argmax(np.nan_to_num(between[:-1], posinf=0))])
+
+
+def level_of_volume(array: np.ndarray, voxels: int) -> float:
+    """A level above which a map has so many voxels, or, where many are equal, as near to that as can be.
+
+    Args:
+        array: `(z, y, x)`.
+        voxels: how many, at most all of them.
+    """
+    below = array.size - voxels
+    if below <= 0:
+        return float(np.nextafter(array.min(), -np.inf, dtype=array.dtype))
+    if voxels <= 0:
+        return float(array.max())
+    parted = np.partition(array, (below - 1, below), axis=None)
+    return (float(parted[below - 1]) + float(parted[below])) / 2
+
+
+# No semicolon in a comment: it ends a command.
+def script(
+    levels: Levels, *, full: str, denoised: str, agreement: str | None, change: str | None, voxel_size: float
+) -> str:
+    """The text of a `.cxc` file.
+
+    Args:
+        levels: of full and denoised map.
+        full, denoised: paths of the maps, from the script's folder.
+        agreement, change: paths of local maps, or None.
+        voxel_size: Å.
+    """
+    volume = levels.voxels * voxel_size**3
+    lines = [
+        "# ChimeraX: open this file in an empty session. The maps are found from its folder.",
+        "# #1 is the full map (mean of the half-maps), #2 the denoised map.",
+        f"# Both contours enclose the same volume: {levels.voxels} voxels, {volume:.0f} cubic Angstrom. The level of",
+        "# the denoised map parts its voxels within the mask best into particle and solvent (Otsu 1979). As many",
+        "# voxels of the full map are above its own level.",
+        f"open {quoted(full)}",
+        f"open {quoted(denoised)}",
+        'rename #1 "full map"',
+        'rename #2 "denoised map"',
+        f"volume #1 style surface step 1 level {levels.full:.9g} color #9a9a9a transparency 0.6",
+        f"volume #2 style surface step 1 level {levels.denoised:.9g} color #4c9fd6",
+    ]
+    if agreement is not None:
+        lines += _local_lines(agreement, change)
+    lines += [
+        "set bgColor white",
+        "lighting soft",
+        "view",
+        "# One map alone: hide #1 models",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _local_lines(agreement, change):
+    lines = [
+        "# #3 is the local agreement: 1 (bright) where the half-maps confirm what the denoised ones show, 0 (dark)",
+        "# where they confirm none of it.",
+        f"open {quoted(agreement)}",
+        'rename #3 "local agreement"',
+        "volume #3 hide",
+    ]
+    if change is not None:
+        lines += [
+            "# #4 is the local change: 0 where nothing of the structure was added or removed, 1 where all of it was.",
+            f"# To colour by it instead: color sample #2 map #4 palette {_PALETTE} key true",
+            f"open {quoted(change)}",
+            'rename #4 "local change"',
+            "volume #4 hide",
+        ]
+    return [*lines, f"color sample #2 map #3 palette {_PALETTE} key true"]
+
+
+def plain(path: str) -> bool:
+    """Whether ChimeraX's command line can take a path between quotation marks."""
+    return path.isprintable() and not set(path) & set('"\\')
+
+
+def quoted(path: str) -> str:
+    """A path as one word of a ChimeraX command."""
+    return f'"{path}"'

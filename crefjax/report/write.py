@@ -1,0 +1,204 @@
+"""The report's folder: page, figures, numbers, and a script for ChimeraX with the full map that it shows."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from crefjax.errors import UserError
+from crefjax.io.files import COMPRESSED_SUFFIXES, complaint
+from crefjax.io.maps import write_map
+from crefjax.report import chimerax
+from crefjax.report.curves import draw_figures
+from crefjax.report.headers import header_rows
+from crefjax.report.page import Content, page
+from crefjax.report.slices import cut_slices
+from crefjax.unfinished import folder_in_place
+from crefjax.version import __version__
+
+PAGE, NUMBERS, SCRIPT, FULL_MAP = "index.html", "report.json", "view.cxc", "full_map.mrc"
+LOCAL = ("local_agreement.mrc", "local_change.mrc")
+
+_WHAT = {
+    NUMBERS: "every curve and number, warnings, checksums of the inputs, versions, parameters",
+    SCRIPT: "for ChimeraX: the maps at contours that enclose the same volume",
+    FULL_MAP: "the mean of the half-maps, for the script",
+    "denoised_map.mrc": "a copy of the denoised map, for the script",
+    LOCAL[0]: "local agreement, 0 to 1",
+    LOCAL[1]: "local change, 0 to 1",
+}
+
+
+def check_folder(folder, *, overwrite: bool = False, inputs=()) -> None:
+    """Checks, before long work, that a report can be written at `folder`; writes nothing.
+
+    A folder that is there is replaced only if it is empty, or, with `overwrite`, if it holds an earlier report and
+    nothing else.
+
+    Args:
+        folder: of the report.
+        overwrite: whether an earlier report may be replaced.
+        inputs: paths of files that are read; none may lie in the folder.
+
+    Raises:
+        UserError: something is in the way, or the parent folder is missing or not writable.
+    """
+    folder = Path(folder)
+    real, parent = Path(os.path.realpath(folder)), Path(os.path.abspath(folder)).parent
+    for source in inputs:
+        if real in Path(os.path.realpath(source)).parents:
+            raise complaint(folder, f"the report would replace the folder of the input {source}; choose another name")
+    if real == Path.cwd() or real in Path.cwd().parents:
+        raise complaint(folder, "the report would replace the folder you work in; choose another name")
+    if not parent.is_dir():
+        raise complaint(folder, f"the folder {parent} does not exist; make it first")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise complaint(folder, f"the folder {parent} is not writable; choose another one")
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise complaint(folder, "expected a folder for the report, found a file or a link; choose another name")
+    if folder.is_dir() and any(folder.iterdir()):
+        _check_earlier(folder, overwrite)
+
+
+def _check_earlier(folder, overwrite):
+    """A folder that is there is an earlier report and nothing else, and may be replaced."""
+    known = None
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = set(json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["files"])
+    if known is None:
+        raise complaint(folder, "the folder holds something else than a report and is kept; choose another name")
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if strange := sorted(found - known):
+        raise complaint(folder, f"the folder also holds {strange[0]}, which is no part of a report; move it away first")
+    if not overwrite:
+        raise complaint(folder, "there is a report already; choose another name or give --overwrite")
+
+
+def write_report(
+    study, numbers: dict, folder, *, inputs: Mapping[str, Path], local=None, local_paths=None, overwrite: bool = False
+) -> list[Path]:
+    """Write a report; all of it appears together, or nothing.
+
+    Args:
+        study: `crefjax.report.account.Study`; its denoised map's path is where that map lies.
+        numbers: what `crefjax.report.account.account` returns of it.
+        folder: to write.
+        inputs: files that were read, by what they are, for their checksums.
+        local: `crefjax.spectral.local.LocalMaps`, or None.
+        local_paths: where agreement and change have been written; None writes them into the folder.
+        overwrite: whether an earlier report is replaced.
+
+    Returns:
+        the files that were written, the page first.
+
+    Raises:
+        UserError: `check_folder` refuses the folder, or the disk is full or refuses.
+    """
+    folder = Path(folder)
+    check_folder(folder, overwrite=overwrite, inputs=inputs.values())
+    folder = Path(os.path.abspath(folder))
+    try:
+        with folder_in_place(folder) as hidden:
+            try:
+                names = _fill(hidden, folder, study, numbers, inputs, local, local_paths)
+            except UserError as error:
+                raise UserError(str(error).replace(str(hidden), str(folder))) from error
+    except OSError as error:
+        raise complaint(folder, f"cannot be written ({error.strerror or error}); check the disk") from error
+    return [folder / name for name in names]
+
+
+def _fill(hidden, folder, study, numbers, inputs, local, local_paths):
+    """Write all files into the hidden folder; gives their names."""
+    full = (study.half_map_1.array + study.half_map_2.array) * np.float32(0.5)
+    names = [PAGE, NUMBERS, *_chimerax(hidden, folder, study, full, local, local_paths)]
+    figures = draw_figures(numbers)
+    (hidden / "figures").mkdir()
+    for figure in figures:
+        for kind, content in (("png", figure.png), ("svg", figure.svg)):
+            names.append(f"figures/{figure.name}.{kind}")
+            (hidden / names[-1]).write_bytes(content)
+    record = {
+        "crefjax": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "jax": version("jax"),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        },
+        "inputs": {name: fingerprint(path) for name, path in inputs.items()},
+        "parameters": study.parameters,
+        "local": None if local is None else {"window": local.window, "resolution": local.resolution},
+    }
+    content = Content(
+        name=_name(study.denoised, "denoised map"),
+        half_maps=(_name(study.half_map_1, "half-map 1"), _name(study.half_map_2, "half-map 2")),
+        numbers=numbers,
+        figures=figures,
+        slices=cut_slices(full, study.denoised.array, study.mask, study.half_map_1.voxel_size, local=_layers(local)),
+        header=header_rows(study.half_map_1, study.denoised),
+        files={name: _WHAT[name] for name in names if name in _WHAT},
+        record=record,
+    )
+    (hidden / PAGE).write_text(page(content), encoding="utf-8")
+    whole = json.dumps(record | numbers | {"files": names}, indent=1, allow_nan=False, ensure_ascii=False)
+    (hidden / NUMBERS).write_text(whole + "\n", encoding="utf-8")
+    return names
+
+
+def _chimerax(hidden, folder, study, full, local, local_paths):
+    """Write the script and the maps it needs that lie nowhere else; gives their names."""
+    levels = chimerax.matched_levels(full, study.denoised.array, study.mask)
+    like = study.half_map_1
+    write_map(hidden / FULL_MAP, like.replace_array(full), label=f"crefjax {__version__} mean of the half-maps")
+    names, paths = [SCRIPT, FULL_MAP], [FULL_MAP]
+    wanted = [(study.denoised.path, study.denoised, "denoised_map.mrc", "denoised map")]
+    if local is not None:
+        places = local_paths or (None, None)
+        for array, place, name in zip((local.agreement, local.change), places, LOCAL, strict=True):
+            wanted.append((place, like.replace_array(array), name, name.removesuffix(".mrc").replace("_", " ")))
+    for path, map_, name, what in wanted:
+        reached = _reached(path, folder)
+        if reached is None:
+            write_map(hidden / name, map_, label=f"crefjax {__version__} {what}")
+            names.append(name)
+            reached = name
+        paths.append(reached)
+    agreement, change = paths[2:] if local is not None else (None, None)
+    text = chimerax.script(
+        levels, full=paths[0], denoised=paths[1], agreement=agreement, change=change, voxel_size=like.voxel_size
+    )
+    (hidden / SCRIPT).write_text(text, encoding="utf-8")
+    return names
+
+
+def _reached(path, folder):
+    """The way from the report's folder to a map, or None where ChimeraX could not read it from there."""
+    if path is None or Path(path).suffix.lower() in COMPRESSED_SUFFIXES:
+        return None
+    way = Path(os.path.relpath(os.path.realpath(path), os.path.realpath(folder))).as_posix()
+    return way if chimerax.plain(way) else None
+
+
+def _layers(local):
+    return () if local is None else (("local agreement", local.agreement), ("local change", local.change))
+
+
+def _name(map_, otherwise):
+    return otherwise if map_.path is None else Path(map_.path).name
+
+
+def fingerprint(path) -> dict:
+    """Name, SHA-256 and size in bytes of a file, `{"path", "sha256", "bytes"}`."""
+    path = Path(path)
+    with open(path, "rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return {"path": path.name, "sha256": digest, "bytes": os.fstat(stream.fileno()).st_size}

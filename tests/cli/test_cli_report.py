@@ -1,0 +1,211 @@
+"""`crefjax report`: what it writes for maps of any program, and what it refuses."""
+
+import gzip
+import hashlib
+import json
+import shutil
+
+import mrcfile
+import numpy as np
+import pytest
+from cli_material import crefjax, densities, done, one_line, read, refused, tree, write
+from scipy import ndimage
+
+SHAPE = (20, 17, 23)
+
+
+@pytest.fixture
+def blurred(pair):
+    """The denoised full map and half-maps: each a blur of its own, and so on the same grid."""
+    halves = [ndimage.gaussian_filter(data, 1) for data in densities()]
+    folder = pair[0].parent
+    paths = [write(folder / f"denoised_{n}.mrc", data) for n, data in enumerate(halves, 1)]
+    return write(folder / "denoised.mrc", np.mean(halves, axis=0, dtype="f4")), *paths
+
+
+@pytest.fixture
+def mask(pair):
+    """A box around the body, with one soft voxel."""
+    box = np.zeros(SHAPE, "f4")
+    box[3:17, 3:14, 3:20] = 0.5
+    box[4:16, 4:13, 4:19] = 1
+    return write(pair[0].parent / "mask.mrc", box)
+
+
+@pytest.fixture
+def words(pair, blurred, mask):
+    """What to run, all maps given."""
+    return ["report", *pair, "--denoised", blurred[0], "--denoised-halves", *blurred[1:], "--mask", mask, "-o", "out"]
+
+
+def numbers(folder="out"):
+    def refuse(word):
+        raise AssertionError(word)
+
+    with open(f"{folder}/report.json", encoding="utf-8") as stream:
+        return json.load(stream, parse_constant=refuse)
+
+
+def test_report_is_a_folder_with_page_numbers_figures_and_script(words, here):
+    before = tree(here)
+    outcome = done(*words, "--local")
+    after = tree(here)
+    assert {name: after[name] for name in before} == before
+    made = {name for name in after if name.startswith("out/")}
+    figures = {f"out/figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
+    plain = {"index.html", "report.json", "view.cxc", "full_map.mrc", "local_agreement.mrc", "local_change.mrc"}
+    assert made == {"out/figures", *figures, *(f"out/{name}" for name in plain)}
+    assert set(after) == {*before, *made, "out"}
+    assert "index.html" in outcome.said
+    report = numbers()
+    for name, file in (("half_map_1", "half_1.mrc"), ("denoised_2", "denoised_2.mrc"), ("mask", "mask.mrc")):
+        assert report["inputs"][name]["sha256"] == hashlib.sha256((here / file).read_bytes()).hexdigest()
+    assert report["mask"]["from"] == "mask.mrc"
+    assert report["parameters"]["command"] == "report"
+    assert report["variances"] is not None
+    agreement = read("out/local_agreement.mrc")[0]
+    assert agreement.shape == SHAPE
+    assert 0 <= agreement.min() < agreement.max() <= 1
+
+
+FIGURES = ("fsc", "fit_to_cref", "power", "ratios", "kept")
+
+
+def test_mask_is_made_where_none_is_given_and_halves_are_optional(pair, blurred, here):
+    done("report", *pair, "--denoised", blurred[0], "-o", "out")
+    done("mask", *pair, "-o", "auto.mrc")
+    report = numbers()
+    assert report["mask"]["from"] == "made automatically"
+    assert report["mask"]["share"] == pytest.approx((read("auto.mrc")[0] > 0.5).mean(), abs=1e-3)
+    assert report["variances"] is None
+    assert sorted(report["inputs"]) == ["denoised", "half_map_1", "half_map_2"]
+    assert "--denoised-halves" in (here / "out" / "index.html").read_text(encoding="utf-8")
+
+
+def test_packed_maps_are_read(pair, blurred, here):
+    packed = here / "packed.mrc.gz"
+    packed.write_bytes(gzip.compress(blurred[0].read_bytes()))
+    done("report", *pair, "--denoised", packed, "-o", "out")
+    assert read("out/denoised_map.mrc")[0] == pytest.approx(read(blurred[0])[0])
+
+
+def test_earlier_report_is_replaced_on_demand_only(words, here):
+    done(*words)
+    first = tree(here / "out")
+    assert "--overwrite" in refused(here, *words, names="out")
+    done(*words, "--overwrite", "--local")
+    assert set(tree(here / "out")) > set(first)
+    (here / "out" / "notes.txt").write_text("dear to the user")
+    refused(here, *words, "--overwrite", names="notes.txt")
+
+
+@pytest.mark.parametrize("place", ["full of others'", "a file", "a link", "nowhere/out", ".", "around the input"])
+def test_output_that_cannot_be_is_refused_before_anything_is_read(place, words, here):
+    words = [*words[:-1], "out"]
+    if place == "full of others'":
+        (here / "out").mkdir()
+        (here / "out" / "notes.txt").write_text("dear to the user")
+    elif place == "a file":
+        (here / "out").write_text("dear to the user")
+    elif place == "a link":
+        (here / "real").mkdir()
+        (here / "out").symlink_to("real")
+    elif place == "around the input":
+        (here / "out").mkdir()
+        shutil.move(words[1], here / "out" / "half.mrc")
+        words[1] = here / "out" / "half.mrc"
+    else:
+        words[-1] = place
+    refused(here, *words, "--overwrite", names=str(words[-1]))
+
+
+def again(path, name, **changed):
+    """The same voxels under another header."""
+    return write(path.with_name(name), read(path)[0].astype("f4"), **changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"voxel": 1.6}, ["voxel size", "1.5", "1.6"]),
+        ({"origin": (3, 0, 0)}, ["origin", "0, 0, 0", "3, 0, 0", "ORIGIN"]),
+        ({"nstart": (0, 2, 0)}, ["origin", "0, 3, 0", "NSTART"]),
+    ],
+)
+@pytest.mark.parametrize("which", ["--denoised", "--denoised-halves"])
+def test_denoised_map_on_another_grid_is_refused(which, changed, told, words, here):
+    place = words.index(which) + 1
+    words[place] = again(words[place], "moved.mrc", **changed)
+    refused(here, *words, names=["half_1.mrc", "moved.mrc", *told])
+
+
+def test_denoised_map_of_another_shape_is_refused(words, here):
+    words[words.index("--denoised") + 1] = write(here / "cut.mrc", densities((20, 17, 22))[0])
+    refused(here, *words, names=["cut.mrc", "(20, 17, 22)", "(20, 17, 23)"])
+
+
+def test_denoised_map_on_a_finer_grid_is_told_as_such(words, here):
+    fine = np.repeat(np.repeat(np.repeat(densities()[0], 2, 0), 2, 1), 2, 2)
+    words[words.index("--denoised") + 1] = write(here / "fine.mrc", fine, voxel=0.75)
+    message = refused(here, *words, names=["fine.mrc", "2 times as fine", "46x34x40", "23x17x20"])
+    assert "resample" in message
+
+
+def test_half_maps_that_are_none_are_refused(words, here, pair):
+    refused(here, words[0], pair[0], pair[0], *words[3:], names="half_1.mrc")
+    twin = shutil.copy(pair[0], here / "twin.mrc")
+    refused(here, words[0], pair[0], twin, *words[3:], names="same map twice")
+
+
+def test_denoised_half_that_is_given_twice_is_refused(words, blurred, here):
+    place = words.index("--denoised-halves") + 1
+    refused(here, *words[:place], blurred[1], blurred[1], *words[place + 2 :], names=["denoised_1.mrc", "twice"])
+    twin = shutil.copy(blurred[1], here / "twin.mrc")
+    refused(here, *words[:place], blurred[1], twin, *words[place + 2 :], names=["twin.mrc", "twice"])
+    refused(here, *words[:place], blurred[0], blurred[2], *words[place + 2 :], names=["denoised.mrc", "full map"])
+
+
+def test_missing_and_foreign_files_are_refused(words, here):
+    (here / "text.mrc").write_text("no map")
+    for option in ("--denoised", "--denoised-halves", "--mask"):
+        place = words.index(option) + 1
+        for name in ("missing.mrc", "text.mrc"):
+            refused(here, *words[:place], here / name, *words[place + 1 :], names=name)
+
+
+def test_local_maps_need_denoised_half_maps(pair, blurred, here):
+    refused(here, "report", *pair, "--denoised", blurred[0], "-o", "out", "--local", names="--denoised-halves")
+
+
+@pytest.mark.parametrize(("option", "name"), [("--denoised", "half-map 1"), ("--denoised-halves", "half-map 1")])
+def test_map_that_was_not_denoised_is_a_warning(option, name, words, pair, here):
+    place = words.index(option) + 1
+    outcome = done(*words[:place], pair[0], *words[place + 1 :])
+    first = numbers()["warnings"][0]["text"]
+    assert name in first
+    assert first in outcome.err
+    assert "nothing was denoised" in (here / "out" / "index.html").read_text(encoding="utf-8")
+
+
+def test_full_map_taken_for_denoised_is_a_warning(pair, mask, here):
+    full = write(here / "mean.mrc", np.mean(densities(), axis=0, dtype="f4"))
+    done("report", *pair, "--denoised", full, "--mask", mask, "-o", "out")
+    assert "full map" in numbers()["warnings"][0]["text"]
+
+
+def test_usage_is_one_line_too(pair):
+    outcome = crefjax("report", *pair, "-o", "out")
+    assert "--denoised" in one_line(outcome.err, outcome.status)
+
+
+def test_output_of_another_program(shared, here):
+    entry = shared / "bench" / "8tze"
+    done(
+        *("report", entry / "half_map_1.mrc", entry / "half_map_2.mrc", "--mask", entry / "mask.mrc"),
+        *("--denoised", entry / "outputs" / "lafter" / "full.mrc", "-o", "out"),
+    )
+    report = numbers()
+    assert report["resolution"]["fsc_0.143"]["angstrom"] == pytest.approx(3.60, abs=0.01)
+    assert report["cref_rmse"] == pytest.approx(0.0325, abs=0.001)
+    with mrcfile.open("out/full_map.mrc") as full:
+        assert full.voxel_size.x == pytest.approx(1.4)

@@ -1,0 +1,266 @@
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from urllib.parse import unquote
+
+import pytest
+from report_material import account_numbers, inputs, local, study
+
+from crefjax.errors import UserError
+from crefjax.io.maps import write_map
+from crefjax.report.headers import header_rows
+from crefjax.report.write import check_folder, write_report
+
+HOSTILE = "<script>alert('x')</script>&\"'<img src=x onerror=y>"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+VOID = {"meta", "img", "input", "link", "br"}
+
+
+class Page(HTMLParser):
+    """Elements of a page, with what is wrong about its nesting."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.texts.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+def write(folder, *, numbers=None, name="denoised.mrc", **more):
+    made = study(folder, name)
+    out = folder / "report"
+    write_report(made, numbers or account_numbers(), out, inputs=inputs(made), **more)
+    return out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    warnings = [{"kind": "signal_damped", "text": f"first {HOSTILE}"}, {"kind": "bias", "text": "second"}]
+    return write(tmp_path_factory.mktemp("page"), numbers=account_numbers(warnings=warnings), local=local())
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return Page((folder / "index.html").read_text(encoding="utf-8"))
+
+
+def test_nothing_in_the_page_is_elsewhere(page, folder):
+    for _, attributes in page.elements:
+        for name in ("src", "srcset", "poster", "data", "action", "background"):
+            assert attributes.get(name, "data:").startswith("data:")
+        where = attributes.get("href", "data:")
+        assert where.startswith(("data:", "#")) or (folder / unquote(where)).is_file()
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|//[a-z]|@import|url\(|fetch\(|XMLHttp|WebSocket", re.sub(r"data:[^\"]*", "", text))
+    policy = next(one["content"] for one in page.all("meta") if one.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert len(text) < 4e6
+
+
+def test_page_can_be_read_without_seeing_it(page):
+    assert page.all("html") == [{"lang": "en"}]
+    assert all(image["alt"] for image in page.all("img"))
+    labels = {label["for"] for label in page.all("label") if "for" in label}
+    (slider,) = (one for one in page.all("input") if one["type"] == "range")
+    assert slider["id"] in labels or slider["aria-label"]
+    assert [one[0] for one in page.elements].count("h1") == 1
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_warnings_come_first_then_what_the_map_is_for(page):
+    order = [
+        "Warnings (2)",
+        "Signal damped. first <script>",
+        "second",
+        "Use it for looking at it",
+        "Do not use it for reporting a resolution",
+        "In numbers",
+        "3.89 Å",
+        "Before and after",
+        "Shell by shell",
+        "Header of input and output",
+        "something to know",
+        "Files",
+    ]
+    places = [page.text.index(words) for words in order]
+    assert places == sorted(places)
+
+
+def test_without_warnings_it_is_said_what_was_looked_at(tmp_path):
+    text = Page((write(tmp_path) / "index.html").read_text(encoding="utf-8")).text
+    assert "No warnings" in text
+    assert "independence" in text
+
+
+def test_without_denoised_half_maps_the_open_question_is_told(tmp_path):
+    folder = write(tmp_path, numbers=account_numbers(halves=False))
+    text = Page((folder / "index.html").read_text(encoding="utf-8")).text
+    assert "--denoised-halves" in text
+    assert "main question stays open" in text
+    assert "Signal kept" not in text
+    assert len(list((folder / "figures").iterdir())) == 6
+
+
+def test_texts_from_outside_are_escaped(tmp_path):
+    name = "<b>&'é.mrc"
+    numbers = account_numbers(warnings=[{"kind": HOSTILE, "text": HOSTILE}])
+    numbers["notes"] = numbers["use"]["for"] = numbers["use"]["not_for"] = [HOSTILE]
+    numbers["mask"]["from"] = HOSTILE
+    made = study(tmp_path, name)
+    made.parameters["weights"] = HOSTILE
+    write_map(tmp_path / name, made.denoised, label=HOSTILE, overwrite=True)
+    write_report(made, numbers, tmp_path / "out", inputs={HOSTILE: made.denoised.path})
+    page = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
+    assert len(page.all("script")) == 1
+    assert not page.all("b")
+    assert not [one for _, one in page.elements if "onerror" in one]
+    assert page.text.count("<script>alert('x')</script>") >= 8  # labels of a header, too
+    assert f"<title>{name}" not in page.text
+    assert name in page.text
+
+
+def test_figures_of_the_page_are_those_of_the_folder(page, folder):
+    found = {base64.b64decode(image["src"].split(",")[1]) for image in page.all("img")}
+    files = sorted((folder / "figures").glob("*.svg"))
+    assert [path.stem for path in files] == ["fit_to_cref", "fsc", "kept", "power", "ratios"]
+    assert all(path.read_bytes() in found for path in files)
+    # three planes each: full, denoised, change, and two local maps; three scales; five figures
+    assert len(page.all("img")) == 15 + 3 + 5
+
+
+def test_numbers_are_strict_json_with_everything_in_it(folder):
+    def refuse(word):
+        raise AssertionError(word)
+
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert report["curves"] == account_numbers()["curves"]
+    assert report["warnings"][1] == {"kind": "bias", "text": "second"}
+    assert set(report["versions"]) == {"jax", "numpy", "python", "platform"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", report["created"])
+    assert report["local"] == {"window": 12.0, "resolution": 3.9}
+    source = (folder.parent / "half_2.mrc").read_bytes()
+    expected = {"path": "half_2.mrc", "sha256": hashlib.sha256(source).hexdigest(), "bytes": len(source)}
+    assert report["inputs"]["half_map_2"] == expected
+    assert set(report["files"]) == {one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()}
+
+
+def test_header_table_marks_what_differs(tmp_path):
+    made = study(tmp_path)
+    rows = {row.name: row for row in header_rows(made.half_map_1, made.denoised)}
+    assert {name for name, row in rows.items() if row.differs} == {"Minimum, maximum", "Mean, deviation"}
+    assert all(row.expected for row in rows.values() if row.differs)
+    assert rows["Size x, y, z (voxels)"].before == "28, 24, 20"
+    assert rows["ORIGIN x, y, z (Å)"].after == "3, 0, -4.5"
+    raw = bytearray((tmp_path / "denoised.mrc").read_bytes())
+    raw[16:20] = (7).to_bytes(4, "little")  # NXSTART
+    raw[88:92] = (0).to_bytes(4, "little")  # ISPG
+    (tmp_path / "denoised.mrc").write_bytes(raw)
+    rows = {row.name: row for row in header_rows(made.half_map_1, made.denoised)}
+    assert rows["NSTART column, row, section"].after == "7, 0, 0"
+    differing = {name for name, row in rows.items() if row.differs and not row.expected}
+    assert differing == {"NSTART column, row, section", "Space group (ISPG)"}
+    write_report(made, account_numbers(), tmp_path / "out", inputs={})
+    page = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
+    assert [one["class"] for one in page.all("tr") if "class" in one] == ["differs"] * 2
+
+
+def test_only_an_earlier_report_is_replaced(tmp_path):
+    (tmp_path / "empty").mkdir()
+    check_folder(tmp_path / "empty")
+    folder = write(tmp_path)
+    with pytest.raises(UserError, match="--overwrite"):
+        check_folder(folder)
+    check_folder(folder, overwrite=True)
+    (folder / "figures" / "mine.txt").write_text("dear to the user")
+    with pytest.raises(UserError, match=r"figures/mine\.txt"):
+        check_folder(folder, overwrite=True)
+    (folder / "report.json").write_text("{}")
+    with pytest.raises(UserError, match="something else"):
+        check_folder(folder, overwrite=True)
+
+
+def test_nothing_is_left_where_the_disk_refuses(tmp_path, monkeypatch):
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("crefjax.report.write.page", full_disk)
+    with pytest.raises(UserError, match="No space left"):
+        write(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["denoised.mrc", "half_1.mrc", "half_2.mrc"]
+
+
+PROBE = """<script>
+addEventListener('load', async () => {
+  const found = {refused: []};
+  addEventListener('securitypolicyviolation', event => found.refused.push(event.blockedURI));
+  const slider = document.getElementById('slider'), after = [...document.querySelectorAll('.after')];
+  const look = () => after.map(one => [getComputedStyle(one).clipPath, getComputedStyle(one).opacity]);
+  const move = value => { slider.value = value; slider.dispatchEvent(new Event('input')); return look(); };
+  found.at = {0: move(0), 30: move(30), 100: move(100)};
+  document.getElementById('fade').click();
+  found.fade = {0: move(0), 30: move(30)};
+  found.said = slider.getAttribute('aria-valuetext');
+  document.getElementById('edge').click();
+  found.edge = getComputedStyle(document.querySelector('.edge')).display;
+  found.images = [...document.images].map(one => [one.naturalWidth, one.clientWidth, one.clientHeight]);
+  found.wide = document.documentElement.scrollWidth > innerWidth;
+  found.resources = performance.getEntriesByType('resource').map(one => one.name);
+  new Image().src = 'http://127.0.0.1:9/outside.png';
+  await new Promise(done => setTimeout(done, 50));
+  const told = document.createElement('pre');
+  told.id = 'found';
+  told.textContent = JSON.stringify(found);
+  document.body.append(told);
+});
+</script></body>"""
+
+
+def test_in_a_browser_the_slider_moves_and_nothing_leaves_the_page(folder, tmp_path):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"needs a browser, one of {', '.join(BROWSERS)}, and found none")
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    (tmp_path / "probed.html").write_text(text.replace("</body>", PROBE), encoding="utf-8")
+    words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    words += ["--window-size=1200,900", "--virtual-time-budget=10000", "--dump-dom", f"file://{tmp_path}/probed.html"]
+    dumped = subprocess.run([browser, *words], capture_output=True, text=True, timeout=60, check=True).stdout
+    found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', dumped, re.DOTALL)[1].replace("&gt;", ">"))
+    assert found["at"]["0"] == [["inset(0px 100% 0px 0px)", "1"]] * 3
+    assert found["at"]["30"] == [["inset(0px 70% 0px 0px)", "1"]] * 3
+    assert found["at"]["100"] == [["inset(0px)", "1"]] * 3 or found["at"]["100"][0][0].startswith("inset(0px 0%")
+    assert found["fade"] == {"0": [["none", "0"]] * 3, "30": [["none", "0.3"]] * 3}
+    assert found["said"] == "30 % denoised"
+    assert found["edge"] == "none"
+    assert len(found["images"]) == 23
+    assert all(min(sizes) > 0 for sizes in found["images"])
+    assert not found["wide"]
+    assert all(name.startswith("data:") for name in found["resources"])
+    assert found["refused"] == ["http://127.0.0.1:9/outside.png"]
