@@ -137,7 +137,7 @@ def score(entry, weights: dict) -> tuple[float, list[Scored]]:
     voxel_size = pair[0].voxel_size
     maps = {"full map": (pair[0].array + pair[1].array) / 2}
     for name, one in weights.items():
-        maps[name] = denoise_maps(pair, one, plan_denoise(pair, one)).full.array
+        maps[name] = denoise_maps(pair, one, plan_denoise(pair, one, scale="input"), scale="input").full.array
     half = fsc_curve(pair[0].array, pair[1].array, voxel_size, mask).resolution(0.143)
     return half.angstrom, [
         Scored(entry.name, name, fsc_curve(array, truth, voxel_size, mask)) for name, array in maps.items()

@@ -19,7 +19,7 @@ ROOMS = {
     "losses": {"spectral"},
     "simulate": {"spectral", "io"},
     "weights": {"checkpoint", "models"},
-    "inference": {"weights", "models", "spectral", "io"},
+    "inference": {"weights", "models", "spectral", "data", "io"},
     "report": {"inference", "spectral", "io"},
     "training": {"data", "io", "spectral", "simulate", "models", "losses", "checkpoint", "weights"},
 }

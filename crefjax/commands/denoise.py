@@ -2,17 +2,25 @@
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from crefjax.data.masks import make_mask
 from crefjax.errors import UserError
-from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.denoise import automatic_region, choose_scale, denoise_maps, half_maps_disagree, plan_denoise
 from crefjax.io.entries import load_mask, load_pair
 from crefjax.io.files import check_output, map_stem
 from crefjax.io.maps import Map, read_map, write_maps
 from crefjax.progress import progress_bar
+from crefjax.report.account import Study, account
+from crefjax.report.write import check_folder, write_report
+from crefjax.spectral.local import local_maps
 from crefjax.version import __version__
 from crefjax.weights.store import find_weights, load_weights
+
+LOCAL = ("agreement", "change")
 
 
 def run(arguments) -> None:
@@ -21,34 +29,56 @@ def run(arguments) -> None:
     outputs = [output]
     if arguments.halves:
         outputs += [half_map_path(output, half) for half in (1, 2)]
-    _check_before_work(arguments, outputs)
+    locals_ = [local_map_path(output, what) for what in LOCAL] if arguments.local else []
+    _check_before_work(arguments, outputs + locals_)
     weights = load_weights(arguments.weights)
     pair = _read(arguments)
+    scale = choose_scale(arguments.scale, pair)
     mask = _mask(arguments.mask, pair)
-    plan = plan_denoise(
-        pair,
-        weights,
-        mask=mask,
-        halves=arguments.halves,
-        device=arguments.device,
-        max_memory=arguments.max_memory,
-    )
+    # The report and the local map look at denoised half-maps, whether these are written or not.
+    settings = {"mask": mask, "scale": scale, "halves": bool(arguments.halves or arguments.report or arguments.local)}
+    plan = plan_denoise(pair, weights, device=arguments.device, max_memory=arguments.max_memory, **settings)
     z, y, x = pair[0].array.shape
     _say(f"crefjax {__version__}: {x}x{y}x{z} voxels of {pair[0].voxel_size:.4g} Å, weights {weights.name}")
     _say(plan.describe())
     start = time.monotonic()
     with progress_bar("denoising") as progress:
-        result = denoise_maps(
-            pair, weights, plan, mask=mask, scale=arguments.scale, halves=arguments.halves, progress=progress
-        )
-    label = f"crefjax {__version__} denoised, weights {weights.name}, scale {arguments.scale}"
-    maps = zip(outputs, (result.full, result.half_map_1, result.half_map_2), strict=False)
+        result = denoise_maps(pair, weights, plan, progress=progress, **settings)
+    for note in result.notes:
+        _say(note)
+    if scale == "signal" and half_maps_disagree(pair, result.region):
+        _say("warning: the half-maps hardly correlate; on the signal's scale there is next to nothing to show")
+    label = f"crefjax {__version__} denoised, weights {weights.name}, scale {scale}"
+    maps = list(zip(outputs, (result.full, result.half_map_1, result.half_map_2), strict=False))
+    local, study = None, None
+    if arguments.local or arguments.report:
+        study = _study(arguments, pair, result, mask, {"weights": weights.name, "scale": scale})
+    if arguments.local:
+        halves = (pair[0].array, pair[1].array, result.half_map_1.array, result.half_map_2.array)
+        local = local_maps(*halves, pair[0].voxel_size, study.mask)
+        arrays = (local.agreement, local.change)
+        maps += [(path, pair[0].replace_array(one)) for path, one in zip(locals_, arrays, strict=True)]
     write_maps(maps, label=label, overwrite=arguments.overwrite)
-    for path in outputs:
+    for path, _ in maps:
         _say(f"wrote {path}")
+    if arguments.report:
+        _report(arguments, study, local, locals_)
     _say(f"done in {time.monotonic() - start:.1f} s")
     if arguments.halves:
         _say("note: an FSC between the denoised half-maps is no resolution: their errors are not independent")
+
+
+def local_map_path(output: Path, what: str) -> Path:
+    """Where a local map goes: `out.mrc` gives `out_local_agreement.mrc`.
+
+    Args:
+        output: of the full map.
+        what: `agreement` or `change`.
+
+    Raises:
+        UserError: the output's name is none for a map.
+    """
+    return _beside(output, f"local_{what}")
 
 
 def half_map_path(output: Path, half: int) -> Path:
@@ -61,23 +91,82 @@ def half_map_path(output: Path, half: int) -> Path:
     Raises:
         UserError: the output's name is none for a map.
     """
+    return _beside(output, f"half_map_{half}")
+
+
+def _beside(output, what):
     stem = map_stem(output.name)
     if stem is None:
         check_output(output)  # which tells what is wrong with the name
-    return output.with_name(f"{stem}_half_map_{half}{output.name[len(stem) :]}")
+    return output.with_name(f"{stem}_{what}{output.name[len(stem) :]}")
 
 
 def _check_before_work(arguments, outputs):
     """What can be known before any map is read is told then."""
-    if arguments.halves and arguments.half_map_2 is None:
-        raise UserError("--halves: expected two half-maps, found one map; give both half-maps")
+    if arguments.half_map_2 is None:
+        for option in ("halves", "local", "report"):
+            if getattr(arguments, option):
+                raise UserError(f"--{option}: expected two half-maps, found one map; give both half-maps")
+        if arguments.scale == "signal":
+            raise UserError(
+                "--scale signal: expected two half-maps, found one map; give both half-maps, or --scale input"
+            )
     if arguments.mask == "auto" and arguments.half_map_2 is None:
         raise UserError("--mask auto: expected two half-maps, found one map; give both, or a mask file")
-    mask = None if arguments.mask == "auto" else arguments.mask
+    inputs = _inputs(arguments)
     for path in outputs:
-        inputs = (arguments.half_map_1, arguments.half_map_2, mask)
-        check_output(path, overwrite=arguments.overwrite, inputs=inputs)
+        check_output(path, overwrite=arguments.overwrite, inputs=tuple(inputs.values()))
+    if arguments.report:
+        check_folder(arguments.report, overwrite=arguments.overwrite, inputs=[*inputs.values(), *outputs])
     find_weights(arguments.weights)
+
+
+def _inputs(arguments):
+    """Files that are read, by what they are."""
+    files = {"half_map_1": arguments.half_map_1, "half_map_2": arguments.half_map_2}
+    files["mask"] = None if arguments.mask == "auto" else arguments.mask
+    return {name: Path(path) for name, path in files.items() if path is not None}
+
+
+def _study(arguments, pair, result, mask, settings):
+    """What report and local map are about; the mask is the one to measure in where the maps were not masked."""
+    if mask is not None:
+        region, source = mask.array, "made automatically" if arguments.mask == "auto" else Path(arguments.mask).name
+    elif result.region is not None:
+        region, source = result.region, "made automatically"
+    else:
+        region, note = automatic_region(pair)
+        source = "made automatically"
+        if region is None:
+            region, source = np.ones_like(pair[0].array), f"none, the whole box ({note[0]})"
+    return Study(
+        half_map_1=pair[0],
+        half_map_2=pair[1],
+        denoised=replace(result.full, path=Path(arguments.output)),
+        denoised_1=result.half_map_1,
+        denoised_2=result.half_map_2,
+        mask=region,
+        mask_from=source,
+        parameters={"command": "denoise", "mask": arguments.mask, **settings},
+    )
+
+
+def _report(arguments, study, local, local_paths):
+    """Write the report, once the maps it points to are in place."""
+    numbers = account(study)
+    inputs = _inputs(arguments)
+    written = write_report(
+        study,
+        numbers,
+        arguments.report,
+        inputs=inputs,
+        local=local,
+        local_paths=local_paths or None,
+        overwrite=arguments.overwrite,
+    )
+    for warning in numbers["warnings"]:
+        _say(f"warning: {warning['text']}")
+    _say(f"wrote {written[0]} and {len(written) - 1} more files")
 
 
 def _read(arguments) -> tuple[Map, ...]:

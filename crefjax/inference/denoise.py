@@ -1,4 +1,4 @@
-"""From half-maps to a denoised map: standardize, run the network, put the result back on the input's scale."""
+"""From half-maps to a denoised map: standardize, run the network, put the result on the signal's scale."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,23 +7,38 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from crefjax.data.masks import make_mask
 from crefjax.errors import UserError
 from crefjax.inference.plan import Plan, find_device, plan_run
 from crefjax.inference.streaming import run_network
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
+from crefjax.spectral.calibrate import Calibration, apply_calibration, calibrate, solvent_level
+from crefjax.spectral.covariances import shell_covariances
 from crefjax.weights.store import Weights, load_weights
 
-SCALES = ("input", "none")
+SCALES = ("signal", "input", "none")
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """What a run gives: the denoised full map and, where asked for, the denoised half-maps."""
+    """What a run gives: the denoised full map and, where asked for, the denoised half-maps.
+
+    Attributes:
+        full: the denoised full map.
+        half_map_1: the denoised half-map 1, or None.
+        half_map_2: the denoised half-map 2, or None.
+        region: `(z, y, x)`, 0 to 1, within which the scale was measured; None for the whole box, or not measured.
+        calibration: factors per shell of network and full map; None unless the scale is the signal's.
+        notes: one line for each thing that the user should know.
+    """
 
     full: Map
     half_map_1: Map | None = None
     half_map_2: Map | None = None
+    region: np.ndarray | None = None
+    calibration: Calibration | None = None
+    notes: tuple[str, ...] = ()
 
 
 def denoise(
@@ -32,7 +47,7 @@ def denoise(
     mask: Map | str | Path | None = None,
     weights: Weights | str | Path | None = None,
     *,
-    scale: str = "input",
+    scale: str | None = None,
     device: str | None = None,
     max_memory: float | None = None,
     progress: Callable[[float], None] | None = None,
@@ -44,8 +59,10 @@ def denoise(
         half_map_2: the same; None if `half_map_1` is a full map already.
         mask: values 0 to 1 on the same grid; None for none.
         weights: loaded, or a name or path to load; the package's own if None.
-        scale: `input`, with the mean and the deviation of the full map (with a mask, of the masked one within it), or
-            `none`, as the network gives it.
+        scale: `signal`, in every frequency shell the scale of the signal that the half-maps have in common, see
+            `crefjax.spectral.calibrate` (both half-maps are denoised too, so it takes three runs of the network);
+            `input`, with the mean and the deviation of the full map (with a mask, of the masked one within it); `none`,
+            as the network gives it. None is `signal` for two half-maps and `input` for one map.
         device: `cpu`, `gpu`, or None for whatever is best.
         max_memory: GiB to keep within; None for what is free.
         progress: called with the share of the work that is done, 0 to 1.
@@ -69,7 +86,7 @@ def denoise(
         mask = load_mask(mask, pair[0])
     if not isinstance(weights, Weights):
         weights = load_weights(weights)
-    plan = plan_denoise(pair, weights, mask=mask, device=device, max_memory=max_memory)
+    plan = plan_denoise(pair, weights, mask=mask, scale=scale, device=device, max_memory=max_memory)
     return denoise_maps(pair, weights, plan, mask=mask, scale=scale, progress=progress).full
 
 
@@ -78,6 +95,7 @@ def plan_denoise(
     weights: Weights,
     *,
     mask: Map | None = None,
+    scale: str | None = None,
     halves: bool = False,
     device: str | None = None,
     max_memory: float | None = None,
@@ -85,18 +103,34 @@ def plan_denoise(
     """What `denoise_maps` with the same arguments will take.
 
     Raises:
-        UserError: no such device, or not enough memory.
+        UserError: no such device or scale, or not enough memory.
     """
+    three = halves or choose_scale(scale, pair) == "signal"
     # The maps themselves, the mask, and three for the standardized map, the output and what becomes of it.
-    host_maps = len(pair) + (mask is not None) + 3 + 2 * halves
+    host_maps = len(pair) + (mask is not None) + 3 + 2 * three
     return plan_run(
         pair[0].array.shape,
         weights.config,
         find_device(device),
         host_maps=host_maps,
-        runs=3 if halves else 1,
+        runs=3 if three else 1,
         max_memory=max_memory,
     )
+
+
+def choose_scale(scale: str | None, pair: tuple[Map, ...]) -> str:
+    """The scale that is meant: one of `SCALES`; None is the signal's where there are two half-maps to tell it from.
+
+    Raises:
+        UserError: the scale is unknown, or the signal's is asked of one map.
+    """
+    if scale is None:
+        return "signal" if len(pair) == 2 else "input"
+    if scale not in SCALES:
+        raise UserError(f"--scale: expected one of {', '.join(SCALES)}, found {scale}")
+    if scale == "signal" and len(pair) != 2:
+        raise UserError("--scale signal: expected two half-maps, found one map; give both half-maps, or --scale input")
+    return scale
 
 
 def denoise_maps(
@@ -105,64 +139,120 @@ def denoise_maps(
     plan: Plan,
     *,
     mask: Map | None = None,
-    scale: str = "input",
+    scale: str | None = None,
     halves: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Denoised:
     """Denoise checked half-maps, or one full map, as planned.
+
+    Full map and half-maps are standardized by the same two numbers, those of the full map.
 
     Args:
         pair: two half-maps on one grid, or one full map.
         weights: of the network.
         plan: from `plan_denoise`.
         mask: on the same grid, 0 to 1.
-        scale: one of `SCALES`.
-        halves: whether the half-maps are denoised as well. An FSC between the results is no resolution: both
-            went through the same network, so their errors are not independent.
+        scale: one of `SCALES`, or None; see `denoise`.
+        halves: whether the denoised half-maps are given back. An FSC between them is no resolution: both went through
+            the same network, so their errors are not independent.
         progress: called with the share of the work that is done, 0 to 1.
 
     Raises:
         UserError: the scale is unknown, halves are asked of one map, or nothing is left within the mask.
     """
-    if scale not in SCALES:
-        raise UserError(f"--scale: expected one of {', '.join(SCALES)}, found {scale}")
+    scale = choose_scale(scale, pair)
     if halves and len(pair) != 2:
         raise UserError("--halves: expected two half-maps, found one map; give both half-maps")
     full = pair[0].array if len(pair) == 1 else _mean(*(one.array for one in pair))
-    arrays = [full, *(one.array for one in pair)] if halves else [full]
-    results = []
-    for number, array in enumerate(arrays):
-        share = _share(progress, number, len(arrays))
-        results.append(_denoise_array(array, weights, plan, None if mask is None else mask.array, scale, share))
-    return Denoised(*(pair[0].replace_array(result) for result in results))
-
-
-def _denoise_array(array, weights, plan, mask, scale, progress):
-    mean, deviation = _moments(array)
-    if not deviation > 0:
+    arrays = [full, *(one.array for one in pair)] if halves or scale == "signal" else [full]
+    inside = None if mask is None else mask.array
+    moments = _moments(full)
+    if not moments[1] > 0:
         raise UserError(
             "expected a density map, found the same value in every voxel of the full map; check the half-maps"
         )
-    x = (array - np.float32(mean)) / np.float32(deviation)
-    if mask is not None:
-        x *= mask
-        inside = _moments(x, mask)
-        if not inside[1] > 0:
-            raise UserError(
-                "expected density within the mask, found the same value in every voxel of it; check the mask"
-            )
-    else:
-        inside = (0.0, 1.0)
-    y = _run(x, weights, plan, progress)
-    if scale == "input":
-        # Within the mask, if there is one: outside it the network's input was made zero.
-        y_mean, y_deviation = _moments(y, mask)
-        if not y_deviation > 0:
+    outputs = []
+    for number, array in enumerate(arrays):
+        x = _standardized(array, moments, inside)
+        outputs.append(_run(x, weights, plan, _share(progress, number, len(arrays))))
+        if not _moments(outputs[-1], inside)[1] > 0 and scale != "none":
             raise UserError(f"weights {weights.name}: the network's output is constant; the weights are of no use")
-        gain = deviation * inside[1] / y_deviation
-        offset = mean + deviation * inside[0] - gain * y_mean
-        y = y * np.float32(gain) + np.float32(offset)
-    return y if mask is None else y * mask
+    found = {}
+    if scale == "signal":
+        region, notes = (inside, ()) if mask is not None else automatic_region(pair)
+        outputs, calibration = _on_signal_scale(outputs, arrays, region, halves)
+        found = {"region": region, "calibration": calibration, "notes": notes}
+    elif scale == "input":
+        outputs = [_on_input_scale(y, one, moments, inside) for y, one in zip(outputs, arrays, strict=True)]
+    if mask is not None:
+        outputs = [y * inside for y in outputs]
+    return Denoised(*(pair[0].replace_array(y) for y in outputs), **found)
+
+
+def _standardized(array, moments, mask):
+    x = (array - np.float32(moments[0])) / np.float32(moments[1])
+    if mask is None:
+        return x
+    x *= mask
+    if not _moments(x, mask)[1] > 0:
+        raise UserError("expected density within the mask, found the same value in every voxel of it; check the mask")
+    return x
+
+
+def _on_input_scale(y, array, moments, mask):
+    """Mean and deviation as the standardized map has them; within the mask, for outside the network's input was 0."""
+    mean, deviation = moments
+    inside = _moments(_standardized(array, moments, mask), mask)
+    y_mean, y_deviation = _moments(y, mask)
+    gain = deviation * inside[1] / y_deviation
+    offset = mean + deviation * inside[0] - gain * y_mean
+    return y * np.float32(gain) + np.float32(offset)
+
+
+def _on_signal_scale(outputs, arrays, region, halves):
+    """The network's outputs for full map and half-maps with the factors of their shells; half-maps only if wanted."""
+    order = (1, 2)
+    maps = [*(arrays[i] for i in order), *(outputs[i] for i in order), outputs[0]]
+    levels = [solvent_level(one, region) for one in maps]
+    calibration = calibrate(shell_covariances(maps, region, levels=levels))
+    results = []
+    for array, output in list(zip(arrays, outputs, strict=True))[: 3 if halves else 1]:
+        level = np.float32(solvent_level(array, region))
+        result = apply_calibration(output - np.float32(solvent_level(output, region)), array - level, calibration)
+        result += level
+        results.append(result)
+    return results, calibration
+
+
+def half_maps_disagree(pair: tuple[Map, Map], region: np.ndarray | None) -> bool:
+    """Whether the FSC of the half-maps falls below 0.143 within the first tenth of the shells, or three: nearly noise.
+
+    Args:
+        pair: two half-maps.
+        region: mask, or None.
+    """
+    levels = [solvent_level(one.array, region) for one in pair]
+    found = shell_covariances([one.array for one in pair], region, levels=levels)
+    power = np.sqrt(found.of(0, 0) * found.of(1, 1))
+    curve = np.where(power > 0, found.of(0, 1) / np.where(power > 0, power, 1), 0)
+    return bool(np.any(curve[1 : max(4, len(curve) // 10)] < 0.143))
+
+
+def automatic_region(pair: tuple[Map, Map]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """A mask to measure within, and what there is to say of it.
+
+    Args:
+        pair: two half-maps.
+
+    Returns:
+        `(z, y, x)`, 0 to 1, or None where no particle stands out of the noise; one line for each thing to know.
+    """
+    try:
+        array, info = make_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
+    except UserError as error:
+        note = f"no mask could be made to measure the scale of the signal in, the whole box is taken ({error})"
+        return None, (note,)
+    return array, tuple(f"mask to measure within: {note}" for note in info.notes)
 
 
 def _run(x, weights, plan, progress):

@@ -1,9 +1,6 @@
 """Arguments of `denoise`, `fsc`, `mask` and `fetch`."""
 
-import os
-import sys
-
-from crefjax.options import add_overwrite, command, number_or_auto, positive
+from crefjax.options import add_device, add_overwrite, choose_platform, command, number_or_auto, positive
 
 
 def add_denoise(commands):
@@ -29,12 +26,21 @@ def add_denoise(commands):
     )
     added.add_argument(
         "--scale",
-        choices=("input", "none"),
-        default="input",
-        help="input: mean and deviation of the full map (within the mask); none: as the network gives it",
+        choices=("signal", "input", "none"),
+        help="signal: in every frequency shell that of the signal that the half-maps share, three runs of the network "
+        "(default with two half-maps); input: mean and deviation of the full map, within the mask (default with one "
+        "map); none: as the network gives it",
     )
     added.add_argument("--halves", action="store_true", help="also write OUT_half_map_1 and OUT_half_map_2")
-    added.add_argument("--device", choices=("cpu", "gpu"), help="device to compute on (default: the best)")
+    added.add_argument(
+        "--report", metavar="DIR", help="also write a report of what can be trusted, see `crefjax report`"
+    )
+    added.add_argument(
+        "--local",
+        action="store_true",
+        help="also write OUT_local_agreement and OUT_local_change, 0 to 1 in every voxel",
+    )
+    add_device(added)
     added.add_argument(
         "--max-memory",
         metavar="GIB",
@@ -45,8 +51,7 @@ def add_denoise(commands):
 
 
 def _denoise(arguments):
-    if arguments.device == "cpu" and "jax" not in sys.modules:
-        os.environ["JAX_PLATFORMS"] = "cpu"  # or JAX would take a GPU's memory without using it
+    choose_platform(arguments)
     from crefjax.commands import denoise
 
     denoise.run(arguments)
@@ -67,9 +72,11 @@ def add_fsc(commands):
     added.add_argument("--mask", metavar="M", help="mask multiplied to both maps (default: no mask)")
     added.add_argument("--json", metavar="F", help="write the curve as JSON")
     added.add_argument("--plot", metavar="F", help="write the curve as a figure (.png, .svg or .pdf)")
+    add_device(added)
 
 
 def _fsc(arguments):
+    choose_platform(arguments)
     from crefjax.commands import fsc
 
     fsc.run(arguments)

@@ -22,7 +22,8 @@ covariance `C` have sample covariances `s_ij` with (noncentral Wishart distribut
 
     cov(s_ij, s_kl) = (C_ik C_jl + C_il C_jk + m_i m_k C_jl + m_i m_l C_jk + m_j m_k C_il + m_j m_l C_ik) / n
 
-where C is 0 between maps of different halves. The errors given are standard deviations by this formula, to first order.
+where C is 0 between maps of different halves. The errors given are standard deviations by this formula, to first order; in those of k, var(A) and what is made of them there is besides what a filter does
+that is not quite one factor within a masked shell, some thousandths of the kept signal.
 """
 
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from crefjax.spectral.covariances import Covariances, shell_covariances
 _ERRORS = 2.0
 # A shell with so few independent numbers has no error worth the name.
 _FEWEST = 6.0
+# The errors take a filter for one factor in a shell; under a mask it varies there by about this share of itself.
+_SPREAD = 0.06
 
 
 @dataclass(frozen=True)
@@ -138,11 +141,11 @@ def variances_of(covariances: Covariances, *, gain: float | None = 1.0) -> Shell
     factors = np.array([1.0, 1.0, gain, gain])
     s = covariances.matrix * np.outer(factors, factors)
     linear = {name: _linear(s, form) for name, form in _FORMS.items()}
+    linear["mean N"] = linear["N"]
     for name, (first, second, cross) in {"N": (0, 1, "S"), "N_d": (2, 3, "DD")}.items():
         linear[name] = np.sqrt(np.maximum(s[:, first, first] * s[:, second, second], 0)) - linear[cross]
     scatter = _scatter(linear, covariances.independent)
-    enough = covariances.independent >= _FEWEST
-    return _account(linear, scatter, enough, gain)
+    return _account(linear, scatter, covariances.independent, gain)
 
 
 # Quantities as sums of covariances: pairs of maps (half-map 1, 2, denoised 1, 2) and factors. N and N_d stand here with
@@ -197,9 +200,11 @@ def _scatter(linear, independent):
     return of
 
 
-def _account(linear, scatter, enough, gain):
+def _account(linear, scatter, independent, gain):
     """All estimates from the linear quantities; `gradients` are what a small change of each does to a quotient."""
     s, n, dd, nd, x, c, b = (linear[name] for name in ("S", "N", "DD", "N_d", "X", "C", "B"))
+    enough = independent >= _FEWEST
+    mean_n = linear["mean N"]  # C is a mean of both halves too
 
     def error(gradient):
         total = sum(p * q * scatter(i, j) for i, p in gradient.items() for j, q in gradient.items())
@@ -208,13 +213,13 @@ def _account(linear, scatter, enough, gain):
     one = np.ones_like(s)
     errors = {name: error({name: one}) for name in ("S", "N", "N_d", "B")}
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        kept, noise_kept = x / s, c / n
+        kept, noise_kept = x / s, c / mean_n
         left = x * x / s
         added = dd - left
         errors["A"] = error({"DD": one, "X": -2 * kept, "S": kept * kept})
         gradients = {
             "kept": {"X": 1 / s, "S": -kept / s},
-            "noise_kept": {"C": 1 / n, "N": -noise_kept / n},
+            "noise_kept": {"C": 1 / mean_n, "N": -noise_kept / mean_n},
             "before": {"S": 1 / n, "N": -s / n**2},
             "after": {"X": 2 * kept / nd, "S": -kept * kept / nd, "N_d": -left / nd**2},
             "to_bias": {"S": 1 / b, "B": -s / b**2},
@@ -233,6 +238,9 @@ def _account(linear, scatter, enough, gain):
             "to_added": left / added,
         }
         errors |= {name: error(gradient) for name, gradient in gradients.items()}
+        spread = {"A": left, "kept": kept, "noise_kept": noise_kept / (_SPREAD * np.sqrt(independent))}
+        for name, size in {**spread, "to_added": (left / added) ** 2}.items():
+            errors[name] = np.hypot(errors[name], _SPREAD**2 * size)
     values = {"S": s, "N": n, "N_d": nd, "B": b, "A": added, **quotients}
     positive = {name: enough & (values[name] > _ERRORS * errors[name]) for name in ("S", "N", "N_d", "B", "A")}
     # So far below 0 that noise does not explain it, also as the largest of many shells.
