@@ -40,6 +40,8 @@ _WEAK_NOISE = 10.0
 _PRIOR_RATIO, _PRIOR_DEVIATION, _SYSTEMATIC = 100.0, 0.3, 0.02
 # Below the first of these ratios of signal to noise the full map adds nothing; above the second it is not held back.
 _ADDS_NOTHING, _ADDS = 0.1, 0.5
+# Stands for 0, so that products of four such powers still are float64 numbers.
+_LEAST_POWER = 1e-60
 
 
 @dataclass(frozen=True)
@@ -136,14 +138,14 @@ class _Moments:
 def _moments(covariances):
     s = covariances.matrix
     # A shell without power, in a band-limited or constant map, must not divide by zero.
-    floor = 1e-30 * max(float(np.max(s[:, 0, 0])), 1e-300)
+    floor = max(1e-30 * float(np.max(s[:, 0, 0])), _LEAST_POWER)
     numbers = covariances.independent.copy()
     numbers[0] = 0
     cross = (s[:, 0, 3] + s[:, 1, 2]) / 2
     signal = s[:, 0, 1]
     noise = np.maximum((s[:, 0, 0] + s[:, 1, 1]) / 2 - signal, floor)
     through = (s[:, 0, 2] + s[:, 1, 3]) / 2 - cross
-    network = np.maximum(s[:, 4, 4], 1e-30 * max(float(np.max(s[:, 4, 4])), 1e-300))
+    network = np.maximum(s[:, 4, 4], max(1e-30 * float(np.max(s[:, 4, 4])), _LEAST_POWER))
     of_mean = (s[:, 2, 2] + s[:, 3, 3] + 2 * s[:, 2, 3]) / 4
     scale = np.sqrt(network / np.maximum(of_mean, 1e-12 * network))
     full_noise, full_noise_numbers = _over_neighbours(noise / 2, numbers, _NOISE_WIDTH)

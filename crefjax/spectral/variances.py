@@ -22,8 +22,9 @@ covariance `C` have sample covariances `s_ij` with (noncentral Wishart distribut
 
     cov(s_ij, s_kl) = (C_ik C_jl + C_il C_jk + m_i m_k C_jl + m_i m_l C_jk + m_j m_k C_il + m_j m_l C_ik) / n
 
-where C is 0 between maps of different halves. The errors given are standard deviations by this formula, to first order; in those of k, var(A) and what is made of them there is besides what a filter does
-that is not quite one factor within a masked shell, some thousandths of the kept signal.
+where C is 0 between maps of different halves. The errors given are standard deviations by this formula, to first
+order. Those of k, of var(A) and of what is made of them also hold that under a mask a filter is not quite one factor
+within a shell, which is worth some thousandths of the kept signal.
 """
 
 from dataclasses import dataclass

@@ -5,6 +5,7 @@ A checkpoint appears whole or not at all: Orbax writes beside its place and rena
 
 import logging
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,13 +88,13 @@ class Checkpoints:
             state=ocp.args.StandardSave(serialization.to_state_dict(state._asdict())), about=ocp.args.JsonSave(about)
         )
         try:
-            metrics = None if loss is None else {_LOSS: float(loss)}
-            if there:  # saved by a signal that came before its evaluation was over
-                self._manager.delete(step)
-            self._manager.save(step, args=items, metrics=metrics, force=True)
-            self._manager.wait_until_finished()
+            with _silent_closed_loops():
+                metrics = None if loss is None else {_LOSS: float(loss)}
+                if there:  # saved by a signal that came before its evaluation was over
+                    self._manager.delete(step)
+                self._manager.save(step, args=items, metrics=metrics, force=True)
+                self._manager.wait_until_finished()
         except Exception as error:  # OSError, or one of the kinds that TensorStore gives a full disk
-            sys.unraisablehook = _hook_without_closed_loops(sys.unraisablehook)
             raise UserError(
                 f"{self.folder}: the checkpoint of step {step} cannot be written ({_reason(error)}); make room and "
                 "start again with the same command: earlier checkpoints are whole"
@@ -106,7 +107,7 @@ class Checkpoints:
             UserError: it cannot be read, or is of another version.
         """
         try:
-            about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+            about = self._read(step, about=ocp.args.JsonRestore())
             version = about.pop("version")
             saved = Saved(**about)
         except Exception as error:
@@ -122,7 +123,7 @@ class Checkpoints:
             UserError: it cannot be read, or is of another architecture or optimizer.
         """
         try:
-            found = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
+            found = self._read(step, state=ocp.args.StandardRestore())
         except Exception as error:
             raise self._damaged(step, error) from error
         expected = serialization.to_state_dict(like._asdict())
@@ -132,6 +133,11 @@ class Checkpoints:
     def close(self) -> None:
         """End Orbax's threads."""
         self._manager.close()
+
+    def _read(self, step, **item):
+        with _silent_closed_loops():
+            (found,) = self._manager.restore(step, args=ocp.args.Composite(**item)).values()
+        return found
 
     def _damaged(self, step, error):
         where = self.folder / str(step)
@@ -158,14 +164,24 @@ def _check_shapes(expected: Any, found: Any, where: str) -> None:
             )
 
 
-def _hook_without_closed_loops(hook):
-    """What Orbax leaves of a failed save complains of its closed event loop when it is collected, perhaps at exit."""
+@contextmanager
+def _silent_closed_loops():
+    """Keeps what Orbax leaves of a failure from the user's terminal; what fails is raised, and told, all the same.
 
-    def told(unraisable):
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            hook(unraisable)
+    At the first array that cannot be written or read, Orbax closes its event loop while the others are still under
+    way. Each of them, when it is over, tells the closed loop from a thread of TensorStore, and Python prints the
+    traceback of that: at once, so that the hook has to be there before, or much later, so that it stays after a
+    failure.
+    """
+    before = sys.unraisablehook
 
-    return told
+    def hook(unraisable):
+        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    yield
+    sys.unraisablehook = before
 
 
 def _reason(error):

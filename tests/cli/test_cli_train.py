@@ -172,7 +172,6 @@ def test_another_config_is_refused_and_more_epochs_are_not(work):
     assert "trained 2 steps" in outcome.err
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # from threads of Orbax
 def test_a_damaged_checkpoint_is_one_line(work):
     files = [path for path in (work / "run/checkpoints").rglob("*") if path.is_file()]
     for file in sorted(files, key=lambda path: path.stat().st_size)[-3:]:
