@@ -4,8 +4,8 @@
 
 For each MODEL (PDB, mmCIF or phantom) pairs are simulated by both methods and denoised with a Wiener filter, a Gaussian
 blur, a Wiener filter that pastes in false structure in a band of shells, and networks. What crefjax.spectral.variances
-tells from one pair alone is compared with the truth: known by formula, or from other draws of the noise; see
-`known_pairs.py`. It writes
+tells from one pair alone is compared with the truth: known because signal and noise are, or, of networks, from other
+draws of the noise; see `known_pairs.py`. It writes
 
     known_denoisers.csv          a row for each model, method, denoiser and shell
     known_denoisers.json         settings, versions, how often the truth was met, where planted structure was found
@@ -138,8 +138,9 @@ def _settings(arguments, method):
 def _trials(model, method, known: Known, weights, seed):
     frequency = shell_frequencies(known.mask.shape, known.voxel_size)
     for one in known_denoisers(known, weights, seed=seed):
-        found = shell_variances(*known.pairs[0], *one.run(known.pairs[0]), known.mask)
-        yield Trial(model, method, one.name, one.band, found, true_variances(known, one), frequency)
+        denoised = one.run(known.pairs[0])
+        found = shell_variances(*known.pairs[0], *denoised, known.mask)
+        yield Trial(model, method, one.name, one.band, found, true_variances(known, one, denoised), frequency)
 
 
 def summary(trial: Trial) -> dict:

@@ -14,6 +14,7 @@ from crefjax.simulate.atoms import Atoms
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
 from crefjax.simulate.level import PairAtLevel, is_near
 from crefjax.simulate.reconstruction import reconstruct_parts
+from crefjax.spectral.calibrate import apply_calibration, solvent_level
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.shells import box_shells
 from crefjax.weights.store import Weights
@@ -161,16 +162,32 @@ def known_denoisers(known: Known, weights: dict[str, Weights], *, seed: int = 0)
 
         found.append(Denoiser(name, run, filtered(known.signal, factors) + added, where))
     for name, one in weights.items():
-        found.append(Denoiser(name, _network(one, known.voxel_size), None, none))
+        found.append(Denoiser(name, _network(one, known), None, none))
     return found
 
 
-def _network(weights, voxel_size):
+def _network(weights, known):
+    """The network and the factors that calibration finds on the first pair.
+
+    The factors differ a little from pair to pair. Made anew for each, they would be a part of what the network does on
+    average; to what is said of one pair belongs what was done with it.
+    """
+
+    def denoised(pair, scale):
+        maps = tuple(Map.from_array(half, known.voxel_size) for half in pair)
+        plan = plan_denoise(maps, weights, halves=True, scale=scale)
+        return denoise_maps(maps, weights, plan, halves=True, scale=scale)
+
+    first = denoised(known.pairs[0], "signal")
+
     def run(pair):
-        maps = tuple(Map.from_array(half, voxel_size) for half in pair)
-        plan = plan_denoise(maps, weights, halves=True, scale="signal")
-        found = denoise_maps(maps, weights, plan, halves=True, scale="signal")
-        return found.half_map_1.array, found.half_map_2.array
+        raw = denoised(pair, "none")
+        outputs = []
+        for half, output in zip(pair, (raw.half_map_1.array, raw.half_map_2.array), strict=True):
+            level = np.float32(solvent_level(half, first.region))
+            output = output - np.float32(solvent_level(output, first.region))
+            outputs.append(apply_calibration(output, half - level, first.calibration) + level)
+        return tuple(outputs)
 
     return run
 
@@ -182,31 +199,39 @@ def filtered(one: np.ndarray, factors: np.ndarray) -> np.ndarray:
     return scipy.fft.irfftn(spectrum, s=one.shape, workers=-1)
 
 
-def true_variances(known: Known, denoiser: Denoiser) -> dict[str, np.ndarray]:
-    """What is true of a denoiser, `(shells,)` each, from all pairs but the first.
+def true_variances(known: Known, denoiser: Denoiser, denoised: Pair) -> dict[str, np.ndarray]:
+    """What is true of the first pair, `(shells,)` each.
 
-    `E[D | S]` of a network is not known, but products of outputs whose noise is independent have no noise on average:
-    with n outputs D, |E[D|S]|² is the mean of all products of two of them, and var(N_d) the mean of |D|² less that.
+    Noise and residual noise are those in this pair. `E[D | S]` of a network is not known, but products of outputs whose
+    noise is independent have no noise on average: with n outputs D of the other pairs, |E[D|S]|² is the mean of all
+    products of two of them.
+
+    Args:
+        known: the pairs.
+        denoiser: one of `known_denoisers`.
+        denoised: what it made of the first pair.
     """
-    outputs, noises = [], []
-    for pair in known.pairs[1:]:
-        outputs += denoiser.run(pair)
-        noises += [half - known.signal for half in pair]
-    _, residual = _common(known, outputs)
-    if denoiser.of_signal is None:
-        bias, _ = _common(known, [one - known.signal for one in outputs])
+    if denoiser.of_signal is not None:
+        middle, excess = denoiser.of_signal, 0.0
+        bias = known.power(middle - known.signal)
     else:
-        bias = known.power(denoiser.of_signal - known.signal)
+        outputs = [one for pair in known.pairs[1:] for one in denoiser.run(pair)]
+        middle, excess = sum(outputs) / len(outputs), _noise(known, outputs) / len(outputs)
+        bias = _common(known, [one - known.signal for one in outputs])
     return {
         "signal": known.power(known.signal),
-        "noise": np.mean([known.power(one) for one in noises], axis=0),
+        "noise": np.mean([known.power(half - known.signal) for half in known.pairs[0]], axis=0),
         "bias": bias,
-        "residual_noise": residual,
+        "residual_noise": np.mean([known.power(one - middle) for one in denoised], axis=0) - excess,
     }
 
 
 def _common(known, maps):
-    """Power of what maps have in common, and of what each has besides, without bias."""
+    """Power of what maps have in common, whatever else each has."""
     own, count = sum(known.power(one) for one in maps), len(maps)
-    common = (known.power(sum(maps)) - own) / (count * (count - 1))
-    return common, own / count - common
+    return (known.power(sum(maps)) - own) / (count * (count - 1))
+
+
+def _noise(known, maps):
+    """Power of what each map has besides."""
+    return np.mean([known.power(one) for one in maps], axis=0) - _common(known, maps)

@@ -80,7 +80,7 @@ def shift_between(half_map_1, half_map_2, denoised, mask, voxel_size) -> tuple[f
     spectrum *= np.conj(scipy.fft.rfftn(denoised - denoised.mean(), workers=-1))
     # Flattened, so that the peak is sharp.
     size = np.abs(spectrum)
-    spectrum /= np.sqrt(np.maximum(size, 1e-20 * max(float(size.max()), 1e-30)))
+    spectrum /= np.sqrt(np.maximum(size, max(1e-20 * float(size.max()), float(np.finfo(size.dtype).tiny))))
     peak = scipy.fft.irfftn(spectrum, s=full.shape, workers=-1, overwrite_x=True)
     place = np.unravel_index(int(np.argmax(np.abs(peak))), peak.shape)
     voxels = [-(p if p <= n // 2 else p - n) for p, n in zip(place, peak.shape, strict=True)]
@@ -118,8 +118,10 @@ def _no_signal(measured):
 def _inverted(measured):
     shells = _signal_shells(measured)
     if len(shells) and np.mean(measured.with_full[shells]) < 0:
-        return "The denoised map has the opposite contrast of the full map (their FSC is negative). Invert it, or "
-        "find out why."
+        return (
+            "The denoised map has the opposite contrast of the full map (their FSC is negative). Invert it, or find "
+            "out why."
+        )
     return None
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import scipy.fft
 from scipy.special import log_ndtr
 
-from crefjax.spectral.covariances import Covariances
+from crefjax.spectral.covariances import Covariances, over_neighbours
 from crefjax.spectral.shells import box_shells
 
 # Noise density and the share of it that passes change little over so many shells (standard deviation of a Gaussian).
@@ -148,8 +148,8 @@ def _moments(covariances):
     network = np.maximum(s[:, 4, 4], max(1e-30 * float(np.max(s[:, 4, 4])), _LEAST_POWER))
     of_mean = (s[:, 2, 2] + s[:, 3, 3] + 2 * s[:, 2, 3]) / 4
     scale = np.sqrt(network / np.maximum(of_mean, 1e-12 * network))
-    full_noise, full_noise_numbers = _over_neighbours(noise / 2, numbers, _NOISE_WIDTH)
-    share, _ = _over_neighbours(scale * through / noise, numbers, _NOISE_WIDTH)
+    full_noise, full_noise_numbers = over_neighbours(noise / 2, numbers, _NOISE_WIDTH)
+    share, _ = over_neighbours(scale * through / noise, numbers, _NOISE_WIDTH)
     return _Moments(
         numbers=numbers,
         signal=signal,
@@ -199,7 +199,7 @@ def _network_alone(m, signal_in_network):
 def _steadied(values, errors):
     """Positive values, the uncertain ones drawn towards their neighbours in the logarithm, but for shell 0."""
     log, relative = np.log(values[1:]), (errors / values)[1:]
-    around, _ = _over_neighbours(log, 1 / (relative**2 + 1e-6), _FACTOR_WIDTH)
+    around, _ = over_neighbours(log, 1 / (relative**2 + 1e-6), _FACTOR_WIDTH)
     weight = relative**2 / (relative**2 + _CERTAIN**2)
     return np.concatenate([values[:1], np.exp(log + weight * (around - log))])
 
@@ -211,12 +211,3 @@ def _positive(values, errors):
     # Far below 0 the two terms cancel; their series gives -1 / z.
     tail = np.exp(-(z**2) / 2 - log_ndtr(z)) / np.sqrt(2 * np.pi)
     return errors * np.where(z > -8, np.maximum(z + tail, 1e-12), -1 / np.minimum(z, -8))
-
-
-def _over_neighbours(values, weights, width):
-    """Weighted Gaussian means over shells, and the weights they rest on."""
-    reach = int(np.ceil(4 * width))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-    total = np.convolve(np.pad(values * weights, reach), kernel, "valid")
-    weight = np.convolve(np.pad(weights, reach), kernel, "valid")
-    return total / np.maximum(weight, 1e-300), weight

@@ -118,3 +118,12 @@ def _spectrum(one, mask, level):
 @jax.jit
 def _cross(first, second, shells):
     return shell_sums(real_product(first.astype(jnp.complex128), second.astype(jnp.complex128)), shells)
+
+
+def over_neighbours(values, weights, width):
+    """Weighted means over shells, with a Gaussian of that standard deviation, and the weights they rest on."""
+    reach = int(np.ceil(4 * width))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    total = np.convolve(np.pad(values * weights, reach), kernel, "valid")
+    weight = np.convolve(np.pad(weights, reach), kernel, "valid")
+    return total / np.maximum(weight, 1e-300), weight

@@ -24,14 +24,16 @@ covariance `C` have sample covariances `s_ij` with (noncentral Wishart distribut
 
 where C is 0 between maps of different halves. The errors given are standard deviations by this formula, to first
 order. Those of k, of var(A) and of what is made of them also hold that under a mask a filter is not quite one factor
-within a shell, which is worth some thousandths of the kept signal.
+within a shell, which is worth some thousandths of the kept signal. A network is no filter: its gain depends on the
+noise. How unsteady it is, the gains of the two outputs tell, `cov(M1,D2) - cov(M2,D1)` against its scatter; errors of
+k, var(A) and var(B) hold it.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from crefjax.spectral.covariances import Covariances, shell_covariances
+from crefjax.spectral.covariances import Covariances, over_neighbours, shell_covariances
 
 # A value within so many errors of 0 says how large it can be, not how large it is.
 _ERRORS = 2.0
@@ -39,6 +41,10 @@ _ERRORS = 2.0
 _FEWEST = 6.0
 # The errors take a filter for one factor in a shell; under a mask it varies there by about this share of itself.
 _SPREAD = 0.06
+# Over so many shells (standard deviation of a Gaussian) the gains of the two outputs are compared.
+_UNSTEADY_WIDTH = 3.0
+# No network's gain is believed to be steadier than this; found with networks on many pairs of one signal.
+_STEADIEST = 0.01
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,7 @@ _FORMS = {
     "DD": {(2, 3): 1.0},
     "N_d": {(2, 2): 0.5, (3, 3): 0.5, (2, 3): -1.0},
     "X": {(0, 3): 0.5, (1, 2): 0.5},
+    "dX": {(0, 3): 0.5, (1, 2): -0.5},
     "C": {(0, 2): 0.5, (1, 3): 0.5, (0, 3): -0.5, (1, 2): -0.5},
     "B": {(2, 3): 1.0, (0, 3): -1.0, (1, 2): -1.0, (0, 1): 1.0},
 }
@@ -239,9 +246,16 @@ def _account(linear, scatter, independent, gain):
             "to_added": left / added,
         }
         errors |= {name: error(gradient) for name, gradient in gradients.items()}
-        spread = {"A": left, "kept": kept, "noise_kept": noise_kept / (_SPREAD * np.sqrt(independent))}
-        for name, size in {**spread, "to_added": (left / added) ** 2}.items():
-            errors[name] = np.hypot(errors[name], _SPREAD**2 * size)
+        unsteady = _unsteady(linear["dX"] / s, scatter("dX", "dX") / s**2, enough & (s > 0))
+        rooms = {
+            "A": (0, _SPREAD**2 + unsteady**2, left),
+            "kept": (unsteady, _SPREAD**2, 1),
+            "B": (2 * kept * (1 - kept) * unsteady, unsteady**2, s),
+            "noise_kept": (0, _SPREAD / np.sqrt(independent), noise_kept),
+            "to_added": (0, _SPREAD**2 + unsteady**2, (left / added) ** 2),
+        }
+        for name, (first, second, size) in rooms.items():
+            errors[name] = np.sqrt(errors[name] ** 2 + (first * size) ** 2 + (second * size) ** 2)
     values = {"S": s, "N": n, "N_d": nd, "B": b, "A": added, **quotients}
     positive = {name: enough & (values[name] > _ERRORS * errors[name]) for name in ("S", "N", "N_d", "B", "A")}
     # So far below 0 that noise does not explain it, also as the largest of many shells.
@@ -282,6 +296,18 @@ def _account(linear, scatter, independent, gain):
         gain=gain,
         contradicted=contradicted,
     )
+
+
+def _unsteady(difference, variance, usable):
+    """Deviation of the mean gain of two outputs beyond what noise in the shell explains, from half their difference.
+
+    A network's gain depends on the noise as a whole, alike in neighbouring shells.
+    """
+    weights = np.zeros_like(variance)
+    weights[usable] = 1 / (variance[usable] + 1e-4) ** 2
+    weights[0] = 0
+    excess, _ = over_neighbours(np.where(weights > 0, difference**2 - variance, 0), weights, _UNSTEADY_WIDTH)
+    return np.sqrt(np.maximum(excess, 0) + _STEADIEST**2)
 
 
 def _beyond(shells):

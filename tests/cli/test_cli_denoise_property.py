@@ -26,15 +26,19 @@ SHAPES = [tuple(shape) for shape in np.random.default_rng(3).integers(9, 27, (4,
 
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    shape=st.sampled_from(SHAPES), words=words, seed=st.integers(0, 99), suffix=st.sampled_from(["", "", ".gz", ".bz2"])
+    shape=st.sampled_from(SHAPES),
+    words=words,
+    seed=st.integers(0, 99),
+    suffix=st.sampled_from(["", "", ".gz", ".bz2"]),
+    scale=st.sampled_from([[], ["--scale", "input"]]),
 )
-def test_grid_and_header_of_half_map_1_are_found_in_the_output(shape, words, seed, suffix, weights):
+def test_grid_and_header_of_half_map_1_are_found_in_the_output(shape, words, seed, suffix, scale, weights):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         halves = densities(shape, seed=seed)
         pair = [write(folder / f"h{n}.mrc{suffix}", data, **words) for n, data in enumerate(halves, 1)]
         raw = [path.read_bytes() for path in pair]
-        done("denoise", *pair, "-o", folder / "out.mrc", "--weights", weights)
+        done("denoise", *pair, "-o", folder / "out.mrc", "--weights", weights, *scale)
         assert [path.read_bytes() for path in pair] == raw
         assert valid(folder / "out.mrc")
         data, h = read(folder / "out.mrc")
@@ -50,4 +54,7 @@ def test_grid_and_header_of_half_map_1_are_found_in_the_output(shape, words, see
     full = np.mean([half.astype("f8") for half in halves], axis=0)
     assert data.shape == shape
     assert data.mean() == pytest.approx(full.mean(), rel=1e-4, abs=1e-5)
-    assert data.std() == pytest.approx(full.std(), rel=1e-4)
+    if scale:
+        assert data.std() == pytest.approx(full.std(), rel=1e-4)
+    else:  # measured within a mask; of what an untrained network draws outside of it nothing is known
+        assert 0.5 < data.std() / full.std() < 2

@@ -48,7 +48,7 @@ def test_scale_none_is_the_network_on_the_standardized_full_map(weights):
 
 def test_scale_input_has_mean_and_deviation_of_the_full_map(weights):
     one, two = random_map(1), random_map(2)
-    found = crefjax.denoise(one, two, weights=weights).array.astype(np.float64)
+    found = crefjax.denoise(one, two, weights=weights, scale="input").array.astype(np.float64)
     full = (one.array.astype(np.float64) + two.array) / 2
     raw = network(weights, standardized(full).astype(np.float32))
     np.testing.assert_allclose(found, standardized(raw) * full.std() + full.mean(), atol=1e-4)
@@ -58,7 +58,7 @@ def test_within_a_mask(weights):
     one, two = random_map(1), random_map(2)
     mask = np.random.default_rng(5).uniform(0, 1, one.array.shape).astype(np.float32)
     mask[:3] = 0
-    found = crefjax.denoise(one, two, one.replace_array(mask), weights=weights).array.astype(np.float64)
+    found = crefjax.denoise(one, two, one.replace_array(mask), weights=weights, scale="input").array.astype(np.float64)
     full = (one.array.astype(np.float64) + two.array) / 2
     raw = network(weights, (standardized(full) * mask).astype(np.float32))
 
@@ -73,14 +73,17 @@ def test_within_a_mask(weights):
     assert not found[:3].any()
 
 
-def test_halves_are_standardized_each_on_its_own(weights):
+def test_halves_are_standardized_as_the_full_map_is(weights):
     one, two = random_map(1), random_map(2)
+    two = two.replace_array(1.5 * two.array + 1)
+    full = (one.array.astype(np.float64) + two.array) / 2
     plan = plan_denoise((one, two), weights, halves=True)
-    found = denoise_maps((one, two), weights, plan, halves=True)
-    for half, result in ((one, found.half_map_1), (two, found.half_map_2)):
-        alone = crefjax.denoise(half, weights=weights)
-        np.testing.assert_allclose(result.array, alone.array, atol=1e-5)
-        assert result.array.mean(dtype=np.float64) == pytest.approx(half.array.mean(dtype=np.float64), rel=1e-4)
+    plain, scaled = (denoise_maps((one, two), weights, plan, scale=scale, halves=True) for scale in ("none", "input"))
+    for name, half in (("half_map_1", one), ("half_map_2", two)):
+        raw = network(weights, ((half.array - full.mean()) / full.std()).astype(np.float32))
+        np.testing.assert_allclose(getattr(plain, name).array, raw, rtol=1e-5, atol=1e-5)
+        expected = standardized(raw) * half.array.std(dtype=np.float64) + half.array.mean(dtype=np.float64)
+        np.testing.assert_allclose(getattr(scaled, name).array, expected, atol=1e-4)
 
 
 def test_maps_may_be_paths(weights, tmp_path):
@@ -97,6 +100,9 @@ def test_refusals(weights):
         crefjax.denoise(one, two, weights=weights)
     with pytest.raises(UserError, match="--scale"):
         crefjax.denoise(one, weights=weights, scale="loud")
+    for given in ((one,), (one, None)):
+        with pytest.raises(UserError, match="--scale signal: expected two half-maps"):
+            crefjax.denoise(*given, weights=weights, scale="signal")
     with pytest.raises(UserError, match="--halves"):
         denoise_maps((one,), weights, plan_denoise((one,), weights), halves=True)
     flat = one.replace_array(np.ones_like(one.array))
@@ -105,11 +111,13 @@ def test_refusals(weights):
     silent = Weights("silent", weights.path, CONFIG, {}, jax.tree.map(np.zeros_like, weights.parameters))
     with pytest.raises(UserError, match="silent: the network's output is constant"):
         crefjax.denoise(one, weights=silent)
+    with pytest.raises(UserError, match="silent: the network's output is constant"):
+        crefjax.denoise(one, random_map(2), weights=silent)
 
 
 def test_a_device_with_less_room_than_it_said_gets_thinner_slabs(weights, monkeypatch):
     one, two = random_map(1, (16, 8, 8)), random_map(2, (16, 8, 8))
-    expected = crefjax.denoise(one, two, weights=weights).array
+    expected = crefjax.denoise(one, two, weights=weights, scale="input").array
     tried = []
 
     def short_of_memory(*arguments, slab, **more):
@@ -120,8 +128,8 @@ def test_a_device_with_less_room_than_it_said_gets_thinner_slabs(weights, monkey
 
     monkeypatch.setattr("crefjax.inference.denoise.run_network", short_of_memory)
     room = 4
-    np.testing.assert_allclose(crefjax.denoise(one, two, weights=weights).array, expected, atol=1e-5)
+    np.testing.assert_allclose(crefjax.denoise(one, two, weights=weights, scale="input").array, expected, atol=1e-5)
     assert tried == [16, 8, 4]
     room = 0
     with pytest.raises(UserError, match="ran out of memory"):
-        crefjax.denoise(one, two, weights=weights)
+        crefjax.denoise(one, two, weights=weights, scale="input")

@@ -1,0 +1,148 @@
+"""`crefjax denoise` with `--report` and `--local`, its default scale, and what is refused of them."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from cli_material import crefjax, densities, done, labels_of, read, refused, relative, tree, valid, write
+from scipy import ndimage
+
+FIGURES = ("fsc", "fit_to_cref", "power", "ratios", "kept")
+
+
+@pytest.fixture
+def words(pair, weights):
+    return ["denoise", *pair, "-o", "out.mrc", "--weights", weights]
+
+
+def test_default_scale_is_told_in_the_label(words, pair, weights):
+    done(*words)
+    done("denoise", pair[0], "-o", "one.mrc", "--weights", weights)
+    for name, scale in (("out.mrc", "signal"), ("one.mrc", "input")):
+        assert labels_of(read(name)[1])[-1].endswith(f"scale {scale}".encode())
+    done(*words[:4], "named.mrc", *words[5:], "--scale", "signal")
+    np.testing.assert_array_equal(read("named.mrc")[0], read("out.mrc")[0])
+
+
+@pytest.mark.parametrize("name", ["mask.mrc", "auto"])
+def test_output_on_the_signals_scale_is_0_outside_the_mask(name, words, pair):
+    done("mask", *pair, "-o", "mask.mrc")
+    mask = read("mask.mrc")[0]
+    done(*words, "--mask", name, "--halves")
+    for output in ("out.mrc", "out_half_map_1.mrc", "out_half_map_2.mrc"):
+        data = read(output)[0]
+        assert not data[mask == 0].any()
+        assert data[mask == 1].std() > 0.1
+
+
+def test_half_maps_of_noise_are_warned_of_and_leave_nothing(here, weights):
+    noise = np.random.default_rng(7).standard_normal((2, 24, 24, 24)).astype("f4")
+    pair = [write(here / f"noise_{n}.mrc", one) for n, one in enumerate(noise, 1)]
+    outcome = done("denoise", *pair, "-o", "out.mrc", "--weights", weights)
+    warnings = [line for line in outcome.err.splitlines() if line.startswith("warning")]
+    assert len(warnings) == 1
+    assert "hardly correlate" in warnings[0]
+    assert read("out.mrc")[0].std() < 0.25 * noise.mean(0).std()
+
+
+def test_report_is_written_beside_and_the_maps_it_names_are_there(words, here):
+    before = tree(here)
+    outcome = done(*words, "--report", "told")
+    after = tree(here)
+    figures = {f"told/figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
+    plain = {f"told/{name}" for name in ("index.html", "report.json", "view.cxc", "full_map.mrc")}
+    assert set(after) == {*before, "out.mrc", "told", "told/figures", *figures, *plain}
+    assert {name: after[name] for name in before} == before
+    opened = re.findall(r'^open "([^"]+)"', (here / "told" / "view.cxc").read_text(encoding="utf-8"), re.MULTILINE)
+    full, denoised = (read(here / "told" / name)[0] for name in opened)
+    assert relative(full, np.mean([one.astype("f8") for one in densities()], axis=0)) < 1e-6
+    np.testing.assert_array_equal(denoised, read("out.mrc")[0])
+    report = json.loads((here / "told" / "report.json").read_text(encoding="utf-8"))
+    assert report["parameters"]["command"] == "denoise"
+    assert report["parameters"]["scale"] == "signal"
+    for name, file in (("half_map_1", "half_1.mrc"), ("half_map_2", "half_2.mrc")):
+        assert report["inputs"][name]["sha256"] == before[file]
+    assert report["variances"] is not None  # denoised half-maps are measured, written or not
+    for warning in report["warnings"]:
+        assert f"warning: {warning['text']}" in outcome.err
+    assert "index.html" in outcome.err
+
+
+def test_numbers_are_those_of_the_maps_that_halves_writes(words, pair, here):
+    """`crefjax report` of the files says what `--report` says, with the same mask."""
+    box = np.zeros((20, 17, 23), "f4")
+    box[4:16, 3:14, 4:20] = 1
+    mask = write(here / "mask.mrc", ndimage.uniform_filter(box, 3))
+    done(*words, "--halves", "--mask", mask, "--report", "told")
+    maps = ("--denoised", "out.mrc", "--denoised-halves", "out_half_map_1.mrc", "out_half_map_2.mrc")
+    done("report", *pair, *maps, "--mask", mask, "-o", "again")
+    told, again = (json.loads((here / name / "report.json").read_text(encoding="utf-8")) for name in ("told", "again"))
+    for part in ("curves", "variances", "ratios", "resolution", "warnings", "mask"):
+        assert told[part] == again[part], part
+
+
+def test_local_maps_lie_on_the_same_grid(here, weights):
+    shape = (20, 17, 23)
+    header = {"axes": (3, 2, 1), "origin": (12.5, -3.25, 100), "nstart": (-5, 7, 11), "labels": [b"of a refinement"]}
+    pair = [write(here / f"h{n}.mrc", data, **header) for n, data in enumerate(densities(), 1)]
+    before = tree(here)
+    done("denoise", *pair, "-o", "out.map.gz", "--weights", weights, "--local", "--report", "told")
+    names = ("out_local_agreement.map.gz", "out_local_change.map.gz")
+    assert {name for name in tree(here) if "/" not in name} == {*before, "out.map.gz", "told", *names}
+    for name in names:
+        data, h = read(name)
+        assert valid(name)
+        assert data.shape == shape
+        assert 0 <= data.min() < data.max() <= 1
+        assert (h.mapc, h.mapr, h.maps) == (3, 2, 1)
+        assert h.origin.tolist() == (12.5, -3.25, 100)
+        assert (h.nxstart, h.nystart, h.nzstart) == (-5, 7, 11)
+        assert h.cella.tolist() == pytest.approx((34.5, 25.5, 30.0))
+        assert labels_of(h)[0] == b"of a refinement"
+
+
+def test_one_map_is_not_enough(pair, weights, here):
+    words = ["denoise", pair[0], "-o", "out.mrc", "--weights", weights]
+    for more in (["--scale", "signal"], ["--report", "told"], ["--local"], ["--report", "told", "--local"]):
+        message = refused(here, *words, *more, names="two half-maps")
+        assert message.count("\n") == 0
+        assert more[0] in message or more[-1] in message
+
+
+@pytest.mark.parametrize("place", ["others", "a file", "around an input", "an earlier report"])
+def test_report_in_the_way_is_told_before_any_map_is_read(place, words, here):
+    (here / "half_2.mrc").write_text("no map")
+    told = here / "told"
+    if place == "others":
+        told.mkdir()
+        (told / "notes.txt").write_text("dear to the user")
+    elif place == "a file":
+        told.write_text("dear to the user")
+    elif place == "around an input":
+        told.mkdir()
+        (here / "half_1.mrc").rename(told / "half_1.mrc")
+        words[1] = told / "half_1.mrc"
+    else:
+        told.mkdir()
+        (told / "report.json").write_text('{"files": ["report.json"]}')
+    more = [] if place == "an earlier report" else ["--overwrite"]
+    message = refused(here, *words, "--report", told, *more, names="told")
+    assert "half_2.mrc" not in message
+    assert ("--overwrite" in message) == (place == "an earlier report")
+
+
+@pytest.mark.parametrize("what", ["agreement", "change"])
+def test_local_map_that_exists_is_kept(what, words, here):
+    (here / f"out_local_{what}.mrc").write_text("dear to the user")
+    assert "--overwrite" in refused(here, *words, "--local", names=f"out_local_{what}.mrc")
+
+
+def test_all_is_replaced_on_demand(words, here):
+    more = ("--halves", "--local", "--report", "told")
+    done(*words, *more)
+    first = tree(here)
+    refused(here, *words, *more)
+    outcome = crefjax(*words, *more, "--overwrite")
+    assert outcome.status == 0, outcome.err
+    assert set(tree(here)) == set(first)

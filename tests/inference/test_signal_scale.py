@@ -1,0 +1,116 @@
+"""The default scale: what the network gives and the full map, with the factors of their shells, in slow NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import crefjax
+from crefjax.inference.denoise import denoise_maps, half_maps_disagree, plan_denoise
+from crefjax.io.maps import Map
+from crefjax.models.unet3d import UNet3D, UNet3DConfig
+from crefjax.weights.store import Weights
+
+SHAPE = (18, 15, 20)
+CONFIG = UNet3DConfig(depth=1, down_width=2, up_width=2, last_widths=(2,))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    parameters = UNet3D(CONFIG).init(jax.random.key(3), jnp.zeros((1, 4, 4, 4, 1)))["params"]
+    parameters = jax.tree.map(lambda a: np.asarray(a + 0.05), parameters)
+    return Weights("by-hand", tmp_path_factory.mktemp("none"), CONFIG, {}, parameters)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A body off the middle on a level of 2, with noise."""
+    z, y, x = np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij")
+    body = 3 * np.exp(-(((z - 8) / 4) ** 2 + ((y - 7) / 3.5) ** 2 + ((x - 11) / 4) ** 2))
+    body = body * (1 + 0.5 * np.sin(1.3 * x + 0.7 * y))
+    noise = np.random.default_rng(2).standard_normal((2, *SHAPE))
+    return tuple(Map.from_array(2 + body + 0.3 * one, 1.5, (4.0, 0.0, -3.0)) for one in noise)
+
+
+@pytest.fixture(scope="module")
+def mask(pair):
+    mask = np.zeros(SHAPE, np.float32)
+    mask[2:15, 1:13, 4:18] = 0.5
+    mask[3:14, 2:12, 5:17] = 1
+    return pair[0].replace_array(mask)
+
+
+def network(weights, x):
+    return np.asarray(UNet3D(CONFIG).apply({"params": weights.parameters}, x[None, ..., None])[0, ..., 0], np.float64)
+
+
+def level(one, region):
+    return one.mean() if region is None else np.average(one, weights=1 - region.astype(np.float64))
+
+
+def by_shells(one, factors):
+    """A map times a factor in every shell, 0 beyond the last."""
+    longest = max(one.shape)
+    k = np.meshgrid(*(np.fft.fftfreq(n) * longest for n in one.shape), indexing="ij")
+    shell = np.floor(np.sqrt(sum(axis**2 for axis in k)) + 0.5).astype(int)
+    of_voxel = np.append(factors, 0)[np.minimum(shell, len(factors))]
+    return np.fft.ifftn(np.fft.fftn(one) * of_voxel).real
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_output_is_network_and_full_map_with_the_factors_of_their_shells(masked, pair, mask, weights):
+    given = mask if masked else None
+    plan = plan_denoise(pair, weights, mask=given, scale="signal", halves=True)
+    found = denoise_maps(pair, weights, plan, mask=given, scale="signal", halves=True)
+    a, b = found.calibration.network, found.calibration.full
+    assert (a[0], b[0]) == (0, 1)
+    assert min(a.min(), b.min()) >= 0
+    assert a[1:].max() > 0
+    arrays = [one.array.astype(np.float64) for one in pair]
+    full = (arrays[0] + arrays[1]) / 2
+    inside = mask.array if masked else 1.0
+    if masked:
+        np.testing.assert_array_equal(found.region, mask.array)
+    for array, result in zip([full, *arrays], [found.full, found.half_map_1, found.half_map_2], strict=True):
+        raw = network(weights, ((array - full.mean()) / full.std() * inside).astype(np.float32))
+        of_array, of_raw = level(array, found.region), level(raw, found.region)
+        expected = by_shells(raw - of_raw, a) + by_shells(array - of_array, b) + of_array
+        np.testing.assert_allclose(result.array, expected * inside, atol=2e-5)
+        assert (result.voxel_size, result.origin) == (1.5, (4.0, 0.0, -3.0))
+
+
+def test_two_half_maps_are_on_the_signals_scale_and_one_map_on_its_own(pair, weights):
+    signal, plain = (crefjax.denoise(*pair, weights=weights, scale=scale).array for scale in ("signal", None))
+    np.testing.assert_array_equal(plain, signal)
+    full = pair[0].replace_array((pair[0].array + pair[1].array) / 2)
+    own, plain = (crefjax.denoise(full, weights=weights, scale=scale).array for scale in ("input", None))
+    np.testing.assert_array_equal(plain, own)
+    assert np.abs(signal - own).max() > 0.1
+
+
+def test_scale_and_level_of_the_half_maps_come_through_and_their_order_does_not_matter(pair, mask, weights):
+    def denoised(first, second):
+        return crefjax.denoise(first, second, mask, weights).array.astype(np.float64)
+
+    plain = denoised(*pair)
+    np.testing.assert_allclose(denoised(*pair[::-1]), plain, atol=1e-5)
+    large = [one.replace_array(1000 * one.array) for one in pair]
+    np.testing.assert_allclose(denoised(*large), 1000 * plain, atol=0.05)
+    lifted = [one.replace_array(one.array + 5) for one in pair]
+    np.testing.assert_allclose(denoised(*lifted), plain + 5 * mask.array, atol=1e-4)
+    assert not plain[mask.array == 0].any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_left_of_half_maps_of_noise(seed, weights):
+    noise = np.random.default_rng(seed).standard_normal((2, 24, 24, 24))
+    pair = tuple(Map.from_array(one, 1.5) for one in noise)
+    plan = plan_denoise(pair, weights)
+    found = denoise_maps(pair, weights, plan)
+    assert half_maps_disagree(pair, found.region)
+    assert found.full.array.std() < 0.25 * noise.mean(0).std()
+
+
+def test_half_maps_that_agree_are_not_said_to_disagree(pair, mask):
+    assert not half_maps_disagree(pair, None)
+    assert not half_maps_disagree(pair, mask.array)

@@ -1,0 +1,62 @@
+"""A structure in a soft ball, half-maps of it, and denoised maps of which is known what is wrong with them."""
+
+import functools
+
+import numpy as np
+
+from crefjax.io.maps import Map
+from crefjax.report.account import Study
+
+SIDE, VOXEL = 36, 2.0
+SHELLS = np.arange(SIDE // 2 + 1)
+
+
+@functools.cache
+def shell_index():
+    k = np.fft.fftfreq(SIDE, 1 / SIDE)
+    return np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int)
+
+
+def filtered(one, factors):
+    """A map times a factor in every shell; voxels beyond the last take its factor."""
+    of_voxel = factors[np.minimum(shell_index(), len(factors) - 1)]
+    return np.fft.ifftn(np.fft.fftn(one) * of_voxel).real
+
+
+def ball(radius, soft=3.0):
+    z = np.arange(SIDE) - SIDE // 2
+    apart = np.sqrt(z[:, None, None] ** 2 + z[:, None] ** 2 + z**2)
+    return 0.5 + 0.5 * np.cos(np.pi * np.clip((apart - radius) / soft, 0, 1))
+
+
+@functools.cache
+def signal():
+    """Amplitudes that fall by `exp(-7)` up to Nyquist, deviation 1 in a ball."""
+    made = np.random.default_rng(0).standard_normal((SIDE,) * 3)
+    made = filtered(made, np.exp(-7 * SHELLS / (SIDE // 2))) * ball(9)
+    return made / made[ball(9) > 0.5].std()
+
+
+def noise(seed):
+    return np.random.default_rng(100 + seed).standard_normal((SIDE,) * 3)
+
+
+MASK = ball(11)
+
+
+def half_maps(level=0.5):
+    return signal() + level * noise(1), signal() + level * noise(2)
+
+
+def decent(one):
+    """What a good denoiser would leave: three tenths of the noise in shells with signal, little beyond."""
+    return signal() + filtered(one - signal(), 0.3 / (1 + np.exp(SHELLS - 13.0)))
+
+
+def study(halves, denoised=None, denoised_halves=None, mask=MASK, **more) -> Study:
+    """Of arrays; the denoised full map is the mean of the denoised half-maps if there is none."""
+    if denoised is None:
+        denoised = (denoised_halves[0] + denoised_halves[1]) / 2
+    maps = [Map.from_array(one, VOXEL) for one in (*halves, denoised)]
+    of_halves = (None, None) if denoised_halves is None else [Map.from_array(one, VOXEL) for one in denoised_halves]
+    return Study(*maps, *of_halves, mask.astype(np.float32), "mask.mrc", {"command": "report"} | more)

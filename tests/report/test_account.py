@@ -1,0 +1,199 @@
+"""The numbers of a report, against slow NumPy."""
+
+import json
+
+import numpy as np
+import pairs_for_accounts as made
+import pytest
+
+from crefjax.io.maps import Map
+from crefjax.report.account import Study, account, measure
+
+INNER = slice(1, made.SIDE // 2)
+
+
+@pytest.fixture(scope="module")
+def halves():
+    return made.half_maps()
+
+
+@pytest.fixture(scope="module")
+def study(halves):
+    """On a level of 5, which is no density."""
+    denoised = [5 + made.decent(one) for one in halves]
+    return made.study([5 + one for one in halves], denoised_halves=denoised, weights="by-hand")
+
+
+@pytest.fixture(scope="module")
+def numbers(study):
+    return account(study)
+
+
+def spectrum(one, mask):
+    """Of a map relative to the mean outside the mask."""
+    one = one.astype(np.float64)
+    return np.fft.fftn((one - np.average(one, weights=1 - made.MASK)) * mask)
+
+
+def sums(values):
+    return np.bincount(made.shell_index().ravel(), values.real.ravel())[: made.SIDE // 2 + 1]
+
+
+def cross(first, second, mask=made.MASK):
+    """Mean of a shell's products over the sum of the squared mask."""
+    total = sums(spectrum(first, mask) * spectrum(second, mask).conj())
+    return total / sums(np.ones((made.SIDE,) * 3)) / np.sum(mask**2)
+
+
+def fsc(first, second, mask=made.MASK):
+    return cross(first, second, mask) / np.sqrt(cross(first, first, mask) * cross(second, second, mask))
+
+
+def arrays(study):
+    return [one.array for one in (study.half_map_1, study.half_map_2, study.denoised, study.denoised_1)]
+
+
+def test_curves_are_numpys(study, numbers):
+    first, second, denoised, _ = arrays(study)
+    full = (first + second) / 2
+    whole = np.ones_like(made.MASK)
+    curves = numbers["curves"]
+    h = fsc(first, second)
+    for name, expected in {
+        "fsc_halves": h,
+        "fsc_halves_unmasked": fsc(first, second, whole),
+        "cref": np.sqrt(2 * np.maximum(h, 0) / (1 + np.maximum(h, 0))),
+        "fsc_denoised_full": fsc(denoised, full),
+        "fsc_denoised_full_unmasked": fsc(denoised, full, whole),
+    }.items():
+        np.testing.assert_allclose(curves[name][1:], expected[1:], atol=3e-5, err_msg=name)
+    np.testing.assert_allclose(curves["power_full"], cross(full, full), rtol=1e-4)
+    np.testing.assert_allclose(curves["power_denoised"], cross(denoised, denoised), rtol=1e-4)
+
+
+def test_what_follows_from_the_curves(study, numbers):
+    first, second, denoised, _ = arrays(study)
+    h, with_full = np.maximum(fsc(first, second), 0), fsc(denoised, (first + second) / 2)
+    difference = with_full * np.abs(with_full) - 2 * h / (1 + h)
+    assert numbers["cref_rmse"] == pytest.approx(np.sqrt(np.mean(difference[INNER] ** 2)), rel=1e-3)
+    for threshold in (0.143, 0.5):
+        shell = np.flatnonzero(fsc(first, second)[1:] < threshold)[0] + 1
+        found = numbers["resolution"][f"fsc_{threshold}"]
+        assert found["crossed"]
+        longest = made.SIDE * made.VOXEL
+        assert longest / shell <= found["angstrom"] <= longest / (shell - 1)
+
+
+def test_variances_are_those_of_the_truth(halves, study, numbers):
+    """Within a few of their errors: signal, noise, and the noise that is left."""
+    left = [study.denoised_1.array - 5 - made.signal(), study.denoised_2.array - 5 - made.signal()]
+    true = {
+        "signal": cross(made.signal(), made.signal()),
+        "noise": sum(cross(one - made.signal(), one - made.signal()) for one in halves) / 2,
+        "residual_noise": sum(cross(one, one) for one in left) / 2,
+    }
+    for name, expected in true.items():
+        found = {key: np.array(values) for key, values in numbers["variances"][name].items()}
+        trusted = found["trusted"].astype(bool)
+        assert trusted[1:-1].sum() >= 8
+        apart = np.abs(found["value"].astype(float) - expected)[trusted]
+        assert np.all(apart < 4 * found["error"][trusted].astype(float) + 0.02 * expected[trusted]), name
+    gain = numbers["gain"]
+    assert gain == pytest.approx(1, abs=0.05)
+    passed = 0.3 / (1 + np.exp(made.SHELLS - 13.0))  # as the denoised half-maps were made
+    for name, expected in (("signal_kept", 1), ("noise_kept", passed)):
+        found = {key: np.array(values) for key, values in numbers[name].items()}
+        trusted = found["trusted"].astype(bool)
+        assert trusted[1:-1].sum() >= 8
+        apart = np.abs(found["value"].astype(float) - gain * expected)[trusted]
+        assert np.all(apart < 4 * found["error"][trusted].astype(float) + 0.01), name
+
+
+def test_ratios_are_those_of_the_variances(numbers):
+    value = {name: np.array(one["value"], float) for name, one in numbers["variances"].items()}
+    kept = np.array(numbers["signal_kept"]["value"], float)
+    found = {name: np.array(one["value"], float) for name, one in numbers["ratios"].items()}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected_ratios = {
+            "signal_to_noise_before": value["signal"] / value["noise"],
+            "signal_to_noise_after": kept**2 * value["signal"] / value["residual_noise"],
+            "signal_to_bias": value["signal"] / value["bias"],
+            "signal_to_added": kept**2 * value["signal"] / value["added"],
+        }
+    for name, expected in expected_ratios.items():
+        usable = np.isfinite(found[name])
+        assert usable[1:-1].sum() > 8
+        np.testing.assert_allclose(found[name][usable], expected[usable], rtol=1e-4, err_msg=name)
+    before, after = (numbers["ratios"][f"signal_to_noise_{when}"] for when in ("before", "after"))
+    both = np.array(before["trusted"]) & np.array(after["trusted"])
+    assert both.sum() >= 5
+    assert np.all(np.array(after["value"], float)[both] > 4 * np.array(before["value"], float)[both])
+
+
+def test_what_it_is_about(numbers):
+    shells = made.SIDE // 2 + 1
+    assert numbers["box"] == [made.SIDE] * 3
+    assert numbers["voxel_size"] == made.VOXEL
+    assert numbers["shell"] == list(range(shells))
+    np.testing.assert_allclose(numbers["frequency"], np.arange(shells) / (made.SIDE * made.VOXEL))
+    inside = np.count_nonzero(made.MASK > 0.5)
+    assert numbers["mask"]["from"] == "mask.mrc"
+    assert numbers["mask"]["volume"] == pytest.approx(inside * made.VOXEL**3)
+    assert numbers["mask"]["share"] == pytest.approx(inside / made.MASK.size)
+    assert all(isinstance(text, str) for text in numbers["notes"])
+    assert any("resolution" in text.lower() for text in numbers["use"]["not_for"])
+    assert numbers["use"]["for"]
+
+
+def lists(value):
+    """All lists of numbers in a dictionary of dictionaries, by their way."""
+    for key, one in value.items():
+        if isinstance(one, dict):
+            yield from ((f"{key}.{name}", inner) for name, inner in lists(one))
+        elif isinstance(one, list):
+            yield key, one
+
+
+@pytest.mark.parametrize("case", ["decent", "no halves", "noise", "zeros", "band-limited"])
+def test_numbers_are_strict_json_with_lists_over_all_shells(case, study, halves):
+    if case == "no halves":
+        study = made.study(halves, study.denoised.array)
+    elif case == "noise":
+        study = made.study([made.noise(1), made.noise(2)], denoised_halves=[made.noise(3), made.noise(4)])
+    elif case == "zeros":
+        zero = np.zeros_like(made.MASK)
+        study = made.study(halves, denoised_halves=[zero, zero])
+    elif case == "band-limited":
+        cut = [made.filtered(one, 1.0 * (made.SHELLS < 12)) for one in halves]
+        study = made.study(cut, denoised_halves=[made.decent(one) for one in cut], mask=np.ones_like(made.MASK))
+    numbers = account(study)
+    assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
+    assert (numbers["variances"] is None) == (case == "no halves")
+    for part in ("curves", "variances", "ratios", "signal_kept", "noise_kept"):
+        for name, one in lists(numbers[part] or {}):
+            assert len(one) == made.SIDE // 2 + 1, name
+            kind = bool if name.endswith("trusted") else (float, type(None))
+            assert all(isinstance(value, kind) for value in one), name
+    for part in ("variances", "ratios"):
+        for name, one in (numbers[part] or {}).items():
+            for value, error, trusted in zip(one["value"], one["error"], one["trusted"], strict=True):
+                assert not trusted or None not in (value, error), name
+
+
+def test_without_denoised_halves_it_is_told_what_stays_open(study, halves):
+    numbers = account(made.study(halves, study.denoised.array))
+    assert all(numbers[name] is None for name in ("variances", "ratios", "signal_kept", "noise_kept", "gain"))
+    assert any("--denoised-halves" in note for note in numbers["notes"])
+
+
+def test_a_box_that_is_no_cube():
+    """Longest side first in no axis; `box` is x, y, z."""
+    random = np.random.default_rng(0)
+    shape = (12, 20, 16)
+    maps = [Map.from_array(one, 1.5) for one in random.standard_normal((3, *shape))]
+    study = Study(*maps, None, None, np.ones(shape, np.float32), "none", {})
+    numbers = account(study)
+    assert numbers["box"] == [16, 20, 12]
+    assert len(numbers["curves"]["cref"]) == 11
+    np.testing.assert_allclose(numbers["frequency"], np.arange(11) / 30)
+    assert measure(study).variances is None
