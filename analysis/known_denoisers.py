@@ -157,10 +157,11 @@ def summary(trial: Trial) -> dict:
             "within_either": _share((apart <= 2 * one.error) | (apart <= _NEAR * true), trusted),
             "median_relative": float(np.median((apart / true)[trusted])) if trusted.any() else None,
         }
-    around = np.convolve(trial.band, [1, 1, 1], "same") > 0  # a masked shell holds some of its neighbours
     told["planted_shells"] = int(trial.band.sum())
     told["planted_shells_found"] = int((trial.flagged & trial.band).sum())
-    told["other_shells_said_to_have_added_structure"] = int((trial.flagged & ~around)[1:-1].sum())
+    told["shells_said_to_have_added_structure"] = int(trial.flagged[1:-1].sum())
+    false = trial.flagged & (trial.true["added"] < trial.found.added.value / 2)
+    told["shells_falsely_said_to_have_it"] = int(false[1:-1].sum())
     told["contradicted_shells"] = np.flatnonzero(trial.found.contradicted).tolist()
     return told
 
@@ -177,7 +178,8 @@ def _told(trial):
         parts.append(f"{symbol} {one['within_10_percent']} / {one['within_2_errors']} of {one['trusted']}")
     line = f"{trial.model} {trial.method}, {trial.denoiser}: within 10% / 2 errors: {', '.join(parts)}"
     line += f"; planted {told['planted_shells_found']} of {told['planted_shells']} found"
-    line += f", {told['other_shells_said_to_have_added_structure']} others"
+    line += f"; {told['shells_said_to_have_added_structure']} said to have added structure"
+    line += f", {told['shells_falsely_said_to_have_it']} falsely"
     return line + f", {len(told['contradicted_shells'])} contradicted"
 
 

@@ -213,13 +213,16 @@ def true_variances(known: Known, denoiser: Denoiser, denoised: Pair) -> dict[str
     """
     if denoiser.of_signal is not None:
         middle, excess = denoiser.of_signal, 0.0
-        bias = known.power(middle - known.signal)
+        bias, common = known.power(middle - known.signal), known.power(middle)
     else:
         outputs = [one for pair in known.pairs[1:] for one in denoiser.run(pair)]
         middle, excess = sum(outputs) / len(outputs), _noise(known, outputs) / len(outputs)
-        bias = _common(known, [one - known.signal for one in outputs])
+        bias, common = (_common(known, those) for those in ([one - known.signal for one in outputs], outputs))
+    found = shell_covariances([known.signal, middle], known.mask)
+    signal = found.of(0, 0)
     return {
-        "signal": known.power(known.signal),
+        "signal": signal,
+        "added": common - found.of(0, 1) ** 2 / np.maximum(signal, np.finfo(np.float64).tiny),
         "noise": np.mean([known.power(half - known.signal) for half in known.pairs[0]], axis=0),
         "bias": bias,
         "residual_noise": np.mean([known.power(one - middle) for one in denoised], axis=0) - excess,

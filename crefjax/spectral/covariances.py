@@ -7,6 +7,7 @@ densities *inside the mask*, in squared units of the maps. What the mask does be
 - It blurs the spectrum by its own transform, over about `box / diameter of the mask` shells. Where a spectrum falls
   steeply, stronger shells leak into weaker ones, for every map alike: ratios of covariances of one shell are those of
   the masked maps, and a truth to compare with has to be masked too.
+  `Covariances.leakage` says how much of a shell comes from which.
 - Neighbouring Fourier voxels are no longer independent: a shell of n voxels holds fewer than n independent numbers.
   `Covariances.independent` counts them.
 """
@@ -31,11 +32,14 @@ class Covariances:
         matrix: `(shells, n, n)`, float64, symmetric, squared units of the maps.
         voxels: `(shells,)`, voxels of the whole spectrum in each shell.
         independent: `(shells,)`, how many independent real numbers they are worth under the mask; that many without.
+        leakage: `(shells, shells)`, weights with which the shells without mask (columns) make those under it; None
+            without mask.
     """
 
     matrix: np.ndarray
     voxels: np.ndarray
     independent: np.ndarray
+    leakage: np.ndarray | None = None
 
     def of(self, first: int, second: int) -> np.ndarray:
         """The covariance of two maps by their places, `(shells,)`."""
@@ -75,7 +79,9 @@ def shell_covariances(
             for j in range(i + 1):
                 matrix[:, i, j] = matrix[:, j, i] = np.asarray(_cross(spectra[i], spectra[j], shells))
     matrix /= np.maximum(voxels, 1)[:, np.newaxis, np.newaxis] * squared_mask
-    return Covariances(matrix, voxels, voxels if mask is None else independent_numbers(mask))
+    if mask is None:
+        return Covariances(matrix, voxels, voxels)
+    return Covariances(matrix, voxels, independent_numbers(mask), leakage(mask))
 
 
 def independent_numbers(mask: np.ndarray) -> np.ndarray:
@@ -93,15 +99,46 @@ def independent_numbers(mask: np.ndarray) -> np.ndarray:
     Returns:
         `(shells,)`, float64, at least 1, at most the shell's voxels.
     """
-    shells = box_shells(tuple(mask.shape))
-    with jax.enable_x64(True):
-        spectrum = _spectrum(mask, mask, 0.0)
-        voxels = np.asarray(shell_voxels(shells), np.float64)
-        power = np.asarray(_cross(spectrum, spectrum, shells)) / np.abs(complex(spectrum[0, 0, 0])) ** 2
-    steps = np.arange(shells.count)
+    power, voxels, middle = _power_of(mask, mask)
+    power /= middle
+    steps = np.arange(len(power))
     stays = 1 / (2 * np.maximum(steps, 0.5))
     correlated = np.array([np.sum((power * stays)[: 2 * s + 1]) for s in steps])
     return np.clip(voxels / np.maximum(correlated, 1), 1, np.maximum(voxels, 1))
+
+
+def leakage(mask: np.ndarray) -> np.ndarray:
+    """How a mask mixes shells: the power of a shell under it is that of all shells, with these weights.
+
+    With `m` the transform of the mask, the power of a Fourier voxel is the mean of those at all distances q, weighted
+    by `|m(q)|²`, of which the spherical mean is taken. A step of length q from radius s leads to a radius r between
+    `|s - q|` and `s + q` with density `r / (2 s q)`.
+
+    Args:
+        mask: `(z, y, x)`, 0 to 1.
+
+    Returns:
+        `(shells, shells)`, float64; rows are shells under the mask, and sum to 1.
+    """
+    power, _, _ = _power_of(mask)
+    shells = np.arange(len(power))
+    weights = np.diag(np.full(len(power), power[0]))
+    weights[0] += power * (shells > 0)
+    s, lower, upper = shells[1:, np.newaxis], np.maximum(shells - 0.5, 0), shells + 0.5
+    for q in shells[1:]:
+        inner, outer = np.maximum(lower, np.abs(s - q)), np.minimum(upper, s + q)
+        weights[1:] += power[q] * np.maximum(outer**2 - inner**2, 0) / (4 * s * q)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _power_of(one, mask=None):
+    """Sums over shells of the squared magnitudes, voxels of the shells, and the squared magnitude at 0."""
+    shells = box_shells(tuple(one.shape))
+    with jax.enable_x64(True):
+        spectrum = _spectrum(one, mask, 0.0)
+        voxels = np.asarray(shell_voxels(shells), np.float64)
+        power = np.asarray(_cross(spectrum, spectrum, shells))
+        return np.array(power), voxels, abs(complex(spectrum[0, 0, 0])) ** 2
 
 
 def _sum_of_squares(mask):
@@ -120,7 +157,7 @@ def _cross(first, second, shells):
     return shell_sums(real_product(first.astype(jnp.complex128), second.astype(jnp.complex128)), shells)
 
 
-def over_neighbours(values, weights, width):
+def over_neighbours(values: np.ndarray, weights: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
     """Weighted means over shells, with a Gaussian of that standard deviation, and the weights they rest on."""
     reach = int(np.ceil(4 * width))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)

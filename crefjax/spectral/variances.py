@@ -17,34 +17,24 @@ ratio of k² var(S) to var(A).
 `var(S) / var(N_d)` would praise any filter: damping signal and noise together gains nothing. The ratio after denoising
 is therefore that of the signal that is left, `k² var(S) / var(N_d)`.
 
-**Errors.** The specimen is not random, its noise is. In a shell of n independent numbers, maps of mean `m` and noise
-covariance `C` have sample covariances `s_ij` with (noncentral Wishart distribution)
-
-    cov(s_ij, s_kl) = (C_ik C_jl + C_il C_jk + m_i m_k C_jl + m_i m_l C_jk + m_j m_k C_il + m_j m_l C_ik) / n
-
-where C is 0 between maps of different halves. The errors given are standard deviations by this formula, to first
-order. Those of k, of var(A) and of what is made of them also hold that under a mask a filter is not quite one factor
-within a shell, which is worth some thousandths of the kept signal. A network is no filter: its gain depends on the
-noise. How unsteady it is, the gains of the two outputs tell, `cov(M1,D2) - cov(M2,D1)` against its scatter; errors of
-k, var(A) and var(B) hold it.
+**Errors.** The specimen is not random, its noise is: see `scatter.py`. They are standard deviations to first order. Two
+things add to those of k, var(A) and var(B). Under a mask a filter is not one factor within a shell, for shells are
+mixed; what that lets appear as added structure follows from the mask (`Covariances.leakage`). And a network is no
+filter: its gain depends on the noise. How unsteady it is, the gains of the two outputs tell, `cov(M1,D2)` and
+`cov(M2,D1)`, where they differ by more than noise explains.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from crefjax.spectral.covariances import Covariances, over_neighbours, shell_covariances
+from crefjax.spectral.covariances import Covariances, shell_covariances
+from crefjax.spectral.scatter import FORMS, linear_form, mixed_shells, scatter_of, unsteady_gain
 
 # A value within so many errors of 0 says how large it can be, not how large it is.
 _ERRORS = 2.0
 # A shell with so few independent numbers has no error worth the name.
 _FEWEST = 6.0
-# The errors take a filter for one factor in a shell; under a mask it varies there by about this share of itself.
-_SPREAD = 0.06
-# Over so many shells (standard deviation of a Gaussian) the gains of the two outputs are compared.
-_UNSTEADY_WIDTH = 3.0
-# No network's gain is believed to be steadier than this; found with networks on many pairs of one signal.
-_STEADIEST = 0.01
 
 
 @dataclass(frozen=True)
@@ -147,70 +137,18 @@ def variances_of(covariances: Covariances, *, gain: float | None = 1.0) -> Shell
     gain = overall_gain(covariances) if gain is None else float(gain)
     factors = np.array([1.0, 1.0, gain, gain])
     s = covariances.matrix * np.outer(factors, factors)
-    linear = {name: _linear(s, form) for name, form in _FORMS.items()}
+    linear = {name: linear_form(s, form) for name, form in FORMS.items()}
     linear["mean N"] = linear["N"]
     for name, (first, second, cross) in {"N": (0, 1, "S"), "N_d": (2, 3, "DD")}.items():
         linear[name] = np.sqrt(np.maximum(s[:, first, first] * s[:, second, second], 0)) - linear[cross]
-    scatter = _scatter(linear, covariances.independent)
-    return _account(linear, scatter, covariances.independent, gain)
+    scatter = scatter_of(linear, covariances.independent)
+    return _account(linear, scatter, covariances, gain)
 
 
-# Quantities as sums of covariances: pairs of maps (half-map 1, 2, denoised 1, 2) and factors. N and N_d stand here with
-# the mean of two powers for the root of their product, which is the same to first order where the halves are alike.
-_FORMS = {
-    "S": {(0, 1): 1.0},
-    "N": {(0, 0): 0.5, (1, 1): 0.5, (0, 1): -1.0},
-    "DD": {(2, 3): 1.0},
-    "N_d": {(2, 2): 0.5, (3, 3): 0.5, (2, 3): -1.0},
-    "X": {(0, 3): 0.5, (1, 2): 0.5},
-    "dX": {(0, 3): 0.5, (1, 2): -0.5},
-    "C": {(0, 2): 0.5, (1, 3): 0.5, (0, 3): -0.5, (1, 2): -0.5},
-    "B": {(2, 3): 1.0, (0, 3): -1.0, (1, 2): -1.0, (0, 1): 1.0},
-}
-
-
-def _linear(s, form):
-    return sum(factor * s[:, i, j] for (i, j), factor in form.items())
-
-
-def _scatter(linear, independent):
-    """Covariance of two quantities of `_FORMS` due to noise, as a function of their names."""
-    signal, common = np.maximum(linear["S"], 0), np.maximum(linear["DD"], 0)
-    limit = np.sqrt(signal * common)
-    shared = np.clip(linear["X"], -limit, limit)
-    noise, residual = np.maximum(linear["N"], 0), np.maximum(linear["N_d"], 0)
-    limit = np.sqrt(noise * residual)
-    passed = np.clip(linear["C"], -limit, limit)
-    zero = np.zeros_like(signal)
-    kind = (0, 0, 1, 1)  # noisy, denoised
-    half = (0, 1, 0, 1)
-    means = ((signal, shared), (shared, common))
-    noises = ((noise, passed), (passed, residual))
-
-    def m(i, j):
-        return means[kind[i]][kind[j]]
-
-    def c(i, j):
-        return noises[kind[i]][kind[j]] if half[i] == half[j] else zero
-
-    def of_products(i, j, k, n):
-        pure = c(i, k) * c(j, n) + c(i, n) * c(j, k)
-        return pure + m(i, k) * c(j, n) + m(i, n) * c(j, k) + m(j, k) * c(i, n) + m(j, n) * c(i, k)
-
-    def of(first, second):
-        total = sum(
-            a * b * of_products(*pair, *other)
-            for pair, a in _FORMS[first].items()
-            for other, b in _FORMS[second].items()
-        )
-        return total / independent
-
-    return of
-
-
-def _account(linear, scatter, independent, gain):
+def _account(linear, scatter, covariances, gain):
     """All estimates from the linear quantities; `gradients` are what a small change of each does to a quotient."""
     s, n, dd, nd, x, c, b = (linear[name] for name in ("S", "N", "DD", "N_d", "X", "C", "B"))
+    independent = covariances.independent
     enough = independent >= _FEWEST
     mean_n = linear["mean N"]  # C is a mean of both halves too
 
@@ -246,23 +184,26 @@ def _account(linear, scatter, independent, gain):
             "to_added": left / added,
         }
         errors |= {name: error(gradient) for name, gradient in gradients.items()}
-        unsteady = _unsteady(linear["dX"] / s, scatter("dX", "dX") / s**2, enough & (s > 0))
-        rooms = {
-            "A": (0, _SPREAD**2 + unsteady**2, left),
-            "kept": (unsteady, _SPREAD**2, 1),
-            "B": (2 * kept * (1 - kept) * unsteady, unsteady**2, s),
-            "noise_kept": (0, _SPREAD / np.sqrt(independent), noise_kept),
-            "to_added": (0, _SPREAD**2 + unsteady**2, (left / added) ** 2),
-        }
-        for name, (first, second, size) in rooms.items():
-            errors[name] = np.sqrt(errors[name] ** 2 + (first * size) ** 2 + (second * size) ** 2)
+        mixed = mixed_shells(covariances.leakage, kept, np.where(enough & (s > _ERRORS * errors["S"]), s, 0)) / _ERRORS
+        noise_mixed = mixed_shells(covariances.leakage, noise_kept, one)
+        unsteady = unsteady_gain(linear["dX"] / s, scatter("dX", "dX") / s**2, enough & (s > 0))
+        errors["A"] = np.hypot(errors["A"], kept * np.sqrt(2 * _ERRORS * mixed * (np.maximum(s, 0) + n) / independent))
+        least = dict(errors)
+        for name, rooms in {
+            "A": (mixed, unsteady**2 * left),
+            "kept": (unsteady,),
+            "noise_kept": (np.sqrt(noise_mixed / independent),),
+            "B": (2 * kept * (1 - kept) * unsteady * s, unsteady**2 * s),
+            "to_added": (mixed * left / added**2, (unsteady * left / added) ** 2),
+        }.items():
+            errors[name] = np.sqrt(errors[name] ** 2 + sum(np.square(one) for one in rooms))
     values = {"S": s, "N": n, "N_d": nd, "B": b, "A": added, **quotients}
     positive = {name: enough & (values[name] > _ERRORS * errors[name]) for name in ("S", "N", "N_d", "B", "A")}
     # So far below 0 that noise does not explain it, also as the largest of many shells.
     contradicted = enough & np.any(
-        [values[name] < -_beyond(enough) * errors[name] - 1e-9 * np.abs(s) for name in ("S", "N", "N_d", "B")], axis=0
+        [values[name] < -_beyond(enough) * least[name] - 1e-9 * np.abs(s) for name in ("S", "N", "N_d", "B")], axis=0
     )
-    contradicted |= positive["S"] & (added < -_beyond(enough) * errors["A"] - 1e-9 * np.abs(s))
+    contradicted |= positive["S"] & (added < -_beyond(enough) * least["A"] - 1e-9 * np.abs(s))
     sound = enough & ~contradicted
     trusted = {
         **{name: positive[name] & sound for name in positive},
@@ -296,18 +237,6 @@ def _account(linear, scatter, independent, gain):
         gain=gain,
         contradicted=contradicted,
     )
-
-
-def _unsteady(difference, variance, usable):
-    """Deviation of the mean gain of two outputs beyond what noise in the shell explains, from half their difference.
-
-    A network's gain depends on the noise as a whole, alike in neighbouring shells.
-    """
-    weights = np.zeros_like(variance)
-    weights[usable] = 1 / (variance[usable] + 1e-4) ** 2
-    weights[0] = 0
-    excess, _ = over_neighbours(np.where(weights > 0, difference**2 - variance, 0), weights, _UNSTEADY_WIDTH)
-    return np.sqrt(np.maximum(excess, 0) + _STEADIEST**2)
 
 
 def _beyond(shells):
