@@ -35,7 +35,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.files import check_output, put, run_study
+from analysis.files import check_output, load_named, put, run_study
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import find_entry, load_mask, load_pair
@@ -45,7 +45,6 @@ from crefjax.spectral.calibrate import Calibration, apply_calibration
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.fsc import FscCurve, fsc_curve
 from crefjax.version import __version__
-from crefjax.weights.store import load_weights
 
 NAME = "calibration"
 FULL, WIENER, OWN, CALIBRATED = "full map", "Wiener filter", "network's own", "calibrated"
@@ -92,7 +91,7 @@ def _run(arguments):
     entries = [_entry(path) for path in arguments.entries]
     if len({one.name for one in entries}) != len(entries):
         raise UserError(f"expected every entry once, found {', '.join(one.name for one in entries)}; name each once")
-    weights = {one: load_weights(one) for one in arguments.weights}
+    weights = load_named(arguments.weights)
     folder.mkdir(exist_ok=True)
     scores = []
     for entry in entries:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from crefjax.errors import UserError
 from crefjax.io.files import put_in_place
+from crefjax.weights.store import Weights, load_weights
 
 
 def run_study(
@@ -57,3 +58,19 @@ def check_output(folder: Path, file: str, *, overwrite: bool) -> None:
         raise UserError(f"{folder}: the folder {folder.absolute().parent} does not exist; make it first")
     if (folder / file).exists() and not overwrite:
         raise UserError(f"{folder / file}: exists and is not replaced; choose another folder or give --overwrite")
+
+
+def load_named(paths: Sequence[str]) -> dict[str, Weights]:
+    """Weights by a name to tell: their own, or their run's where that is no more than best or last, each told apart.
+
+    Args:
+        paths: names or folders of weights.
+    """
+    found = {}
+    for weights in (load_weights(one) for one in paths):
+        name = weights.name if weights.name not in ("best", "last") else weights.path.parent.name
+        unique, number = name, 2
+        while unique in found:
+            unique, number = f"{name} ({number})", number + 1
+        found[unique] = weights
+    return found

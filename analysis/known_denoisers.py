@@ -27,7 +27,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.files import check_output, put, run_study
+from analysis.files import check_output, load_named, put, run_study
 from analysis.known_pairs import PLANTED_POWER, Known, known_denoisers, known_pairs, true_variances
 from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
@@ -37,12 +37,12 @@ from crefjax.simulate.poses import Particles
 from crefjax.spectral.shells import shell_frequencies
 from crefjax.spectral.variances import ShellVariances, shell_variances
 from crefjax.version import __version__
-from crefjax.weights.store import load_weights
 
 NAME = "known_denoisers"
 METHODS = ("additive", "reconstruction")
 QUANTITIES = {"signal": "var(S)", "noise": "var(N)", "bias": "var(B)", "residual_noise": "var(N_d)"}
 _NEAR = 0.1
+_LEAST_SHOWN = 3e-3  # of the noise's power
 _NOTABLE = 0.01  # of the signal that is left: added structure with less power is not spoken of
 
 
@@ -101,7 +101,7 @@ def _parser():
 def _run(arguments):
     folder, start = Path(arguments.output), time.monotonic()
     check_output(folder, f"{NAME}.csv", overwrite=arguments.overwrite)
-    weights = {one: load_weights(one) for one in arguments.weights}
+    weights = load_named(arguments.weights)
     atoms = {
         Path(one).name.split(".")[0]: phantom(arguments.residues) if one == "phantom" else read_atoms(one)
         for one in arguments.models
@@ -226,7 +226,7 @@ def _figure(trials, kind):
         tops = [trial.true[name][1:-1].max() for name in QUANTITIES]
         for axes, name in zip(row, QUANTITIES, strict=True):
             _panel(axes, trial, name, unit)
-            axes.set_ylim(1e-5 * max(tops) / unit, 3 * max(tops) / unit)
+            axes.set_ylim(_LEAST_SHOWN, 3 * max(tops) / unit)
         row[0].set_ylabel("mean var(N) = 1", fontsize=9)
         row[0].set_title(f"{trial.model}, {trial.method}: {trial.denoiser}", loc="left", fontsize=10)
     for axes, symbol in zip(rows[0], QUANTITIES.values(), strict=True):

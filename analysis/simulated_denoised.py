@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.files import check_output, put, run_study
+from analysis.files import check_output, load_named, put, run_study
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import read_map
@@ -37,7 +37,6 @@ from crefjax.simulate.halfmaps import Settings, simulate_half_maps
 from crefjax.simulate.noise import Colour, power_law, white, with_b_factor
 from crefjax.spectral.fsc import FscCurve, fsc_curve
 from crefjax.version import __version__
-from crefjax.weights.store import load_weights
 
 NAME = "simulated_denoised"
 _COLOURS = (ORANGE, BLUE, GREEN, GREY)
@@ -95,13 +94,12 @@ def _parser():
 def _run(arguments):
     folder = Path(arguments.output)
     check_output(folder, f"{NAME}.csv", overwrite=arguments.overwrite)
-    weights = [load_weights(one) for one in arguments.weights]
-    names = _distinct([one.name if one.name not in ("best", "last") else one.path.parent.name for one in weights])
+    weights = load_named(arguments.weights)
     (folder / "entries").mkdir(parents=True, exist_ok=True)
     start, scores, resolutions = time.monotonic(), [], {}
     for number, planned in enumerate(ENTRIES):
         entry = find_entry(simulated(planned, Path(arguments.models), folder / "entries", seed=number))
-        resolutions[entry.name], found = score(entry, dict(zip(names, weights, strict=True)))
+        resolutions[entry.name], found = score(entry, weights)
         scores += found
         print(f"{entry.name}: " + ", ".join(f"{one.method} {one.mean:.4f}" for one in found), flush=True)
     seconds = time.monotonic() - start
@@ -144,18 +142,6 @@ def score(entry, weights: dict) -> tuple[float, list[Scored]]:
     ]
 
 
-def _distinct(names):
-    """Names told apart, and none of them the full map's."""
-    found = []
-    for name in names:
-        number = 2
-        unique = name
-        while unique in (*found, "full map"):
-            unique, number = f"{name} ({number})", number + 1
-        found.append(unique)
-    return found
-
-
 def _csv(scores, resolutions):
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -180,7 +166,7 @@ def _summary(scores, resolutions, weights, seconds):
             path: {"voxel_size": one.voxel_size, "resolution": one.resolution * one.voxel_size, "noise": one.noise.name}
             for path, one in ((planned.model, planned) for planned in ENTRIES)
         },
-        "weights": [{"path": str(one.path), "sha256": one.card["sha256"]} for one in weights],
+        "weights": [{"path": str(one.path), "sha256": one.card["sha256"]} for one in weights.values()],
         "fsc_half_0.143": resolutions,
         "mean_fsc_truth": mean,
         "gain": {name: value - mean["full map"] for name, value in mean.items() if name != "full map"},

@@ -9,7 +9,8 @@ import numpy as np
 
 from crefjax.data.masks import make_mask
 from crefjax.errors import UserError
-from crefjax.inference.denoise import automatic_region, choose_scale, denoise_maps, half_maps_disagree, plan_denoise
+from crefjax.inference.denoise import choose_scale, denoise_maps, plan_denoise
+from crefjax.inference.regions import automatic_region, half_maps_disagree
 from crefjax.io.entries import load_mask, load_pair
 from crefjax.io.files import check_output, map_stem
 from crefjax.io.maps import Map, read_map, write_maps
@@ -37,7 +38,8 @@ def run(arguments) -> None:
     mask = _mask(arguments.mask, pair)
     # The report and the local map look at denoised half-maps, whether these are written or not.
     settings = {"mask": mask, "scale": scale, "halves": bool(arguments.halves or arguments.report or arguments.local)}
-    plan = plan_denoise(pair, weights, device=arguments.device, max_memory=arguments.max_memory, **settings)
+    limits = {"device": arguments.device, "max_memory": arguments.max_memory}
+    plan = plan_denoise(pair, weights, report=bool(arguments.report or arguments.local), **limits, **settings)
     z, y, x = pair[0].array.shape
     _say(f"crefjax {__version__}: {x}x{y}x{z} voxels of {pair[0].voxel_size:.4g} Å, weights {weights.name}")
     _say(plan.describe())

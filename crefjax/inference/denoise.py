@@ -7,9 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from crefjax.data.masks import make_mask
 from crefjax.errors import UserError
 from crefjax.inference.plan import Plan, find_device, plan_run
+from crefjax.inference.regions import automatic_region
 from crefjax.inference.streaming import run_network
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
@@ -17,6 +17,8 @@ from crefjax.spectral.calibrate import Calibration, apply_calibration, calibrate
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.weights.store import Weights, load_weights
 
+# Measured at their peak, in float32 maps: of five maps the spectra, and one of them as float64 on its way there.
+_MAPS_OF_CALIBRATION, _MAPS_OF_REPORT = 22, 27
 SCALES = ("signal", "input", "none")
 
 
@@ -97,15 +99,17 @@ def plan_denoise(
     mask: Map | None = None,
     scale: str | None = None,
     halves: bool = False,
+    report: bool = False,
     device: str | None = None,
     max_memory: float | None = None,
 ) -> Plan:
-    """What `denoise_maps` with the same arguments will take.
+    """What `denoise_maps` with the same arguments will take; with `report`, a report or local maps after it too.
 
     Raises:
         UserError: no such device or scale, or not enough memory.
     """
-    three = halves or choose_scale(scale, pair) == "signal"
+    signal = choose_scale(scale, pair) == "signal"
+    three = halves or signal
     # The maps themselves, the mask, and three for the standardized map, the output and what becomes of it.
     host_maps = len(pair) + (mask is not None) + 3 + 2 * three
     return plan_run(
@@ -113,6 +117,7 @@ def plan_denoise(
         weights.config,
         find_device(device),
         host_maps=host_maps,
+        later_maps=_MAPS_OF_REPORT if report else _MAPS_OF_CALIBRATION if signal else 0,
         runs=3 if three else 1,
         max_memory=max_memory,
     )
@@ -222,37 +227,6 @@ def _on_signal_scale(outputs, arrays, region, halves):
         result += level
         results.append(result)
     return results, calibration
-
-
-def half_maps_disagree(pair: tuple[Map, Map], region: np.ndarray | None) -> bool:
-    """Whether the FSC of the half-maps falls below 0.143 within the first tenth of the shells, or three: nearly noise.
-
-    Args:
-        pair: two half-maps.
-        region: mask, or None.
-    """
-    levels = [solvent_level(one.array, region) for one in pair]
-    found = shell_covariances([one.array for one in pair], region, levels=levels)
-    power = np.sqrt(found.of(0, 0) * found.of(1, 1))
-    curve = np.where(power > 0, found.of(0, 1) / np.where(power > 0, power, 1), 0)
-    return bool(np.any(curve[1 : max(4, len(curve) // 10)] < 0.143))
-
-
-def automatic_region(pair: tuple[Map, Map]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """A mask to measure within, and what there is to say of it.
-
-    Args:
-        pair: two half-maps.
-
-    Returns:
-        `(z, y, x)`, 0 to 1, or None where no particle stands out of the noise; one line for each thing to know.
-    """
-    try:
-        array, info = make_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
-    except UserError as error:
-        note = f"no mask could be made to measure the scale of the signal in, the whole box is taken ({error})"
-        return None, (note,)
-    return array, tuple(f"mask to measure within: {note}" for note in info.notes)
 
 
 def _run(x, weights, plan, progress):

@@ -75,6 +75,7 @@ def plan_run(
     device: jax.Device,
     *,
     host_maps: int,
+    later_maps: int = 0,
     runs: int = 1,
     max_memory: float | None = None,
 ) -> Plan:
@@ -85,6 +86,7 @@ def plan_run(
         config: of the network.
         device: to compute on.
         host_maps: float32 arrays of the map's size that are in memory besides the network's own.
+        later_maps: the same, and temporaries, in what follows when the network's own are gone.
         runs: how often the network is run.
         max_memory: GiB that the program (on a CPU) or the device's share (on a GPU) may take; what is free if None.
 
@@ -95,13 +97,13 @@ def plan_run(
     limit = max_memory * GIB if max_memory is not None else _SHARE_OF_FREE * free_memory(device)
     depth = padded_shape(shape, config)[0]
     voxels = float(shape[0] * shape[1] * shape[2])
-    host = _PROGRAM_BYTES + 4 * voxels * host_maps
+    host, later = (_PROGRAM_BYTES + 4 * voxels * maps for maps in (host_maps, later_maps))
     sizes = [n for n in slab_sizes(depth) if n <= _LARGEST_CPU_SLAB or not on_cpu]
     if not on_cpu:  # 32-bit indices within one convolution
         _, y, x = padded_shape(shape, config)
         sizes = [n for n in sizes if (n + 6) * y * x * (1 + config.up_width) < 2**31 or n == sizes[0]]
     network = {n: network_bytes(shape, config, n, on_cpu=on_cpu) for n in sizes}
-    taken = {n: (host + network[n] if on_cpu else network[n]) for n in sizes}
+    taken = {n: (max(host + network[n], later) if on_cpu else network[n]) for n in sizes}
     if not (fitting := [n for n in sizes if taken[n] <= limit]):
         where = "--max-memory" if max_memory is not None else "free memory"
         raise UserError(
@@ -110,7 +112,7 @@ def plan_run(
         )
     slab = max(fitting)
     seconds = _START_SECONDS + runs * network_cost(padded_shape(shape, config), config) / _rate(device)
-    host += network[slab] if on_cpu else 12 * voxels
+    host = max(host + (network[slab] if on_cpu else 12 * voxels), later)
     return Plan(device, slab, host, network[slab], seconds)
 
 

@@ -170,7 +170,7 @@ def test_truth_of_a_linear_filter_is_the_formula(told):
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_planted_band_is_flagged_and_its_power_is_what_it_should_be(masked):
-    """Without a mask a filter is one factor in a shell: there nothing else is flagged. A mask spreads what is planted."""
+    """Without a mask a filter is one factor in a shell: nothing else is flagged. A mask spreads what is planted."""
     known = by_hand(masked=masked)
     frequency = shell_frequencies(known.mask.shape, VOXEL)
     at = SIDE * VOXEL / known.resolution

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import crefjax
-from crefjax.inference.denoise import denoise_maps, half_maps_disagree, plan_denoise
+from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.regions import half_maps_disagree
 from crefjax.io.maps import Map
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
 from crefjax.weights.store import Weights

@@ -1,0 +1,40 @@
+"""Where in a pair of half-maps to measure, and whether there is anything to be measured."""
+
+import numpy as np
+
+from crefjax.data.masks import make_mask
+from crefjax.errors import UserError
+from crefjax.io.maps import Map
+from crefjax.spectral.calibrate import solvent_level
+from crefjax.spectral.covariances import shell_covariances
+
+
+def half_maps_disagree(pair: tuple[Map, Map], region: np.ndarray | None) -> bool:
+    """Whether the FSC of the half-maps falls below 0.143 within the first tenth of the shells, or three: nearly noise.
+
+    Args:
+        pair: two half-maps.
+        region: mask, or None.
+    """
+    levels = [solvent_level(one.array, region) for one in pair]
+    found = shell_covariances([one.array for one in pair], region, levels=levels)
+    power = np.sqrt(found.of(0, 0) * found.of(1, 1))
+    curve = np.where(power > 0, found.of(0, 1) / np.where(power > 0, power, 1), 0)
+    return bool(np.any(curve[1 : max(4, len(curve) // 10)] < 0.143))
+
+
+def automatic_region(pair: tuple[Map, Map]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """A mask to measure within, and what there is to say of it.
+
+    Args:
+        pair: two half-maps.
+
+    Returns:
+        `(z, y, x)`, 0 to 1, or None where no particle stands out of the noise; one line for each thing to know.
+    """
+    try:
+        array, info = make_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
+    except UserError as error:
+        note = f"no mask could be made to measure the scale of the signal in, the whole box is taken ({error})"
+        return None, (note,)
+    return array, tuple(f"mask to measure within: {note}" for note in info.notes)
