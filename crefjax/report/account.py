@@ -13,7 +13,7 @@ from crefjax.spectral.variances import Estimate, ShellVariances, overall_gain, v
 
 USE_FOR = (
     "Looking at the structure, and showing it, beside the full map at a matched contour.",
-    "Building and checking a model by eye, with the full map at hand for every part of which the half-maps leave a doubt.",
+    "Building and checking a model by eye, with the full map at hand wherever the half-maps leave a doubt.",
 )
 NOT_FOR = (
     "Resolution: an FSC between denoised half-maps, or between a denoised map and a model made in it, is no "
