@@ -18,7 +18,7 @@ from crefjax.spectral.covariances import shell_covariances
 from crefjax.weights.store import Weights, load_weights
 
 # Measured at their peak, in float32 maps: of five maps the spectra, and one of them as float64 on its way there.
-_MAPS_OF_CALIBRATION, _MAPS_OF_REPORT = 22, 27
+_MAPS_OF_CALIBRATION, _MAPS_OF_REPORT = 21, 24
 SCALES = ("signal", "input", "none")
 
 
