@@ -146,81 +146,17 @@ def variances_of(covariances: Covariances, *, gain: float | None = 1.0) -> Shell
 
 
 def _account(linear, scatter, covariances, gain):
-    """All estimates from the linear quantities; `gradients` are what a small change of each does to a quotient."""
-    s, n, dd, nd, x, c, b = (linear[name] for name in ("S", "N", "DD", "N_d", "X", "C", "B"))
-    independent = covariances.independent
-    enough = independent >= _FEWEST
-    mean_n = linear["mean N"]  # C is a mean of both halves too
-
-    def error(gradient):
-        total = sum(p * q * scatter(i, j) for i, p in gradient.items() for j, q in gradient.items())
-        return np.sqrt(np.maximum(total, 0))
-
-    one = np.ones_like(s)
-    errors = {name: error({name: one}) for name in ("S", "N", "N_d", "B")}
+    """All estimates from the linear quantities."""
+    enough = covariances.independent >= _FEWEST
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        kept, noise_kept = x / s, c / mean_n
-        left = x * x / s
-        added = dd - left
-        errors["A"] = error({"DD": one, "X": -2 * kept, "S": kept * kept})
-        gradients = {
-            "kept": {"X": 1 / s, "S": -kept / s},
-            "noise_kept": {"C": 1 / mean_n, "N": -noise_kept / mean_n},
-            "before": {"S": 1 / n, "N": -s / n**2},
-            "after": {"X": 2 * kept / nd, "S": -kept * kept / nd, "N_d": -left / nd**2},
-            "to_bias": {"S": 1 / b, "B": -s / b**2},
-            "to_added": {
-                "X": 2 * kept / added + 2 * kept * left / added**2,
-                "S": -(kept**2) / added - kept**2 * left / added**2,
-                "DD": -left / added**2,
-            },
-        }
-        quotients = {
-            "kept": kept,
-            "noise_kept": noise_kept,
-            "before": s / n,
-            "after": left / nd,
-            "to_bias": s / b,
-            "to_added": left / added,
-        }
-        errors |= {name: error(gradient) for name, gradient in gradients.items()}
-        mixed = mixed_shells(covariances.leakage, kept, np.where(enough & (s > _ERRORS * errors["S"]), s, 0)) / _ERRORS
-        noise_mixed = mixed_shells(covariances.leakage, noise_kept, one)
-        unsteady = unsteady_gain(linear["dX"] / s, scatter("dX", "dX") / s**2, enough & (s > 0))
-        errors["A"] = np.hypot(errors["A"], kept * np.sqrt(2 * _ERRORS * mixed * (np.maximum(s, 0) + n) / independent))
-        least = dict(errors)
-        for name, rooms in {
-            "A": (mixed, unsteady**2 * left),
-            "kept": (unsteady,),
-            "noise_kept": (np.sqrt(noise_mixed / independent),),
-            "B": (2 * kept * (1 - kept) * unsteady * s, unsteady**2 * s),
-            "to_added": (mixed * left / added**2, (unsteady * left / added) ** 2),
-        }.items():
-            errors[name] = np.sqrt(errors[name] ** 2 + sum(np.square(one) for one in rooms))
-    values = {"S": s, "N": n, "N_d": nd, "B": b, "A": added, **quotients}
-    positive = {name: enough & (values[name] > _ERRORS * errors[name]) for name in ("S", "N", "N_d", "B", "A")}
-    # So far below 0 that noise does not explain it, also as the largest of many shells.
-    contradicted = enough & np.any(
-        [values[name] < -_beyond(enough) * least[name] - 1e-9 * np.abs(s) for name in ("S", "N", "N_d", "B")], axis=0
-    )
-    contradicted |= positive["S"] & (added < -_beyond(enough) * least["A"] - 1e-9 * np.abs(s))
-    sound = enough & ~contradicted
-    trusted = {
-        **{name: positive[name] & sound for name in positive},
-        "A": positive["A"] & positive["S"] & sound,
-        "kept": positive["S"] & sound,
-        "noise_kept": positive["N"] & sound,
-        "before": positive["S"] & positive["N"] & sound,
-        "after": positive["S"] & positive["N_d"] & sound & (x > 0),
-        "to_bias": positive["S"] & positive["B"] & sound,
-        "to_added": positive["S"] & positive["A"] & sound & (x > 0),
-    }
+        values, gradients = _values(linear)
+        errors, least = _errors(values, gradients, linear, scatter, covariances)
+    trusted, contradicted = _trusted(values, errors, least, enough)
 
     def estimate(name):
         usable = np.isfinite(values[name]) & np.isfinite(errors[name])
-        return Estimate(
-            np.where(usable, values[name], np.nan), np.where(usable, errors[name], np.nan), trusted[name] & usable
-        )
+        value, error = (np.where(usable, one[name], np.nan) for one in (values, errors))
+        return Estimate(value, error, trusted[name] & usable)
 
     return ShellVariances(
         signal=estimate("S"),
@@ -239,6 +175,80 @@ def _account(linear, scatter, covariances, gain):
     )
 
 
+def _values(linear):
+    """All quantities, and what a small change of each linear one does to them."""
+    s, n, dd, nd, x, c, b = (linear[name] for name in ("S", "N", "DD", "N_d", "X", "C", "B"))
+    kept, noise_kept, left = x / s, c / linear["mean N"], x * x / s  # C is a mean of both halves too
+    added, one = dd - left, np.ones_like(s)
+    values = {"S": s, "N": n, "N_d": nd, "B": b, "A": added, "kept": kept, "noise_kept": noise_kept}
+    values |= {"before": s / n, "after": left / nd, "to_bias": s / b, "to_added": left / added}
+    gradients = {name: {name: one} for name in ("S", "N", "N_d", "B")} | {
+        "A": {"DD": one, "X": -2 * kept, "S": kept * kept},
+        "kept": {"X": 1 / s, "S": -kept / s},
+        "noise_kept": {"C": 1 / linear["mean N"], "N": -noise_kept / linear["mean N"]},
+        "before": {"S": 1 / n, "N": -s / n**2},
+        "after": {"X": 2 * kept / nd, "S": -kept * kept / nd, "N_d": -left / nd**2},
+        "to_bias": {"S": 1 / b, "B": -s / b**2},
+        "to_added": {
+            "X": 2 * kept / added + 2 * kept * left / added**2,
+            "S": -(kept**2) / added - kept**2 * left / added**2,
+            "DD": -left / added**2,
+        },
+    }
+    return values, gradients
+
+
+def _errors(values, gradients, linear, scatter, covariances):
+    """Standard deviations of all quantities, and the least that they are: by noise alone."""
+    s, n, kept, added, independent = *(values[name] for name in ("S", "N", "kept", "A")), covariances.independent
+    errors = {}
+    for name, gradient in gradients.items():
+        total = sum(p * q * scatter(i, j) for i, p in gradient.items() for j, q in gradient.items())
+        errors[name] = np.sqrt(np.maximum(total, 0))
+    known = np.where((independent >= _FEWEST) & (s > _ERRORS * errors["S"]), s, 0)
+    mixed = mixed_shells(covariances.leakage, kept, known) / _ERRORS
+    noise_mixed = mixed_shells(covariances.leakage, values["noise_kept"], np.ones_like(s))
+    unsteady = unsteady_gain(linear["dX"] / s, scatter("dX", "dX") / s**2, (independent >= _FEWEST) & (s > 0))
+    errors["A"] = np.hypot(errors["A"], kept * np.sqrt(2 * _ERRORS * mixed * (np.maximum(s, 0) + n) / independent))
+    least, left = dict(errors), kept**2 * s
+    for name, rooms in {
+        "A": (mixed, unsteady**2 * left),
+        "kept": (unsteady,),
+        "noise_kept": (np.sqrt(noise_mixed / independent),),
+        "B": (2 * kept * (1 - kept) * unsteady * s, unsteady**2 * s),
+        "to_added": (mixed * left / added**2, (unsteady * left / added) ** 2),
+    }.items():
+        errors[name] = np.sqrt(errors[name] ** 2 + sum(np.square(one) for one in rooms))
+    return errors, least
+
+
+def _trusted(values, errors, least, enough):
+    """Where each quantity means something, and where one is so far below 0 that noise does not explain it."""
+    s, x = values["S"], values["kept"] * values["S"]
+    positive = {name: enough & (values[name] > _ERRORS * errors[name]) for name in ("S", "N", "N_d", "B", "A")}
+    negative = {
+        name: enough & (values[name] < -_beyond(enough) * least[name] - 1e-9 * np.abs(s))
+        for name in ("S", "N", "N_d", "B", "A")
+    }
+    negative["A"] &= positive["S"]
+    contradicted = np.any(list(negative.values()), axis=0)
+    sound = enough & ~contradicted
+    trusted = {name: positive[name] & sound for name in positive}
+    trusted |= {
+        "A": positive["A"] & positive["S"] & sound,
+        "kept": positive["S"] & sound,
+        "noise_kept": positive["N"] & sound,
+        "before": positive["S"] & positive["N"] & sound,
+        "after": positive["S"] & positive["N_d"] & sound & (x > 0),
+        "to_bias": positive["S"] & positive["B"] & sound,
+        "to_added": positive["S"] & positive["A"] & sound & (x > 0),
+    }
+    return trusted, contradicted
+
+
 def _beyond(shells):
-    """How many errors a normal number leaves downwards about once in a hundred maps, given the number of shells."""
+    """How many errors a normal number hardly ever leaves downwards, given the number of shells.
+
+    Errors are known to first order and distributions have tails, so this is wider than the normal one's alone.
+    """
     return np.sqrt(2 * np.log(max(int(np.sum(shells)), 2))) + 2
