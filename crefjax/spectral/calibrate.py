@@ -117,6 +117,7 @@ class _Moments:
     passed: np.ndarray  # cov(D, N_F), over neighbours
     cross: np.ndarray  # cov of one half-map and the denoised other one
     common: np.ndarray  # cov of the denoised half-maps
+    residual: np.ndarray  # noise of a denoised half-map
     network: np.ndarray  # var(D)
     full: np.ndarray  # var(F)
     network_full: np.ndarray  # cov(D, F)
@@ -131,7 +132,7 @@ class _Moments:
     def error(self):
         """Standard deviation of `scale * cross`."""
         signal = np.maximum(self.signal, 0)
-        pure = (np.maximum(self.common, 0) + self.network) * self.noise / 2 + signal * self.network / 4
+        pure = (np.maximum(self.common, 0) + self.network) * self.noise / 2 + signal * self.residual / 2
         return self.scale * np.sqrt(pure / np.maximum(self.numbers, 1))
 
 
@@ -159,6 +160,7 @@ def _moments(covariances):
         passed=share * full_noise,
         cross=cross,
         common=s[:, 2, 3],
+        residual=np.maximum((s[:, 2, 2] + s[:, 3, 3]) / 2 - s[:, 2, 3], 0),
         network=network,
         full=np.maximum((s[:, 0, 0] + s[:, 1, 1] + 2 * signal) / 4, floor),
         network_full=(s[:, 0, 4] + s[:, 1, 4]) / 2,
