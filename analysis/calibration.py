@@ -36,12 +36,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.files import check_output, load_named, put, run_study
+from analysis.filters import wiener
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import find_entry, load_mask, load_pair
-from crefjax.io.maps import Map, read_map
+from crefjax.io.maps import read_map
 from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
-from crefjax.spectral.calibrate import Calibration, apply_calibration
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.fsc import FscCurve, fsc_curve
 from crefjax.version import __version__
@@ -49,7 +49,6 @@ from crefjax.version import __version__
 NAME = "calibration"
 FULL, WIENER, OWN, CALIBRATED = "full map", "Wiener filter", "network's own", "calibrated"
 ALLOWED_FSC = 0.002
-_CUT = 0.143
 _COLOURS = (ORANGE, BLUE, GREEN, "#CC79A7", "#E69F00")  # of Okabe & Ito's palette, as the others
 
 
@@ -126,7 +125,8 @@ def score(entry, weights: dict, *, with_mask: bool = False) -> list[Scored]:
     pair = load_pair(entry.half_map_1, entry.half_map_2)
     mask, truth = load_mask(entry.mask, pair[0]), read_map(entry.truth).array
     full = (pair[0].array + pair[1].array) / 2
-    maps = {("", FULL): full, ("", WIENER): wiener(pair, mask.array)}
+    curve = fsc_curve(pair[0].array, pair[1].array, pair[0].voxel_size, mask.array)
+    maps = {("", FULL): full, ("", WIENER): wiener(full, curve)}
     for name, one in weights.items():
         given = mask if with_mask else None
         for scale, label in (("input", OWN), ("signal", CALIBRATED)):
@@ -136,18 +136,6 @@ def score(entry, weights: dict, *, with_mask: bool = False) -> list[Scored]:
         Scored(entry.name, name, label, *_beside(one, truth, mask.array, pair[0].voxel_size))
         for (name, label), one in maps.items()
     ]
-
-
-def wiener(pair: tuple[Map, Map], mask: np.ndarray) -> np.ndarray:
-    """The Wiener filter of the full map, `(z, y, x)`, with the FSC of the masked half-maps."""
-    fsc = np.clip(fsc_curve(pair[0].array, pair[1].array, pair[0].voxel_size, mask).fsc, 0, 1)
-    below = np.flatnonzero(fsc[1:] < _CUT) + 1
-    factors = 2 * fsc / (1 + fsc)
-    factors[0] = 1
-    if len(below):
-        factors[below[0] :] = 0
-    full = (pair[0].array + pair[1].array) / 2
-    return apply_calibration(full, full, Calibration(0 * factors, factors))
 
 
 def _beside(one, truth, mask, voxel_size):

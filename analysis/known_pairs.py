@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-import scipy.fft
 
+from analysis import filters
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.maps import Map
@@ -16,7 +16,6 @@ from crefjax.simulate.level import PairAtLevel, is_near
 from crefjax.simulate.reconstruction import reconstruct_parts
 from crefjax.spectral.calibrate import apply_calibration, solvent_level
 from crefjax.spectral.covariances import shell_covariances
-from crefjax.spectral.shells import box_shells
 from crefjax.weights.store import Weights
 
 DRAWS = 5  # pairs of half-maps of one signal: the first is measured, the others tell what is true
@@ -194,9 +193,7 @@ def _network(weights, known):
 
 def filtered(one: np.ndarray, factors: np.ndarray) -> np.ndarray:
     """A map times a factor in every shell; voxels beyond the last shell take its factor."""
-    index = np.minimum(box_shells(tuple(one.shape)).index, len(factors) - 1)
-    spectrum = scipy.fft.rfftn(one, workers=-1) * factors.astype(np.float32)[index]
-    return scipy.fft.irfftn(spectrum, s=one.shape, workers=-1)
+    return filters.filtered(one, factors, beyond=factors[-1])
 
 
 def true_variances(known: Known, denoiser: Denoiser, denoised: Pair) -> dict[str, np.ndarray]:

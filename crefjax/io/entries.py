@@ -140,6 +140,8 @@ def _outputs(folder: Path) -> dict[str, Output]:
         return {}
     outputs = {}
     for method in filter(os.path.isdir, _listed(folder)):
+        if method.name.startswith("."):  # one that is being written
+            continue
         files = _map_files(method)
         parts = [_at_most_one(method, files, part) for part in ("full", "half_map_1", "half_map_2")]
         if any(parts):

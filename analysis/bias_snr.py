@@ -1,0 +1,120 @@
+"""Signal to noise and signal to bias, before and after, over all entries against resolution.
+
+    python -m analysis.bias_snr ENTRY... -o DIR [--methods A,B] [--jobs N]
+
+By the equations of `crefjax.spectral.variances`, masked; for methods that denoised each half-map alone. The ratio
+after denoising is that of the signal that is left. Shells where an estimate does not mean anything have no value. As
+figures 7 and S4 of Agarwal et al. (2024), IUCrJ 11; frequencies are told as multiples of that where the FSC of the
+half-maps falls below 0.143, so that entries of all resolutions lie over each other.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis.over_entries import Headline, Row, Study
+from analysis.study_main import study_main
+from analysis.subjects import FULL, Subject
+from analysis.tables import colour_of, methods_of, small_legend
+from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, resolution_axis
+
+_SNR = Headline("snr_gain", "signal/noise after over before, median up to FSC-0.143", 1, 2)
+_BIAS = Headline("signal_to_bias", "signal/bias, median up to FSC-0.143", 1, 1)
+_ADDED = Headline("signal_to_added", "signal/added structure, median up to FSC-0.143", 1, 1)
+_RATIOS = ("signal_to_noise_before", "signal_to_noise_after", "signal_to_bias", "signal_to_added")
+_VARIANCES = {"signal": BLUE, "noise": GREY, "bias": ORANGE, "residual_noise": GREEN}
+_BINS = np.arange(0.0, 1.45, 0.1)  # of frequency over that of FSC-0.143
+
+
+def measure(subject: Subject) -> Row | None:
+    """All ratios by shell, and medians up to FSC-0.143."""
+    measured = subject.measured
+    if subject.method == FULL or measured.variances is None:
+        return None
+    at = measured.curve.resolution(0.143)
+    frequency = measured.curve.frequency
+    within = (frequency > 0) & (frequency <= 1 / at.angstrom)
+    curves = {"frequency": frequency.tolist(), "relative": (frequency * at.angstrom).tolist()}
+    for name in (*_RATIOS, *_VARIANCES):
+        one = getattr(measured.variances, name)
+        curves[name] = [float(v) if ok else None for v, ok in zip(one.value, one.trusted, strict=True)]
+    numbers = {"fsc_half_0.143": at.angstrom, "contradicted_shells": int(measured.variances.contradicted.sum())}
+    found = {name: _array(curves[name]) for name in _RATIOS}
+    numbers["snr_gain"] = _median((found["signal_to_noise_after"] / found["signal_to_noise_before"])[within])
+    for name in ("signal_to_bias", "signal_to_added"):
+        numbers[name] = _median(found[name][within])
+        numbers[f"{name}_shells"] = int(np.isfinite(found[name][within]).sum())
+    return Row(numbers, curves)
+
+
+def _array(values):
+    return np.array([np.nan if one is None else one for one in values], np.float64)
+
+
+def _median(values):
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else None
+
+
+def figure(rows: list[dict]) -> Figure:
+    """Ratios over all entries, medians and quartiles in bins of frequency; beneath, the covariances of one entry."""
+    methods = methods_of(rows)
+    page = Figure(figsize=(15, 4 + 3.4 * bool(methods)), layout="constrained")
+    grid = page.add_gridspec(2, 12)
+    entries = len({row["entry"] for row in rows})
+    panels = (
+        ("signal_to_noise_after", "signal/noise (dashed: before)"),
+        ("signal_to_bias", "signal/bias"),
+        ("signal_to_added", "signal/added structure"),
+    )
+    for place, (name, label) in enumerate(panels):
+        axes = page.add_subplot(grid[0, 4 * place : 4 * place + 4])
+        for number, method in enumerate(methods):
+            color = colour_of(rows, method)
+            _binned(axes, rows, method, name, color, method)
+            if number == 0 and name == "signal_to_noise_after":
+                _binned(axes, rows, method, "signal_to_noise_before", GREY, "half-map, before", "--")
+        axes.set(yscale="log", ylabel=label, xlabel="frequency over that of FSC-0.143", title=f"{entries} entries")
+        small_legend(axes)
+    shown = [row for row in rows if rows and row["entry"] == rows[0]["entry"]][:4]
+    for place, row in enumerate(shown):
+        width = 12 // len(shown)
+        axes = page.add_subplot(grid[1, width * place : width * place + width])
+        x = np.array(row["curves"]["frequency"])
+        for name, color in _VARIANCES.items():
+            axes.semilogy(x[1:-1], _array(row["curves"][name])[1:-1], color=color, label=name.replace("_", " "))
+        resolution_axis(axes, x[-1])
+        axes.set(title=f"{row['entry']}: {row['method']}", ylabel="variance within the mask")
+        small_legend(axes)
+    return page
+
+
+def _binned(axes, rows, method, name, color, label, linestyle="-"):
+    chosen = [row["curves"] for row in rows if row["method"] == method]
+    x = np.concatenate([_array(one["relative"]) for one in chosen])
+    y = np.concatenate([_array(one[name]) for one in chosen])
+    where = np.digitize(x, _BINS)
+    middle, parts = [], []
+    for number in range(1, len(_BINS)):
+        values = y[(where == number) & np.isfinite(y)]
+        if len(values):
+            middle.append((_BINS[number - 1] + _BINS[number]) / 2)
+            parts.append(np.quantile(values, (0.25, 0.5, 0.75)))
+    if parts:
+        low, half, high = np.transpose(parts)
+        axes.plot(middle, half, linestyle, color=color, label=label, marker=".")
+        axes.fill_between(middle, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+STUDY = Study("bias_snr", __doc__.splitlines()[0], measure, (_SNR, _BIAS, _ADDED), figure)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the study; returns 0, or 2 after a mistake of the user's, told in one line."""
+    return study_main(STUDY, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Entries of a ball in noise, and what baselines wrote beside them."""
+
+import json
+
+import mrcfile
+import numpy as np
+
+SIDE, VOXEL = 32, 2.0
+
+
+def ball():
+    apart = np.linalg.norm(np.indices((SIDE,) * 3) - np.array([15, 17, 16])[:, None, None, None], axis=0)
+    return apart, 0.5 * (1 + np.cos(np.pi * np.clip((apart - 5) / 4, 0, 1)))
+
+
+def write(path, array, origin=(3.0, -4.0, 5.0)):
+    with mrcfile.new(path) as mrc:
+        mrc.set_data(array.astype("f4"))
+        mrc.voxel_size = VOXEL
+        mrc.header.origin = origin
+        mrc.add_label("of the reconstruction")
+
+
+def make_entry(folder, *, seed=0, mask=True):
+    random, (apart, truth) = np.random.default_rng(seed), ball()
+    folder.mkdir()
+    for number in (1, 2):
+        write(folder / f"half_map_{number}.mrc", truth + 0.4 * random.standard_normal(truth.shape))
+    if mask:
+        write(folder / "mask.mrc", 0.5 * (1 + np.cos(np.pi * np.clip((apart - 10) / 4, 0, 1))))
+    return folder
+
+
+def read(entry, method, name="full"):
+    return mrcfile.read(entry / "outputs" / method / f"{name}.mrc")
+
+
+def halves_of(entry):
+    return [mrcfile.read(entry / f"half_map_{number}.mrc") for number in (1, 2)]
+
+
+def about(entry, method):
+    return json.loads((entry / "outputs" / method / "about.json").read_text(encoding="utf-8"))
