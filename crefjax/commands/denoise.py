@@ -119,7 +119,7 @@ def _check_before_work(arguments, outputs):
     for path in outputs:
         check_output(path, overwrite=arguments.overwrite, inputs=tuple(inputs.values()))
     if arguments.report:
-        check_folder(arguments.report, overwrite=arguments.overwrite, inputs=[*inputs.values(), *outputs])
+        check_folder(arguments.report, overwrite=arguments.overwrite, inputs=inputs.values(), outputs=outputs)
     find_weights(arguments.weights)
 
 
@@ -140,7 +140,9 @@ def _study(arguments, pair, result, mask, settings):
         region, note = automatic_region(pair)
         source = "made automatically"
         if region is None:
-            region, source = np.ones_like(pair[0].array), f"none, the whole box ({note[0]})"
+            region, source = np.ones_like(pair[0].array), "none, the whole box"
+            if settings["scale"] != "signal":  # whose own notes tell
+                _say(note[0])
     return Study(
         half_map_1=pair[0],
         half_map_2=pair[1],

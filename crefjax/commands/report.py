@@ -24,7 +24,6 @@ def run(arguments) -> None:
     _check_before_work(arguments)
     study = _study(arguments)
     numbers = account(study)
-    numbers["warnings"] = [*_same_as_an_input(study), *numbers["warnings"]]
     written = write_report(
         study,
         numbers,
@@ -131,24 +130,6 @@ def _mask(choice, pair):
     for note in info.notes:
         _say(f"mask: {note}")
     return array, "made automatically"
-
-
-def _same_as_an_input(study):
-    """Warnings of denoised maps that are inputs themselves: then nothing was denoised, or a path is wrong."""
-    full = (study.half_map_1.array + study.half_map_2.array) * np.float32(0.5)
-    given = {"half-map 1": study.half_map_1.array, "half-map 2": study.half_map_2.array, "full map": full}
-    made = {"map": study.denoised, "half-map 1": study.denoised_1, "half-map 2": study.denoised_2}
-    return [
-        {
-            "kind": "not_denoised",
-            "text": f"The denoised {what} equals the noisy {name} in every voxel: nothing was denoised, or the "
-            "wrong file was given.",
-        }
-        for what, map_ in made.items()
-        if map_ is not None
-        for name, array in given.items()
-        if _equal(map_.array, array)
-    ]
 
 
 def _equal(a, b):

@@ -10,7 +10,7 @@ from crefjax.spectral.covariances import shell_covariances
 
 
 def half_maps_disagree(pair: tuple[Map, Map], region: np.ndarray | None) -> bool:
-    """Whether the FSC of the half-maps falls below 0.143 within the first tenth of the shells, or three: nearly noise.
+    """Whether the half-maps are nearly noise, by their FSC: see `hardly_correlate`.
 
     Args:
         pair: two half-maps.
@@ -20,7 +20,16 @@ def half_maps_disagree(pair: tuple[Map, Map], region: np.ndarray | None) -> bool
     found = shell_covariances([one.array for one in pair], region, levels=levels)
     power = np.sqrt(found.of(0, 0) * found.of(1, 1))
     curve = np.where(power > 0, found.of(0, 1) / np.where(power > 0, power, 1), 0)
-    return bool(np.any(curve[1 : max(4, len(curve) // 10)] < 0.143))
+    return hardly_correlate(curve)
+
+
+def hardly_correlate(fsc: np.ndarray) -> bool:
+    """Whether an FSC of half-maps falls below 0.143 within the first tenth of the shells, or three.
+
+    Args:
+        fsc: `(shells,)` from shell 0 on, which is not looked at.
+    """
+    return bool(np.any(fsc[1 : max(4, len(fsc) // 10)] < 0.143))
 
 
 def automatic_region(pair: tuple[Map, Map]) -> tuple[np.ndarray | None, tuple[str, ...]]:

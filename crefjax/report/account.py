@@ -4,24 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crefjax.inference.regions import hardly_correlate
 from crefjax.io.maps import Map
 from crefjax.report import warnings as found
+from crefjax.report.fits import signal_shells
+from crefjax.report.shifts import shift_between
+from crefjax.report.uses import use_of
 from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.covariances import Covariances, shell_covariances
 from crefjax.spectral.fsc import FscCurve
 from crefjax.spectral.variances import Estimate, ShellVariances, overall_gain, variances_of
-
-USE_FOR = (
-    "Looking at the structure, and showing it, beside the full map at a matched contour.",
-    "Building and checking a model by eye, with the full map at hand wherever the half-maps leave a doubt.",
-)
-NOT_FOR = (
-    "Resolution: an FSC between denoised half-maps, or between a denoised map and a model made in it, is no "
-    "resolution. The resolution is that of the half-maps as they were.",
-    "Refining a model against it as data, or any statistic of fit (R, Q-score, model-to-map FSC) that is published: "
-    "use the full map or the half-maps.",
-    "Claiming a feature that is seen in the denoised map alone.",
-)
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,9 @@ class Measured:
         with_full: FSC of denoised and full map, masked, `(shells,)`.
         variances: None without denoised half-maps.
         mask_power: mean over the box of the squared mask.
-        shift: of the denoised map against the full map, Å, `(x, y, z)`.
+        shifts: of the denoised map against the full map, of each denoised half-map against its half-map, Å,
+            `(x, y, z)`; by `map`, `half-map 1`, `half-map 2`.
+        signal_scale: whether the denoised map is crefjax's own on the scale of the signal, which fades by itself.
     """
 
     masked: Covariances
@@ -69,7 +63,8 @@ class Measured:
     with_full: np.ndarray
     variances: ShellVariances | None
     mask_power: float
-    shift: tuple[float, float, float]
+    shifts: dict[str, tuple[float, float, float]]
+    signal_scale: bool
 
 
 def account(study: Study) -> dict:
@@ -111,7 +106,9 @@ def account(study: Study) -> dict:
         numbers |= _of_variances(measured.variances)
     numbers["warnings"] = found.warnings_of(measured)
     numbers["notes"] = found.notes_of(measured)
-    numbers["use"] = {"for": list(USE_FOR), "not_for": list(NOT_FOR)}
+    added = np.flatnonzero(found.added_shells(measured))
+    begins = None if not len(added) else float(1 / measured.curve.frequency[added[0]])
+    numbers["use"] = use_of([one["kind"] for one in numbers["warnings"]], begins)
     return _finite(numbers)
 
 
@@ -136,9 +133,31 @@ def measure(study: Study) -> Measured:
         curve=curve,
         with_full=correlation(masked, [0.5, 0.5], [0, 0, 1]),
         variances=variances,
-        mask_power=float(np.mean([np.square(plane, dtype=np.float64).mean() for plane in study.mask])),
-        shift=found.shift_between(arrays[0], arrays[1], arrays[2], study.mask, first.voxel_size),
+        mask_power=float(np.mean([np.square(plane, dtype=np.float64).mean() for plane in study.mask]))
+        / max(float(study.mask.max()), 1e-30) ** 2,
+        shifts=_shifts(arrays, study.mask, first.voxel_size, curve, masked.independent),
+        signal_scale=_on_signal_scale(study),
     )
+
+
+def _shifts(arrays, mask, voxel_size, curve, independent):
+    """Of each denoised map against the one that it was made of, told by the shells with signal."""
+    last = 0 if hardly_correlate(curve.fsc) else signal_shells(curve)[-1]
+    numbers = np.where(np.arange(len(independent)) <= last, independent, 0)
+    full = (arrays[0] + arrays[1]) * np.float32(0.5)
+    pairs = {"map": (full, arrays[2])}
+    if len(arrays) == 5:
+        pairs |= {"half-map 1": (arrays[0], arrays[3]), "half-map 2": (arrays[1], arrays[4])}
+    return {name: shift_between(*pair, mask, voxel_size, independent=numbers) for name, pair in pairs.items()}
+
+
+def _on_signal_scale(study):
+    """From the parameters of `crefjax denoise`, or the label that it leaves in the header."""
+    if "scale" in study.parameters:
+        return study.parameters["scale"] == "signal"
+    labels = [bytes(one).rstrip(b"\0 ") for one in study.denoised.header.fields.label]
+    made = next((one for one in reversed(labels) if one), b"")
+    return made.startswith(b"crefjax") and made.endswith(b"scale signal")
 
 
 def correlation(covariances: Covariances, first, second) -> np.ndarray:

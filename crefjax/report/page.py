@@ -8,6 +8,7 @@ from html import escape
 from typing import NamedTuple
 from urllib.parse import quote
 
+from crefjax.report.boxes import use_section, warnings_section
 from crefjax.report.curves import Drawn
 from crefjax.report.headers import Row
 from crefjax.report.look import SCRIPT, STYLE
@@ -19,19 +20,6 @@ _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; "
     "form-action 'none'"
 )
-
-# What warnings are about, where their kind does not say it.
-_TITLES = {
-    "inverted": "Inverted contrast",
-    "swapped": "Denoised half-maps swapped",
-    "one_map": "One denoised half-map twice",
-    "contradicted": "The assumptions fail",
-    "added": "Added structure",
-    "damped": "Damped, not denoised",
-    "cut": "The mask cuts the particle",
-    "never_falls": "The FSC never falls",
-    "not_denoised": "Not denoised",
-}
 
 
 class Content(NamedTuple):
@@ -62,8 +50,8 @@ def page(content: Content) -> str:
     """The text of `index.html`; whatever comes from files and paths is escaped."""
     title = f"{content.name}: what can be trusted"
     sections = [
-        _warnings(content.numbers),
-        _use(content.numbers["use"]),
+        warnings_section(content.numbers),
+        use_section(content.numbers["use"]),
         _key_numbers(content.numbers),
         slices_section(content.slices, content.record["local"]),
         _figures(content),
@@ -107,63 +95,14 @@ def _top(content):
     )
 
 
-def _warnings(numbers):
-    warnings = numbers["warnings"]
-    if warnings:
-        rows = "".join(
-            f"<li><strong>{escape(_title(one['kind']))}.</strong> {escape(one['text'])}</li>" for one in warnings
-        )
-        title = "Warning" if len(warnings) == 1 else f"Warnings ({len(warnings)})"
-        return f'<section class="box warn" id="warnings"><h2>{title}</h2><ul>{rows}</ul></section>'
-    kind, title, more = "fine", "No warnings", "What these checks cannot see is not ruled out by them."
-    if numbers["variances"] is None:
-        kind, title = "open", "No warnings, but the main question stays open"
-        more = "How much of the map is bias, which the data do not hold, cannot be told without denoised half-maps."
-    return (
-        f'<section class="box {kind}" id="warnings"><h2>{title}</h2><p>Looked at, and found in order: '
-        f"{', '.join(_checked(numbers))}. {more}</p></section>"
-    )
-
-
-def _title(kind):
-    return _TITLES[kind] if kind in _TITLES else kind.replace("_", " ").capitalize()
-
-
-def _checked(numbers):
-    """What an account looks at before it warns of nothing."""
-    found = [
-        "signal in the half-maps, and their independence",
-        "grid, position and contrast of the denoised map",
-        "the mask around the particle",
-    ]
-    if numbers["variances"] is not None:
-        found += [
-            "which denoised half-map belongs to which half-map",
-            "signal and noise damped together",
-            "structure that the half-maps do not support",
-            "variances that contradict each other",
-        ]
-    return found
-
-
-def _use(use):
-    def one(kind, title, lines):
-        rows = "".join(f"<li>{escape(line)}</li>" for line in lines)
-        return f'<section class="box {kind}"><h2>{title}</h2><ul>{rows}</ul></section>'
-
-    return (
-        f'<div class="two" id="use">{one("yes", "Use it for", use["for"])}'
-        f"{one('not', 'Do not use it for', use['not_for'])}</div>"
-    )
-
-
 def _key_numbers(numbers):
     entries = [_resolution(numbers, "0.143"), _resolution(numbers, "0.5")]
     entries.append(
         (
             "Distance from C_ref",
             _number(numbers["cref_rmse"]),
-            "RMSE of FSC(denoised, full)² and C_ref²; 0 if just the noise was removed",
+            "RMSE of FSC(denoised, full)² and C_ref² over all shells; noise that is left and structure that was added "
+            "can cancel in it",
         )
     )
     for name, words in (("signal_kept", "Signal kept"), ("noise_kept", "Noise kept")):

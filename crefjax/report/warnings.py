@@ -1,17 +1,22 @@
 """What is wrong, or worth knowing, in a report: found in the numbers, said in plain words with resolutions in Å."""
 
 import numpy as np
-import scipy.fft
+
+from crefjax.inference.regions import hardly_correlate
+from crefjax.report import fits
+from crefjax.report.fits import signal_shells
 
 # Of the signal's power; what lies outside a mask beyond that is particle that the mask cuts.
 _OUTSIDE = 0.1
 # A gain within which a map counts as being on the half-maps' scale.
 _GAIN = 1.15
 # Damped: less of the signal is left than this, its ratio to noise no better than by this factor, though the ratio of
-# the whole signal to what noise is left says so by the next.
-_KEPT, _GAINED, _SEEMS = 0.85, 1.2, 1.5
-# Noise that denoised half-maps differ by, as a share of the half-maps' own noise, below which they are one map.
-_SAME = 1e-6
+# the whole signal to what noise is left says so by the next; in so many shells, and such a share from the first on.
+_KEPT, _GAINED, _SEEMS, _FEWEST, _MOST = 0.85, 1.2, 1.5, 2, 0.6
+# Nothing removed: where signal to noise was below this, in so many shells at least, it is not even so much better, and
+# noise is kept as much as the signal, to this share, in so many of all shells.
+_NOISY, _WEAK, _BETTER, _AS_MUCH, _NEARLY_ALL = 10.0, 3, 1.1, 0.9, 0.8
+_CERTAIN = 0.1  # relative error of a share of the signal that noise is compared with, also beyond that shell
 _SIGMAS = 4.0
 
 
@@ -24,13 +29,26 @@ def warnings_of(measured) -> list[dict]:
     Returns:
         dicts of `kind` and `text`.
     """
-    checks = [_no_signal, _inverted, _shifted, _swapped, _one_map, _contradicted, _added, _damped, _cut, _never_falls]
-    found = []
-    for check in checks:
-        text = check(measured)
-        if text:
-            found.append({"kind": check.__name__.lstrip("_"), "text": text})
-    return found
+    told_by_signal = {
+        "unrelated": fits.unrelated,
+        "inverted": fits.inverted,
+        "shifted": fits.shifted,
+        "swapped": fits.swapped,
+        "one_map": fits.one_map,
+        "contradicted": _contradicted,
+    }
+    checks = {
+        "not_denoised": fits.not_denoised,
+        "no_signal": _no_signal,
+        **({} if hardly_correlate(measured.curve.fsc) else told_by_signal),
+        "nothing_removed": _nothing_removed,
+        "added": _added,
+        "damped": _damped,
+        "cut": _cut,
+        "never_falls": _never_falls,
+    }
+    texts = {kind: check(measured) for kind, check in checks.items()}
+    return [{"kind": kind, "text": text} for kind, text in texts.items() if text]
 
 
 def notes_of(measured) -> list[str]:
@@ -47,6 +65,12 @@ def notes_of(measured) -> list[str]:
             "same settings, and give both with --denoised-halves."
         )
         return notes
+    if measured.signal_scale and (faded := damped_shells(measured)).any():
+        first, last = _outer(faded, measured.curve.frequency)
+        notes.append(
+            f"From {first} to {last} Å the output is no better than a filter: it fades there because the half-maps "
+            "do not support more."
+        )
     gain = measured.variances.gain
     if not 1 / _GAIN < gain < _GAIN:
         notes.append(
@@ -58,33 +82,6 @@ def notes_of(measured) -> list[str]:
         "denoised version is a little better than theirs."
     )
     return notes
-
-
-def shift_between(half_map_1, half_map_2, denoised, mask, voxel_size) -> tuple[float, float, float]:
-    """How far the content of the denoised map lies from that of the full map, from the peak of their correlation.
-
-    Args:
-        half_map_1: `(z, y, x)`.
-        half_map_2: the same shape.
-        denoised: the same shape.
-        mask: the same shape.
-        voxel_size: Å.
-
-    Returns:
-        `(x, y, z)` in Å, whole voxels.
-    """
-    full = half_map_1 + half_map_2
-    full -= full.mean()
-    full *= mask
-    spectrum = scipy.fft.rfftn(full, workers=-1)
-    spectrum *= np.conj(scipy.fft.rfftn(denoised - denoised.mean(), workers=-1))
-    # Flattened, so that the peak is sharp.
-    size = np.abs(spectrum)
-    spectrum /= np.sqrt(np.maximum(size, max(1e-20 * float(size.max()), float(np.finfo(size.dtype).tiny))))
-    peak = scipy.fft.irfftn(spectrum, s=full.shape, workers=-1, overwrite_x=True)
-    place = np.unravel_index(int(np.argmax(np.abs(peak))), peak.shape)
-    voxels = [-(p if p <= n // 2 else p - n) for p, n in zip(place, peak.shape, strict=True)]
-    return tuple(float(v) * voxel_size + 0.0 for v in voxels[::-1])
 
 
 def ranges(chosen: np.ndarray, frequency: np.ndarray) -> str:
@@ -104,70 +101,13 @@ def ranges(chosen: np.ndarray, frequency: np.ndarray) -> str:
 
 
 def _no_signal(measured):
-    resolution = measured.curve.resolution(0.143)
-    longest = max(measured.curve.box) * measured.curve.voxel_size
-    if resolution.crossed and resolution.angstrom > longest / 3:
-        return (
-            f"The half-maps hardly correlate: their FSC falls below 0.143 at {resolution.angstrom:.3g} Å, a few "
-            "shells from the start. There is next to no signal that a denoised map could show; what it shows is made "
-            "up of noise."
-        )
-    return None
-
-
-def _inverted(measured):
-    shells = _signal_shells(measured)
-    if len(shells) and np.mean(measured.with_full[shells]) < 0:
-        return (
-            "The denoised map has the opposite contrast of the full map (their FSC is negative). Invert it, or find "
-            "out why."
-        )
-    return None
-
-
-def _shifted(measured):
-    if not any(measured.shift):
+    if not hardly_correlate(measured.curve.fsc):
         return None
-    x, y, z = measured.shift
+    angstrom = measured.curve.resolution(0.143).angstrom
     return (
-        f"The density of the denoised map lies ({x:.4g}, {y:.4g}, {z:.4g}) Å in (x, y, z) from that of the full map, "
-        "though the headers agree. It was shifted, or its origin was lost: do not overlay them before that is put "
-        "right."
+        f"The half-maps hardly correlate: their FSC falls below 0.143 at {angstrom:.3g} Å, a few shells from the "
+        "start. There is next to no signal that a denoised map could show; what it shows is made up of noise."
     )
-
-
-def _swapped(measured):
-    """The noise of a half-map comes through in its own denoised version, not in the other."""
-    if measured.masked.matrix.shape[1] < 5:
-        return None
-    m = measured.masked
-    own, other = (m.of(0, 3) + m.of(1, 4)) / 2, (m.of(0, 4) + m.of(1, 3)) / 2
-    # Correlations, so that no shell outweighs the others; under chance their scatter is that of independent numbers.
-    size = np.sqrt((m.of(0, 0) + m.of(1, 1)) * (m.of(3, 3) + m.of(4, 4))) / 2
-    inner = slice(1, len(size) - 1)
-    usable = size[inner] > 0
-    numbers = m.independent[inner][usable]
-    mean = np.sum(numbers * ((own - other)[inner][usable] / size[inner][usable]))
-    if mean < -_SIGMAS * np.sqrt(2 * np.sum(numbers)):
-        return (
-            "The denoised half-maps seem to be swapped: each carries the noise of the other half-map. Every number "
-            "about bias and noise below is wrong until they are given in the order of the half-maps."
-        )
-    return None
-
-
-def _one_map(measured):
-    v = measured.variances
-    if v is None:
-        return None
-    inner = slice(1, len(v.noise.value) - 1)
-    noise, residual = np.nansum(v.noise.value[inner]), np.nansum(v.residual_noise.value[inner])
-    if noise > 0 and residual < _SAME * noise:
-        return (
-            "The denoised half-maps are one and the same map. Bias and residual noise can be told only from half-maps "
-            "that were denoised each for itself."
-        )
-    return None
 
 
 def _contradicted(measured):
@@ -181,15 +121,45 @@ def _contradicted(measured):
     )
 
 
-def _added(measured):
+def _nothing_removed(measured):
     v = measured.variances
     if v is None:
         return None
+    before, after = v.signal_to_noise_before, v.signal_to_noise_after
+    weak = (before.trusted & after.trusted & (before.value < _NOISY))[1:-1]
+    shells = np.arange(len(v.noise_kept.value))[1:-1]
+    told = v.signal_kept.trusted & (v.signal_kept.error < _CERTAIN * np.abs(v.signal_kept.value))
+    told, noisy = shells[told[1:-1]], shells[v.noise_kept.trusted[1:-1]]
+    if np.sum(weak) < _WEAK or not len(told) or not len(noisy):
+        return None
+    kept = np.interp(noisy, told, v.signal_kept.value[told])
+    better = float(np.median(after.value[1:-1][weak] / before.value[1:-1][weak]))
+    if better >= _BETTER or np.mean(v.noise_kept.value[noisy] > _AS_MUCH * kept) < _NEARLY_ALL:
+        return None
+    why = "The denoised half-maps are the noisy ones, but for a scale, or sharpened."
+    if measured.signal_scale:
+        why = "The network did not help here, so that on the scale of the signal hardly more than the full map is left."
+    return (
+        f"Nothing was removed: signal to noise is {better:.2f} times what it was, and noise is kept as much as the "
+        f"signal. {why}"
+    )
+
+
+def added_shells(measured) -> np.ndarray:
+    """Where more was added than the signal that is left; `(shells,)`, bool."""
+    v = measured.variances
+    if v is None:
+        return np.zeros(len(measured.with_full), bool)
     ratio = v.signal_to_added
     with np.errstate(invalid="ignore"):
         bad = ratio.trusted & (ratio.value + 2 * ratio.error < 1)
-    bad[-1] = False
-    if not np.any(bad[1:]):
+    bad[[0, -1]] = False
+    return bad
+
+
+def _added(measured):
+    bad = added_shells(measured)
+    if not np.any(bad):
         return None
     return (
         f"More was added than is supported {ranges(bad, measured.curve.frequency)}: of what both denoised half-maps "
@@ -198,30 +168,50 @@ def _added(measured):
     )
 
 
-def _damped(measured):
+def damped_shells(measured) -> np.ndarray:
+    """Where signal and noise were damped together, `(shells,)`, bool: one range that ends with the last such shell.
+
+    That the ratio of signal to noise is better speaks against it; that the ratio is not to be trusted does not.
+    """
     v = measured.variances
-    if v is None:
-        return None
     kept, before, after = v.signal_kept, v.signal_to_noise_before, v.signal_to_noise_after
+    looked_at = kept.trusted.copy()
+    looked_at[[0, -1]] = False
     with np.errstate(invalid="ignore", divide="ignore"):
-        seems = v.signal.value / v.residual_noise.value
-        bad = kept.trusted & before.trusted & after.trusted & (before.value > 1)
-        bad &= kept.value + 2 * kept.error < _KEPT
-        bad &= (after.value < _GAINED * before.value) & (seems > _SEEMS * before.value)
-    bad[-1] = False
-    if np.sum(bad[1:]) < 2:
+        bad = looked_at & (kept.value + 2 * kept.error < _KEPT) & (kept.value + 2 * kept.error > 0)
+        bad &= ~(after.value >= _GAINED * before.value) & ~(v.residual_noise.value <= 0)
+        seems = v.signal.value / v.residual_noise.value > _SEEMS * before.value
+        bad &= seems | ~(before.trusted & after.trusted)
+    places = np.flatnonzero(bad)
+    if len(places) < _FEWEST:
+        return np.zeros_like(bad)
+    last = places[-1]
+    first = next(s for s in places if np.sum(bad[s : last + 1]) >= _MOST * np.sum(looked_at[s : last + 1]))
+    one = np.zeros_like(bad)
+    one[first : last + 1] = last > first
+    return one & looked_at
+
+
+def _outer(chosen, frequency):
+    places = np.flatnonzero(chosen)
+    return f"{1 / frequency[places[0]]:.3g}", f"{1 / frequency[places[-1]]:.3g}"
+
+
+def _damped(measured):
+    if measured.variances is None or measured.signal_scale or not (bad := damped_shells(measured)).any():
         return None
-    share = float(np.median(kept.value[bad]))
+    first, last = _outer(bad, measured.curve.frequency)
+    share = max(float(np.median(measured.variances.signal_kept.value[bad])), 0.0)
     return (
-        f"Signal and noise are damped together {ranges(bad, measured.curve.frequency)}: {100 * share:.0f} % of the "
-        "signal's amplitude is left there and its ratio to noise is no better than before. This is a filter, not "
-        "denoising; the small residual noise alone would make it look good."
+        f"Signal and noise are damped together from {first} to {last} Å: {100 * share:.0f} % of the signal's amplitude "
+        "is left there and its ratio to noise is no better than before. This is a filter, not denoising; the small "
+        "residual noise alone would make it look good."
     )
 
 
 def _cut(measured):
     """Signal's power in the whole box against that within the mask."""
-    shells = _signal_shells(measured)
+    shells = signal_shells(measured.curve)
     shells = shells[shells >= 2]
     if not len(shells):
         return None
@@ -246,10 +236,3 @@ def _never_falls(measured):
         "half-maps are not independent (masked sharply, filtered or denoised together); then C_ref and every number "
         "below are too good."
     )
-
-
-def _signal_shells(measured):
-    """Shells from 1 up to the resolution at FSC-0.143."""
-    length = max(measured.curve.box) * measured.curve.voxel_size
-    last = int(length / measured.curve.resolution(0.143).angstrom)
-    return np.arange(1, max(min(last + 1, len(measured.curve.fsc) - 1), 1))

@@ -36,7 +36,7 @@ _WHAT = {
 }
 
 
-def check_folder(folder, *, overwrite: bool = False, inputs=()) -> None:
+def check_folder(folder, *, overwrite: bool = False, inputs=(), outputs=()) -> None:
     """Checks, before long work, that a report can be written at `folder`; writes nothing.
 
     A folder that is there is replaced only if it is empty, or, with `overwrite`, if it holds an earlier report and
@@ -46,15 +46,22 @@ def check_folder(folder, *, overwrite: bool = False, inputs=()) -> None:
         folder: of the report.
         overwrite: whether an earlier report may be replaced.
         inputs: paths of files that are read; none may lie in the folder.
+        outputs: paths of files that are written beside the report; none may lie in the folder, or be it.
 
     Raises:
         UserError: something is in the way, or the parent folder is missing or not writable.
     """
     folder = Path(folder)
     real, parent = Path(os.path.realpath(folder)), Path(os.path.abspath(folder)).parent
-    for source in inputs:
-        if real in Path(os.path.realpath(source)).parents:
-            raise complaint(folder, f"the report would replace the folder of the input {source}; choose another name")
+    for what, paths in (("input", inputs), ("output", outputs)):
+        for path in map(Path, paths):
+            place = Path(os.path.realpath(path))
+            if real == place and what == "output":
+                raise complaint(folder, "expected a folder for the report, found the name of an output; choose another")
+            if real in place.parents:
+                raise complaint(
+                    folder, f"the report would replace the folder of the {what} {path}; choose another name"
+                )
     if real == Path.cwd() or real in Path.cwd().parents:
         raise complaint(folder, "the report would replace the folder you work in; choose another name")
     if not parent.is_dir():
@@ -148,9 +155,9 @@ def _fill(hidden, folder, study, numbers, inputs, local, local_paths):
         files={name: _WHAT[name] for name in names if name in _WHAT},
         record=record,
     )
-    (hidden / PAGE).write_text(page(content), encoding="utf-8")
+    (hidden / PAGE).write_text(_utf8(page(content)), encoding="utf-8")
     whole = json.dumps(record | numbers | {"files": names}, indent=1, allow_nan=False, ensure_ascii=False)
-    (hidden / NUMBERS).write_text(whole + "\n", encoding="utf-8")
+    (hidden / NUMBERS).write_text(_utf8(whole) + "\n", encoding="utf-8")
     return names
 
 
@@ -178,6 +185,11 @@ def _chimerax(hidden, folder, study, full, local, local_paths):
     )
     (hidden / SCRIPT).write_text(text, encoding="utf-8")
     return names
+
+
+def _utf8(text):
+    """A text with file names whose bytes are no UTF-8, those bytes shown as �."""
+    return os.fsencode(text).decode("utf-8", "replace")
 
 
 def _reached(path, folder):

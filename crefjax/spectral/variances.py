@@ -151,7 +151,7 @@ def _account(linear, scatter, covariances, gain):
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         values, gradients = _values(linear)
         errors, least = _errors(values, gradients, linear, scatter, covariances)
-    trusted, contradicted = _trusted(values, errors, least, enough)
+        trusted, contradicted = _trusted(values, errors, least, enough)
 
     def estimate(name):
         usable = np.isfinite(values[name]) & np.isfinite(errors[name])

@@ -132,6 +132,33 @@ def test_report_in_the_way_is_told_before_any_map_is_read(place, words, here):
     assert ("--overwrite" in message) == (place == "an earlier report")
 
 
+def test_report_and_an_output_need_places_of_their_own(words, here):
+    (here / "half_2.mrc").write_text("no map")
+    for more in (["--report", "out.mrc"], ["--report", "out_half_map_1.mrc", "--halves"]):
+        assert "found the name of an output" in refused(here, *words, *more, names=more[1])
+    assert "found the name of an output" in refused(here, *words, "--report", here / "out.mrc")
+    (here / "told").mkdir()
+    words[words.index("-o") + 1] = "told/out.mrc"
+    message = refused(here, *words, "--report", "told", "--overwrite", names="told/out.mrc")
+    assert "folder of the output" in message
+    assert "input" not in message
+    words[words.index("-o") + 1] = "new.mrc"
+    refused(here, *words, "--report", "new.mrc/told", names="new.mrc/told")
+
+
+def test_where_no_mask_can_be_made_it_is_said_plainly(here, weights):
+    noise = np.random.default_rng(7).standard_normal((2, 24, 24, 24)).astype("f4")
+    pair = [write(here / f"noise_{n}.mrc", one) for n, one in enumerate(noise, 1)]
+    for scale in ("signal", "input"):
+        words = ["denoise", *pair, "-o", f"{scale}.mrc", "--weights", weights, "--scale", scale, "--report", scale]
+        outcome = done(*words)
+        report = json.loads((here / scale / "report.json").read_text(encoding="utf-8"))
+        assert report["mask"]["from"] == "none, the whole box"
+        assert outcome.err.count("no mask could be made") == 1
+        assert report["warnings"][0]["kind"] == "no_signal"
+        assert report["use"]["for"] == ["Nothing: the half-maps hold next to no signal."]
+
+
 @pytest.mark.parametrize("what", ["agreement", "change"])
 def test_local_map_that_exists_is_kept(what, words, here):
     (here / f"out_local_{what}.mrc").write_text("dear to the user")

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 import shutil
 
 import mrcfile
@@ -191,6 +192,33 @@ def test_full_map_taken_for_denoised_is_a_warning(pair, mask, here):
     full = write(here / "mean.mrc", np.mean(densities(), axis=0, dtype="f4"))
     done("report", *pair, "--denoised", full, "--mask", mask, "-o", "out")
     assert "full map" in numbers()["warnings"][0]["text"]
+
+
+def test_file_names_that_are_no_utf8_are_words_all_the_same(words, here):
+    """Bytes of Latin-1; ChimeraX gets a copy."""
+    for place, name in ((1, b"h\xe9lice.mrc"), (words.index("--denoised") + 1, b"d\xe9bruit\xe9.mrc")):
+        path = here / os.fsdecode(name)
+        shutil.move(words[place], path)
+        words[place] = path
+    words[-1] = here / os.fsdecode(b"re\xe7u")
+    done(*words)
+    report = numbers(words[-1])
+    assert report["inputs"]["denoised"]["path"] == "d\ufffdbruit\ufffd.mrc"
+    page = (words[-1] / "index.html").read_text(encoding="utf-8")
+    assert "<h1>d\ufffdbruit\ufffd.mrc</h1>" in page
+    assert "h\ufffdlice.mrc" in page
+    assert 'open "denoised_map.mrc"' in (words[-1] / "view.cxc").read_text(encoding="utf-8")
+    assert read(words[-1] / "denoised_map.mrc")[0] == pytest.approx(read(words[words.index("--denoised") + 1])[0])
+
+
+def test_use_of_a_map_that_was_not_denoised_is_nothing(pair, mask, here):
+    scaled = write(here / "scaled.mrc", np.sum(densities(), axis=0))
+    done("report", *pair, "--denoised", scaled, "--mask", mask, "-o", "out")
+    report = numbers()
+    assert report["warnings"][0]["kind"] == "not_denoised"
+    (use,) = report["use"]["for"]
+    assert use.startswith("Nothing, until")
+    assert use in (here / "out" / "index.html").read_text(encoding="utf-8")
 
 
 def test_usage_is_one_line_too(pair):

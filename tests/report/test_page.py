@@ -117,7 +117,18 @@ def test_warnings_come_first_then_what_the_map_is_for(page):
 def test_without_warnings_it_is_said_what_was_looked_at(tmp_path):
     text = Page((write(tmp_path) / "index.html").read_text(encoding="utf-8")).text
     assert "No warnings" in text
-    assert "independence" in text
+    assert "No sign of: half-maps without signal" in text
+    assert "found in order" not in text
+    assert "a mask that cuts the particle" in text
+    assert "a single small false feature does not show" in text
+
+
+def test_a_mask_that_is_none_is_not_said_to_be_right(tmp_path):
+    numbers = account_numbers()
+    numbers["mask"]["from"] = "none, the whole box"
+    text = Page((write(tmp_path, numbers=numbers) / "index.html").read_text(encoding="utf-8")).text
+    assert "No sign of: half-maps without signal" in text
+    assert "cuts the particle" not in text
 
 
 def test_without_denoised_half_maps_the_open_question_is_told(tmp_path):

@@ -2,13 +2,14 @@
 
 import functools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pairs_for_accounts as made
 import pytest
 
-from crefjax.report.account import account
-from crefjax.report.warnings import ranges, shift_between
+from crefjax.report.account import account, measure
+from crefjax.report.warnings import ranges
 
 LONGEST = made.SIDE * made.VOXEL
 
@@ -48,56 +49,30 @@ def test_half_maps_of_noise():
     assert "Å" in found["no_signal"]
 
 
-def test_inverted_map():
+def test_half_maps_that_are_only_sharpened():
+    halves = made.half_maps(1.0)
+    found = warned(halves, denoised_halves=[made.filtered(one, np.exp(made.SHELLS / 9)) for one in halves])
+    assert "or sharpened" in found["nothing_removed"]
+    assert "not_denoised" not in found
+    sharpened = [made.filtered(one, np.exp(made.SHELLS / 9)) for one in halves]
+    own = warned(halves, denoised_halves=sharpened, scale="signal")["nothing_removed"]
+    assert "the network did not help" in own.lower()
+
+
+def test_nothing_but_a_lack_of_signal_is_told_of_noise():
+    for seed in range(4):
+        halves = made.noise(10 + seed), made.noise(20 + seed)
+        denoised = [made.filtered(one, np.exp(-made.SHELLS / 4)) for one in halves]
+        found = warned(halves, np.roll(sum(denoised), 3, 0), denoised[::-1])
+        assert set(found) == {"no_signal"}
+
+
+@pytest.mark.parametrize("scale", [1e18, 1e-18])
+def test_scale_of_all_maps_does_not_matter(scale):
     halves, denoised = decent()
-    found = warned(halves, -sum(denoised) / 2)
-    assert set(found) == {"inverted"}
-    assert "contrast" in found["inverted"]
-    assert found["inverted"].endswith(".")
-
-
-@pytest.mark.parametrize(
-    ("axis", "voxels", "told"),
-    [
-        (2, 2, (2 * made.VOXEL, 0, 0)),
-        (2, -1, (-made.VOXEL, 0, 0)),
-        (1, 3, (0, 3 * made.VOXEL, 0)),
-        (0, -4, (0, 0, -4 * made.VOXEL)),
-    ],
-)
-@pytest.mark.parametrize("sign", [1, -1])
-def test_shifted_map(axis, voxels, told, sign):
-    """Content moved towards larger x has a positive shift in x."""
-    halves, denoised = decent()
-    moved = np.roll(sign * sum(denoised) / 2, voxels, axis).astype(np.float32)
-    arrays = [one.astype(np.float32) for one in halves]
-    assert shift_between(*arrays, moved, made.MASK.astype(np.float32), made.VOXEL) == pytest.approx(told)
-    if sign > 0:
-        text = warned(halves, moved)["shifted"]
-        assert f"({told[0]:g}, {told[1]:g}, {told[2]:g}) Å in (x, y, z)" in text
-
-
-def test_shift_of_several_axes_in_a_box_that_is_no_cube():
-    random = np.random.default_rng(3)
-    content = np.zeros((16, 20, 25))
-    content[5:9, 7:12, 9:15] = 5 * random.standard_normal((4, 5, 6))
-    halves = [(content + 0.3 * random.standard_normal(content.shape)).astype(np.float32) for _ in range(2)]
-    moved = np.roll(content, (1, -2, 3), (0, 1, 2)).astype(np.float32)
-    found = shift_between(*halves, moved, np.ones(content.shape, np.float32), 1.5)
-    assert found == pytest.approx((4.5, -3.0, 1.5))
-
-
-@pytest.mark.parametrize("level", [0.5, 1.0])
-def test_swapped_halves(level):
-    halves = made.half_maps(level)
-    found = warned(halves, denoised_halves=[made.decent(one) for one in halves[::-1]])
-    assert next(iter(found)) == "swapped"
-
-
-def test_one_map_in_place_of_two():
-    halves, denoised = decent()
-    one = sum(denoised) / 2
-    assert "one and the same" in warned(halves, denoised_halves=(one, one))["one_map"]
+    moved = np.roll(sum(denoised) / 2, 2, 2)
+    expected = warned(halves, moved, denoised)
+    assert warned([scale * one for one in halves], scale * moved, [scale * one for one in denoised]) == expected
 
 
 def test_denoised_halves_that_know_of_each_other():
@@ -136,9 +111,64 @@ def test_a_blur_is_called_a_filter(level):
     assert int(told[3]) == pytest.approx(100 * np.median(left), abs=5)
 
 
-def test_one_factor_for_all_shells_is_no_filter():
-    halves = made.half_maps(0.25)
-    assert warned(halves, denoised_halves=[0.3 * one for one in halves]) == {}
+@pytest.mark.parametrize("share", [0.0, 0.02])
+@pytest.mark.parametrize("factor", [0.3, 2.0])
+def test_half_maps_times_a_factor_are_no_denoised_ones(factor, share):
+    """Or with a small share of denoised ones in them."""
+    halves = made.half_maps()
+    mixed = [factor * ((1 - share) * one + share * made.decent(one)) for one in halves]
+    numbers = account(made.study(halves, denoised_halves=mixed))
+    found = {one["kind"]: one["text"] for one in numbers["warnings"]}
+    assert list(found) == ["not_denoised", "nothing_removed"]
+    assert "denoised map equals the noisy full map" in found["not_denoised"]
+    assert "denoised half-map 2 equals the noisy half-map 2" in found["not_denoised"]
+    assert "times what it was" in found["nothing_removed"]
+    assert numbers["use"]["for"][0].startswith("Nothing, until this is put right: give the map that was denoised")
+
+
+def test_a_tenth_less_noise_is_next_to_nothing():
+    """Not the same map, and no better than 1.05 times in amplitude."""
+    halves = made.half_maps(1.0)
+    found = warned(halves, denoised_halves=[0.04 * made.signal() + 0.96 * one for one in halves])
+    assert "nothing_removed" in found
+    gained = float(re.search(r"is (\S+) times", found["nothing_removed"])[1])
+    assert gained == pytest.approx(1 / 0.96**2, abs=0.03)
+
+
+@pytest.mark.parametrize("which", ["parameters", "label"])
+def test_where_crefjax_fades_by_itself_it_is_a_note(which):
+    halves = made.half_maps()
+    blur = np.exp(-((made.SHELLS / 9) ** 2))
+    study = made.study(halves, denoised_halves=[made.filtered(one, blur) for one in halves])
+    (plain,) = account(study)["warnings"]
+    if which == "parameters":
+        study.parameters["scale"] = "signal"
+    else:
+        assert not measure(study).signal_scale
+        header = study.denoised.header
+        label = b"crefjax 0.1.0 denoised, weights w, scale signal".ljust(80)
+        header = replace(header, raw=header.raw[:224] + label + header.raw[304:])
+        study = replace(study, denoised=replace(study.denoised, header=header))
+    numbers = account(study)
+    assert numbers["warnings"] == []
+    (note,) = (one for one in numbers["notes"] if "no better than a filter" in one)
+    told = re.search(r"from (\S+ to \S+) Å", plain["text"])[1]
+    assert note.startswith(f"From {told} Å")
+
+
+def test_damped_is_one_range_to_the_last_shell_of_which_something_is_known():
+    """Also where signal is below noise: halves of which little is left beyond shell 6."""
+    halves = made.half_maps(0.7)
+    blur = np.where(made.SHELLS < 6, 1.0, 0.4)
+    found = warned(halves, denoised_halves=[made.filtered(one, blur) for one in halves])["damped"]
+    assert found.count("from") == 1
+    first, last = (round(LONGEST / float(one)) for one in re.search(r"from (\S+) to (\S+) Å", found).groups())
+    before = made.signal() * made.MASK
+    power = np.bincount(made.shell_index().ravel(), np.abs(np.fft.fftn(before)).ravel() ** 2)[: made.SIDE // 2 + 1]
+    noise = 0.49 * np.bincount(made.shell_index().ravel())[: made.SIDE // 2 + 1] * np.sum(made.MASK**2)
+    weak = np.flatnonzero(power < noise)[0]
+    assert 5 <= first <= 7
+    assert last > weak
 
 
 def test_mask_that_cuts_the_particle():
@@ -150,6 +180,11 @@ def test_mask_that_cuts_the_particle():
     assert 0.3 < share < 0.7
     told = int(found["cut"].split(" %")[0].split()[-1])
     assert told == pytest.approx(100 * share, abs=10)
+
+
+def test_a_mask_on_another_scale_does_not_cut():
+    halves, denoised = decent()
+    assert "cut" not in warned(halves, denoised_halves=denoised, mask=0.6 * made.MASK)
 
 
 @pytest.mark.parametrize("radius", [9, 14])
@@ -171,6 +206,7 @@ def test_gravest_comes_first():
     cutting[: made.SIDE // 2] = 0
     found = warned(halves, -sum(denoised) / 2, denoised[::-1], mask=cutting)
     assert list(found)[:2] == ["inverted", "swapped"]
+    assert "half-map" not in found["inverted"]
     assert list(found)[-1] == "cut"
 
 

@@ -1,0 +1,196 @@
+"""Whether the maps of a report are what they are given for: denoised from these half-maps, in place, in order."""
+
+import numpy as np
+
+# Noise that denoised half-maps differ by, as a share of the half-maps' own noise, below which they are one map.
+_SAME = 1e-6
+_SIGMAS = 4.0
+# One map times a factor: correlation within the mask, and FSC, which noise would spoil, in nearly all shells.
+_EQUAL, _EQUAL_FSC, _NEARLY_ALL = 0.9999, 0.99, 0.95
+# Half-maps agree from this FSC on; in so many such shells at least, a denoised map has nothing to do with them if its
+# FSC with them is below the next on average, and below the last in each.
+_AGREE, _SHELLS, _UNRELATED, _FITS = 0.5, 3, 0.35, 0.7
+# Independent numbers that a statement about all maps rests on at least.
+_FEWEST = 50
+_BEFORE = {"map": "the full map", "half-map 1": "half-map 1", "half-map 2": "half-map 2"}
+
+
+def factors(measured) -> dict[str, tuple[list[float], list[float]]]:
+    """By a denoised map's name the factors with which `measured.masked` gives the map before, and itself."""
+    found = {"map": ([0.5, 0.5], [0, 0, 1])}
+    if measured.masked.matrix.shape[1] == 5:
+        found |= {"half-map 1": ([1], [0, 0, 0, 1]), "half-map 2": ([0, 1], [0, 0, 0, 0, 1])}
+    return found
+
+
+def signal_shells(curve) -> np.ndarray:
+    """Shells from 1 up to the resolution at FSC-0.143 of the half-maps' `FscCurve`."""
+    length = max(curve.box) * curve.voxel_size
+    last = int(length / curve.resolution(0.143).angstrom)
+    return np.arange(1, max(min(last + 1, len(curve.fsc) - 1), 2))
+
+
+def not_denoised(measured):
+    """A denoised map is one of the noisy ones, but for a factor: FSC with it is 1 where there is noise alone too."""
+    m = measured.masked
+    inner = slice(1, len(m.voxels) - 1)
+    if not _enough(measured, inner):
+        return None
+    noisy = {"half-map 1": [1], "half-map 2": [0, 1], "full map": [0.5, 0.5]}
+    found = [
+        (what, name)
+        for what, (_, denoised) in factors(measured).items()
+        for name, one in noisy.items()
+        if _is_same(m, one, denoised, inner)
+    ]
+    return " ".join(
+        f"The denoised {what} equals the noisy {name}, but for a factor at most: nothing was denoised, or the wrong "
+        "file was given."
+        for what, name in found
+    )
+
+
+def _is_same(m, first, second, inner):
+    count = m.matrix.shape[1]
+    a, b = (np.pad(np.asarray(one, np.float64), (0, count - len(one))) for one in (first, second))
+    aa, ab, bb = ((m.matrix[inner] @ p @ q) for p, q in ((a, a), (a, b), (b, b)))
+    there = aa > 0
+    if not np.any(there) or not np.sum(m.voxels[inner] * bb) > 0:
+        return False
+    voxels = m.voxels[inner] / np.max(m.voxels)
+    total = np.sum(voxels * ab) / np.sqrt(np.sum(voxels * aa)) / np.sqrt(np.sum(voxels * bb))
+    each = ab > _EQUAL_FSC * np.sqrt(aa) * np.sqrt(np.maximum(bb, 0))
+    return total > _EQUAL and np.mean(each[there]) >= _NEARLY_ALL
+
+
+def unrelated(measured):
+    """Where the half-maps agree, the denoised map agrees with neither of them."""
+    shells = _where_told(measured)
+    curves = _curves(measured)
+    # One good shell suffices to fit: a map may be cut off beyond.
+    agree = {name: float(np.mean(one[shells])) for name, one in curves.items() if not any(measured.shifts[name])}
+    names = [
+        name
+        for name, mean in agree.items()
+        if abs(mean) < _UNRELATED and np.max(np.abs(curves[name][shells]), initial=0) < _FITS
+    ]
+    if not names or len(shells) < _SHELLS or not _enough(measured, shells):
+        return None
+    first, last = 1 / measured.curve.frequency[shells[[0, -1]]]
+    return (
+        f"The denoised {_listed(names)} {_verb(names, 'does', 'do')} not fit these half-maps: from {first:.3g} to "
+        f"{last:.3g} Å, where the half-maps agree (FSC {np.mean(measured.curve.fsc[shells]):.2g}), the "
+        f"FSC with {_of(names)} is {agree[names[0]]:.2f}. It may be of another specimen, or turned, or empty."
+    )
+
+
+def inverted(measured):
+    """Opposite contrast."""
+    names = [name for name, value in agreement(measured).items() if value <= -_UNRELATED]
+    if not names or not _enough(measured, _where_told(measured)):
+        return None
+    return (
+        f"The denoised {_listed(names)} {_verb(names, 'has', 'have')} the opposite contrast of {_of(names)} "
+        f"(their FSC is negative). Invert {_verb(names, 'it', 'them')}, or find out why."
+    )
+
+
+def _enough(measured, shells):
+    return np.sum(measured.masked.independent[shells]) >= _FEWEST
+
+
+def _listed(names):
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _verb(names, one, several):
+    return one if len(names) == 1 else several
+
+
+def _of(names):
+    return "the full map" if names == ["map"] else "the half-maps"
+
+
+def agreement(measured) -> dict[str, float]:
+    """By a denoised map's name its mean FSC with the map before, where the half-maps agree; see `_where_told`."""
+    shells = _where_told(measured)
+    return {name: float(np.mean(one[shells])) for name, one in _curves(measured).items()} if len(shells) else {}
+
+
+def _curves(measured):
+    """FSC of denoised and full map, and of each denoised half-map and the other half-map, whose noise is not in it."""
+    m = measured.masked
+    found = {"map": measured.with_full}
+    if m.matrix.shape[1] == 5:
+        for name, first, second in (("half-map 1", 1, 3), ("half-map 2", 0, 4)):
+            power = np.sqrt(np.maximum(m.of(first, first), 0)) * np.sqrt(np.maximum(m.of(second, second), 0))
+            usable = np.where(power > 0, power, 1)
+            found[name] = np.where(power > 0, m.of(first, second) / usable, 0)
+    return found
+
+
+def _where_told(measured):
+    """The coarse half of the shells in which the half-maps agree, from beyond the mask's own shape if three are left.
+
+    A shape shows up to about twice the box over the mask's diameter, here that of a ball of its volume.
+    """
+    shells = signal_shells(measured.curve)
+    agreeing = shells[measured.curve.fsc[shells] > _AGREE]
+    coarse = agreeing[: -(-len(agreeing) // 2)]
+    beyond = coarse[coarse > 2 / np.cbrt(max(measured.mask_power, 1e-6))]
+    return beyond if len(beyond) >= _SHELLS else coarse
+
+
+def shifted(measured):
+    """Content that lies elsewhere."""
+    moved = {name: shift for name, shift in measured.shifts.items() if any(shift)}
+    if not moved:
+        return None
+    parts = [
+        f"that of the denoised {_listed([name for name, one in moved.items() if one == shift])} lies "
+        f"({', '.join(f'{one:.4g}' for one in shift)}) Å in (x, y, z) from that of "
+        f"{next(_BEFORE[name] for name, one in moved.items() if one == shift)}"
+        for shift in dict.fromkeys(moved.values())
+    ]
+    return (
+        f"Density was shifted, or an origin was lost: {', and '.join(parts)}, though the headers agree. Do not overlay "
+        "them before that is put right."
+    )
+
+
+def swapped(measured):
+    """The noise of a half-map comes through in its own denoised version, not in the other."""
+    if measured.masked.matrix.shape[1] < 5:
+        return None
+    m = measured.masked
+    # An inverted output carries the negative of its half-map's noise.
+    signs = [np.sign(np.sum((m.voxels * m.of(first, second))[1:-1])) or 1.0 for first, second in ((1, 3), (0, 4))]
+    own = (signs[0] * m.of(0, 3) + signs[1] * m.of(1, 4)) / 2
+    other = (signs[1] * m.of(0, 4) + signs[0] * m.of(1, 3)) / 2
+    # Correlations, so that no shell outweighs the others; under chance their scatter is that of independent numbers.
+    size = np.sqrt((m.of(0, 0) + m.of(1, 1)) * (m.of(3, 3) + m.of(4, 4))) / 2
+    inner = slice(1, len(size) - 1)
+    usable = size[inner] > 0
+    numbers = m.independent[inner][usable]
+    mean = np.sum(numbers * ((own - other)[inner][usable] / size[inner][usable]))
+    if np.sum(numbers) >= _FEWEST and mean < -_SIGMAS * np.sqrt(2 * np.sum(numbers)):
+        return (
+            "The denoised half-maps seem to be swapped: each carries the noise of the other half-map. Every number "
+            "about bias and noise below is wrong until they are given in the order of the half-maps."
+        )
+    return None
+
+
+def one_map(measured):
+    """The same map twice in place of two."""
+    v = measured.variances
+    if v is None:
+        return None
+    inner = slice(1, len(v.noise.value) - 1)
+    noise, residual = np.nansum(v.noise.value[inner]), np.nansum(v.residual_noise.value[inner])
+    if noise > 0 and residual < _SAME * noise:
+        return (
+            "The denoised half-maps are one and the same map. Bias and residual noise can be told only from half-maps "
+            "that were denoised each for itself."
+        )
+    return None
