@@ -1,8 +1,9 @@
 """All studies over many entries in one run: one table and one page of figures.
 
-    python -m analysis.benchmark ENTRY... -o DIR [--methods A,B] [--jobs N]
+    python -m analysis.benchmark ENTRY... -o DIR [--methods A,B] [--jobs N] [--workdirs WORKDIR ...]
 
-Every entry is read once. It writes what each study writes, and
+With the folders of training runs, their convergence is part of it. Every entry is read once. It writes what each study
+writes, and
 
     benchmark.csv           a row for each entry and method, the numbers of all studies
     benchmark.md            the table to read: medians over entries with 95 % intervals, and what differs
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis import bias_snr, cref_rmse, fsc_half, map_model, reference_map
+from analysis import bias_snr, convergence, cref_rmse, fsc_half, map_model, reference_map
 from analysis.files import put, run_study
 from analysis.over_entries import Headline, Run, check_entries_output, entries_parser, run
 from analysis.subjects import FULL
@@ -41,17 +42,24 @@ img { max-width: 100%; }
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all studies; returns 0, or 2 after a mistake of the user's, told in one line."""
-    return run_study(NAME, entries_parser(NAME, __doc__.splitlines()[0]), _run, argv)
+    parser = entries_parser(NAME, __doc__.splitlines()[0])
+    parser.add_argument("--workdirs", nargs="+", default=[], metavar="WORKDIR", help="folders of training runs")
+    return run_study(NAME, parser, _run, argv)
 
 
 def _run(arguments):
     check_entries_output(NAME, arguments)
     folder = Path(arguments.output)
+    trainings = convergence.read_runs(arguments.workdirs)
     found = run(STUDIES, arguments)
     settings = {"entries": arguments.entries, "methods": arguments.methods}
     used = [study for study in STUDIES if found.rows[study.name]]
     for study in used:
         write_study(study, found, folder, settings)
+    pictures = [(study.name, study.about) for study in used]
+    if trainings:
+        convergence.write_convergence(trainings, folder, arguments.workdirs)
+        pictures.append((convergence.NAME, convergence.__doc__.splitlines()[0]))
     joined = join_rows(found)
     headlines = [one for study in used for one in study.headlines]
     summary = summarize(headlines, joined)
@@ -66,7 +74,7 @@ def _run(arguments):
     put(folder / f"{NAME}.md", text.encode())
     for kind in ("png", "svg"):
         put(folder / f"{NAME}.{kind}", figure_bytes(_figure(headlines, joined), kind))
-    put(folder / f"{NAME}.html", _page(headlines, summary, joined, left_out, folder, used).encode())
+    put(folder / f"{NAME}.html", _page(headlines, summary, joined, left_out, folder, pictures).encode())
     print(text)
     entries = len({row["entry"] for row in joined})
     print(f"{entries} entries, {len(methods_of(joined))} methods; look at {folder / NAME}.html")
@@ -161,7 +169,7 @@ def _figure(headlines, rows):
     return page
 
 
-def _page(headlines, summary, rows, left_out, folder, studies):
+def _page(headlines, summary, rows, left_out, folder, pictures):
     header, lines = _cells(headlines, summary, rows)
     keys = list(dict.fromkeys(key for row in rows for key in row))
     every = [[_number(row.get(key)) for key in keys] for row in rows]
@@ -174,8 +182,8 @@ def _page(headlines, summary, rows, left_out, folder, studies):
         _html_table(header, lines),
         _image(folder / f"{NAME}.png", "A box for each method and number"),
     ]
-    for study in studies:
-        parts += [f"<h2>{html.escape(study.about)}</h2>", _image(folder / f"{study.name}.png", study.about)]
+    for name, about in pictures:
+        parts += [f"<h2>{html.escape(about)}</h2>", _image(folder / f"{name}.png", about)]
     parts += ["<h2>Every entry and method</h2>", _html_table(keys, every)]
     if left_out:
         items = "".join(f"<li>{html.escape(': '.join(filter(None, one.values())))}</li>" for one in left_out)

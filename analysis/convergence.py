@@ -38,28 +38,41 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments):
     folder = Path(arguments.output)
     check_output(folder, f"{NAME}.csv", overwrite=arguments.overwrite)
-    runs = {}
-    for path in (Path(one) for one in arguments.workdirs):
+    runs = read_runs(arguments.workdirs)
+    folder.mkdir(exist_ok=True)
+    for name, found in write_convergence(runs, folder, arguments.workdirs).items():
+        print(f"{name}: " + ", ".join(f"{key} {value:.4f} at step {step}" for key, (value, step) in found.items()))
+    return 0
+
+
+def read_runs(workdirs: Sequence[str]) -> dict[str, list[dict]]:
+    """The rows of `metrics.jsonl` of each run, by the name of its folder.
+
+    Raises:
+        UserError: a folder is no run's, or the run was never evaluated, or two have one name.
+    """
+    runs: dict[str, list[dict]] = {}
+    for path in (Path(one) for one in workdirs):
         if not (path / "metrics.jsonl").is_file():
-            raise UserError(
-                f"{path}: expected the folder of a training run, found no metrics.jsonl in it; check the path"
-            )
+            raise UserError(f"{path}: expected the folder of a training run, found no metrics.jsonl; check the path")
         rows = read_json_lines(path / "metrics.jsonl")
         if not any(row["kind"] == "evaluation" for row in rows):
             raise UserError(f"{path}: expected a run that was evaluated at least once, found none; let it run longer")
         if path.resolve().name in runs:
             raise UserError(f"{path}: expected runs of different names, found two named {path.name}; rename one")
         runs[path.resolve().name] = rows
-    folder.mkdir(exist_ok=True)
+    return runs
+
+
+def write_convergence(runs: dict[str, list[dict]], folder: Path, workdirs: Sequence[str]) -> dict:
+    """Write the study's files; returns the best held-out numbers of each run, with their steps."""
     best = {name: _best(rows) for name, rows in runs.items()}
     put(folder / f"{NAME}.csv", table([{"run": name, **row} for name, rows in runs.items() for row in rows]).encode())
-    report = {"crefjax": __version__, "settings": {"workdirs": arguments.workdirs}, "summary": best}
+    report = {"crefjax": __version__, "settings": {"workdirs": list(workdirs)}, "summary": best}
     put(folder / f"{NAME}.json", (json.dumps(report, indent=2) + "\n").encode())
     for kind in ("png", "svg"):
         put(folder / f"{NAME}.{kind}", figure_bytes(_figure(runs), kind))
-    for name, found in best.items():
-        print(f"{name}: " + ", ".join(f"{key} {value:.4f} at step {step}" for key, (value, step) in found.items()))
-    return 0
+    return best
 
 
 def _best(rows):

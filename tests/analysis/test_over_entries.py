@@ -231,7 +231,7 @@ def test_a_study_without_half_maps_of_any_method(entries, tmp_path, capsys):
     assert bias_snr.main([str(entries[0]), "-o", str(tmp_path / "out"), "--methods", "halved"]) == 2
 
 
-def test_convergence_of_two_runs(tmp_path, capsys):
+def test_convergence_of_two_runs(entries, tmp_path, capsys):
     for name, best in (("one", 0.5), ("two", 0.7)):
         lines = [{"kind": "training", "step": step, "loss": 1 / step} for step in (1, 2, 3)]
         lines += [{"kind": "evaluation", "step": 2, "loss": 0.9, "fsc_truth": best - 0.1, "cref_rmse": 0.1}]
@@ -245,6 +245,10 @@ def test_convergence_of_two_runs(tmp_path, capsys):
     assert summary["two"] == {"loss": [0.9, 2], "cref_rmse": [0.1, 2], "fsc_truth": [0.7, 3]}
     assert len(rows(tmp_path / "out/convergence.csv")) == 10
     assert (tmp_path / "out/convergence.png").read_bytes().startswith(b"\x89PNG")
+    all_in_one = [str(entries[0]), "-o", str(tmp_path / "all"), "--workdirs", *argv[:2]]
+    assert benchmark.main(all_in_one) == 0
+    assert (tmp_path / "all/convergence.csv").read_bytes() == (tmp_path / "out/convergence.csv").read_bytes()
+    assert "Loss and validation over training" in (tmp_path / "all/benchmark.html").read_text(encoding="utf-8")
     assert convergence.main(argv) == 2
     assert convergence.main([str(tmp_path), "-o", str(tmp_path / "out2")]) == 2
     assert "metrics.jsonl" in capsys.readouterr().err
