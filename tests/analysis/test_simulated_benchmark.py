@@ -1,0 +1,40 @@
+"""The comparison that the documentation shows: every step is made, on entries at hand."""
+
+import csv
+from types import SimpleNamespace
+
+from baseline_entries import make_entry
+
+from analysis import simulated_benchmark as study
+
+
+def test_entries_filters_weights_and_comparison(tmp_path, monkeypatch, small_weights):
+    (tmp_path / "one.cif").touch()
+    (tmp_path / "two.cif").touch()
+    monkeypatch.setattr(study, "ENTRIES", (SimpleNamespace(model="one.cif"),))
+    monkeypatch.setattr(study, "FURTHER", {"two.cif": "--seed 3"})
+    monkeypatch.setattr(study, "FILTERS", ("wiener", "lowpass"))
+    monkeypatch.setattr(study, "simulated", lambda one, models, folder, *, seed: make_entry(folder / "one", seed=seed))
+    asked = []
+
+    def simulate(argv):
+        asked.append(argv)
+        make_entry(tmp_path / "out/entries/two", seed=1)
+        return 0
+
+    monkeypatch.setattr(study, "crefjax", simulate)
+    out = tmp_path / "out"
+    assert study.main([str(tmp_path), "-o", str(out), "--weights", str(small_weights)]) == 0
+    assert asked == [["simulate", str(tmp_path / "two.cif"), "-o", str(out / "entries/two"), "--seed", "3"]]
+    with open(out / "comparison/benchmark.csv", encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    methods = ["full map", "lowpass", "small", "wiener"]
+    assert [(row["entry"], row["method"]) for row in rows] == [(e, m) for e in ("one", "two") for m in methods]
+
+
+def test_a_model_that_is_missing_is_one_line(tmp_path, capsys):
+    assert study.main([str(tmp_path), "-o", str(tmp_path / "out"), "--weights", "none"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert "expected a model" in said[0]
+    assert not (tmp_path / "out").exists()
