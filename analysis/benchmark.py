@@ -77,7 +77,8 @@ def _run(arguments):
     put(folder / f"{NAME}.html", _page(headlines, summary, joined, left_out, folder, pictures).encode())
     print(text)
     entries = len({row["entry"] for row in joined})
-    print(f"{entries} entries, {len(methods_of(joined))} methods; look at {folder / NAME}.html")
+    told = f"{entries} {'entry' if entries == 1 else 'entries'}, {len(methods_of(joined))} methods"
+    print(f"{told}; look at {folder / NAME}.html")
     for one in left_out:
         print(f"left out: {one['entry']}{': ' + one['study'] if one['study'] else ''}: {one['why']}")
     return 0
