@@ -19,7 +19,7 @@ import numpy as np
 from crefjax.errors import UserError
 from crefjax.simulate.atoms import Atoms, read_atoms
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.stream_device import body_side, simulate
+from crefjax.simulate.stream_device import EXTRAS, body_side, simulate
 from crefjax.simulate.stream_draw import Drawn, Info, Variety, collate, draw
 from crefjax.simulate.stream_models import prepare, table
 
@@ -31,11 +31,12 @@ class Batch(NamedTuple):
     """Patches of half-map pairs, on the device, and how they were made, on the host.
 
     Attributes:
-        half_map_1: `(batch, z, y, x)`, float32, Å of scattering length per Å³: `truth` and independent noise.
+        half_map_1: `(batch, z, y, x)`, float32, Å of scattering length per Å³: `truth` and independent noise, both
+            low-passed in samples that have a low-pass.
         half_map_2: the same, with other noise of the same power.
         mask: 0 to 1; the soft mask around the truth, cut as the maps are: it does not fall off to the patch's borders.
         truth: the signal of both half-maps.
-        noise_deviation: `(batch,)`, standard deviation of the noise in either half-map.
+        noise_deviation: `(batch,)`, standard deviation of the noise in either half-map, before any low-pass.
         info: see `Info`.
     """
 
@@ -57,11 +58,20 @@ class Stream(Iterator[Batch]):
     """
 
     def __init__(
-        self, models: list[Atoms], variety: Variety, patch: int, batch: int, seed: int, start: int, ahead: int
+        self,
+        models: list[Atoms],
+        shares: np.ndarray,
+        variety: Variety,
+        patch: int,
+        batch: int,
+        seed: int,
+        start: int,
+        ahead: int,
     ):
         self.names = tuple(one.source for one in models)
         self.colours = tuple(one if isinstance(one, str) else one.name or "measured" for one in variety.colours)
         self._variety, self._patch, self._batch, self._seed, self._ahead = variety, patch, batch, seed, ahead
+        self._shares = shares
         self._models = prepare(models, variety.voxel_size[0])
         self.models_on_device = jax.device_put(table(self._models))
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="stream")
@@ -79,7 +89,7 @@ class Stream(Iterator[Batch]):
             drawn,
             np.uint32(self._seed),
             patch=self._patch,
-            belt=self._variety.belt > 0,
+            extras=frozenset(name for name in EXTRAS if getattr(self._variety, name) > 0),
             at_once=jax.default_backend() != "cpu",
         )
         return Batch(*maps, drawn.info)
@@ -105,7 +115,7 @@ class Stream(Iterator[Batch]):
         """What the host prepares of the batch from a position on; changes nothing."""
         reach = 2 * body_side(self._patch)
         samples = [
-            draw(self._models, self._variety, self._patch, reach, self._seed, first + offset)
+            draw(self._models, self._shares, self._variety, self._patch, reach, self._seed, first + offset)
             for offset in range(self._batch)
         ]
         return collate(samples, sum(len(one.positions) for one in self._models))
@@ -114,6 +124,7 @@ class Stream(Iterator[Batch]):
 def stream(
     models: Sequence[Atoms | str | Path] = (),
     *,
+    shares: Sequence[float] = (),
     phantoms: int = 0,
     patch: int = 64,
     batch: int = 8,
@@ -132,6 +143,7 @@ def stream(
 
     Args:
         models: atomic models, or files of them.
+        shares: how often each of `models` is drawn, relative to each other and to 1 of every phantom; none: all alike.
         phantoms: how many phantoms of different size to add.
         patch: side of the patches in voxels, even.
         batch: samples in a batch.
@@ -160,7 +172,12 @@ def stream(
     known += [replace(one, source=f"phantom {number}") for number, one in enumerate(made)]
     if not known:
         raise UserError("stream: expected atomic models or phantoms, found none; give a model file or phantoms=1")
-    return Stream(known, variety, patch, batch, seed, start, ahead)
+    weights = np.array([*(shares or np.ones(len(models))), *np.ones(phantoms)], np.float64)
+    if len(weights) != len(known) or not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+        raise UserError(
+            f"stream: expected shares of 0 or more for {len(models)} models, found {tuple(shares)}; correct them"
+        )
+    return Stream(known, weights / weights.sum(), variety, patch, batch, seed, start, ahead)
 
 
 def _whole(value, what, least, most):

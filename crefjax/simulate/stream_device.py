@@ -28,12 +28,14 @@ from crefjax.simulate.stream_models import BODY_LOWPASS, Table
 from crefjax.spectral.shells import box_shells, half_spectrum, shell_means
 
 MARGIN = 6  # voxels
+EXTRAS = ("belt", "flexible", "low_passed")
 _BODY_MARGIN = 12  # voxels, of the grid on which the body is found
 _EDGE = math.ceil(EXTEND + SOFT_EDGE)  # voxels that the mask reaches beyond the body
 _SMOOTHING = 2.5  # shells on either side of the resolution, over which signal and noise are compared
 _MIN_BODY = 0.03  # of the window; what is missing is put in, for the level, as the mean of many atoms
 _ATOM_DENSITY = 0.025  # atoms per Å³ within a mask, which is wider than the protein (0.05); found on its patches
 _LEAST_SIGNAL = 0.1  # of what so many atoms would give: where all are less ordered, the resolution is not reached
+_FLEXIBLE_EDGE = 5.0  # Å, over which a flexible part begins
 _MODULATION = 16  # voxels of the grid on which the noise's unevenness is drawn; 12 of them are used
 
 
@@ -57,8 +59,10 @@ def body_side(patch: int) -> int:
     return good_side(patch / 2 + _BODY_MARGIN)
 
 
-@functools.partial(jax.jit, static_argnames=("patch", "belt", "at_once"))
-def simulate(models: Table, drawn: Drawn, seed: jax.Array, *, patch: int, belt: bool, at_once: bool) -> Maps:
+@functools.partial(jax.jit, static_argnames=("patch", "extras", "at_once"))
+def simulate(
+    models: Table, drawn: Drawn, seed: jax.Array, *, patch: int, extras: frozenset[str], at_once: bool
+) -> Maps:
     """Make a batch.
 
     Args:
@@ -66,33 +70,38 @@ def simulate(models: Table, drawn: Drawn, seed: jax.Array, *, patch: int, belt: 
         drawn: the batch, from `stream_draw.collate`.
         seed: of the stream, uint32.
         patch: voxels.
-        belt: whether any sample may have a belt.
+        extras: which of `belt`, `flexible` and `low_passed` any sample may have; the others cost no time.
         at_once: whether the samples are made side by side (quick on a GPU) or one after the other (on a CPU, where a
             sample then does not depend on the batch it is in to the last bit).
     """
     key = jax.random.key(seed)
 
     def one(sample):
-        return _simulate_one(models, sample, jax.random.fold_in(key, sample.info.position), patch, belt)
+        return _simulate_one(models, sample, jax.random.fold_in(key, sample.info.position), patch, extras)
 
     return jax.vmap(one)(drawn) if at_once else lax.map(one, drawn)
 
 
-def _simulate_one(models, sample, key, patch, belt):
+def _simulate_one(models, sample, key, patch, extras):
     keys = jax.random.split(key, 4)
     atoms = patch_atoms(models, sample)
     truth = patch_density(atoms, sample, patch)
+    if "flexible" in extras:
+        truth = _flexible(truth, sample)
     smooth = _smooth(atoms, sample, patch)
-    if belt:
+    if "belt" in extras:
         coarse = _belt(keys[3], smooth, sample)
         smooth, truth = smooth + coarse, truth + _resample(coarse, patch, len(truth))
     mask = _mask(_resample(smooth, patch, patch + 2 * _EDGE), sample.body_level)
     noises = unit_noises(keys[:2], sample, patch)
     factor = _factor(keys[2], sample, patch)
-    truth = _crop(truth, patch)
-    level = _level(truth, mask, noises[0], factor, sample)
-    noises = noises * (factor * level)[None]
-    return Maps(truth + noises[0], truth + noises[1], mask, truth, level)
+    level = _level(_crop(truth, patch), mask, _crop(noises[0], patch), factor, sample)
+    boxes = jnp.concatenate([truth[None], noises])
+    if "low_passed" in extras:
+        boxes = jax.vmap(lambda one: _filtered(one, sample.passed, sample))(boxes)
+    signal, *noises = (_crop(one, patch) for one in boxes)
+    halves = (signal + one * (factor * level) for one in noises)
+    return Maps(*halves, mask, _crop(truth, patch), level)
 
 
 def patch_atoms(models: Table, sample: Drawn) -> Scatterers:
@@ -111,10 +120,9 @@ def patch_density(atoms: Scatterers, sample: Drawn, patch: int) -> jax.Array:
 
 
 def unit_noises(keys: jax.Array, sample: Drawn, patch: int) -> jax.Array:
-    """Two noises of variance 1 in the patch, `(2, z, y, x)`, cut from the box."""
+    """Two noises of variance 1 in the box, `(2, z, y, x)`."""
     colour, side = Colour(sample.frequency, sample.amplitude), box_side(patch)
-    noises = jax.vmap(lambda one: coloured_noise(one, (side,) * 3, sample.info.voxel_size, colour))(keys)
-    return jax.vmap(lambda one: _crop(one, patch))(noises)
+    return jax.vmap(lambda one: coloured_noise(one, (side,) * 3, sample.info.voxel_size, colour))(keys)
 
 
 def _smooth(atoms, sample, patch):
@@ -137,6 +145,29 @@ def _belt(key, smooth, sample):
     random = low_passed_noise(key, smooth.shape, voxel_size, belt.resolution)
     level = sample.info.belt * sample.body_mean
     return level * shape * (1 - _fall(outwards - 1.5)) * (1 + belt.roughness * random)
+
+
+def _flexible(truth, sample):
+    """The density, blurred beyond the sample's plane."""
+    falloff = jnp.exp(-sample.info.flexible_b * jnp.square(sample.frequency) / 4)
+    line = (jnp.arange(len(truth)) - len(truth) / 2) * sample.info.voxel_size
+    along = [line.reshape(shape) for shape in ((1, 1, -1), (1, -1, 1), (-1, 1, 1))]
+    beyond = sum(sample.plane[i] * along[i] for i in range(3)) - sample.plane[3]
+    share = 0.5 + 0.5 * jnp.tanh(beyond / _FLEXIBLE_EDGE)
+    return truth + share * (_filtered(truth, falloff, sample) - truth)
+
+
+def _filtered(box, amplitude, sample):
+    """A box whose amplitudes are multiplied by a curve over the sample's frequencies."""
+    frequency = _frequencies(len(box)) / sample.info.voxel_size
+    factor = jnp.interp(frequency, sample.frequency, amplitude)
+    return jnp.fft.irfftn(jnp.fft.rfftn(box) * factor, box.shape)
+
+
+def _frequencies(side):
+    """How far each coefficient of a cube's half-spectrum is from the origin, 1 / voxels."""
+    whole, half = np.square(np.fft.fftfreq(side)), np.square(np.fft.rfftfreq(side))
+    return np.sqrt(whole[:, None, None] + whole[:, None] + half).astype(np.float32)
 
 
 def _fall(distance):

@@ -15,10 +15,15 @@ from crefjax.errors import UserError
 from crefjax.simulate.noise import Colour, power_law, white, with_b_factor
 from crefjax.simulate.stream_models import Model
 
-_UNIFORMS = 24  # numbers drawn for a sample
+_UNIFORMS = 32  # numbers drawn for a sample
 _FREQUENCIES = 96  # points at which a colour is sent to the device
 _COLOURS = ("white", "b_factor", "power")
 PLACES = ("centre", "atom", "solvent")
+_SHARPEST = 32.0  # B-factor over the squared voxel size: amplitudes at Nyquist grow by exp(2) at most
+_LEAST_B = 5.0  # Å², that sharpening leaves
+_LOW_PASS = (1.25, 1.6)  # where a low-pass ends, in units of the frequency of the resolution
+_LOW_PASS_EDGE = 0.2  # of that, over which it falls
+_LOW_PASS_FLOOR = 0.003  # to which it falls: exact zeros would leave shells without any direction
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +33,7 @@ class Variety:
     Attributes:
         voxel_size: Å, evenly in its logarithm.
         resolution: where the masked FSC of the half-maps crosses 0.143, in voxels (2 is Nyquist); as the voxel size.
+        resolution_limits: Å; of the range in voxels only what lies within is drawn from, or else the end nearest to it.
         b_factor: Å², of the model's best-ordered tenth of atoms; the others keep their distance to them.
         falloff: the B-factor drawn is at most so many times the squared resolution in Å²: maps that reach far have
             low B-factors (12: amplitudes have fallen by `exp(-3)` at the resolution; Rosenthal & Henderson 2003).
@@ -38,12 +44,17 @@ class Variety:
         unevenness: of the noise over the patch; see `noise.modulation`.
         belt: share of the samples with a disordered belt.
         belt_strength: its mean density over the model's own.
+        flexible: share of the samples of which one side of a plane is blurred, as parts of a particle that move.
+        flexible_b: Å², by which it is blurred.
+        sharpened: share of the samples whose signal and noise are sharpened alike, by up to the B-factor drawn.
+        low_passed: share of the samples whose half-maps, not their truth, are low-passed at about the resolution.
         centre: share of the patches that lie around the middle of the model.
         solvent: share of those that only touch it; the rest lie around an atom.
     """
 
     voxel_size: tuple[float, float] = (0.8, 1.6)
     resolution: tuple[float, float] = (2.1, 5.0)
+    resolution_limits: tuple[float, float] = (0.1, 1000.0)
     b_factor: tuple[float, float] = (20.0, 150.0)
     falloff: float = 12.0
     colours: tuple[str | Colour, ...] = _COLOURS
@@ -52,6 +63,10 @@ class Variety:
     unevenness: tuple[float, float] = (0.0, 0.4)
     belt: float = 0.0
     belt_strength: tuple[float, float] = (0.3, 0.9)
+    flexible: float = 0.0
+    flexible_b: tuple[float, float] = (50.0, 300.0)
+    sharpened: float = 0.0
+    low_passed: float = 0.0
     centre: float = 0.2
     solvent: float = 0.1
 
@@ -63,7 +78,8 @@ class Variety:
         """
         bounds = {
             "voxel_size": (0.1, 100), "resolution": (2, patch / 4), "b_factor": (0, 1000), "noise_b": (-2, 1),
-            "noise_power": (-2, 4), "unevenness": (0, 2), "belt_strength": (0, 10),
+            "noise_power": (-2, 4), "unevenness": (0, 2), "belt_strength": (0, 10), "resolution_limits": (0.1, 1000),
+            "flexible_b": (0, 10000),
         }  # fmt: skip
         for name, (least, most) in bounds.items():
             low, high = getattr(self, name)
@@ -75,8 +91,9 @@ class Variety:
                 )
         if not self.resolution[0] > 2:
             raise UserError("stream: expected resolutions above 2 voxels (Nyquist), found 2; ask for 2.1, say")
-        shares = self.belt, self.centre, self.solvent
-        if not (min(shares) >= 0 and self.belt <= 1 and self.centre + self.solvent <= 1 and self.falloff > 0):
+        kinds = self.belt, self.flexible, self.sharpened, self.low_passed
+        shares = *kinds, self.centre, self.solvent
+        if not (min(shares) >= 0 and max(kinds) <= 1 and self.centre + self.solvent <= 1 and self.falloff > 0):
             raise UserError(
                 f"stream: expected shares of 0 to 1 and a falloff above 0, found {shares} and {self.falloff}; "
                 "correct them"
@@ -109,6 +126,9 @@ class Info(NamedTuple):
         colour_value: B-factor of the noise in Å² or exponent of its power; 0 for the other colours.
         unevenness: of the noise.
         belt: strength of the belt; 0 for none.
+        flexible_b: Å², of the flexible part; 0 for none.
+        sharpened: Å², the B-factor that was taken from signal and noise.
+        low_pass: 1/Å, where the low-pass ends; 0 for none.
         place: index into `PLACES`.
         center: `(batch, 3)`, Å, (x, y, z): the point of the model that lies on voxel `patch / 2`.
         rotation: `(batch, 3, 3)`: an atom at `r` lies at `rotation @ (r - center)` from that voxel, in (x, y, z).
@@ -123,6 +143,9 @@ class Info(NamedTuple):
     colour_value: np.ndarray
     unevenness: np.ndarray
     belt: np.ndarray
+    flexible_b: np.ndarray
+    sharpened: np.ndarray
+    low_pass: np.ndarray
     place: np.ndarray
     center: np.ndarray
     rotation: np.ndarray
@@ -141,6 +164,8 @@ class Drawn(NamedTuple):
         body_mean: Å/Å³, the mean of the low-passed density in the body.
         axis: `(3,)`, (x, y, z) in the patch's frame, of the belt.
         height: Å, of the belt's middle above the patch's centre along the axis.
+        plane: `(4,)`, a normal (x, y, z) in the patch's frame and a height in Å: what lies beyond is flexible.
+        passed: `(m,)`, what the low-pass leaves of both half-maps at `frequency`.
     """
 
     info: Info
@@ -152,39 +177,61 @@ class Drawn(NamedTuple):
     body_mean: np.ndarray
     axis: np.ndarray
     height: np.ndarray
+    plane: np.ndarray
+    passed: np.ndarray
 
 
-def draw(models: list[Model], variety: Variety, patch: int, reach: int, seed: int, position: int) -> Drawn:
-    """The sample of a seed at a position; its atoms are those within a cube of `reach` voxels."""
+def draw(
+    models: list[Model], shares: np.ndarray, variety: Variety, patch: int, reach: int, seed: int, position: int
+) -> Drawn:
+    """The sample of a seed at a position; its atoms are those within a cube of `reach` voxels.
+
+    Args:
+        models: to draw from.
+        shares: `(models,)`, how often each is drawn, adding up to 1.
+        variety: from where to where.
+        patch: voxels.
+        reach: voxels.
+        seed: of the stream.
+        position: of the sample.
+    """
     u = iter(np.random.default_rng([seed, position]).random(_UNIFORMS).tolist())
-    index = int(next(u) * len(models))
+    index = min(int(np.searchsorted(np.cumsum(shares), next(u), side="right")), len(models) - 1)
     model = models[index]
-    voxel_size, voxels = (math.exp(_between(next(u), np.log(r))) for r in (variety.voxel_size, variety.resolution))
-    resolution = voxels * voxel_size
+    voxel_size = math.exp(_between(next(u), np.log(variety.voxel_size)))
+    resolution = math.exp(_between(next(u), np.log(_resolutions(variety, voxel_size))))
     b_drawn = min(_between(next(u), variety.b_factor), variety.falloff * resolution**2)
     colour, value, which = _colour(next(u), next(u), b_drawn, variety)
     unevenness = _between(next(u), variety.unevenness)
     belt = _between(next(u), variety.belt_strength) * (next(u) < variety.belt)
     rotation = _rotation(next(u), next(u), next(u))
     place, center = _place(u, model, rotation, patch * voxel_size, variety)
-    blur = b_drawn - model.best_b
+    flexible_b = _between(next(u), variety.flexible_b) * (next(u) < variety.flexible)
+    plane = _plane(next(u), next(u), next(u), patch * voxel_size)
+    sharpened = min(next(u) * max(b_drawn - _LEAST_B, 0), _SHARPEST * voxel_size**2) * (next(u) < variety.sharpened)
+    low_pass = _between(next(u), _LOW_PASS) / resolution * (next(u) < variety.low_passed)
+    blur = b_drawn - model.best_b - sharpened
     info = Info(
         np.uint32(position), np.int32(index),
         *np.array([voxel_size, resolution, blur], np.float32), np.int32(which),
-        *np.array([value, unevenness, belt], np.float32), np.int32(place),
+        *np.array([value, unevenness, belt, flexible_b, sharpened, low_pass], np.float32), np.int32(place),
         center.astype(np.float32), rotation.astype(np.float32),
     )  # fmt: skip
     frequency = np.linspace(0, 1, _FREQUENCIES) ** 2 * (math.sqrt(3) / 2 / voxel_size)
+    passed = _low_pass(frequency, low_pass)
+    amplitude = np.interp(frequency, colour.frequency, colour.amplitude)
     axis = rotation @ model.axis
     height = float((model.mean - center) @ model.axis)
     return Drawn(
         info,
         _atoms_within(model, center, rotation, reach * voxel_size / 2),
         frequency.astype(np.float32),
-        np.interp(frequency, colour.frequency, colour.amplitude).astype(np.float32),
+        (amplitude * _sharpening(frequency, sharpened, voxel_size)).astype(np.float32),
         *np.array([model.atom_power(resolution, blur), model.body_level, model.body_mean], np.float32),
         axis.astype(np.float32),
         np.float32(height),
+        plane.astype(np.float32),
+        passed.astype(np.float32),
     )
 
 
@@ -216,6 +263,33 @@ def _colour(u, v, b_factor, variety):
         # Level below 1 / 40 Å: noise that ran on to the box's own size would tell its two ends of each other.
         return power_law(value, level_below=0.025), value, which
     return white(), 0.0, which
+
+
+def _resolutions(variety, voxel_size):
+    """The range in Å to draw from at a voxel size."""
+    low, high = (float(np.clip(one * voxel_size, *variety.resolution_limits)) for one in variety.resolution)
+    # Limits never lead out of the range in voxels, which has Nyquist at its end.
+    return tuple(float(np.clip(one, *(voxel_size * np.array(variety.resolution)))) for one in (low, high))
+
+
+def _sharpening(frequency, b_factor, voxel_size):
+    """By what amplitudes grow; level beyond Nyquist, where in the corners of the box the noise would outgrow all."""
+    return np.exp(b_factor * np.minimum(frequency, 0.5 / voxel_size) ** 2 / 4)
+
+
+def _low_pass(frequency, end):
+    """What a raised cosine leaves that falls over the last part below `end`; all where that is 0."""
+    if not end:
+        return np.ones_like(frequency)
+    within = np.clip((frequency / end - 1 + _LOW_PASS_EDGE) / _LOW_PASS_EDGE, 0, 1)
+    return _LOW_PASS_FLOOR + (1 - _LOW_PASS_FLOOR) * (0.5 + 0.5 * np.cos(math.pi * within))
+
+
+def _plane(u, v, w, side):
+    """A normal, even over the sphere, and the height in Å of a plane within the middle half of the patch."""
+    z, angle = 2 * u - 1, 2 * math.pi * v
+    across = math.sqrt(1 - z * z)
+    return np.array([across * math.cos(angle), across * math.sin(angle), z, (w - 0.5) * side / 2])
 
 
 def _rotation(u, v, w):

@@ -64,6 +64,7 @@ def default() -> ConfigDict:
 
     c.data.stream = ConfigDict()
     c.data.stream.models = ""  # files of atomic models, names or patterns with *, separated by commas
+    c.data.stream.shares = ""  # how often each pattern is drawn, numbers separated by commas; empty: all models alike
     c.data.stream.exclude = ""  # names (without suffix) of models that are not used, separated by commas
     c.data.stream.held_out = ""  # names of models that are for evaluation alone, separated by commas
     c.data.stream.phantoms = 0  # synthetic models besides
@@ -71,9 +72,12 @@ def default() -> ConfigDict:
     c.data.stream.held_out_samples = 24  # patches that are evaluated
     c.data.stream.masked = 1.0  # share of the samples whose input is masked; the truth always is
     c.data.stream.gain = (1.0, 1.0)  # factor on a standardized patch: its deviation is not that of a whole map
+    c.data.stream.level = (1.0, 1.0)  # share of a patch's mean that is subtracted: it is not that of a whole map
+    c.data.stream.entries = 0.0  # share of the batches that are patches of `data.entries.folders` instead
     # From here on as in `crefjax.simulate.stream_draw.Variety`, which tells more.
     c.data.stream.voxel_size = (0.8, 1.6)  # Å
     c.data.stream.resolution = (2.1, 5.0)  # of the half-maps at FSC-0.143, voxels
+    c.data.stream.resolution_limits = (0.1, 1000.0)  # Å, which it is kept within
     c.data.stream.b_factor = (20.0, 150.0)  # of the best-ordered atoms, Å²
     c.data.stream.falloff = 12.0  # largest B-factor over the squared resolution
     c.data.stream.noise_b = (-0.3, 0.7)  # B-factor of the noise over that of the signal
@@ -81,6 +85,10 @@ def default() -> ConfigDict:
     c.data.stream.unevenness = (0.0, 0.4)  # of the noise over the patch
     c.data.stream.belt = 0.0  # share of the samples with a disordered belt
     c.data.stream.belt_strength = (0.3, 0.9)  # its mean density over the model's
+    c.data.stream.flexible = 0.0  # share of the samples of which a part is blurred
+    c.data.stream.flexible_b = (50.0, 300.0)  # Å², by which it is
+    c.data.stream.sharpened = 0.0  # share of the samples that are sharpened
+    c.data.stream.low_passed = 0.0  # share of the samples whose half-maps are low-passed at about the resolution
     c.data.stream.centre = 0.2  # share of the patches around the middle of the model
     c.data.stream.solvent = 0.1  # share of those that only touch it
 
@@ -204,7 +212,7 @@ def check_config(config: ConfigDict, source: str = "config") -> None:
             )
     least = {"batch": 1, "checkpoint.keep": 1, "log_every": 1, "data.patch": 16, "schedule.decay_epochs": 1e-6}
     most = {"average": 0.999999, "data.stream.masked": 1, "data.entries.held_out": 0.5, "schedule.final": 1}
-    most |= {"optimizer.b1": 0.999999, "optimizer.b2": 0.9999999}
+    most |= {"data.stream.entries": 0.9, "optimizer.b1": 0.999999, "optimizer.b2": 0.9999999}
     for name, value in found.items():
         lowest = least.get(name, 0)
         signed = name.startswith("data.stream.noise_")

@@ -4,8 +4,10 @@ All give the same: batches with `half_map_1`, `half_map_2` and, where known, `tr
 and masked, and of every sample the entry it is from.
 """
 
+import glob
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import jax
@@ -21,8 +23,8 @@ from crefjax.training.stream_material import held_out_phantoms, names_in, standa
 from crefjax.training.task import Batch
 
 _VARIETY = (
-    *("voxel_size", "resolution", "b_factor", "falloff", "noise_b", "noise_power", "unevenness"),
-    *("belt", "belt_strength", "centre", "solvent"),
+    *("voxel_size", "resolution", "resolution_limits", "b_factor", "falloff", "noise_b", "noise_power", "unevenness"),
+    *("belt", "belt_strength", "flexible", "flexible_b", "sharpened", "low_passed", "centre", "solvent"),
 )
 
 
@@ -142,17 +144,25 @@ def _dataset_source(config, batch):
 
 
 def _entries_source(config, batch):
+    return specimen_source(_specimens(config), config, batch)
+
+
+def _specimens(config):
     from crefjax.data.entry_patches import load_specimen
 
-    chosen = config.data.entries
-    folders = names_in(chosen.folders)
+    folders = [Path(one) for pattern in names_in(config.data.entries.folders) for one in _found(pattern)]
     if not folders:
         raise UserError("config: data.entries.folders: expected entry folders, found none; name some")
     specimens = []
     for folder in folders:
         entry = find_entry(folder)
         specimens.append(load_specimen(entry.half_map_1, entry.half_map_2, entry.mask, truth_path=entry.truth))
-    return specimen_source(specimens, config, batch)
+    return specimens
+
+
+def _found(pattern):
+    """Folders of a pattern with *, or a name as it is: what is not there is told of when it is read."""
+    return sorted(glob.glob(pattern)) if "*" in pattern else [pattern]
 
 
 def specimen_source(specimens, config: ConfigDict, batch: int, *, held_out_specimens=None) -> Source:
@@ -191,12 +201,20 @@ def _stream_source(config, batch):
     chosen = config.data.stream
     training_files, held_out_files = stream_models(config)
     variety = Variety(**{name: getattr(chosen, name) for name in _VARIETY})
-    prepare = standardizing(chosen.masked, chosen.gain)
+    prepare = standardizing(chosen.masked, chosen.gain, chosen.level)
     settings = {"patch": config.data.patch, "variety": variety}
 
+    specimens = _specimens(config) if chosen.entries else []
+    if any(one.truth is None for one in specimens):
+        raise UserError("config: data.stream.entries: expected entries with a truth.mrc, as the stream has one")
+
     def training():
-        batches = stream(training_files, phantoms=chosen.phantoms, batch=batch, seed=config.seed, **settings)
-        return _Streamed(batches, prepare)
+        files, shares = list(training_files), list(training_files.values())
+        batches = stream(files, shares=shares, phantoms=chosen.phantoms, batch=batch, seed=config.seed, **settings)
+        streamed = _Streamed(batches, prepare)
+        if not specimens:
+            return streamed
+        return _Mixed(streamed, specimen_source(specimens, config, batch).training(), chosen.entries, config.seed)
 
     def held_out():
         count = chosen.held_out_samples
@@ -210,9 +228,38 @@ def _stream_source(config, batch):
 
     wanted = chosen.held_out_samples > 0 and (held_out_files or chosen.held_out_phantoms)
     about = f"simulated patches of {len(training_files)} atomic models"
+    if specimens:
+        about += f", and ({chosen.entries:.0%} of the batches) of {len(specimens)} simulated entries"
     if chosen.phantoms:
         about += f" and {chosen.phantoms} phantoms"
     return Source("stream", config.data.patch, True, None, training, held_out if wanted else None, about)
+
+
+class _Mixed:
+    """Batches of two iterators; batch `k` is of the second one by chance, a function of the seed and `k` alone."""
+
+    def __init__(self, first, second, share, seed):
+        self._parts, self._share, self._seed, self._position = (first, second), share, seed, 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        chance = np.random.default_rng([self._seed, self._position, 1]).random()
+        self._position += 1
+        return next(self._parts[chance < self._share])
+
+    def get_state(self):
+        return {"position": self._position, "parts": [one.get_state() for one in self._parts]}
+
+    def set_state(self, state):
+        for part, one in zip(self._parts, state["parts"], strict=True):
+            part.set_state(one)
+        self._position = state["position"]
+
+    def close(self):
+        for part in self._parts:
+            close(part)
 
 
 class _Streamed:

@@ -1,6 +1,8 @@
 """What the simulator's stream is made of, by a config, and how its maps become a batch."""
 
 import glob
+import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,19 +21,22 @@ from crefjax.simulate.stream import PHANTOM_RESIDUES
 _HELD_OUT_SEED = 2**20
 
 
-def stream_models(config: ConfigDict) -> tuple[list[Path], list[Path]]:
-    """Files of the models to train on, and of those to evaluate on.
+def stream_models(config: ConfigDict) -> tuple[dict[Path, float], list[Path]]:
+    """Files of the models to train on with how often each is drawn, and files of those to evaluate on.
+
+    Models of one pattern are drawn alike, all of them together as often as the pattern's share says.
 
     Raises:
-        UserError: there are none, two have the same name, or a name is of none of them.
+        UserError: there are none, two have the same name, a name is of none of them, or shares do not fit.
     """
     chosen = config.data.stream
-    files = []
-    for pattern in names_in(chosen.models):
+    files, patterns = [], {}
+    for number, pattern in enumerate(names_in(chosen.models)):
         found = sorted(glob.glob(pattern))
         if not found:
             raise UserError(f"config: data.stream.models: expected files of atomic models, {pattern} finds none")
         files += [Path(one) for one in found]
+        patterns |= {Path(one): number for one in found}
     by_name = {}
     for path in files:
         if (other := by_name.setdefault(path.name.split(".")[0], path)) != path:
@@ -45,7 +50,23 @@ def stream_models(config: ConfigDict) -> tuple[list[Path], list[Path]]:
     training = [path for name, path in by_name.items() if name not in {*excluded, *held_out}]
     if not training and not chosen.phantoms:
         raise UserError("config: data.stream: expected models or phantoms to train on, found none; name some")
-    return training, [by_name[name] for name in held_out]
+    return _with_shares(training, patterns, chosen), [by_name[name] for name in held_out]
+
+
+def _with_shares(training, patterns, chosen):
+    if not chosen.shares:
+        return dict.fromkeys(training, 1.0)
+    try:
+        shares = [float(one) for one in names_in(chosen.shares)]
+    except ValueError:
+        shares = []
+    if len(shares) != len(names_in(chosen.models)) or not all(0 < one < math.inf for one in shares):
+        raise UserError(
+            f"config: data.stream.shares: expected a number above 0 for each of {chosen.models}, found "
+            f"{chosen.shares!r}; correct it"
+        )
+    sizes = Counter(patterns[path] for path in training)
+    return {path: shares[patterns[path]] / sizes[patterns[path]] for path in training}
 
 
 def names_in(text: str) -> list[str]:
@@ -65,15 +86,19 @@ def held_out_phantoms(count: int) -> list[Atoms]:
     return [replace(one, source=f"held-out phantom {number}") for number, one in enumerate(made)]
 
 
-def standardizing(masked: float, gain: tuple[float, float]) -> Callable[..., dict[str, Any]]:
+def standardizing(
+    masked: float, gain: tuple[float, float], level: tuple[float, float] = (1.0, 1.0)
+) -> Callable[..., dict[str, Any]]:
     """A function of a stream's batch: standardized by the full map's mean and deviation in the patch, and masked.
 
     The truth has the solvent at 0. A patch in the midst of a particle has a larger deviation than the whole map, by
-    which maps are standardized when they are denoised: the gain, drawn evenly in its logarithm, makes up for it.
+    which maps are standardized when they are denoised: the gain, drawn evenly in its logarithm, makes up for it. It has
+    a larger mean too, of which only the level, drawn evenly, is taken away.
 
     Args:
         masked: share of the samples whose input is masked.
         gain: the least and the largest.
+        level: the same, of the patch's mean.
 
     Returns:
         `(half_map_1, half_map_2, truth, mask, position, seed) -> batch`; maps `(samples, z, y, x)`.
@@ -87,6 +112,9 @@ def standardizing(masked: float, gain: tuple[float, float]) -> Callable[..., dic
         axes = (1, 2, 3)
         mean, deviation = full.mean(axes, keepdims=True), full.std(axes, keepdims=True)
         low, high = np.log(gain[0]), np.log(gain[1])
+        mean *= jax.vmap(lambda k: jax.random.uniform(k, (), minval=level[0], maxval=level[1]))(
+            jax.vmap(lambda k: jax.random.fold_in(k, 8))(keys)
+        ).reshape(mean.shape)
         scale = jnp.exp(low + (high - low) * chance[:, 1]).reshape(mean.shape) / jnp.maximum(deviation, 1e-30)
         window = jnp.where((chance[:, 0] < masked).reshape(mean.shape), mask, 1)
         return {

@@ -110,7 +110,7 @@ def stage_shares(pairs, drawn, patch: int) -> dict:
         return median_seconds(jax.jit(every), pairs.models_on_device, drawn)
 
     whole = median_seconds(
-        lambda *given: device.simulate(*given, 0, patch=patch, belt=False, at_once=at_once),
+        lambda *given: device.simulate(*given, 0, patch=patch, extras=frozenset(), at_once=at_once),
         pairs.models_on_device, drawn,
     )  # fmt: skip
     shares = {"density": timed(density) / whole, "noise": timed(noise) / whole}

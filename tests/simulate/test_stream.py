@@ -199,7 +199,10 @@ def test_belt_lies_outside_the_model_and_is_the_same_in_both_halves(make):
 
 def test_rotations_are_proper_and_even(model):
     models = prepare([model], 0.8)
-    rotations = np.array([draw(models, VARIETY, 16, 40, 3, k).info.rotation for k in range(600)], np.float64)
+    rotations = np.array(
+        [draw(models, np.full(len(models), 1 / len(models)), VARIETY, 16, 40, 3, k).info.rotation for k in range(600)],
+        np.float64,
+    )
     np.testing.assert_allclose(
         rotations @ rotations.transpose(0, 2, 1), np.broadcast_to(np.eye(3), (600, 3, 3)), atol=1e-6
     )
@@ -213,7 +216,7 @@ def test_rotations_are_proper_and_even(model):
 def test_atoms_are_those_in_the_cube(model):
     models = prepare([phantom(20), model], 0.8)
     for position in range(8):
-        drawn = draw(models, VARIETY, 16, 20, 0, position)
+        drawn = draw(models, np.full(len(models), 1 / len(models)), VARIETY, 16, 20, 0, position)
         chosen, first = ((phantom(20), 0), (model, len(phantom(20))))[drawn.info.model]
         turned = (chosen.positions - drawn.info.center) @ drawn.info.rotation.T
         inside = np.abs(turned).max(1) <= 10 * drawn.info.voxel_size

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import signal
 
@@ -178,6 +179,13 @@ def test_masks_and_gains_are_drawn_for_each_sample():
     for name, one in zip(("half_map_1", "half_map_2"), maps[:2], strict=True):
         np.testing.assert_allclose(found[name], (one - mean) / deviation * gain * window, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found["truth"], maps[2] / deviation * gain * mask, rtol=1e-3, atol=1e-4)
+    # With a level, some of the mean stays, and nothing else changes.
+    lifted = standardizing(0.3, (1.0, 1.6), (0.2, 0.6))(*maps, mask, np.arange(200), np.uint32(3))
+    left = (np.asarray(lifted["half_map_1"]) - found["half_map_1"]) / np.where(window * gain, window * gain, 1)
+    share = 1 - left[:, 1].mean((1, 2)) * deviation.ravel() / mean.ravel()
+    assert ((share > 0.199) & (share < 0.601)).all()
+    assert abs(share.mean() - 0.4) < 4 * 0.4 * np.sqrt(1 / 12 / 200)
+    np.testing.assert_array_equal(lifted["truth"], found["truth"])
 
 
 def test_a_stream_is_standardized_masked_and_gone_on_with(tmp_path):
@@ -249,13 +257,61 @@ def test_models_of_a_stream_are_parted_by_name(tmp_path):
     assert [path.name for path in held] == ["b.cif"]
 
 
+def mixed(folder, **fields):
+    paths = {"data__entries__folders": f"{folder / 'entries'}/e*", "data__entries__held_out": 0.0}
+    return make_source(config(**STREAM, data__stream__entries=0.4, **paths, **fields))
+
+
+def test_a_stream_mixed_with_entries_goes_on_where_it_was(folder):
+    made = mixed(folder)
+    assert made.about.endswith("(40% of the batches) of 3 simulated entries and 1 phantoms")
+    position = made.training()
+    first = taken(position, 6)
+    state = json.loads(json.dumps(position.get_state()))
+    rest = taken(position, 14)
+    again = mixed(folder).training()
+    again.set_state(state)
+    same(taken(again, 14), rest)
+    kinds = ["phantom" in batch["entries"][0] for batch in first + rest]
+    assert 0.35 < np.mean(kinds) < 0.85  # 12 of 20 are expected, 2.2 the deviation
+    assert {name for batch in first + rest for name in batch["entries"]} >= {"phantom 0", "e0", "e1"}
+    # The parts come as each would by itself.
+    alone = taken(make_source(config(**STREAM)).training(), sum(kinds))
+    same([batch for batch, kind in zip(first + rest, kinds, strict=True) if kind], alone)
+
+
+def test_a_stream_is_mixed_only_with_entries_that_have_a_truth(folder, tmp_path):
+    entry = write_entry(tmp_path / "e")
+    (entry / "truth.mrc").unlink()
+    with pytest.raises(UserError, match=r"data\.stream\.entries: expected entries with a truth\.mrc"):
+        make_source(config(**STREAM, data__stream__entries=0.5, data__entries__folders=str(entry)))
+
+
+def test_models_of_a_pattern_share_what_it_is_given(tmp_path):
+    for name in ("a1.cif", "a2.cif", "a3.cif", "b1.pdb", "b2.pdb"):
+        (tmp_path / name).write_text("")
+    models = f"{tmp_path}/a*.cif, {tmp_path}/*.pdb"
+    files, _ = stream_models(
+        config(data__stream__models=models, data__stream__shares="3,1", data__stream__exclude="a2")
+    )
+    assert {path.name: share for path, share in files.items()} == {
+        "a1.cif": 1.5,
+        "a3.cif": 1.5,
+        "b1.pdb": 0.5,
+        "b2.pdb": 0.5,
+    }
+    for shares in ("3", "3,x", "3,0", "1,2,3", "nan,1"):
+        with pytest.raises(UserError, match=r"data\.stream\.shares: expected a number above 0 for each"):
+            stream_models(config(data__stream__models=models, data__stream__shares=shares))
+
+
 def test_two_models_of_one_name_are_not_taken_for_one(tmp_path):
     for name in ("a.1.cif", "a.2.cif"):
         (tmp_path / name).write_text("")
     with pytest.raises(UserError, match=r"names that differ, found .*a\.1\.cif and .*a\.2\.cif; rename one"):
         stream_models(config(data__stream__models=f"{tmp_path}/*.cif"))
     twice = f"{tmp_path}/a.1.cif, {tmp_path}/a.1.*"
-    assert stream_models(config(data__stream__models=twice))[0] == [tmp_path / "a.1.cif"]
+    assert list(stream_models(config(data__stream__models=twice))[0]) == [tmp_path / "a.1.cif"]
 
 
 def test_mistakes_in_entries(folder, tmp_path):

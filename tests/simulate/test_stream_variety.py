@@ -1,0 +1,129 @@
+"""What makes the stream's samples differ: shares of the models, limits in Å, flexible parts, sharpening, low-passes."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from crefjax import simulate
+from crefjax.errors import UserError
+from crefjax.simulate.phantom import phantom
+from crefjax.simulate.stream_draw import Variety, draw
+from crefjax.simulate.stream_models import prepare
+
+PATCH = 32
+PLAIN = Variety(
+    resolution=(2.2, 3.0), solvent=0.0, centre=1.0, colours=("white",), unevenness=(0.0, 0.0), b_factor=(90.0, 90.0),
+    falloff=30.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    return phantom(150)
+
+
+def batch_of(model, **changes):
+    return next(simulate.stream([model], patch=PATCH, batch=4, variety=replace(PLAIN, **changes)))
+
+
+def frequencies(side):
+    k = np.fft.fftfreq(side)
+    return np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2)
+
+
+def window():
+    line = np.hanning(PATCH)
+    return line[:, None, None] * line[:, None] * line
+
+
+def test_models_are_drawn_as_often_as_their_shares(model):
+    models = prepare([phantom(20), model, phantom(40)], 0.8)
+    shares = np.array([0.5, 0.2, 0.3])
+    found = Counter(int(draw(models, shares, PLAIN, 16, 20, 0, k).info.model) for k in range(600))
+    assert chisquare([found[k] for k in range(3)], 600 * shares).pvalue > 1e-3
+    only = simulate.stream([phantom(20), model], shares=(0, 2), patch=16, batch=8, variety=replace(PLAIN, centre=0.5))
+    assert set(next(only).info.model) == {1}
+
+
+@pytest.mark.parametrize("shares", [(1.0,), (1.0, -1.0), (0.0, 0.0), (1.0, float("nan"))])
+def test_shares_that_do_not_fit(model, shares):
+    with pytest.raises(UserError, match="shares of 0 or more for 2 models"):
+        simulate.stream([model, phantom(20)], shares=shares, patch=PATCH)
+
+
+def test_resolutions_stay_within_their_limits(model):
+    models = prepare([model], 0.6)
+    variety = replace(PLAIN, voxel_size=(0.6, 2.2), resolution=(2.1, 5.0), resolution_limits=(2.0, 8.0))
+    drawn = [draw(models, np.ones(1), variety, 16, 20, 0, k).info for k in range(300)]
+    voxel_size, resolution = np.array([(one.voxel_size, one.resolution) for one in drawn], np.float64).T
+    assert (resolution > 1.9999).all()
+    assert (resolution < 8.0001).all()
+    assert (resolution / voxel_size > 2.0999).all()
+    assert (resolution / voxel_size < 5.0001).all()
+    # Where limits leave nothing, the end of the range in voxels that is nearest to them.
+    far = replace(PLAIN, voxel_size=(1.0, 1.0), resolution=(2.1, 5.0), resolution_limits=(20.0, 30.0))
+    assert draw(models, np.ones(1), far, 16, 20, 0, 0).info.resolution == pytest.approx(5.0)
+
+
+def test_flexible_side_is_blurred_by_its_b_factor_and_the_other_is_left(model):
+    plain = batch_of(model)
+    moved = batch_of(model, flexible=1.0, flexible_b=(200.0, 200.0))
+    assert (plain.info.flexible_b == 0).all()
+    np.testing.assert_allclose(moved.info.flexible_b, 200)
+    models = prepare([model], PLAIN.voxel_size[0])
+    for index in range(4):
+        normal_x, normal_y, normal_z, height = draw(
+            models, np.ones(1), replace(PLAIN, flexible=1.0), PATCH, 80, 0, index
+        ).plane
+        voxel_size = float(plain.info.voxel_size[index])
+        line = (np.arange(PATCH) - PATCH / 2) * voxel_size
+        beyond = normal_z * line[:, None, None] + normal_y * line[:, None] + normal_x * line - height
+        before, after = (np.asarray(one.truth[index], np.float64) for one in (plain, moved))
+        np.testing.assert_allclose(after[beyond < -15], before[beyond < -15], atol=0.01 * before.max())
+        falloff = np.exp(-200 * (frequencies(PATCH) / voxel_size) ** 2 / 4)
+        blurred = np.fft.ifftn(np.fft.fftn(before) * falloff).real
+        inner = np.zeros_like(before, bool)
+        inner[8:-8, 8:-8, 8:-8] = True  # the patch's own borders are not those of the box that was blurred
+        chosen = inner & (beyond > 15)
+        np.testing.assert_allclose(after[chosen], blurred[chosen], atol=0.03 * before.max())
+
+
+def test_sharpening_makes_signal_and_noise_grow_alike(model):
+    plain, sharp = batch_of(model), batch_of(model, sharpened=1.0)
+    for index in range(4):
+        b_factor, voxel_size = float(sharp.info.sharpened[index]), float(plain.info.voxel_size[index])
+        assert 0 < b_factor <= 32 * voxel_size**2 + 1e-3
+        assert plain.info.b_factor[index] - b_factor == pytest.approx(sharp.info.b_factor[index], abs=1e-3)
+        growth = np.exp(b_factor * np.minimum(frequencies(PATCH) / voxel_size, 0.5 / voxel_size) ** 2 / 4)
+        before, after = (np.asarray(one.truth[index], np.float64) for one in (plain, sharp))
+        inner = (slice(8, -8),) * 3  # the patch's own borders are not those of the box
+        expected = np.fft.ifftn(np.fft.fftn(before) * growth).real[inner]
+        assert np.corrcoef(expected.ravel(), after[inner].ravel())[0, 1] > 0.99
+        assert after[inner].std() == pytest.approx(expected.std(), rel=0.05)
+        # White noise takes the curve itself; its level is solved anew, by what is near the resolution.
+        noise = np.asarray(sharp.half_map_1[index], np.float64) - after
+        power = np.abs(np.fft.fftn(noise * window())) ** 2
+        shells = [(low <= frequencies(PATCH)) & (frequencies(PATCH) < low + 0.1) for low in (0.1, 0.2, 0.3, 0.4)]
+        found = np.array([power[one].mean() for one in shells])
+        wanted = np.array([(growth[one] ** 2).mean() for one in shells])
+        np.testing.assert_allclose(found / found[0], wanted / wanted[0], rtol=0.2)
+
+
+def test_low_pass_takes_from_both_half_maps_what_the_truth_keeps(model):
+    plain, passed = batch_of(model, resolution=(3.6, 4.0)), batch_of(model, resolution=(3.6, 4.0), low_passed=1.0)
+    np.testing.assert_allclose(plain.truth, passed.truth, rtol=1e-5, atol=1e-5)
+    for index in range(4):
+        end = float(passed.info.low_pass[index])
+        resolution, voxel_size = (float(one[index]) for one in (plain.info.resolution, plain.info.voxel_size))
+        assert 1.25 <= end * resolution * 1.0001 <= 1.601
+        full = [np.asarray(one.half_map_1[index] + one.half_map_2[index], np.float64) / 2 for one in (plain, passed)]
+        noise = [np.asarray(one.half_map_1[index] - one.half_map_2[index], np.float64) for one in (plain, passed)]
+        below = frequencies(PATCH) < 0.7 * end * voxel_size
+        beyond = frequencies(PATCH) > 1.15 * end * voxel_size
+        for before, after in (full, noise):
+            power = [np.abs(np.fft.fftn(one * window())) ** 2 for one in (before, after)]
+            assert power[1][below].sum() == pytest.approx(power[0][below].sum(), rel=0.05)
+            assert power[1][beyond].sum() < 0.01 * power[0][beyond].sum()
