@@ -19,14 +19,14 @@ from crefjax.errors import UserError
 # state and its batch. A cosine has its length from `epochs` and `steps`, which then may not.
 MAY_CHANGE = (
     *("epochs", "steps", "minutes", "devices", "platform", "log_every", "evaluation", "checkpoint"),
-    *("data.dataset.folder", "data.dataset.threads"),
+    *("data.dataset.folder", "data.dataset.threads", "data.stream.models", "data.entries.folders"),
 )
 _OF_COSINE = ("epochs", "steps")
 
 REQUIRED = "<required>"  # value of `weights` in a config that has none of its own to start from
 
 SOURCES = ("dataset", "stream", "entries")
-SCHEDULES = ("exponential", "cosine", "constant")
+SCHEDULES = ("exponential", "cosine", "cycles", "constant")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 
 
@@ -115,12 +115,13 @@ def default() -> ConfigDict:
     c.optimizer.clip = 0.0  # largest norm of the whole gradient; 0: any
 
     c.schedule = ConfigDict()
-    c.schedule.name = "exponential"  # exponential, cosine or constant
+    c.schedule.name = "exponential"  # exponential, cosine, cycles or constant
     c.schedule.rate = 3e-4  # learning rate at its highest
-    c.schedule.decay = 0.7  # exponential: factor on the rate ...
+    c.schedule.cycle_steps = 0  # cycles: steps of one
+    c.schedule.decay = 0.7  # exponential: factor on the rate ... (cycles: from one to the next)
     c.schedule.decay_epochs = 10.0  # ... in so many epochs, continuously
     c.schedule.warmup = 0  # steps in which the rate rises from 0
-    c.schedule.final = 0.0  # cosine: share of the rate that is left at the last step
+    c.schedule.final = 0.0  # cosine, cycles: share of the rate that is left at the last step
 
     c.evaluation = ConfigDict()
     c.evaluation.every_epochs = 1  # epochs between two evaluations; 0: none

@@ -1,18 +1,29 @@
 """The optimizer and the schedule of its rate."""
 
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
+
+from crefjax.errors import UserError
 
 
 def make_schedule(config: ConfigDict, *, epoch_steps: int, steps: int) -> optax.Schedule:
     """The learning rate of every step.
 
+    `cycles` is a cosine that begins anew after every `cycle_steps`, each time with its warmup and `decay` times the
+    rate (warm restarts; Loshchilov & Hutter 2017): a run is finished at the end of every cycle, and can go on.
+
     Args:
         config: of the run.
         epoch_steps: steps in an epoch.
         steps: of the whole run.
+
+    Raises:
+        UserError: cycles have no length.
     """
     chosen = config.schedule
+    if chosen.name == "cycles":
+        return _cycles(chosen)
     if chosen.name == "exponential":
         after = optax.exponential_decay(chosen.rate, max(1, round(chosen.decay_epochs * epoch_steps)), chosen.decay)
     elif chosen.name == "cosine":
@@ -22,6 +33,24 @@ def make_schedule(config: ConfigDict, *, epoch_steps: int, steps: int) -> optax.
     if not chosen.warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, chosen.rate, chosen.warmup), after], [chosen.warmup])
+
+
+def _cycles(chosen):
+    length = chosen.cycle_steps
+    if not length > chosen.warmup:
+        raise UserError(
+            f"config: schedule.cycle_steps: expected more than the {chosen.warmup} of the warmup, found {length}; give "
+            "the length of a cycle"
+        )
+
+    def rate(step):
+        number, within = step // length, step % length
+        rising = within / max(chosen.warmup, 1)
+        falling = 0.5 + 0.5 * jnp.cos(jnp.pi * (within - chosen.warmup) / (length - chosen.warmup))
+        share = jnp.where(within < chosen.warmup, rising, chosen.final + (1 - chosen.final) * falling)
+        return chosen.rate * chosen.decay**number * share
+
+    return rate
 
 
 def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:

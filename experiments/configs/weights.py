@@ -19,8 +19,8 @@ def get_config():
     """The paper's network, taught by the truth of an endless stream of simulated half-maps."""
     c = default()
     c.batch = 2
-    c.steps = 6000
-    c.epoch_steps = 500
+    c.steps = 3600
+    c.epoch_steps = 300
     c.average = 0.995
     c.losses.cref_l1 = 0.0
     c.losses.truth_fsc = 1.0
@@ -47,7 +47,9 @@ def get_config():
     s.sharpened = 0.25
     s.low_passed = 0.1
     c.optimizer.clip = 1.0
-    c.schedule.name = "cosine"
+    c.schedule.name = "cycles"
+    c.schedule.cycle_steps = 3600
     c.schedule.rate = 2e-3
+    c.schedule.decay = 0.6
     c.schedule.warmup = 20
     return c

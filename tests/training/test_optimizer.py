@@ -7,6 +7,7 @@ import optax
 import pytest
 from toy_task import config
 
+from crefjax.errors import UserError
 from crefjax.training.optimizer import make_optimizer, make_schedule
 from crefjax.training.state import updated_average
 
@@ -38,6 +39,17 @@ def test_warmup_rises_from_nothing_and_the_rest_begins_after_it():
     c = config(schedule__name="exponential", schedule__rate=2.0, schedule__warmup=4, schedule__decay_epochs=1.0)
     np.testing.assert_allclose(rates(c, 50, at=[2, 4, 11, 18]), [1, 2, 1.4, 0.98], rtol=1e-5)
     assert rates(config(schedule__rate=0.5), 50, at=[0, 49]) == [0.5, 0.5]
+
+
+def test_cycles_begin_anew_with_a_lower_rate():
+    settings = {"schedule__name": "cycles", "schedule__rate": 2.0, "schedule__decay": 0.5, "schedule__warmup": 4}
+    c = config(**settings, schedule__cycle_steps=24, schedule__final=0.1)
+    one = [0, 1, 2, 2 * (0.1 + 0.9 * 0.5), 2 * (0.1 + 0.9 * (1 + math.cos(math.pi * 19 / 20)) / 2)]
+    found = rates(c, 24, at=[0, 2, 4, 14, 23, 24, 26, 28, 38, 47, 52])
+    np.testing.assert_allclose(found, [*one, *(0.5 * np.array(one)), 0.5], rtol=1e-5, atol=1e-7)
+    for length in (0, 4):
+        with pytest.raises(UserError, match=r"schedule\.cycle_steps: expected more than the 4 of the warmup, found"):
+            rates(config(**settings, schedule__cycle_steps=length), 24, at=[0])
 
 
 RANDOM = np.random.default_rng(5)
