@@ -21,21 +21,21 @@ from crefjax.training.denoising import denoising_task
 from crefjax.training.loop import train
 from crefjax.training.sources import make_source
 from crefjax.unfinished import folder_in_place
-from crefjax.weights.store import load_weights
+from crefjax.weights.store import DEFAULT, load_weights
 
 _RESIDUES = 600
 _VOXEL_SIZE, _RESOLUTION = 1.5, 4.5  # Å
 
 
 def run(arguments) -> int:
-    """Simulate, train, denoise and show; the status is 128 and the signal's number if one stopped the training."""
+    """Simulate, denoise and show; the status is 128 and the signal's number if one stopped a training."""
     start = time.monotonic()
     output = Path(arguments.output)
     _check(output, arguments)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with folder_in_place(output) as folder:
-            lines = _demo(folder, output, arguments.seed)
+            lines = _demo(folder, output, arguments)
     except _Stopped as stopped:
         number, text = stopped.args
         _say(f"{text}; nothing was written")
@@ -51,12 +51,30 @@ class _Stopped(Exception):  # noqa: N818 - no error
     """A signal ended the training: its number, and a line."""
 
 
-def _demo(folder: Path, output: Path, seed: int):
+def _demo(folder: Path, output: Path, arguments):
     """The whole of it in a new folder, and the lines to print; `output` is what the folder will be called."""
+    seed = arguments.seed
     atoms = phantom(_RESIDUES, seed=2**19 + seed)  # the stream has other seeds
     _say(f"simulating two half-maps of a phantom of {_RESIDUES} residues, FSC-0.143 at {_RESOLUTION} Å")
     settings = Settings(voxel_size=_VOXEL_SIZE, resolution=_RESOLUTION, seed=seed, margin=9.0)
     write_entry(folder / "entry", simulate_half_maps(atoms, settings))
+    weights = _trained(folder, seed) if arguments.train else load_weights(DEFAULT)
+    pair = load_pair(folder / "entry" / "half_map_1.mrc", folder / "entry" / "half_map_2.mrc")
+    mask = load_mask(folder / "entry" / "mask.mrc", pair[0])
+    _say(f"denoising the pair, weights {'of the training' if arguments.train else weights.name}")
+    denoised = denoise_maps(pair, weights, plan_denoise(pair, weights, mask=mask), mask=mask).full
+    write_maps([(folder / "denoised.mrc", denoised)], label="crefjax demo, denoised", overwrite=False)
+    truth = read_map(folder / "entry" / "truth.mrc")
+    full = (pair[0].array + pair[1].array) / 2
+    curves = [fsc_curve(one, truth.array, _VOXEL_SIZE, mask.array) for one in (full, denoised.array)]
+    half = fsc_curve(pair[0].array, pair[1].array, _VOXEL_SIZE, mask.array)
+    shown = Shown(full, denoised.array, truth.array, mask.array, half, *curves)
+    (folder / "demo.png").write_bytes(demo_figure(shown, "png"))
+    return _told(*curves, output, arguments.train)
+
+
+def _trained(folder, seed):
+    """Weights of a small network, trained on other phantoms; they and the run are left in the folder."""
     config = presets.demo()
     config.seed = seed
     source = make_source(config)
@@ -66,21 +84,15 @@ def _demo(folder: Path, output: Path, seed: int):
         raise _Stopped(result.stopped, f"stopped at step {result.step} of {result.steps}")
     weights = load_weights(result.weights)
     shutil.move(result.weights, folder / "weights")
-    pair = load_pair(folder / "entry" / "half_map_1.mrc", folder / "entry" / "half_map_2.mrc")
-    mask = load_mask(folder / "entry" / "mask.mrc", pair[0])
-    _say("denoising the pair")
-    denoised = denoise_maps(pair, weights, plan_denoise(pair, weights, mask=mask), mask=mask).full
-    write_maps([(folder / "denoised.mrc", denoised)], label="crefjax demo, denoised", overwrite=False)
-    truth = read_map(folder / "entry" / "truth.mrc")
-    full = (pair[0].array + pair[1].array) / 2
-    curves = [fsc_curve(one, truth.array, _VOXEL_SIZE, mask.array) for one in (full, denoised.array)]
-    half = fsc_curve(pair[0].array, pair[1].array, _VOXEL_SIZE, mask.array)
-    shown = Shown(full, denoised.array, truth.array, mask.array, half, *curves)
-    (folder / "demo.png").write_bytes(demo_figure(shown, "png"))
-    return _told(*curves, output)
+    return weights
 
 
-def _told(full, denoised, output):
+def _told(full, denoised, output, trained):
+    made = "weights/, training/, demo.png" if trained else "demo.png"
+    if trained:
+        last = "These weights are a small network's after two minutes: for a look, not for your maps."
+    else:
+        last = "Your own maps: crefjax denoise HALF_MAP_1 HALF_MAP_2 -o denoised.mrc --report report"
     inner = slice(1, len(full.fsc) - 1)
     before, after = full.fsc[inner], denoised.fsc[inner]
     better = int(np.sum(after > before))
@@ -90,8 +102,8 @@ def _told(full, denoised, output):
         f"  mean FSC to the truth: {before.mean():.3f} full map, {after.mean():.3f} denoised",
         f"  nearer to the truth in {better} of {len(before)} shells",
         f"  FSC to the truth falls below 0.5 at {resolutions[0]} Å full map, {resolutions[1]} Å denoised",
-        f"written: {output}/denoised.mrc, entry/ (half-maps, mask, truth, model), weights/, training/, demo.png",
-        "These weights are a small network's after two minutes: for a look, not for your maps.",
+        f"written: {output}/denoised.mrc, entry/ (half-maps, mask, truth, model), {made}",
+        last,
     ]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from crefjax.errors import UserError
 from crefjax.weights.published import import_checkpoint
 from crefjax.weights.store import (
+    DEFAULT,
     check_folder,
     find_weights,
     list_weights,
@@ -21,11 +22,10 @@ def list_all() -> None:
     for name, path in found.items():
         try:
             card, _ = read_card(path)
-            print(f"{name:24} {card['parameters']:>9,} parameters  {path}")
+            default = "  (default)" if path == found.get(DEFAULT) else ""
+            print(f"{name:24} {card['parameters']:>9,} parameters  {path}{default}")
         except UserError as error:
             print(f"{name:24} cannot be used: {error}")
-    if not found:
-        print("no weights yet: import some with `crefjax weights import CHECKPOINT -o FOLDER`")
     print(f"weights folders in {user_folder()} are found by name", file=sys.stderr)
 
 

@@ -22,7 +22,7 @@ def add_denoise(commands):
     added.add_argument(
         "--weights",
         metavar="W",
-        help="name or folder, see `crefjax weights list` (default: those that ship, or the only ones)",
+        help="name or folder, see `crefjax weights list` (default: truth, which ships)",
     )
     added.add_argument(
         "--scale",

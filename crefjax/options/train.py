@@ -54,9 +54,14 @@ def add_demo(commands):
         commands,
         "demo",
         _demo,
-        "simulate two half-maps, train a small network on others, denoise them, and show what was gained",
+        "simulate two half-maps, denoise them, and show what was gained; it needs no file",
     )
     added.add_argument("-o", "--output", metavar="DIR", default="crefjax-demo", help="folder to write")
+    added.add_argument(
+        "--train",
+        action="store_true",
+        help="train a small network on other phantoms first, in two minutes, instead of the package's own weights",
+    )
     added.add_argument("--seed", type=int, default=0, help="of all that is random")
     add_overwrite(added)
 

@@ -15,13 +15,11 @@ from crefjax.errors import UserError
 from crefjax.models.unet3d import Parameters, UNet3DConfig
 from crefjax.unfinished import folder_in_place
 
+DEFAULT = "truth"  # of those that ship
 CARD_VERSION = 1
 CARD_FIELDS = ("source", "licence", "training", "expected_input")
 _SHIPPED = Path(__file__).parent / "shipped"
-_HOW_TO_GET = (
-    "import the published ones with `crefjax weights import CHECKPOINT -o FOLDER`, "
-    "or name a weights folder with --weights"
-)
+_HOW_TO_GET = "leave --weights out for the package's own, or name a weights folder (`crefjax weights import` makes one)"
 
 
 @dataclass(frozen=True)
@@ -66,19 +64,16 @@ def find_weights(name: str | Path | None) -> Path:
     """The folder of weights given by path or by name.
 
     Args:
-        name: a path, a name, or None for the only ones, or the first that ship.
+        name: a path, a name, or None for the default ones of the package.
 
     Raises:
         UserError: there are none, or none of that name.
     """
-    known = list_weights()
     if name is None:
-        shipped = [path for path in known.values() if path.parent == _SHIPPED]
-        if candidates := shipped or list(known.values()):
-            if len(candidates) > 1 and not shipped:
-                raise UserError(f"weights: expected one to choose, found {', '.join(known)}; name one with --weights")
-            return candidates[0]
-        raise UserError(f"weights: found none, neither in the package nor in {user_folder()}; {_HOW_TO_GET}")
+        if not (_SHIPPED / DEFAULT / "card.json").is_file():
+            raise UserError(f"weights: expected {DEFAULT} in {_SHIPPED}, found none; install crefjax again")
+        return _SHIPPED / DEFAULT
+    known = list_weights()
     path = Path(name)
     if (path / "card.json").is_file():
         return path
@@ -165,7 +160,7 @@ def save_weights(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with folder_in_place(folder) as new:
             save_parameters(new / "parameters", parameters)
-            (new / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+            (new / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error}); nothing was left there") from error
 

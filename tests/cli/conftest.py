@@ -25,7 +25,7 @@ def published_arrays(seed=0):
 
 @pytest.fixture(scope="session", autouse=True)
 def no_weights_of_the_user(tmp_path_factory):
-    """The user's own data folder is never looked into: by default there are no weights."""
+    """The user's own data folder is never looked into."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CREFJAX_WEIGHTS", str(tmp_path_factory.mktemp("no_weights")))
         yield

@@ -122,6 +122,37 @@ def test_files_that_finetune_refuses(here, halves, weights):
     refused(here, "finetune", *halves, *more, "--overwrite", names=["tuned"])
 
 
+def check_numbers(shown, out):
+    """What the demo says of its maps is so."""
+    maps = {name: read(shown / "entry" / f"{name}.mrc")[0] for name in ("half_map_1", "half_map_2", "truth", "mask")}
+    denoised = read(shown / "denoised.mrc")[0]
+    full, mask = (maps["half_map_1"] + maps["half_map_2"]) / 2, maps["mask"]
+    curves = [slow_losses.fsc(one * mask, maps["truth"] * mask)[1:-1] for one in (full, denoised)]
+    before, after = re.search(r"mean FSC to the truth: ([\d.-]+) full map, ([\d.-]+) denoised", out).groups()
+    assert float(before) == pytest.approx(curves[0].mean(), abs=2e-3)
+    assert float(after) == pytest.approx(curves[1].mean(), abs=2e-3)
+    better, shells = map(int, re.search(r"nearer to the truth in (\d+) of (\d+) shells", out).groups())
+    assert shells == len(curves[0])
+    assert abs(better - int(np.sum(curves[1] > curves[0]))) <= 1
+
+
+def test_demo_denoises_with_the_packages_own_weights(here, monkeypatch):
+    monkeypatch.setattr("crefjax.commands.demo._RESIDUES", 60)
+    outcome = done("demo", "-o", "shown")
+    assert {name for name in tree(here / "shown") if "/" not in name} == {"demo.png", "denoised.mrc", "entry"}
+    check_numbers(here / "shown", outcome.out)
+    assert "weights truth" in outcome.err
+    done(
+        "denoise",
+        *(f"shown/entry/half_map_{n}.mrc" for n in (1, 2)),
+        "--mask",
+        "shown/entry/mask.mrc",
+        "-o",
+        "again.mrc",
+    )
+    np.testing.assert_array_equal(read("again.mrc")[0], read("shown/denoised.mrc")[0])
+
+
 def test_demo_shows_what_a_short_training_gave(here, monkeypatch, tmp_path_factory):
     models = tmp_path_factory.mktemp("models")
     for name in "ab":
@@ -140,23 +171,14 @@ def test_demo_shows_what_a_short_training_gave(here, monkeypatch, tmp_path_facto
 
     monkeypatch.setattr(presets, "demo", preset)
     monkeypatch.setattr("crefjax.commands.demo._RESIDUES", 60)
-    outcome = done("demo", "-o", "shown")
+    outcome = done("demo", "-o", "shown", "--train")
     shown = here / "shown"
     names = {name for name in tree(shown) if "/" not in name}
     assert names == {"demo.png", "denoised.mrc", "entry", "training", "weights"}
     assert (shown / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert load_weights(shown / "weights").config.down_width == 2
     assert not [name for name in tree(here) if ".crefjax-" in name or "shown" not in name]
-    maps = {name: read(shown / "entry" / f"{name}.mrc")[0] for name in ("half_map_1", "half_map_2", "truth", "mask")}
-    denoised = read(shown / "denoised.mrc")[0]
-    full, mask = (maps["half_map_1"] + maps["half_map_2"]) / 2, maps["mask"]
-    curves = [slow_losses.fsc(one * mask, maps["truth"] * mask)[1:-1] for one in (full, denoised)]
-    before, after = re.search(r"mean FSC to the truth: ([\d.-]+) full map, ([\d.-]+) denoised", outcome.out).groups()
-    assert float(before) == pytest.approx(curves[0].mean(), abs=2e-3)
-    assert float(after) == pytest.approx(curves[1].mean(), abs=2e-3)
-    better, shells = map(int, re.search(r"nearer to the truth in (\d+) of (\d+) shells", outcome.out).groups())
-    assert shells == len(curves[0])
-    assert abs(better - int(np.sum(curves[1] > curves[0]))) <= 1
+    check_numbers(shown, outcome.out)
     assert ".crefjax-" not in outcome.said.replace("going on", "")
     assert outcome.out.splitlines()[-1].endswith("look at shown/demo.png")
     with mrcfile.open(shown / "denoised.mrc") as mrc:
@@ -172,7 +194,7 @@ def test_a_demo_that_is_stopped_leaves_nothing(here, monkeypatch):
 
     monkeypatch.setattr("crefjax.commands.demo.train", stopped)
     monkeypatch.setattr("crefjax.commands.demo._RESIDUES", 60)
-    outcome = crefjax("demo", "-o", "shown")
+    outcome = crefjax("demo", "-o", "shown", "--train")
     assert outcome.status == 143
     assert outcome.out == ""
     assert outcome.err.splitlines()[-1] == "stopped at step 7 of 220; nothing was written"

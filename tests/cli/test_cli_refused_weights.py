@@ -33,22 +33,10 @@ def test_unknown_weights_are_refused(name, denoise, here):
     refused(here, "weights", "show", name, names=name)
 
 
-def test_message_without_any_weights_says_how_to_get_some(denoise, here):
-    message = refused(here, *denoise)
-    assert "crefjax weights import" in message or "train" in message
-
-
-def test_one_of_several_weights_must_be_named(denoise, here, weights, monkeypatch):
-    for name in ("first", "second"):
-        shutil.copytree(weights, here / "found" / name)
-    monkeypatch.setenv("CREFJAX_WEIGHTS", str(here / "found"))
-    refused(here, *denoise, names=("first", "second", "--weights"))
-
-
 def test_unknown_name_is_answered_with_the_known_ones(denoise, here, weights, monkeypatch):
     shutil.copytree(weights, here / "found" / "known")
     monkeypatch.setenv("CREFJAX_WEIGHTS", str(here / "found"))
-    refused(here, *denoise, "--weights", "unknown", names=("unknown", "(known)"))
+    refused(here, *denoise, "--weights", "unknown", names=("unknown", "(cref, truth, known)"))
 
 
 def no_card(folder):

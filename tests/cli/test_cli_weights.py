@@ -62,9 +62,25 @@ def test_weights_in_the_users_folder_are_listed_shown_and_found(found, arrays_fi
     assert relative(read("name.mrc")[0], read("path.mrc")[0]) == 0
 
 
-def test_only_weights_are_taken_without_being_named(found, weights, pair):
-    shutil.copytree(weights, found / "only")
-    assert "only" in done("denoise", *pair, "-o", "out.mrc").said
+def test_the_packages_own_are_listed_and_taken_without_being_named(found, weights, pair):
+    shutil.copytree(weights, found / "another")
+    listed = done("weights", "list").out.splitlines()
+    assert [line.split()[:2] for line in listed[:2]] == [["cref", "322,881"], ["truth", "322,881"]]
+    assert [line.endswith("(default)") for line in listed] == [False, True, False]
+    assert "weights truth" in done("denoise", *pair, "-o", "out.mrc").said
+    done("denoise", *pair, "-o", "named.mrc", "--weights", "truth")
+    assert relative(read("out.mrc")[0], read("named.mrc")[0]) == 0
+
+
+@pytest.mark.parametrize("name", ["cref", "truth"])
+def test_the_packages_own_may_be_shared_and_say_what_they_are(name):
+    shown = done("weights", "show", name).out
+    for text in ("licence: Apache-2.0", "good for: ", "not good for: ", "training: ", "models: PDB entries (CC0) "):
+        assert text in shown
+    # The entries that the project is measured on.
+    trained_on = shown.split("  models: ")[1].splitlines()[0]
+    for never in ("8TZE", "7YC8"):
+        assert never not in trained_on
 
 
 def test_a_damaged_folder_does_not_hide_the_others(found, weights, pair):

@@ -29,7 +29,7 @@ def own(tmp_path, monkeypatch):
 
 def test_what_is_saved_is_loaded(parameters, own):
     store.save_weights(own / "mine", parameters, CONFIG, ABOUT)
-    for name in ("mine", own / "mine", None):
+    for name in ("mine", own / "mine"):
         weights = store.load_weights(name)
         assert weights.name == "mine"
         assert weights.config == CONFIG
@@ -38,20 +38,24 @@ def test_what_is_saved_is_loaded(parameters, own):
         jax.tree.map(np.testing.assert_array_equal, weights.parameters, parameters)
 
 
-def test_those_that_ship_go_first(parameters, own, tmp_path):
-    store.save_weights(own / "same", parameters, CONFIG, ABOUT)
+def test_those_that_ship_go_first(parameters, own, tmp_path, monkeypatch):
+    shipped = tmp_path / "shipped"
+    store.save_weights(own / "truth", parameters, CONFIG, ABOUT)
     store.save_weights(own / "another", parameters, CONFIG, ABOUT)
-    with pytest.raises(UserError, match=r"another, same"):
+    assert store.find_weights("truth") == own / "truth"
+    with pytest.raises(UserError, match=r"expected truth in .*shipped, found none; install crefjax again"):
         store.find_weights(None)
-    store.save_weights(tmp_path / "shipped" / "same", parameters, CONFIG, ABOUT)
-    assert store.find_weights("same") == tmp_path / "shipped" / "same"
-    assert store.find_weights(None) == tmp_path / "shipped" / "same"
-    assert list(store.list_weights()) == ["same", "another"]
+    store.save_weights(shipped / "truth", parameters, CONFIG, ABOUT)
+    store.save_weights(shipped / "cref", parameters, CONFIG, ABOUT)
+    assert store.find_weights("truth") == shipped / "truth"
+    store.save_weights(tmp_path / "truth", parameters, CONFIG, ABOUT)
+    monkeypatch.chdir(tmp_path)  # whose folder of that name is taken when it is asked for, and only then
+    assert store.find_weights(None) == shipped / "truth"
+    assert store.find_weights("truth").absolute() == tmp_path / "truth"
+    assert list(store.list_weights()) == ["cref", "truth", "another"]
 
 
 def test_with_none_at_hand_the_message_says_how_to_get_some(own):
-    with pytest.raises(UserError, match="crefjax weights import"):
-        store.load_weights()
     with pytest.raises(UserError, match=r"known names .none., found unknown"):
         store.load_weights("unknown")
 

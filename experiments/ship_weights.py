@@ -1,0 +1,121 @@
+"""Puts a finished run's weights into the package, with their card, and keeps the state that continues the run.
+
+    python -m experiments.ship_weights RUN NAME
+
+RUN is the folder of a run of `experiments/configs/weights.py`, NAME is one of `CARDS`. It replaces
+`crefjax/weights/shipped/NAME`, and `experiments/state/NAME`: its newest checkpoint, which goes on by
+
+    mkdir -p RUN && cp -r experiments/state/NAME RUN/checkpoints
+    crefjax train --config=experiments/configs/weights.py --workdir=RUN --config.steps=STEPS
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from crefjax.errors import UserError
+from crefjax.models.unet3d import UNet3DConfig
+from crefjax.weights.store import load_weights, save_weights
+
+ROOT = Path(__file__).parents[1]
+CARDS = {
+    "truth": {
+        "teacher": "truth_fsc: 1 - FSC(denoised, truth), the truth of simulated half-maps",
+        "good_for": (
+            "looking at maps and building into them; proteins, and less well RNA and DNA, in voxels of 0.6 to 2.2 Å, "
+            "with FSC-0.143 at 2 to 8 Å"
+        ),
+        "not_good_for": (
+            "refining a model against, stating a resolution, other scales (subtomogram averages, whole cells), ligands "
+            "and ions; beyond FSC-0.143 what it shows is experience with proteins, not data: look at the report"
+        ),
+    },
+    "cref": {
+        "teacher": "cref_l1: |C_ref - FSC(denoised, full map)|, from half-maps alone; no truth was shown to it",
+        "good_for": (
+            "comparing with what is learned from a truth; what the published network is for: a map whose FSC to its "
+            "input follows C_ref"
+        ),
+        "not_good_for": (
+            "refining a model against, stating a resolution; it comes less near to the truth than the weights `truth`"
+        ),
+    },
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Ship one; returns 0, or 2 after a mistake of the user's, told in one line."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.ship_weights", description=__doc__.splitlines()[0])
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run")
+    parser.add_argument("name", metavar="NAME", choices=sorted(CARDS), help="what the weights are called")
+    arguments = parser.parse_args(argv)
+    try:
+        ship(arguments.run, arguments.name)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def ship(run: Path, name: str) -> None:
+    """Write the weights folder and the state.
+
+    Args:
+        run: folder of a run.
+        name: one of `CARDS`.
+
+    Raises:
+        UserError: the run has no weights or no checkpoint.
+    """
+    weights = load_weights(run / "best")
+    checkpoints = sorted((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    if not checkpoints:
+        raise UserError(f"{run / 'checkpoints'}: expected checkpoints of a run, found none; give the folder of a run")
+    about = _about(run, name, weights.card)
+    folder = ROOT / "crefjax" / "weights" / "shipped" / name
+    network = UNet3DConfig(**{**vars(weights.config), "compute_dtype": "float32"})
+    save_weights(folder, weights.parameters, network, about, overwrite=True)
+    state = ROOT / "experiments" / "state" / name
+    shutil.rmtree(state, ignore_errors=True)
+    shutil.copytree(checkpoints[-1], state / checkpoints[-1].name)
+    print(f"wrote {folder} and {state / checkpoints[-1].name}")
+
+
+def _about(run, name, card):
+    from crefjax.training.config import default
+    from crefjax.training.stream_material import stream_models
+
+    fields = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    config = default()
+    for field, value in fields.items():
+        *rooms, last = field.split(".")
+        holder = config
+        for room in rooms:
+            holder = holder[room]
+        holder[last] = tuple(value) if isinstance(value, list) else value
+    training, held_out = stream_models(config)
+
+    def names(paths):
+        return ", ".join(sorted(path.name.split(".")[0].removesuffix("_target").upper() for path in paths))
+
+    return {
+        "source": "trained with crefjax by experiments/configs/weights.py",
+        "licence": "Apache-2.0, as crefjax",
+        "training": card["training"],
+        "expected_input": card["expected_input"],
+        **CARDS[name],
+        "models": f"PDB entries (CC0) {names(training)}",
+        "models_for_choosing": f"PDB entries (CC0) {names(held_out)}",
+        "never_seen": f"PDB entries {', '.join(_pdb(one) for one in fields['data.stream.exclude'].split(','))}",
+    }
+
+
+def _pdb(name):
+    return name.strip().removesuffix("_target").upper()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
