@@ -21,7 +21,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis import bias_snr, convergence, cref_rmse, fsc_half, map_model, reference_map
+from analysis import against_truth, bias_snr, convergence, cref_rmse, fsc_half, map_model, reference_map
 from analysis.files import put, run_study
 from analysis.over_entries import Headline, Run, check_entries_output, entries_parser, run
 from analysis.subjects import FULL
@@ -30,7 +30,7 @@ from crefjax.report.plots import figure_bytes
 from crefjax.version import __version__
 
 NAME = "benchmark"
-STUDIES = (reference_map.STUDY, cref_rmse.STUDY, fsc_half.STUDY, bias_snr.STUDY, map_model.STUDY)
+STUDIES = (reference_map.STUDY, cref_rmse.STUDY, fsc_half.STUDY, bias_snr.STUDY, against_truth.STUDY, map_model.STUDY)
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em; color: #222; }
 table { border-collapse: collapse; margin: 1em 0; font-size: 13px; display: block; overflow-x: auto; }

@@ -1,0 +1,211 @@
+"""What helps: runs of the same budget that differ from `configs/weights.py` in one choice each.
+
+    python -m experiments.study MODELS -o DIR [--rows NAME ...] [--seeds N]
+
+Every row of `ROWS` is trained on `PATCHES` patches' worth of voxels, with one seed or several, and denoises `ENTRIES`,
+of models that no run saw, as `crefjax denoise` does. It writes
+
+    study.csv    a row for each choice and seed: the means over the entries
+    study.md     the table to read: each choice's difference to the first row, and the scatter of seeds
+
+Killed and started again, it goes on where it was. MODELS has `cryoem/` and `docking/`; the entries that the
+stream is mixed with are made by `experiments.training_entries` and looked for in runs/entries. Four to five minutes for
+each row and seed on two idle cores.
+"""
+
+import argparse
+import csv
+import io
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from analysis.against_truth import error, shares
+from analysis.files import put, run_study
+from analysis.filters import wiener
+from crefjax.cli import main as crefjax
+from crefjax.errors import UserError
+from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.io.entries import find_entry, load_mask, load_pair
+from crefjax.io.maps import read_map
+from crefjax.losses import cref_rmse
+from crefjax.spectral.fsc import fsc_curve
+from crefjax.weights.store import load_weights
+
+NAME = "study"
+CONFIG = Path(__file__).parent / "configs" / "weights.py"
+PATCHES = 400  # of 64³ voxels
+ENTRIES = {
+    "cryoem/7yc8.cif.gz": "--voxel-size 2.0 --resolution 5.2 --seed 8001",
+    "cryoem/9jmb.cif.gz": "--voxel-size 2.1 --resolution 4.8 --b-factor 80 --seed 8002 --noise-power 0.7",
+    "docking/2VDB_target.pdb.gz": "--voxel-size 1.4 --resolution 4.2 --seed 8003 --noise-b-factor 30",
+    "docking/1GP2_target.pdb.gz": "--voxel-size 1.2 --resolution 2.8 --b-factor 30 --seed 8004",
+    "docking/1H1V_target.pdb.gz": "--voxel-size 1.7 --resolution 4.1 --method reconstruction --seed 8005",
+}
+_BASE = {
+    "steps": 200, "epoch_steps": 200, "average": 0.98, "schedule.name": "cosine", "schedule.cycle_steps": 0,
+    "evaluation.every_epochs": 0, "checkpoint.every_minutes": 0.0,
+}  # fmt: skip
+_TRUTH_OFF = {"losses.truth_fsc": 0.0}
+ROWS = {
+    "truth_fsc, all as in weights.py": {},
+    "loss: cref_l1 alone": {**_TRUTH_OFF, "losses.cref_l1": 1.0},
+    "patches of 96³, as many voxels": {"data.patch": 96, "batch": 1, "steps": 119},
+    "loss: truth_fsc + 0.3 cref_l1": {"losses.cref_l1": 0.3},
+    "loss: truth_fsc + 0.1 bias": {"losses.bias": 0.1},
+    "standardized by the patch": {"data.stream.gain": (1.0, 1.0), "data.stream.level": (1.0, 1.0)},
+    "inputs never masked": {"data.stream.masked": 0.0},
+    "inputs always masked": {"data.stream.masked": 1.0},
+    "no average of the weights": {"average": 0.0},
+    "width 24 and 48": {"network.down_width": 24, "network.up_width": 48, "network.last_widths": (24, 12)},
+    "width 8 and 16": {"network.down_width": 8, "network.up_width": 16, "network.last_widths": (8, 8)},
+    "depth 4": {"network.depth": 4},
+    "depth 3": {"network.depth": 3},
+    "white, even noise alone": {
+        "data.stream.noise_b": (0.0, 0.0), "data.stream.noise_power": (0.0, 0.0), "data.stream.unevenness": (0.0, 0.0),
+    },
+    "additive noise alone (no entries)": {"data.stream.entries": 0.0},
+    "no belts, flexible parts, sharpening, low-passes": {
+        "data.stream.belt": 0.0, "data.stream.flexible": 0.0, "data.stream.sharpened": 0.0,
+        "data.stream.low_passed": 0.0,
+    },
+    "voxels of 0.8 to 1.6 Å alone": {"data.stream.voxel_size": (0.8, 1.6)},
+    "cryo-EM models alone": {"data.stream.shares": "1,0.000001"},
+    "patches of 32³, as many voxels": {"data.patch": 32, "batch": 16},
+    "loss: fsc alone": {**_TRUTH_OFF, "losses.fsc": 1.0},
+    "loss: n2n_l2 alone": {**_TRUTH_OFF, "losses.n2n_l2": 1.0},
+    "rate 1e-3": {"schedule.rate": 1e-3},
+    "rate 4e-3": {"schedule.rate": 4e-3},
+}  # fmt: skip
+COLUMNS = {
+    "mean_fsc": "mean FSC to the truth",
+    "error": "error after calibration, over the Wiener filter's",
+    "cref_rmse": "RMSE to C_ref²",
+    "bias_share": "bias/signal, up to FSC-0.143",
+    "added_share": "added structure/signal, up to FSC-0.143",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run it; returns 0, or 2 after a mistake of the user's, told in one line."""
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.{NAME}", description=__doc__.splitlines()[0])
+    parser.add_argument("models", metavar="MODELS", type=Path, help="folder with cryoem/ and docking/")
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "--rows", nargs="+", metavar="NAME", help="rows, by the beginnings of their names; default: all"
+    )
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of every row; default: 1")
+    return run_study(NAME, parser, _run, argv)
+
+
+def _run(arguments):
+    folder = arguments.output
+    names = [name for name in ROWS if not arguments.rows or name.startswith(tuple(arguments.rows))]
+    if not names:
+        raise UserError(f"--rows: expected beginnings of {'; '.join(ROWS)}, found {', '.join(arguments.rows)}")
+    (folder / "entries").mkdir(parents=True, exist_ok=True)
+    entries = [_simulated(arguments.models / model, settings, folder) for model, settings in ENTRIES.items()]
+    for seed in range(arguments.seeds):
+        for name in names:
+            run = folder / f"{list(ROWS).index(name):02}-{seed}"
+            if not (run / "scores.json").is_file():
+                start = time.monotonic()
+                scores = {"row": name, "seed": seed, **_trained(run, ROWS[name], seed, arguments.models, entries)}
+                scores["minutes"] = (time.monotonic() - start) / 60
+                put(run / "scores.json", (json.dumps(scores, indent=2) + "\n").encode())
+                print(f"{name}, seed {seed}: " + ", ".join(f"{key} {scores[key]:.4f}" for key in COLUMNS), flush=True)
+    write(folder)
+    return 0
+
+
+def _simulated(model, settings, folder):
+    path = folder / "entries" / model.name.split(".")[0].removesuffix("_target").lower()
+    if not path.is_dir() and crefjax(["simulate", str(model), "-o", str(path), *settings.split()]) != 0:
+        raise UserError(f"{path}: the entry could not be simulated, see above")
+    return path
+
+
+def _trained(run, changes, seed, models, entries):
+    """The means over the entries of what a run reaches."""
+    patterns = f"{models}/cryoem/*.cif.gz,{models}/docking/*.pdb.gz"
+    settings = {**_BASE, **changes, "seed": seed, "data.stream.models": patterns}
+    settings.setdefault("epoch_steps", settings["steps"])
+    settings["epoch_steps"] = settings["steps"]
+    fields = [f"--config.{name}={value}" for name, value in settings.items()]
+    if crefjax(["train", f"--config={CONFIG}", f"--workdir={run}", *fields]) != 0:
+        raise UserError(f"{run}: the run failed, see above")
+    weights = load_weights(run / "last")
+    found = [measure(weights, one) for one in entries]
+    return {key: float(np.mean([one[key] for one in found])) for key in COLUMNS} | {"entries": found}
+
+
+def measure(weights, path: Path) -> dict:
+    """What weights reach in an entry with truth and mask; keys as `COLUMNS`.
+
+    Args:
+        weights: loaded.
+        path: of the entry.
+    """
+    entry = find_entry(path)
+    pair = load_pair(entry.half_map_1, entry.half_map_2)
+    mask, truth = load_mask(entry.mask, pair[0]).array, read_map(entry.truth).array
+    plan = plan_denoise(pair, weights, halves=True)
+    done = denoise_maps(pair, weights, plan, halves=True)
+    own = denoise_maps(pair, weights, plan, scale="none").full.array
+    curve = fsc_curve(pair[0].array, pair[1].array, pair[0].voxel_size, mask)
+    full = (pair[0].array + pair[1].array) / 2
+    bias, added = shares([done.half_map_1.array, done.half_map_2.array], truth, mask)
+    within = (curve.frequency > 0) & (curve.frequency <= 1 / curve.resolution(0.143).angstrom)
+    maps = [np.asarray(one * mask, np.float32)[None] for one in (own, pair[0].array, pair[1].array)]
+    return {
+        "entry": path.name,
+        "mean_fsc": float(fsc_curve(done.full.array, truth, pair[0].voxel_size, mask).fsc[1:-1].mean()),
+        "error": error(done.full.array, truth, mask) / error(wiener(full, curve), truth, mask),
+        "cref_rmse": float(cref_rmse(*maps)[0]),
+        "bias_share": float(bias[within].mean()),
+        "added_share": float(added[within].mean()),
+    }
+
+
+def write(folder: Path) -> None:
+    """Write the tables of all runs in a folder."""
+    runs = [json.loads(one.read_text()) for one in sorted(folder.glob("*/scores.json"))]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["row", "seed", *COLUMNS, "minutes"])
+    writer.writerows([[one["row"], one["seed"], *(f"{one[key]:.5f}" for key in (*COLUMNS, "minutes"))] for one in runs])
+    put(folder / "study.csv", stream.getvalue().encode())
+    put(folder / "study.md", table(runs).encode())
+
+
+def table(runs: Sequence[dict]) -> str:
+    """Means over seeds; below the first row what each differs by, seed by seed, and the scatter of the first row's.
+
+    Args:
+        runs: contents of `scores.json`.
+    """
+    first = {one["seed"]: one for one in runs if one["row"] == next(iter(ROWS))}
+    lines = ["| choice | seeds | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for name in ROWS:
+        these = [one for one in runs if one["row"] == name]
+        if not these:
+            continue
+        cells = []
+        for key in COLUMNS:
+            values = np.array([one[key] for one in these])
+            told = f"{values.mean():.3f}"
+            if name == next(iter(ROWS)):
+                told += f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
+            elif differences := [one[key] - first[one["seed"]][key] for one in these if one["seed"] in first]:
+                told += f" ({np.mean(differences):+.3f})"
+            cells.append(told)
+        lines.append(f"| {name} | {len(these)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
