@@ -157,7 +157,7 @@ def sharpened(one: np.ndarray, voxel_size: float, b_factor: float = _SHARPENED) 
     whole, half = np.fft.fftfreq(len(one)), np.fft.rfftfreq(len(one))
     square = whole[:, None, None] ** 2 + whole[:, None] ** 2 + half**2
     factor = np.exp(b_factor * np.minimum(square, 0.25) / voxel_size**2 / 4)
-    return np.fft.irfftn(np.fft.rfftn(one) * factor, one.shape).astype(np.float32)
+    return np.fft.irfftn(np.fft.rfftn(one) * factor, one.shape, axes=(0, 1, 2)).astype(np.float32)
 
 
 def scores(specimen: str, one: Put, weights: dict, finest: float) -> list[dict]:

@@ -1,27 +1,55 @@
-"""Simulates fourteen entries, lets every filter and given weights denoise them, and compares all: docs/benchmark.md.
+"""Simulates thirteen entries, lets every filter and given weights denoise them, and compares all: docs/benchmark.md.
 
     python -m analysis.simulated_benchmark MODELS -o DIR --weights W [W ...]
 
-MODELS is a folder with `cryoem/` and `docking/`, of PDB entries. Eight entries are those of `simulated_denoised`, with
-additive noise of several colours; six more are made by both methods, some with preferred views or errors of pose. They
-are kept in DIR/entries with the outputs of all methods, DIR/comparison is what `benchmark` writes. Weights are put on
-the signal's scale; those named crefdenoiser come on the input's scale too, as published. Killed and started again, it
-goes on where it was. About 25 minutes on two cores with three weights.
+MODELS is a folder with `cryoem/` and `docking/`, of PDB entries. Seven entries have additive noise of several colours;
+six more are made by both methods, some with preferred views or errors of pose. The package's own weights saw none of
+their models. Entries are kept in DIR/entries with the outputs of all methods, DIR/comparison is what `benchmark`
+writes. Outputs of weights are put on the signal's scale, and as NAME_own on the input's, as the network gives them;
+those of crefdenoiser are called crefdenoiser_calibrated and crefdenoiser.
+Killed and started again, it goes on where it was. About 25 minutes on two cores with three weights.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from analysis import baselines, benchmark
 from analysis.files import load_named, run_study
-from analysis.simulated_denoised import ENTRIES, simulated
 from crefjax.cli import main as crefjax
 from crefjax.errors import UserError
+from crefjax.simulate.atoms import read_atoms
+from crefjax.simulate.entry import write_entry
+from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.noise import Colour, power_law, white, with_b_factor
 
 NAME = "simulated_benchmark"
+PUBLISHED = "crefdenoiser"  # whose name alone is for its output as it was published
 FILTERS = ("wiener", "lowpass", "gaussian", "nonlocal_means", "lafter_like")
+
+
+class Planned(NamedTuple):
+    """An entry to simulate: a model, its voxels in Å, its FSC-0.143 in voxels, a blur in Å², its noise, a seed."""
+
+    model: str
+    voxel_size: float
+    resolution: float
+    b_factor: float
+    noise: Colour
+    seed: int
+
+
+ENTRIES = (
+    Planned("cryoem/8tze.cif.gz", 1.4, 2.6, 40, white(), 1000),
+    Planned("cryoem/7yc8.cif.gz", 1.6, 3.1, 60, with_b_factor(30.0), 1001),
+    Planned("cryoem/9jmb.cif.gz", 1.3, 3.5, 80, white(), 1003),
+    Planned("cryoem/8tsq.cif.gz", 1.0, 2.2, 20, with_b_factor(10.0), 1004),
+    Planned("cryoem/6bqn.cif.gz", 1.2, 3.0, 60, with_b_factor(-15.0), 1005),
+    Planned("docking/1GP2_target.pdb.gz", 0.9, 2.4, 20, power_law(0.4, level_below=0.025), 1006),
+    Planned("docking/2VDB_target.pdb.gz", 1.5, 4.0, 100, white(), 1007),
+)
 # Model, and the arguments of `crefjax simulate`.
 FURTHER = {
     "cryoem/7a4m.cif.gz": "--voxel-size 0.8 --resolution 1.76 --b-factor 15 --seed 4101",
@@ -57,23 +85,42 @@ def _run(arguments):
             raise UserError(f"{models / one}: expected a model, found none; give the folder that has {one}")
     weights = {name: str(one.path) for name, one in load_named(arguments.weights).items()}
     (folder / "entries").mkdir(parents=True, exist_ok=True)
-    entries = [str(simulated(one, models, folder / "entries", seed=number)) for number, one in enumerate(ENTRIES)]
+    entries = [str(simulated(one, models, folder / "entries")) for one in ENTRIES]
     entries += [_simulated(models / model, settings, folder / "entries") for model, settings in FURTHER.items()]
     jobs = ["--jobs", str(arguments.jobs)]
     calls = [["--method", *FILTERS]]
     for name, path in weights.items():
-        if name == "crefdenoiser":
-            calls.append(["--method", "crefjax", "--weights", path, "--scale", "input", "--name", name])
-            name = "crefdenoiser_calibrated"
-        calls.append(["--method", "crefjax", "--weights", path, "--name", name])
+        own, calibrated = (name, f"{name}_calibrated") if name == PUBLISHED else (f"{name}_own", name)
+        for label, scale in ((own, "input"), (calibrated, "signal")):
+            calls.append(["--method", "crefjax", "--weights", path, "--scale", scale, "--name", label])
     for call in calls:
         if baselines.main([*entries, *call, *jobs]) != 0:
             return 2
     return benchmark.main([*entries, "-o", str(folder / "comparison"), "--overwrite", *jobs])
 
 
+def simulated(planned: Planned, models: Path, folder: Path) -> Path:
+    """The folder of an entry, simulated if it is not there yet."""
+    path = folder / _name(planned.model)
+    if not path.is_dir():
+        settings = Settings(
+            voxel_size=planned.voxel_size,
+            resolution=planned.resolution * planned.voxel_size,
+            b_factor=planned.b_factor,
+            noise=planned.noise,
+            seed=planned.seed,
+            unevenness=0.2,
+        )
+        write_entry(path, simulate_half_maps(read_atoms(models / planned.model), settings))
+    return path
+
+
+def _name(model):
+    return Path(model).name.split(".")[0].removesuffix("_target").lower()
+
+
 def _simulated(model, settings, folder):
-    path = folder / model.name.split(".")[0].removesuffix("_target").lower()
+    path = folder / _name(model)
     if not path.is_dir() and crefjax(["simulate", str(model), "-o", str(path), *settings.split()]) != 0:
         raise UserError(f"{path}: the entry could not be simulated, see above")
     return str(path)

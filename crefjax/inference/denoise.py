@@ -9,7 +9,7 @@ import numpy as np
 
 from crefjax.errors import UserError
 from crefjax.inference.plan import Plan, find_device, plan_run
-from crefjax.inference.regions import automatic_region
+from crefjax.inference.regions import automatic_region, inverted_contrast
 from crefjax.inference.streaming import run_network
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
@@ -182,11 +182,11 @@ def denoise_maps(
         outputs.append(_run(x, weights, plan, _share(progress, number, len(arrays))))
         if not _moments(outputs[-1], inside)[1] > 0 and scale != "none":
             raise UserError(f"weights {weights.name}: the network's output is constant; the weights are of no use")
-    found = {}
+    found = {"notes": inverted_contrast(full, pair[0].voxel_size)}
     if scale == "signal":
         region, notes = (inside, ()) if mask is not None else automatic_region(pair)
         outputs, calibration = _on_signal_scale(outputs, arrays, region, halves)
-        found = {"region": region, "calibration": calibration, "notes": notes}
+        found |= {"region": region, "calibration": calibration, "notes": found["notes"] + notes}
     elif scale == "input":
         outputs = [_on_input_scale(y, one, moments, inside) for y, one in zip(outputs, arrays, strict=True)]
     if mask is not None:

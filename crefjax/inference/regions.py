@@ -3,10 +3,33 @@
 import numpy as np
 
 from crefjax.data.masks import make_mask
+from crefjax.data.particle_level import is_inverted
 from crefjax.errors import UserError
 from crefjax.io.maps import Map
 from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.covariances import shell_covariances
+
+_COARSE = 8.0  # Å, of the blocks over which noise is averaged out, or a sixteenth of the box
+
+
+def inverted_contrast(full: np.ndarray, voxel_size: float) -> tuple[str, ...]:
+    """A line where the particle is clearly darker than the solvent, for which no network is made; else none.
+
+    Args:
+        full: the full map, `(z, y, x)`.
+        voxel_size: Å.
+    """
+    width = max(round(_COARSE / voxel_size), max(full.shape) // 16)
+    width = max(1, min(width, *(side // 8 for side in full.shape)))
+    blocks = [side // width for side in full.shape]
+    z, y, x = (count * width for count in blocks)
+    coarse = full[:z, :y, :x].reshape(blocks[0], width, blocks[1], width, blocks[2], width).mean((1, 3, 5))
+    if not is_inverted(coarse):
+        return ()
+    return (
+        "warning: the particle seems to be darker than the solvent (inverted contrast), and networks are made for the "
+        "opposite; multiply the input by -1",
+    )
 
 
 def half_maps_disagree(pair: tuple[Map, Map], region: np.ndarray | None) -> bool:

@@ -140,6 +140,19 @@ def test_half_maps_gain_is_between_noisy_and_denoised(entries, all_of):
         np.testing.assert_allclose(after, expected, atol=2e-5)
 
 
+def test_error_against_the_truth_is_numpys(entries, all_of):
+    found = rows(all_of / "against_truth.csv")
+    assert [(row["entry"], row["method"]) for row in found] == [(e, m) for e in "ab" for m in METHODS]
+    truth, window = ball(), mask()
+    for row in found:
+        maps = {"full map": lambda one: one, "blurred": blurred, "halved": lambda one: 0.5 * one}
+        (first, second), _ = maps_of(entries["ab".index(row["entry"])], "blurred")
+        one = maps[row["method"]]((first + second) / 2).astype(np.float64)
+        level, of_truth = (each[window == 0].mean() for each in (one, truth))
+        expected = np.sum((window * (one - level - truth + of_truth)) ** 2) / np.sum((window * (truth - of_truth)) ** 2)
+        assert float(row["error"]) == pytest.approx(expected, rel=0.02)
+
+
 def test_signal_to_noise_of_a_filter_gains_nothing(all_of):
     for row in rows(all_of / "bias_snr.csv"):
         assert row["method"] == "blurred"
@@ -150,7 +163,7 @@ def test_files_of_the_benchmark(entries, all_of):
     page = (all_of / "benchmark.html").read_text(encoding="utf-8")
     assert "3 entries" in page
     assert not re.search(r'(?:src|href)=(?!"data:)', page)
-    assert page.count("data:image/png") == 5
+    assert page.count("data:image/png") == 6
     text = (all_of / "benchmark.md").read_text(encoding="utf-8")
     assert all(f"| {method} |" in text for method in METHODS)
     joined = rows(all_of / "benchmark.csv")

@@ -14,7 +14,7 @@ def test_entries_filters_weights_and_comparison(tmp_path, monkeypatch, small_wei
     monkeypatch.setattr(study, "ENTRIES", (SimpleNamespace(model="one.cif"),))
     monkeypatch.setattr(study, "FURTHER", {"two.cif": "--seed 3"})
     monkeypatch.setattr(study, "FILTERS", ("wiener", "lowpass"))
-    monkeypatch.setattr(study, "simulated", lambda one, models, folder, *, seed: make_entry(folder / "one", seed=seed))
+    monkeypatch.setattr(study, "simulated", lambda one, models, folder: make_entry(folder / "one", seed=0))
     asked = []
 
     def simulate(argv):
@@ -28,7 +28,7 @@ def test_entries_filters_weights_and_comparison(tmp_path, monkeypatch, small_wei
     assert asked == [["simulate", str(tmp_path / "two.cif"), "-o", str(out / "entries/two"), "--seed", "3"]]
     with open(out / "comparison/benchmark.csv", encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    methods = ["full map", "lowpass", "small", "wiener"]
+    methods = ["full map", "lowpass", "small", "small_own", "wiener"]
     assert [(row["entry"], row["method"]) for row in rows] == [(e, m) for e in ("one", "two") for m in methods]
 
 

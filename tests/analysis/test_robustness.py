@@ -1,0 +1,67 @@
+"""The study of robustness: what it changes is what it says, and a filter that is linear comes out as it must."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from analysis import robustness
+from crefjax.simulate.atoms import write_model
+from crefjax.simulate.halfmaps import Settings
+from crefjax.simulate.phantom import phantom
+
+SETTINGS = Settings(voxel_size=2.0, resolution=6.5, seed=5, b_factor=60.0, box=40)
+
+
+@pytest.fixture(scope="module")
+def ways():
+    return {one.way: one for one in robustness.ways(phantom(120, seed=4), SETTINGS)}
+
+
+def test_each_way_of_putting_it_is_what_its_name_says(ways):
+    plain = ways["as it is"]
+    turned = ways["turned by 90° about z"]
+    for one, other in zip(
+        (*plain.halves, plain.truth, plain.mask), (*turned.halves, turned.truth, turned.mask), strict=True
+    ):
+        np.testing.assert_array_equal(other[3, 39 - 7, 5], one[3, 5, 7])
+    shifted = ways["shifted by 7 -4 11 voxels"]
+    assert shifted.truth[10 + 7, 10 - 4, 10 + 11] == plain.truth[10, 10, 10]
+    np.testing.assert_array_equal(ways["times 1000"].halves[0], plain.halves[0] * np.float32(1000))
+    np.testing.assert_array_equal(ways["inverted contrast"].halves[1], -plain.halves[1])
+    assert ways["inverted contrast"].sign == -1
+    assert ways["with its mask"].masked
+    assert {way: one.truth.shape[0] for way, one in ways.items() if one.truth.shape != plain.truth.shape} == {
+        "box 1.5 times as wide": 60, "voxels 0.8 times as wide": 50, "voxels 1.25 times as wide": 32,
+    }  # fmt: skip
+    assert ways["voxels 0.8 times as wide"].voxel_size == pytest.approx(1.6)
+
+
+def test_sharpening_multiplies_amplitudes():
+    x = np.arange(24)
+    wave = np.broadcast_to(np.cos(2 * np.pi * 5 * x / 24), (24, 24, 24)).astype(np.float32)
+    found = robustness.sharpened(wave, 1.5, 40.0)
+    np.testing.assert_allclose(found, wave * np.exp(40 * (5 / 24 / 1.5) ** 2 / 4), rtol=1e-4, atol=1e-5)
+
+
+def test_a_table_of_it_all(tmp_path, monkeypatch, small_weights, capsys):
+    write_model(tmp_path / "one.cif", phantom(120, seed=4), (80.0, 80.0, 80.0))
+    monkeypatch.setattr(robustness, "SPECIMENS", {"one.cif": SETTINGS})
+    out = tmp_path / "out"
+    call = [str(tmp_path), "-o", str(out), "--weights", str(small_weights)]
+    assert robustness.main(call) == 0
+    with open(out / "robustness.csv", encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2 * 10
+    score = {(row["way"], row["weights"]): float(row["mean_fsc"]) for row in rows}
+    # No turn, shift or scale of all shells changes an FSC; a network is indifferent to the last alone.
+    for way in ("turned by 90° about z", "times 1000", "shifted by 7 -4 11 voxels"):
+        assert score[way, "full map"] == pytest.approx(score["as it is", "full map"], abs=1e-4)
+    assert score["times 1000", "small"] == pytest.approx(score["as it is", "small"], abs=1e-4)
+    assert any("darker than the solvent" in row["notes"] for row in rows if row["way"] == "inverted contrast")
+    table = (out / "robustness.md").read_text(encoding="utf-8")
+    assert table.count("| one |") == 10
+    assert "| told that the half-maps hardly correlate | yes |" in table
+    assert (out / "robustness.png").read_bytes().startswith(b"\x89PNG")
+    assert robustness.main(call) == 2
+    assert "--overwrite" in capsys.readouterr().err

@@ -1,0 +1,59 @@
+"""Inverted contrast is noticed, in one map as in two, with a mask and without; and nothing else is taken for it."""
+
+import jax
+import numpy as np
+import pytest
+
+from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.regions import inverted_contrast
+from crefjax.io.maps import Map, read_map
+from crefjax.models.unet3d import UNet3D, UNet3DConfig
+from crefjax.weights.store import Weights
+
+CONFIG = UNet3DConfig(depth=1, down_width=2, up_width=2, last_widths=(2,))
+
+
+def ball(side=40, radius=11, noise=1.0, seed=0):
+    """A lumpy ball off the middle, brighter than the solvent, in white noise as strong as it is."""
+    random = np.random.default_rng(seed)
+    apart = np.linalg.norm(np.indices((side,) * 3) - side / 2 + 2, axis=0)
+    density = (apart < radius) * (1 + 0.5 * random.standard_normal((side,) * 3))
+    return (density + noise * random.standard_normal((side,) * 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    parameters = UNet3D(CONFIG).init(jax.random.key(3), np.zeros((1, 4, 4, 4, 1), np.float32))["params"]
+    return Weights("any", tmp_path_factory.mktemp("none"), CONFIG, {}, jax.tree.map(np.asarray, parameters))
+
+
+@pytest.mark.parametrize("voxel_size", [0.6, 2.0, 10.0])
+@pytest.mark.parametrize("noise", [0.1, 1.0])
+def test_a_ball_and_its_negative(voxel_size, noise):
+    one = ball(noise=noise)
+    assert inverted_contrast(one, voxel_size) == ()
+    (line,) = inverted_contrast(-one, voxel_size)
+    assert "inverted contrast" in line
+    assert "\n" not in line
+
+
+def test_noise_and_small_boxes_say_nothing():
+    random = np.random.default_rng(2)
+    for shape in ((40, 40, 40), (3, 9, 5), (33, 40, 57)):
+        assert inverted_contrast(random.standard_normal(shape).astype(np.float32), 1.5) == ()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("masked", [False, True])
+def test_denoising_tells(weights, count, masked):
+    for sign in (1, -1):
+        pair = tuple(Map.from_array(sign * ball(seed=0, noise=0.5 + 0.01 * n), 1.5) for n in range(count))
+        mask = Map.from_array(np.ones((40, 40, 40), np.float32), 1.5) if masked else None
+        notes = denoise_maps(pair, weights, plan_denoise(pair, weights, mask=mask), mask=mask).notes
+        assert any("inverted contrast" in note for note in notes) == (sign == -1)
+
+
+def test_real_maps_are_not_taken_for_inverted(shared):
+    for path in sorted((shared / "maps").glob("*.m*")):
+        found = read_map(path)
+        assert inverted_contrast(found.array, found.voxel_size) == ()
