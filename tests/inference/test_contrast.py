@@ -28,7 +28,7 @@ def weights(tmp_path_factory):
 
 
 @pytest.mark.parametrize("voxel_size", [0.6, 2.0, 10.0])
-@pytest.mark.parametrize("noise", [0.1, 1.0])
+@pytest.mark.parametrize("noise", [0.1, 0.6])
 def test_a_ball_and_its_negative(voxel_size, noise):
     one = ball(noise=noise)
     assert inverted_contrast(one, voxel_size) == ()
