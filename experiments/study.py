@@ -47,7 +47,7 @@ ENTRIES = {
     "docking/1H1V_target.pdb.gz": "--voxel-size 1.7 --resolution 4.1 --method reconstruction --seed 8005",
 }
 _BASE = {
-    "steps": 200, "epoch_steps": 200, "average": 0.98, "schedule.name": "cosine", "schedule.cycle_steps": 0,
+    "steps": 200, "average": 0.98, "schedule.name": "cosine", "schedule.cycle_steps": 0,
     "evaluation.every_epochs": 0, "checkpoint.every_minutes": 0.0,
 }  # fmt: skip
 _TRUTH_OFF = {"losses.truth_fsc": 0.0}
@@ -129,14 +129,23 @@ def _simulated(model, settings, folder):
     return path
 
 
-def _trained(run, changes, seed, models, entries):
-    """The means over the entries of what a run reaches."""
+def fields(changes: dict, seed: int, models: str | Path) -> list[str]:
+    """The arguments of `crefjax train` that make a row's run of `CONFIG`.
+
+    Args:
+        changes: of the row.
+        seed: of the run.
+        models: folder with `cryoem/` and `docking/`.
+    """
     patterns = f"{models}/cryoem/*.cif.gz,{models}/docking/*.pdb.gz"
     settings = {**_BASE, **changes, "seed": seed, "data.stream.models": patterns}
-    settings.setdefault("epoch_steps", settings["steps"])
     settings["epoch_steps"] = settings["steps"]
-    fields = [f"--config.{name}={value}" for name, value in settings.items()]
-    if crefjax(["train", f"--config={CONFIG}", f"--workdir={run}", *fields]) != 0:
+    return [f"--config.{name}={value}" for name, value in settings.items()]
+
+
+def _trained(run, changes, seed, models, entries):
+    """The means over the entries of what a run reaches."""
+    if crefjax(["train", f"--config={CONFIG}", f"--workdir={run}", *fields(changes, seed, models)]) != 0:
         raise UserError(f"{run}: the run failed, see above")
     weights = load_weights(run / "last")
     found = [measure(weights, one) for one in entries]

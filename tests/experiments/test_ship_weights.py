@@ -1,0 +1,67 @@
+"""A run becomes weights of the package, with a card, and the state from which it goes on."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from tiny_run import ended, write_run
+
+from crefjax.weights.store import load_weights
+from experiments import ship_weights, training_entries
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, quick):
+    """A run on a tiny dataset, whose config says that it is of the stream: only names are read from there."""
+    folder = write_run(tmp_path_factory.mktemp("run"))
+    status, said = ended(folder, "run", environment=quick)
+    assert status == 0, said
+    (folder / "models").mkdir()
+    for name in ("1abc.cif.gz", "2ABC_target.pdb.gz", "3abc.cif.gz", "4abc.cif.gz"):
+        (folder / "models" / name).write_bytes(b"")
+    config = json.loads((folder / "run/config.json").read_text())
+    config |= {
+        "data.stream.models": f"{folder}/models/*", "data.stream.exclude": "3abc", "data.stream.held_out": "4abc",
+    }  # fmt: skip
+    (folder / "run/config.json").write_text(json.dumps(config))
+    return folder / "run"
+
+
+def test_weights_card_and_state(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(ship_weights, "ROOT", tmp_path)
+    (tmp_path / "crefjax/weights").mkdir(parents=True)
+    assert ship_weights.main([str(run), "truth"]) == 0
+    shipped, best = load_weights(tmp_path / "crefjax/weights/shipped/truth"), load_weights(run / "best")
+    jax.tree.map(np.testing.assert_array_equal, shipped.parameters, best.parameters)
+    assert shipped.card["models"] == "PDB entries (CC0) 1ABC, 2ABC"
+    assert shipped.card["models_for_choosing"] == "PDB entries (CC0) 4ABC"
+    assert shipped.card["never_seen"] == "PDB entries 3ABC"
+    assert shipped.card["licence"].startswith("Apache-2.0")
+    assert shipped.card["training"] == best.card["training"]
+    newest = max((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    state = tmp_path / "experiments/state/truth"
+    assert [path.name for path in state.iterdir()] == [newest.name]
+    assert {path.name for path in (state / newest.name).iterdir()} == {path.name for path in newest.iterdir()}
+    assert ship_weights.main([str(run), "truth"]) == 0  # again, in their place
+
+
+def test_a_folder_that_is_no_run(tmp_path, capsys):
+    assert ship_weights.main([str(tmp_path), "truth"]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_entries_are_made_once_and_of_models_that_may_be_trained_on(tmp_path, monkeypatch):
+    from crefjax.training.config import read_config
+
+    asked = []
+    monkeypatch.setattr(training_entries, "crefjax", lambda argv: asked.append(argv) or 0)
+    (tmp_path / "out" / "9n5j").mkdir(parents=True)
+    assert training_entries.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 0
+    assert len(asked) == len(training_entries.ENTRIES) - 1
+    assert {argv[0] for argv in asked} == {"simulate"}
+    stream = read_config("experiments/configs/weights.py").data.stream
+    kept_out = {one.strip() for one in f"{stream.exclude},{stream.held_out}".split(",")}
+    assert not kept_out & {name.split("/")[1].split(".")[0] for name in training_entries.ENTRIES}
+    monkeypatch.setattr(training_entries, "crefjax", lambda argv: 2)
+    assert training_entries.main([str(tmp_path), "-o", str(tmp_path / "other")]) == 2

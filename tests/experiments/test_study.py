@@ -1,0 +1,70 @@
+"""The study of choices in training: its rows are configs, its numbers those of slow NumPy, its table what they say."""
+
+import numpy as np
+import pytest
+import slow_losses
+
+from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.io.entries import load_pair
+from crefjax.simulate.entry import write_entry
+from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.phantom import phantom
+from crefjax.training.config import flat, read_config
+from crefjax.weights.store import load_weights
+from experiments import study
+
+
+@pytest.mark.parametrize("name", study.ROWS)
+def test_every_row_is_a_config_that_differs_from_the_first_in_what_it_says(name):
+    first, changed = (
+        flat(read_config(str(study.CONFIG), study.fields(one, 3, "../shared/models"))) for one in ({}, study.ROWS[name])
+    )
+    assert first["seed"] == changed["seed"] == 3
+    assert first["schedule.name"] == "cosine"
+    differ = {field for field in first if first[field] != changed[field]}
+    assert differ - {"epoch_steps"} == set(study.ROWS[name])
+    voxels = [one["steps"] * one["batch"] * one["data.patch"] ** 3 for one in (first, changed)]
+    assert voxels[0] == study.PATCHES * 64**3
+    assert voxels[1] == pytest.approx(voxels[0], rel=0.01)
+
+
+def test_entries_are_of_models_that_are_never_trained_on():
+    excluded = {one.strip() for one in read_config(str(study.CONFIG)).data.stream.exclude.split(",")}
+    assert {name.split("/")[1].split(".")[0] for name in study.ENTRIES} <= excluded
+
+
+def test_what_is_measured(tmp_path):
+    made = simulate_half_maps(phantom(150, seed=4), Settings(voxel_size=1.8, resolution=5.0, seed=2, margin=8.0))
+    write_entry(tmp_path / "one", made)
+    weights = load_weights("truth")
+    found = study.measure(weights, tmp_path / "one")
+    pair = load_pair(tmp_path / "one/half_map_1.mrc", tmp_path / "one/half_map_2.mrc")
+    done = {
+        scale: denoise_maps(pair, weights, plan_denoise(pair, weights, scale=scale), scale=scale).full.array
+        for scale in ("signal", "input")
+    }
+    masked = {name: one.astype(np.float64) * made.mask for name, one in done.items()}
+    fsc = slow_losses.fsc(masked["signal"], made.truth * made.mask)[1:-1]
+    assert found["mean_fsc"] == pytest.approx(fsc.mean(), abs=2e-3)
+    full = (pair[0].array.astype(np.float64) + pair[1].array) / 2 * made.mask
+    half = slow_losses.fsc(*(one.array * made.mask for one in pair))
+    cref2 = np.where(half > 0, 2 * half / (1 + half), 0)
+    own = slow_losses.fsc(masked["input"], full)
+    rmse = np.sqrt(np.mean((own * np.abs(own) - cref2)[1:-1] ** 2))
+    assert found["cref_rmse"] == pytest.approx(rmse, abs=0.03)  # a level outside the mask counts in the first shells
+    assert 0 < found["error"] < 1.5
+    assert found["entry"] == "one"
+
+
+def test_the_table():
+    first, second = list(study.ROWS)[:2]
+    numbers = dict.fromkeys(study.COLUMNS, 0.5)
+    runs = [
+        {"row": first, "seed": 0, **numbers, "mean_fsc": 0.7},
+        {"row": first, "seed": 1, **numbers, "mean_fsc": 0.72},
+        {"row": second, "seed": 1, **numbers, "mean_fsc": 0.69},
+    ]
+    lines = study.table(runs).splitlines()
+    assert len(lines) == 4
+    assert lines[2].startswith(f"| {first} | 2 | 0.710 ± 0.014 | ")
+    assert lines[3].startswith(f"| {second} | 1 | 0.690 (-0.030) | 0.500 (+0.000) |")
