@@ -7,6 +7,7 @@ import gemmi
 import mrcfile
 import numpy as np
 import pytest
+from gemmi_densities import gemmi_density
 
 from analysis import map_model as study
 from crefjax.errors import UserError
@@ -36,20 +37,6 @@ def write_model(path, count=150):
     structure.add_model(model)
     structure.write_pdb(str(path))
     return gemmi.read_structure(str(path))
-
-
-def gemmi_density(structure):
-    moved = structure.clone()
-    shift = gemmi.Transform()
-    shift.vec.fromlist((-ORIGIN).tolist())
-    moved[0].transform_pos_and_adp(shift)
-    calculator = gemmi.DensityCalculatorE()
-    calculator.grid.set_size(*SHAPE[::-1])
-    calculator.grid.set_unit_cell(gemmi.UnitCell(*(np.array(SHAPE[::-1]) * VOXEL), 90, 90, 90))
-    calculator.grid.spacegroup = gemmi.SpaceGroup("P 1")
-    calculator.cutoff = 1e-7
-    calculator.add_model_density_to_grid(moved[0])
-    return np.array(calculator.grid.array, np.float64).transpose(2, 1, 0)
 
 
 def slow_mask(structure):
@@ -97,7 +84,7 @@ def here(tmp_path_factory):
     """A folder with model, truth and noisy maps; and an entry folder with two methods."""
     here = tmp_path_factory.mktemp("map_model")
     structure = write_model(here / "model.pdb")
-    truth, mask = gemmi_density(structure), slow_mask(structure)
+    truth, mask = gemmi_density(structure, ORIGIN, SHAPE, VOXEL), slow_mask(structure)
     random = np.random.default_rng(4)
     noise = [truth[mask > 0.5].std() * random.standard_normal(SHAPE) for _ in range(2)]
     write_map(here / "noisy.mrc", truth + noise[0])
@@ -115,7 +102,7 @@ def here(tmp_path_factory):
 @pytest.fixture(scope="module")
 def parts(here):
     structure = gemmi.read_structure(str(here / "model.pdb"))
-    return gemmi_density(structure), slow_mask(structure)
+    return gemmi_density(structure, ORIGIN, SHAPE, VOXEL), slow_mask(structure)
 
 
 def test_a_models_own_density_is_a_perfect_map(here, parts):

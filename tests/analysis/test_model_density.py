@@ -4,6 +4,7 @@ B-factors are high here, so that what gemmi samples has nothing beyond Nyquist e
 """
 
 import gemmi
+import gemmi_densities
 import mrcfile
 import numpy as np
 import pytest
@@ -43,19 +44,8 @@ def positions_in_box(seed=0, count=150, spread=(9.0, 11.0, 8.0)):
     return (SIDES - VOXEL) / 2 + directions * random.uniform(0, 1, (count, 1)) ** (1 / 3) * np.array(spread)
 
 
-def gemmi_density(structure, origin, shape=SHAPE, voxel_size=VOXEL):
-    """The sum of the atoms' Gaussians at the voxels, `(z, y, x)`, by gemmi's calculator."""
-    moved = structure.clone()
-    shift = gemmi.Transform()
-    shift.vec.fromlist([-float(one) for one in origin])
-    moved[0].transform_pos_and_adp(shift)
-    calculator = gemmi.DensityCalculatorE()
-    calculator.grid.set_size(*shape[::-1])
-    calculator.grid.set_unit_cell(gemmi.UnitCell(*(np.array(shape[::-1]) * voxel_size), 90, 90, 90))
-    calculator.grid.spacegroup = gemmi.SpaceGroup("P 1")
-    calculator.cutoff = 1e-7
-    calculator.add_model_density_to_grid(moved[0])
-    return np.array(calculator.grid.array).transpose(2, 1, 0)
+def gemmi_density(structure, origin, shape=SHAPE):
+    return gemmi_densities.gemmi_density(structure, origin, shape, VOXEL)
 
 
 def write_map(path, array, *, origin=(0, 0, 0), starts=(0, 0, 0), voxel_size=VOXEL):

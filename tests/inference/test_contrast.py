@@ -1,16 +1,11 @@
 """Inverted contrast is noticed, in one map as in two, with a mask and without; and nothing else is taken for it."""
 
-import jax
 import numpy as np
 import pytest
 
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.inference.regions import inverted_contrast
 from crefjax.io.maps import Map, read_map
-from crefjax.models.unet3d import UNet3D, UNet3DConfig
-from crefjax.weights.store import Weights
-
-CONFIG = UNet3DConfig(depth=1, down_width=2, up_width=2, last_widths=(2,))
 
 
 def ball(side=40, radius=11, noise=1.0, seed=0):
@@ -19,12 +14,6 @@ def ball(side=40, radius=11, noise=1.0, seed=0):
     apart = np.linalg.norm(np.indices((side,) * 3) - side / 2 + 2, axis=0)
     density = (apart < radius) * (1 + 0.5 * random.standard_normal((side,) * 3))
     return (density + noise * random.standard_normal((side,) * 3)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    parameters = UNet3D(CONFIG).init(jax.random.key(3), np.zeros((1, 4, 4, 4, 1), np.float32))["params"]
-    return Weights("any", tmp_path_factory.mktemp("none"), CONFIG, {}, jax.tree.map(np.asarray, parameters))
 
 
 @pytest.mark.parametrize("voxel_size", [0.6, 2.0, 10.0])

@@ -1,35 +1,21 @@
 """Scales, masks and halves, with a network of one layer's worth of weights that is known by hand."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from network_by_hand import CONFIG, network
 
 import crefjax
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.inference.streaming import run_network
 from crefjax.io.maps import Map, write_map
-from crefjax.models.unet3d import UNet3D, UNet3DConfig
 from crefjax.weights.store import Weights
-
-CONFIG = UNet3DConfig(depth=1, down_width=2, up_width=2, last_widths=(2,))
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    parameters = UNet3D(CONFIG).init(jax.random.key(3), jnp.zeros((1, 4, 4, 4, 1)))["params"]
-    parameters = jax.tree.map(lambda a: np.asarray(a + 0.05), parameters)
-    return Weights("by-hand", tmp_path_factory.mktemp("none"), CONFIG, {}, parameters)
 
 
 def random_map(seed, shape=(9, 6, 8)):
     array = 3 + 2 * np.random.default_rng(seed).standard_normal(shape)
     return Map.from_array(array.astype(np.float32), 1.2, (1.0, 2.0, 3.0))
-
-
-def network(weights, x):
-    return np.asarray(UNet3D(CONFIG).apply({"params": weights.parameters}, x[None, ..., None])[0, ..., 0], np.float64)
 
 
 def standardized(array):

@@ -1,26 +1,15 @@
 """The default scale: what the network gives and the full map, with the factors of their shells, in slow NumPy."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from network_by_hand import network
 
 import crefjax
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.inference.regions import half_maps_disagree
 from crefjax.io.maps import Map
-from crefjax.models.unet3d import UNet3D, UNet3DConfig
-from crefjax.weights.store import Weights
 
 SHAPE = (18, 15, 20)
-CONFIG = UNet3DConfig(depth=1, down_width=2, up_width=2, last_widths=(2,))
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    parameters = UNet3D(CONFIG).init(jax.random.key(3), jnp.zeros((1, 4, 4, 4, 1)))["params"]
-    parameters = jax.tree.map(lambda a: np.asarray(a + 0.05), parameters)
-    return Weights("by-hand", tmp_path_factory.mktemp("none"), CONFIG, {}, parameters)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +28,6 @@ def mask(pair):
     mask[2:15, 1:13, 4:18] = 0.5
     mask[3:14, 2:12, 5:17] = 1
     return pair[0].replace_array(mask)
-
-
-def network(weights, x):
-    return np.asarray(UNet3D(CONFIG).apply({"params": weights.parameters}, x[None, ..., None])[0, ..., 0], np.float64)
 
 
 def level(one, region):

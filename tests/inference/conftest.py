@@ -1,0 +1,16 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from network_by_hand import CONFIG
+
+from crefjax.models.unet3d import UNet3D
+from crefjax.weights.store import Weights
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Those of the network by hand, random, with biases."""
+    parameters = UNet3D(CONFIG).init(jax.random.key(3), jnp.zeros((1, 4, 4, 4, 1)))["params"]
+    parameters = jax.tree.map(lambda a: np.asarray(a + 0.05), parameters)
+    return Weights("by-hand", tmp_path_factory.mktemp("none"), CONFIG, {}, parameters)
