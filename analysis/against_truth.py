@@ -12,13 +12,15 @@ and for methods that denoised each half-map alone, with `cov` the mean over a sh
     bias             cov(D1,D2) - cov(T,D1) - cov(T,D2) + cov(T,T)      |E[D] - T|² on average over noise
     added structure  cov(D1,D2) - cov(T,D)² / cov(T,T)                  the part of it that is no factor on the truth
 
-as shares of the signal, cov(T,T) and cov(T,D)² / cov(T,T), averaged over shells up to that where the FSC of the
-half-maps falls below 0.143, and beyond it up to the last but one. The first depends on the scale of the map, the second
-does not. Noise of either half is in neither, but for scatter: a share can come out below 0.
+in every shell over cov(T,T), and averaged over shells up to that where the FSC of the half-maps falls below 0.143, and
+beyond it up to the last but one. The share of added structure is told over what is left of the signal, the average of
+cov(T,D)² / cov(T,T)²: it does not depend on the scale of the map, as that of bias does. Noise of either half is in
+neither, but for scatter: a share can come out below 0.
 """
 
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -46,12 +48,11 @@ def measure(subject: Subject) -> Row:
         return Row(numbers, {})
     curve = subject.measured.curve
     at = curve.resolution(0.143).angstrom
-    bias, added = shares([one.array for one in subject.halves], truth, subject.mask)
-    within = (curve.frequency > 0) & (curve.frequency <= 1 / at)
-    beyond = ~within & (np.arange(len(within)) > 0) & (np.arange(len(within)) < len(within) - 1)
-    for name, one in (("bias", bias), ("added", added)):
-        numbers |= {f"{name}_share": _mean(one[within]), f"{name}_share_beyond": _mean(one[beyond])}
-    curves = {"relative": curve.frequency * at, "frequency": curve.frequency, "bias": bias, "added": added}
+    found = per_signal([one.array for one in subject.halves], truth, subject.mask)
+    within = up_to(curve.frequency, at)
+    numbers |= averaged(found, within)
+    numbers |= {f"{name}_beyond": one for name, one in averaged(found, up_to(curve.frequency, 0) & ~within).items()}
+    curves = {"relative": curve.frequency * at, "frequency": curve.frequency, **found._asdict()}
     return Row(numbers, {name: one.tolist() for name, one in curves.items()})
 
 
@@ -69,8 +70,22 @@ def error(one: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
     return float(np.sum((one - truth) ** 2) / np.sum(truth**2))
 
 
-def shares(halves: Sequence[np.ndarray], truth: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bias and added structure of two denoised half-maps as shares of the signal, `(shells,)` each.
+class PerSignal(NamedTuple):
+    """Powers in two denoised half-maps over that of the truth, `(shells,)` each.
+
+    Attributes:
+        bias: of the difference to the truth, on average over noise.
+        added: of the part of it that is no factor on the truth.
+        kept: of the truth's part in them.
+    """
+
+    bias: np.ndarray
+    added: np.ndarray
+    kept: np.ndarray
+
+
+def per_signal(halves: Sequence[np.ndarray], truth: np.ndarray, mask: np.ndarray) -> PerSignal:
+    """Bias, added structure and what is kept, by shell.
 
     Args:
         halves: of independent noise, `(z, y, x)`.
@@ -81,12 +96,22 @@ def shares(halves: Sequence[np.ndarray], truth: np.ndarray, mask: np.ndarray) ->
     found = shell_covariances(maps, mask, levels=[solvent_level(one, mask) for one in maps])
     signal = np.maximum(found.of(0, 0), np.finfo(np.float64).tiny)
     with_truth, common = (found.of(0, 1) + found.of(0, 2)) / 2, found.of(1, 2)
-    kept = np.maximum(with_truth**2 / signal, np.finfo(np.float64).tiny)
-    return (common - 2 * with_truth + signal) / signal, (common - kept) / kept
+    kept = (with_truth / signal) ** 2
+    return PerSignal((common - 2 * with_truth + signal) / signal, common / signal - kept, kept)
 
 
-def _mean(values):
-    return float(values.mean()) if len(values) else None
+def up_to(frequency: np.ndarray, resolution: float) -> np.ndarray:
+    """Which shells lie between the first and the last but one and, if a resolution in Å is given, not beyond it."""
+    inner = np.arange(len(frequency))
+    return (inner > 0) & (inner < len(frequency) - 1) & (frequency * resolution <= 1)
+
+
+def averaged(found: PerSignal, shells: np.ndarray) -> dict[str, float | None]:
+    """`bias_share` and `added_share` over some shells; None where there are none."""
+    if not shells.any():
+        return {"bias_share": None, "added_share": None}
+    bias, added, kept = (float(one[shells].mean()) for one in found)
+    return {"bias_share": bias, "added_share": added / kept}
 
 
 def figure(rows: list[dict]) -> Figure:

@@ -60,6 +60,31 @@ def check_output(folder: Path, file: str, *, overwrite: bool) -> None:
         raise UserError(f"{folder / file}: exists and is not replaced; choose another folder or give --overwrite")
 
 
+def simulated_entry(model: Path, arguments: str, folder: Path) -> Path:
+    """The folder of an entry by the model's name, simulated if it is not there yet.
+
+    Args:
+        model: its file.
+        arguments: of `crefjax simulate`, beside the model.
+        folder: of all entries; made if it is not there.
+
+    Raises:
+        UserError: it cannot be simulated; why was told.
+    """
+    from crefjax.cli import main as crefjax
+
+    path = folder / entry_name(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.is_dir() and crefjax(["simulate", str(model), "-o", str(path), *arguments.split()]) != 0:
+        raise UserError(f"{path}: the entry could not be simulated, see above")
+    return path
+
+
+def entry_name(model: str | Path) -> str:
+    """What an entry of a model's file is called: `8tze` of `8tze.cif.gz`, `1gp2` of `1GP2_target.pdb.gz`."""
+    return Path(model).name.split(".")[0].removesuffix("_target").lower()
+
+
 def load_named(paths: Sequence[str]) -> dict[str, Weights]:
     """Weights by a name to tell: their own, or their run's where that is no more than best or last, each told apart.
 

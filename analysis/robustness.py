@@ -38,6 +38,7 @@ from analysis.files import check_output, load_named, put, run_study
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.inference.regions import half_maps_disagree
+from crefjax.inference.streaming import run_network
 from crefjax.io.maps import Map
 from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes
 from crefjax.simulate.atoms import read_atoms
@@ -52,7 +53,7 @@ SPECIMENS = {
     "docking/2VDB_target.pdb.gz": Settings(voxel_size=1.3, resolution=3.9, seed=6002, b_factor=60.0),
 }
 _SHARPENED = 60.0  # Å²
-_SHIFT = 7, -4, 11  # voxels
+_SHIFT = 5, -3, 6  # voxels, less than the margin around a particle
 _COLOURS = (ORANGE, BLUE, GREEN, GREY)
 
 
@@ -211,7 +212,7 @@ def noise(one: Put, weights) -> dict:
     mean = (pair[0].array + pair[1].array) / 2
     return {
         "fsc": cross.tolist(),
-        "scatter": (1 / np.sqrt(np.maximum(voxels / 2, 1))).tolist(),  # half of the coefficients are independent
+        "scatter": (1 / np.sqrt(np.maximum(voxels, 1))).tolist(),
         "passed": passed.tolist(),
         "left": float(done.full.array.std() / mean.std()),
         "told": bool(half_maps_disagree(pair, done.region)),
@@ -220,11 +221,8 @@ def noise(one: Put, weights) -> dict:
 
 def _own_output(one, full, weights, voxel_size):
     """The network's own output for a box in the units of a full map: standardized by the full map's moments."""
-    mean, deviation = float(full.mean()), float(full.std())
-    # Noise alone has no mean; standardizing would give it another scale than it has beside a signal, so that is undone.
-    scaled = (one - (mean if one is full else 0)) / deviation
-    from crefjax.inference.streaming import run_network
-
+    # Noise standardized by its own moments would be stronger than it is beside a signal.
+    scaled = (one - (full.mean() if one is full else 0)) / full.std()
     plan = plan_denoise((Map.from_array(one, voxel_size),), weights, scale="none")
     return run_network(
         weights.parameters, scaled.astype(np.float32), weights.config, slab=plan.slab, device=plan.device

@@ -11,19 +11,21 @@ Killed and started again, it goes on where it was. About 25 minutes on two cores
 """
 
 import argparse
+import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from analysis import baselines, benchmark
-from analysis.files import load_named, run_study
-from crefjax.cli import main as crefjax
+from analysis.files import entry_name, load_named, run_study, simulated_entry
 from crefjax.errors import UserError
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.entry import write_entry
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
 from crefjax.simulate.noise import Colour, power_law, white, with_b_factor
+from crefjax.weights.store import Weights
 
 NAME = "simulated_benchmark"
 PUBLISHED = "crefdenoiser"  # whose name alone is for its output as it was published
@@ -83,25 +85,52 @@ def _run(arguments):
     for one in (*(planned.model for planned in ENTRIES), *FURTHER):
         if not (models / one).is_file():
             raise UserError(f"{models / one}: expected a model, found none; give the folder that has {one}")
-    weights = {name: str(one.path) for name, one in load_named(arguments.weights).items()}
+    weights = load_named(arguments.weights)
     (folder / "entries").mkdir(parents=True, exist_ok=True)
     entries = [str(simulated(one, models, folder / "entries")) for one in ENTRIES]
-    entries += [_simulated(models / model, settings, folder / "entries") for model, settings in FURTHER.items()]
+    entries += [str(simulated_entry(models / one, settings, folder / "entries")) for one, settings in FURTHER.items()]
     jobs = ["--jobs", str(arguments.jobs)]
-    calls = [["--method", *FILTERS]]
-    for name, path in weights.items():
+    if baselines.main([*entries, "--method", *FILTERS, *jobs]) != 0 or denoised(entries, weights, jobs) != 0:
+        return 2
+    return benchmark.main([*entries, "-o", str(folder / "comparison"), "--overwrite", *jobs])
+
+
+def denoised(entries: Sequence[str], weights: dict[str, Weights], jobs: Sequence[str]) -> int:
+    """Outputs of weights in entries, on either scale; those of other weights of the same name are made again.
+
+    Args:
+        entries: their folders.
+        weights: by the name of the output.
+        jobs: arguments of `baselines`.
+
+    Returns:
+        0, or 2 if nothing could be made.
+    """
+    for name, one in weights.items():
         own, calibrated = (name, f"{name}_calibrated") if name == PUBLISHED else (f"{name}_own", name)
         for label, scale in ((own, "input"), (calibrated, "signal")):
-            calls.append(["--method", "crefjax", "--weights", path, "--scale", scale, "--name", label])
-    for call in calls:
-        if baselines.main([*entries, *call, *jobs]) != 0:
-            return 2
-    return benchmark.main([*entries, "-o", str(folder / "comparison"), "--overwrite", *jobs])
+            for entry in entries:
+                _drop_stale(Path(entry) / "outputs" / label, one.card["sha256"])
+            call = ["--method", "crefjax", "--weights", str(one.path), "--scale", scale, "--name", label]
+            if baselines.main([*entries, *call, *jobs]) != 0:
+                return 2
+    return 0
+
+
+def _drop_stale(folder, sha256):
+    """Take away an output of `baselines` that was made with other weights; what is not of it stays."""
+    try:
+        about = json.loads((folder / baselines.ABOUT).read_bytes())
+        stale = about["method"] == "crefjax" and about["settings"]["sha256"] != sha256
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if stale:
+        shutil.rmtree(folder)
 
 
 def simulated(planned: Planned, models: Path, folder: Path) -> Path:
     """The folder of an entry, simulated if it is not there yet."""
-    path = folder / _name(planned.model)
+    path = folder / entry_name(planned.model)
     if not path.is_dir():
         settings = Settings(
             voxel_size=planned.voxel_size,
@@ -113,17 +142,6 @@ def simulated(planned: Planned, models: Path, folder: Path) -> Path:
         )
         write_entry(path, simulate_half_maps(read_atoms(models / planned.model), settings))
     return path
-
-
-def _name(model):
-    return Path(model).name.split(".")[0].removesuffix("_target").lower()
-
-
-def _simulated(model, settings, folder):
-    path = folder / _name(model)
-    if not path.is_dir() and crefjax(["simulate", str(model), "-o", str(path), *settings.split()]) != 0:
-        raise UserError(f"{path}: the entry could not be simulated, see above")
-    return str(path)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ RUN is the folder of a run of `experiments/configs/weights.py`, NAME is one of `
 
     mkdir -p RUN && cp -r experiments/state/NAME RUN/checkpoints
     crefjax train --config=experiments/configs/weights.py --workdir=RUN --config.steps=STEPS
+
+and what else the run was begun with: docs/weights.md has it of either.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from crefjax.checkpoint import forget_place
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3DConfig
 from crefjax.weights.store import load_weights, save_weights
@@ -23,6 +26,7 @@ from crefjax.weights.store import load_weights, save_weights
 ROOT = Path(__file__).parents[1]
 CARDS = {
     "truth": {
+        "loss": "truth_fsc",
         "teacher": "truth_fsc: 1 - FSC(denoised, truth), the truth of simulated half-maps",
         "good_for": (
             "looking at maps and building into them; proteins, and less well RNA and DNA, in voxels of 0.6 to 2.2 Å, "
@@ -34,6 +38,7 @@ CARDS = {
         ),
     },
     "cref": {
+        "loss": "cref_l1",
         "teacher": "cref_l1: |C_ref - FSC(denoised, full map)|, from half-maps alone; no truth was shown to it",
         "good_for": (
             "comparing with what is learned from a truth; what the published network is for: a map whose FSC to its "
@@ -68,7 +73,7 @@ def ship(run: Path, name: str) -> None:
         name: one of `CARDS`.
 
     Raises:
-        UserError: the run has no weights or no checkpoint.
+        UserError: the run has no weights or no checkpoint, or was taught by another loss.
     """
     weights = load_weights(run / "best")
     checkpoints = sorted((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
@@ -81,6 +86,7 @@ def ship(run: Path, name: str) -> None:
     state = ROOT / "experiments" / "state" / name
     shutil.rmtree(state, ignore_errors=True)
     shutil.copytree(checkpoints[-1], state / checkpoints[-1].name)
+    forget_place(state)
     print(f"wrote {folder} and {state / checkpoints[-1].name}")
 
 
@@ -88,6 +94,10 @@ def _about(run, name, card):
     from crefjax.training.config import default
     from crefjax.training.stream_material import stream_models
 
+    about = dict(CARDS[name])
+    loss = about.pop("loss")
+    if card.get("losses") != {loss: 1.0}:
+        raise UserError(f"{run}: expected a run by {loss} alone, found {card.get('losses')}; give another name")
     fields = json.loads((run / "config.json").read_text(encoding="utf-8"))
     config = default()
     for field, value in fields.items():
@@ -106,7 +116,7 @@ def _about(run, name, card):
         "licence": "Apache-2.0, as crefjax",
         "training": card["training"],
         "expected_input": card["expected_input"],
-        **CARDS[name],
+        **about,
         "models": f"PDB entries (CC0) {names(training)}",
         "models_for_choosing": f"PDB entries (CC0) {names(held_out)}",
         "never_seen": f"PDB entries {', '.join(_pdb(one) for one in fields['data.stream.exclude'].split(','))}",

@@ -2,7 +2,7 @@
 
     python -m experiments.study MODELS -o DIR [--rows NAME ...] [--seeds N]
 
-Every row of `ROWS` is trained on `PATCHES` patches' worth of voxels, with one seed or several, and denoises `ENTRIES`,
+Every row of `ROWS` is trained on as many voxels, with one seed or several, and denoises `ENTRIES`,
 of models that no run saw, as `crefjax denoise` does. It writes
 
     study.csv    a row for each choice and seed: the means over the entries
@@ -17,6 +17,7 @@ import argparse
 import csv
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.against_truth import error, shares
-from analysis.files import put, run_study
+from analysis.against_truth import averaged, error, per_signal, up_to
+from analysis.files import put, run_study, simulated_entry
 from analysis.filters import wiener
 from crefjax.cli import main as crefjax
 from crefjax.errors import UserError
@@ -38,23 +39,23 @@ from crefjax.weights.store import load_weights
 
 NAME = "study"
 CONFIG = Path(__file__).parent / "configs" / "weights.py"
-PATCHES = 400  # of 64³ voxels
+VOXELS = 400 * 64**3  # of all patches of a run
+# Of the models that choose checkpoints: those of the benchmarks have no say in any choice.
 ENTRIES = {
-    "cryoem/7yc8.cif.gz": "--voxel-size 2.0 --resolution 5.2 --seed 8001",
-    "cryoem/9jmb.cif.gz": "--voxel-size 2.1 --resolution 4.8 --b-factor 80 --seed 8002 --noise-power 0.7",
-    "docking/2VDB_target.pdb.gz": "--voxel-size 1.4 --resolution 4.2 --seed 8003 --noise-b-factor 30",
-    "docking/1GP2_target.pdb.gz": "--voxel-size 1.2 --resolution 2.8 --b-factor 30 --seed 8004",
-    "docking/1H1V_target.pdb.gz": "--voxel-size 1.7 --resolution 4.1 --method reconstruction --seed 8005",
+    "docking/4FQI_target.pdb.gz": "--voxel-size 1.9 --resolution 4.9 --seed 8001",
+    "docking/1T6B_target.pdb.gz": "--voxel-size 1.6 --resolution 5.6 --b-factor 80 --seed 8002 --noise-power 0.7",
+    "docking/3LVK_target.pdb.gz": "--voxel-size 1.4 --resolution 4.2 --seed 8003 --noise-b-factor 30",
+    "docking/4LW4_target.pdb.gz": "--voxel-size 1.7 --resolution 4.1 --method reconstruction --seed 8004",
 }
 _BASE = {
-    "steps": 200, "average": 0.98, "schedule.name": "cosine", "schedule.cycle_steps": 0,
+    "average": 0.98, "schedule.name": "cosine", "schedule.cycle_steps": 0,
     "evaluation.every_epochs": 0, "checkpoint.every_minutes": 0.0,
 }  # fmt: skip
 _TRUTH_OFF = {"losses.truth_fsc": 0.0}
 ROWS = {
     "truth_fsc, all as in weights.py": {},
     "loss: cref_l1 alone": {**_TRUTH_OFF, "losses.cref_l1": 1.0},
-    "patches of 96³, as many voxels": {"data.patch": 96, "batch": 1, "steps": 119},
+    "patches of 96³, as many voxels": {"data.patch": 96, "batch": 1},
     "loss: truth_fsc + 0.3 cref_l1": {"losses.cref_l1": 0.3},
     "loss: truth_fsc + 0.1 bias": {"losses.bias": 0.1},
     "standardized by the patch": {"data.stream.gain": (1.0, 1.0), "data.stream.level": (1.0, 1.0)},
@@ -107,11 +108,10 @@ def _run(arguments):
     names = [name for name in ROWS if not arguments.rows or name.startswith(tuple(arguments.rows))]
     if not names:
         raise UserError(f"--rows: expected beginnings of {'; '.join(ROWS)}, found {', '.join(arguments.rows)}")
-    (folder / "entries").mkdir(parents=True, exist_ok=True)
-    entries = [_simulated(arguments.models / model, settings, folder) for model, settings in ENTRIES.items()]
+    entries = [simulated_entry(arguments.models / one, more, folder / "entries") for one, more in ENTRIES.items()]
     for seed in range(arguments.seeds):
         for name in names:
-            run = folder / f"{list(ROWS).index(name):02}-{seed}"
+            run = folder / f"{re.sub('[^a-z0-9]+', '-', name.lower())}--{seed}"
             if not (run / "scores.json").is_file():
                 start = time.monotonic()
                 scores = {"row": name, "seed": seed, **_trained(run, ROWS[name], seed, arguments.models, entries)}
@@ -120,13 +120,6 @@ def _run(arguments):
                 print(f"{name}, seed {seed}: " + ", ".join(f"{key} {scores[key]:.4f}" for key in COLUMNS), flush=True)
     write(folder)
     return 0
-
-
-def _simulated(model, settings, folder):
-    path = folder / "entries" / model.name.split(".")[0].removesuffix("_target").lower()
-    if not path.is_dir() and crefjax(["simulate", str(model), "-o", str(path), *settings.split()]) != 0:
-        raise UserError(f"{path}: the entry could not be simulated, see above")
-    return path
 
 
 def fields(changes: dict, seed: int, models: str | Path) -> list[str]:
@@ -138,8 +131,9 @@ def fields(changes: dict, seed: int, models: str | Path) -> list[str]:
         models: folder with `cryoem/` and `docking/`.
     """
     patterns = f"{models}/cryoem/*.cif.gz,{models}/docking/*.pdb.gz"
-    settings = {**_BASE, **changes, "seed": seed, "data.stream.models": patterns}
-    settings["epoch_steps"] = settings["steps"]
+    settings = {"batch": 2, "data.patch": 64, **_BASE, **changes, "seed": seed, "data.stream.models": patterns}
+    steps = round(VOXELS / settings["batch"] / settings["data.patch"] ** 3)
+    settings |= {"steps": steps, "epoch_steps": steps}
     return [f"--config.{name}={value}" for name, value in settings.items()]
 
 
@@ -167,16 +161,14 @@ def measure(weights, path: Path) -> dict:
     own = denoise_maps(pair, weights, plan, scale="none").full.array
     curve = fsc_curve(pair[0].array, pair[1].array, pair[0].voxel_size, mask)
     full = (pair[0].array + pair[1].array) / 2
-    bias, added = shares([done.half_map_1.array, done.half_map_2.array], truth, mask)
-    within = (curve.frequency > 0) & (curve.frequency <= 1 / curve.resolution(0.143).angstrom)
+    found = per_signal([done.half_map_1.array, done.half_map_2.array], truth, mask)
     maps = [np.asarray(one * mask, np.float32)[None] for one in (own, pair[0].array, pair[1].array)]
     return {
         "entry": path.name,
         "mean_fsc": float(fsc_curve(done.full.array, truth, pair[0].voxel_size, mask).fsc[1:-1].mean()),
         "error": error(done.full.array, truth, mask) / error(wiener(full, curve), truth, mask),
         "cref_rmse": float(cref_rmse(*maps)[0]),
-        "bias_share": float(bias[within].mean()),
-        "added_share": float(added[within].mean()),
+        **averaged(found, up_to(curve.frequency, curve.resolution(0.143).angstrom)),
     }
 
 

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from crefjax.cli import main as crefjax
+from analysis.files import run_study, simulated_entry
 
+NAME = "training_entries"
 # Model, and the arguments of `crefjax simulate`.
 ENTRIES = {
     "cryoem/9n5j.cif.gz": "--voxel-size 1.3 --resolution 3.4 --method reconstruction --seed 7001",
@@ -45,18 +46,16 @@ ENTRIES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Simulate what is missing; returns 0, or the status of the first entry that could not be made."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.training_entries", description=__doc__.splitlines()[0])
-    parser.add_argument("models", metavar="MODELS", help="folder with cryoem/ and docking/")
-    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder to write")
-    arguments = parser.parse_args(argv)
-    Path(arguments.output).mkdir(parents=True, exist_ok=True)
+    """Simulate what is missing; returns 0, or 2 after a mistake of the user's, told in one line."""
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.{NAME}", description=__doc__.splitlines()[0])
+    parser.add_argument("models", metavar="MODELS", type=Path, help="folder with cryoem/ and docking/")
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write")
+    return run_study(NAME, parser, _run, argv)
+
+
+def _run(arguments):
     for model, settings in ENTRIES.items():
-        path = Path(arguments.output) / Path(model).name.split(".")[0].removesuffix("_target").lower()
-        if not path.is_dir():
-            status = crefjax(["simulate", str(Path(arguments.models) / model), "-o", str(path), *settings.split()])
-            if status != 0:
-                return status
+        simulated_entry(arguments.models / model, settings, arguments.output)
     return 0
 
 

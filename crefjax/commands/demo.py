@@ -21,7 +21,7 @@ from crefjax.training.denoising import denoising_task
 from crefjax.training.loop import train
 from crefjax.training.sources import make_source
 from crefjax.unfinished import folder_in_place
-from crefjax.weights.store import DEFAULT, load_weights
+from crefjax.weights.store import load_weights
 
 _RESIDUES = 600
 _VOXEL_SIZE, _RESOLUTION = 1.5, 4.5  # Å
@@ -58,7 +58,7 @@ def _demo(folder: Path, output: Path, arguments):
     _say(f"simulating two half-maps of a phantom of {_RESIDUES} residues, FSC-0.143 at {_RESOLUTION} Å")
     settings = Settings(voxel_size=_VOXEL_SIZE, resolution=_RESOLUTION, seed=seed, margin=9.0)
     write_entry(folder / "entry", simulate_half_maps(atoms, settings))
-    weights = _trained(folder, seed) if arguments.train else load_weights(DEFAULT)
+    weights = _trained(folder, seed) if arguments.train else load_weights()
     pair = load_pair(folder / "entry" / "half_map_1.mrc", folder / "entry" / "half_map_2.mrc")
     mask = load_mask(folder / "entry" / "mask.mrc", pair[0])
     _say(f"denoising the pair, weights {'of the training' if arguments.train else weights.name}")

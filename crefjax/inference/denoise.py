@@ -186,7 +186,8 @@ def denoise_maps(
     if scale == "signal":
         region, notes = (inside, ()) if mask is not None else automatic_region(pair)
         outputs, calibration = _on_signal_scale(outputs, arrays, region, halves)
-        found |= {"region": region, "calibration": calibration, "notes": found["notes"] + notes}
+        told = any("inverted contrast" in note for note in notes)
+        found |= {"region": region, "calibration": calibration, "notes": notes if told else found["notes"] + notes}
     elif scale == "input":
         outputs = [_on_input_scale(y, one, moments, inside) for y, one in zip(outputs, arrays, strict=True)]
     if mask is not None:

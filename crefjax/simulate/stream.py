@@ -35,7 +35,7 @@ class Batch(NamedTuple):
             low-passed in samples that have a low-pass.
         half_map_2: the same, with other noise of the same power.
         mask: 0 to 1; the soft mask around the truth, cut as the maps are: it does not fall off to the patch's borders.
-        truth: the signal of both half-maps.
+        truth: the signal of both half-maps, before any low-pass.
         noise_deviation: `(batch,)`, standard deviation of the noise in either half-map, before any low-pass.
         info: see `Info`.
     """
@@ -135,8 +135,9 @@ def stream(
 ) -> Stream:
     """Half-map pairs with mask and truth, without end: an iterator of `Batch`, with `get_state` and `set_state`.
 
-    The half-maps are not standardized: their signal is the truth, in its own units. Training subtracts the full map's
-    mean and divides by its deviation, the same for both half-maps and the truth, as is done with real maps.
+    The half-maps are not standardized: their signal is the truth, but for a low-pass in some samples, in its own units.
+    Training subtracts the full map's mean and divides by its deviation, the same for both half-maps and the truth, as
+    is done with real maps.
 
     The same seed, models, settings and position give the same sample to the last bit on a CPU; on a GPU, sums over
     atoms are made in no fixed order and samples agree to rounding.
@@ -172,7 +173,7 @@ def stream(
     known += [replace(one, source=f"phantom {number}") for number, one in enumerate(made)]
     if not known:
         raise UserError("stream: expected atomic models or phantoms, found none; give a model file or phantoms=1")
-    weights = np.array([*(shares or np.ones(len(models))), *np.ones(phantoms)], np.float64)
+    weights = np.array([*(shares if len(shares) else np.ones(len(models))), *np.ones(phantoms)], np.float64)
     if len(weights) != len(known) or not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise UserError(
             f"stream: expected shares of 0 or more for {len(models)} models, found {tuple(shares)}; correct them"

@@ -19,7 +19,7 @@ from crefjax.errors import UserError
 # state and its batch. A cosine has its length from `epochs` and `steps`, which then may not.
 MAY_CHANGE = (
     *("epochs", "steps", "minutes", "devices", "platform", "log_every", "evaluation", "checkpoint"),
-    *("data.dataset.folder", "data.dataset.threads", "data.stream.models", "data.entries.folders"),
+    *("data.dataset.folder", "data.dataset.threads", "data.entries.folders"),
 )
 _OF_COSINE = ("epochs", "steps")
 
@@ -93,7 +93,7 @@ def default() -> ConfigDict:
     c.data.stream.solvent = 0.1  # share of those that only touch it
 
     c.data.entries = ConfigDict()
-    c.data.entries.folders = ""  # entry folders, separated by commas
+    c.data.entries.folders = ""  # entry folders, names or patterns with *, separated by commas
     c.data.entries.held_out = 0.2  # share of each mask's volume that is for evaluation alone
     c.data.entries.held_out_patches = 16  # that are evaluated, of each entry
     c.data.entries.rotations = True  # as for a dataset

@@ -143,6 +143,8 @@ class _Run:
             self.batches.set_state(about.data)
             self.seconds, self.best = about.run["seconds"], tuple(about.run["best"])
             self.evaluated, self.worse = about.run["evaluated"], about.run["worse"]
+            if not (self.workdir / BEST).exists():  # checkpoints alone were brought here
+                self.best = (None, None)
             self.evaluation_seconds = about.run.get("evaluation_seconds", 0.0)  # earlier runs did not keep it
             told = about.run["told"]
             self.heard.since += [{name: np.float32(value) for name, value in one.items()} for one in told]

@@ -152,7 +152,8 @@ def _specimens(config):
 
     folders = [Path(one) for pattern in names_in(config.data.entries.folders) for one in _found(pattern)]
     if not folders:
-        raise UserError("config: data.entries.folders: expected entry folders, found none; name some")
+        named = config.data.entries.folders
+        raise UserError(f"config: data.entries.folders: expected entry folders, found none by {named!r}; name some")
     specimens = []
     for folder in folders:
         entry = find_entry(folder)

@@ -112,9 +112,8 @@ def standardizing(
         axes = (1, 2, 3)
         mean, deviation = full.mean(axes, keepdims=True), full.std(axes, keepdims=True)
         low, high = np.log(gain[0]), np.log(gain[1])
-        mean *= jax.vmap(lambda k: jax.random.uniform(k, (), minval=level[0], maxval=level[1]))(
-            jax.vmap(lambda k: jax.random.fold_in(k, 8))(keys)
-        ).reshape(mean.shape)
+        lift = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 8), (), jnp.float32, *level))(keys)
+        mean *= lift.reshape(mean.shape)
         scale = jnp.exp(low + (high - low) * chance[:, 1]).reshape(mean.shape) / jnp.maximum(deviation, 1e-30)
         window = jnp.where((chance[:, 0] < masked).reshape(mean.shape), mask, 1)
         return {

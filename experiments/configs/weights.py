@@ -3,7 +3,7 @@
     python -m experiments.training_entries ../shared/models -o runs/entries
     crefjax train --config=experiments/configs/weights.py --workdir=runs/truth
     crefjax train --config=experiments/configs/weights.py --workdir=runs/cref \
-        --config.losses.truth_fsc=0 --config.losses.cref_l1=1 --config.steps=1200
+        --config.losses.truth_fsc=0 --config.losses.cref_l1=1 --config.steps=1200 --config.schedule.cycle_steps=1200
 """
 
 from crefjax.training.config import default

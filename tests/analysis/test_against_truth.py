@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from analysis.against_truth import shares
+from analysis.against_truth import averaged, per_signal, up_to
 
 SIDE = 24
-RANDOM = np.random.default_rng(3)
 
 
 def mask():
@@ -14,8 +13,8 @@ def mask():
     return (0.5 * (1 + np.cos(np.pi * np.clip((apart - 7) / 3, 0, 1)))).astype(np.float32)
 
 
-def noise():
-    return RANDOM.standard_normal((SIDE,) * 3)
+def noises(count, seed):
+    return np.random.default_rng(seed).standard_normal((count, SIDE, SIDE, SIDE))
 
 
 def slow_covariance(one, other):
@@ -26,23 +25,35 @@ def slow_covariance(one, other):
     return (np.bincount(shell, product.ravel()) / np.bincount(shell))[: SIDE // 2 + 1]
 
 
-def test_shares_are_their_formulas():
-    window, truth = mask(), 2 * noise()
-    halves = [0.8 * truth + 0.3 * noise() + 0.1 for _ in range(2)]
-    bias, added = shares([one.astype(np.float32) for one in halves], truth.astype(np.float32), window)
+def test_powers_are_their_formulas():
+    truth, *noise = noises(3, 3) * np.array([2, 1, 1]).reshape(3, 1, 1, 1)
+    window = mask()
+    halves = [0.8 * truth + 0.3 * one + 0.1 for one in noise]
+    bias, added, kept = per_signal([one.astype(np.float32) for one in halves], truth.astype(np.float32), window)
     t, d1, d2 = ((one - one[window == 0].mean()) * window for one in (truth, *halves))
     tt, td, dd = slow_covariance(t, t), (slow_covariance(t, d1) + slow_covariance(t, d2)) / 2, slow_covariance(d1, d2)
     # The first two shells depend on where the level of the solvent is taken.
     np.testing.assert_allclose(bias[3:], ((dd - 2 * td + tt) / tt)[3:], atol=1e-3)
-    np.testing.assert_allclose(added[3:], ((dd - td**2 / tt) / (td**2 / tt))[3:], atol=1e-3)
+    np.testing.assert_allclose(added[3:], ((dd - td**2 / tt) / tt)[3:], atol=1e-3)
+    np.testing.assert_allclose(kept[3:], (td**2 / tt**2)[3:], atol=3e-3)
+    curve = np.arange(SIDE // 2 + 1) / SIDE / 2.0
+    within = up_to(curve, 8.0)
+    assert np.flatnonzero(within).tolist() == [1, 2, 3, 4, 5, 6]
+    assert np.flatnonzero(up_to(curve, 0)).tolist() == list(range(1, 12))
+    found = averaged(per_signal(halves, truth, window), within)
+    assert found["bias_share"] == pytest.approx(bias[1:7].mean(), rel=1e-3)
+    assert found["added_share"] == pytest.approx(added[1:7].mean() / kept[1:7].mean(), rel=1e-3)
+    assert averaged(per_signal(halves, truth, window), within & False) == {"bias_share": None, "added_share": None}
 
 
 @pytest.mark.parametrize(("factor", "extra"), [(1.0, 0.0), (0.5, 0.0), (1.0, 0.4), (3.0, 0.6)])
 def test_what_was_added_is_found(factor, extra):
     """Over many shells: with the factor a on the truth and structure of the power p, (1 - a)² + p and p / a²."""
-    window, truth, structure = np.ones((SIDE,) * 3, np.float32), noise(), noise()
-    halves = [(factor * truth + np.sqrt(extra) * structure + 0.5 * noise()).astype(np.float32) for _ in range(2)]
-    bias, added = shares(halves, truth.astype(np.float32), window)
+    truth, structure, *noise = noises(4, 5)
+    halves = [(factor * truth + np.sqrt(extra) * structure + 0.5 * one).astype(np.float32) for one in noise]
+    bias, added, kept = per_signal(halves, truth.astype(np.float32), np.ones((SIDE,) * 3, np.float32))
     voxels = np.arange(1, 12) ** 2
-    assert np.average(bias[1:12], weights=voxels) == pytest.approx((1 - factor) ** 2 + extra, abs=0.08)
-    assert np.average(added[1:12], weights=voxels) == pytest.approx(extra / factor**2, abs=0.08)
+    bias, added, kept = (np.average(one[1:12], weights=voxels) for one in (bias, added, kept))
+    assert bias == pytest.approx((1 - factor) ** 2 + extra, rel=0.05, abs=0.02)
+    assert added == pytest.approx(extra, rel=0.1, abs=0.02)
+    assert kept == pytest.approx(factor**2, rel=0.05)

@@ -22,7 +22,7 @@ def test_entries_filters_weights_and_comparison(tmp_path, monkeypatch, small_wei
         make_entry(tmp_path / "out/entries/two", seed=1)
         return 0
 
-    monkeypatch.setattr(study, "crefjax", simulate)
+    monkeypatch.setattr("crefjax.cli.main", simulate)
     out = tmp_path / "out"
     assert study.main([str(tmp_path), "-o", str(out), "--weights", str(small_weights)]) == 0
     assert asked == [["simulate", str(tmp_path / "two.cif"), "-o", str(out / "entries/two"), "--seed", "3"]]

@@ -1,6 +1,7 @@
 """A run becomes weights of the package, with a card, and the state from which it goes on."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,6 +22,8 @@ def run(tmp_path_factory, quick):
     for name in ("1abc.cif.gz", "2ABC_target.pdb.gz", "3abc.cif.gz", "4abc.cif.gz"):
         (folder / "models" / name).write_bytes(b"")
     config = json.loads((folder / "run/config.json").read_text())
+    card = json.loads((folder / "run/best/card.json").read_text())
+    (folder / "run/best/card.json").write_text(json.dumps(card | {"losses": {"truth_fsc": 1.0}}))
     config |= {
         "data.stream.models": f"{folder}/models/*", "data.stream.exclude": "3abc", "data.stream.held_out": "4abc",
     }  # fmt: skip
@@ -44,6 +47,10 @@ def test_weights_card_and_state(run, tmp_path, monkeypatch):
     assert [path.name for path in state.iterdir()] == [newest.name]
     assert {path.name for path in (state / newest.name).iterdir()} == {path.name for path in newest.iterdir()}
     assert ship_weights.main([str(run), "truth"]) == 0  # again, in their place
+    assert not [file for file in tmp_path.rglob("commit_success.txt") if "/" in file.read_text()]
+    before = sorted(tmp_path.rglob("*"))
+    assert ship_weights.main([str(run), "cref"]) == 2  # whose loss was another
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_folder_that_is_no_run(tmp_path, capsys):
@@ -55,13 +62,13 @@ def test_entries_are_made_once_and_of_models_that_may_be_trained_on(tmp_path, mo
     from crefjax.training.config import read_config
 
     asked = []
-    monkeypatch.setattr(training_entries, "crefjax", lambda argv: asked.append(argv) or 0)
+    monkeypatch.setattr("crefjax.cli.main", lambda argv: asked.append(argv) or 0)
     (tmp_path / "out" / "9n5j").mkdir(parents=True)
     assert training_entries.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 0
     assert len(asked) == len(training_entries.ENTRIES) - 1
     assert {argv[0] for argv in asked} == {"simulate"}
-    stream = read_config("experiments/configs/weights.py").data.stream
+    stream = read_config(str(Path(training_entries.__file__).parent / "configs" / "weights.py")).data.stream
     kept_out = {one.strip() for one in f"{stream.exclude},{stream.held_out}".split(",")}
     assert not kept_out & {name.split("/")[1].split(".")[0] for name in training_entries.ENTRIES}
-    monkeypatch.setattr(training_entries, "crefjax", lambda argv: 2)
+    monkeypatch.setattr("crefjax.cli.main", lambda argv: 2)
     assert training_entries.main([str(tmp_path), "-o", str(tmp_path / "other")]) == 2

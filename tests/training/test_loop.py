@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -205,6 +206,21 @@ def test_settings_that_may_change_do_and_others_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"was begun with optimizer.name = 'adam', found 'sgd'"):
         run(tmp_path, epochs=3, optimizer__name="sgd")
     np.testing.assert_allclose(parameters(tmp_path), slow_run(10)[2], rtol=1e-4)
+
+
+def test_checkpoints_alone_are_enough_to_go_on_elsewhere(tmp_path):
+    """And there is a best again, even if nothing that follows is better than what was best there."""
+    run(tmp_path / "here", epochs=2)
+    shutil.copytree(tmp_path / "here/checkpoints", tmp_path / "there/checkpoints")
+    lines = []
+    result = run(tmp_path / "there", epochs=3, lines=lines)
+    assert result.step == 15
+    assert "going on from step 10 of 15" in lines[0]
+    assert result.weights.exists()
+    assert result.weights == tmp_path / "there" / "best"
+    np.testing.assert_allclose(parameters(tmp_path / "there"), slow_run(15)[2], rtol=1e-4)
+    (row,) = rows(tmp_path / "there", "evaluation")
+    assert (result.best_step, result.best_loss) == (15, row["loss"])
 
 
 def test_a_file_that_cannot_be_written_is_told_with_its_name(tmp_path):
