@@ -142,7 +142,8 @@ def specimen_batches(
     else:
         source = _Fixed(parts, patch, truth, count)
     settings = {"patch": patch, "batch": batch, "seed": seed, "rotations": rotations, "held_out": held_out}
-    data = [[one.name, one.mask.shape, one.mean, one.deviation] for one in specimens]
+    # Few digits: an entry that is simulated again on another machine agrees to rounding.
+    data = [[one.name, one.mask.shape, f"{one.mean:.3g}", f"{one.deviation:.3g}"] for one in specimens]
     return Batches(
         grain.MapDataset.source(source).batch(batch, drop_remainder=False, batch_fn=stack),
         names=[specimen.name for specimen in specimens],

@@ -5,7 +5,6 @@ Grain loads JAX, so it is imported where it is used: worker processes import thi
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,7 +68,7 @@ class Batches:
         Raises:
             UserError: it was saved by batches of other patches or other settings.
         """
-        if not _alike(state.get("of"), self._fingerprint):
+        if state.get("of") != self._fingerprint:
             raise UserError(
                 "position in the data: expected one saved with the same patches, batch size, seed and number of "
                 "processes, found another; resume with the settings that it was saved with"
@@ -79,17 +78,6 @@ class Batches:
     def close(self) -> None:
         """End the threads; no batch can be had after that."""
         self._batches.close()
-
-
-def _alike(one, other):
-    """Whether two fingerprints are the same, but for rounding: simulated again elsewhere, an entry agrees to that."""
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-9)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(_alike(a, b) for a, b in zip(one, other, strict=True))
-    return one == other
 
 
 def stack(samples: Sequence[dict]) -> dict[str, np.ndarray]:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -147,6 +148,10 @@ def test_a_position_is_resumed_exactly():
     assert all(same(next(anew), one) for one in wanted)
     with pytest.raises(UserError, match="resume with the settings"):
         specimen_batches(both[:1], **settings).set_state(state)
+    # An entry that was simulated again, on another machine, agrees to rounding; another scale is another entry.
+    specimen_batches([dataclasses.replace(both[0], deviation=1 + 1e-5), both[1]], **settings).set_state(state)
+    with pytest.raises(UserError, match="position in the data"):
+        specimen_batches([dataclasses.replace(both[0], deviation=1.1), both[1]], **settings).set_state(state)
 
 
 def test_a_box_smaller_than_the_patch_has_zeros_around():

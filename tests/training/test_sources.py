@@ -272,14 +272,6 @@ def test_a_stream_mixed_with_entries_goes_on_where_it_was(folder):
     again = mixed(folder).training()
     again.set_state(state)
     same(taken(again, 14), rest)
-    # Entries that were simulated again, on another machine, agree to rounding alone.
-    moments = state["parts"][1]["of"]["specimens"]
-    moments[0][2] *= 1 + 1e-5
-    again.set_state(state)
-    same(taken(again, 3), rest[:3])
-    moments[0][3] *= 1.1
-    with pytest.raises(UserError, match="position in the data"):
-        again.set_state(state)
     kinds = ["phantom" in batch["entries"][0] for batch in first + rest]
     assert 0.35 < np.mean(kinds) < 0.85  # 12 of 20 are expected, 2.2 the deviation
     assert {name for batch in first + rest for name in batch["entries"]} >= {"phantom 0", "e0", "e1"}
