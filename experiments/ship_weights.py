@@ -111,10 +111,13 @@ def _about(run, name, card):
     def names(paths):
         return ", ".join(sorted(path.name.split(".")[0].removesuffix("_target").upper() for path in paths))
 
+    training = card["training"]
+    if fields["weights"] == name:  # a run that began with what the package has so far
+        training = f"{load_weights(name).card['training']}; then {training}"
     return {
         "source": "trained with crefjax by experiments/configs/weights.py",
         "licence": "Apache-2.0, as crefjax",
-        "training": card["training"],
+        "training": training,
         "expected_input": card["expected_input"],
         **about,
         "models": f"PDB entries (CC0) {names(training)}",

@@ -215,7 +215,8 @@ def _stream_source(config, batch):
         streamed = _Streamed(batches, prepare)
         if not specimens:
             return streamed
-        return _Mixed(streamed, specimen_source(specimens, config, batch).training(), chosen.entries, config.seed)
+        others = specimen_source(specimens, config, batch).training()
+        return _Mixed(streamed, others, chosen.entries, chosen.gain, config.seed)
 
     def held_out():
         count = chosen.held_out_samples
@@ -237,18 +238,25 @@ def _stream_source(config, batch):
 
 
 class _Mixed:
-    """Batches of two iterators; batch `k` is of the second one by chance, a function of the seed and `k` alone."""
+    """Batches of the stream or, by chance, of entries; batch `k` is a function of the seed and `k` alone.
 
-    def __init__(self, first, second, share, seed):
-        self._parts, self._share, self._seed, self._position = (first, second), share, seed, 0
+    A network must not tell the few entries from the endless stream, or it learns their noise by heart. Their patches
+    are scaled as those of the stream are, and the sign of the noise is by chance.
+    """
+
+    def __init__(self, streamed, entries, share, gain, seed):
+        self._parts, self._share, self._gain, self._seed, self._position = (streamed, entries), share, gain, seed, 0
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        chance = np.random.default_rng([self._seed, self._position, 1]).random()
+        random = np.random.default_rng([self._seed, self._position, 1])
         self._position += 1
-        return next(self._parts[chance < self._share])
+        if not random.random() < self._share:
+            return next(self._parts[0])
+        batch, entries = next(self._parts[1])
+        return Samples(_as_streamed(batch, self._gain, random), entries)
 
     def get_state(self):
         return {"position": self._position, "parts": [one.get_state() for one in self._parts]}
@@ -261,6 +269,17 @@ class _Mixed:
     def close(self):
         for part in self._parts:
             close(part)
+
+
+def _as_streamed(batch, gain, random):
+    truth = batch["truth"]
+    shape = (len(truth), 1, 1, 1)
+    sign = random.choice(np.array([-1, 1], np.float32), shape)
+    halves = [truth + sign * (batch[name] - truth) for name in ("half_map_1", "half_map_2")]
+    deviation = ((halves[0] + halves[1]) / 2).std((1, 2, 3), keepdims=True)
+    gains = np.exp(random.uniform(*np.log(gain), shape)) / np.maximum(deviation, 1e-30)
+    scaled = [np.asarray(one * gains, np.float32) for one in (*halves, truth)]
+    return dict(zip(("half_map_1", "half_map_2", "truth"), scaled, strict=True))
 
 
 class _Streamed:

@@ -34,7 +34,7 @@ def get_config():
     s.exclude = NEVER
     s.held_out = HELD_OUT
     s.held_out_samples = 32
-    s.entries = 0.15
+    s.entries = 0.05
     s.masked = 0.5
     s.gain = (0.9, 2.2)
     s.level = (0.1, 1.0)

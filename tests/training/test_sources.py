@@ -280,6 +280,29 @@ def test_a_stream_mixed_with_entries_goes_on_where_it_was(folder):
     same([batch for batch, kind in zip(first + rest, kinds, strict=True) if kind], alone)
 
 
+def test_patches_of_entries_are_not_told_from_the_streams_by_their_scale(folder):
+    """Of deviation 1 times the gain; the noise of each is that of the entry, or its negative."""
+    position = mixed(folder, data__stream__gain=(1.0, 1.6)).training()
+    found = [one for one in taken(position, 24) if one["entries"][0].startswith("e")]
+    plain = taken(
+        entries(folder, data__entries__folders=f"{folder}/entries/e*", data__entries__held_out=0.0).training(),
+        len(found),
+    )
+    signs = []
+    for one, other in zip(found, plain, strict=True):
+        assert one["entries"] == other["entries"]
+        deviation = ((one["half_map_1"] + one["half_map_2"]) / 2).std((1, 2, 3))
+        assert ((deviation > 0.999) & (deviation < 1.601)).all()
+        for k in range(2):
+            scale = one["truth"][k].std() / other["truth"][k].std()
+            np.testing.assert_allclose(one["truth"][k], scale * other["truth"][k], rtol=1e-4, atol=1e-5)
+            noises = [(a["half_map_1"] - a["truth"])[k] for a in (one, other)]
+            sign = np.sign(np.sum(noises[0] * noises[1]))
+            np.testing.assert_allclose(noises[0], sign * scale * noises[1], rtol=1e-3, atol=1e-4)
+            signs.append(sign)
+    assert {-1, 1} == set(signs)
+
+
 def test_a_stream_is_mixed_only_with_entries_that_have_a_truth(folder, tmp_path):
     entry = write_entry(tmp_path / "e")
     (entry / "truth.mrc").unlink()
