@@ -284,10 +284,9 @@ def test_patches_of_entries_are_not_told_from_the_streams_by_their_scale(folder)
     """Of deviation 1 times the gain; the noise of each is that of the entry, or its negative."""
     position = mixed(folder, data__stream__gain=(1.0, 1.6)).training()
     found = [one for one in taken(position, 24) if one["entries"][0].startswith("e")]
-    plain = taken(
-        entries(folder, data__entries__folders=f"{folder}/entries/e*", data__entries__held_out=0.0).training(),
-        len(found),
-    )
+    alone = {"data__source": "entries", "data__patch": 16, "data__entries__held_out": 0.0, "batch": 2}
+    alone = make_source(config(data__entries__folders=f"{folder}/entries/e*", **alone))
+    plain = taken(alone.training(), len(found))
     signs = []
     for one, other in zip(found, plain, strict=True):
         assert one["entries"] == other["entries"]
