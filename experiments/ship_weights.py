@@ -75,7 +75,7 @@ def ship(run: Path, name: str) -> None:
     Raises:
         UserError: the run has no weights or no checkpoint, or was taught by another loss.
     """
-    weights = load_weights(run / "best")
+    weights = load_weights(run / "last")  # the end of a cycle: what was best before may be of another
     checkpoints = sorted((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
     if not checkpoints:
         raise UserError(f"{run / 'checkpoints'}: expected checkpoints of a run, found none; give the folder of a run")

@@ -22,8 +22,8 @@ def run(tmp_path_factory, quick):
     for name in ("1abc.cif.gz", "2ABC_target.pdb.gz", "3abc.cif.gz", "4abc.cif.gz"):
         (folder / "models" / name).write_bytes(b"")
     config = json.loads((folder / "run/config.json").read_text())
-    card = json.loads((folder / "run/best/card.json").read_text())
-    (folder / "run/best/card.json").write_text(json.dumps(card | {"losses": {"truth_fsc": 1.0}}))
+    card = json.loads((folder / "run/last/card.json").read_text())
+    (folder / "run/last/card.json").write_text(json.dumps(card | {"losses": {"truth_fsc": 1.0}}))
     config |= {
         "data.stream.models": f"{folder}/models/*", "data.stream.exclude": "3abc", "data.stream.held_out": "4abc",
     }  # fmt: skip
@@ -35,13 +35,13 @@ def test_weights_card_and_state(run, tmp_path, monkeypatch):
     monkeypatch.setattr(ship_weights, "ROOT", tmp_path)
     (tmp_path / "crefjax/weights").mkdir(parents=True)
     assert ship_weights.main([str(run), "truth"]) == 0
-    shipped, best = load_weights(tmp_path / "crefjax/weights/shipped/truth"), load_weights(run / "best")
-    jax.tree.map(np.testing.assert_array_equal, shipped.parameters, best.parameters)
+    shipped, XX
+    jax.tree.map(np.testing.assert_array_equal, shipped.parameters, last.parameters)
     assert shipped.card["models"] == "PDB entries (CC0) 1ABC, 2ABC"
     assert shipped.card["models_for_choosing"] == "PDB entries (CC0) 4ABC"
     assert shipped.card["never_seen"] == "PDB entries 3ABC"
     assert shipped.card["licence"].startswith("Apache-2.0")
-    assert shipped.card["training"] == best.card["training"]
+    assert shipped.card["training"] == last.card["training"]
     newest = max((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
     state = tmp_path / "experiments/state/truth"
     assert [path.name for path in state.iterdir()] == [newest.name]
