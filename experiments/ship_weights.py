@@ -111,13 +111,13 @@ def _about(run, name, card):
     def names(paths):
         return ", ".join(sorted(path.name.split(".")[0].removesuffix("_target").upper() for path in paths))
 
-    training = card["training"]
+    told = card["training"]
     if fields["weights"] == name:  # a run that began with what the package has so far
-        training = f"{load_weights(name).card['training']}; then {training}"
+        told = f"{load_weights(name).card['training']}; then {told}"
     return {
         "source": "trained with crefjax by experiments/configs/weights.py",
         "licence": "Apache-2.0, as crefjax",
-        "training": training,
+        "training": told,
         "expected_input": card["expected_input"],
         **about,
         "models": f"PDB entries (CC0) {names(training)}",

@@ -35,7 +35,7 @@ def test_weights_card_and_state(run, tmp_path, monkeypatch):
     monkeypatch.setattr(ship_weights, "ROOT", tmp_path)
     (tmp_path / "crefjax/weights").mkdir(parents=True)
     assert ship_weights.main([str(run), "truth"]) == 0
-    shipped, XX
+    shipped, last = load_weights(tmp_path / "crefjax/weights/shipped/truth"), load_weights(run / "last")
     jax.tree.map(np.testing.assert_array_equal, shipped.parameters, last.parameters)
     assert shipped.card["models"] == "PDB entries (CC0) 1ABC, 2ABC"
     assert shipped.card["models_for_choosing"] == "PDB entries (CC0) 4ABC"
