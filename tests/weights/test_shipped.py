@@ -23,7 +23,7 @@ ENTRIES = {
     "fine": (400, Settings(voxel_size=1.2, resolution=3.0, seed=91, b_factor=40.0, margin=8.0)),
     "coarse": (
         900,
-        Settings(voxel_size=2.0, resolution=6.4, seed=92, b_factor=100.0, margin=12.0, noise=power_law(0.6)),
+        Settings(voxel_size=1.6, resolution=5.2, seed=92, b_factor=80.0, margin=10.0, noise=power_law(0.6)),
     ),
 }
 LEAST_GAIN = {
@@ -97,6 +97,7 @@ def test_the_wheel_is_told_to_hold_every_file_of_them():
 def test_no_path_of_a_machine_is_in_them():
     """Orbax writes where it wrote."""
     root = Path(__file__).parents[2]
-    for folder in (root / "crefjax/weights/shipped", root / "experiments/state"):
-        for file in folder.rglob("commit_success.txt"):
-            assert "/" not in file.read_text(encoding="utf-8")
+    files = list((root / "crefjax/weights/shipped").rglob("commit_success.txt"))
+    assert files
+    for file in files:
+        assert "/" not in file.read_text(encoding="utf-8")
