@@ -104,6 +104,22 @@ def truth_fsc(denoised: Array, truth: Array, *, shells: Shells | None = None) ->
     return 1 - _shell_mean(curve), {"fsc": curve}
 
 
+def truth_l2(denoised: Array, truth: Array, *, shells: Shells | None = None) -> LossAndAux:
+    """Squared error of the denoised map over the power of the truth, where the noise-free map is known.
+
+    `mean |denoised - truth|² / (mean |truth|² + 0.1)`: 0.1 of the power of a standardized map keeps patches of solvent
+    from counting for more than all others. Unlike the FSC it weighs shells by their power and has a scale: it holds the
+    lowest frequencies, of which a patch has few shells, and keeps the solvent empty. No shells are looked at; the
+    argument is there so that all losses are called alike.
+
+    Returns:
+        the loss, and aux with `power`, of the truth, shaped as the loss.
+    """
+    (one, true), _ = _entry(shells, denoised, truth)
+    power = jnp.mean(jnp.square(true), axis=(-3, -2, -1))
+    return jnp.mean(jnp.square(one - true), axis=(-3, -2, -1)) / (power + _LEAST_POWER), {"power": power}
+
+
 def bias(
     denoised_1: Array, denoised_2: Array, half_map_1: Array, half_map_2: Array, *, shells: Shells | None = None
 ) -> LossAndAux:
@@ -161,6 +177,7 @@ def cref_rmse(denoised: Array, half_map_1: Array, half_map_2: Array, *, shells: 
 _OF_FULL = ("denoised", "half_map_1", "half_map_2")
 _OF_HALVES = ("denoised_1", "denoised_2", "half_map_1", "half_map_2")
 _OF_TRUTH = ("denoised", "truth")
+_LEAST_POWER = 0.1
 _NEEDS = {_OF_FULL: ("full",), _OF_HALVES: ("halves",), _OF_TRUTH: ("full", "truth")}
 _CALLS = {
     "cref_l1": (cref_l1, _OF_FULL),
@@ -168,6 +185,7 @@ _CALLS = {
     "n2n_l2": (n2n_l2, _OF_HALVES),
     "n2n_l1": (n2n_l1, _OF_HALVES),
     "truth_fsc": (truth_fsc, _OF_TRUTH),
+    "truth_l2": (truth_l2, _OF_TRUTH),
     "bias": (bias, _OF_HALVES),
 }
 

@@ -61,6 +61,10 @@ def truth_fsc(d, truth):
     return 1 - over_shells(fsc(d, truth))
 
 
+def truth_l2(d, truth):
+    return np.mean((d - truth) ** 2) / (np.mean(truth**2) + 0.1)
+
+
 def var_bias(d1, d2, m1, m2):
     """With the cross term once as cov(M1,D2) and once as cov(M2,D1)."""
     power = np.sqrt(cov(m1, m1) * cov(m2, m2))

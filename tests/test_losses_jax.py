@@ -14,13 +14,14 @@ from crefjax.spectral.shells import box_shells
 
 SHAPE = (10, 8, 12)
 MAPS = ("denoised", "denoised_1", "denoised_2", "half_map_1", "half_map_2", "truth")
-ALL = {"cref_l1": 1.0, "fsc": 0.5, "n2n_l2": 0.25, "n2n_l1": 2.0, "truth_fsc": 3.0, "bias": 0.1}
+ALL = {"cref_l1": 1.0, "fsc": 0.5, "n2n_l2": 0.25, "n2n_l1": 2.0, "truth_fsc": 3.0, "truth_l2": 0.7, "bias": 0.1}
 NEEDS = {
     "cref_l1": {"full"},
     "fsc": {"halves"},
     "n2n_l2": {"halves"},
     "n2n_l1": {"halves"},
     "truth_fsc": {"full", "truth"},
+    "truth_l2": {"full", "truth"},
     "bias": {"halves"},
 }
 
@@ -41,8 +42,8 @@ def slow_of(name, maps):
     halves = [maps[f"{kind}_{i}"] for kind in ("denoised", "half_map") for i in (1, 2)]
     if name == "cref_l1":
         return slow.cref_l1(maps["denoised"], *halves[2:])
-    if name == "truth_fsc":
-        return slow.truth_fsc(maps["denoised"], maps["truth"])
+    if name.startswith("truth_"):
+        return getattr(slow, name)(maps["denoised"], maps["truth"])
     return getattr(slow, "fsc_loss" if name == "fsc" else name)(*halves)
 
 
@@ -182,6 +183,7 @@ def test_weights_that_cannot_be_are_refused_in_one_line(weights, field):
         ("n2n_l1", "denoised_2"),
         ("truth_fsc", "truth"),
         ("truth_fsc", "denoised"),
+        ("truth_l2", "truth"),
         ("bias", "denoised_1"),
     ],
 )
@@ -194,7 +196,7 @@ def test_a_missing_map_is_refused(name, missing):
 @pytest.mark.parametrize("name", ALL)
 def test_shapes_that_would_broadcast_are_refused(name):
     maps = batch()
-    last = "truth" if name == "truth_fsc" else "half_map_2"
+    last = "truth" if name.startswith("truth_") else "half_map_2"
     for other in (maps[last][0], maps[last][:1], maps[last][..., :1]):
         with pytest.raises(ValueError, match="one shape"):
             losses.weighted({name: 1.0}, **{**maps, last: other})

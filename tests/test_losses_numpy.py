@@ -17,6 +17,7 @@ ARGUMENTS = {
     "n2n_l2": OF_HALVES,
     "n2n_l1": OF_HALVES,
     "truth_fsc": ("denoised", "truth"),
+    "truth_l2": ("denoised", "truth"),
     "bias": OF_HALVES,
 }
 jitted = {name: jax.jit(getattr(losses, name)) for name in (*ARGUMENTS, "cref_rmse")}
