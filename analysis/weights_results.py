@@ -1,4 +1,4 @@
-"""Everything that is said of the package's own weights, measured again: docs/weights.md and the README's tables.
+"""Everything there is to measure of the package's own weights, beside other methods, in one run.
 
     python -m analysis.weights_results DATA -o DIR [--published W]
 

@@ -8,7 +8,7 @@ RUN is the folder of a run of `experiments/configs/weights.py`, NAME is one of `
     mkdir -p RUN && cp -r experiments/state/NAME RUN/checkpoints
     crefjax train --config=experiments/configs/weights.py --workdir=RUN --config.steps=STEPS
 
-and what else the run was begun with: docs/weights.md has it of either.
+and the other `--config` arguments that the run was begun with.
 """
 
 import argparse

@@ -20,8 +20,9 @@ from crefjax.errors import UserError
 from crefjax.simulate.atoms import Atoms, read_atoms
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.stream_device import EXTRAS, body_side, simulate
-from crefjax.simulate.stream_draw import Drawn, Info, Variety, collate, draw
+from crefjax.simulate.stream_draw import Drawn, Info, collate, draw
 from crefjax.simulate.stream_models import prepare, table
+from crefjax.simulate.stream_variety import Variety
 
 SMALLEST_PATCH = 16  # voxels
 PHANTOM_RESIDUES = (150, 1500)

@@ -5,112 +5,23 @@ formulas that stand here, so that it does not hang on how a library draws from i
 """
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from crefjax.errors import UserError
 from crefjax.simulate.noise import Colour, power_law, white, with_b_factor
 from crefjax.simulate.stream_models import Model
+from crefjax.simulate.stream_variety import Variety
 
 _UNIFORMS = 32  # numbers drawn for a sample
 _FREQUENCIES = 96  # points at which a colour is sent to the device
-_COLOURS = ("white", "b_factor", "power")
 PLACES = ("centre", "atom", "solvent")
 _SHARPEST = 32.0  # B-factor over the squared voxel size: amplitudes at Nyquist grow by exp(2) at most
 _LEAST_B = 5.0  # Å², that sharpening leaves
 _LOW_PASS = (1.25, 1.6)  # where a low-pass ends, in units of the frequency of the resolution
 _LOW_PASS_EDGE = 0.2  # of that, over which it falls
 _LOW_PASS_FLOOR = 0.003  # to which it falls: exact zeros would leave shells without any direction
-
-
-@dataclass(frozen=True, eq=False)
-class Variety:
-    """From where to where samples are drawn, evenly unless said otherwise.
-
-    Attributes:
-        voxel_size: Å, evenly in its logarithm.
-        resolution: where the masked FSC of the half-maps crosses 0.143, in voxels (2 is Nyquist); as the voxel size.
-        resolution_limits: Å; of the range in voxels only what lies within is drawn from, or else the end nearest to it.
-        b_factor: Å², of the model's best-ordered tenth of atoms; the others keep their distance to them.
-        falloff: the B-factor drawn is at most so many times the squared resolution in Å²: maps that reach far have
-            low B-factors (12: amplitudes have fallen by `exp(-3)` at the resolution; Rosenthal & Henderson 2003).
-        colours: of the noise, with equal chances: "white", "b_factor" (`noise_b` times the signal's), "power"
-            (`noise_power`), or a `Colour`, such as `noise.measured` gives.
-        noise_b: B-factor of the noise over that of the signal.
-        noise_power: the exponent with which the noise's power falls.
-        unevenness: of the noise over the patch; see `noise.modulation`.
-        belt: share of the samples with a disordered belt.
-        belt_strength: its mean density over the model's own.
-        flexible: share of the samples of which one side of a plane is blurred, as parts of a particle that move.
-        flexible_b: Å², by which it is blurred.
-        sharpened: share of the samples whose signal and noise are sharpened alike, by up to the B-factor drawn.
-        low_passed: share of the samples whose half-maps, not their truth, are low-passed at about the resolution.
-        centre: share of the patches that lie around the middle of the model.
-        solvent: share of those that only touch it; the rest lie around an atom.
-    """
-
-    voxel_size: tuple[float, float] = (0.8, 1.6)
-    resolution: tuple[float, float] = (2.1, 5.0)
-    resolution_limits: tuple[float, float] = (0.1, 1000.0)
-    b_factor: tuple[float, float] = (20.0, 150.0)
-    falloff: float = 12.0
-    colours: tuple[str | Colour, ...] = _COLOURS
-    noise_b: tuple[float, float] = (-0.3, 0.7)
-    noise_power: tuple[float, float] = (0.0, 1.5)
-    unevenness: tuple[float, float] = (0.0, 0.4)
-    belt: float = 0.0
-    belt_strength: tuple[float, float] = (0.3, 0.9)
-    flexible: float = 0.0
-    flexible_b: tuple[float, float] = (50.0, 300.0)
-    sharpened: float = 0.0
-    low_passed: float = 0.0
-    centre: float = 0.2
-    solvent: float = 0.1
-
-    def check(self, patch: int) -> None:
-        """Refuse what cannot be drawn or simulated.
-
-        Raises:
-            UserError: a range is empty or out of bounds, an unknown colour, shares beyond 1.
-        """
-        bounds = {
-            "voxel_size": (0.1, 100), "resolution": (2, patch / 4), "b_factor": (0, 1000), "noise_b": (-2, 1),
-            "noise_power": (-2, 4), "unevenness": (0, 2), "belt_strength": (0, 10), "resolution_limits": (0.1, 1000),
-            "flexible_b": (0, 10000),
-        }  # fmt: skip
-        for name, (least, most) in bounds.items():
-            low, high = getattr(self, name)
-            if not (least <= low <= high <= most):
-                unit = " voxels (2 is Nyquist)" if name == "resolution" else ""
-                raise UserError(
-                    f"stream: expected {name} to run upwards within {least:g} to {most:g}{unit}, "
-                    f"found {low:g} to {high:g}; correct it"
-                )
-        if not self.resolution[0] > 2:
-            raise UserError("stream: expected resolutions above 2 voxels (Nyquist), found 2; ask for 2.1, say")
-        kinds = self.belt, self.flexible, self.sharpened, self.low_passed
-        shares = *kinds, self.centre, self.solvent
-        if not (min(shares) >= 0 and max(kinds) <= 1 and self.centre + self.solvent <= 1 and self.falloff > 0):
-            raise UserError(
-                f"stream: expected shares of 0 to 1 and a falloff above 0, found {shares} and {self.falloff}; "
-                "correct them"
-            )
-        _check_colours(self.colours)
-
-
-def _check_colours(colours):
-    unknown = [one for one in colours if not (isinstance(one, Colour) or one in _COLOURS)]
-    if unknown or not colours:
-        raise UserError(
-            f"stream: expected colours out of {', '.join(_COLOURS)} or measured, found {unknown or 'none'}; name others"
-        )
-    for one in colours:
-        # Where there is no noise, no level of it makes the FSC cross.
-        if isinstance(one, Colour) and not np.asarray(one.amplitude).min() > 0:
-            raise UserError(f"stream: expected colours above 0 at all frequencies, found {one.name!r}; correct it")
 
 
 class Info(NamedTuple):

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry
 from crefjax.simulate.stream import stream
-from crefjax.simulate.stream_draw import Variety
+from crefjax.simulate.stream_variety import Variety
 from crefjax.training.stream_material import held_out_phantoms, names_in, standardizing, stream_models
 from crefjax.training.task import Batch
 

@@ -1,4 +1,4 @@
-"""The weights that ship with the package; models and entries are looked for beside the project.
+"""What weights for the package are trained on; models and entries are looked for beside the project.
 
     python -m experiments.training_entries ../shared/models -o runs/entries
     crefjax train --config=experiments/configs/weights.py --workdir=runs/truth

@@ -11,8 +11,9 @@ from crefjax.simulate.density import density, scatterers
 from crefjax.simulate.noise import Colour
 from crefjax.simulate.parts import mask_of
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.stream_draw import Variety, draw
+from crefjax.simulate.stream_draw import draw
 from crefjax.simulate.stream_models import prepare
+from crefjax.simulate.stream_variety import Variety
 
 PATCH = 32
 VARIETY = Variety(resolution=(2.2, 3.0), solvent=0.0, centre=0.5)

@@ -10,8 +10,9 @@ from scipy.stats import chisquare
 from crefjax import simulate
 from crefjax.errors import UserError
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.stream_draw import Variety, draw
+from crefjax.simulate.stream_draw import draw
 from crefjax.simulate.stream_models import prepare
+from crefjax.simulate.stream_variety import Variety
 
 PATCH = 32
 PLAIN = Variety(

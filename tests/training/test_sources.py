@@ -17,7 +17,7 @@ from crefjax import simulate
 from crefjax.errors import UserError
 from crefjax.simulate.atoms import write_model
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.stream_draw import Variety
+from crefjax.simulate.stream_variety import Variety
 from crefjax.training.loop import train
 from crefjax.training.sources import make_source
 from crefjax.training.stream_material import names_in, standardizing, stream_models
