@@ -70,6 +70,7 @@ def default() -> ConfigDict:
     c.data.stream.phantoms = 0  # synthetic models besides
     c.data.stream.held_out_phantoms = 0  # of other make, for evaluation
     c.data.stream.held_out_samples = 24  # patches that are evaluated
+    c.data.stream.held_out_patch = 0  # voxels a side of those, standardized as whole maps; 0: as in training
     c.data.stream.masked = 1.0  # share of the samples whose input is masked; the truth always is
     c.data.stream.gain = (1.0, 1.0)  # factor on a standardized patch: its deviation is not that of a whole map
     c.data.stream.level = (1.0, 1.0)  # share of a patch's mean that is subtracted: it is not that of a whole map

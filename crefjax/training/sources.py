@@ -203,7 +203,6 @@ def _stream_source(config, batch):
     training_files, held_out_files = stream_models(config)
     variety = Variety(**{name: getattr(chosen, name) for name in _VARIETY})
     prepare = standardizing(chosen.masked, chosen.gain, chosen.level)
-    settings = {"patch": config.data.patch, "variety": variety}
 
     specimens = _specimens(config) if chosen.entries else []
     if any(one.truth is None for one in specimens):
@@ -211,7 +210,8 @@ def _stream_source(config, batch):
 
     def training():
         files, shares = list(training_files), list(training_files.values())
-        batches = stream(files, shares=shares, phantoms=chosen.phantoms, batch=batch, seed=config.seed, **settings)
+        about = {"shares": shares, "phantoms": chosen.phantoms, "variety": variety}
+        batches = stream(files, patch=config.data.patch, batch=batch, seed=config.seed, **about)
         streamed = _Streamed(batches, prepare)
         if not specimens:
             return streamed
@@ -221,8 +221,10 @@ def _stream_source(config, batch):
     def held_out():
         count = chosen.held_out_samples
         models = [*held_out_files, *held_out_phantoms(chosen.held_out_phantoms)]
-        batches = stream(models, batch=batch, seed=(2**31 + config.seed) % 2**32, **settings)
-        streamed = _Streamed(batches, prepare)
+        side, seed = chosen.held_out_patch or config.data.patch, (2**31 + config.seed) % 2**32
+        batches = stream(models, patch=side, batch=batch, seed=seed, variety=variety)
+        # Those of another size stand for whole maps, of which each is standardized by itself.
+        streamed = _Streamed(batches, standardizing(chosen.masked, (1.0, 1.0)) if chosen.held_out_patch else prepare)
         for first in range(0, count, batch):
             batch_of, entries = next(streamed)
             keep = min(batch, count - first)

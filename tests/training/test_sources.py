@@ -120,6 +120,21 @@ def test_a_source_without_held_out_samples_says_so(folder):
     assert make_source(config(**STREAM | {"data__stream__held_out_phantoms": 0})).held_out is None
 
 
+def test_held_out_patches_may_be_larger_and_are_standardized_as_whole_maps():
+    fields = STREAM | {"data__stream__gain": (2.0, 2.0), "data__stream__level": (0.0, 0.0), "data__stream__masked": 0.0}
+    made = make_source(config(**fields | {"data__stream__held_out_patch": 24}))
+    for batch in taken(made.held_out(), 99):
+        full = (batch["half_map_1"].astype(np.float64) + batch["half_map_2"]) / 2
+        assert full.shape[1:] == (24, 24, 24)
+        np.testing.assert_allclose(full.mean((1, 2, 3)), 0, atol=1e-4)
+        np.testing.assert_allclose(full.std((1, 2, 3)), 1, rtol=1e-4)
+    trained, held = taken(made.training(), 1)[0], taken(make_source(config(**fields)).held_out(), 1)[0]
+    for batch in (trained, held):
+        full = (batch["half_map_1"].astype(np.float64) + batch["half_map_2"]) / 2
+        assert full.shape == (2, 16, 16, 16)
+        np.testing.assert_allclose(full.std((1, 2, 3)), 2, rtol=1e-4)
+
+
 class Gain:
     """Two numbers that bring one half-map near to the other: as small as a task on maps can be."""
 
