@@ -14,7 +14,7 @@ and for methods that denoised each half-map alone, with `cov` the mean over a sh
 
 in every shell over cov(T,T), and averaged over shells up to that where the FSC of the half-maps falls below 0.143, and
 beyond it up to the last but one. The share of added structure is told over what is left of the signal, the average of
-cov(T,D)² / cov(T,T)²: it does not depend on the scale of the map, as that of bias does. Noise of either half is in
+cov(T,D)² / cov(T,T)²: one factor on all shells does not change it, as it does that of bias. Noise of either half is in
 neither, but for scatter: a share can come out below 0.
 """
 
@@ -38,6 +38,7 @@ from crefjax.spectral.covariances import shell_covariances
 _ERROR = Headline("error", "error against the truth, within the mask", -1, 4)
 _BIAS = Headline("bias_share", "bias/signal, with the truth, up to FSC-0.143", -1, 4)
 _ADDED = Headline("added_share", "added structure/signal, with the truth, up to FSC-0.143", -1, 4)
+_LEAST_KEPT = 1e-9  # of the signal's power
 
 
 def measure(subject: Subject) -> Row:
@@ -111,7 +112,8 @@ def averaged(found: PerSignal, shells: np.ndarray) -> dict[str, float | None]:
     if not shells.any():
         return {"bias_share": None, "added_share": None}
     bias, added, kept = (float(one[shells].mean()) for one in found)
-    return {"bias_share": bias, "added_share": added / kept}
+    # A map of which nothing is kept adds to no signal: the quotient of two roundings would say anything.
+    return {"bias_share": bias, "added_share": added / kept if kept > _LEAST_KEPT else None}
 
 
 def figure(rows: list[dict]) -> Figure:

@@ -43,6 +43,7 @@ from crefjax.io.maps import Map
 from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.version import __version__
@@ -110,7 +111,12 @@ def _run(arguments):
     report = {
         "crefjax": __version__, "jax": jax.__version__, "python": platform.python_version(),
         "seconds": round(time.monotonic() - start, 1),
-        "weights": {label: one.card["sha256"] for label, one in weights.items()}, "rows": rows, "noise": noises,
+        "weights": {label: one.card["sha256"] for label, one in weights.items()},
+        "specimens": {
+            name: {key: getattr(one, key) for key in ("voxel_size", "resolution", "b_factor", "seed")}
+            for name, one in SPECIMENS.items()
+        },
+        "shift_in_voxels": _SHIFT, "sharpened_by_angstrom2": _SHARPENED, "rows": rows, "noise": noises,
     }  # fmt: skip
     put(folder / f"{NAME}.csv", _csv(rows))
     put(folder / f"{NAME}.md", _markdown(rows, noises).encode())
@@ -178,11 +184,17 @@ def scores(specimen: str, one: Put, weights: dict, finest: float) -> list[dict]:
         maps[name] = done.full.array, done.notes
     rows = []
     for name, (array, notes) in maps.items():
-        curve = fsc_curve(one.sign * array, one.truth, one.voxel_size, one.mask)
+        curve = fsc_curve(*_compared(one, one.sign * array, denoised=name in weights), one.voxel_size)
         within = (curve.frequency > 0) & (curve.frequency <= 1 / finest)
         row = {"specimen": specimen, "way": one.way, "weights": name, "mean_fsc": float(curve.fsc[within].mean())}
         rows.append(row | {"box": len(array), "notes": list(notes)})
     return [row | {"gain": row["mean_fsc"] - rows[0]["mean_fsc"]} for row in rows]
+
+
+def _compared(one, array, *, denoised):
+    """A map and the truth with the solvent at 0, masked once: what was denoised with its mask has it."""
+    level = np.float32(solvent_level(array, one.mask))
+    return array if one.masked and denoised else (array - level) * one.mask, one.truth * one.mask
 
 
 def noise(one: Put, weights) -> dict:
@@ -221,8 +233,8 @@ def noise(one: Put, weights) -> dict:
 
 def _own_output(one, full, weights, voxel_size):
     """The network's own output for a box in the units of a full map: standardized by the full map's moments."""
-    # Noise standardized by its own moments would be stronger than it is beside a signal.
-    scaled = (one - (full.mean() if one is full else 0)) / full.std()
+    # Noise standardized by its own moments would be stronger than it is beside a signal, and at another level.
+    scaled = (one - full.mean()) / full.std()
     plan = plan_denoise((Map.from_array(one, voxel_size),), weights, scale="none")
     return run_network(
         weights.parameters, scaled.astype(np.float32), weights.config, slab=plan.slab, device=plan.device
@@ -251,14 +263,14 @@ def _markdown(rows, noises):
         lines.append(f"| {specimen} | {way} | {these[0]['box']} | " + " | ".join(told) + " |")
     lines += ["", "| noise alone | " + " | ".join(noises) + " |", "|---" * (1 + len(noises)) + "|"]
     cells = {label: [] for label in (
-        "FSC of the outputs for two boxes, mean over shells", "shells in which it is above 3 times its scatter",
+        "FSC of the outputs for two boxes, mean over shells", "shells in which it is beyond 3 times its scatter",
         "the last of them", "power that passes, over that of the map's own output, median over shells", "the most",
         "left on the scale of the signal, of 1", "told that the half-maps hardly correlate",
     )}  # fmt: skip
     for one in noises.values():
         fsc, scatter, passed = (np.array(one[key])[1:-1] for key in ("fsc", "scatter", "passed"))
-        above = np.flatnonzero(np.abs(fsc) > 3 * scatter)
-        numbers = [f"{fsc.mean():.4f}", f"{len(above)} of {len(fsc)}", str(above[-1] + 1) if len(above) else "none"]
+        beyond = np.flatnonzero(np.abs(fsc) > 3 * scatter)
+        numbers = [f"{fsc.mean():.4f}", f"{len(beyond)} of {len(fsc)}", str(beyond[-1] + 1) if len(beyond) else "none"]
         numbers += [
             f"{np.median(passed):.4f}",
             f"{passed.max():.4f}",

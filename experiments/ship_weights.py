@@ -26,8 +26,11 @@ from crefjax.weights.store import load_weights, save_weights
 ROOT = Path(__file__).parents[1]
 CARDS = {
     "truth": {
-        "loss": "truth_fsc",
-        "teacher": "truth_fsc: 1 - FSC(denoised, truth), the truth of simulated half-maps",
+        "losses": {"truth_fsc": 1.0, "truth_l2": 0.3},
+        "teacher": (
+            "the truth of simulated half-maps: 1 - FSC(denoised, truth), and 0.3 of the squared error over the power "
+            "of the truth"
+        ),
         "good_for": (
             "looking at maps and building into them; proteins, and less well RNA and DNA, in voxels of 0.6 to 2.2 Å, "
             "with FSC-0.143 at 2 to 8 Å"
@@ -38,7 +41,7 @@ CARDS = {
         ),
     },
     "cref": {
-        "loss": "cref_l1",
+        "losses": {"cref_l1": 1.0},
         "teacher": "cref_l1: |C_ref - FSC(denoised, full map)|, from half-maps alone; no truth was shown to it",
         "good_for": (
             "comparing with what is learned from a truth; what the published network is for: a map whose FSC to its "
@@ -73,12 +76,18 @@ def ship(run: Path, name: str) -> None:
         name: one of `CARDS`.
 
     Raises:
-        UserError: the run has no weights or no checkpoint, or was taught by another loss.
+        UserError: the run has no weights or no checkpoint, is not at the end of a cycle, was taught by another loss or
+            did not begin from random parameters.
     """
     weights = load_weights(run / "last")  # the end of a cycle: what was best before may be of another
     checkpoints = sorted((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
     if not checkpoints:
         raise UserError(f"{run / 'checkpoints'}: expected checkpoints of a run, found none; give the folder of a run")
+    if weights.card.get("step") != int(checkpoints[-1].name):
+        raise UserError(
+            f"{run}: expected weights and a checkpoint of the same step, found {weights.card.get('step')} and "
+            f"{checkpoints[-1].name}; let the run end by itself"
+        )
     about = _about(run, name, weights.card)
     folder = ROOT / "crefjax" / "weights" / "shipped" / name
     network = UNet3DConfig(**{**vars(weights.config), "compute_dtype": "float32"})
@@ -95,10 +104,15 @@ def _about(run, name, card):
     from crefjax.training.stream_material import stream_models
 
     about = dict(CARDS[name])
-    loss = about.pop("loss")
-    if card.get("losses") != {loss: 1.0}:
-        raise UserError(f"{run}: expected a run by {loss} alone, found {card.get('losses')}; give another name")
+    losses = about.pop("losses")
+    if card.get("losses") != losses:
+        raise UserError(f"{run}: expected a run by {losses}, found {card.get('losses')}; give another name")
     fields = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    if fields["weights"]:
+        raise UserError(f"{run}: expected a run from random parameters, found one from {fields['weights']}")
+    cycle = fields["schedule.cycle_steps"]
+    if fields["schedule.name"] == "cycles" and card["step"] % cycle:
+        raise UserError(f"{run}: expected the end of a cycle of {cycle} steps, found step {card['step']}; let it go on")
     config = default()
     for field, value in fields.items():
         *rooms, last = field.split(".")
@@ -111,13 +125,10 @@ def _about(run, name, card):
     def names(paths):
         return ", ".join(sorted(path.name.split(".")[0].removesuffix("_target").upper() for path in paths))
 
-    told = card["training"]
-    if fields["weights"] == name:  # a run that began with what the package has so far
-        told = f"{load_weights(name).card['training']}; then {told}"
     return {
         "source": "trained with crefjax by experiments/configs/weights.py",
         "licence": "Apache-2.0, as crefjax",
-        "training": told,
+        "training": card["training"],
         "expected_input": card["expected_input"],
         **about,
         "models": f"PDB entries (CC0) {names(training)}",

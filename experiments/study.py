@@ -34,6 +34,7 @@ from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import read_map
 from crefjax.losses import cref_rmse
+from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.weights.store import load_weights
 
@@ -51,13 +52,16 @@ _BASE = {
     "average": 0.98, "schedule.name": "cosine", "schedule.cycle_steps": 0,
     "evaluation.every_epochs": 0, "checkpoint.every_minutes": 0.0,
 }  # fmt: skip
-_TRUTH_OFF = {"losses.truth_fsc": 0.0}
+_TRUTH_OFF = {"losses.truth_fsc": 0.0, "losses.truth_l2": 0.0}
 ROWS = {
-    "truth_fsc, all as in weights.py": {},
+    "all as in weights.py": {},
+    "loss: truth_fsc alone": {"losses.truth_l2": 0.0},
+    "loss: truth_l2 alone": {"losses.truth_fsc": 0.0, "losses.truth_l2": 1.0},
     "loss: cref_l1 alone": {**_TRUTH_OFF, "losses.cref_l1": 1.0},
+    "cref_l1 alone, inputs always masked": {**_TRUTH_OFF, "losses.cref_l1": 1.0, "data.stream.masked": 1.0},
     "patches of 96³, as many voxels": {"data.patch": 96, "batch": 1},
-    "loss: truth_fsc + 0.3 cref_l1": {"losses.cref_l1": 0.3},
-    "loss: truth_fsc + 0.1 bias": {"losses.bias": 0.1},
+    "loss: and 0.3 cref_l1": {"losses.cref_l1": 0.3},
+    "loss: and 0.1 bias": {"losses.bias": 0.1},
     "standardized by the patch": {"data.stream.gain": (1.0, 1.0), "data.stream.level": (1.0, 1.0)},
     "inputs never masked": {"data.stream.masked": 0.0},
     "inputs always masked": {"data.stream.masked": 1.0},
@@ -161,11 +165,12 @@ def measure(weights, path: Path) -> dict:
     own = denoise_maps(pair, weights, plan, scale="none").full.array
     curve = fsc_curve(pair[0].array, pair[1].array, pair[0].voxel_size, mask)
     full = (pair[0].array + pair[1].array) / 2
+    levelled = done.full.array - np.float32(solvent_level(done.full.array, mask))
     found = per_signal([done.half_map_1.array, done.half_map_2.array], truth, mask)
     maps = [np.asarray(one * mask, np.float32)[None] for one in (own, pair[0].array, pair[1].array)]
     return {
         "entry": path.name,
-        "mean_fsc": float(fsc_curve(done.full.array, truth, pair[0].voxel_size, mask).fsc[1:-1].mean()),
+        "mean_fsc": float(fsc_curve(levelled, truth, pair[0].voxel_size, mask).fsc[1:-1].mean()),
         "error": error(done.full.array, truth, mask) / error(wiener(full, curve), truth, mask),
         "cref_rmse": float(cref_rmse(*maps)[0]),
         **averaged(found, up_to(curve.frequency, curve.resolution(0.143).angstrom)),

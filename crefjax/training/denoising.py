@@ -103,8 +103,9 @@ def denoising_task(config: ConfigDict, *, truth: bool) -> Denoising:
         raise UserError(f"config: network: {error}") from error
     factors = {name: float(factor) for name, factor in config.losses.items()}
     if "truth" in losses.needs(factors) and not truth:
+        name = next(name for name, factor in factors.items() if factor > 0 and "truth" in losses.needs({name: factor}))
         raise UserError(
-            "config: losses.truth_fsc: expected data with a truth, found none in this source; take the stream, entries "
+            f"config: losses.{name}: expected data with a truth, found none in this source; take the stream, entries "
             "with a truth.mrc, or another loss"
         )
     if config.weights:

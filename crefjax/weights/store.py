@@ -19,7 +19,7 @@ DEFAULT = "truth"  # of those that ship
 CARD_VERSION = 1
 CARD_FIELDS = ("source", "licence", "training", "expected_input")
 _SHIPPED = Path(__file__).parent / "shipped"
-_HOW_TO_GET = "leave --weights out for the package's own, or name a weights folder (`crefjax weights import` makes one)"
+_HOW_TO_GET = "name `truth` or `cref`, the package's own, or a weights folder (`crefjax weights import` makes one)"
 
 
 @dataclass(frozen=True)

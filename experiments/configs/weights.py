@@ -3,7 +3,8 @@
     python -m experiments.training_entries ../shared/models -o runs/entries
     crefjax train --config=experiments/configs/weights.py --workdir=runs/truth
     crefjax train --config=experiments/configs/weights.py --workdir=runs/cref \
-        --config.losses.truth_fsc=0 --config.losses.cref_l1=1 --config.steps=1200 --config.schedule.cycle_steps=1200
+        --config.losses.truth_fsc=0 --config.losses.truth_l2=0 --config.losses.cref_l1=1 \
+        --config.steps=1200 --config.schedule.cycle_steps=1200
 """
 
 from crefjax.training.config import default
@@ -24,6 +25,7 @@ def get_config():
     c.average = 0.995
     c.losses.cref_l1 = 0.0
     c.losses.truth_fsc = 1.0
+    c.losses.truth_l2 = 0.3  # without it the lowest frequencies of whole maps grow without limit
     c.data.source = "stream"
     c.data.patch = 64
     c.data.entries.folders = "runs/entries/*"

@@ -23,7 +23,7 @@ def run(tmp_path_factory, quick):
         (folder / "models" / name).write_bytes(b"")
     config = json.loads((folder / "run/config.json").read_text())
     card = json.loads((folder / "run/last/card.json").read_text())
-    (folder / "run/last/card.json").write_text(json.dumps(card | {"losses": {"truth_fsc": 1.0}}))
+    (folder / "run/last/card.json").write_text(json.dumps(card | {"losses": {"truth_fsc": 1.0, "truth_l2": 0.3}}))
     config |= {
         "data.stream.models": f"{folder}/models/*", "data.stream.exclude": "3abc", "data.stream.held_out": "4abc",
     }  # fmt: skip
@@ -49,6 +49,15 @@ def test_weights_card_and_state(run, tmp_path, monkeypatch):
     assert ship_weights.main([str(run), "truth"]) == 0  # again, in their place
     assert not [file for file in tmp_path.rglob("commit_success.txt") if "/" in file.read_text()]
     before = sorted(tmp_path.rglob("*"))
+    for changes in ({"schedule.name": "cycles", "schedule.cycle_steps": 5000}, {"weights": "truth"}):
+        config = (run / "config.json").read_text()
+        (run / "config.json").write_text(json.dumps(json.loads(config) | changes))
+        assert ship_weights.main([str(run), "truth"]) == 2
+        (run / "config.json").write_text(config)
+    card = (run / "last/card.json").read_text()
+    (run / "last/card.json").write_text(json.dumps(json.loads(card) | {"step": 1}))
+    assert ship_weights.main([str(run), "truth"]) == 2  # its checkpoint is of another step
+    (run / "last/card.json").write_text(card)
     assert ship_weights.main([str(run), "cref"]) == 2  # whose loss was another
     assert sorted(tmp_path.rglob("*")) == before
 
