@@ -5,7 +5,7 @@
     crefjax train --config=experiments/configs/weights.py --workdir=runs/truth
     crefjax train --config=experiments/configs/weights.py --workdir=runs/cref \
         --config.losses.truth_fsc=0 --config.losses.truth_l2=0 --config.losses.cref_l1=1 \
-        --config.steps=1200 --config.schedule.cycle_steps=1200
+        --config.steps=1000 --config.schedule.cycle_steps=1000
 """
 
 from crefjax.training.config import default
@@ -21,7 +21,7 @@ def get_config():
     """The paper's network, taught by the truth of an endless stream of simulated half-maps."""
     c = default()
     c.batch = 2
-    c.steps = 3600
+    c.steps = 2100
     c.epoch_steps = 300
     c.average = 0.995
     c.losses.cref_l1 = 0.0
@@ -52,7 +52,7 @@ def get_config():
     s.low_passed = 0.1
     c.optimizer.clip = 1.0
     c.schedule.name = "cycles"
-    c.schedule.cycle_steps = 3600
+    c.schedule.cycle_steps = 2100
     c.schedule.rate = 2e-3
     c.schedule.decay = 0.6
     c.schedule.warmup = 20
