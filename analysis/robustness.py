@@ -205,8 +205,9 @@ def noise(one: Put, weights) -> dict:
         weights: loaded.
 
     Returns:
-        curves by shell: `fsc` of the outputs for two boxes, `passed`, the power of the output for noise over that of
-        the output for the specimen's full map; `scatter`, the deviation of an FSC of maps that have nothing in common;
+        curves by shell, within a soft sphere, as at the border of the box outputs have its padding in common: `fsc` of
+        the outputs for two boxes, `passed`, the power of the output for noise over that of the output for the
+        specimen's full map; `scatter`, the deviation of an FSC of maps that have nothing in common;
         `left`, the deviation of what calibration leaves of a pair of noise over that of its full map.
     """
     truth = one.truth.astype(np.float64)
@@ -215,8 +216,10 @@ def noise(one: Put, weights) -> dict:
     full = (one.halves[0] + one.halves[1]) / 2
     noises = [random.standard_normal(full.shape, np.float32) * np.float32(deviation / np.sqrt(2)) for _ in range(2)]
     outputs = [_own_output(each, full, weights, one.voxel_size) for each in (*noises, full)]
-    found = shell_covariances(outputs, None)
-    voxels = found.voxels
+    inside = soft_sphere(len(full))
+    found = shell_covariances(outputs, inside, levels=[float(np.average(each, weights=inside)) for each in outputs])
+    # A mask joins neighbouring voxels of the transform: so many of them are independent.
+    voxels = found.voxels * (inside**2).mean() ** 2 / (inside**4).mean()
     cross = found.of(0, 1) / np.sqrt(found.of(0, 0) * found.of(1, 1))
     passed = (found.of(0, 0) + found.of(1, 1)) / 2 / found.of(2, 2)
     pair = tuple(Map.from_array(each * np.float32(np.sqrt(2)), one.voxel_size) for each in noises)
@@ -229,6 +232,13 @@ def noise(one: Put, weights) -> dict:
         "left": float(done.full.array.std() / mean.std()),
         "told": bool(half_maps_disagree(pair, done.region)),
     }
+
+
+def soft_sphere(side: int) -> np.ndarray:
+    """A sphere of 0.4 of a cubic box in radius, with an edge as wide as 0.1 of it, float64."""
+    place = (np.arange(side) - (side - 1) / 2) / side
+    radius = np.sqrt(place[:, None, None] ** 2 + place[:, None] ** 2 + place**2)
+    return 0.5 + 0.5 * np.cos(np.pi * np.clip((radius - 0.35) / 0.1, 0, 1))
 
 
 def _own_output(one, full, weights, voxel_size):
