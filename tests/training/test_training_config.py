@@ -100,7 +100,7 @@ def test_fields_are_changed_by_the_file_and_by_the_command_line(file):
         (["batch=3"], ["batch=3", "--config.FIELD=VALUE"]),
         (["--config.batch=0"], ["batch", "at least 1", "found 0"]),
         (["--config.data.source=disk"], ["data.source", "dataset, stream, entries", "disk"]),
-        (["--config.schedule.name=linear"], ["schedule.name", "exponential, cosine, constant", "linear"]),
+        (["--config.schedule.name=linear"], ["schedule.name", "exponential, cosine, cycles, constant", "linear"]),
         (["--config.network.compute_dtype=float16"], ["network.compute_dtype", "bfloat16", "float16"]),
         (["--config.schedule.rate=nan"], ["schedule.rate", "finite"]),
         (["--config.schedule.rate=-1.0"], ["schedule.rate", "at least 0", "-1"]),
