@@ -210,8 +210,8 @@ def _stream_source(config, batch):
 
     def training():
         files, shares = list(training_files), list(training_files.values())
-        about = {"shares": shares, "phantoms": chosen.phantoms, "variety": variety}
-        batches = stream(files, patch=config.data.patch, batch=batch, seed=config.seed, **about)
+        drawn = {"shares": shares, "phantoms": chosen.phantoms, "variety": variety}
+        batches = stream(files, patch=config.data.patch, batch=batch, seed=config.seed, **drawn)
         streamed = _Streamed(batches, prepare)
         if not specimens:
             return streamed

@@ -1,8 +1,11 @@
 """What weights for the package are trained on; models and entries are looked for beside the project.
 
-    export XLA_FLAGS=--xla_force_host_platform_device_count=2  # on a CPU: a quarter less time
+    export XLA_FLAGS=--xla_force_host_platform_device_count=2  # on two cores: shorter steps
     python -m experiments.training_entries ../shared/models -o runs/entries
     crefjax train --config=experiments/configs/weights.py --workdir=runs/truth
+
+and by half-maps alone, which so far broke whole maps (docs/weights.md), so that its weights are to be looked at first:
+
     crefjax train --config=experiments/configs/weights.py --workdir=runs/cref \
         --config.losses.truth_fsc=0 --config.losses.truth_l2=0 --config.losses.cref_l1=1 \
         --config.steps=1000 --config.schedule.cycle_steps=1000
