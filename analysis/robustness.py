@@ -35,16 +35,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.files import check_output, load_named, put, run_study
+from analysis.noise_alone import noise_alone
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
-from crefjax.inference.regions import half_maps_disagree
-from crefjax.inference.streaming import run_network
 from crefjax.io.maps import Map
 from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
 from crefjax.spectral.calibrate import solvent_level
-from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.version import __version__
 
@@ -105,7 +103,9 @@ def _run(arguments):
         for one in ways(atoms, settings):
             rows += scores(specimen.lower(), one, weights, finest)
             if not noises:
-                noises = {label: noise(one, each) for label, each in weights.items()}
+                noises = {
+                    label: noise_alone(one.halves, one.truth, one.voxel_size, each) for label, each in weights.items()
+                }
             told = ", ".join(f"{row['weights']} {row['mean_fsc']:.4f}" for row in rows[-1 - len(weights) :])
             print(f"{specimen.lower()}, {one.way}: {told}", flush=True)
     report = {
@@ -195,60 +195,6 @@ def _compared(one, array, *, denoised):
     """A map and the truth with the solvent at 0, masked once: what was denoised with its mask has it."""
     level = np.float32(solvent_level(array, one.mask))
     return array if one.masked and denoised else (array - level) * one.mask, one.truth * one.mask
-
-
-def noise(one: Put, weights) -> dict:
-    """What weights make of noise alone, as strong as in a specimen's half-maps.
-
-    Args:
-        one: the specimen as it is.
-        weights: loaded.
-
-    Returns:
-        curves by shell, within a soft sphere, as at the border of the box outputs have its padding in common: `fsc` of
-        the outputs for two boxes, `passed`, the power of the output for noise over that of the output for the
-        specimen's full map; `scatter`, the deviation of an FSC of maps that have nothing in common;
-        `left`, the deviation of what calibration leaves of a pair of noise over that of its full map.
-    """
-    truth = one.truth.astype(np.float64)
-    deviation = float(np.std([half - truth for half in one.halves]))
-    random = np.random.default_rng(7)
-    full = (one.halves[0] + one.halves[1]) / 2
-    noises = [random.standard_normal(full.shape, np.float32) * np.float32(deviation / np.sqrt(2)) for _ in range(2)]
-    outputs = [_own_output(each, full, weights, one.voxel_size) for each in (*noises, full)]
-    inside = soft_sphere(len(full))
-    found = shell_covariances(outputs, inside, levels=[float(np.average(each, weights=inside)) for each in outputs])
-    # A mask joins neighbouring voxels of the transform: so many of them are independent.
-    voxels = found.voxels * (inside**2).mean() ** 2 / (inside**4).mean()
-    cross = found.of(0, 1) / np.sqrt(found.of(0, 0) * found.of(1, 1))
-    passed = (found.of(0, 0) + found.of(1, 1)) / 2 / found.of(2, 2)
-    pair = tuple(Map.from_array(each * np.float32(np.sqrt(2)), one.voxel_size) for each in noises)
-    done = denoise_maps(pair, weights, plan_denoise(pair, weights))
-    mean = (pair[0].array + pair[1].array) / 2
-    return {
-        "fsc": cross.tolist(),
-        "scatter": (1 / np.sqrt(np.maximum(voxels, 1))).tolist(),
-        "passed": passed.tolist(),
-        "left": float(done.full.array.std() / mean.std()),
-        "told": bool(half_maps_disagree(pair, done.region)),
-    }
-
-
-def soft_sphere(side: int) -> np.ndarray:
-    """A sphere of 0.4 of a cubic box in radius, with an edge as wide as 0.1 of it, float64."""
-    place = (np.arange(side) - (side - 1) / 2) / side
-    radius = np.sqrt(place[:, None, None] ** 2 + place[:, None] ** 2 + place**2)
-    return 0.5 + 0.5 * np.cos(np.pi * np.clip((radius - 0.35) / 0.1, 0, 1))
-
-
-def _own_output(one, full, weights, voxel_size):
-    """The network's own output for a box in the units of a full map: standardized by the full map's moments."""
-    # Noise standardized by its own moments would be stronger than it is beside a signal, and at another level.
-    scaled = (one - full.mean()) / full.std()
-    plan = plan_denoise((Map.from_array(one, voxel_size),), weights, scale="none")
-    return run_network(
-        weights.parameters, scaled.astype(np.float32), weights.config, slab=plan.slab, device=plan.device
-    )
 
 
 def _csv(rows):

@@ -203,16 +203,14 @@ def _stream_source(config, batch):
     training_files, held_out_files = stream_models(config)
     variety = Variety(**{name: getattr(chosen, name) for name in _VARIETY})
     prepare = standardizing(chosen.masked, chosen.gain, chosen.level)
-
     specimens = _specimens(config) if chosen.entries else []
     if any(one.truth is None for one in specimens):
         raise UserError("config: data.stream.entries: expected entries with a truth.mrc, as the stream has one")
 
     def training():
         files, shares = list(training_files), list(training_files.values())
-        drawn = {"shares": shares, "phantoms": chosen.phantoms, "variety": variety}
-        batches = stream(files, patch=config.data.patch, batch=batch, seed=config.seed, **drawn)
-        streamed = _Streamed(batches, prepare)
+        settings = {"patch": config.data.patch, "batch": batch, "seed": config.seed, "variety": variety}
+        streamed = _Streamed(stream(files, shares=shares, phantoms=chosen.phantoms, **settings), prepare)
         if not specimens:
             return streamed
         others = specimen_source(specimens, config, batch).training()

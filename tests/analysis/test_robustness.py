@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from analysis import robustness
+from analysis.noise_alone import soft_sphere
 from crefjax.simulate.atoms import write_model
 from crefjax.simulate.halfmaps import Settings
 from crefjax.simulate.phantom import phantom
@@ -42,6 +43,18 @@ def test_sharpening_multiplies_amplitudes():
     wave = np.broadcast_to(np.cos(2 * np.pi * 5 * x / 24), (24, 24, 24)).astype(np.float32)
     found = robustness.sharpened(wave, 1.5, 40.0)
     np.testing.assert_allclose(found, wave * np.exp(40 * (5 / 24 / 1.5) ** 2 / 4), rtol=1e-4, atol=1e-5)
+
+
+def test_the_soft_sphere_by_hand():
+    inside = soft_sphere(40)
+    assert inside[20, 20, 20] == 1
+    assert inside[0, 20, 20] == 0
+    # An edge that falls as a cosine halves at 0.4 of the box: about the volume of that sphere.
+    assert inside.mean() == pytest.approx(4 / 3 * np.pi * 0.4**3, rel=0.02)
+    place = (np.arange(40) - 19.5) / 40
+    assert inside[20, 20, 35] == pytest.approx(
+        0.5 + 0.5 * np.cos(np.pi * (np.sqrt(2 * 0.0125**2 + place[35] ** 2) - 0.35) / 0.1)
+    )
 
 
 def test_a_table_of_it_all(tmp_path, monkeypatch, small_weights, capsys):

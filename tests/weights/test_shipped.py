@@ -1,7 +1,7 @@
 """The package's own weights: what they reach on two entries that are simulated here, and what is said of them.
 
-Scores are mean FSC to the truth by NumPy, under the mask. The limits lie a little below what was measured, 0.02 or more
-above the full map: weights that were damaged, mixed up or trained badly fall below them.
+Scores are mean FSC to the truth by NumPy, under the mask. The limits lie 0.012 to 0.018 below the gains over the
+full map that were measured: weights that were damaged, mixed up or trained badly fall below them.
 """
 
 import configparser
@@ -27,7 +27,7 @@ ENTRIES = {
     ),
 }
 LEAST_GAIN = {
-    ("fine", "truth"): 0.05, ("fine", "cref"): 0.02, ("coarse", "truth"): 0.05, ("coarse", "cref"): 0.02,
+    ("fine", "truth"): 0.09, ("fine", "cref"): 0.045, ("coarse", "truth"): 0.1, ("coarse", "cref"): 0.03,
 }  # fmt: skip
 
 
@@ -99,5 +99,6 @@ def test_no_path_of_a_machine_is_in_them():
     root = Path(__file__).parents[2]
     files = list((root / "crefjax/weights/shipped").rglob("commit_success.txt"))
     assert files
+    files += (root / "experiments/state").rglob("commit_success.txt")
     for file in files:
         assert "/" not in file.read_text(encoding="utf-8")

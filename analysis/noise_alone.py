@@ -1,0 +1,67 @@
+"""What weights make of noise alone: whether structure comes out of it, and how much of it passes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.regions import half_maps_disagree
+from crefjax.inference.streaming import run_network
+from crefjax.io.maps import Map
+from crefjax.spectral.covariances import shell_covariances
+from crefjax.weights.store import Weights
+
+
+def noise_alone(halves: Sequence[np.ndarray], truth: np.ndarray, voxel_size: float, weights: Weights) -> dict:
+    """What weights make of noise alone, as strong as in a specimen's half-maps.
+
+    Args:
+        halves: the two half-maps of a specimen, cubic `(z, y, x)`.
+        truth: the same.
+        voxel_size: Å.
+        weights: loaded.
+
+    Returns:
+        curves by shell, within a soft sphere, as at the border of the box outputs have its padding in common: `fsc` of
+        the outputs for two boxes, `passed`, the power of the output for noise over that of the output for the
+        specimen's full map; `scatter`, the deviation of an FSC of maps that have nothing in common;
+        `left`, the deviation of what calibration leaves of a pair of noise over that of its full map.
+    """
+    deviation = float(np.std([half - truth.astype(np.float64) for half in halves]))
+    random = np.random.default_rng(7)
+    full = (halves[0] + halves[1]) / 2
+    noises = [random.standard_normal(full.shape, np.float32) * np.float32(deviation / np.sqrt(2)) for _ in range(2)]
+    outputs = [_own_output(each, full, weights, voxel_size) for each in (*noises, full)]
+    inside = soft_sphere(len(full))
+    found = shell_covariances(outputs, inside, levels=[float(np.average(each, weights=inside)) for each in outputs])
+    # A mask joins neighbouring voxels of the transform: so many of them are independent.
+    voxels = found.voxels * (inside**2).mean() ** 2 / (inside**4).mean()
+    cross = found.of(0, 1) / np.sqrt(found.of(0, 0) * found.of(1, 1))
+    passed = (found.of(0, 0) + found.of(1, 1)) / 2 / found.of(2, 2)
+    pair = tuple(Map.from_array(each * np.float32(np.sqrt(2)), voxel_size) for each in noises)
+    done = denoise_maps(pair, weights, plan_denoise(pair, weights))
+    mean = (pair[0].array + pair[1].array) / 2
+    return {
+        "fsc": cross.tolist(),
+        "scatter": (1 / np.sqrt(np.maximum(voxels, 1))).tolist(),
+        "passed": passed.tolist(),
+        "left": float(done.full.array.std() / mean.std()),
+        "told": bool(half_maps_disagree(pair, done.region)),
+    }
+
+
+def soft_sphere(side: int) -> np.ndarray:
+    """A sphere of 0.4 of a cubic box in radius, with an edge as wide as 0.1 of it, float64."""
+    place = (np.arange(side) - (side - 1) / 2) / side
+    radius = np.sqrt(place[:, None, None] ** 2 + place[:, None] ** 2 + place**2)
+    return 0.5 + 0.5 * np.cos(np.pi * np.clip((radius - 0.35) / 0.1, 0, 1))
+
+
+def _own_output(one, full, weights, voxel_size):
+    """The network's own output for a box in the units of a full map: standardized by the full map's moments."""
+    # Noise standardized by its own moments would be stronger than it is beside a signal, and at another level.
+    scaled = (one - full.mean()) / full.std()
+    plan = plan_denoise((Map.from_array(one, voxel_size),), weights, scale="none")
+    return run_network(
+        weights.parameters, scaled.astype(np.float32), weights.config, slab=plan.slab, device=plan.device
+    )
