@@ -7,6 +7,7 @@ at least 4 voxels (`N`), in float32 or cast to it (bfloat16, say):
 - `denoised`: the network's output for the full map, which is the mean of the two;
 - `denoised_1`, `denoised_2`: its outputs for each half-map alone;
 - `truth`: the noise-free map, where it is known;
+- `mask`: 0 to 1, around what there is of signal, where the maps are not masked themselves;
 - `shells`: of the box; None makes them here.
 
 A loss returns `(loss, aux)`: the loss has the leading dimensions, one value a sample, and aux is a dict of arrays that
@@ -47,6 +48,44 @@ def cref_l1(denoised: Array, half_map_1: Array, half_map_2: Array, *, shells: Sh
     curve, target = _fsc_and_cref(*maps, shells)
     target = jax.lax.stop_gradient(target)
     return _shell_mean(jnp.abs(target - curve)), {"fsc": curve, "cref": target}
+
+
+def cref_l1_masked(
+    denoised: Array, half_map_1: Array, half_map_2: Array, mask: Array, *, shells: Shells | None = None
+) -> LossAndAux:
+    """`cref_l1` of the maps times a mask: a network that saw the solvent is to follow C_ref within the mask too.
+
+    `cref_l1` in the whole box can be met by what is left of the noise in the solvent alone. Aux as there.
+    """
+    (*maps, window), shells = _entry(shells, denoised, half_map_1, half_map_2, mask)
+    return cref_l1(*(one * window for one in maps), shells=shells)
+
+
+def gain_l1(denoised: Array, half_map_1: Array, half_map_2: Array, *, shells: Shells | None = None) -> LossAndAux:
+    """How far the denoised map's scale is from the signal's, shell by shell: what `cref_l1` leaves free.
+
+    `cov(S, full) = cov(M1, M2)` in expectation, noise being independent of the signal and of the other half-map's.
+    The loss is the mean over shells 0 to N / 2 - 1 of `|cov(denoised, full) - cov(M1, M2)| / cov(full, full)`, the
+    distance of the denoised map's regression on the full map from the Wiener filter's factor, C_ref². With
+    `_LEAST_SHARE` of the mean over shells added to the denominator, so that shells that a filter has emptied count
+    little. Shell 0 is in it: what a patch has as its mean is a wave of low frequency in a whole map. Half-maps alone
+    are needed; the noise-free map has an expectation of scatter alone, and so has `cref_l1`, as no other map has both.
+
+    Returns:
+        the loss, and aux with `gain` and `target`, the two factors on the full map, per shell.
+    """
+    maps, shells = _entry(shells, denoised, half_map_1, half_map_2)
+    d, m1, m2 = (_spectrum(one) for one in maps)
+    full, larger = _sum_of(m1, m2)
+    scale_1, scale_2, scale = ((one.scale / larger)[..., 0, 0] for one in (m1, m2, d))
+    power = shell_sums(real_product(full, full), shells) / 4  # of the mean of the half-maps
+    voxels = _voxels(shells, power.ndim)
+    least = _LEAST_SHARE * jnp.mean(power / voxels, axis=-1, keepdims=True) * voxels
+    usable = power + least > 0
+    per_power = jnp.where(usable, 1 / jnp.where(usable, power + least, 1), 0)
+    gain = scale * shell_sums(real_product(d.values, full), shells) / 2 * per_power
+    target = scale_1 * scale_2 * _cross(m1, m2, shells) * per_power
+    return jnp.mean(jnp.abs(gain - target)[..., :-1], axis=-1), {"gain": gain, "target": target}
 
 
 def fsc_loss(
@@ -153,9 +192,8 @@ def bias(
     usable = (power_1 > 0) & (power_2 > 0)
     amplitude = jnp.sqrt(jnp.where(usable, power_1, 1)) * jnp.sqrt(jnp.where(usable, power_2, 1))
     loss = _shell_mean(jnp.where(usable, sums / amplitude, 0))
-    voxels = jnp.maximum(shell_voxels(shells), 1).reshape((1,) * loss.ndim + (-1,))
     aux = {
-        name: one / voxels * m1.scale[..., 0, 0] * m2.scale[..., 0, 0]
+        name: one / _voxels(shells, one.ndim) * m1.scale[..., 0, 0] * m2.scale[..., 0, 0]
         for name, one in (("var_bias", sums), ("var_signal", signal))
     }
     return loss, aux
@@ -177,8 +215,10 @@ def cref_rmse(denoised: Array, half_map_1: Array, half_map_2: Array, *, shells: 
 _OF_FULL = ("denoised", "half_map_1", "half_map_2")
 _OF_HALVES = ("denoised_1", "denoised_2", "half_map_1", "half_map_2")
 _OF_TRUTH = ("denoised", "truth")
+_OF_MASKED = (*_OF_FULL, "mask")
 _LEAST_POWER = 0.1
-_NEEDS = {_OF_FULL: ("full",), _OF_HALVES: ("halves",), _OF_TRUTH: ("full", "truth")}
+_LEAST_SHARE = 1e-3
+_NEEDS = {_OF_FULL: ("full",), _OF_HALVES: ("halves",), _OF_TRUTH: ("full", "truth"), _OF_MASKED: ("full", "mask")}
 _CALLS = {
     "cref_l1": (cref_l1, _OF_FULL),
     "fsc": (fsc_loss, _OF_HALVES),
@@ -187,15 +227,17 @@ _CALLS = {
     "truth_fsc": (truth_fsc, _OF_TRUTH),
     "truth_l2": (truth_l2, _OF_TRUTH),
     "bias": (bias, _OF_HALVES),
+    "cref_l1_masked": (cref_l1_masked, _OF_MASKED),
+    "gain_l1": (gain_l1, _OF_FULL),
 }
 
 LOSSES: Mapping[str, tuple[str, ...]] = MappingProxyType({name: _NEEDS[of] for name, (_, of) in _CALLS.items()})
 """The losses by name, and what each needs besides half-maps: `full`, the denoised full map; `halves`, the denoised
-half-maps; `truth`, the noise-free map."""
+half-maps; `truth`, the noise-free map; `mask`, a mask."""
 
 
 def needs(weights: Mapping[str, float]) -> frozenset[str]:
-    """What the losses of positive weight need, a subset of `full`, `halves` and `truth` (see `LOSSES`).
+    """What the losses of positive weight need, a subset of `full`, `halves`, `truth` and `mask` (see `LOSSES`).
 
     Raises:
         UserError: as `weighted`.
@@ -212,6 +254,7 @@ def weighted(
     denoised_1: Array | None = None,
     denoised_2: Array | None = None,
     truth: Array | None = None,
+    mask: Array | None = None,
     shells: Shells | None = None,
 ) -> LossAndAux:
     """The sum of losses times their weights.
@@ -224,6 +267,7 @@ def weighted(
         denoised_1: for losses that need `halves`.
         denoised_2: for losses that need `halves`.
         truth: for losses that need `truth`.
+        mask: for losses that need `mask`.
         shells: of the box.
 
     Returns:
@@ -240,6 +284,7 @@ def weighted(
         "denoised_1": denoised_1,
         "denoised_2": denoised_2,
         "truth": truth,
+        "mask": mask,
     }
     factors = _positive(weights)
     aux = {}
@@ -294,10 +339,20 @@ def _cross(one, two, shells):
 def _fsc_and_cref(denoised, half_map_1, half_map_2, shells):
     """FSC of the denoised with the full map, and C_ref; the full map's spectrum is made of those of the half-maps."""
     m1, m2 = _spectrum(half_map_1), _spectrum(half_map_2)
-    larger = jnp.maximum(m1.scale, m2.scale)
-    full = m1.values * (m1.scale / larger) + m2.values * (m2.scale / larger)  # but for a factor
+    full, _ = _sum_of(m1, m2)
     curve = fsc_of_spectra(_spectrum(denoised).values, full, shells)
     return curve, c_ref(fsc_of_spectra(m1.values, m2.values, shells))
+
+
+def _sum_of(m1, m2):
+    """Spectrum of the sum of two maps, over the larger of their scales, and that scale."""
+    larger = jnp.maximum(m1.scale, m2.scale)
+    return m1.values * (m1.scale / larger) + m2.values * (m2.scale / larger), larger
+
+
+def _voxels(shells, dimensions):
+    """Voxels of every shell, 1 where there is none, for shell sums of so many dimensions."""
+    return jnp.maximum(shell_voxels(shells), 1).reshape((1,) * (dimensions - 1) + (-1,))
 
 
 def _noise2noise(distance, denoised_1, denoised_2, half_map_1, half_map_2, shells):

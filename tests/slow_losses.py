@@ -40,6 +40,17 @@ def cref_l1(d, m1, m2, target=None):
     return over_shells(np.abs(target - fsc(d, (m1 + m2) / 2)))
 
 
+def cref_l1_masked(d, m1, m2, mask):
+    return cref_l1(d * mask, m1 * mask, m2 * mask)
+
+
+def gain_l1(d, m1, m2):
+    full = (m1 + m2) / 2
+    power = cov(full, full)
+    power = power + 1e-3 * np.mean(power)
+    return np.mean(np.abs(cov(d, full) - cov(m1, m2))[:-1] / power[:-1])
+
+
 def cref_rmse(d, m1, m2):
     curve = fsc(d, (m1 + m2) / 2)
     return np.sqrt(over_shells((np.sign(curve) * curve**2 - c_ref(m1, m2) ** 2) ** 2))

@@ -13,8 +13,11 @@ from crefjax.errors import UserError
 from crefjax.spectral.shells import box_shells
 
 SHAPE = (10, 8, 12)
-MAPS = ("denoised", "denoised_1", "denoised_2", "half_map_1", "half_map_2", "truth")
-ALL = {"cref_l1": 1.0, "fsc": 0.5, "n2n_l2": 0.25, "n2n_l1": 2.0, "truth_fsc": 3.0, "truth_l2": 0.7, "bias": 0.1}
+MAPS = ("denoised", "denoised_1", "denoised_2", "half_map_1", "half_map_2", "truth", "mask")
+ALL = {
+    "cref_l1": 1.0, "fsc": 0.5, "n2n_l2": 0.25, "n2n_l1": 2.0, "truth_fsc": 3.0, "truth_l2": 0.7, "bias": 0.1,
+    "cref_l1_masked": 0.6, "gain_l1": 0.9,
+}  # fmt: skip
 NEEDS = {
     "cref_l1": {"full"},
     "fsc": {"halves"},
@@ -23,6 +26,8 @@ NEEDS = {
     "truth_fsc": {"full", "truth"},
     "truth_l2": {"full", "truth"},
     "bias": {"halves"},
+    "cref_l1_masked": {"full", "mask"},
+    "gain_l1": {"full"},
 }
 
 
@@ -40,8 +45,10 @@ def sample(maps, i):
 def slow_of(name, maps):
     maps = {key: one.astype(np.float64) for key, one in maps.items()}
     halves = [maps[f"{kind}_{i}"] for kind in ("denoised", "half_map") for i in (1, 2)]
-    if name == "cref_l1":
-        return slow.cref_l1(maps["denoised"], *halves[2:])
+    if name in ("cref_l1", "gain_l1"):
+        return getattr(slow, name)(maps["denoised"], *halves[2:])
+    if name == "cref_l1_masked":
+        return slow.cref_l1_masked(maps["denoised"], *halves[2:], maps["mask"])
     if name.startswith("truth_"):
         return getattr(slow, name)(maps["denoised"], maps["truth"])
     return getattr(slow, "fsc_loss" if name == "fsc" else name)(*halves)
@@ -105,7 +112,7 @@ def test_float64_stays_float64():
         np.testing.assert_allclose(one, slow_of(name, sample(batch(), 0)), rtol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["cref_l1", "fsc", "truth_fsc", "bias"])
+@pytest.mark.parametrize("name", ["cref_l1", "fsc", "truth_fsc", "bias", "gain_l1"])
 def test_maps_in_other_units_have_the_same_loss_and_gradient(name, expected):
     call = jax.jit(jax.value_and_grad(lambda m: losses.weighted({name: 1.0}, **m)[0]))
     maps = sample(batch(), 0)
@@ -185,6 +192,8 @@ def test_weights_that_cannot_be_are_refused_in_one_line(weights, field):
         ("truth_fsc", "denoised"),
         ("truth_l2", "truth"),
         ("bias", "denoised_1"),
+        ("cref_l1_masked", "mask"),
+        ("gain_l1", "denoised"),
     ],
 )
 def test_a_missing_map_is_refused(name, missing):

@@ -19,6 +19,8 @@ ARGUMENTS = {
     "truth_fsc": ("denoised", "truth"),
     "truth_l2": ("denoised", "truth"),
     "bias": OF_HALVES,
+    "cref_l1_masked": (*OF_FULL, "mask"),
+    "gain_l1": OF_FULL,
 }
 jitted = {name: jax.jit(getattr(losses, name)) for name in (*ARGUMENTS, "cref_rmse")}
 
@@ -31,6 +33,7 @@ def made_up(shape, seed=0):
     for name in ("half_map_1", "half_map_2", "denoised", "denoised_1", "denoised_2"):
         scale, noise = (1, 2) if name.startswith("half") else (0.7, 0.8)
         maps[name] = scale * signal + noise * rng.standard_normal(shape) + 0.1
+    maps["mask"] = np.clip(rng.uniform(-0.5, 1.5, shape), 0, 1)
     return {name: one.astype(np.float32) for name, one in maps.items()}
 
 
@@ -139,6 +142,40 @@ def test_cref_l1_tells_the_truth_from_its_negative_and_from_the_noisy_map():
     assert of_negative > 10 * of_truth
     np.testing.assert_allclose(of_full, 1 - slow.over_shells(slow.c_ref(m1, m2)), atol=1e-4)
     assert jitted["cref_rmse"](truth, m1, m2) < 0.1 < 0.5 < jitted["cref_rmse"](-truth, m1, m2)
+
+
+def test_gain_l1_is_least_for_the_truth_in_its_own_scale():
+    truth, m1, m2 = simulated()
+    scales = np.linspace(0.5, 1.5, 21).astype(np.float32)
+    found = [jitted["gain_l1"](a * truth, m1, m2)[0] for a in scales]
+    assert scales[np.argmin(found)] == pytest.approx(1, abs=0.051)
+    _, aux = jitted["gain_l1"](truth, m1, m2)
+    wiener = slow.c_ref(m1, m2) ** 2
+    np.testing.assert_allclose(aux["target"][1:9], wiener[1:9], atol=0.02)
+    np.testing.assert_allclose(aux["gain"][1:9], wiener[1:9], atol=0.15)
+    # The Wiener filter has the scale, but not the correlation; the full map has neither, the truth has both.
+    filtered = shrunk((m1 + m2) / 2, wiener)
+    for name, least, most in (("gain_l1", 0, 0.05), ("cref_l1", 0.3, 1)):
+        assert least <= jitted[name](filtered, m1, m2)[0] < most
+    assert jitted["gain_l1"]((m1 + m2) / 2, m1, m2)[0] > 0.3
+
+
+def test_gain_l1_sees_the_mean_and_not_what_a_filter_has_emptied():
+    truth, m1, m2 = simulated()
+    assert jitted["gain_l1"](truth + 5, m1 + 1, m2 + 1)[0] > jitted["gain_l1"](truth + 1, m1 + 1, m2 + 1)[0] + 0.1
+    low_passed = [shrunk(one, np.arange(17) < 9) for one in (m1, m2)]
+    assert jitted["gain_l1"](truth, *low_passed)[0] < 0.2
+
+
+def test_cref_l1_masked_looks_within_the_mask_alone():
+    truth, m1, m2 = simulated()
+    inside = np.zeros_like(truth)
+    inside[8:24, 8:24, 8:24] = 1
+    outside = np.random.default_rng(4).standard_normal(truth.shape).astype(np.float32) * (1 - inside)
+    given = truth, m1, m2, inside
+    np.testing.assert_allclose(
+        jitted["cref_l1_masked"](truth + outside, *given[1:])[0], slow.cref_l1_masked(*given), rtol=1e-4
+    )
 
 
 def test_fsc_loss_is_lower_for_the_truth_than_for_the_half_maps():

@@ -19,7 +19,9 @@ NOT_A_RESOLUTION = "the FSC of a denoised map with its input, or of denoised hal
 
 @dataclass(frozen=True)
 class Denoising:
-    """Trains the network on batches of `half_map_1`, `half_map_2` and, where known, `truth`: `(samples, z, y, x)`.
+    """Trains the network on batches of `half_map_1`, `half_map_2` and, where known, `truth` and `mask`.
+
+    All are `(samples, z, y, x)`.
 
     Attributes:
         network: its config.
@@ -81,6 +83,8 @@ class Denoising:
             arrays["denoised_1"], arrays["denoised_2"] = jnp.split(both, 2)
         if "truth" in needs:
             arrays["truth"] = batch["truth"]
+        if "mask" in needs:  # a source without one gives masked maps
+            arrays["mask"] = batch["mask"] if "mask" in batch else jnp.ones_like(first)
         return arrays
 
     def _apply(self, parameters, maps):

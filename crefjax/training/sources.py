@@ -1,7 +1,7 @@
 """Where batches come from: a prepared dataset, the simulator's stream, or half-maps of entry folders.
 
 All give the same: batches with `half_map_1`, `half_map_2` and, where known, `truth`, `(samples, z, y, x)`, standardized
-and masked, and of every sample the entry it is from.
+and masked (the stream in part, and then with `mask`), and of every sample the entry it is from.
 """
 
 import glob
@@ -279,7 +279,8 @@ def _as_streamed(batch, gain, random):
     deviation = ((halves[0] + halves[1]) / 2).std((1, 2, 3), keepdims=True)
     gains = np.exp(random.uniform(*np.log(gain), shape)) / np.maximum(deviation, 1e-30)
     scaled = [np.asarray(one * gains, np.float32) for one in (*halves, truth)]
-    return dict(zip(("half_map_1", "half_map_2", "truth"), scaled, strict=True))
+    # They are masked: there is nothing left to mask.
+    return dict(zip(("half_map_1", "half_map_2", "truth"), scaled, strict=True)) | {"mask": np.ones_like(truth)}
 
 
 class _Streamed:

@@ -115,11 +115,13 @@ def standardizing(
         lift = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 8), (), jnp.float32, *level))(keys)
         mean *= lift.reshape(mean.shape)
         scale = jnp.exp(low + (high - low) * chance[:, 1]).reshape(mean.shape) / jnp.maximum(deviation, 1e-30)
-        window = jnp.where((chance[:, 0] < masked).reshape(mean.shape), mask, 1)
+        masked_already = (chance[:, 0] < masked).reshape(mean.shape)
+        window = jnp.where(masked_already, mask, 1)
         return {
             "half_map_1": (half_map_1 - mean) * scale * window,
             "half_map_2": (half_map_2 - mean) * scale * window,
             "truth": truth * scale * mask,
+            "mask": jnp.where(masked_already, 1, mask),
         }
 
     return prepare

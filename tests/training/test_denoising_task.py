@@ -57,6 +57,17 @@ def test_losses_and_metrics_are_those_of_the_outputs(batch, denoised):
         )
 
 
+def test_a_mask_is_that_of_the_batch_and_else_the_whole_box(batch, denoised):
+    parameters, (full, *_) = denoised
+    task = Denoising(NETWORK, {"cref_l1_masked": 1.0})
+    m1, m2 = (batch[name].astype(float) for name in ("half_map_1", "half_map_2"))
+    mask = np.random.default_rng(9).uniform(0, 1, m1.shape).astype(np.float32)
+    for given, more in ((mask, {"mask": mask}), (np.ones_like(mask), {})):
+        loss, _ = jax.jit(task.loss)(parameters, {**batch, **more}, None)
+        expected = [slow.cref_l1_masked(full[k], m1[k], m2[k], given[k]) for k in range(2)]
+        np.testing.assert_allclose(loss, expected, atol=2e-5)
+
+
 def test_a_config_gives_its_task(tmp_path, denoised):
     task = denoising_task(config(**TINY, losses__fsc=0.25), truth=False)
     assert task.network == NETWORK

@@ -193,6 +193,7 @@ def test_masks_and_gains_are_drawn_for_each_sample():
     for name, one in zip(("half_map_1", "half_map_2"), maps[:2], strict=True):
         np.testing.assert_allclose(found[name], (one - mean) / deviation * gain * window, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found["truth"], maps[2] / deviation * gain * mask, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(found["mask"], np.where(masked[:, None, None, None], 1, mask))
     # With a level, some of the mean stays, and nothing else changes.
     lifted = standardizing(0.3, (1.0, 1.6), (0.2, 0.6))(*maps, mask, np.arange(200), np.uint32(3))
     left = (np.asarray(lifted["half_map_1"]) - found["half_map_1"]) / np.where(window * gain, window * gain, 1)
