@@ -41,6 +41,7 @@ COLUMNS = {
     "mean_fsc": ("mean FSC to the truth", 3),
     "error": ("error against the truth", 4),
     "cref_rmse": ("RMSE to C_ref²", 3),
+    "cref_rmse_box": ("RMSE to C_ref², whole box", 3),
     "bias_share": ("bias/signal up to FSC-0.143", 3),
     "added_share": ("added structure/signal up to FSC-0.143", 3),
     "added_share_beyond": ("added structure/signal beyond it", 2),

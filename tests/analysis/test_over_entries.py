@@ -106,6 +106,15 @@ def test_rmse_to_cref_is_numpys(entries, all_of):
         assert value == pytest.approx(expected, abs=2e-5)
 
 
+def test_rmse_to_cref_in_the_whole_box_is_numpys(entries, all_of):
+    for row in rows(all_of / "cref_rmse.csv"):
+        (first, second), denoised = maps_of(entries["abc".index(row["entry"])], row["method"])
+        half = slow_fsc(first, second, None)
+        fsc = slow_fsc(denoised, (first + second) / 2, None)
+        expected = np.sqrt(np.mean((fsc * abs(fsc) - np.where(half > 0, 2 * half / (1 + half), 0))[1:-1] ** 2))
+        assert float(row["cref_rmse_box"]) == pytest.approx(expected, abs=2e-5)
+
+
 def test_fsc_to_the_truth_is_numpys(entries, all_of):
     found = rows(all_of / "reference_map.csv")
     assert {row["entry"] for row in found} == {"a", "b"}
