@@ -83,6 +83,8 @@ ROWS = {
     "patches of 32³, as many voxels": {"data.patch": 32, "batch": 16},
     "loss: fsc alone": {**_TRUTH_OFF, "losses.fsc": 1.0},
     "loss: n2n_l2 alone": {**_TRUTH_OFF, "losses.n2n_l2": 1.0},
+    "optimizer: Muon": {"optimizer.name": "muon"},
+    "optimizer: Muon, rate 6e-3": {"optimizer.name": "muon", "schedule.rate": 6e-3},
     "rate 1e-3": {"schedule.rate": 1e-3},
     "rate 4e-3": {"schedule.rate": 4e-3},
 }  # fmt: skip

@@ -27,7 +27,7 @@ REQUIRED = "<required>"  # value of `weights` in a config that has none of its o
 
 SOURCES = ("dataset", "stream", "entries")
 SCHEDULES = ("exponential", "cosine", "cycles", "constant")
-OPTIMIZERS = ("adam", "adamw", "sgd")
+OPTIMIZERS = ("adam", "adamw", "muon", "sgd")
 
 
 def default() -> ConfigDict:
@@ -101,6 +101,8 @@ def default() -> ConfigDict:
 
     c.losses = ConfigDict()  # factors of the losses of `crefjax.losses`; 0: not computed
     c.losses.cref_l1 = 1.0  # |C_ref - FSC(denoised, full map)|, the paper's
+    c.losses.cref_l1_masked = 0.0  # the same within the mask, where inputs are not masked (`data.stream.masked`)
+    c.losses.gain_l1 = 0.0  # distance of the output's scale from the signal's, shell by shell, by half-maps alone
     c.losses.fsc = 0.0  # 1 - FSC of either denoised half-map with the other half-map
     c.losses.n2n_l2 = 0.0  # squared difference of either denoised half-map to the other half-map
     c.losses.n2n_l1 = 0.0  # absolute difference, likewise
@@ -109,7 +111,7 @@ def default() -> ConfigDict:
     c.losses.bias = 0.0  # power of the bias of the denoised half-maps, over that of the half-maps
 
     c.optimizer = ConfigDict()
-    c.optimizer.name = "adam"  # adam, adamw or sgd
+    c.optimizer.name = "adam"  # adam, adamw, muon (Jordan 2024; Adam for what is no kernel) or sgd
     c.optimizer.b1 = 0.9  # decay of the mean of gradients; momentum of sgd
     c.optimizer.b2 = 0.999  # decay of the mean of their squares
     c.optimizer.eps = 1e-8  # added to the root of that
@@ -253,6 +255,7 @@ def check_same(before: dict, config: ConfigDict, where: str) -> None:
         UserError: a field differs that may not.
     """
     now = as_json(config)
+    before = as_json(default()) | before  # a field that was not there yet: as its default
     changed = [
         name
         for name in sorted(now.keys() | before.keys())

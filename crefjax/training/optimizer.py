@@ -1,5 +1,6 @@
 """The optimizer and the schedule of its rate."""
 
+import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
@@ -60,6 +61,20 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
         rule = optax.adam(schedule, chosen.b1, chosen.b2, chosen.eps)
     elif chosen.name == "adamw":
         rule = optax.adamw(schedule, chosen.b1, chosen.b2, chosen.eps, weight_decay=chosen.weight_decay)
+    elif chosen.name == "muon":
+        rule = optax.contrib.muon(
+            schedule,
+            adam_b1=chosen.b1,
+            adam_b2=chosen.b2,
+            consistent_rms=0.2,  # steps as large as Adam's, so that a rate that is good there is good here
+            muon_weight_dimension_numbers=_as_matrices,
+        )
     else:
         rule = optax.sgd(schedule, momentum=chosen.b1 or None)
     return optax.chain(optax.clip_by_global_norm(chosen.clip), rule) if chosen.clip else rule
+
+
+def _as_matrices(parameters):
+    """For Muon every kernel of several outputs is a matrix of its inputs by its outputs; the others are for Adam."""
+    numbers = optax.contrib.MuonDimensionNumbers((0, 1, 2, 3), (4,))
+    return jax.tree.map(lambda one: numbers if one.ndim == 5 and one.shape[-1] > 1 else None, parameters)

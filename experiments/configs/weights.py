@@ -53,6 +53,7 @@ def get_config():
     s.flexible = 0.25
     s.sharpened = 0.25
     s.low_passed = 0.1
+    c.optimizer.name = "muon"
     c.optimizer.clip = 1.0
     c.schedule.name = "cycles"
     c.schedule.cycle_steps = 2100

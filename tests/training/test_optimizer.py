@@ -105,6 +105,26 @@ def test_sgd_and_its_momentum(momentum):
     np.testing.assert_allclose(run(c), expected, rtol=2e-5, atol=1e-5)
 
 
+def test_muon_steps_along_the_directions_of_a_kernel_alike():
+    """Jordan 2024: the singular vectors of the kernel's momentum stay, its singular values become about 1."""
+    c = config(schedule__rate=0.1, optimizer__name="muon")
+    optimizer = make_optimizer(c, make_schedule(c, epoch_steps=3, steps=12))
+    random = np.random.default_rng(7)
+    shapes = {"kernel": (3, 3, 3, 2, 8), "output": (3, 3, 3, 2, 1), "bias": (8,)}
+    gradients = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    gradients["kernel"] *= np.float32([1, 1, 1, 1, 1, 1, 1, 20])  # one output's gradient is far larger
+    start = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    updates, _ = optimizer.update(gradients, optimizer.init(start), start)
+    step = -np.asarray(updates["kernel"], float).reshape(54, 8)
+    left, _, right = np.linalg.svd(gradients["kernel"].reshape(54, 8), full_matrices=False)
+    along = left.T @ step @ right.T / (0.1 * 0.2 * np.sqrt(54))
+    np.testing.assert_allclose(along, np.eye(8), atol=0.35)  # its five iterations leave them between 0.7 and 1.3
+    # The first step of Adam with Nesterov's momentum (Dozat 2016): b1 m2 / (1 - b1²) + g, m2 = (1 - b1) g, over |g|.
+    for name in ("output", "bias"):
+        size = 0.1 * (0.9 * 0.1 / (1 - 0.9**2) + 1)
+        np.testing.assert_allclose(updates[name], -size * np.sign(gradients[name]), rtol=1e-3)
+
+
 def test_a_gradient_longer_than_the_clip_is_shortened_others_are_not():
     norms = np.linalg.norm(GRADIENTS, axis=1, keepdims=True)
     limit = float(np.median(norms))

@@ -175,3 +175,12 @@ def test_a_run_goes_on_with_its_own_settings_alone():
     c = default()
     c.network.last_widths = (4, 4)
     told(["network.last_widths = [16, 8], found [4, 4]"], lambda: check_same(before, c, "run"))
+
+
+def test_a_run_from_before_a_setting_was_there_goes_on_with_its_default():
+    before = as_json(default())
+    del before["losses.gain_l1"]
+    check_same(before, default(), "run")
+    c = default()
+    c.losses.gain_l1 = 0.3
+    told(["run", "losses.gain_l1 = 0.0, found 0.3"], lambda: check_same(before, c, "run"))
