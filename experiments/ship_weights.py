@@ -41,8 +41,11 @@ CARDS = {
         ),
     },
     "cref": {
-        "losses": {"cref_l1": 1.0},
-        "teacher": "cref_l1: |C_ref - FSC(denoised, full map)|, from half-maps alone; no truth was shown to it",
+        "losses": {"cref_l1": 0.5, "cref_l1_masked": 0.5, "gain_l1": 0.3},
+        "teacher": (
+            "half-maps alone, no truth: |C_ref - FSC(denoised, full map)|, in the whole patch and within the mask, and 0.3 "
+            "of the distance of the output's scale from the signal's, shell by shell"
+        ),
         "good_for": (
             "comparing with what is learned from a truth; what the published network is for: a map whose FSC to its "
             "input follows C_ref"
@@ -77,7 +80,7 @@ def ship(run: Path, name: str) -> None:
 
     Raises:
         UserError: the run has no weights or no checkpoint, is not at the end of a cycle, was taught by another loss or
-            did not begin from random parameters.
+            began neither from random parameters nor from the weights that it replaces.
     """
     weights = load_weights(run / "last")  # the end of a cycle: what was best before may be of another
     checkpoints = sorted((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
@@ -108,8 +111,10 @@ def _about(run, name, card):
     if card.get("losses") != losses:
         raise UserError(f"{run}: expected a run by {losses}, found {card.get('losses')}; give another name")
     fields = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    if fields["weights"]:
-        raise UserError(f"{run}: expected a run from random parameters, found one from {fields['weights']}")
+    if fields["weights"] not in ("", name):
+        raise UserError(
+            f"{run}: expected a run from random parameters or from {name}, found one from {fields['weights']}"
+        )
     cycle = fields["schedule.cycle_steps"]
     if fields["schedule.name"] == "cycles" and card["step"] % cycle:
         raise UserError(f"{run}: expected the end of a cycle of {cycle} steps, found step {card['step']}; let it go on")

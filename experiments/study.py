@@ -53,12 +53,15 @@ _BASE = {
     "evaluation.every_epochs": 0, "checkpoint.every_minutes": 0.0,
 }  # fmt: skip
 _TRUTH_OFF = {"losses.truth_fsc": 0.0, "losses.truth_l2": 0.0}
+_CREF = _TRUTH_OFF | {"losses.cref_l1": 0.5, "losses.cref_l1_masked": 0.5, "losses.gain_l1": 0.3}
 ROWS = {
     "all as in weights.py": {},
     "loss: truth_fsc alone": {"losses.truth_l2": 0.0},
     "loss: truth_l2 alone": {"losses.truth_fsc": 0.0, "losses.truth_l2": 1.0},
-    "loss: cref_l1 alone": {**_TRUTH_OFF, "losses.cref_l1": 1.0},
-    "cref_l1 alone, inputs always masked": {**_TRUTH_OFF, "losses.cref_l1": 1.0, "data.stream.masked": 1.0},
+    "by half-maps alone: 0.5 cref_l1, 0.5 cref_l1_masked, 0.3 gain_l1": _CREF,
+    "the same without gain_l1": _CREF | {"losses.gain_l1": 0.0},
+    "cref_l1 alone": _TRUTH_OFF | {"losses.cref_l1": 1.0},
+    "cref_l1 alone, inputs always masked": _TRUTH_OFF | {"losses.cref_l1": 1.0, "data.stream.masked": 1.0},
     "patches of 96³, as many voxels": {"data.patch": 96, "batch": 1},
     "loss: and 0.3 cref_l1": {"losses.cref_l1": 0.3},
     "loss: and 0.1 bias": {"losses.bias": 0.1},
@@ -83,10 +86,9 @@ ROWS = {
     "patches of 32³, as many voxels": {"data.patch": 32, "batch": 16},
     "loss: fsc alone": {**_TRUTH_OFF, "losses.fsc": 1.0},
     "loss: n2n_l2 alone": {**_TRUTH_OFF, "losses.n2n_l2": 1.0},
-    "optimizer: Muon": {"optimizer.name": "muon"},
-    "optimizer: Muon, rate 6e-3": {"optimizer.name": "muon", "schedule.rate": 6e-3},
+    "optimizer: Adam": {"optimizer.name": "adam"},
     "rate 1e-3": {"schedule.rate": 1e-3},
-    "rate 4e-3": {"schedule.rate": 4e-3},
+    "rate 6e-3": {"schedule.rate": 6e-3},
 }  # fmt: skip
 COLUMNS = {
     "mean_fsc": "mean FSC to the truth",

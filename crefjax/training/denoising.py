@@ -29,6 +29,7 @@ class Denoising:
         start: parameters to start from; None for random ones.
         licence: of the weights that come out.
         origin: where they come from.
+        before: how those to start from were trained.
     """
 
     network: UNet3DConfig
@@ -36,6 +37,7 @@ class Denoising:
     start: dict | None = None
     licence: str = "yours to choose: trained from your own data"
     origin: str = "trained with crefjax"
+    before: str | None = None
     name: str = "denoising"
 
     def init(self, key):
@@ -65,6 +67,8 @@ class Denoising:
 
     def export(self, folder: Path, parameters, about):
         """Write a weights folder, which `crefjax denoise --weights` takes."""
+        if self.before is not None:
+            about = {**about, "training": f"{about['training']}; before: {self.before}"}
         card = {
             "source": self.origin,
             "licence": self.licence,
@@ -122,5 +126,6 @@ def denoising_task(config: ConfigDict, *, truth: bool) -> Denoising:
             )
         check_parameters(weights.parameters, parameter_shapes(network), str(weights.path))
         origin = f"trained with crefjax from {weights.name}: {weights.card['source']}"
-        return Denoising(network, factors, weights.parameters, weights.card["licence"], origin)
+        before = weights.card.get("training")
+        return Denoising(network, factors, weights.parameters, weights.card["licence"], origin, before)
     return Denoising(network, factors)

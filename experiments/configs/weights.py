@@ -4,11 +4,11 @@
     python -m experiments.training_entries ../shared/models -o runs/entries
     crefjax train --config=experiments/configs/weights.py --workdir=runs/truth
 
-and by half-maps alone, which so far broke whole maps (docs/weights.md), so that its weights are to be looked at first:
+and by half-maps alone:
 
-    crefjax train --config=experiments/configs/weights.py --workdir=runs/cref \
-        --config.losses.truth_fsc=0 --config.losses.truth_l2=0 --config.losses.cref_l1=1 \
-        --config.steps=1000 --config.schedule.cycle_steps=1000
+    crefjax train --config=experiments/configs/weights.py --workdir=runs/cref --config.losses.truth_fsc=0 \
+        --config.losses.truth_l2=0 --config.losses.cref_l1=0.5 --config.losses.cref_l1_masked=0.5 \
+        --config.losses.gain_l1=0.3 --config.steps=1000 --config.schedule.cycle_steps=1000
 """
 
 from crefjax.training.config import default

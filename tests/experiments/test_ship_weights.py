@@ -48,8 +48,12 @@ def test_weights_card_and_state(run, tmp_path, monkeypatch):
     assert {path.name for path in (state / newest.name).iterdir()} == {path.name for path in newest.iterdir()}
     assert ship_weights.main([str(run), "truth"]) == 0  # again, in their place
     assert not [file for file in tmp_path.rglob("commit_success.txt") if "/" in file.read_text()]
+    config = (run / "config.json").read_text()
+    (run / "config.json").write_text(json.dumps(json.loads(config) | {"weights": "truth"}))
+    assert ship_weights.main([str(run), "truth"]) == 0  # a run that went on from those that it replaces
+    (run / "config.json").write_text(config)
     before = sorted(tmp_path.rglob("*"))
-    for changes in ({"schedule.name": "cycles", "schedule.cycle_steps": 5000}, {"weights": "truth"}):
+    for changes in ({"schedule.name": "cycles", "schedule.cycle_steps": 5000}, {"weights": "cref"}):
         config = (run / "config.json").read_text()
         (run / "config.json").write_text(json.dumps(json.loads(config) | changes))
         assert ship_weights.main([str(run), "truth"]) == 2
