@@ -43,8 +43,8 @@ CARDS = {
     "cref": {
         "losses": {"cref_l1": 0.5, "cref_l1_masked": 0.5, "gain_l1": 0.3},
         "teacher": (
-            "half-maps alone, no truth: |C_ref - FSC(denoised, full map)|, in the whole patch and within the mask, and 0.3 "
-            "of the distance of the output's scale from the signal's, shell by shell"
+            "half-maps alone, no truth: |C_ref - FSC(denoised, full map)|, in the whole patch and within the mask, and "
+            "0.3 of the distance of the output's scale from the signal's, shell by shell"
         ),
         "good_for": (
             "comparing with what is learned from a truth; what the published network is for: a map whose FSC to its "

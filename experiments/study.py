@@ -53,13 +53,13 @@ _BASE = {
     "evaluation.every_epochs": 0, "checkpoint.every_minutes": 0.0,
 }  # fmt: skip
 _TRUTH_OFF = {"losses.truth_fsc": 0.0, "losses.truth_l2": 0.0}
-_CREF = _TRUTH_OFF | {"losses.cref_l1": 0.5, "losses.cref_l1_masked": 0.5, "losses.gain_l1": 0.3}
+_CREF = _TRUTH_OFF | {"losses.cref_l1": 0.5, "losses.cref_l1_masked": 0.5}
 ROWS = {
     "all as in weights.py": {},
     "loss: truth_fsc alone": {"losses.truth_l2": 0.0},
     "loss: truth_l2 alone": {"losses.truth_fsc": 0.0, "losses.truth_l2": 1.0},
-    "by half-maps alone: 0.5 cref_l1, 0.5 cref_l1_masked, 0.3 gain_l1": _CREF,
-    "the same without gain_l1": _CREF | {"losses.gain_l1": 0.0},
+    "by half-maps alone: 0.5 cref_l1, 0.5 cref_l1_masked, 0.3 gain_l1": _CREF | {"losses.gain_l1": 0.3},
+    "the same without gain_l1": _CREF,
     "cref_l1 alone": _TRUTH_OFF | {"losses.cref_l1": 1.0},
     "cref_l1 alone, inputs always masked": _TRUTH_OFF | {"losses.cref_l1": 1.0, "data.stream.masked": 1.0},
     "patches of 96³, as many voxels": {"data.patch": 96, "batch": 1},
