@@ -67,8 +67,6 @@ class Denoising:
 
     def export(self, folder: Path, parameters, about):
         """Write a weights folder, which `crefjax denoise --weights` takes."""
-        if self.before is not None:
-            about = {**about, "training": f"{about['training']}; before: {self.before}"}
         card = {
             "source": self.origin,
             "licence": self.licence,

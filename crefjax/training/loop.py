@@ -126,7 +126,7 @@ class _Run:
         self.evaluation_step = make_evaluation_step(task, self.devices)
         self.heard = Hearing(self._check, self._write_line, every=config.log_every)
         self.evaluation_seconds, self.evaluated_before = 0.0, False
-        self.checkpoints = self.records = None
+        self.before, self.checkpoints, self.records = getattr(task, "before", None), None, None
 
     def begin(self):
         """Take up the newest checkpoint, or write down what is begun."""
@@ -141,11 +141,12 @@ class _Run:
             check_same(about.config, self.config, str(self.workdir))
             state = self.checkpoints.restore(self.step, jax.tree.map(np.asarray, state))
             self.batches.set_state(about.data)
-            self.seconds, self.best = about.run["seconds"], tuple(about.run["best"])
-            self.evaluated, self.worse = about.run["evaluated"], about.run["worse"]
+            self.seconds, self.evaluated, self.worse = (about.run[name] for name in ("seconds", "evaluated", "worse"))
+            self.best = tuple(about.run["best"])
             if not (self.workdir / BEST).exists():  # checkpoints alone were brought here
                 self.best = (None, None)
             self.evaluation_seconds = about.run.get("evaluation_seconds", 0.0)  # earlier runs did not keep it
+            self.before = about.run.get("before")  # what was begun from, not what has that name by now
             told = about.run["told"]
             self.heard.since += [{name: np.float32(value) for name, value in one.items()} for one in told]
             self.say(f"going on from step {self.step} of {self.steps} in {self.workdir}")
@@ -263,7 +264,7 @@ class _Run:
     def _save(self, loss: float | None = None):
         self.heard.all()  # nothing that is not finite is saved
         run = {"seconds": self._seconds(), "best": list(self.best), "evaluated": self.evaluated, "worse": self.worse}
-        run["evaluation_seconds"] = self.evaluation_seconds
+        run |= {"evaluation_seconds": self.evaluation_seconds, "before": self.before}
         run["told"] = [{name: one.tolist() for name, one in told.items()} for told in self.heard.since]
         saved = Saved(self.batches.get_state(), run, as_json(self.config))
         self.checkpoints.save(self.step, from_devices(self.state), saved, loss)
@@ -271,8 +272,9 @@ class _Run:
 
     def _export(self, name):
         training = f"{self.step} steps of {self.config.batch} patches of {self.source.patch} voxels a side: "
+        training += self.source.about + (f"; before: {self.before}" if self.before else "")
         about = {
-            "training": training + self.source.about,
+            "training": training,
             "losses": {name: factor for name, factor in self.config.losses.items() if factor},
             "step": self.step,
             "held_out_loss": self.best[0] if name == BEST else None,

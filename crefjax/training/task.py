@@ -16,6 +16,7 @@ class Task(Protocol):
 
     Attributes:
         name: for people.
+        before: a sentence of how its first parameters were trained; a task whose are random needs none.
     """
 
     name: str

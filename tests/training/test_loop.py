@@ -223,6 +223,18 @@ def test_checkpoints_alone_are_enough_to_go_on_elsewhere(tmp_path):
     assert (result.best_step, result.best_loss) == (15, row["loss"])
 
 
+def test_weights_tell_what_was_before_them_and_still_do_when_the_run_goes_on(tmp_path, monkeypatch):
+    run(tmp_path / "plain", epochs=1)
+    assert "before" not in exported(tmp_path / "plain/last")["training"]
+    monkeypatch.setattr(Line, "before", "7 steps", raising=False)
+    run(tmp_path / "run", epochs=1)
+    told = exported(tmp_path / "run/last")["training"]
+    assert told == "5 steps of 4 patches of 8 voxels a side: points near a line; before: 7 steps"
+    monkeypatch.setattr(Line, "before", "what has that name by now")
+    run(tmp_path / "run", epochs=2)
+    assert exported(tmp_path / "run/last")["training"] == told.replace("5 steps", "10 steps", 1)
+
+
 def test_a_file_that_cannot_be_written_is_told_with_its_name(tmp_path):
     (tmp_path / "config.json").mkdir()
     with pytest.raises(
