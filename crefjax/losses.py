@@ -143,6 +143,15 @@ def truth_fsc(denoised: Array, truth: Array, *, shells: Shells | None = None) ->
     return 1 - _shell_mean(curve), {"fsc": curve}
 
 
+def truth_fsc_masked(denoised: Array, truth: Array, mask: Array, *, shells: Shells | None = None) -> LossAndAux:
+    """`truth_fsc` of the denoised map times a mask, and the truth, which is masked: what is in the solvent is left out.
+
+    As `truth_fsc` of a map that was not masked is lowered by emptying the solvent too. Aux as there.
+    """
+    (one, true, window), shells = _entry(shells, denoised, truth, mask)
+    return truth_fsc(one * window, true, shells=shells)
+
+
 def truth_l2(denoised: Array, truth: Array, *, shells: Shells | None = None) -> LossAndAux:
     """Squared error of the denoised map over the power of the truth, where the noise-free map is known.
 
@@ -216,9 +225,13 @@ _OF_FULL = ("denoised", "half_map_1", "half_map_2")
 _OF_HALVES = ("denoised_1", "denoised_2", "half_map_1", "half_map_2")
 _OF_TRUTH = ("denoised", "truth")
 _OF_MASKED = (*_OF_FULL, "mask")
+_OF_MASKED_TRUTH = (*_OF_TRUTH, "mask")
 _LEAST_POWER = 0.1
 _LEAST_SHARE = 1e-3
-_NEEDS = {_OF_FULL: ("full",), _OF_HALVES: ("halves",), _OF_TRUTH: ("full", "truth"), _OF_MASKED: ("full", "mask")}
+_NEEDS = {
+    _OF_FULL: ("full",), _OF_HALVES: ("halves",), _OF_TRUTH: ("full", "truth"), _OF_MASKED: ("full", "mask"),
+    _OF_MASKED_TRUTH: ("full", "truth", "mask"),
+}  # fmt: skip
 _CALLS = {
     "cref_l1": (cref_l1, _OF_FULL),
     "fsc": (fsc_loss, _OF_HALVES),
@@ -229,6 +242,7 @@ _CALLS = {
     "bias": (bias, _OF_HALVES),
     "cref_l1_masked": (cref_l1_masked, _OF_MASKED),
     "gain_l1": (gain_l1, _OF_FULL),
+    "truth_fsc_masked": (truth_fsc_masked, _OF_MASKED_TRUTH),
 }
 
 LOSSES: Mapping[str, tuple[str, ...]] = MappingProxyType({name: _NEEDS[of] for name, (_, of) in _CALLS.items()})

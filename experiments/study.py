@@ -57,6 +57,7 @@ _CREF = _TRUTH_OFF | {"losses.cref_l1": 0.5, "losses.cref_l1_masked": 0.5}
 ROWS = {
     "all as in weights.py": {},
     "loss: truth_fsc alone": {"losses.truth_l2": 0.0},
+    "loss: truth_fsc within the mask": {"losses.truth_fsc": 0.0, "losses.truth_fsc_masked": 1.0},
     "loss: truth_l2 alone": {"losses.truth_fsc": 0.0, "losses.truth_l2": 1.0},
     "by half-maps alone: 0.5 cref_l1, 0.5 cref_l1_masked, 0.3 gain_l1": _CREF | {"losses.gain_l1": 0.3},
     "the same without gain_l1": _CREF,

@@ -72,6 +72,10 @@ def truth_fsc(d, truth):
     return 1 - over_shells(fsc(d, truth))
 
 
+def truth_fsc_masked(d, truth, mask):
+    return truth_fsc(d * mask, truth)
+
+
 def truth_l2(d, truth):
     return np.mean((d - truth) ** 2) / (np.mean(truth**2) + 0.1)
 

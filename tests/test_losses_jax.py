@@ -16,7 +16,7 @@ SHAPE = (10, 8, 12)
 MAPS = ("denoised", "denoised_1", "denoised_2", "half_map_1", "half_map_2", "truth", "mask")
 ALL = {
     "cref_l1": 1.0, "fsc": 0.5, "n2n_l2": 0.25, "n2n_l1": 2.0, "truth_fsc": 3.0, "truth_l2": 0.7, "bias": 0.1,
-    "cref_l1_masked": 0.6, "gain_l1": 0.9,
+    "cref_l1_masked": 0.6, "gain_l1": 0.9, "truth_fsc_masked": 0.4,
 }  # fmt: skip
 NEEDS = {
     "cref_l1": {"full"},
@@ -28,6 +28,7 @@ NEEDS = {
     "bias": {"halves"},
     "cref_l1_masked": {"full", "mask"},
     "gain_l1": {"full"},
+    "truth_fsc_masked": {"full", "truth", "mask"},
 }
 
 
@@ -49,6 +50,8 @@ def slow_of(name, maps):
         return getattr(slow, name)(maps["denoised"], *halves[2:])
     if name == "cref_l1_masked":
         return slow.cref_l1_masked(maps["denoised"], *halves[2:], maps["mask"])
+    if name == "truth_fsc_masked":
+        return slow.truth_fsc_masked(maps["denoised"], maps["truth"], maps["mask"])
     if name.startswith("truth_"):
         return getattr(slow, name)(maps["denoised"], maps["truth"])
     return getattr(slow, "fsc_loss" if name == "fsc" else name)(*halves)
@@ -194,6 +197,7 @@ def test_weights_that_cannot_be_are_refused_in_one_line(weights, field):
         ("bias", "denoised_1"),
         ("cref_l1_masked", "mask"),
         ("gain_l1", "denoised"),
+        ("truth_fsc_masked", "mask"),
     ],
 )
 def test_a_missing_map_is_refused(name, missing):

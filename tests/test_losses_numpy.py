@@ -21,6 +21,7 @@ ARGUMENTS = {
     "bias": OF_HALVES,
     "cref_l1_masked": (*OF_FULL, "mask"),
     "gain_l1": OF_FULL,
+    "truth_fsc_masked": ("denoised", "truth", "mask"),
 }
 jitted = {name: jax.jit(getattr(losses, name)) for name in (*ARGUMENTS, "cref_rmse")}
 

@@ -107,6 +107,7 @@ def default() -> ConfigDict:
     c.losses.n2n_l2 = 0.0  # squared difference of either denoised half-map to the other half-map
     c.losses.n2n_l1 = 0.0  # absolute difference, likewise
     c.losses.truth_fsc = 0.0  # 1 - FSC(denoised, truth), where a truth is known
+    c.losses.truth_fsc_masked = 0.0  # the same within the mask, where inputs are not masked (`data.stream.masked`)
     c.losses.truth_l2 = 0.0  # squared error over the truth's power, where a truth is known
     c.losses.bias = 0.0  # power of the bias of the denoised half-maps, over that of the half-maps
 
