@@ -8,7 +8,7 @@ and by half-maps alone:
 
     crefjax train --config=experiments/configs/weights.py --workdir=runs/cref --config.losses.truth_fsc=0 \
         --config.losses.truth_l2=0 --config.losses.cref_l1=0.5 --config.losses.cref_l1_masked=0.5 \
-        --config.losses.gain_l1=0.3 --config.steps=1000 --config.schedule.cycle_steps=1000
+        --config.losses.gain_l1=0.3 --config.steps=2000 --config.schedule.cycle_steps=1000
 """
 
 from crefjax.training.config import default
