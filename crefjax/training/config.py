@@ -113,7 +113,7 @@ def default() -> ConfigDict:
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "adam"  # adam, adamw, muon (Jordan 2024; Adam for what is no kernel) or sgd
-    c.optimizer.b1 = 0.9  # decay of the mean of gradients; momentum of sgd
+    c.optimizer.b1 = 0.9  # decay of the mean of gradients; momentum of sgd (for muon's kernels it is 0.95)
     c.optimizer.b2 = 0.999  # decay of the mean of their squares
     c.optimizer.eps = 1e-8  # added to the root of that
     c.optimizer.weight_decay = 0.0  # of adamw

@@ -147,8 +147,7 @@ class _Run:
                 self.best = (None, None)
             self.evaluation_seconds = about.run.get("evaluation_seconds", 0.0)  # earlier runs did not keep it
             self.before = about.run.get("before")  # what was begun from, not what has that name by now
-            told = about.run["told"]
-            self.heard.since += [{name: np.float32(value) for name, value in one.items()} for one in told]
+            self.heard.since += [{k: np.float32(value) for k, value in one.items()} for one in about.run["told"]]
             self.say(f"going on from step {self.step} of {self.steps} in {self.workdir}")
         for left in self.workdir.glob(".crefjax-*"):  # of a run that was killed while it wrote weights
             unfinished.remove(left)

@@ -64,6 +64,7 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
     elif chosen.name == "muon":
         rule = optax.contrib.muon(
             schedule,
+            eps=chosen.eps,
             adam_b1=chosen.b1,
             adam_b2=chosen.b2,
             consistent_rms=0.2,  # steps as large as Adam's, so that a rate that is good there is good here

@@ -63,8 +63,7 @@ class Source:
         truth: whether the batches have one.
         size: samples in an epoch; None for an endless source.
         training: gives the iterator of training batches.
-        held_out: gives an iterator once over the samples that are never trained on, the last batch perhaps short;
-            None where there are none.
+        held_out: gives an iterator once over samples never trained on, the last batch perhaps short; None: none.
         about: what the data are, in words, for the card of the weights.
     """
 
@@ -279,8 +278,8 @@ def _as_streamed(batch, gain, random):
     deviation = ((halves[0] + halves[1]) / 2).std((1, 2, 3), keepdims=True)
     gains = np.exp(random.uniform(*np.log(gain), shape)) / np.maximum(deviation, 1e-30)
     scaled = [np.asarray(one * gains, np.float32) for one in (*halves, truth)]
-    # They are masked: there is nothing left to mask.
-    return dict(zip(("half_map_1", "half_map_2", "truth"), scaled, strict=True)) | {"mask": np.ones_like(truth)}
+    scaled.append(np.ones_like(truth))  # they are masked: there is nothing left to mask
+    return dict(zip(("half_map_1", "half_map_2", "truth", "mask"), scaled, strict=True))
 
 
 class _Streamed:

@@ -303,7 +303,12 @@ def test_patches_of_entries_are_not_told_from_the_streams_by_their_scale(folder)
     alone = make_source(config(data__entries__folders=f"{folder}/entries/e*", **alone))
     plain = taken(alone.training(), len(found))
     signs = []
+    streamed = next(one for one in taken(mixed(folder).training(), 24) if not one["entries"][0].startswith("e"))
     for one, other in zip(found, plain, strict=True):
+        assert {name: np.shape(value) for name, value in one.items()} == {
+            name: np.shape(value) for name, value in streamed.items()
+        }  # one compiled step takes either
+        np.testing.assert_array_equal(one["mask"], 1)
         assert one["entries"] == other["entries"]
         deviation = ((one["half_map_1"] + one["half_map_2"]) / 2).std((1, 2, 3))
         assert ((deviation > 0.999) & (deviation < 1.601)).all()
