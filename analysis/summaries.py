@@ -41,8 +41,8 @@ class Paired(NamedTuple):
 
 
 def median(values: Sequence[float | None]) -> Median:
-    """The median of the numbers, without those that are None or not finite; the same values give the same interval."""
-    numbers = np.array([one for one in values if one is not None and np.isfinite(one)], np.float64)
+    """The median of the numbers, without those that are None or not finite; their order has no say in the interval."""
+    numbers = np.sort(np.array([one for one in values if one is not None and np.isfinite(one)], np.float64))
     if not len(numbers):
         return Median(0, None, None, None)
     drawn = np.random.default_rng(0).choice(numbers, (_DRAWS, len(numbers)))

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import platform
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from crefjax.version import __version__
 
 COMPARED_WITH = (FULL, "crefdenoiser")
 _FEWEST_FOR_BOX = 5
+_DWARFED = 30  # the largest number over the typical median
+_DWARFED_BELOW_0 = 100
+_LABEL_WIDTH = 36  # letters beside a panel of usual height
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")  # of Okabe & Ito's palette
 
 
@@ -125,12 +129,17 @@ def small_legend(axes) -> None:
 
 
 def box_plot(axes, rows: list[dict], headline: Headline) -> None:
-    """A point for each entry, and a box for each method that has five; the number of entries beneath its name."""
+    """A point for each entry, and a box for each method that has five; the number of entries beneath its name.
+
+    Where one number would flatten all others, the axis is logarithmic beyond the typical median.
+    """
     methods = [m for m in methods_of(rows) if median(list(by_entry(rows, m, headline.key).values())).count]
+    shown = []
     for place, method in enumerate(methods):
         numbers = by_entry(rows, method, headline.key).values()
         values = np.array([one for one in numbers if one is not None and np.isfinite(one)])
         color = colour_of(rows, method)
+        shown.append(values)
         if len(values) >= _FEWEST_FOR_BOX:
             line = {"color": color, "linewidth": 2}
             axes.boxplot(values, positions=[place], widths=0.55, showfliers=False, medianprops=line)
@@ -141,6 +150,21 @@ def box_plot(axes, rows: list[dict], headline: Headline) -> None:
     counts = [median(list(by_entry(rows, one, headline.key).values())).count for one in methods]
     axes.set_xticks(range(len(methods)), [f"{m}\nn = {n}" for m, n in zip(methods, counts, strict=True)], fontsize=8)
     axes.tick_params(axis="x", rotation=30 if len(methods) > 5 else 0)
-    axes.set_ylabel(headline.label)
+    axes.set_ylabel(textwrap.fill(headline.label, _LABEL_WIDTH))
+    _spread_axis(axes, shown)
     if not methods:
         axes.text(0.5, 0.5, "no entry has what is needed", ha="center", va="center", transform=axes.transAxes)
+
+
+def _spread_axis(axes, values):
+    """A logarithmic axis where one number would flatten all others; with numbers below 0, linear around it."""
+    if not values:
+        return
+    typical = np.median([abs(np.median(one)) for one in values])
+    low, high = min(one.min() for one in values), max(one.max() for one in values)
+    if low > 0 and high > _DWARFED * typical:
+        axes.set_yscale("log")
+    elif 0 < typical < high / _DWARFED_BELOW_0 and low <= 0:
+        axes.set_yscale("symlog", linthresh=typical)
+        axes.set_yticks([0, *(10.0**n for n in range(int(np.ceil(np.log10(typical))), int(np.log10(high)) + 2))])
+        axes.set_ylim(2 * low - typical, 2 * high)

@@ -12,7 +12,7 @@ def test_median_of_what_is_there():
     found = median([3.0, None, 1.0, float("nan"), 2.0, 10.0])
     assert (found.count, found.median) == (4, 2.5)
     assert 1.0 <= found.low <= found.median <= found.high <= 10.0
-    assert median([3.0, 1.0, 2.0, 10.0]) == found
+    assert median([3.0, 1.0, 2.0, 10.0]) == median([10.0, 1.0, 3.0, 2.0]) == found
 
 
 def test_no_numbers():
