@@ -45,7 +45,7 @@ def _rmse(found, cref):
 def figure(rows: list[dict]) -> Figure:
     """Boxes, and the curves of up to four entries."""
     shown = [row for row in rows if row["method"] != FULL] or rows
-    entries = list(dict.fromkeys(row["entry"] for row in rows))[:4]
+    entries = list(dict.fromkeys(row["entry"] for row in shown))[:4]
     page = Figure(figsize=(4.2 * (1 + len(entries)), 4), layout="constrained")
     first, *others = page.subplots(1, 1 + len(entries), squeeze=False)[0]
     box_plot(first, shown, _RMSE)

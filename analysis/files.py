@@ -33,6 +33,9 @@ def run_study(
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a folder that is a file, or may not be written
+        print(f"{name}: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 def put(path: Path, content: bytes) -> None:

@@ -34,8 +34,6 @@ def noise_alone(halves: Sequence[np.ndarray], truth: np.ndarray, voxel_size: flo
     outputs = [_own_output(each, full, weights, voxel_size) for each in (*noises, full)]
     inside = soft_sphere(len(full))
     found = shell_covariances(outputs, inside, levels=[float(np.average(each, weights=inside)) for each in outputs])
-    # A mask joins neighbouring voxels of the transform: so many of them are independent.
-    voxels = found.voxels * (inside**2).mean() ** 2 / (inside**4).mean()
     cross = found.of(0, 1) / np.sqrt(found.of(0, 0) * found.of(1, 1))
     passed = (found.of(0, 0) + found.of(1, 1)) / 2 / found.of(2, 2)
     pair = tuple(Map.from_array(each * np.float32(np.sqrt(2)), voxel_size) for each in noises)
@@ -43,7 +41,7 @@ def noise_alone(halves: Sequence[np.ndarray], truth: np.ndarray, voxel_size: flo
     mean = (pair[0].array + pair[1].array) / 2
     return {
         "fsc": cross.tolist(),
-        "scatter": (1 / np.sqrt(np.maximum(voxels, 1))).tolist(),
+        "scatter": (1 / np.sqrt(found.independent)).tolist(),
         "passed": passed.tolist(),
         "left": float(done.full.array.std() / mean.std()),
         "told": bool(half_maps_disagree(pair, done.region)),

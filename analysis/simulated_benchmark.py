@@ -3,8 +3,8 @@
     python -m analysis.simulated_benchmark MODELS -o DIR --weights W [W ...]
 
 MODELS is a folder with `cryoem/` and `docking/`, of PDB entries. Seven entries have additive noise of several colours;
-six more are made by both methods, some with preferred views or errors of pose. The weights `truth` saw none of their
-models, `cref` three (7a4m, 7l2j, 6rn2). Entries are kept in DIR/entries with the outputs of all methods, DIR/comparison
+six more are made by both methods, some with preferred views or errors of pose. Neither `truth` nor `cref` saw any of
+their models. Entries are kept in DIR/entries with the outputs of all methods, DIR/comparison
 is what `benchmark` writes. Outputs of weights are put on the signal's scale, and as NAME_own on the input's, as the
 network gives them; those of crefdenoiser are called crefdenoiser_calibrated and crefdenoiser.
 Killed and started again, it goes on where it was. About 25 minutes on two cores with three weights.

@@ -14,6 +14,7 @@ Killed and started again, it goes on where it was, but for the last two. 40 minu
 
 import argparse
 import csv
+import filecmp
 import shutil
 import sys
 from collections.abc import Sequence
@@ -65,6 +66,8 @@ def _run(arguments):
             raise UserError(f"{data / part}: expected a folder, found none; give the folder that has it")
     if arguments.published and next(iter(load_named([arguments.published]))) != PUBLISHED:
         raise UserError(f"--published: expected a weights folder named {PUBLISHED}, found {arguments.published}")
+    if arguments.jobs < 1:
+        raise UserError(f"--jobs: expected at least 1, found {arguments.jobs}")
     folder.mkdir(parents=True, exist_ok=True)
     weights = [*OWN, *([arguments.published] if arguments.published else [])]
     jobs = ["--jobs", str(arguments.jobs)]
@@ -93,7 +96,7 @@ def _bench(source, folder, jobs):
     folder.mkdir(exist_ok=True)
     names = sorted(one.name for one in source.iterdir() if one.is_dir())
     for name in names:
-        if not (folder / name).is_dir():
+        if not _same_maps(source / name, folder / name):
             with folder_in_place(folder / name) as new:
                 shutil.copytree(source / name, new, copy_function=shutil.copyfile, dirs_exist_ok=True)
                 for one in (new, *(path for path in new.rglob("*") if path.is_dir())):
@@ -103,6 +106,12 @@ def _bench(source, folder, jobs):
     _call(baselines.main([*paths, "--method", "wiener", *jobs]))
     _call(benchmark.main([*paths, "-o", str(folder / "comparison"), "--overwrite", *jobs]))
     return names
+
+
+def _same_maps(one, copy):
+    """Whether a copy of an entry is there and is still one of it."""
+    maps = [path.name for path in one.glob("*.mrc")]
+    return copy.is_dir() and not any(filecmp.cmpfiles(one, copy, maps, shallow=False)[1:])
 
 
 def _real(maps, folder, published):

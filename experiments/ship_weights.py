@@ -21,6 +21,7 @@ from pathlib import Path
 from crefjax.checkpoint import forget_place
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3DConfig
+from crefjax.unfinished import folder_in_place
 from crefjax.weights.store import load_weights, save_weights
 
 ROOT = Path(__file__).parents[1]
@@ -96,21 +97,25 @@ def ship(run: Path, name: str) -> None:
     network = UNet3DConfig(**{**vars(weights.config), "compute_dtype": "float32"})
     save_weights(folder, weights.parameters, network, about, overwrite=True)
     state = ROOT / "experiments" / "state" / name
-    shutil.rmtree(state, ignore_errors=True)
-    shutil.copytree(checkpoints[-1], state / checkpoints[-1].name)
-    forget_place(state)
+    state.parent.mkdir(parents=True, exist_ok=True)
+    with folder_in_place(state) as new:
+        shutil.copytree(checkpoints[-1], new / checkpoints[-1].name)
+        forget_place(new)
     print(f"wrote {folder} and {state / checkpoints[-1].name}")
 
 
 def _about(run, name, card):
-    from crefjax.training.config import default
     from crefjax.training.stream_material import stream_models
 
     about = dict(CARDS[name])
     losses = about.pop("losses")
     if card.get("losses") != losses:
         raise UserError(f"{run}: expected a run by {losses}, found {card.get('losses')}; give another name")
-    fields = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    try:
+        fields = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        config = _config_of(fields)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{run / 'config.json'}: expected the config of a run, cannot be read ({error!r})") from error
     if fields["weights"] not in ("", name):
         raise UserError(
             f"{run}: expected a run from random parameters or from {name}, found one from {fields['weights']}"
@@ -118,13 +123,6 @@ def _about(run, name, card):
     cycle = fields["schedule.cycle_steps"]
     if fields["schedule.name"] == "cycles" and card["step"] % cycle:
         raise UserError(f"{run}: expected the end of a cycle of {cycle} steps, found step {card['step']}; let it go on")
-    config = default()
-    for field, value in fields.items():
-        *rooms, last = field.split(".")
-        holder = config
-        for room in rooms:
-            holder = holder[room]
-        holder[last] = tuple(value) if isinstance(value, list) else value
     training, held_out = stream_models(config)
 
     def names(paths):
@@ -140,6 +138,19 @@ def _about(run, name, card):
         "models_for_choosing": f"PDB entries (CC0) {names(held_out)}",
         "never_seen": f"PDB entries {', '.join(_pdb(one) for one in fields['data.stream.exclude'].split(','))}",
     }
+
+
+def _config_of(fields):
+    from crefjax.training.config import default
+
+    config = default()
+    for field, value in fields.items():
+        *rooms, last = field.split(".")
+        holder = config
+        for room in rooms:
+            holder = holder[room]
+        holder[last] = tuple(value) if isinstance(value, list) else value
+    return config
 
 
 def _pdb(name):

@@ -117,6 +117,8 @@ def _run(arguments):
     names = [name for name in ROWS if not arguments.rows or name.startswith(tuple(arguments.rows))]
     if not names:
         raise UserError(f"--rows: expected beginnings of {'; '.join(ROWS)}, found {', '.join(arguments.rows)}")
+    if arguments.seeds < 1:
+        raise UserError(f"--seeds: expected at least 1, found {arguments.seeds}")
     entries = [simulated_entry(arguments.models / one, more, folder / "entries") for one, more in ENTRIES.items()]
     for seed in range(arguments.seeds):
         for name in names:
@@ -172,7 +174,10 @@ def measure(weights, path: Path) -> dict:
     full = (pair[0].array + pair[1].array) / 2
     levelled = done.full.array - np.float32(solvent_level(done.full.array, mask))
     found = per_signal([done.half_map_1.array, done.half_map_2.array], truth, mask)
-    maps = [np.asarray(one * mask, np.float32)[None] for one in (own, pair[0].array, pair[1].array)]
+    maps = [
+        np.asarray((one - np.float32(solvent_level(one, mask))) * mask, np.float32)[None]
+        for one in (own, pair[0].array, pair[1].array)
+    ]
     return {
         "entry": path.name,
         "mean_fsc": float(fsc_curve(levelled, truth, pair[0].voxel_size, mask).fsc[1:-1].mean()),

@@ -12,7 +12,8 @@ at least 4 voxels (`N`), in float32 or cast to it (bfloat16, say):
 
 A loss returns `(loss, aux)`: the loss has the leading dimensions, one value a sample, and aux is a dict of arrays that
 its docstring names; those over shells are `(..., N // 2 + 1)`, from shell 0 to Nyquist. Means over shells run over
-shells 1 to `N // 2 - 1`. Maps whose shapes differ, and shells of another box, raise ValueError.
+shells 1 to `N // 2 - 1`. Maps whose shapes differ, and shells of another box where a
+loss has shells, raise ValueError.
 
 `weighted` adds losses up by name. Under `jax.jit` a map that several losses look at is transformed once.
 """

@@ -4,6 +4,7 @@ The module holds the parameters; the arithmetic is in `down_level`, `bottom_leve
 work alike on a whole volume and on a slab of it, so that `crefjax.inference.streaming` computes the same network.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,6 +49,10 @@ class UNet3DConfig:
 
     def __post_init__(self):
         widths = (self.down_width, self.up_width, *self.last_widths)
+        if not all(type(one) is int for one in (self.depth, *widths)):
+            raise ValueError(f"depth, widths and last_widths of a network are whole numbers, found {self}")
+        if not isinstance(self.negative_slope, (int, float)) or not math.isfinite(self.negative_slope):
+            raise ValueError(f"the negative_slope of a network is a number, found {self.negative_slope!r}")
         if self.depth < 1 or not self.last_widths or min(widths) < 1:
             raise ValueError(f"depth, widths and last_widths of a network are at least 1, found {self}")
         if self.compute_dtype not in ("float32", "bfloat16"):

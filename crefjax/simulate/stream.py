@@ -5,6 +5,7 @@ at any sample goes on with the next. The host draws what each is and which atoms
 threads of its own; the maps are made on the device, and nothing waits for them.
 """
 
+import hashlib
 import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -95,19 +96,27 @@ class Stream(Iterator[Batch]):
         )
         return Batch(*maps, drawn.info)
 
-    def get_state(self) -> dict[str, int]:
-        """The seed and the position, in samples: what `set_state` needs, here or in a stream of another batch size."""
-        return {"seed": self._seed, "position": self._position}
+    def get_state(self) -> dict[str, int | str]:
+        """What `set_state` needs, here or in a stream of another batch size.
 
-    def set_state(self, state: dict[str, int]) -> None:
+        The seed, the position in samples, and a fingerprint of the models' names in their order.
+        """
+        return {"seed": self._seed, "position": self._position, "models": _fingerprint(self.names)}
+
+    def set_state(self, state: dict) -> None:
         """Go to a position.
 
         Raises:
-            UserError: the state is of another seed, or no position.
+            UserError: the state is of another seed or of other models, or no position.
         """
         if state.get("seed") != self._seed:
             raise UserError(
                 f"stream: expected a state of seed {self._seed}, found {state}; give the seed it was made with"
+            )
+        if state.get("models", mine := _fingerprint(self.names)) != mine:  # states of earlier versions have none
+            raise UserError(
+                "stream: expected a state of these models, found one of others; give those that it was begun with, "
+                "in files of the same names"
             )
         self._position = _whole(state.get("position"), "a position", 0, 2**32 - 1)
         self._drawn.clear()
@@ -180,6 +189,10 @@ def stream(
             f"stream: expected shares of 0 or more for {len(models)} models, found {tuple(shares)}; correct them"
         )
     return Stream(known, weights / weights.sum(), variety, patch, batch, seed, start, ahead)
+
+
+def _fingerprint(names):
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
 def _whole(value, what, least, most):

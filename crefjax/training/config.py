@@ -20,6 +20,7 @@ from crefjax.errors import UserError
 MAY_CHANGE = (
     *("epochs", "steps", "minutes", "devices", "platform", "log_every", "evaluation", "checkpoint"),
     *("data.dataset.folder", "data.dataset.threads", "data.entries.folders"),
+    "data.stream.models",  # where they lie; the stream's state knows which they are
 )
 _OF_COSINE = ("epochs", "steps")
 
@@ -217,6 +218,7 @@ def check_config(config: ConfigDict, source: str = "config") -> None:
                 f"{source}: expected {name} out of {', '.join(filter(None, allowed))}, found {found[name]!r}"
             )
     least = {"batch": 1, "checkpoint.keep": 1, "log_every": 1, "data.patch": 16, "schedule.decay_epochs": 1e-6}
+    least |= {"schedule.decay": 1e-6, "data.stream.gain": 1e-3}
     most = {"average": 0.999999, "data.stream.masked": 1, "data.entries.held_out": 0.5, "schedule.final": 1}
     most |= {"data.stream.entries": 0.9, "optimizer.b1": 0.999999, "optimizer.b2": 0.9999999}
     for name, value in found.items():

@@ -165,7 +165,9 @@ def _found(pattern):
     return sorted(glob.glob(pattern)) if "*" in pattern else [pattern]
 
 
-def specimen_source(specimens, config: ConfigDict, batch: int, *, held_out_specimens=None) -> Source:
+def specimen_source(
+    specimens, config: ConfigDict, batch: int, *, held_out_specimens=None, whole: bool = False
+) -> Source:
     """Patches of half-maps that are in memory.
 
     Args:
@@ -174,12 +176,13 @@ def specimen_source(specimens, config: ConfigDict, batch: int, *, held_out_speci
         batch: samples in a step.
         held_out_specimens: whose patches are evaluated; None for those that are held out of `specimens`, as the
             config says.
+        whole: whether to train on all of them, and hold out nothing.
     """
     from crefjax.data.entry_patches import specimen_batches
 
     chosen = config.data.entries
     settings = {"patch": config.data.patch, "seed": config.seed, "batch": batch}
-    share = 0.0 if held_out_specimens else chosen.held_out
+    share = 0.0 if held_out_specimens or whole else chosen.held_out
 
     def training():
         return _Named(specimen_batches(specimens, rotations=chosen.rotations, held_out=share, **settings))
@@ -212,28 +215,42 @@ def _stream_source(config, batch):
         streamed = _Streamed(stream(files, shares=shares, phantoms=chosen.phantoms, **settings), prepare)
         if not specimens:
             return streamed
-        others = specimen_source(specimens, config, batch).training()
+        others = specimen_source(specimens, config, batch, whole=True).training()
         return _Mixed(streamed, others, chosen.entries, chosen.gain, config.seed)
 
-    def held_out():
-        count = chosen.held_out_samples
-        models = [*held_out_files, *held_out_phantoms(chosen.held_out_phantoms)]
-        side, seed = chosen.held_out_patch or config.data.patch, (2**31 + config.seed) % 2**32
-        batches = stream(models, patch=side, batch=batch, seed=seed, variety=variety)
-        # Those of another size stand for whole maps, of which each is standardized by itself.
-        streamed = _Streamed(batches, standardizing(chosen.masked, (1.0, 1.0)) if chosen.held_out_patch else prepare)
-        for first in range(0, count, batch):
-            batch_of, entries = next(streamed)
-            keep = min(batch, count - first)
-            yield Samples(jax.tree.map(lambda one, keep=keep: one[:keep], batch_of), entries[:keep])
-
     wanted = chosen.held_out_samples > 0 and (held_out_files or chosen.held_out_phantoms)
+    held_out = _held_out_of_stream(config, batch, held_out_files, variety, prepare) if wanted else None
     about = f"simulated patches of {len(training_files)} atomic models"
-    if specimens:
-        about += f", and ({chosen.entries:.0%} of the batches) of {len(specimens)} simulated entries"
     if chosen.phantoms:
         about += f" and {chosen.phantoms} phantoms"
-    return Source("stream", config.data.patch, True, None, training, held_out if wanted else None, about)
+    if specimens:
+        about += f", and ({chosen.entries:.0%} of the batches) of {len(specimens)} simulated entries"
+    return Source("stream", config.data.patch, True, None, training, held_out, about)
+
+
+def _held_out_of_stream(config, batch, files, variety, prepare):
+    """Gives the same few samples whenever it is called; made now, as a mistake is better told before the training."""
+    chosen = config.data.stream
+    models = [*files, *held_out_phantoms(chosen.held_out_phantoms)]
+    side, seed = chosen.held_out_patch or config.data.patch, (2**31 + config.seed) % 2**32
+    try:
+        batches = stream(models, patch=side, batch=batch, seed=seed, variety=variety)
+    except UserError as error:
+        raise UserError(
+            f"config: data.stream: held-out patches of {side} voxels a side cannot be made: {error}"
+        ) from error
+    begin = batches.get_state()
+    # Those of another size stand for whole maps, of which each is standardized by itself.
+    streamed = _Streamed(batches, standardizing(chosen.masked, (1.0, 1.0)) if chosen.held_out_patch else prepare)
+
+    def held_out():
+        batches.set_state(begin)
+        for first in range(0, chosen.held_out_samples, batch):
+            batch_of, entries = next(streamed)
+            keep = min(batch, chosen.held_out_samples - first)
+            yield Samples(jax.tree.map(lambda one, keep=keep: one[:keep], batch_of), entries[:keep])
+
+    return held_out
 
 
 class _Mixed:

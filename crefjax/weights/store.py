@@ -96,6 +96,8 @@ def read_card(path: Path) -> tuple[dict, UNet3DConfig]:
         card = json.loads(file.read_text(encoding="utf-8"))
         version = card["card_version"]
         architecture = dict(card["architecture"])
+        if not isinstance(card["parameters"], int) or not all(isinstance(card[one], str) for one in CARD_FIELDS):
+            raise ValueError(f"parameters is no number, or one of {', '.join(CARD_FIELDS)} no text")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: expected the JSON card of a weights folder, cannot be read ({error!r})") from error
     if version != CARD_VERSION:

@@ -192,6 +192,15 @@ def test_one_study_alone_says_the_same(entries, all_of, tmp_path, capsys):
     assert "n = 3" in capsys.readouterr().out
 
 
+def test_an_entry_without_outputs_beside_one_that_has_some(entries, tmp_path):
+    bare = shutil.copytree(entries[0], tmp_path / "bare", ignore=shutil.ignore_patterns("outputs"))
+    assert cref_rmse.main([str(bare), str(entries[1]), "-o", str(tmp_path / "out")]) == 0
+    found = [(row["entry"], row["method"]) for row in rows(tmp_path / "out/cref_rmse.csv")]
+    assert found[0] == ("bare", "full map")
+    assert {method for entry, method in found[1:] if entry == "b"} == {"full map", "blurred", "halved"}
+    assert (tmp_path / "out/cref_rmse.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_bad_entry_is_told_and_left_out(entries, tmp_path, capsys):
     bad = shutil.copytree(entries[0], tmp_path / "bad")
     (bad / "half_map_2.mrc").write_bytes(b"no map")

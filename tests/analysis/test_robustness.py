@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from analysis import robustness
-from analysis.noise_alone import soft_sphere
+from analysis.noise_alone import noise_alone, soft_sphere
+from crefjax.inference.streaming import run_network
 from crefjax.simulate.atoms import write_model
 from crefjax.simulate.halfmaps import Settings
 from crefjax.simulate.phantom import phantom
+from crefjax.weights.store import load_weights
 
 SETTINGS = Settings(voxel_size=2.0, resolution=6.5, seed=5, b_factor=60.0, box=40)
 
@@ -55,6 +57,41 @@ def test_the_soft_sphere_by_hand():
     assert inside[20, 20, 35] == pytest.approx(
         0.5 + 0.5 * np.cos(np.pi * (np.sqrt(2 * 0.0125**2 + place[35] ** 2) - 0.35) / 0.1)
     )
+
+
+def test_noise_alone_beside_slow_numpy(small_weights, ways):
+    """Of a network that is called for a map the output; the scatter is that of many pairs of white noise."""
+    plain = ways["as it is"]
+    weights = load_weights(small_weights)
+    found = noise_alone(plain.halves, plain.truth, plain.voxel_size, weights)
+    side = len(plain.truth)
+    inside = soft_sphere(side)
+    k = np.meshgrid(*[np.fft.fftfreq(side) * side] * 3, indexing="ij")
+    shell = np.floor(np.sqrt(sum(one**2 for one in k)) + 0.5).astype(int).ravel()
+
+    def total(values):
+        return np.bincount(shell, values.ravel())[: side // 2 + 1]
+
+    random = np.random.default_rng(0)
+    curves = []
+    for _ in range(300):
+        one, other = (np.fft.fftn(random.standard_normal((side,) * 3) * inside) for _ in range(2))
+        curves.append(total((one * other.conj()).real) / np.sqrt(total(abs(one) ** 2) * total(abs(other) ** 2)))
+    np.testing.assert_allclose(np.array(found["scatter"])[2:], np.std(curves, axis=0)[2:], rtol=0.2)
+    # The power that passes: of outputs for noise as strong as the mean of two half-maps', over that of the map's own.
+    deviation = np.sqrt(np.mean([np.var(half - plain.truth.astype(np.float64)) for half in plain.halves]) / 2)
+    full = (plain.halves[0] + plain.halves[1]) / 2
+    offset = full.mean()
+
+    def power(one):
+        out = run_network(weights.parameters, (one - offset) / full.std(), weights.config, slab=side).astype(np.float64)
+        return total(abs(np.fft.fftn((out - np.average(out, weights=inside)) * inside)) ** 2)
+
+    passed = [
+        power(np.float32(deviation) * random.standard_normal(full.shape).astype(np.float32)) / power(full)
+        for _ in range(4)
+    ]
+    np.testing.assert_allclose(np.array(found["passed"])[4:], np.mean(passed, axis=0)[4:], rtol=0.25)
 
 
 def test_a_table_of_it_all(tmp_path, monkeypatch, small_weights, capsys):

@@ -31,7 +31,7 @@ def run(tmp_path_factory, quick):
     return folder / "run"
 
 
-def test_weights_card_and_state(run, tmp_path, monkeypatch):
+def test_weights_card_and_state(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ship_weights, "ROOT", tmp_path)
     (tmp_path / "crefjax/weights").mkdir(parents=True)
     assert ship_weights.main([str(run), "truth"]) == 0
@@ -53,16 +53,27 @@ def test_weights_card_and_state(run, tmp_path, monkeypatch):
     assert ship_weights.main([str(run), "truth"]) == 0  # a run that went on from those that it replaces
     (run / "config.json").write_text(config)
     before = sorted(tmp_path.rglob("*"))
-    for changes in ({"schedule.name": "cycles", "schedule.cycle_steps": 5000}, {"weights": "cref"}):
-        config = (run / "config.json").read_text()
-        (run / "config.json").write_text(json.dumps(json.loads(config) | changes))
-        assert ship_weights.main([str(run), "truth"]) == 2
-        (run / "config.json").write_text(config)
-    card = (run / "last/card.json").read_text()
-    (run / "last/card.json").write_text(json.dumps(json.loads(card) | {"step": 1}))
-    assert ship_weights.main([str(run), "truth"]) == 2  # its checkpoint is of another step
-    (run / "last/card.json").write_text(card)
-    assert ship_weights.main([str(run), "cref"]) == 2  # whose loss was another
+
+    def refused(file, change, message, name="truth"):
+        text = (run / file).read_text()
+        (run / file).write_text(change(text))
+        try:
+            capsys.readouterr()
+            assert ship_weights.main([str(run), name]) == 2
+            assert message in capsys.readouterr().err
+        finally:
+            (run / file).write_text(text)
+
+    def changed(**fields):
+        return lambda text: json.dumps(json.loads(text) | fields)
+
+    cycles = {"schedule.name": "cycles", "schedule.cycle_steps": 5000}
+    refused("config.json", changed(**cycles), "expected the end of a cycle of 5000 steps")
+    refused("config.json", changed(weights="cref"), "found one from cref")
+    refused("config.json", changed(**{"optimizer.momentum": 0.9}), "expected the config of a run")
+    refused("config.json", lambda text: text[:30], "expected the config of a run")
+    refused("last/card.json", changed(step=1), "of the same step, found 1")
+    refused("last/card.json", lambda text: text, "expected a run by {'cref_l1': 0.5", name="cref")
     assert sorted(tmp_path.rglob("*")) == before
 
 

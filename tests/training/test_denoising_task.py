@@ -92,6 +92,7 @@ def test_a_config_gives_its_task(tmp_path, denoised):
     [
         ({"network__depth": 0}, "network: .* at least 1"),
         ({"network__last_widths": (0,)}, "network: .* at least 1"),
+        ({"network__last_widths": (4.5,)}, "network: .* whole numbers"),
         ({"losses__truth_fsc": 1.0}, "losses.truth_fsc: expected data with a truth, found none"),
         ({"losses__cref_l1": 0.0}, "expected a weight above 0, found none"),
         ({"weights": "nowhere"}, "nowhere"),

@@ -263,6 +263,29 @@ def test_mistakes_in_a_stream(tmp_path, monkeypatch, fields, message):
         make_source(config(**STREAM | fields))
 
 
+def test_a_mistake_in_what_is_held_out_is_told_before_the_training():
+    with pytest.raises(UserError, match="held-out patches of 97 voxels a side cannot be made"):
+        make_source(config(**STREAM, data__stream__held_out_patch=97))
+
+
+def test_a_stream_goes_on_with_its_models_in_another_folder_but_with_no_others(tmp_path):
+    for name in ("one/a", "one/b", "two/a", "two/b", "three/a", "three/c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_model(tmp_path / f"{name}.cif", phantom(40, seed=3), (60.0, 60.0, 60.0))
+    position = {
+        name: make_source(config(**STREAM | {"data__stream__models": f"{tmp_path / name}/*.cif"})).training()
+        for name in ("one", "two", "three")
+    }
+    next(position["one"])
+    state = json.loads(json.dumps(position["one"].get_state()))
+    position["two"].set_state(state)
+    same(taken(position["two"], 1), taken(position["one"], 1))
+    with pytest.raises(UserError, match="found one of others"):
+        position["three"].set_state(state)
+    del state["models"]  # as earlier versions wrote them
+    position["three"].set_state(state)
+
+
 def test_models_of_a_stream_are_parted_by_name(tmp_path):
     for name in ("a.cif.gz", "b.cif", "c.pdb", "d.cif"):
         (tmp_path / name).write_text("")
@@ -279,7 +302,7 @@ def mixed(folder, **fields):
 
 def test_a_stream_mixed_with_entries_goes_on_where_it_was(folder):
     made = mixed(folder)
-    assert made.about.endswith("(40% of the batches) of 3 simulated entries and 1 phantoms")
+    assert made.about.endswith(" and 1 phantoms, and (40% of the batches) of 3 simulated entries")
     position = made.training()
     first = taken(position, 6)
     state = json.loads(json.dumps(position.get_state()))

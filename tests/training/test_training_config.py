@@ -107,6 +107,8 @@ def test_fields_are_changed_by_the_file_and_by_the_command_line(file):
         (["--config.average=1.0"], ["average", "at most 0.999999"]),
         (["--config.optimizer.b2=1.0"], ["optimizer.b2", "at most"]),
         (["--config.data.stream.resolution=(5.0,2.0)"], ["data.stream.resolution", "(5.0, 2.0)"]),
+        (["--config.data.stream.gain=(0.0,1.0)"], ["data.stream.gain", "at least 0.001"]),
+        (["--config.schedule.decay=0.0"], ["schedule.decay", "found 0"]),
         (["--config.data.stream.resolution=(5.0,)"], ["data.stream.resolution", "(5.0,)"]),
         (["--config.data.entries.held_out=0.7"], ["data.entries.held_out", "at most 0.5"]),
     ],
@@ -168,6 +170,7 @@ def test_a_run_goes_on_with_its_own_settings_alone():
     c = default()
     c.epochs, c.steps, c.minutes, c.devices, c.platform, c.log_every = 3, 7, 1.0, 1, "cpu", 5
     c.evaluation.patience, c.checkpoint.keep = 3, 1
+    c.data.stream.models = "elsewhere/*.cif"
     check_same(before, c, "run")
     c.schedule.rate, c.batch = 1e-3, 12
     names = ["run", "batch = 6, found 12", "schedule.rate", "--workdir"]

@@ -83,7 +83,13 @@ def test_a_folder_is_replaced_only_when_told_and_only_if_it_holds_weights(parame
         (lambda card: card["architecture"].update(down_width=4), "another architecture|other architecture"),
         (lambda card: card["architecture"].update(network="resnet"), "unet3d"),
         (lambda card: card["architecture"].update(colour="red"), "architecture"),
+        (lambda card: card["architecture"].update(depth=2.5), "whole numbers"),
+        (lambda card: card["architecture"].update(last_widths=[4.5]), "whole numbers"),
+        (lambda card: card["architecture"].update(negative_slope="steep"), "negative_slope"),
         (lambda card: card.pop("architecture"), "JSON card"),
+        (lambda card: card.pop("parameters"), "JSON card"),
+        (lambda card: card.pop("licence"), "JSON card"),
+        (lambda card: card.update(training=None), "JSON card.*training"),
     ],
 )
 def test_a_card_that_does_not_fit_is_refused(parameters, own, change, message):
