@@ -2,7 +2,7 @@
 
     python -m analysis.local_trust MODELS -o DIR --weights W [W ...]
 
-MODELS is a folder with the `cryoem/` models of `ENTRIES`, on which the configs of `experiments/configs` never train.
+MODELS is a folder with the `cryoem/` models of `ENTRIES`, on which the weights of the package were not trained.
 Pairs are simulated with 30% of the atoms in a part that moves by 4 degrees (kept in DIR/entries), and both half-maps
 are denoised. Then balls of false density are planted beside the particle in both denoised half-maps, not in the noisy
 ones: each is a piece of the denoised core itself, so that amplitude and spectrum are those of true density, and touches
@@ -73,7 +73,7 @@ class Planned(NamedTuple):
 ENTRIES = (
     Planned("cryoem/7yc8.cif.gz", 1.4, 3.8),
     Planned("cryoem/8tze.cif.gz", 1.4, 3.6),
-    Planned("cryoem/9be6.cif.gz", 1.4, 3.8),
+    Planned("cryoem/6bqn.cif.gz", 1.4, 3.8),
     Planned("cryoem/8tsq.cif.gz", 1.4, 3.8),
     Planned("cryoem/9jmb.cif.gz", 1.6, 4.4),
 )

@@ -1,5 +1,6 @@
 """What weights make of noise alone: whether structure comes out of it, and how much of it passes."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from crefjax.inference.streaming import run_network
 from crefjax.io.maps import Map
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.weights.store import Weights
+
+_BOXES = 8
 
 
 def noise_alone(halves: Sequence[np.ndarray], truth: np.ndarray, voxel_size: float, weights: Weights) -> dict:
@@ -23,25 +26,31 @@ def noise_alone(halves: Sequence[np.ndarray], truth: np.ndarray, voxel_size: flo
 
     Returns:
         curves by shell, within a soft sphere, as at the border of the box outputs have its padding in common: `fsc` of
-        the outputs for two boxes, `passed`, the power of the output for noise over that of the output for the
-        specimen's full map; `scatter`, the deviation of an FSC of maps that have nothing in common;
+        the outputs for two boxes, mean over all pairs of eight; `scatter`, the deviation of that mean if the outputs
+        have nothing in common, by the scatter of the pairs around 0; `passed`, the power of the output for noise over
+        that of the output for the specimen's full map;
         `left`, the deviation of what calibration leaves of a pair of noise over that of its full map.
     """
     deviation = float(np.std([half - truth.astype(np.float64) for half in halves]))
     random = np.random.default_rng(7)
     full = (halves[0] + halves[1]) / 2
-    noises = [random.standard_normal(full.shape, np.float32) * np.float32(deviation / np.sqrt(2)) for _ in range(2)]
+    noises = [
+        random.standard_normal(full.shape, np.float32) * np.float32(deviation / np.sqrt(2)) for _ in range(_BOXES)
+    ]
     outputs = [_own_output(each, full, weights, voxel_size) for each in (*noises, full)]
     inside = soft_sphere(len(full))
     found = shell_covariances(outputs, inside, levels=[float(np.average(each, weights=inside)) for each in outputs])
-    cross = found.of(0, 1) / np.sqrt(found.of(0, 0) * found.of(1, 1))
-    passed = (found.of(0, 0) + found.of(1, 1)) / 2 / found.of(2, 2)
-    pair = tuple(Map.from_array(each * np.float32(np.sqrt(2)), voxel_size) for each in noises)
+    power = [found.of(i, i) for i in range(_BOXES)]
+    pairs = [found.of(i, j) / np.sqrt(power[i] * power[j]) for i, j in itertools.combinations(range(_BOXES), 2)]
+    passed = np.mean(power, axis=0) / found.of(_BOXES, _BOXES)
+    pair = tuple(Map.from_array(each * np.float32(np.sqrt(2)), voxel_size) for each in noises[:2])
     done = denoise_maps(pair, weights, plan_denoise(pair, weights))
     mean = (pair[0].array + pair[1].array) / 2
     return {
-        "fsc": cross.tolist(),
-        "scatter": (1 / np.sqrt(found.independent)).tolist(),
+        "fsc": np.mean(pairs, axis=0).tolist(),
+        # What a network leaves of noise is uneven: it scatters more than as many voxels of white noise would. Pairs of
+        # independent boxes are uncorrelated, also those that share one.
+        "scatter": (np.sqrt(np.mean(np.square(pairs), axis=0) / len(pairs))).tolist(),
         "passed": passed.tolist(),
         "left": float(done.full.array.std() / mean.std()),
         "told": bool(half_maps_disagree(pair, done.region)),

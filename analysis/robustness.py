@@ -7,9 +7,9 @@ with other voxels; or turned by 90°, shifted, scaled, sharpened, masked or inve
 denoise` does. The score is the mean FSC to the truth from shell 1 up to the last frequency that all ways of putting it
 have, under the mask; what counts is what denoising gains over the full map.
 
-Then noise alone, of the deviation that it has in the first specimen's half-maps, in the same units: two independent
-boxes, each a full map. Told are the FSC of the two outputs, beside its scatter for outputs that have nothing in common,
-and how much of the noise's power passes, relative to the output for the specimen itself, in every shell; and what is
+Then noise alone, of the deviation that it has in the first specimen's half-maps, in the same units: eight independent
+boxes, each a full map. Told are the mean FSC of any two outputs, beside its scatter if they have nothing in common, and
+how much of the noise's power passes, relative to the output for the specimen itself, in every shell; and what is
 left of a pair of half-maps that are noise alone on the scale of the signal. It writes
 
     robustness.csv          a row for each specimen, way of putting it and weights
@@ -219,7 +219,8 @@ def _markdown(rows, noises):
         lines.append(f"| {specimen} | {way} | {these[0]['box']} | " + " | ".join(told) + " |")
     lines += ["", "| noise alone | " + " | ".join(noises) + " |", "|---" * (1 + len(noises)) + "|"]
     cells = {label: [] for label in (
-        "FSC of the outputs for two boxes, mean over shells", "shells in which it is beyond 3 times its scatter",
+        "FSC of any two of the outputs for eight boxes, mean over shells",
+        "shells in which it is beyond 3 times its scatter",
         "the last of them", "power that passes, over that of the map's own output, median over shells", "the most",
         "left on the scale of the signal, of 1", "told that the half-maps hardly correlate",
     )}  # fmt: skip
@@ -247,9 +248,9 @@ def _figure(noises, kind):
         first.semilogy(shells, np.array(one["passed"])[1:-1], color=color, label=name)
         second.plot(shells, np.array(one["fsc"])[1:-1], color=color, label=name)
     scatter = 3 * np.array(one["scatter"])[1:-1]
-    second.fill_between(shells, -scatter, scatter, color=GREY, alpha=0.3, label="3 times its scatter")
+    second.fill_between(shells, -scatter, scatter, color=GREY, alpha=0.3, label=f"3 times its scatter, {name}")
     first.set(xlabel="shell", title="Noise's power that passes, over that of the map's own output")
-    second.set(xlabel="shell", title="FSC of the outputs for two boxes of noise", ylim=(-1, 1))
+    second.set(xlabel="shell", title="FSC of any two outputs for eight boxes of noise, mean")
     for axes in (first, second):
         axes.legend(fontsize=8, frameon=False)
     return figure_bytes(figure, kind)

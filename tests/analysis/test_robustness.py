@@ -59,8 +59,8 @@ def test_the_soft_sphere_by_hand():
     )
 
 
-def test_noise_alone_beside_slow_numpy(small_weights, ways):
-    """Of a network that is called for a map the output; the scatter is that of many pairs of white noise."""
+def test_noise_alone_beside_slow_numpy(small_weights, ways, monkeypatch):
+    """The scatter is that of many pairs of white noise, where the network leaves it white."""
     plain = ways["as it is"]
     weights = load_weights(small_weights)
     found = noise_alone(plain.halves, plain.truth, plain.voxel_size, weights)
@@ -77,7 +77,12 @@ def test_noise_alone_beside_slow_numpy(small_weights, ways):
     for _ in range(300):
         one, other = (np.fft.fftn(random.standard_normal((side,) * 3) * inside) for _ in range(2))
         curves.append(total((one * other.conj()).real) / np.sqrt(total(abs(one) ** 2) * total(abs(other) ** 2)))
-    np.testing.assert_allclose(np.array(found["scatter"])[2:], np.std(curves, axis=0)[2:], rtol=0.2)
+    expected = np.std(curves, axis=0) / np.sqrt(28)  # the pairs of eight boxes
+    with monkeypatch.context() as patch:
+        patch.setattr("analysis.noise_alone._own_output", lambda one, *_: one)
+        white = noise_alone(plain.halves, plain.truth, plain.voxel_size, weights)
+    assert np.mean(np.array(white["scatter"])[2:] / expected[2:]) == pytest.approx(1, abs=0.1)
+    assert np.mean(np.abs(np.array(white["fsc"])[2:]) > 3 * expected[2:]) < 0.1
     # The power that passes: of outputs for noise as strong as the mean of two half-maps', over that of the map's own.
     deviation = np.sqrt(np.mean([np.var(half - plain.truth.astype(np.float64)) for half in plain.halves]) / 2)
     full = (plain.halves[0] + plain.halves[1]) / 2
@@ -92,6 +97,18 @@ def test_noise_alone_beside_slow_numpy(small_weights, ways):
         for _ in range(4)
     ]
     np.testing.assert_allclose(np.array(found["passed"])[4:], np.mean(passed, axis=0)[4:], rtol=0.25)
+
+
+def test_what_all_outputs_have_in_common_is_seen(small_weights, ways, monkeypatch):
+    plain = ways["as it is"]
+    side = len(plain.truth)
+    wave = np.cos(2 * np.pi * 9 * np.arange(side) / side)
+    added = 0.05 * float(np.std(plain.halves)) * np.broadcast_to(wave, plain.truth.shape)
+    monkeypatch.setattr("analysis.noise_alone._own_output", lambda one, *_: one + added)
+    found = noise_alone(plain.halves, plain.truth, plain.voxel_size, load_weights(small_weights))
+    beyond = np.abs(found["fsc"]) > 3 * np.array(found["scatter"])
+    assert beyond[9]
+    assert beyond[[4, 5, 6, 13, 14, 15, 16]].mean() < 0.2
 
 
 def test_a_table_of_it_all(tmp_path, monkeypatch, small_weights, capsys):
