@@ -34,7 +34,7 @@ CARDS = {
         ),
         "good_for": (
             "looking at maps and building into them; proteins, and less well RNA and DNA, in voxels of 0.6 to 2.2 Å, "
-            "with FSC-0.143 at 2 to 8 Å"
+            "with FSC-0.143 at 1.8 to 8 Å"
         ),
         "not_good_for": (
             "refining a model against, stating a resolution, other scales (subtomogram averages, whole cells), ligands "
@@ -48,8 +48,8 @@ CARDS = {
             "0.3 of the distance of the output's scale from the signal's, shell by shell"
         ),
         "good_for": (
-            "comparing with what is learned from a truth; what the published network is for: a map whose FSC to its "
-            "input follows C_ref"
+            "comparing with what is learned from a truth; what the published network is for: with `--scale input`, a "
+            "map whose FSC to its input follows C_ref"
         ),
         "not_good_for": (
             "refining a model against, stating a resolution; it comes less near to the truth than the weights `truth`"

@@ -9,8 +9,8 @@ of models that no run saw, as `crefjax denoise` does. It writes
     study.md     the table to read: each choice's difference to the first row, and the scatter of seeds
 
 Killed and started again, it goes on where it was. MODELS has `cryoem/` and `docking/`; the entries that the
-stream is mixed with are made by `experiments.training_entries` and looked for in runs/entries. Four to five minutes for
-each row and seed on two idle cores.
+stream is mixed with are made by `experiments.training_entries` and looked for in runs/entries. Five to ten minutes for
+each row and seed on two cores.
 """
 
 import argparse

@@ -17,7 +17,7 @@ from crefjax.training.config import default
 NEVER = "8tze,7yc8,9jmb,8tsq,6bqn,7a4m,7l2j,6rn2,6rn3," + ",".join(
     f"{name}_target" for name in ("1GP2", "2VDB", "4GAM", "1H1V", "1EXB", "1KXP")
 )
-HELD_OUT = "1T6B_target,4FQI_target,3LVK_target,4LW4_target"  # on which the best checkpoint is chosen
+HELD_OUT = "1T6B_target,4FQI_target,3LVK_target,4LW4_target"  # on which settings are chosen
 
 
 def get_config():
