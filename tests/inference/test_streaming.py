@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_compiling import quick_compiling
 
 from crefjax.inference.streaming import level_slab, network_cost, padded_shape, run_network, slab_sizes
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
@@ -11,6 +12,12 @@ CONFIGS = [
     UNet3DConfig(depth=1, down_width=2, up_width=3, last_widths=(4,)),
     UNet3DConfig(depth=3, down_width=2, up_width=2, last_widths=(4, 3, 2)),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(tmp_path_factory):
+    with quick_compiling(tmp_path_factory.mktemp("compiled")):
+        yield
 
 
 def network(config, seed=0):
