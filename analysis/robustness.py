@@ -246,11 +246,10 @@ def _figure(noises, kind):
     for (name, one), color in zip(noises.items(), _COLOURS * len(noises), strict=False):
         shells = np.arange(1, len(one["passed"]) - 1)
         first.semilogy(shells, np.array(one["passed"])[1:-1], color=color, label=name)
-        second.plot(shells, np.array(one["fsc"])[1:-1], color=color, label=name)
-    scatter = 3 * np.array(one["scatter"])[1:-1]
-    second.fill_between(shells, -scatter, scatter, color=GREY, alpha=0.3, label=f"3 times its scatter, {name}")
-    first.set(xlabel="shell", title="Noise's power that passes, over that of the map's own output")
-    second.set(xlabel="shell", title="FSC of any two outputs for eight boxes of noise, mean")
+        second.plot(shells, (np.array(one["fsc"]) / one["scatter"])[1:-1], color=color, label=name)
+    second.axhspan(-3, 3, color=GREY, alpha=0.3, label="3 times its scatter")
+    first.set(xlabel="shell", ylabel="noise's power that passes,\nover that of the map's own output")
+    second.set(xlabel="shell", ylabel="mean FSC of any two outputs\nfor eight boxes of noise, over its scatter")
     for axes in (first, second):
         axes.legend(fontsize=8, frameon=False)
     return figure_bytes(figure, kind)

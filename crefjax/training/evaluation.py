@@ -5,7 +5,8 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from crefjax.training.sources import Source, close
+from crefjax.training.samples import close
+from crefjax.training.sources import Source
 from crefjax.training.step import divided, joined
 
 

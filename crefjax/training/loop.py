@@ -19,7 +19,8 @@ from crefjax.training.config import as_json, check_same
 from crefjax.training.evaluation import evaluate
 from crefjax.training.plan import Plan, make_plan
 from crefjax.training.records import Records, training_progress
-from crefjax.training.sources import Samples, Source, close
+from crefjax.training.samples import Samples, close
+from crefjax.training.sources import Source
 from crefjax.training.state import first_state
 from crefjax.training.step import (
     compiled_step,

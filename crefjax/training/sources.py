@@ -8,49 +8,22 @@ import glob
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry
 from crefjax.simulate.stream import stream
 from crefjax.simulate.stream_variety import Variety
+from crefjax.training.samples import Position, Samples
+from crefjax.training.stream_batches import Mixed, Streamed
 from crefjax.training.stream_material import held_out_phantoms, names_in, standardizing, stream_models
-from crefjax.training.task import Batch
 
 _VARIETY = (
     *("voxel_size", "resolution", "resolution_limits", "b_factor", "falloff", "noise_b", "noise_power", "unevenness"),
     *("belt", "belt_strength", "flexible", "flexible_b", "sharpened", "low_passed", "centre", "solvent"),
 )
-
-
-class Samples(NamedTuple):
-    """A batch with the names of its samples' entries."""
-
-    batch: Batch
-    entries: tuple[str, ...]
-
-
-class Position(Protocol):
-    """An endless iterator of `Samples` whose position can be saved and gone back to."""
-
-    def __next__(self) -> Samples: ...
-
-    def get_state(self) -> dict:
-        """The position, as JSON can hold it."""
-
-    def set_state(self, state: dict) -> None:
-        """Go to a position."""
-
-
-def close(batches: Iterator[Samples] | Position) -> None:
-    """End the threads of an iterator of batches, if it has any; nothing can be had from it after that."""
-    if end := getattr(batches, "close", None):
-        end()
 
 
 @dataclass(frozen=True)
@@ -212,11 +185,11 @@ def _stream_source(config, batch):
     def training():
         files, shares = list(training_files), list(training_files.values())
         settings = {"patch": config.data.patch, "batch": batch, "seed": config.seed, "variety": variety}
-        streamed = _Streamed(stream(files, shares=shares, phantoms=chosen.phantoms, **settings), prepare)
+        streamed = Streamed(stream(files, shares=shares, phantoms=chosen.phantoms, **settings), prepare)
         if not specimens:
             return streamed
         others = specimen_source(specimens, config, batch, whole=True).training()
-        return _Mixed(streamed, others, chosen.entries, chosen.gain, config.seed)
+        return Mixed(streamed, others, chosen.entries, chosen.gain, config.seed)
 
     wanted = chosen.held_out_samples > 0 and (held_out_files or chosen.held_out_phantoms)
     held_out = _held_out_of_stream(config, batch, held_out_files, variety, prepare) if wanted else None
@@ -241,7 +214,7 @@ def _held_out_of_stream(config, batch, files, variety, prepare):
         ) from error
     begin = batches.get_state()
     # Those of another size stand for whole maps, of which each is standardized by itself.
-    streamed = _Streamed(batches, standardizing(chosen.masked, (1.0, 1.0)) if chosen.held_out_patch else prepare)
+    streamed = Streamed(batches, standardizing(chosen.masked, (1.0, 1.0)) if chosen.held_out_patch else prepare)
 
     def held_out():
         batches.set_state(begin)
@@ -251,67 +224,3 @@ def _held_out_of_stream(config, batch, files, variety, prepare):
             yield Samples(jax.tree.map(lambda one, keep=keep: one[:keep], batch_of), entries[:keep])
 
     return held_out
-
-
-class _Mixed:
-    """Batches of the stream or, by chance, of entries; batch `k` is a function of the seed and `k` alone.
-
-    A network must not tell the few entries from the endless stream, or it learns their noise by heart. Their patches
-    are scaled as those of the stream are, and the sign of the noise is by chance.
-    """
-
-    def __init__(self, streamed, entries, share, gain, seed):
-        self._parts, self._share, self._gain, self._seed, self._position = (streamed, entries), share, gain, seed, 0
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        random = np.random.default_rng([self._seed, self._position, 1])
-        self._position += 1
-        if not random.random() < self._share:
-            return next(self._parts[0])
-        batch, entries = next(self._parts[1])
-        return Samples(_as_streamed(batch, self._gain, random), entries)
-
-    def get_state(self):
-        return {"position": self._position, "parts": [one.get_state() for one in self._parts]}
-
-    def set_state(self, state):
-        for part, one in zip(self._parts, state["parts"], strict=True):
-            part.set_state(one)
-        self._position = state["position"]
-
-    def close(self):
-        for part in self._parts:
-            close(part)
-
-
-def _as_streamed(batch, gain, random):
-    truth = batch["truth"]
-    shape = (len(truth), 1, 1, 1)
-    sign = random.choice(np.array([-1, 1], np.float32), shape)
-    halves = [truth + sign * (batch[name] - truth) for name in ("half_map_1", "half_map_2")]
-    deviation = ((halves[0] + halves[1]) / 2).std((1, 2, 3), keepdims=True)
-    gains = np.exp(random.uniform(*np.log(gain), shape)) / np.maximum(deviation, 1e-30)
-    scaled = [np.asarray(one * gains, np.float32) for one in (*halves, truth)]
-    scaled.append(np.ones_like(truth))  # they are masked: there is nothing left to mask
-    return dict(zip(("half_map_1", "half_map_2", "truth", "mask"), scaled, strict=True))
-
-
-class _Streamed:
-    """The simulator's stream, standardized and masked on the device."""
-
-    def __init__(self, batches, prepare):
-        self._batches, self._prepare = batches, prepare
-        self.get_state, self.set_state = batches.get_state, batches.set_state
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        made = next(self._batches)
-        maps = (made.half_map_1, made.half_map_2, made.truth, made.mask)
-        seed = np.uint32(self._batches.get_state()["seed"])
-        batch = self._prepare(*maps, jnp.asarray(made.info.position), seed)
-        return Samples(batch, tuple(self._batches.names[int(one)] for one in made.info.model))

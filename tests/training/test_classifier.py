@@ -8,7 +8,8 @@ import optax
 from toy_task import Counted, Line, config, held_out_numbers, rows
 
 from crefjax.training.loop import train
-from crefjax.training.sources import Samples, Source
+from crefjax.training.samples import Samples
+from crefjax.training.sources import Source
 
 SIDE = 12
 KINDS = ("rows", "columns", "dots")

@@ -8,7 +8,8 @@ import numpy as np
 
 from crefjax.training.config import default
 from crefjax.training.loop import train
-from crefjax.training.sources import Samples, Source
+from crefjax.training.samples import Samples
+from crefjax.training.sources import Source
 
 POINTS = 3  # unknowns of the line
 
