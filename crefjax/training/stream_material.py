@@ -27,7 +27,7 @@ def stream_models(config: ConfigDict) -> tuple[dict[Path, float], list[Path]]:
     Models of one pattern are drawn alike, all of them together as often as the pattern's share says.
 
     Raises:
-        UserError: there are none, two have the same name, a name is of none of them, or shares do not fit.
+        UserError: there are none, two have the same name, a name is of none of them, shares do not fit, or one has two.
     """
     chosen = config.data.stream
     files, patterns = [], {}
@@ -36,7 +36,11 @@ def stream_models(config: ConfigDict) -> tuple[dict[Path, float], list[Path]]:
         if not found:
             raise UserError(f"config: data.stream.models: expected files of atomic models, {pattern} finds none")
         files += [Path(one) for one in found]
-        patterns |= {Path(one): number for one in found}
+        for path in files[-len(found) :]:
+            if patterns.setdefault(path, number) != number and chosen.shares:
+                raise UserError(
+                    f"config: data.stream.shares: expected one share for each model, {path} is of two patterns"
+                )
     by_name = {}
     for path in files:
         if (other := by_name.setdefault(path.name.split(".")[0], path)) != path:

@@ -368,6 +368,10 @@ def test_models_of_a_pattern_share_what_it_is_given(tmp_path):
     for shares in ("3", "3,x", "3,0", "1,2,3", "nan,1"):
         with pytest.raises(UserError, match=r"data\.stream\.shares: expected a number above 0 for each"):
             stream_models(config(data__stream__models=models, data__stream__shares=shares))
+    twice = f"{models},{models.split(',')[0]}"
+    with pytest.raises(UserError, match=r"data\.stream\.shares: expected one share for each model, .* is of two"):
+        stream_models(config(data__stream__models=twice, data__stream__shares="3,1,2"))
+    assert len(stream_models(config(data__stream__models=twice))[0]) == 5
 
 
 def test_two_models_of_one_name_are_not_taken_for_one(tmp_path):

@@ -1,0 +1,73 @@
+"""A wider network computes what the one computes that it was made of."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crefjax.models.unet3d import UNet3DConfig, apply_network
+from crefjax.weights.store import load_weights, save_weights
+from experiments import widen_weights
+
+ABOUT = {"source": "random", "licence": "Apache-2.0", "training": "none", "expected_input": "any"}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Random weights, biases too, of a small network with every kind of layer."""
+    config, rng = UNet3DConfig(depth=3, down_width=3, up_width=4, last_widths=(3, 2)), np.random.default_rng(1)
+    parameters = {
+        name: {
+            "kernel": rng.normal(0, 0.2, (3, 3, 3, into, out)).astype(np.float32),
+            "bias": rng.normal(0, 0.2, out).astype(np.float32),
+        }
+        for name, into, out in config.layers()
+    }
+    folder = tmp_path_factory.mktemp("weights") / "narrow"
+    save_weights(folder, parameters, config, ABOUT)
+    return folder
+
+
+@pytest.mark.parametrize("widths", [(5, 7, (4, 3)), (3, 4, (3, 2)), (6, 4, (3, 5))])
+def test_output_is_the_same(weights, tmp_path, widths):
+    down, up, last = widths
+    sizes = ["--down", str(down), "--up", str(up), "--last", ",".join(map(str, last))]
+    assert widen_weights.main([str(weights), str(tmp_path / "wide"), *sizes]) == 0
+    narrow, wide = load_weights(weights), load_weights(tmp_path / "wide")
+    assert (wide.config.down_width, wide.config.up_width, wide.config.last_widths) == widths
+    assert {field: wide.card[field] for field in ABOUT} == ABOUT
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(1, 16, 8, 24, 1)), jnp.float32)
+    expected, found = (np.asarray(apply_network(one.parameters, x, one.config)) for one in (narrow, wide))
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_new_channels_can_learn(weights):
+    """Their kernels are He-normal (deviation sqrt(2 / inputs)); what reads them begins at 0, the rest is kept."""
+    old = load_weights(weights)
+    new = UNet3DConfig(depth=3, down_width=30, up_width=40, last_widths=(12, 8))
+    wide = widen_weights.widen(old.parameters, old.config, new, np.random.default_rng(3))
+    kernel = wide["up1_a"]["kernel"]  # reads 3 of the skip and 3 of the level below; 30 and 30 in the wide one
+    assert kernel.shape == (3, 3, 3, 60, 40)
+    np.testing.assert_array_equal(kernel[..., [0, 1, 2, 30, 31, 32], :4], old.parameters["up1_a"]["kernel"])
+    assert not kernel[..., [*range(3, 30), *range(33, 60)], :4].any()
+    assert kernel[..., 4:].std() == pytest.approx(np.sqrt(2 / (27 * 60)), rel=0.02)
+    assert not wide["up1_a"]["bias"][4:].any()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        (("2", "4", "3,2"), "expected 4 of at least (3, 4, 3, 2), found (2, 4, 3, 2)"),
+        (("3", "4", "3"), "expected 4 of at least"),
+        (("3", "4", "3,x"), "expected whole numbers"),
+        (("0", "4", "3,2"), "expected whole numbers"),
+    ],
+)
+def test_widths_that_cannot_be(weights, tmp_path, capsys, sizes, said):
+    down, up, last = sizes
+    folder = tmp_path / "wide"
+    assert widen_weights.main([str(weights), str(folder), "--down", down, "--up", up, "--last", last]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not folder.exists()
