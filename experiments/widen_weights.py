@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         weights = load_weights(arguments.weights)
         config = _wider(weights.config, arguments)
         parameters = widen(weights.parameters, weights.config, config, np.random.default_rng(arguments.seed))
-        about = {field: weights.card[field] for field in CARD_FIELDS}
+        about = {field: weights.card[field] for field in CARD_FIELDS} | {"widened_from": weights.name}
         save_weights(arguments.folder, parameters, config, about)
     except UserError as error:
         print(error, file=sys.stderr)

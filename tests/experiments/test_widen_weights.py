@@ -35,6 +35,7 @@ def test_output_is_the_same(weights, tmp_path, widths):
     narrow, wide = load_weights(weights), load_weights(tmp_path / "wide")
     assert (wide.config.down_width, wide.config.up_width, wide.config.last_widths) == widths
     assert {field: wide.card[field] for field in ABOUT} == ABOUT
+    assert wide.card["widened_from"] == "narrow"
     x = jnp.asarray(np.random.default_rng(2).normal(size=(1, 16, 8, 24, 1)), jnp.float32)
     expected, found = (np.asarray(apply_network(one.parameters, x, one.config)) for one in (narrow, wide))
     assert expected.std() > 0.01
