@@ -1,19 +1,14 @@
 """Puts a finished run's weights into the package, with their card, and keeps the state that continues the run.
 
-    python -m experiments.ship_weights RUN NAME [--cut-below LEVEL]
+    python -m experiments.ship_weights RUN NAME
 
-RUN is the folder of a run of `experiments/configs/weights.py`, NAME is one of `CARDS`. The run began from random
-parameters, from NAME or, for a wider network, from the weights that its card names, widened. It replaces
+RUN is the folder of a run of `experiments/configs/weights.py`, NAME is one of `CARDS`. It replaces
 `crefjax/weights/shipped/NAME`, and `experiments/state/NAME`: its newest checkpoint, which goes on by
 
     mkdir -p RUN && cp -r experiments/state/NAME RUN/checkpoints
     crefjax train --config=experiments/configs/weights.py --workdir=RUN --config.steps=STEPS
 
 and the other `--config` arguments that the run was begun with.
-
-In patches of 64 voxels the coarsest levels see the border on every side; what they learn there may break whole maps.
-`--cut-below LEVEL` takes away what a level reads of the coarser ones: its weights for them become 0. The state is kept
-as it is.
 """
 
 import argparse
@@ -23,13 +18,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from crefjax.checkpoint import forget_place
 from crefjax.errors import UserError
-from crefjax.models.unet3d import Parameters, UNet3DConfig
+from crefjax.models.unet3d import UNet3DConfig
 from crefjax.unfinished import folder_in_place
-from crefjax.weights.store import find_weights, load_weights, read_card, save_weights
+from crefjax.weights.store import load_weights, save_weights
 
 ROOT = Path(__file__).parents[1]
 CARDS = {
@@ -63,7 +56,6 @@ CARDS = {
         ),
     },
 }
-CARDS["truth_wide"] = CARDS["truth"] | {"widened_from": "truth"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,27 +63,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.ship_weights", description=__doc__.splitlines()[0])
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run")
     parser.add_argument("name", metavar="NAME", choices=sorted(CARDS), help="what the weights are called")
-    parser.add_argument("--cut-below", metavar="LEVEL", type=int, help="let this level read none of the coarser ones")
     arguments = parser.parse_args(argv)
     try:
-        ship(arguments.run, arguments.name, arguments.cut_below)
+        ship(arguments.run, arguments.name)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def ship(run: Path, name: str, cut_below: int | None = None) -> None:
+def ship(run: Path, name: str) -> None:
     """Write the weights folder and the state.
 
     Args:
         run: folder of a run.
         name: one of `CARDS`.
-        cut_below: the level that shall read nothing of the coarser ones; 0 has the full resolution.
 
     Raises:
-        UserError: there is no such level, the run has no weights or no checkpoint, is not at the end of a cycle, was
-            taught by another loss or began neither from random parameters nor from the weights that it replaces.
+        UserError: the run has no weights or no checkpoint, is not at the end of a cycle, was taught by another loss or
+            began neither from random parameters nor from the weights that it replaces.
     """
     weights = load_weights(run / "last")  # the end of a cycle: what was best before may be of another
     checkpoints = sorted((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
@@ -105,31 +95,13 @@ def ship(run: Path, name: str, cut_below: int | None = None) -> None:
     about = _about(run, name, weights.card)
     folder = ROOT / "crefjax" / "weights" / "shipped" / name
     network = UNet3DConfig(**{**vars(weights.config), "compute_dtype": "float32"})
-    parameters = weights.parameters
-    if cut_below is not None:
-        parameters = cut(parameters, network, cut_below)
-        about["cut"] = f"level {cut_below} (of 0 to {network.depth - 1}) reads nothing of the coarser ones"
-    save_weights(folder, parameters, network, about, overwrite=True)
+    save_weights(folder, weights.parameters, network, about, overwrite=True)
     state = ROOT / "experiments" / "state" / name
     state.parent.mkdir(parents=True, exist_ok=True)
     with folder_in_place(state) as new:
         shutil.copytree(checkpoints[-1], new / checkpoints[-1].name)
         forget_place(new)
     print(f"wrote {folder} and {state / checkpoints[-1].name}")
-
-
-def cut(parameters: Parameters, network: UNet3DConfig, level: int) -> Parameters:
-    """Parameters whose level reads its skip alone: those for the level below it are 0.
-
-    Raises:
-        UserError: there is no such level.
-    """
-    if not 0 <= level < network.depth:
-        raise UserError(f"--cut-below: expected a level of 0 to {network.depth - 1}, found {level}")
-    first = network.up_names(level)[0]
-    kernel = np.array(parameters[first]["kernel"])
-    kernel[..., 1 if level == 0 else network.down_width :, :] = 0
-    return {**parameters, first: {**parameters[first], "kernel": kernel}}
 
 
 def _about(run, name, card):
@@ -144,7 +116,10 @@ def _about(run, name, card):
         config = _config_of(fields)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{run / 'config.json'}: expected the config of a run, cannot be read ({error!r})") from error
-    _check_start(run, name, fields["weights"])
+    if fields["weights"] not in ("", name):
+        raise UserError(
+            f"{run}: expected a run from random parameters or from {name}, found one from {fields['weights']}"
+        )
     cycle = fields["schedule.cycle_steps"]
     if fields["schedule.name"] == "cycles" and card["step"] % cycle:
         raise UserError(f"{run}: expected the end of a cycle of {cycle} steps, found step {card['step']}; let it go on")
@@ -163,20 +138,6 @@ def _about(run, name, card):
         "models_for_choosing": f"PDB entries (CC0) {names(held_out)}",
         "never_seen": f"PDB entries {', '.join(_pdb(one) for one in fields['data.stream.exclude'].split(','))}",
     }
-
-
-def _check_start(run, name, start):
-    """Check that a run began from what the card of its weights will say."""
-    if start == name:
-        return
-    narrow = CARDS[name].get("widened_from")
-    if not narrow and start:
-        raise UserError(f"{run}: expected a run from random parameters or from {name}, found one from {start}")
-    if narrow and (not start or read_card(find_weights(start))[0].get("widened_from") != narrow):
-        raise UserError(
-            f"{run}: expected a run from {name} or from {narrow}, widened by experiments.widen_weights, found one from "
-            f"{start or 'random parameters'}"
-        )
 
 
 def _config_of(fields):

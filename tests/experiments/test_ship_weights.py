@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from tiny_run import ended, write_run
 
-from crefjax.models.unet3d import apply_network
 from crefjax.weights.store import load_weights
-from experiments import ship_weights, training_entries, widen_weights
+from experiments import ship_weights, training_entries
 
 
 @pytest.fixture(scope="module")
@@ -71,48 +70,11 @@ def test_weights_card_and_state(run, tmp_path, monkeypatch, capsys):
     cycles = {"schedule.name": "cycles", "schedule.cycle_steps": 5000}
     refused("config.json", changed(**cycles), "expected the end of a cycle of 5000 steps")
     refused("config.json", changed(weights="cref"), "found one from cref")
-    refused("config.json", lambda text: text, "from truth, widened by experiments.widen_weights", name="truth_wide")
-    refused("config.json", changed(weights="cref"), "found one from cref", name="truth_wide")
     refused("config.json", changed(**{"optimizer.momentum": 0.9}), "expected the config of a run")
     refused("config.json", lambda text: text[:30], "expected the config of a run")
     refused("last/card.json", changed(step=1), "of the same step, found 1")
     refused("last/card.json", lambda text: text, "expected a run by {'cref_l1': 0.5", name="cref")
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_run_from_widened_weights(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(ship_weights, "ROOT", tmp_path)
-    (tmp_path / "crefjax/weights").mkdir(parents=True)
-    sizes = ["--down", "24", "--up", "48", "--last", "24,12"]
-    assert widen_weights.main(["truth", str(tmp_path / "wide"), *sizes]) == 0
-    config = (run / "config.json").read_text()
-    try:
-        for start in (str(tmp_path / "wide"), "truth_wide"):  # at first, and when it goes on
-            (run / "config.json").write_text(json.dumps(json.loads(config) | {"weights": start}))
-            assert ship_weights.main([str(run), "truth_wide"]) == 0
-    finally:
-        (run / "config.json").write_text(config)
-    assert load_weights(tmp_path / "crefjax/weights/shipped/truth_wide").card["widened_from"] == "truth"
-
-
-def test_a_level_that_is_cut_reads_nothing_of_the_coarser_ones(run, tmp_path, monkeypatch, capsys):
-    """The output is that of a network whose coarser levels are silent; without the cut it is not."""
-    monkeypatch.setattr(ship_weights, "ROOT", tmp_path)
-    (tmp_path / "crefjax/weights").mkdir(parents=True)
-    last = load_weights(run / "last")
-    level = last.config.depth - 1
-    assert ship_weights.main([str(run), "truth", "--cut-below", str(level)]) == 0
-    shipped = load_weights(tmp_path / "crefjax/weights/shipped/truth")
-    assert shipped.card["cut"].startswith(f"level {level} ")
-    silent = {**last.parameters, "bottom": jax.tree.map(np.zeros_like, last.parameters["bottom"])}
-    x = np.random.default_rng(4).normal(size=(1, 32, 32, 32, 1)).astype(np.float32)
-    cut, expected, whole = (
-        np.asarray(apply_network(one, x, last.config)) for one in (shipped.parameters, silent, last.parameters)
-    )
-    np.testing.assert_allclose(cut, expected, rtol=1e-5, atol=1e-6)
-    assert np.abs(whole - expected).max() > 1e-4
-    assert ship_weights.main([str(run), "truth", "--cut-below", "9"]) == 2
-    assert "expected a level of 0 to" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run(tmp_path, capsys):
