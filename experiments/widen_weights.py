@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the new kernels (default: 0)")
     arguments = parser.parse_args(argv)
     try:
+        if arguments.seed < 0:
+            raise UserError(f"--seed: expected at least 0, found {arguments.seed}")
         weights = load_weights(arguments.weights)
         config = _wider(weights.config, arguments)
         parameters = widen(weights.parameters, weights.config, config, np.random.default_rng(arguments.seed))
@@ -39,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    print(f"wrote {arguments.folder}")
     return 0
 
 

@@ -39,7 +39,8 @@ def stream_models(config: ConfigDict) -> tuple[dict[Path, float], list[Path]]:
         for path in files[-len(found) :]:
             if patterns.setdefault(path, number) != number and chosen.shares:
                 raise UserError(
-                    f"config: data.stream.shares: expected one share for each model, {path} is of two patterns"
+                    f"config: data.stream.shares: expected one share for each model, {path} is of two patterns; take "
+                    "it out of one"
                 )
     by_name = {}
     for path in files:

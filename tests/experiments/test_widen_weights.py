@@ -72,3 +72,10 @@ def test_widths_that_cannot_be(weights, tmp_path, capsys, sizes, said):
     assert said in error
     assert error.count("\n") == 1
     assert not folder.exists()
+
+
+def test_a_seed_that_cannot_be(weights, tmp_path, capsys):
+    sizes = ["--down", "5", "--up", "7", "--last", "4,3"]
+    assert widen_weights.main([str(weights), str(tmp_path / "wide"), *sizes, "--seed", "-1"]) == 2
+    assert capsys.readouterr().err == "--seed: expected at least 0, found -1\n"
+    assert not (tmp_path / "wide").exists()
