@@ -14,7 +14,7 @@ ROOMS = {
     "io": set(),
     "spectral": set(),
     "models": set(),
-    "data": {"io"},
+    "data": {"io", "spectral"},  # of spectral what does without JAX
     "checkpoint": set(),
     "losses": {"spectral"},
     "simulate": {"spectral", "io"},

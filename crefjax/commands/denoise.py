@@ -39,11 +39,13 @@ def run(arguments) -> None:
     # The report and the local map look at denoised half-maps, whether these are written or not.
     settings = {"mask": mask, "scale": scale, "halves": bool(arguments.halves or arguments.report or arguments.local)}
     limits = {"device": arguments.device, "max_memory": arguments.max_memory}
-    plan = plan_denoise(pair, weights, report=bool(arguments.report or arguments.local), **limits, **settings)
     z, y, x = pair[0].array.shape
     _say(f"crefjax {__version__}: {x}x{y}x{z} voxels of {pair[0].voxel_size:.4g} Å, weights {weights.name}")
-    _say(plan.describe())
     start = time.monotonic()
+    work = {name: getattr(arguments, name) for name in ("grid", "resolution", "rotations")}
+    plan = plan_denoise(pair, weights, report=bool(arguments.report or arguments.local), **limits, **settings, **work)
+    _say_grid(plan, pair)
+    _say(plan.describe())
     with progress_bar("denoising") as progress:
         result = denoise_maps(pair, weights, plan, progress=progress, **settings)
     for note in result.notes:
@@ -68,6 +70,18 @@ def run(arguments) -> None:
     _say(f"done in {time.monotonic() - start:.1f} s")
     if arguments.halves:
         _say("note: an FSC between the denoised half-maps is no resolution: their errors are not independent")
+
+
+def _say_grid(plan, pair):
+    """Where the network works, if not on the grid of the maps."""
+    grid = plan.grid
+    if grid is None or grid.resolution is None:
+        return
+    line = f"resolution {grid.resolution:.2f} Å"
+    if grid.shape != pair[0].array.shape:
+        z, y, x = grid.shape
+        line += f", so the network works on {x}x{y}x{z} voxels of {grid.voxel_size:.3g} Å"
+    _say(line + (f", averaged over {plan.rotations} rotations" if plan.rotations > 1 else ""))
 
 
 def local_map_path(output: Path, what: str) -> Path:

@@ -19,9 +19,11 @@ def run(arguments) -> int:
     weights = load_weights(arguments.weights)
     from crefjax.data.entry_patches import load_specimen
 
-    specimen = load_specimen(arguments.half_map_1, arguments.half_map_2, arguments.mask)
+    specimen = load_specimen(arguments.half_map_1, arguments.half_map_2, arguments.mask, voxels=weights.grid)
     for note in specimen.mask_info.notes if specimen.mask_info else ():
         _say(f"mask: {note}")
+    for note in specimen.grid.notes if specimen.grid else ():
+        _say(note)
     config = presets.finetune()
     config.minutes = float(arguments.minutes)
     config.data.patch = _patch(specimen.mask.shape) if arguments.patch is None else arguments.patch
@@ -43,6 +45,8 @@ def run(arguments) -> int:
         "training": f"{gain.step} steps on one specimen; before: {weights.card['training']}",
         "fine_tuning": gain.describe(),
     }
+    if weights.grid:
+        about["grid"] = weights.grid
     if not gain.real:
         parameters = weights.parameters
         about["training"] = weights.card["training"]

@@ -2,6 +2,7 @@
 
 import sys
 
+from crefjax.data.grid import VOXELS
 from crefjax.data.prepare import prepare
 from crefjax.progress import progress_bar
 
@@ -18,6 +19,7 @@ def run(arguments) -> None:
             validation=arguments.validation,
             jobs=arguments.jobs,
             seed=arguments.seed,
+            grid=VOXELS if arguments.grid == "data" else 0.0,
             overwrite=arguments.overwrite,
             report=lambda line: print(line, file=sys.stderr, flush=True),
             progress=progress,

@@ -73,6 +73,7 @@ def _check_folder(output, wanted, sources, overwrite):
             raise complaint(output, "expected a dataset to replace, found another folder; choose another name")
         return
     layout.check_version(output / layout.BEGUN, found)
+    found.setdefault("grid", 0.0)  # datasets of earlier versions have no such setting
     for name, value in wanted.items():
         if found.get(name) != value:
             raise complaint(output, f"{_difference(name, found.get(name), value)}, or choose another folder")

@@ -53,11 +53,11 @@ class EntryRecord:
     voxel_size: float
     """Å."""
     box: tuple[int, int, int]
-    """Voxels, `(z, y, x)`."""
+    """Voxels, `(z, y, x)`; of the working grid where there is one."""
     mean: float
-    """Of the full map over the whole box, in its own units."""
+    """Of the full map over the whole box, in its own units; of its solvent on a working grid."""
     deviation: float
-    """The same."""
+    """Of the full map; its root mean square within the mask on a working grid."""
     mask_info: dict | None
     """How the mask was made (`masks.MaskInfo`), None if it was given."""
     patches: int
@@ -96,6 +96,8 @@ class Manifest:
     """Sorted by name."""
     left_out: dict[str, str]
     """Why, for each entry that could not be used, by its name."""
+    grid: float = 0.0
+    """Voxels that the resolution takes on the working grid; 0 for the grid of the files."""
     folder: Path = field(default=Path(), compare=False)
     """Where it lies; not in the file."""
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from crefjax.data.grid import moments_in
 from crefjax.errors import UserError
 
 SMALLEST_PATCH = 16  # voxels
@@ -42,11 +43,17 @@ def moments(array: np.ndarray) -> tuple[float, float]:
 
 
 def standardize(
-    half_map_1: np.ndarray, half_map_2: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None
+    half_map_1: np.ndarray,
+    half_map_2: np.ndarray,
+    mask: np.ndarray,
+    truth: np.ndarray | None = None,
+    *,
+    within_mask: bool = False,
 ) -> tuple[float, float]:
     """Standardize maps in place by the full map's mean and deviation over the whole box, then multiply by the mask.
 
-    The numbers are those that `crefjax denoise` standardizes the same half-maps by.
+    The numbers are those that `crefjax denoise` standardizes the same half-maps by; for a working grid it takes the
+    solvent's level and the root mean square within the mask instead (`grid.moments_in`).
 
     Args:
         half_map_1: float32 `(z, y, x)`; overwritten, as are `half_map_2` and `truth`.
@@ -54,16 +61,17 @@ def standardize(
         mask: the same shape, 0 to 1.
         truth: the same shape, or None; scaled as the half-maps are, but not moved: its solvent stays at 0, where the
             mask puts what is outside it.
+        within_mask: whether the numbers are those for a working grid.
 
     Returns:
-        The full map's mean and deviation, in the units of the maps.
+        The two numbers, in the units of the maps.
 
     Raises:
         UserError: the full map is constant.
     """
     full = half_map_1 + half_map_2
     full *= np.float32(0.5)
-    mean, deviation = moments(full)
+    mean, deviation = moments_in(full, mask) if within_mask else moments(full)
     del full
     if not deviation > 0:
         raise UserError("expected a density map, found the same value in every voxel of the full map")

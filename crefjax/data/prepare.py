@@ -35,6 +35,7 @@ def prepare(
     validation: float = 0.1,
     jobs: int = 1,
     seed: int = 0,
+    grid: float = 0.0,
     overwrite: bool = False,
     report: Callable[[str], None] = print,
     progress: Callable[[float], None] | None = None,
@@ -54,6 +55,8 @@ def prepare(
         validation: share of the entries kept for validation, chosen by a hash of seed and checksums.
         jobs: entries worked on at once, each by a process; memory grows with it, not with the number of entries.
         seed: of the split.
+        grid: voxels that the resolution takes on the grid to which entries are brought (`grid.find_grid`), as `denoise`
+            brings maps for weights that were trained so; 0 leaves them on their own.
         overwrite: whether a dataset that is there, finished or not, is replaced.
         report: called with a line for each entry that is left out, and for whatever else the user should know.
         progress: called with the share of the work that is done, 0 to 1.
@@ -67,16 +70,17 @@ def prepare(
     """
     output = Path(output)
     stride = patch if stride is None else stride
-    _check(patch, stride, dtype, validation, jobs)
+    _check(patch, stride, dtype, validation, jobs, grid)
     sources = find_sources(entries)
     settings = {"patch": patch, "stride": stride, "dtype": dtype, "validation": float(validation), "seed": seed}
+    settings["grid"] = float(grid)
     progress = progress or (lambda share: None)
     try:
         with begun(output, settings, sources, overwrite=overwrite), hidden_beside(output / "work") as work:
             inspected, left_out = _inspect_all(sources, jobs, report, progress)
             inspected, truth = _agree_on_truth(inspected, report)
             work.mkdir()
-            tasks = [CutTask(one, output, work, patch, stride, dtype) for one in inspected]
+            tasks = [CutTask(one, output, work, patch, stride, dtype, float(grid)) for one in inspected]
             done = _cut_all(output, tasks, jobs, left_out, report, progress)
             return _finish(output, settings, truth, done, left_out, report)
     except WorkerKilled as error:
@@ -87,8 +91,10 @@ def prepare(
         raise complaint(output, text) from error
 
 
-def _check(patch, stride, dtype, validation, jobs):
+def _check(patch, stride, dtype, validation, jobs, grid):
     check_patch(patch)
+    if grid and not 2 < grid <= 10:
+        raise UserError(f"grid: expected the resolution to take more than 2 and at most 10 voxels, found {grid:g}")
     if not 1 <= stride <= patch:
         raise UserError(f"stride: expected 1 to {patch} voxels, to cover the box, found {stride}; change it")
     if dtype not in DTYPES:

@@ -67,6 +67,8 @@ class CutTask:
     patch: int
     stride: int
     dtype: str
+    grid: float = 0.0
+    """Voxels that the resolution takes on the working grid; 0 for the grid of the files."""
 
 
 def inspect(source: Source) -> Inspected | str:
@@ -113,7 +115,10 @@ def cut_entry(task: CutTask) -> EntryRecord | str:
     source, paths = task.inspected.source, task.inspected.paths
     try:
         specimen = load_specimen(
-            paths["half_map_1"], paths["half_map_2"], paths["mask"], truth_path=paths["truth"], name=source.name
+            *(paths[part] for part in ("half_map_1", "half_map_2", "mask")),
+            truth_path=paths["truth"],
+            name=source.name,
+            voxels=task.grid,
         )
     except UserError as error:
         return str(error)

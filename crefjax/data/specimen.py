@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crefjax.data.grid import WorkingGrid, find_grid
 from crefjax.data.masks import MaskInfo, make_mask
 from crefjax.data.patches import standardize
 from crefjax.errors import UserError
@@ -16,7 +17,7 @@ from crefjax.io.maps import read_map
 
 @dataclass(frozen=True, eq=False)
 class Specimen:
-    """Half-maps standardized by the full map's mean and deviation and multiplied by the mask; float32 `(z, y, x)`.
+    """Half-maps standardized as `patches.standardize` does and multiplied by the mask; float32 `(z, y, x)`.
 
     Attributes:
         name: for messages and `Batches.names`.
@@ -24,10 +25,11 @@ class Specimen:
         half_map_2: the second one.
         mask: 0 to 1.
         voxel_size: Å.
-        mean: of the full map over the whole box, in its own units.
-        deviation: the same.
+        mean: of the full map over the whole box, or of its solvent on a working grid, in its own units.
+        deviation: of the full map, or its root mean square within the mask on a working grid.
         truth: the noise-free map, scaled and masked as the half-maps are, or None.
         mask_info: how the mask was made, or None for one that was given.
+        grid: the working grid that the maps are on; None for that of the files.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Specimen:
     deviation: float
     truth: np.ndarray | None = None
     mask_info: MaskInfo | None = None
+    grid: WorkingGrid | None = None
 
     def maps(self, *, truth: bool) -> dict[str, np.ndarray]:
         """The arrays that patches are cut from, by the names that they have in a batch."""
@@ -46,7 +49,9 @@ class Specimen:
         return {**arrays, "truth": self.truth} if truth else arrays
 
 
-def load_specimen(half_map_1_path, half_map_2_path, mask_path=None, *, truth_path=None, name=None) -> Specimen:
+def load_specimen(
+    half_map_1_path, half_map_2_path, mask_path=None, *, truth_path=None, name=None, voxels: float = 0.0
+) -> Specimen:
     """Read, check, standardize and mask a pair of half-maps.
 
     Args:
@@ -55,6 +60,7 @@ def load_specimen(half_map_1_path, half_map_2_path, mask_path=None, *, truth_pat
         mask_path: values 0 to 1 on the same grid; None to have a mask made, see `masks.make_mask`.
         truth_path: the noise-free map on the same grid, or None.
         name: of the specimen; that of the first half-map's folder if None.
+        voxels: that the resolution is to take on the working grid; 0 keeps the grid of the files.
 
     Raises:
         UserError: what `load_pair`, `load_mask` and `make_mask` refuse; a constant full map; nothing within the mask.
@@ -69,7 +75,11 @@ def load_specimen(half_map_1_path, half_map_2_path, mask_path=None, *, truth_pat
         truth = None if truth_path is None else read_map(truth_path)
         if truth is not None:
             check_same_grid(truth, first, "truth and half-map")
-        mean, deviation = standardize(first.array, second.array, mask, None if truth is None else truth.array)
+        arrays = [first.array, second.array, None if truth is None else truth.array]
+        grid = find_grid(arrays[:2], first.voxel_size, mask, voxels=voxels) if voxels else None
+        if grid:
+            arrays, mask = [array if array is None else grid.bring(array) for array in arrays], grid.bring_mask(mask)
+        mean, deviation = standardize(*arrays[:2], mask, arrays[2], within_mask=grid is not None)
     except UserError as error:
         # Those that know no file speak of the pair.
         if str(error).startswith(("mask: ", "expected ")):
@@ -77,14 +87,15 @@ def load_specimen(half_map_1_path, half_map_2_path, mask_path=None, *, truth_pat
         raise
     return Specimen(
         name=name or Path(half_map_1_path).resolve().parent.name,
-        half_map_1=first.array,
-        half_map_2=second.array,
+        half_map_1=arrays[0],
+        half_map_2=arrays[1],
         mask=mask,
-        voxel_size=first.voxel_size,
+        voxel_size=grid.voxel_size if grid else first.voxel_size,
         mean=mean,
         deviation=deviation,
-        truth=None if truth is None else truth.array,
+        truth=arrays[2],
         mask_info=info,
+        grid=grid,
     )
 
 

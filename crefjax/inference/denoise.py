@@ -1,25 +1,28 @@
 """From half-maps to a denoised map: standardize, run the network, put the result on the signal's scale."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from crefjax.data.grid import VOXELS, WorkingGrid, find_grid, moments_in
 from crefjax.errors import UserError
 from crefjax.inference.plan import Plan, find_device, plan_run
 from crefjax.inference.regions import automatic_region, inverted_contrast
-from crefjax.inference.streaming import run_network
+from crefjax.inference.rotations import choose_rotations, run_rotated
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
 from crefjax.spectral.calibrate import Calibration, apply_calibration, calibrate, solvent_level
 from crefjax.spectral.covariances import shell_covariances
+from crefjax.spectral.host import blurred
 from crefjax.weights.store import Weights, load_weights
 
 # Measured at their peak, in float32 maps: of five maps the spectra, and one of them as float64 on its way there.
 _MAPS_OF_CALIBRATION, _MAPS_OF_REPORT = 21, 24
 SCALES = ("signal", "input", "none")
+GRIDS = ("data", "input")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,9 @@ def denoise(
     weights: Weights | str | Path | None = None,
     *,
     scale: str | None = None,
+    grid: str | None = None,
+    resolution: float | None = None,
+    rotations: int | None = None,
     device: str | None = None,
     max_memory: float | None = None,
     progress: Callable[[float], None] | None = None,
@@ -65,6 +71,11 @@ def denoise(
             `crefjax.spectral.calibrate` (both half-maps are denoised too, so it takes three runs of the network);
             `input`, with the mean and the deviation of the full map (with a mask, of the masked one within it); `none`,
             as the network gives it. None is `signal` for two half-maps and `input` for one map.
+        grid: `data`, the network works where the resolution takes about three voxels, see `crefjax.data.grid`; `input`,
+            on the grid of the map. None is what the weights were trained for.
+        resolution: Å, by which the data's grid is chosen; None to have it measured.
+        rotations: over how many rotations of the cube the network's output is averaged, 1, 4 or 24; None for as many as
+            the working grid has made time for.
         device: `cpu`, `gpu`, or None for whatever is best.
         max_memory: GiB to keep within; None for what is free.
         progress: called with the share of the work that is done, 0 to 1.
@@ -88,7 +99,8 @@ def denoise(
         mask = load_mask(mask, pair[0])
     if not isinstance(weights, Weights):
         weights = load_weights(weights)
-    plan = plan_denoise(pair, weights, mask=mask, scale=scale, device=device, max_memory=max_memory)
+    choices = {"mask": mask, "scale": scale, "grid": grid, "resolution": resolution, "rotations": rotations}
+    plan = plan_denoise(pair, weights, **choices, device=device, max_memory=max_memory)
     return denoise_maps(pair, weights, plan, mask=mask, scale=scale, progress=progress).full
 
 
@@ -100,27 +112,75 @@ def plan_denoise(
     scale: str | None = None,
     halves: bool = False,
     report: bool = False,
+    grid: str | None = None,
+    resolution: float | None = None,
+    rotations: int | None = None,
     device: str | None = None,
     max_memory: float | None = None,
 ) -> Plan:
     """What `denoise_maps` with the same arguments will take; with `report`, a report or local maps after it too.
 
+    Where the network is to work on the data's grid, that is found here: the half-maps are measured.
+
     Raises:
-        UserError: no such device or scale, or not enough memory.
+        UserError: no such device, scale, grid or number of rotations, a resolution that the map cannot have, or not
+            enough memory.
     """
     signal = choose_scale(scale, pair) == "signal"
     three = halves or signal
+    found, region = choose_grid(pair, weights, mask=mask, grid=grid, resolution=resolution)
+    rotations = choose_rotations(rotations, found.shape, pair[0].array.shape)
     # The maps themselves, the mask, and three for the standardized map, the output and what becomes of it.
     host_maps = len(pair) + (mask is not None) + 3 + 2 * three
-    return plan_run(
-        pair[0].array.shape,
+    share = float(np.prod(found.shape)) / pair[0].array.size
+    plan = plan_run(
+        found.shape,
         weights.config,
         find_device(device),
-        host_maps=host_maps,
-        later_maps=_MAPS_OF_REPORT if report else _MAPS_OF_CALIBRATION if signal else 0,
-        runs=3 if three else 1,
+        host_maps=host_maps / share + (0 if share == 1 else 3 * (1 + 2 * three)),
+        later_maps=_MAPS_OF_REPORT / share if report else _MAPS_OF_CALIBRATION + 4 / share if signal else 0,
+        runs=(3 if three else 1) * rotations,
         max_memory=max_memory,
     )
+    return replace(plan, grid=found, region=region, rotations=rotations)
+
+
+def choose_grid(
+    pair: tuple[Map, ...],
+    weights: Weights,
+    *,
+    mask: Map | None = None,
+    grid: str | None = None,
+    resolution: float | None = None,
+) -> tuple[WorkingGrid, tuple[np.ndarray | None, tuple[str, ...]] | None]:
+    """Where the network works, and the region in which was measured with notes on it, or None if none was needed.
+
+    Args:
+        pair: two half-maps on one grid, or one full map.
+        weights: of the network.
+        mask: on the same grid.
+        grid: one of `GRIDS`, or None for what suits the weights.
+        resolution: Å; None to have it measured.
+
+    Raises:
+        UserError: no such grid, or a resolution that the map cannot have.
+    """
+    if grid not in (None, *GRIDS):
+        raise UserError(f"--grid: expected one of {', '.join(GRIDS)}, found {grid}")
+    array, voxel_size = pair[0].array, pair[0].voxel_size
+    if resolution is not None:
+        least, most = 2 * voxel_size, max(array.shape) * voxel_size / 4
+        if not least <= resolution <= most:
+            raise UserError(
+                f"--resolution: expected {least:.4g} Å (two voxels) to {most:.4g} Å (a quarter of the box), found "
+                f"{resolution:g} Å; correct it"
+            )
+    grid = grid or ("data" if weights.grid else "input")
+    if grid == "input" and not weights.grid:
+        return WorkingGrid(array.shape, voxel_size), None
+    region = (mask.array, ()) if mask is not None else automatic_region((pair[0], pair[-1]))
+    settings = {"voxels": weights.grid or VOXELS, "resolution": resolution, "keep": grid == "input"}
+    return find_grid([one.array for one in pair], voxel_size, region[0], **settings), region
 
 
 def choose_scale(scale: str | None, pair: tuple[Map, ...]) -> str:
@@ -171,28 +231,75 @@ def denoise_maps(
     full = pair[0].array if len(pair) == 1 else _mean(*(one.array for one in pair))
     arrays = [full, *(one.array for one in pair)] if halves or scale == "signal" else [full]
     inside = None if mask is None else mask.array
-    moments = _moments(full)
-    if not moments[1] > 0:
-        raise UserError(
-            "expected a density map, found the same value in every voxel of the full map; check the half-maps"
-        )
-    outputs = []
-    for number, array in enumerate(arrays):
-        x = _standardized(array, moments, inside)
-        outputs.append(_run(x, weights, plan, _share(progress, number, len(arrays))))
-        if not _moments(outputs[-1], inside)[1] > 0 and scale != "none":
-            raise UserError(f"weights {weights.name}: the network's output is constant; the weights are of no use")
-    found = {"notes": inverted_contrast(full, pair[0].voxel_size)}
-    if scale == "signal":
+    grid = plan.grid or WorkingGrid(full.shape, pair[0].voxel_size)
+    region, notes = plan.region or (None, ())
+    if plan.region is None and scale == "signal":
         region, notes = (inside, ()) if mask is not None else automatic_region(pair)
-        outputs, calibration = _on_signal_scale(outputs, arrays, region, halves)
-        told = any("inverted contrast" in note for note in notes)
-        found |= {"region": region, "calibration": calibration, "notes": notes if told else found["notes"] + notes}
-    elif scale == "input":
-        outputs = [_on_input_scale(y, one, moments, inside) for y, one in zip(outputs, arrays, strict=True)]
+    contrast = inverted_contrast(full, pair[0].voxel_size)
+    if any("inverted contrast" in note for note in notes):
+        contrast = ()
+    work = _Work(arrays, region, inside, weights, plan, grid)
+    work.run(progress, scale)
+    calibration = None
+    if scale == "signal":
+        outputs, calibration = work.on_signal_scale(halves)
+    else:
+        outputs = [grid.restore(y, full.shape) for y in work.outputs]
+        if scale == "input":
+            moments = _moments(full)
+            outputs = [_on_input_scale(y, one, moments, inside) for y, one in zip(outputs, arrays, strict=True)]
     if mask is not None:
         outputs = [y * inside for y in outputs]
-    return Denoised(*(pair[0].replace_array(y) for y in outputs), **found)
+    maps = (pair[0].replace_array(y) for y in outputs)
+    shown = region if plan.region is not None or scale == "signal" else None
+    return Denoised(*maps, region=shown, calibration=calibration, notes=contrast + notes + grid.notes)
+
+
+class _Work:
+    """The maps on the working grid, and what the network makes of them.
+
+    Attributes:
+        arrays: full map and, where they are wanted, half-maps, on the file's grid.
+        outputs: of the network, on the working grid.
+    """
+
+    def __init__(self, arrays, region, inside, weights, plan, grid):
+        self.arrays, self.grid, self.weights, self.plan = arrays, grid, weights, plan
+        self.same = grid.shape == arrays[0].shape
+        self.region, self.inside = (self._mask(one) for one in (region, inside))
+        self.outputs = []
+
+    def _mask(self, mask):
+        return mask if mask is None or self.same else self.grid.bring_mask(mask)
+
+    def run(self, progress, scale):
+        """Standardize all by the numbers of the full map, and run the network."""
+        moments = None
+        for number, array in enumerate(self.arrays):
+            array = self.grid.bring(array)
+            if moments is None:
+                moments = moments_in(array, self.region) if self.weights.grid else _moments(array)
+                if not moments[1] > 0:
+                    raise UserError(
+                        "expected a density map, found the same value in every voxel of the full map; check the "
+                        "half-maps"
+                    )
+            x = _standardized(array, moments, self.inside)
+            share = _share(progress, number, len(self.arrays))
+            self.outputs.append(_run(x, self.weights, self.plan, share))
+            if not _moments(self.outputs[-1], self.inside)[1] > 0 and scale != "none":
+                raise UserError(
+                    f"weights {self.weights.name}: the network's output is constant; the weights are of no use"
+                )
+
+    def on_signal_scale(self, halves):
+        """Full map and, if wanted, half-maps with the factors of their shells, on the file's grid; the factors."""
+        shape = self.arrays[0].shape
+        unblurred = replace(self.grid, blur=0.0)
+        arrays = self.arrays if self.same else [unblurred.bring(one) for one in self.arrays]
+        outputs = [blurred(one, self.grid.voxel_size, -self.grid.blur) for one in self.outputs]
+        results, calibration = _on_signal_scale(outputs, arrays, self.region, halves)
+        return [unblurred.restore(one, shape) for one in results], calibration
 
 
 def _standardized(array, moments, mask):
@@ -235,7 +342,7 @@ def _run(x, weights, plan, progress):
     slab = plan.slab
     while True:
         try:
-            return run_network(weights.parameters, x, weights.config, slab=slab, device=plan.device, progress=progress)
+            return run_rotated(weights, x, plan.rotations, slab=slab, device=plan.device, progress=progress)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from crefjax.data.grid import WorkingGrid
 from crefjax.devices import GIB, free_memory
 from crefjax.errors import UserError
 from crefjax.inference.streaming import level_slab, network_cost, padded_shape, slab_sizes
@@ -23,7 +25,7 @@ _EFFICIENCY = {"cpu": 0.3, "gpu": 0.3}
 _START_SECONDS = 3.0  # compilation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """How a whole map will be run.
 
@@ -33,6 +35,10 @@ class Plan:
         host_bytes: peak resident memory of the program.
         device_bytes: peak memory on the device; on a CPU it is part of `host_bytes`.
         seconds: about how long all runs take together.
+        grid: on which the network works; None for that of the map.
+        region: the mask within which was measured, on the map's grid (None for the whole box), and notes on it; None
+            where nothing was.
+        rotations: of the cube, over which the output is averaged.
     """
 
     device: jax.Device
@@ -40,6 +46,9 @@ class Plan:
     host_bytes: float
     device_bytes: float
     seconds: float
+    grid: WorkingGrid | None = None
+    region: tuple[np.ndarray | None, tuple[str, ...]] | None = None
+    rotations: int = 1
 
     def describe(self) -> str:
         """One line for the user."""
@@ -74,8 +83,8 @@ def plan_run(
     config: UNet3DConfig,
     device: jax.Device,
     *,
-    host_maps: int,
-    later_maps: int = 0,
+    host_maps: float,
+    later_maps: float = 0,
     runs: int = 1,
     max_memory: float | None = None,
 ) -> Plan:

@@ -31,6 +31,26 @@ def add_denoise(commands):
         "(default with two half-maps); input: mean and deviation of the full map, within the mask (default with one "
         "map); none: as the network gives it",
     )
+    added.add_argument(
+        "--grid",
+        choices=("data", "input"),
+        help="where the network works: data, on a grid on which the resolution takes about three voxels; input, on the "
+        "map's own (default: what the weights were trained for). The output is on the map's own grid in either case",
+    )
+    added.add_argument(
+        "--resolution",
+        metavar="R",
+        type=positive,
+        help="resolution in Å by which the data's grid is chosen (default: where the FSC of the half-maps falls below "
+        "0.143; for one map, estimated from its spectrum)",
+    )
+    added.add_argument(
+        "--rotations",
+        type=int,
+        choices=(1, 4, 24),
+        help="average the network's output over so many rotations of the cube (default: 4 where the data's grid makes "
+        "that cheap, else 1)",
+    )
     added.add_argument("--halves", action="store_true", help="also write OUT_half_map_1 and OUT_half_map_2")
     added.add_argument(
         "--report", metavar="DIR", help="also write a report of what can be trusted, see `crefjax report`"

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import gemmi
 import numpy as np
+from scipy.spatial import cKDTree
 
 from crefjax.errors import UserError
 
 B_FACTORS = (0.0, 300.0)  # Å²; what lies outside is moved to the bound
+FLAT_B = 3.0  # Å², from the tenth to the ninetieth percentile; below, B-factors are taken for placeholders
+MEAN_B = 60.0  # Å², of the B-factors that then replace them
+PACKING_RADIUS = 7.35  # Å, within which neighbours are counted (Halle 2002)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +103,24 @@ def moved(atoms: Atoms, shift) -> Atoms:
     transform.vec.fromlist([float(value) for value in shift])
     structure[0].transform_pos_and_adp(transform)
     return from_structure(structure, atoms.source)
+
+
+def plausible_b_factors(atoms: Atoms) -> np.ndarray:
+    """The model's B-factors, or, where these say nothing, ones that follow from how densely the atoms are packed.
+
+    Deposited B-factors that are all about the same (a placeholder, or all beyond `B_FACTORS`) are replaced by
+    `MEAN_B` times the mean number of neighbours within `PACKING_RADIUS` over an atom's own, which real ones follow
+    (Halle 2002, PNAS 99, 1274), at most `B_FACTORS[1]`.
+
+    Returns:
+        `(n,)`, Å², float32.
+    """
+    if float(np.ptp(np.percentile(atoms.b_factor, (10, 90)))) >= FLAT_B:
+        return atoms.b_factor
+    tree = cKDTree(atoms.positions)
+    neighbours = tree.query_ball_point(atoms.positions, PACKING_RADIUS, return_length=True)
+    packing = neighbours / np.mean(neighbours)
+    return np.minimum(MEAN_B / packing, B_FACTORS[1]).astype(np.float32)
 
 
 def write_model(path, atoms: Atoms, sides: tuple[float, float, float] | None = None) -> None:

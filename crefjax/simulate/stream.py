@@ -93,6 +93,7 @@ class Stream(Iterator[Batch]):
             patch=self._patch,
             extras=frozenset(name for name in EXTRAS if getattr(self._variety, name) > 0),
             at_once=jax.default_backend() != "cpu",
+            whole_map=self._variety.whole_map,
         )
         return Batch(*maps, drawn.info)
 
@@ -123,7 +124,7 @@ class Stream(Iterator[Batch]):
 
     def draw_batch(self, first: int) -> Drawn:
         """What the host prepares of the batch from a position on; changes nothing."""
-        reach = 2 * body_side(self._patch)
+        reach = 2 * body_side(self._patch)  # voxels
         samples = [
             draw(self._models, self._shares, self._variety, self._patch, reach, self._seed, first + offset)
             for offset in range(self._batch)

@@ -59,9 +59,16 @@ def body_side(patch: int) -> int:
     return good_side(patch / 2 + _BODY_MARGIN)
 
 
-@functools.partial(jax.jit, static_argnames=("patch", "extras", "at_once"))
+@functools.partial(jax.jit, static_argnames=("patch", "extras", "at_once", "whole_map"))
 def simulate(
-    models: Table, drawn: Drawn, seed: jax.Array, *, patch: int, extras: frozenset[str], at_once: bool
+    models: Table,
+    drawn: Drawn,
+    seed: jax.Array,
+    *,
+    patch: int,
+    extras: frozenset[str],
+    at_once: bool,
+    whole_map: bool = False,
 ) -> Maps:
     """Make a batch.
 
@@ -73,16 +80,17 @@ def simulate(
         extras: which of `belt`, `flexible` and `low_passed` any sample may have; the others cost no time.
         at_once: whether the samples are made side by side (quick on a GPU) or one after the other (on a CPU, where a
             sample then does not depend on the batch it is in to the last bit).
+        whole_map: whether the noise is that of a map of the whole model, or what brings each patch to its resolution.
     """
     key = jax.random.key(seed)
 
     def one(sample):
-        return _simulate_one(models, sample, jax.random.fold_in(key, sample.info.position), patch, extras)
+        return _simulate_one(models, sample, jax.random.fold_in(key, sample.info.position), patch, extras, whole_map)
 
     return jax.vmap(one)(drawn) if at_once else lax.map(one, drawn)
 
 
-def _simulate_one(models, sample, key, patch, extras):
+def _simulate_one(models, sample, key, patch, extras, whole_map):
     keys = jax.random.split(key, 4)
     atoms = patch_atoms(models, sample)
     truth = patch_density(atoms, sample, patch)
@@ -95,7 +103,10 @@ def _simulate_one(models, sample, key, patch, extras):
     mask = _mask(_resample(smooth, patch, patch + 2 * _EDGE), sample.body_level)
     noises = unit_noises(keys[:2], sample, patch)
     factor = _factor(keys[2], sample, patch)
-    level = _level(_crop(truth, patch), mask, _crop(noises[0], patch), factor, sample)
+    if whole_map:
+        level = sample.info.noise
+    else:
+        level = _level(_crop(truth, patch), mask, _crop(noises[0], patch), factor, sample)
     boxes = jnp.concatenate([truth[None], noises])
     if "low_passed" in extras:
         boxes = jax.vmap(lambda one: _filtered(one, sample.passed, sample))(boxes)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from crefjax.simulate.noise import Colour, power_law, white, with_b_factor
+from crefjax.simulate.noise import Colour, power_law, white
 from crefjax.simulate.stream_models import Model
 from crefjax.simulate.stream_variety import Variety
 
@@ -18,9 +18,7 @@ _UNIFORMS = 32  # numbers drawn for a sample
 _FREQUENCIES = 96  # points at which a colour is sent to the device
 PLACES = ("centre", "atom", "solvent")
 _SHARPEST = 32.0  # B-factor over the squared voxel size: amplitudes at Nyquist grow by exp(2) at most
-_LEAST_B = 5.0  # Å², that sharpening leaves
-_LOW_PASS = (1.25, 1.6)  # where a low-pass ends, in units of the frequency of the resolution
-_LOW_PASS_EDGE = 0.2  # of that, over which it falls
+_LEAST_B = 5.0  # Å², that any atom keeps
 _LOW_PASS_FLOOR = 0.003  # to which it falls: exact zeros would leave shells without any direction
 
 
@@ -40,6 +38,8 @@ class Info(NamedTuple):
         flexible_b: Å², of the flexible part; 0 for none.
         sharpened: Å², the B-factor that was taken from signal and noise.
         low_pass: 1/Å, where the low-pass ends; 0 for none.
+        signal: root mean square of the signal in a map of the whole model, within its mask.
+        noise: deviation of the noise that such a map's half-maps have if they reach the resolution.
         place: index into `PLACES`.
         center: `(batch, 3)`, Å, (x, y, z): the point of the model that lies on voxel `patch / 2`.
         rotation: `(batch, 3, 3)`: an atom at `r` lies at `rotation @ (r - center)` from that voxel, in (x, y, z).
@@ -57,6 +57,8 @@ class Info(NamedTuple):
     flexible_b: np.ndarray
     sharpened: np.ndarray
     low_pass: np.ndarray
+    signal: np.ndarray
+    noise: np.ndarray
     place: np.ndarray
     center: np.ndarray
     rotation: np.ndarray
@@ -111,8 +113,10 @@ def draw(
     model = models[index]
     voxel_size = math.exp(_between(next(u), np.log(variety.voxel_size)))
     resolution = math.exp(_between(next(u), np.log(_resolutions(variety, voxel_size))))
-    b_drawn = min(_between(next(u), variety.b_factor), variety.falloff * resolution**2)
-    colour, value, which = _colour(next(u), next(u), b_drawn, variety)
+    highest = min(variety.b_factor[1], max(variety.falloff * resolution**2, variety.b_factor[0]))
+    b_drawn = max(_between(next(u), (variety.b_factor[0], highest)), _LEAST_B)
+    frequency = np.linspace(0, 1, _FREQUENCIES) ** 2 * (math.sqrt(3) / 2 / voxel_size)
+    amplitude, value, which = _colour(next(u), next(u), b_drawn, variety, frequency)
     unevenness = _between(next(u), variety.unevenness)
     belt = _between(next(u), variety.belt_strength) * (next(u) < variety.belt)
     rotation = _rotation(next(u), next(u), next(u))
@@ -120,24 +124,27 @@ def draw(
     flexible_b = _between(next(u), variety.flexible_b) * (next(u) < variety.flexible)
     plane = _plane(next(u), next(u), next(u), patch * voxel_size)
     sharpened = min(next(u) * max(b_drawn - _LEAST_B, 0), _SHARPEST * voxel_size**2) * (next(u) < variety.sharpened)
-    low_pass = _between(next(u), _LOW_PASS) / resolution * (next(u) < variety.low_passed)
+    low_pass = _between(next(u), variety.low_pass) / resolution * (next(u) < variety.low_passed)
+    low_pass_edge = _between(next(u), variety.low_pass_edge)
     blur = b_drawn - model.best_b - sharpened
+    passed = _low_pass(frequency, low_pass, low_pass_edge)
+    amplitude = amplitude * _sharpening(frequency, sharpened, voxel_size)
+    amplitude /= amplitude.max()
+    signal, noise = model.whole_map(voxel_size, resolution, blur, frequency, amplitude)
     info = Info(
         np.uint32(position), np.int32(index),
         *np.array([voxel_size, resolution, blur], np.float32), np.int32(which),
-        *np.array([value, unevenness, belt, flexible_b, sharpened, low_pass], np.float32), np.int32(place),
+        *np.array([value, unevenness, belt, flexible_b, sharpened, low_pass, signal, noise], np.float32),
+        np.int32(place),
         center.astype(np.float32), rotation.astype(np.float32),
     )  # fmt: skip
-    frequency = np.linspace(0, 1, _FREQUENCIES) ** 2 * (math.sqrt(3) / 2 / voxel_size)
-    passed = _low_pass(frequency, low_pass)
-    amplitude = np.interp(frequency, colour.frequency, colour.amplitude)
     axis = rotation @ model.axis
     height = float((model.mean - center) @ model.axis)
     return Drawn(
         info,
         _atoms_within(model, center, rotation, reach * voxel_size / 2),
         frequency.astype(np.float32),
-        (amplitude * _sharpening(frequency, sharpened, voxel_size)).astype(np.float32),
+        amplitude.astype(np.float32),
         *np.array([model.atom_power(resolution, blur), model.body_level, model.body_mean], np.float32),
         axis.astype(np.float32),
         np.float32(height),
@@ -160,20 +167,22 @@ def _between(u, bounds):
     return bounds[0] + u * (bounds[1] - bounds[0])
 
 
-def _colour(u, v, b_factor, variety):
-    """The colour of the noise, its number, and which of the variety's it is."""
+def _colour(u, v, b_factor, variety, frequency):
+    """The noise's amplitude at every frequency, its number, and which of the variety's colours it is."""
     which = int(u * len(variety.colours))
     kind = variety.colours[which]
-    if isinstance(kind, Colour):
-        return kind, 0.0, which
     if kind == "b_factor":
         value = _between(v, variety.noise_b) * b_factor
-        return with_b_factor(value), value, which
+        exponent = -value * frequency**2 / 4  # at these frequencies alone: farther out it may outgrow float32
+        return np.exp(exponent - exponent.max()), value, which
+    value = 0.0
     if kind == "power":
         value = _between(v, variety.noise_power)
         # Level below 1 / 40 Å: noise that ran on to the box's own size would tell its two ends of each other.
-        return power_law(value, level_below=0.025), value, which
-    return white(), 0.0, which
+        kind = power_law(value, level_below=0.025)
+    elif not isinstance(kind, Colour):
+        kind = white()
+    return np.interp(frequency, kind.frequency, kind.amplitude), value, which
 
 
 def _resolutions(variety, voxel_size):
@@ -188,11 +197,11 @@ def _sharpening(frequency, b_factor, voxel_size):
     return np.exp(b_factor * np.minimum(frequency, 0.5 / voxel_size) ** 2 / 4)
 
 
-def _low_pass(frequency, end):
+def _low_pass(frequency, end, edge):
     """What a raised cosine leaves that falls over the last part below `end`; all where that is 0."""
     if not end:
         return np.ones_like(frequency)
-    within = np.clip((frequency / end - 1 + _LOW_PASS_EDGE) / _LOW_PASS_EDGE, 0, 1)
+    within = np.clip((frequency / end - 1 + edge) / edge, 0, 1)
     return _LOW_PASS_FLOOR + (1 - _LOW_PASS_FLOOR) * (0.5 + 0.5 * np.cos(math.pi * within))
 
 

@@ -19,7 +19,7 @@ class Variety:
         resolution: where the masked FSC of the half-maps crosses 0.143, in voxels (2 is Nyquist); as the voxel size.
         resolution_limits: Å; of the range in voxels only what lies within is drawn from, or else the end nearest to it.
         b_factor: Å², of the model's best-ordered tenth of atoms; the others keep their distance to them.
-        falloff: the B-factor drawn is at most so many times the squared resolution in Å²: maps that reach far have
+        falloff: the range of B-factors ends at so many times the squared resolution in Å²: maps that reach far have
             low B-factors (12: amplitudes have fallen by `exp(-3)` at the resolution; Rosenthal & Henderson 2003).
         colours: of the noise, with equal chances: "white", "b_factor" (`noise_b` times the signal's), "power"
             (`noise_power`), or a `Colour`, such as `noise.measured` gives.
@@ -32,6 +32,10 @@ class Variety:
         flexible_b: Å², by which it is blurred.
         sharpened: share of the samples whose signal and noise are sharpened alike, by up to the B-factor drawn.
         low_passed: share of the samples whose half-maps, not their truth, are low-passed at about the resolution.
+        low_pass: where such a low-pass ends, in units of the frequency of the resolution.
+        low_pass_edge: the part of that over which it falls.
+        whole_map: whether `resolution` is where the FSC of a map of the whole model crosses 0.143, so that the noise is
+            alike in all its patches and these are better or less well resolved; else each patch reaches it by itself.
         centre: share of the patches that lie around the middle of the model.
         solvent: share of those that only touch it; the rest lie around an atom.
     """
@@ -51,6 +55,9 @@ class Variety:
     flexible_b: tuple[float, float] = (50.0, 300.0)
     sharpened: float = 0.0
     low_passed: float = 0.0
+    low_pass: tuple[float, float] = (1.25, 1.6)
+    low_pass_edge: tuple[float, float] = (0.2, 0.2)
+    whole_map: bool = False
     centre: float = 0.2
     solvent: float = 0.1
 
@@ -63,7 +70,7 @@ class Variety:
         bounds = {
             "voxel_size": (0.1, 100), "resolution": (2, patch / 4), "b_factor": (0, 1000), "noise_b": (-2, 1),
             "noise_power": (-2, 4), "unevenness": (0, 2), "belt_strength": (0, 10), "resolution_limits": (0.1, 1000),
-            "flexible_b": (0, 10000),
+            "flexible_b": (0, 10000), "low_pass": (0.5, 10), "low_pass_edge": (0.01, 1),
         }  # fmt: skip
         for name, (least, most) in bounds.items():
             low, high = getattr(self, name)

@@ -26,7 +26,10 @@ import scipy.fft
 from scipy.special import log_ndtr
 
 from crefjax.spectral.covariances import Covariances, over_neighbours
+from crefjax.spectral.host import solvent_level
 from crefjax.spectral.shells import box_shells
+
+__all__ = ["Calibration", "apply_calibration", "calibrate", "solvent_level"]
 
 # Noise density and the share of it that passes change little over so many shells (standard deviation of a Gaussian).
 _NOISE_WIDTH = 1.5
@@ -92,17 +95,6 @@ def apply_calibration(network: np.ndarray, full: np.ndarray, calibration: Calibr
         spectrum *= np.append(factors, 0).astype(np.float32)[index]
         total = spectrum if total is None else np.add(total, spectrum, out=total)
     return scipy.fft.irfftn(total, s=full.shape, workers=-1, overwrite_x=True)
-
-
-def solvent_level(one: np.ndarray, mask: np.ndarray | None) -> float:
-    """The mean outside the mask, which carries no particle; of the whole box where nothing is outside."""
-    if mask is None:
-        return float(one.mean(dtype=np.float64))
-    outside = float(mask.size) - float(mask.sum(dtype=np.float64))
-    if outside < 1e-3 * mask.size:
-        return float(one.mean(dtype=np.float64))
-    inside = sum(float(np.vdot(a, b)) for a, b in zip(one, mask, strict=True))
-    return (float(one.sum(dtype=np.float64)) - inside) / outside
 
 
 @dataclass(frozen=True)

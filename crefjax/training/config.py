@@ -58,6 +58,10 @@ def default() -> ConfigDict:
     c.data.source = "dataset"  # dataset, stream or entries: which of the three below
     c.data.patch = 96  # voxels a side, for stream and entries; a dataset has its own
 
+    c.data.grid = 0.0  # voxels that the resolution takes on the grid of the data; 0: maps as they are
+    # What a network is trained on it is given later: `crefjax denoise` brings maps to this grid. With it, they are
+    # standardized by their solvent and within their mask (`crefjax.data.grid`), else as a whole.
+
     c.data.dataset = ConfigDict()
     c.data.dataset.folder = "dataset"  # written by `crefjax prepare`
     c.data.dataset.rotations = True  # whether each patch is turned by one of the 24 rotations of the cube
@@ -91,6 +95,9 @@ def default() -> ConfigDict:
     c.data.stream.flexible_b = (50.0, 300.0)  # Å², by which it is
     c.data.stream.sharpened = 0.0  # share of the samples that are sharpened
     c.data.stream.low_passed = 0.0  # share of the samples whose half-maps are low-passed at about the resolution
+    c.data.stream.low_pass = (1.25, 1.6)  # where such a low-pass ends, over the frequency of the resolution
+    c.data.stream.low_pass_edge = (0.2, 0.2)  # the part of that over which it falls
+    c.data.stream.whole_map = False  # whether noise and standardization are those of a map of the whole model
     c.data.stream.centre = 0.2  # share of the patches around the middle of the model
     c.data.stream.solvent = 0.1  # share of those that only touch it
 

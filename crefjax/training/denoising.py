@@ -14,6 +14,11 @@ from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3D, UNet3DConfig, apply_network
 from crefjax.weights.store import load_weights, parameter_shapes, save_weights
 
+_AS_IT_IS = "full map standardized to mean 0 and deviation 1, masked or not"
+_ON_A_GRID = (
+    "full map on a grid on which its resolution takes {:g} voxels, its solvent at 0, divided by its root mean square "
+    "within its mask, masked or not"
+)
 NOT_A_RESOLUTION = "the FSC of a denoised map with its input, or of denoised half-maps, is no resolution"
 
 
@@ -30,6 +35,7 @@ class Denoising:
         licence: of the weights that come out.
         origin: where they come from.
         before: how those to start from were trained.
+        grid: voxels that the resolution takes on the grid of the data; 0 for maps as they are.
     """
 
     network: UNet3DConfig
@@ -38,6 +44,7 @@ class Denoising:
     licence: str = "yours to choose: trained from your own data"
     origin: str = "trained with crefjax"
     before: str | None = None
+    grid: float = 0.0
     name: str = "denoising"
 
     def init(self, key):
@@ -70,9 +77,11 @@ class Denoising:
         card = {
             "source": self.origin,
             "licence": self.licence,
-            "expected_input": "full map standardized to mean 0 and deviation 1, masked or not",
+            "expected_input": _ON_A_GRID.format(self.grid) if self.grid else _AS_IT_IS,
             **about,
         }
+        if self.grid:
+            card["grid"] = self.grid
         save_weights(folder, parameters, self.network, card, overwrite=True)
 
     def _arrays(self, parameters, batch, needs):
@@ -125,5 +134,11 @@ def denoising_task(config: ConfigDict, *, truth: bool) -> Denoising:
         check_parameters(weights.parameters, parameter_shapes(network), str(weights.path))
         origin = f"trained with crefjax from {weights.name}: {weights.card['source']}"
         before = weights.card.get("training")
-        return Denoising(network, factors, weights.parameters, weights.card["licence"], origin, before)
-    return Denoising(network, factors)
+        if weights.grid != config.data.grid:
+            raise UserError(
+                f"{weights.path}: expected weights for data.grid = {config.data.grid:g} voxels, found some for "
+                f"{weights.grid:g}; set it alike, or take other weights"
+            )
+        grid = config.data.grid
+        return Denoising(network, factors, weights.parameters, weights.card["licence"], origin, before, grid)
+    return Denoising(network, factors, grid=config.data.grid)

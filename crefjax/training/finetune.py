@@ -99,6 +99,7 @@ def finetune(
     """
     config = config.copy_and_resolve_references().unlock()
     config.weights = str(weights.path)
+    config.data.grid = weights.grid
     for name in ("depth", "down_width", "up_width", "last_widths", "negative_slope"):
         config.network[name] = getattr(weights.config, name)
     config.lock()

@@ -22,7 +22,8 @@ from crefjax.training.stream_material import held_out_phantoms, names_in, standa
 
 _VARIETY = (
     *("voxel_size", "resolution", "resolution_limits", "b_factor", "falloff", "noise_b", "noise_power", "unevenness"),
-    *("belt", "belt_strength", "flexible", "flexible_b", "sharpened", "low_passed", "centre", "solvent"),
+    *("belt", "belt_strength", "flexible", "flexible_b", "sharpened", "low_passed", "low_pass", "low_pass_edge"),
+    *("whole_map", "centre", "solvent"),
 )
 
 
@@ -80,6 +81,11 @@ def _dataset_source(config, batch):
 
     chosen = config.data.dataset
     manifest = load_manifest(chosen.folder)
+    if manifest.grid != config.data.grid:
+        raise UserError(
+            f"{chosen.folder}: expected a dataset for data.grid = {config.data.grid:g}, found one for "
+            f"{manifest.grid:g}; set data.grid alike, or prepare the dataset with another --grid"
+        )
 
     def training():
         return _Named(
@@ -129,7 +135,8 @@ def _specimens(config):
     specimens = []
     for folder in folders:
         entry = find_entry(folder)
-        specimens.append(load_specimen(entry.half_map_1, entry.half_map_2, entry.mask, truth_path=entry.truth))
+        files = entry.half_map_1, entry.half_map_2, entry.mask
+        specimens.append(load_specimen(*files, truth_path=entry.truth, voxels=config.data.grid))
     return specimens
 
 
@@ -177,7 +184,7 @@ def _stream_source(config, batch):
     chosen = config.data.stream
     training_files, held_out_files = stream_models(config)
     variety = Variety(**{name: getattr(chosen, name) for name in _VARIETY})
-    prepare = standardizing(chosen.masked, chosen.gain, chosen.level)
+    prepare = standardizing(chosen.masked, chosen.gain, chosen.level, whole_map=chosen.whole_map)
     specimens = _specimens(config) if chosen.entries else []
     if any(one.truth is None for one in specimens):
         raise UserError("config: data.stream.entries: expected entries with a truth.mrc, as the stream has one")
@@ -214,7 +221,8 @@ def _held_out_of_stream(config, batch, files, variety, prepare):
         ) from error
     begin = batches.get_state()
     # Those of another size stand for whole maps, of which each is standardized by itself.
-    streamed = Streamed(batches, standardizing(chosen.masked, (1.0, 1.0)) if chosen.held_out_patch else prepare)
+    whole = standardizing(chosen.masked, (1.0, 1.0), whole_map=chosen.whole_map)
+    streamed = Streamed(batches, whole if chosen.held_out_patch else prepare)
 
     def held_out():
         batches.set_state(begin)

@@ -69,5 +69,7 @@ class Streamed:
         made = next(self._batches)
         maps = (made.half_map_1, made.half_map_2, made.truth, made.mask)
         seed = np.uint32(self._batches.get_state()["seed"])
-        batch = self._prepare(*maps, jnp.asarray(made.info.position), seed)
+        # Root mean square of the full map of the whole model, within its mask.
+        deviation = np.sqrt(made.info.signal**2 + made.info.noise**2 / 2)
+        batch = self._prepare(*maps, jnp.asarray(made.info.position), seed, jnp.asarray(deviation))
         return Samples(batch, tuple(self._batches.names[int(one)] for one in made.info.model))

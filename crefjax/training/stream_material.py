@@ -92,9 +92,16 @@ def held_out_phantoms(count: int) -> list[Atoms]:
 
 
 def standardizing(
-    masked: float, gain: tuple[float, float], level: tuple[float, float] = (1.0, 1.0)
+    masked: float,
+    gain: tuple[float, float],
+    level: tuple[float, float] = (1.0, 1.0),
+    *,
+    whole_map: bool = False,
 ) -> Callable[..., dict[str, Any]]:
     """A function of a stream's batch: standardized by the full map's mean and deviation in the patch, and masked.
+
+    With `whole_map` they are standardized as `crefjax.inference.standardize` does with a whole map instead: nothing is
+    subtracted, for the solvent is at 0, and all is divided by the root mean square of the full map within its mask.
 
     The truth has the solvent at 0. A patch in the midst of a particle has a larger deviation than the whole map, by
     which maps are standardized when they are denoised: the gain, drawn evenly in its logarithm, makes up for it. It has
@@ -104,13 +111,15 @@ def standardizing(
         masked: share of the samples whose input is masked.
         gain: the least and the largest.
         level: the same, of the patch's mean.
+        whole_map: whether the numbers are those of the whole map.
 
     Returns:
-        `(half_map_1, half_map_2, truth, mask, position, seed) -> batch`; maps `(samples, z, y, x)`.
+        `(half_map_1, half_map_2, truth, mask, position, seed, deviation) -> batch`; maps `(samples, z, y, x)`,
+        `deviation` `(samples,)` of the whole maps.
     """
 
     @jax.jit
-    def prepare(half_map_1, half_map_2, truth, mask, position, seed) -> dict[str, Any]:
+    def prepare(half_map_1, half_map_2, truth, mask, position, seed, whole) -> dict[str, Any]:
         keys = jax.vmap(lambda one: jax.random.fold_in(jax.random.key(seed), one))(position)
         chance = jax.vmap(lambda one: jax.random.uniform(one, (2,)))(jax.vmap(lambda k: jax.random.fold_in(k, 7))(keys))
         full = (half_map_1 + half_map_2) / 2
@@ -119,6 +128,8 @@ def standardizing(
         low, high = np.log(gain[0]), np.log(gain[1])
         lift = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 8), (), jnp.float32, *level))(keys)
         mean *= lift.reshape(mean.shape)
+        if whole_map:
+            mean, deviation = jnp.zeros_like(mean), whole.reshape(mean.shape)
         scale = jnp.exp(low + (high - low) * chance[:, 1]).reshape(mean.shape) / jnp.maximum(deviation, 1e-30)
         masked_already = (chance[:, 0] < masked).reshape(mean.shape)
         window = jnp.where(masked_already, mask, 1)

@@ -40,6 +40,15 @@ class Weights:
     card: dict
     parameters: Parameters
 
+    @property
+    def grid(self) -> float:
+        """Voxels that the resolution takes on the grid that they were trained for; 0 for any.
+
+        Where it is not 0, maps are standardized by their solvent's level and their root mean square within the mask, in
+        place of mean and deviation of the whole box.
+        """
+        return float(self.card.get("grid", 0.0))
+
 
 def user_folder() -> Path:
     """Where the user's own weights lie: `$CREFJAX_WEIGHTS`, or `crefjax/weights` among the user's data."""

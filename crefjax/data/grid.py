@@ -1,0 +1,185 @@
+"""The grid on which the network works: that of the data, in place of that of the file.
+
+A network of moderate size serves maps of one sampling best. Weights that were trained on maps whose resolution takes
+about three voxels are given such maps, in training and in use alike: the half-maps are brought to a grid on which it
+does, by cropping or padding their spectrum, and what the network makes of them is brought back to the grid of the file.
+No voxel is shifted: the first voxel of either grid lies at the same place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from crefjax.spectral.falloff import noise_b_factor, signal_b_factor
+from crefjax.spectral.host import blurred, frequencies, fsc_of_products, shell_products, solvent_level
+from crefjax.spectral.resample import fourier_resample, working_shape
+
+VOXELS = 3.0  # that the resolution takes on the data's grid, for weights that do not say
+THRESHOLD = 0.143  # of the FSC of the half-maps at the resolution
+# The signal's B-factor over the squared resolution in training; a map outside is brought to the nearer end.
+B_RANGE = (1.0, 18.0)
+_RISING = -30.0  # Å²: noise that rises by more than that towards high frequencies is flattened before it is measured
+_FIRST_SHELL = 6  # a resolution below says that there is nothing to go by
+_LEAST_SOLVENT = 0.05  # of the box, to compare a map without half-maps with
+KEPT = (0.9, 1.1)  # ratio of the voxels within which the file's grid stays
+
+
+@dataclass(frozen=True)
+class WorkingGrid:
+    """Where the network works, and how a map gets there.
+
+    Attributes:
+        shape: `(z, y, x)` in voxels.
+        voxel_size: Å, along its longest side.
+        resolution: Å, by which it was chosen; None where nothing told it, and the file's grid was kept.
+        blur: Å², the B-factor by which maps are blurred (below 0: sharpened) for the network.
+        notes: one line for each thing that the user should know.
+    """
+
+    shape: tuple[int, int, int]
+    voxel_size: float
+    resolution: float | None = None
+    blur: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def bring(self, array: np.ndarray) -> np.ndarray:
+        """A map, `(z, y, x)` on the file's grid, for the network."""
+        return blurred(fourier_resample(array, self.shape), self.voxel_size, self.blur)
+
+    def bring_mask(self, mask: np.ndarray) -> np.ndarray:
+        """A mask on the file's grid, brought to this one, within 0 to 1."""
+        return np.clip(fourier_resample(mask, self.shape), 0, 1)
+
+    def restore(self, array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+        """A map on this grid, brought back to one of `shape` voxels, its blur taken back."""
+        return fourier_resample(blurred(array, self.voxel_size, -self.blur), shape)
+
+
+def find_grid(
+    maps: Sequence[np.ndarray],
+    voxel_size: float,
+    region: np.ndarray | None,
+    *,
+    voxels: float,
+    resolution: float | None = None,
+    keep: bool = False,
+) -> WorkingGrid:
+    """The working grid of two half-maps, or of one full map.
+
+    Args:
+        maps: two half-maps, or one full map, each `(z, y, x)`.
+        voxel_size: Å.
+        region: mask within which to measure; None for the whole box.
+        voxels: that the resolution is to take.
+        resolution: Å; None to have it measured.
+        keep: whether the file's grid is kept, and only the fall-off of the amplitudes is looked at.
+    """
+    shape = maps[0].shape
+    longest = max(shape) * voxel_size
+    notes, blur = (), 0.0
+    if len(maps) == 2:
+        maps, flattened_by = _flattened(maps, voxel_size)
+        products = shell_products(maps, region, levels=[solvent_level(half, region) for half in maps])
+        if resolution is None:
+            resolution, notes = _resolution_of_halves(products, longest)
+        if resolution is not None:
+            blur, more = _blur(products, frequencies(shape, voxel_size), resolution, flattened_by)
+            notes += more
+    elif resolution is None:
+        resolution, notes = _resolution_of_one_map(maps[0], voxel_size, region)
+    file_grid = WorkingGrid(shape, voxel_size, resolution, blur, notes)
+    if resolution is None or keep or KEPT[0] <= voxels * voxel_size / resolution <= KEPT[1]:
+        return file_grid
+    new = working_shape(shape, voxel_size, resolution, voxels)
+    return WorkingGrid(new, longest / max(new), resolution, blur, notes)
+
+
+def moments_in(full: np.ndarray, region: np.ndarray | None) -> tuple[float, float]:
+    """The solvent's level, and the root mean square of a full map relative to it within a mask.
+
+    Maps of any box are standardized by the two for weights of a working grid: what is around the particle has no say.
+
+    Args:
+        full: `(z, y, x)`.
+        region: mask, or None for the whole box.
+    """
+    level = solvent_level(full, region)
+    weights = [None] * len(full) if region is None else region
+    total = weight = 0.0
+    for plane, inside in zip(full, weights, strict=True):
+        squared = np.square(plane.astype(np.float64) - level)
+        total += float(squared.sum() if inside is None else np.vdot(squared, inside))
+        weight += plane.size if inside is None else float(inside.sum(dtype=np.float64))
+    return level, float(np.sqrt(total / weight))
+
+
+def _flattened(halves, voxel_size):
+    """The half-maps without a steep rise of their noise, which would hide all else under a mask, and the blur in Å²."""
+    rise = noise_b_factor(*halves, voxel_size)
+    if rise is None or rise > _RISING:
+        return halves, 0.0
+    return [blurred(half, voxel_size, -rise) for half in halves], -rise
+
+
+def _resolution_of_halves(products, longest):
+    """In Å, or None where nothing tells it; and what to say."""
+    fsc = fsc_of_products(products)
+    below = np.flatnonzero(fsc[1:] < THRESHOLD) + 1
+    if not len(below):
+        return longest / (len(fsc) - 1), ()
+    shell = int(below[0])
+    if shell < _FIRST_SHELL:
+        return None, ("the half-maps have too little in common to choose a grid by; the file's own is kept",)
+    return float(longest / (shell - 1 + (fsc[shell - 1] - THRESHOLD) / (fsc[shell - 1] - fsc[shell]))), ()
+
+
+def _resolution_of_one_map(full, voxel_size, region):
+    """In Å, from how far the particle stands out of its own solvent; or None; and what to say.
+
+    With the power `P` within the mask and `N` outside, a full map has the ratio `(P - N) / N` of signal to noise;
+    where it is 1/3, half-maps would have an FSC of 0.143.
+    """
+    advice = "the file's grid is kept; --resolution tells it"
+    if region is None:
+        return None, (f"no particle was found by which to tell the resolution; {advice}",)
+    outside = np.clip(1 - region, 0, 1) * _border(region.shape)
+    if outside.sum() < _LEAST_SOLVENT * outside.size:
+        return None, (f"there is too little solvent by which to tell the resolution; {advice}",)
+    level = solvent_level(full, region)
+    inside, noise = (
+        shell_products([full], weight, levels=[level])[:, 0, 0] / np.square(weight, dtype=np.float64).sum()
+        for weight in (region, outside)
+    )
+    ratio = inside / np.maximum(noise, 1e-12 * inside.max()) - 1
+    smooth = np.convolve(np.pad(ratio, 1, "edge"), np.ones(3) / 3, "valid")
+    below = np.flatnonzero(smooth[1:] < 1 / 3) + 1
+    if not len(below):
+        return None, (f"the solvent is empty, and does not tell the resolution; {advice}",)
+    if below[0] < _FIRST_SHELL:
+        return None, (f"the particle hardly stands out of its solvent; {advice}",)
+    found = max(full.shape) * voxel_size / int(below[0])
+    return found, (f"resolution estimated from the map alone: {found:.3g} Å; give a better one with --resolution",)
+
+
+def _border(shape, edge=6):
+    """1, falling off to 0 at the borders of a box over `edge` voxels."""
+    box = np.ones(shape, np.float32)
+    for axis, side in enumerate(shape):
+        distance = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
+        line = 0.5 - 0.5 * np.cos(np.pi * np.clip(distance / edge, 0, 1))
+        box *= line.astype(np.float32).reshape([-1 if axis == other else 1 for other in range(3)])
+    return box
+
+
+def _blur(products, frequency, resolution, flattened_by):
+    """The blur in Å² that brings the signal's fall-off to what training covers, and what to say of it."""
+    found = signal_b_factor(products, frequency)
+    if found is None:
+        return 0.0, ()
+    own = found - flattened_by
+    blur = float(np.clip(own, *(bound * resolution**2 for bound in B_RANGE)) - own)
+    if not blur:
+        return 0.0, ()
+    way = "sharpened" if blur > 0 else "blurred"
+    return blur, (f"the half-maps are strongly {way}: a B-factor of {abs(blur):.0f} Å² is taken back for the network",)

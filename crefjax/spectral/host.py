@@ -1,0 +1,102 @@
+"""Shell sums and filters of maps in host memory, with NumPy and SciPy alone.
+
+For processes that do not load JAX, and for measuring what needs no more than the precision of a float32 Fourier
+transform. The shells are those of `crefjax.spectral.shells`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.fft
+
+
+def solvent_level(array: np.ndarray, mask: np.ndarray | None) -> float:
+    """The mean outside the mask, which carries no particle; of the whole box where nothing is outside.
+
+    Args:
+        array: `(z, y, x)`.
+        mask: the same shape, 0 to 1, or None.
+    """
+    if mask is None:
+        return float(array.mean(dtype=np.float64))
+    outside = float(mask.size) - float(mask.sum(dtype=np.float64))
+    if outside < 1e-3 * mask.size:
+        return float(array.mean(dtype=np.float64))
+    inside = sum(float(np.vdot(a, b)) for a, b in zip(array, mask, strict=True))
+    return (float(array.sum(dtype=np.float64)) - inside) / outside
+
+
+def frequencies(shape: tuple[int, int, int], voxel_size: float) -> np.ndarray:
+    """The frequency of every shell in 1/Å, float64, shells 0 to `N // 2` of the longest side `N`."""
+    longest = max(shape)
+    return np.arange(longest // 2 + 1) / (longest * voxel_size)
+
+
+def shell_products(
+    maps: Sequence[np.ndarray], mask: np.ndarray | None = None, *, levels: Sequence[float] | None = None
+) -> np.ndarray:
+    """Sums over shells of `Re F1 conj(F2)` for every pair of maps.
+
+    Args:
+        maps: each `(z, y, x)`, float32, of one shape.
+        mask: the same shape, multiplied to every map; None for none.
+        levels: taken from each map before; None for 0.
+
+    Returns:
+        `(shells, n, n)`, float64, over the number of voxels of the spectrum in each shell.
+    """
+    shape = maps[0].shape
+    spectra = []
+    for array, level in zip(maps, levels or [0.0] * len(maps), strict=True):
+        array = array - np.float32(level)
+        if mask is not None:
+            array *= mask
+        spectra.append(scipy.fft.rfftn(array, workers=-1))
+    longest = max(shape)
+    count = longest // 2 + 1
+    scaled = [np.square(np.fft.fftfreq(side) * longest) for side in shape[:2]]
+    scaled.append(np.square(np.fft.rfftfreq(shape[2]) * longest))
+    weight = np.full(len(scaled[2]), 2.0)
+    weight[0] = 1.0
+    if shape[2] % 2 == 0:
+        weight[-1] = 1.0
+    weight = np.tile(weight, shape[1])
+    total = np.zeros((count + 1, len(maps), len(maps)))
+    voxels = np.zeros(count + 1)
+    for plane, z in enumerate(scaled[0]):
+        shell = np.floor(np.sqrt(z + scaled[1][:, None] + scaled[2]) + 0.5).astype(np.intp)
+        shell = np.minimum(shell, count).ravel()
+        voxels += np.bincount(shell, weight, count + 1)
+        for i, first in enumerate(spectra):
+            for j, second in enumerate(spectra[: i + 1]):
+                a, b = first[plane].ravel(), second[plane].ravel()
+                product = a.real.astype(np.float64) * b.real + a.imag.astype(np.float64) * b.imag
+                total[:, i, j] += np.bincount(shell, product * weight, count + 1)
+    total = total[:-1] / np.maximum(voxels[:-1], 1)[:, None, None]
+    return np.maximum(total, 0) if len(maps) == 1 else total + np.tril(total, -1).transpose(0, 2, 1)
+
+
+def fsc_of_products(products: np.ndarray) -> np.ndarray:
+    """The FSC of two maps, `(shells,)`, of what `shell_products` gives for them; 0 where a map has no power."""
+    power = np.sqrt(np.maximum(products[:, 0, 0] * products[:, 1, 1], 0))
+    return np.where(power > 0, products[:, 0, 1] / np.where(power > 0, power, 1), 0)
+
+
+def blurred(array: np.ndarray, voxel_size: float, b_factor: float) -> np.ndarray:
+    """A map whose amplitudes are multiplied by `exp(-B s² / 4)`, level beyond Nyquist.
+
+    Args:
+        array: `(z, y, x)`, float32.
+        voxel_size: Å.
+        b_factor: Å²; below 0 sharpens.
+    """
+    if not b_factor:
+        return array
+    spectrum = scipy.fft.rfftn(array, workers=-1)
+    z, y = (np.square(scipy.fft.fftfreq(side, voxel_size)) for side in array.shape[:2])
+    x = np.square(scipy.fft.rfftfreq(array.shape[2], voxel_size))
+    # What lies in the corners, beyond Nyquist, must not outgrow all the rest.
+    limit = (0.5 / voxel_size) ** 2
+    for plane, z_squared in zip(spectrum, z, strict=True):
+        plane *= np.exp(-b_factor / 4 * np.minimum(z_squared + y[:, None] + x, limit)).astype(np.float32)
+    return scipy.fft.irfftn(spectrum, s=array.shape, workers=-1, overwrite_x=True)
