@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from crefjax.data.grid import moments_in
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.inference.regions import half_maps_disagree
 from crefjax.inference.streaming import run_network
@@ -37,12 +38,14 @@ def noise_alone(halves: Sequence[np.ndarray], truth: np.ndarray, voxel_size: flo
     noises = [
         random.standard_normal(full.shape, np.float32) * np.float32(deviation / np.sqrt(2)) for _ in range(_BOXES)
     ]
-    outputs = [_own_output(each, full, weights, voxel_size) for each in (*noises, full)]
+    plan = plan_denoise(tuple(Map.from_array(half, voxel_size) for half in halves), weights)
+    outputs = [_own_output(each, full, weights, plan) for each in (*noises, full)]
     inside = soft_sphere(len(full))
     found = shell_covariances(outputs, inside, levels=[float(np.average(each, weights=inside)) for each in outputs])
-    power = [found.of(i, i) for i in range(_BOXES)]
+    # Beyond what the network's grid can hold there is nothing.
+    power = [np.maximum(found.of(i, i), np.finfo(np.float64).tiny) for i in range(_BOXES)]
     pairs = [found.of(i, j) / np.sqrt(power[i] * power[j]) for i, j in itertools.combinations(range(_BOXES), 2)]
-    passed = np.mean(power, axis=0) / found.of(_BOXES, _BOXES)
+    passed = np.mean(power, axis=0) / np.maximum(found.of(_BOXES, _BOXES), np.finfo(np.float64).tiny)
     pair = tuple(Map.from_array(each * np.float32(np.sqrt(2)), voxel_size) for each in noises[:2])
     done = denoise_maps(pair, weights, plan_denoise(pair, weights))
     mean = (pair[0].array + pair[1].array) / 2
@@ -64,11 +67,14 @@ def soft_sphere(side: int) -> np.ndarray:
     return 0.5 + 0.5 * np.cos(np.pi * np.clip((radius - 0.35) / 0.1, 0, 1))
 
 
-def _own_output(one, full, weights, voxel_size):
-    """The network's own output for a box in the units of a full map: standardized by the full map's moments."""
+def _own_output(one, full, weights, plan):
+    """The network's own output for a box in the units of a full map: on its grid, standardized by its moments."""
     # Noise standardized by its own moments would be stronger than it is beside a signal, and at another level.
-    scaled = (one - full.mean()) / full.std()
-    plan = plan_denoise((Map.from_array(one, voxel_size),), weights, scale="none")
-    return run_network(
-        weights.parameters, scaled.astype(np.float32), weights.config, slab=plan.slab, device=plan.device
-    )
+    grid, (region, _) = plan.grid, plan.region or (None, ())
+    if weights.grid:
+        level, deviation = moments_in(grid.bring(full), None if region is None else grid.bring_mask(region))
+    else:
+        level, deviation = full.mean(), full.std()
+    scaled = ((grid.bring(one) - level) / deviation).astype(np.float32)
+    out = run_network(weights.parameters, scaled, weights.config, slab=plan.slab, device=plan.device)
+    return grid.restore(out, one.shape)

@@ -3,7 +3,8 @@
     python -m analysis.reference_map ENTRY... -o DIR [--methods A,B] [--jobs N]
 
 For entries with `truth.mrc`, or else `reference.mrc`, on the grid of the half-maps or brought to it. Masked, every map
-relative to its level in the solvent; mean over shells 1 to N/2 - 1, and where the curve falls below 0.5 and 0.143. As
+relative to its level in the solvent; mean over shells 1 to N/2 - 1, where the curve falls below 0.5 and 0.143, and the
+least difference in any of these shells to the full map's FSC: below 0 the method makes a shell worse than it was. As
 figure 3 of Agarwal et al. (2024), IUCrJ 11.
 """
 
@@ -33,11 +34,14 @@ def measure(subject: Subject) -> Row:
     """FSC to the truth, or else to the reference, and the normalized error and correlation within the mask."""
     entry = subject.entry
     better = read_on_grid(entry.truth or entry.reference, subject.pair[0]).map.array
-    maps = [subject.full.array, better]
+    first, second = (half.array for half in subject.pair)
+    maps = [subject.full.array, better, (first + second) * np.float32(0.5)]
     levels = [solvent_level(one, subject.mask) for one in maps]
     found = shell_covariances(maps, subject.mask, levels=levels)
-    curve = FscCurve(better.shape, subject.voxel_size, correlation(found, [1, 0], [0, 1]))
+    curve = FscCurve(better.shape, subject.voxel_size, correlation(found, [1, 0, 0], [0, 1, 0]))
+    gain = curve.fsc - correlation(found, [0, 0, 1], [0, 1, 0])
     numbers = {"reference": "truth" if entry.truth else "reference", "mean_fsc": float(curve.fsc[1:-1].mean())}
+    numbers["least_gain"] = float(gain[1:-1].min())
     for threshold in (0.5, 0.143):
         at = curve.resolution(threshold)
         numbers |= {f"fsc_{threshold}": at.angstrom, f"falls_below_{threshold}": int(at.crossed)}

@@ -20,6 +20,7 @@ left of a pair of half-maps that are noise alone on the scale of the signal. It 
 
 import argparse
 import csv
+import functools
 import io
 import json
 import platform
@@ -51,7 +52,7 @@ SPECIMENS = {
     "cryoem/8tze.cif.gz": Settings(voxel_size=1.4, resolution=3.64, seed=6001, b_factor=40.0),
     "docking/2VDB_target.pdb.gz": Settings(voxel_size=1.3, resolution=3.9, seed=6002, b_factor=60.0),
 }
-_SHARPENED = 60.0  # Å²
+_SHARPENED = (60.0, 250.0, -250.0)  # Å²; below 0: blurred
 _SHIFT = 5, -3, 6  # voxels, less than the margin around a particle
 _COLOURS = (ORANGE, BLUE, GREEN, GREY)
 
@@ -136,12 +137,17 @@ def ways(atoms, settings: Settings) -> Iterator[Put]:
     yield _each(plain, "turned by 90° about z", lambda one: np.ascontiguousarray(np.rot90(one, axes=(1, 2))))
     yield _each(plain, "shifted by {} {} {} voxels".format(*_SHIFT), lambda one: np.roll(one, _SHIFT, (0, 1, 2)))
     yield _of_halves(plain, "times 1000", lambda one: one * np.float32(1000))
-    yield _of_halves(plain, f"sharpened by {_SHARPENED:g} Å²", lambda one: sharpened(one, settings.voxel_size))
+    for b_factor in _SHARPENED:
+        way = f"{'sharpened' if b_factor > 0 else 'blurred'} by {abs(b_factor):g} Å²"
+        change = functools.partial(sharpened, voxel_size=settings.voxel_size, b_factor=b_factor)
+        yield _of_halves(plain, way, change)
     yield plain._replace(way="with its mask", masked=True)
     inverted = _of_halves(plain, "inverted contrast", np.negative)
     yield inverted._replace(sign=-1)
     for way, changes in (
         ("box 1.5 times as wide", {"box": 2 * round(0.75 * side)}),
+        ("box 2 times as wide", {"box": 2 * side}),
+        ("voxels 0.6 times as wide", {"voxel_size": 0.6 * settings.voxel_size, "box": 2 * round(side / 1.2)}),
         ("voxels 0.8 times as wide", {"voxel_size": 0.8 * settings.voxel_size, "box": 2 * round(side / 1.6)}),
         ("voxels 1.25 times as wide", {"voxel_size": 1.25 * settings.voxel_size, "box": 2 * round(side / 2.5)}),
     ):
@@ -159,7 +165,7 @@ def _of_halves(plain, way, change):
     return plain._replace(way=way, halves=tuple(change(one) for one in plain.halves))
 
 
-def sharpened(one: np.ndarray, voxel_size: float, b_factor: float = _SHARPENED) -> np.ndarray:
+def sharpened(one: np.ndarray, voxel_size: float, b_factor: float) -> np.ndarray:
     """A cubic map whose amplitudes grow as `exp(B s² / 4)`, as far as Nyquist and level in the corners beyond it."""
     whole, half = np.fft.fftfreq(len(one)), np.fft.rfftfreq(len(one))
     square = whole[:, None, None] ** 2 + whole[:, None] ** 2 + half**2

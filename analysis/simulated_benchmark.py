@@ -1,13 +1,15 @@
-"""Simulates thirteen entries, lets every filter and given weights denoise them, and compares all: docs/benchmark.md.
+"""Simulates nineteen entries, lets filters and given weights denoise them, and compares all: docs/benchmark.md.
 
     python -m analysis.simulated_benchmark MODELS -o DIR --weights W [W ...]
 
-MODELS is a folder with `cryoem/` and `docking/`, of PDB entries. Seven entries have additive noise of several colours;
-six more are made by both methods, some with preferred views or errors of pose. Neither `truth` nor `cref` saw any of
-their models. Entries are kept in DIR/entries with the outputs of all methods, DIR/comparison
-is what `benchmark` writes. Outputs of weights are put on the signal's scale, and as NAME_own on the input's, as the
-network gives them; those of crefdenoiser are called crefdenoiser_calibrated and crefdenoiser.
-Killed and started again, it goes on where it was. About 25 minutes on two cores with three weights.
+MODELS is a folder with `cryoem/`, `docking/` and `em/`, of PDB entries. Seven entries have additive noise of several
+colours; six more are made by both methods, some with preferred views or errors of pose; and six are large complexes in
+fine and coarse voxels, as many depositions are, for which only the Wiener filter is made beside the weights. Neither
+`truth` nor `cref` saw any of their models. Entries are kept in DIR/entries with the outputs of all methods;
+DIR/comparison, of the thirteen, and DIR/comparison_large are what `benchmark` writes. Outputs of weights are put on the
+signal's scale, and as NAME_own on the input's, as the network gives them; those of crefdenoiser are called
+crefdenoiser_calibrated and crefdenoiser.
+Killed and started again, it goes on where it was. About 40 minutes on two cores with three weights.
 """
 
 import argparse
@@ -68,12 +70,21 @@ FURTHER = {
         "--pose-error 1 --shift-error 0.5"
     ),
 }
+# The same of large complexes, the first three finely sampled: 3.6 to 4.5 voxels to the resolution.
+LARGE = {
+    "em/6m15.pdb.gz": "--voxel-size 0.83 --resolution 3.3 --b-factor 60 --seed 4201",
+    "em/9c0g.cif.gz": "--voxel-size 0.8 --resolution 2.9 --b-factor 40 --seed 4202 --noise-b-factor 20",
+    "em/8d3m.cif.gz": "--voxel-size 0.85 --resolution 3.8 --b-factor 60 --seed 4203 --unevenness 0.2",
+    "em/6gyn.pdb.gz": "--voxel-size 1.1 --resolution 3.4 --b-factor 40 --seed 4204 --belt 0.5",
+    "em/7kmx.cif.gz": "--voxel-size 1.2 --resolution 3.2 --b-factor 60 --seed 4205",
+    "em/5gjv.pdb.gz": "--voxel-size 1.05 --resolution 3.6 --b-factor 60 --seed 4206 --noise-power 0.5",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run it all; returns 0, or 2 after a mistake of the user's, told in one line."""
     parser = argparse.ArgumentParser(prog=f"python -m analysis.{NAME}", description=__doc__.splitlines()[0])
-    parser.add_argument("models", metavar="MODELS", help="folder with cryoem/ and docking/")
+    parser.add_argument("models", metavar="MODELS", help="folder with cryoem/, docking/ and em/")
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder to write")
     parser.add_argument("--weights", nargs="+", required=True, metavar="W", help="names or folders of weights")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="entries at a time; default: 1")
@@ -82,17 +93,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments):
     models, folder = Path(arguments.models), Path(arguments.output)
-    for one in (*(planned.model for planned in ENTRIES), *FURTHER):
+    for one in (*(planned.model for planned in ENTRIES), *FURTHER, *LARGE):
         if not (models / one).is_file():
             raise UserError(f"{models / one}: expected a model, found none; give the folder that has {one}")
     weights = load_named(arguments.weights)
     (folder / "entries").mkdir(parents=True, exist_ok=True)
     entries = [str(simulated(one, models, folder / "entries")) for one in ENTRIES]
     entries += [str(simulated_entry(models / one, settings, folder / "entries")) for one, settings in FURTHER.items()]
+    large = [str(simulated_entry(models / one, settings, folder / "entries")) for one, settings in LARGE.items()]
     jobs = ["--jobs", str(arguments.jobs)]
-    if baselines.main([*entries, "--method", *FILTERS, *jobs]) != 0 or denoised(entries, weights, jobs) != 0:
-        return 2
-    return benchmark.main([*entries, "-o", str(folder / "comparison"), "--overwrite", *jobs])
+    for some, filters, name in ((entries, FILTERS, "comparison"), (large, ("wiener",), "comparison_large")):
+        if baselines.main([*some, "--method", *filters, *jobs]) != 0 or denoised(some, weights, jobs) != 0:
+            return 2
+        if benchmark.main([*some, "-o", str(folder / name), "--overwrite", *jobs]) != 0:
+            return 2
+    return 0
 
 
 def denoised(entries: Sequence[str], weights: dict[str, Weights], jobs: Sequence[str]) -> int:

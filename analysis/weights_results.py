@@ -2,14 +2,14 @@
 
     python -m analysis.weights_results DATA -o DIR [--published W]
 
-DATA has `models/cryoem`, `models/docking`, `bench` (entries with outputs of other programs) and `maps` (real maps and
-their models). With `--published`, the published weights (see `crefjax weights import`) are measured beside them. This
-runs `simulated_benchmark`, `baselines` and `benchmark` over `bench`, `map_model` over the real maps, and `robustness`,
-each with its own files in a folder of DIR, and puts their numbers together in
+DATA has `models/cryoem`, `models/docking`, `models/em`, `bench` (entries with outputs of other programs) and `maps`
+(real maps and their models). With `--published`, the published weights (see `crefjax weights import`) are measured
+beside them. This runs `simulated_benchmark`, `baselines` and `benchmark` over `bench`, `map_model` over the real maps,
+and `robustness`, each with its own files in a folder of DIR, and puts their numbers together in
 
     results.md      tables, and what is above or below what on how many entries
 
-Killed and started again, it goes on where it was, but for the last two. 40 minutes on two cores.
+Killed and started again, it goes on where it was, but for the last two. An hour on two cores.
 """
 
 import argparse
@@ -40,6 +40,7 @@ REAL = {
 }
 COLUMNS = {
     "mean_fsc": ("mean FSC to the truth", 3),
+    "least_gain": ("least gain in FSC of any shell", 3),
     "error": ("error against the truth", 4),
     "cref_rmse": ("RMSE to C_ref²", 3),
     "cref_rmse_box": ("RMSE to C_ref², whole box", 3),
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments):
     data, folder = arguments.data, arguments.output
-    for part in ("models/cryoem", "models/docking", "bench", "maps"):
+    for part in ("models/cryoem", "models/docking", "models/em", "bench", "maps"):
         if not (data / part).is_dir():
             raise UserError(f"{data / part}: expected a folder, found none; give the folder that has it")
     if arguments.published and next(iter(load_named([arguments.published]))) != PUBLISHED:
@@ -78,6 +79,7 @@ def _run(arguments):
     robust = ["-o", str(folder / "robustness"), "--weights", *weights, "--overwrite"]
     _call(robustness.main([str(data / "models"), *robust]))
     text = ["# Simulated entries", "", *compared(_rows(folder / "simulated/comparison/benchmark.csv"))]
+    text += ["", "# Large complexes", "", *compared(_rows(folder / "simulated/comparison_large/benchmark.csv"))]
     text += ["", f"# {', '.join(entries)} of bench", "", *compared(_rows(folder / "bench/comparison/benchmark.csv"))]
     text += ["", "# Real maps", "", *real, "", "# Robustness", ""]
     text += [(folder / "robustness" / "robustness.md").read_text(encoding="utf-8")]

@@ -8,8 +8,7 @@ of models that no run saw, as `crefjax denoise` does. It writes
     study.csv    a row for each choice and seed: the means over the entries
     study.md     the table to read: each choice's difference to the first row, and the scatter of seeds
 
-Killed and started again, it goes on where it was. MODELS has `cryoem/` and `docking/`; the entries that the
-stream is mixed with are made by `experiments.training_entries` and looked for in runs/entries. Five to ten minutes for
+Killed and started again, it goes on where it was. MODELS has `cryoem/`, `em/` and `docking/`. Five to ten minutes for
 each row and seed on two cores.
 """
 
@@ -37,12 +36,19 @@ from crefjax.losses import cref_rmse
 from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.weights.store import load_weights
+from experiments.configs.weights import EXCLUDE
 
 NAME = "study"
 CONFIG = Path(__file__).parent / "configs" / "weights.py"
-VOXELS = 400 * 64**3  # of all patches of a run
-# Of the models that choose checkpoints: those of the benchmarks have no say in any choice.
+VOXELS = 800 * 64**3  # of all patches of a run
+MODELS = ("cryoem/*.cif.gz", "em/*.gz")
+# Of models that no run saw and that are in no benchmark: those have no say in any choice. Large complexes come first:
+# small ones alone did not see what matters to most maps.
 ENTRIES = {
+    "em/6o1p.pdb.gz": "--voxel-size 1.1 --resolution 3.3 --b-factor 60 --seed 9001",
+    "em/7pbl.pdb.gz": "--voxel-size 1.25 --resolution 4.1 --b-factor 40 --seed 9002 --noise-b-factor 30",
+    "em/6out.pdb.gz": "--voxel-size 0.9 --resolution 2.5 --b-factor 30 --seed 9003",
+    "em/7nsg.cif.gz": "--voxel-size 1.2 --resolution 3.5 --b-factor 100 --seed 9004 --noise-power 0.4",
     "docking/4FQI_target.pdb.gz": "--voxel-size 1.9 --resolution 4.9 --seed 8001",
     "docking/1T6B_target.pdb.gz": "--voxel-size 1.6 --resolution 5.6 --b-factor 80 --seed 8002 --noise-power 0.7",
     "docking/3LVK_target.pdb.gz": "--voxel-size 1.4 --resolution 4.2 --seed 8003 --noise-b-factor 30",
@@ -52,47 +58,51 @@ _BASE = {
     "average": 0.98, "schedule.name": "cosine", "schedule.cycle_steps": 0,
     "evaluation.every_epochs": 0, "checkpoint.every_minutes": 0.0,
 }  # fmt: skip
+# Of `analysis/simulated_benchmark.py` (with the one that is the same protein as one of them), and of `ENTRIES`.
+_DOCKING_NEVER = ",".join(
+    f"{name}_target" for name in ("1GP2", "2VDB", "4GAM", "1H1V", "1EXB", "1KXP", "4FQI", "1T6B", "3LVK", "4LW4")
+)
 _TRUTH_OFF = {"losses.truth_fsc": 0.0, "losses.truth_l2": 0.0}
 _CREF = _TRUTH_OFF | {"losses.cref_l1": 0.5, "losses.cref_l1_masked": 0.5}
 ROWS = {
     "all as in weights.py": {},
-    "loss: truth_fsc alone": {"losses.truth_l2": 0.0},
-    "loss: truth_fsc within the mask": {"losses.truth_fsc": 0.0, "losses.truth_fsc_masked": 1.0},
-    "loss: truth_l2 alone": {"losses.truth_fsc": 0.0, "losses.truth_l2": 1.0},
-    "by half-maps alone: 0.5 cref_l1, 0.5 cref_l1_masked, 0.3 gain_l1": _CREF | {"losses.gain_l1": 0.3},
-    "the same without gain_l1": _CREF,
-    "cref_l1 alone": _TRUTH_OFF | {"losses.cref_l1": 1.0},
-    "cref_l1 alone, inputs always masked": _TRUTH_OFF | {"losses.cref_l1": 1.0, "data.stream.masked": 1.0},
-    "patches of 96³, as many voxels": {"data.patch": 96, "batch": 1},
-    "loss: and 0.3 cref_l1": {"losses.cref_l1": 0.3},
-    "loss: and 0.1 bias": {"losses.bias": 0.1},
-    "standardized by the patch": {"data.stream.gain": (1.0, 1.0), "data.stream.level": (1.0, 1.0)},
+    "noise and scale of each patch": {
+        "data.stream.whole_map": False, "data.stream.gain": (0.9, 2.2), "data.stream.level": (0.1, 1.0),
+    },
+    "docking complexes too": {
+        "models": (*MODELS, "docking/*.pdb.gz"), "data.stream.exclude": f"{EXCLUDE},{_DOCKING_NEVER}",
+    },
+    "FSC-0.143 at 2.1 to 5 voxels": {"data.stream.resolution": (2.1, 5.0)},
+    "FSC-0.143 at 2.9 to 3.1 voxels": {"data.stream.resolution": (2.9, 3.1)},
+    "B-factors of 10 to 150 Å² alone": {"data.stream.b_factor": (10.0, 150.0)},
+    "voxels of 0.8 to 1.6 Å alone": {"data.stream.voxel_size": (0.8, 1.6)},
+    "no sharpened and low-passed inputs": {"data.stream.sharpened": 0.0, "data.stream.low_passed": 0.0},
+    "no belts and flexible parts": {"data.stream.belt": 0.0, "data.stream.flexible": 0.0},
+    "white, even noise alone": {
+        "data.stream.noise_b": (0.0, 0.0), "data.stream.noise_power": (0.0, 0.0), "data.stream.unevenness": (0.0, 0.0),
+    },
     "inputs never masked": {"data.stream.masked": 0.0},
     "inputs always masked": {"data.stream.masked": 1.0},
-    "no average of the weights": {"average": 0.0},
+    "loss: truth_fsc alone": {"losses.truth_l2": 0.0},
+    "loss: 0.1 of truth_l2": {"losses.truth_l2": 0.1},
+    "loss: 1 of truth_l2": {"losses.truth_l2": 1.0},
+    "loss: truth_fsc within the mask": {"losses.truth_fsc": 0.0, "losses.truth_fsc_masked": 1.0},
+    "by half-maps alone: 0.5 cref_l1, 0.5 cref_l1_masked, 0.3 gain_l1": _CREF | {"losses.gain_l1": 0.3},
     "width 24 and 48": {"network.down_width": 24, "network.up_width": 48, "network.last_widths": (24, 12)},
     "width 8 and 16": {"network.down_width": 8, "network.up_width": 16, "network.last_widths": (8, 8)},
     "depth 4": {"network.depth": 4},
     "depth 3": {"network.depth": 3},
-    "white, even noise alone": {
-        "data.stream.noise_b": (0.0, 0.0), "data.stream.noise_power": (0.0, 0.0), "data.stream.unevenness": (0.0, 0.0),
-    },
-    "additive noise alone (no entries)": {"data.stream.entries": 0.0},
-    "no belts, flexible parts, sharpening, low-passes": {
-        "data.stream.belt": 0.0, "data.stream.flexible": 0.0, "data.stream.sharpened": 0.0,
-        "data.stream.low_passed": 0.0,
-    },
-    "voxels of 0.8 to 1.6 Å alone": {"data.stream.voxel_size": (0.8, 1.6)},
-    "cryo-EM models alone": {"data.stream.shares": "1,0.000001"},
+    "patches of 96³, as many voxels": {"data.patch": 96, "batch": 1},
     "patches of 32³, as many voxels": {"data.patch": 32, "batch": 16},
-    "loss: fsc alone": {**_TRUTH_OFF, "losses.fsc": 1.0},
-    "loss: n2n_l2 alone": {**_TRUTH_OFF, "losses.n2n_l2": 1.0},
     "optimizer: Adam": {"optimizer.name": "adam"},
     "rate 1e-3": {"schedule.rate": 1e-3},
-    "rate 6e-3": {"schedule.rate": 6e-3},
+    "rate 4e-3": {"schedule.rate": 4e-3},
+    "no average of the weights": {"average": 0.0},
 }  # fmt: skip
 COLUMNS = {
     "mean_fsc": "mean FSC to the truth",
+    "own_fsc": "of the network's own output",
+    "least_gain": "its least gain in any shell",
     "error": "error after calibration, over the Wiener filter's",
     "cref_rmse": "RMSE to C_ref²",
     "bias_share": "bias/signal, up to FSC-0.143",
@@ -103,7 +113,7 @@ COLUMNS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run it; returns 0, or 2 after a mistake of the user's, told in one line."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.{NAME}", description=__doc__.splitlines()[0])
-    parser.add_argument("models", metavar="MODELS", type=Path, help="folder with cryoem/ and docking/")
+    parser.add_argument("models", metavar="MODELS", type=Path, help="folder with cryoem/, em/ and docking/")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write")
     parser.add_argument(
         "--rows", nargs="+", metavar="NAME", help="rows, by the beginnings of their names; default: all"
@@ -139,9 +149,10 @@ def fields(changes: dict, seed: int, models: str | Path) -> list[str]:
     Args:
         changes: of the row.
         seed: of the run.
-        models: folder with `cryoem/` and `docking/`.
+        models: folder with `cryoem/`, `em/` and, for a row that asks for it, `docking/`.
     """
-    patterns = f"{models}/cryoem/*.cif.gz,{models}/docking/*.pdb.gz"
+    changes = dict(changes)
+    patterns = ",".join(f"{models}/{pattern}" for pattern in changes.pop("models", MODELS))
     settings = {"batch": 2, "data.patch": 64, **_BASE, **changes, "seed": seed, "data.stream.models": patterns}
     steps = round(VOXELS / settings["batch"] / settings["data.patch"] ** 3)
     settings |= {"steps": steps, "epoch_steps": steps}
@@ -172,7 +183,10 @@ def measure(weights, path: Path) -> dict:
     own = denoise_maps(pair, weights, plan, scale="none").full.array
     curve = fsc_curve(pair[0].array, pair[1].array, pair[0].voxel_size, mask)
     full = (pair[0].array + pair[1].array) / 2
-    levelled = done.full.array - np.float32(solvent_level(done.full.array, mask))
+    own_curve, full_curve, done_curve = (
+        fsc_curve(array - np.float32(solvent_level(array, mask)), truth, pair[0].voxel_size, mask).fsc[1:-1]
+        for array in (own, full, done.full.array)
+    )
     found = per_signal([done.half_map_1.array, done.half_map_2.array], truth, mask)
     maps = [
         np.asarray((one - np.float32(solvent_level(one, mask))) * mask, np.float32)[None]
@@ -180,7 +194,9 @@ def measure(weights, path: Path) -> dict:
     ]
     return {
         "entry": path.name,
-        "mean_fsc": float(fsc_curve(levelled, truth, pair[0].voxel_size, mask).fsc[1:-1].mean()),
+        "mean_fsc": float(done_curve.mean()),
+        "own_fsc": float(own_curve.mean()),
+        "least_gain": float((own_curve - full_curve).min()),
         "error": error(done.full.array, truth, mask) / error(wiener(full, curve), truth, mask),
         "cref_rmse": float(cref_rmse(*maps)[0]),
         **averaged(found, up_to(curve.frequency, curve.resolution(0.143).angstrom)),

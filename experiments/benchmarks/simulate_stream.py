@@ -5,7 +5,8 @@
 takes about three minutes on two CPU cores; on a GPU use batches of 8 to 64. Models are files given with --models, or
 phantoms of 150 to 1500 residues. A row gives the longest wait for a batch, which is compilation; pairs a second after
 that; milliseconds of the host to draw a sample, in other threads meanwhile; and the shares of the device's time that
-go into the density and into the noise, each measured alone, with the rest (mask, level, unevenness) as the difference.
+go into the density and into the noise, each measured alone, with the rest (mask, level, unevenness) as the difference;
+in the JSON file also the peak memory on the device so far, where it is no CPU.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import os
 import statistics
 import sys
 import time
+
+from experiments.benchmarks.whole_map import device_peak
 
 
 def main(argv=None) -> int:
@@ -57,7 +60,7 @@ def measure(arguments, patch: int, batch: int) -> dict:
     drawn = [pairs.draw_batch(position) for position in range(0, 8 * batch, batch)]
     draw_ms = 1e3 * (time.thread_time() - start) / (8 * batch)
     row = {"patch": patch, "batch": batch, "longest_seconds": longest, "pairs_per_second": rate, "draw_ms": draw_ms}
-    return row | stage_shares(pairs, drawn[0], patch)
+    return row | stage_shares(pairs, drawn[0], patch) | device_peak()
 
 
 def warm_up(pairs, batch: int) -> float:

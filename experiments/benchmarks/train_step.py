@@ -10,7 +10,7 @@ formula down. Every measurement is a process of its own. The step is the one of 
 and Adam, on all devices. A row gives the median step, patches a second, the peak resident memory of the process, the
 peak on the device, and the time of its parts, each run by itself: the network forward; forward and backward; the loss
 with its gradient; the optimizer; a batch of the simulator's stream. The parts overlap, and what XLA fuses away is in
-none of them: they tell where to look, and do not add up.
+none of them: they tell where to look, and do not add up. `--no-parts` leaves them out: each is compiled anew.
 """
 
 import argparse
@@ -31,13 +31,15 @@ def main(argv=None) -> int:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2], help="patches in a step, over all devices")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     parser.add_argument("--steps", type=int, default=5, help="that are timed, after one that is not")
+    parser.add_argument("--no-parts", action="store_true", help="time the whole step alone")
     parser.add_argument("--keras", nargs="?", const=sys.executable, metavar="PYTHON", help="compare with Keras")
     parser.add_argument("-o", "--output", help="JSON file to write")
     parser.add_argument("--worker", nargs=2, metavar=("BATCH", "DTYPE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.worker:
         batch, dtype = arguments.worker
-        print(json.dumps(measure(arguments.patch, int(batch), dtype, arguments.steps)))
+        with_parts = not arguments.no_parts
+        print(json.dumps(measure(arguments.patch, int(batch), dtype, arguments.steps, with_parts=with_parts)))
         return 0
     rows = []
     print(f"patches of {arguments.patch} voxels a side")
@@ -68,6 +70,7 @@ def main(argv=None) -> int:
 def own_command(arguments, batch: int, dtype: str) -> list[str]:
     """How to measure crefjax in a process of its own."""
     command = [sys.executable, "-m", "experiments.benchmarks.train_step", "--worker", str(batch), dtype]
+    command += ["--no-parts"] if arguments.no_parts else []
     return [*command, "--patch", str(arguments.patch), "--steps", str(arguments.steps)]
 
 
@@ -86,8 +89,8 @@ def run_worker(command: list[str]) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(patch: int, batch: int, dtype: str, steps: int) -> dict:
-    """Time the train step and its parts in this process."""
+def measure(patch: int, batch: int, dtype: str, steps: int, *, with_parts: bool = True) -> dict:
+    """Time the train step, and its parts if wanted, in this process."""
     import jax
 
     from crefjax.training import step as training
@@ -122,6 +125,8 @@ def measure(patch: int, batch: int, dtype: str, steps: int) -> dict:
         "peak_gib": peak_gib(),
         **device_peak(devices[0]),
     }
+    if not with_parts:
+        return row
     return row | {"parts": parts(task, optimizer, parameters, pair, patch, batch, max(3, steps // 2))}
 
 

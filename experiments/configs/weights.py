@@ -21,6 +21,7 @@ HELD_OUT = "6o1p,7pbl,6out,7nsg"
 REAL = "3c91,3j9i,5fj6"
 # One of each family is enough: tubulins, CFTR, Hfq with its partners, VgrG1.
 RELATIVES = "6cvn,6e7c,3j8x,5ij0,6b0l,6o1l,6o1m,6h3l,5uak,7sv7,7svr"
+EXCLUDE = f"{NEVER},{REAL},{RELATIVES}"
 
 
 def get_config():
@@ -38,7 +39,7 @@ def get_config():
     c.data.grid = 3.0
     s = c.data.stream
     s.models = "../shared/models/cryoem/*.cif.gz,../shared/models/em/*.gz"
-    s.exclude = ",".join((NEVER, REAL, RELATIVES))
+    s.exclude = EXCLUDE
     s.held_out = HELD_OUT
     s.held_out_samples = 6  # as large as many whole maps: patches of 64³ do not show what breaks in those
     s.held_out_patch = 128

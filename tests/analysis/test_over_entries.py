@@ -122,6 +122,9 @@ def test_fsc_to_the_truth_is_numpys(entries, all_of):
         _, denoised = maps_of(entries["ab".index(row["entry"])], row["method"])
         fsc = slow_fsc(denoised, mrcfile.read(entries[0] / "truth.mrc").astype("f8"), mask())
         assert float(row["mean_fsc"]) == pytest.approx(fsc[1:-1].mean(), abs=2e-5)
+        (first, second), _ = maps_of(entries["ab".index(row["entry"])], row["method"])
+        full = slow_fsc((first + second) / 2, mrcfile.read(entries[0] / "truth.mrc").astype("f8"), mask())
+        assert float(row["least_gain"]) == pytest.approx((fsc - full)[1:-1].min(), abs=2e-5)
 
 
 def test_scaling_changes_no_score(all_of):

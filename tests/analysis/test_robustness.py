@@ -35,7 +35,8 @@ def test_each_way_of_putting_it_is_what_its_name_says(ways):
     assert ways["inverted contrast"].sign == -1
     assert ways["with its mask"].masked
     assert {way: one.truth.shape[0] for way, one in ways.items() if one.truth.shape != plain.truth.shape} == {
-        "box 1.5 times as wide": 60, "voxels 0.8 times as wide": 50, "voxels 1.25 times as wide": 32,
+        "box 1.5 times as wide": 60, "box 2 times as wide": 80, "voxels 0.6 times as wide": 66,
+        "voxels 0.8 times as wide": 50, "voxels 1.25 times as wide": 32,
     }  # fmt: skip
     assert ways["voxels 0.8 times as wide"].voxel_size == pytest.approx(1.6)
 
@@ -119,7 +120,7 @@ def test_a_table_of_it_all(tmp_path, monkeypatch, small_weights, capsys):
     assert robustness.main(call) == 0
     with open(out / "robustness.csv", encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == 2 * 10
+    assert len(rows) == 2 * 14
     score = {(row["way"], row["weights"]): float(row["mean_fsc"]) for row in rows}
     # No turn, shift or scale of all shells changes an FSC; a network is indifferent to the last alone.
     for way in ("turned by 90° about z", "times 1000", "shifted by 5 -3 6 voxels"):
@@ -127,7 +128,7 @@ def test_a_table_of_it_all(tmp_path, monkeypatch, small_weights, capsys):
     assert score["times 1000", "small"] == pytest.approx(score["as it is", "small"], abs=1e-4)
     assert any("darker than the solvent" in row["notes"] for row in rows if row["way"] == "inverted contrast")
     table = (out / "robustness.md").read_text(encoding="utf-8")
-    assert table.count("| one |") == 10
+    assert table.count("| one |") == 14
     assert "| told that the half-maps hardly correlate | yes |" in table
     assert (out / "robustness.png").read_bytes().startswith(b"\x89PNG")
     assert robustness.main(call) == 2

@@ -4,8 +4,8 @@ from analysis import weights_results
 from analysis.weights_results import compared
 
 ROWS = {
-    ("one", "full map"): {"mean_fsc": "0.5"},
-    ("two", "full map"): {"mean_fsc": "0.6"},
+    ("one", "full map"): {"mean_fsc": "0.5", "least_gain": "-0.2"},
+    ("two", "full map"): {"mean_fsc": "0.6", "least_gain": "-0.1"},
     ("one", "wiener"): {"mean_fsc": "0.4", "error": "0.2"},
     ("two", "wiener"): {"mean_fsc": "0.5", "error": "0.4"},
     ("one", "truth"): {"mean_fsc": "0.8", "error": "0.1", "bias_share": "0.05"},
@@ -17,8 +17,8 @@ ROWS = {
 
 def test_means_counts_and_signs():
     lines = compared([{"entry": entry, "method": method, **more} for (entry, method), more in ROWS.items()])
-    assert "| full map | 0.550 |  |  |  |  |  |  |" in lines
-    assert "| truth | 0.680 | 0.3500 |  |  | 0.050 |  |  |" in lines
+    assert "| full map | 0.550 | -0.150 |  |  |  |  |  |  |" in lines
+    assert "| truth | 0.680 |  | 0.3500 |  |  | 0.050 |  |  |" in lines
     assert "| two | 0.600 | 0.500 | 0.560 | 0.700 |" in lines
     assert "- truth: mean FSC to the truth at least that of full map in 1 of 2, +0.1300 on average" in lines
     assert "- truth: error against the truth at most that of wiener in 1 of 2, +0.05000 on average" in lines
@@ -38,7 +38,7 @@ def test_a_copy_of_an_entry_is_made_anew_when_the_entry_changes(tmp_path):
 
 
 def test_mistakes_are_told_in_one_line(tmp_path, capsys):
-    for name in ("models/cryoem", "models/docking", "bench", "maps"):
+    for name in ("models/cryoem", "models/docking", "models/em", "bench", "maps"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "file").write_text("")
     for more, message in (

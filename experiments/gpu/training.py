@@ -1,0 +1,128 @@
+"""Trains from a state until a given time.
+
+    python -m experiments.gpu.training SETTINGS
+
+A signal ends it as it ends `crefjax train`: with a checkpoint and weights.
+"""
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from analysis.files import put
+from crefjax.errors import UserError
+from crefjax.report.convergence import write_figure
+from crefjax.training.checkpoints import Checkpoints
+from crefjax.training.denoising import denoising_task
+from crefjax.training.evaluation import evaluate
+from crefjax.training.loop import train
+from crefjax.training.optimizer import make_optimizer, make_schedule
+from crefjax.training.plan import make_plan
+from crefjax.training.sources import make_source
+from crefjax.training.state import first_state
+from crefjax.training.step import find_devices, make_evaluation_step, on_devices
+from experiments.gpu.packing import BEFORE
+from experiments.gpu.settings import (
+    EVALUATIONS,
+    Settings,
+    averaging,
+    cycle_steps,
+    last_step,
+    make_config,
+    possible_steps,
+)
+from experiments.gpu.state import begin_from, take
+
+_SAVING = 8.0  # seconds, for the last checkpoint and the weights
+
+
+def main(file: str) -> int:
+    """Train as the settings say; 2 after a mistake of the user's, 128 and its number after a signal."""
+    try:
+        return _train(Settings.read(file))
+    except UserError as error:
+        print(f"UserError: {error}", file=sys.stderr)
+        return 2
+
+
+def _train(settings):
+    run = Path(settings.output)
+    taken = take(settings, run / "checkpoints")
+    config = taken.config or _new_config(settings, taken)
+    source = make_source(config)
+    task = denoising_task(config, truth=source.truth)
+    batches = source.training()
+    source = dataclasses.replace(source, training=lambda: batches)
+    if taken.config is None:
+        config.schedule.cycle_steps = cycle_steps(settings, config.batch, _left(settings), config)
+        config.epoch_steps = math.ceil(config.schedule.cycle_steps / EVALUATIONS)
+        config.steps = config.schedule.cycle_steps
+        config.average = averaging(config.average, config.schedule.cycle_steps)
+        begin_from(taken, config, task, make_plan(config, source, say=_say), batches)
+    told = first_evaluation(run, config, task, source)
+    put(run / BEFORE, json.dumps(told).encode())
+    _say(f"before: {told}")
+    if "failed" in told:
+        config.evaluation.every_epochs = 0
+    seconds, step = (taken.saved.run["seconds"], taken.step) if taken.config else (0.0, 0)
+    left = _left(settings)
+    if left < 1:
+        raise UserError("no time is left to train; give more minutes")
+    config.minutes = (seconds + left) / 60
+    config.steps = last_step(step, config.schedule.cycle_steps, possible_steps(settings, config.batch, left))
+    _say(f"from step {step} until step {config.steps} or {left:.0f} s from now, rate {config.schedule.rate:g}")
+    result = train(config, run, task, source, after_evaluation=write_figure, say=_say)
+    return 0 if result.stopped is None else 128 + result.stopped
+
+
+def first_evaluation(run: Path, config, task, source) -> dict:
+    """The metrics of what a run starts from; why there are none, `failed`, which must not end the run later.
+
+    Args:
+        run: folder with a checkpoint.
+        config: of the run.
+        task: of it.
+        source: of it.
+    """
+    if source.held_out is None:
+        return {}
+    devices, optimizer = find_devices(config.devices, config.platform, config.batch), _optimizer(config)
+    checkpoints = Checkpoints(run / "checkpoints", keep=1)
+    like = first_state(task.init(jax.random.key(0)), optimizer, average=config.average > 0)
+    parameters = checkpoints.restore(checkpoints.steps()[-1], jax.tree.map(np.asarray, like)).best_parameters
+    checkpoints.close()
+    try:
+        step = make_evaluation_step(task, devices)
+        found = evaluate(step, on_devices(parameters, devices), source, batch=config.batch, devices=devices)
+    except Exception as error:  # out of memory is of several kinds
+        return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+    return {name: value for name, value in found.items() if isinstance(value, float)}
+
+
+def _optimizer(config):
+    return make_optimizer(config, make_schedule(config, epoch_steps=config.epoch_steps, steps=config.steps))
+
+
+def _left(settings):
+    """Seconds in which to train."""
+    return settings.until - _SAVING - time.time()
+
+
+def _new_config(settings, taken):
+    """Of a run that begins; its samples are others than the state's were. The cycle's length is still to be known."""
+    (batch,) = settings.batches
+    return make_config(settings, batch, seed=(taken.saved.config["seed"] + 1) % 2**31)
+
+
+def _say(line):
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,17 @@
+"""The differentiable FSC on a GPU is that of plain float64 NumPy."""
+
+import numpy as np
+import slow_spectra as slow
+from on_gpu import cpu_and_gpu, result_on
+
+from crefjax.spectral.fsc import fsc
+from crefjax.spectral.shells import box_shells
+
+
+def test_is_that_of_numpy():
+    _, gpu = cpu_and_gpu()
+    random = np.random.default_rng(0)
+    signal = random.standard_normal((32, 40, 48))
+    one, two = ((signal + random.standard_normal(signal.shape) + 5).astype(np.float32) for _ in range(2))
+    found = result_on(gpu, lambda a, b: fsc(a, b, box_shells(a.shape)), one, two)
+    np.testing.assert_allclose(found, slow.fsc(one, two), atol=1e-5)
