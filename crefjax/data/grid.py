@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crefjax.spectral.falloff import noise_b_factor, signal_b_factor
+from crefjax.spectral.falloff import low_pass_end, noise_b_factor, signal_b_factor
 from crefjax.spectral.host import blurred, frequencies, fsc_of_products, shell_products, solvent_level
 from crefjax.spectral.resample import fourier_resample, working_shape
 
@@ -135,31 +135,34 @@ def _resolution_of_halves(products, longest):
 
 
 def _resolution_of_one_map(full, voxel_size, region):
-    """In Å, from how far the particle stands out of its own solvent; or None; and what to say.
+    """In Å, or None; and what to say.
 
-    With the power `P` within the mask and `N` outside, a full map has the ratio `(P - N) / N` of signal to noise;
-    where it is 1/3, half-maps would have an FSC of 0.143.
+    It is where the map was low-passed, if it clearly was; else it follows from how far the particle stands out of its
+    own solvent. With the power `P` within the mask and `N` outside, a full map has the ratio `(P - N) / N` of signal to
+    noise; where it is 1/3, half-maps would have an FSC of 0.143.
     """
     advice = "the file's grid is kept; --resolution tells it"
     if region is None:
         return None, (f"no particle was found by which to tell the resolution; {advice}",)
-    outside = np.clip(1 - region, 0, 1) * _border(region.shape)
-    if outside.sum() < _LEAST_SOLVENT * outside.size:
-        return None, (f"there is too little solvent by which to tell the resolution; {advice}",)
     level = solvent_level(full, region)
-    inside, noise = (
-        shell_products([full], weight, levels=[level])[:, 0, 0] / np.square(weight, dtype=np.float64).sum()
-        for weight in (region, outside)
-    )
-    ratio = inside / np.maximum(noise, 1e-12 * inside.max()) - 1
-    smooth = np.convolve(np.pad(ratio, 1, "edge"), np.ones(3) / 3, "valid")
-    below = np.flatnonzero(smooth[1:] < 1 / 3) + 1
-    if not len(below):
-        return None, (f"the solvent is empty, and does not tell the resolution; {advice}",)
-    if below[0] < _FIRST_SHELL:
-        return None, (f"the particle hardly stands out of its solvent; {advice}",)
-    found = max(full.shape) * voxel_size / int(below[0])
-    return found, (f"resolution estimated from the map alone: {found:.3g} Å; give a better one with --resolution",)
+    inside = shell_products([full], region, levels=[level])[:, 0, 0]
+    end = low_pass_end(inside, frequencies(full.shape, voxel_size))
+    if end is None:
+        outside = np.clip(1 - region, 0, 1) * _border(region.shape)
+        if outside.sum() < _LEAST_SOLVENT * outside.size:
+            return None, (f"there is too little solvent by which to tell the resolution; {advice}",)
+        noise = shell_products([full], outside, levels=[level])[:, 0, 0]
+        noise *= np.square(region, dtype=np.float64).sum() / np.square(outside, dtype=np.float64).sum()
+        ratio = inside / np.maximum(noise, 1e-12 * inside.max()) - 1
+        smooth = np.convolve(np.pad(ratio, 1, "edge"), np.ones(3) / 3, "valid")
+        below = np.flatnonzero(smooth[1:] < 1 / 3) + 1
+        if not len(below):
+            return None, (f"the solvent is empty, and does not tell the resolution; {advice}",)
+        if below[0] < _FIRST_SHELL:
+            return None, (f"the particle hardly stands out of its solvent; {advice}",)
+        end = below[0] / (max(full.shape) * voxel_size)
+    note = f"resolution estimated from the map alone: {1 / end:.3g} Å; give a better one with --resolution"
+    return float(1 / end), (note,)
 
 
 def _border(shape, edge=6):

@@ -21,6 +21,9 @@ _CARBON = np.array([[0.0893, 0.2563, 0.7570, 1.0487, 0.3575], [0.2465, 1.7100, 6
 _LEAST_FSC = 0.3  # of the half-maps in the shells that are fitted
 _COARSEST = 25.0  # Å, from which on shells are fitted
 _LEAST_SHELLS = 5
+# A low-pass is where the power falls steepest, over a window of this part of the frequency on either side, if it falls
+# there with at least the first exponent and so many times as steeply as it does in the median.
+_WINDOW, _STEEP, _STEEPER = 0.07, 8.0, 2.5
 
 
 def specimen_power(frequency: np.ndarray) -> np.ndarray:
@@ -78,3 +81,26 @@ def noise_b_factor(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: f
         return None
     slope, _ = np.polyfit(s**2 / 2, np.log(np.maximum(power, 1e-12 * power.max())), 1)
     return float(-slope)
+
+
+def low_pass_end(power: np.ndarray, frequency: np.ndarray) -> float | None:
+    """Where a map was low-passed, in 1/Å: where its power falls by far the steepest; None where it nowhere does.
+
+    Maps are deposited with a low-pass at about their resolution.
+
+    Args:
+        power: `(shells,)`, of the map, levelled and masked.
+        frequency: `(shells,)`, 1/Å.
+    """
+    s, first = frequency[1:], max(1 / _COARSEST, 4 * frequency[1])
+    at = np.arange(first, s[-2], s[0] / 4)
+    if len(at) < 4 * _LEAST_SHELLS or not power[1:].min() > 0:
+        return None
+    log_power = np.log(power[1:] / specimen_power(s))
+    width = np.maximum(_WINDOW * at, s[0])
+    before, after = (np.interp(at + sign * width, s, log_power) for sign in (-1, 1))
+    slope = (before - after) / np.log((at + width) / (at - width))
+    steepest = int(np.argmax(slope))
+    if slope[steepest] < max(_STEEP, _STEEPER * np.median(slope)):
+        return None
+    return float(at[steepest])
