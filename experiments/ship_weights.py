@@ -33,8 +33,8 @@ CARDS = {
             "of the truth"
         ),
         "good_for": (
-            "looking at maps and building into them; proteins, and less well RNA and DNA, in voxels of 0.6 to 2.2 Å, "
-            "with FSC-0.143 at 1.8 to 8 Å"
+            "looking at maps and building into them; proteins, and less well RNA and DNA, with FSC-0.143 at 1.8 to "
+            "9 Å, in voxels of any size, for they are brought to those of the training"
         ),
         "not_good_for": (
             "refining a model against, stating a resolution, other scales (subtomogram averages, whole cells), ligands "
@@ -81,7 +81,7 @@ def ship(run: Path, name: str) -> None:
 
     Raises:
         UserError: the run has no weights or no checkpoint, is not at the end of a cycle, was taught by another loss or
-            began neither from random parameters nor from the weights that it replaces.
+            began neither from random parameters nor from weights of that name.
     """
     weights = load_weights(run / "last")  # the end of a cycle: what was best before may be of another
     checkpoints = sorted((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
@@ -116,7 +116,7 @@ def _about(run, name, card):
         config = _config_of(fields)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{run / 'config.json'}: expected the config of a run, cannot be read ({error!r})") from error
-    if fields["weights"] not in ("", name):
+    if Path(fields["weights"]).name not in ("", name):
         raise UserError(
             f"{run}: expected a run from random parameters or from {name}, found one from {fields['weights']}"
         )
@@ -133,6 +133,7 @@ def _about(run, name, card):
         "licence": "Apache-2.0, as crefjax",
         "training": card["training"],
         "expected_input": card["expected_input"],
+        **({"grid": card["grid"]} if "grid" in card else {}),
         **about,
         "models": f"PDB entries (CC0) {names(training)}",
         "models_for_choosing": f"PDB entries (CC0) {names(held_out)}",

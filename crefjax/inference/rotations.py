@@ -11,7 +11,7 @@ from crefjax.inference.streaming import padded_shape, run_network, slab_sizes
 from crefjax.weights.store import Weights
 
 NUMBERS = (1, 4, 24)
-_CHEAP = 1 / 10  # of the voxels: where the working grid has no more, four rotations cost less than half of one run
+_AFFORDED = 0.9  # of the time that the network takes on the map's own grid
 
 
 def choose_rotations(number: int | None, working: tuple[int, int, int], shape: tuple[int, int, int]) -> int:
@@ -26,7 +26,8 @@ def choose_rotations(number: int | None, working: tuple[int, int, int], shape: t
         UserError: there is no such number.
     """
     if number is None:
-        return 4 if np.prod(working, dtype=float) <= _CHEAP * np.prod(shape, dtype=float) else 1
+        share = float(np.prod(working, dtype=float) / np.prod(shape, dtype=float))
+        return max(n for n in NUMBERS if n == 1 or n * share <= _AFFORDED)
     if number not in NUMBERS:
         raise UserError(f"--rotations: expected one of {', '.join(map(str, NUMBERS))}, found {number}")
     return number

@@ -48,8 +48,8 @@ def add_denoise(commands):
         "--rotations",
         type=int,
         choices=(1, 4, 24),
-        help="average the network's output over so many rotations of the cube (default: 4 where the data's grid makes "
-        "that cheap, else 1)",
+        help="average the network's output over so many rotations of the cube (default: as many as take no "
+        "longer on the data's grid than one does on the map's)",
     )
     added.add_argument("--halves", action="store_true", help="also write OUT_half_map_1 and OUT_half_map_2")
     added.add_argument(

@@ -37,6 +37,8 @@ def get_config():
     c.data.source = "stream"
     c.data.patch = 64
     c.data.grid = 3.0
+    # In patches of 64³ the levels below see nothing but borders, and bring ruin to whole maps.
+    c.network.depth = 3
     s = c.data.stream
     s.models = "../shared/models/cryoem/*.cif.gz,../shared/models/em/*.gz"
     s.exclude = EXCLUDE

@@ -1,0 +1,52 @@
+"""A network of fewer levels computes what the deeper one does without them."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crefjax.models.unet3d import UNet3DConfig, apply_network
+from crefjax.weights.store import load_weights, save_weights
+from experiments import shallow_weights
+
+ABOUT = {"source": "random", "licence": "Apache-2.0", "training": "none", "expected_input": "any", "grid": 3.0}
+DEEP = UNet3DConfig(depth=4, down_width=3, up_width=4, last_widths=(3, 2))
+# The layer that reads the level below, at the level where the shallow network ends; its first channels are the skip's.
+READS_BELOW = {3: "up2_a", 2: "up3_a"}
+
+
+@pytest.fixture
+def deep(tmp_path):
+    rng = np.random.default_rng(1)
+    parameters = {
+        name: {
+            "kernel": rng.normal(0, 0.2, (3, 3, 3, into, out)).astype(np.float32),
+            "bias": rng.normal(0, 0.2, out).astype(np.float32),
+        }
+        for name, into, out in DEEP.layers()
+    }
+    save_weights(tmp_path / "deep", parameters, DEEP, ABOUT)
+    return tmp_path / "deep"
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_output_is_that_of_the_deep_one_with_its_coarse_levels_silent(deep, tmp_path, depth):
+    assert shallow_weights.main([str(deep), str(tmp_path / "new"), "--depth", str(depth)]) == 0
+    old, new = load_weights(deep), load_weights(tmp_path / "new")
+    assert new.config.depth == depth
+    assert new.grid == 3.0
+    silent = {name: dict(layer) for name, layer in old.parameters.items()}
+    kernel = np.array(silent[READS_BELOW[depth]]["kernel"])
+    kernel[..., DEEP.down_width :, :] = 0
+    silent[READS_BELOW[depth]]["kernel"] = kernel
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(1, 32, 16, 48, 1)), jnp.float32)
+    expected = np.asarray(apply_network(silent, x, old.config))
+    found = np.asarray(apply_network(new.parameters, x, new.config))
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", ["0", "4"])
+def test_a_depth_that_is_none_is_refused(deep, tmp_path, depth, capsys):
+    assert shallow_weights.main([str(deep), str(tmp_path / "new"), "--depth", depth]) == 2
+    assert capsys.readouterr().err == f"--depth: expected 1 to 3, found {depth}; give another\n"
+    assert not (tmp_path / "new").exists()
