@@ -101,6 +101,7 @@ def low_pass_end(power: np.ndarray, frequency: np.ndarray) -> float | None:
     before, after = (np.interp(at + sign * width, s, log_power) for sign in (-1, 1))
     slope = (before - after) / np.log((at + width) / (at - width))
     steepest = int(np.argmax(slope))
-    if slope[steepest] < max(_STEEP, _STEEPER * np.median(slope)):
+    # A map that falls more and more steeply to its end was not low-passed, it is blurred.
+    if slope[steepest] < max(_STEEP, _STEEPER * np.median(slope)) or slope[steepest:].min() > slope[steepest] / 2:
         return None
     return float(at[steepest])

@@ -1,0 +1,124 @@
+"""The grid of the data: what resolution it goes by, what it keeps, and what it takes back."""
+
+import numpy as np
+import pytest
+
+from crefjax.data.grid import find_grid, moments_in
+from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.phantom import phantom
+from crefjax.spectral.host import blurred
+
+VOXEL = 1.1
+
+
+@pytest.fixture(scope="module")
+def made():
+    return simulate_half_maps(
+        phantom(250, seed=3), Settings(voxel_size=VOXEL, resolution=4.4, seed=5, b_factor=60.0, margin=10.0)
+    )
+
+
+def slow_resolution(first, second, mask):
+    """Where the masked FSC falls below 0.143, by NumPy."""
+    spectra = []
+    for half in (first, second):
+        level = np.average(half, weights=1 - mask.astype(np.float64))
+        spectra.append(np.fft.fftn((half - level) * mask))
+    side = len(mask)
+    k = np.fft.fftfreq(side, 1 / side)
+    shell = np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int).ravel()
+
+    def total(values):
+        return np.bincount(shell, values.ravel())[: side // 2 + 1]
+
+    cross = total((spectra[0] * spectra[1].conj()).real)
+    fsc = cross / np.sqrt(total(abs(spectra[0]) ** 2) * total(abs(spectra[1]) ** 2))
+    below = np.flatnonzero(fsc[1:] < 0.143)[0] + 1
+    return side * VOXEL / (below - 1 + (fsc[below - 1] - 0.143) / (fsc[below - 1] - fsc[below]))
+
+
+def grid_of(made, halves=None, **more):
+    halves = halves or [made.half_map_1, made.half_map_2]
+    return find_grid(halves, VOXEL, made.mask, **{"voxels": 3.0} | more)
+
+
+def test_the_resolution_takes_so_many_voxels_on_it(made):
+    grid = grid_of(made)
+    assert grid.resolution == pytest.approx(slow_resolution(made.half_map_1, made.half_map_2, made.mask), rel=1e-3)
+    assert grid.resolution / grid.voxel_size == pytest.approx(3.0, rel=0.05)
+    assert grid.voxel_size * grid.shape[0] == pytest.approx(VOXEL * len(made.mask))
+    assert grid.shape[0] < len(made.mask)
+    assert grid.notes == ()
+    assert grid.blur == 0
+    finer = grid_of(made, voxels=5.0)
+    assert finer.shape[0] > len(made.mask)
+
+
+def test_a_grid_that_is_nearly_right_is_kept(made):
+    side = len(made.mask)
+    assert grid_of(made, voxels=4.2).shape == (side,) * 3
+    assert grid_of(made, keep=True).shape == (side,) * 3
+    assert grid_of(made, resolution=3.4).shape == (side,) * 3
+
+
+def test_noise_alone_keeps_its_grid_and_says_so():
+    random = np.random.default_rng(1)
+    halves = [random.normal(size=(40,) * 3).astype(np.float32) for _ in range(2)]
+    grid = find_grid(halves, 1.0, None, voxels=3.0)
+    assert grid.shape == (40,) * 3
+    assert grid.resolution is None
+    assert "too little in common" in grid.notes[0]
+
+
+@pytest.mark.parametrize("b_factor", [-250.0, 250.0])
+def test_what_was_sharpened_or_blurred_beyond_training_is_brought_back(made, b_factor):
+    halves = [blurred(half, VOXEL, b_factor) for half in (made.half_map_1, made.half_map_2)]
+    plain, grid = grid_of(made), grid_of(made, halves)
+    assert grid.resolution == pytest.approx(plain.resolution, rel=0.06)
+    if b_factor < 0:  # what is left is within what training has seen, less than was added
+        assert 100 < grid.blur < 250
+        assert "strongly sharpened" in grid.notes[0]
+    else:
+        assert -250 < grid.blur <= 0
+
+
+def test_there_and_back(made):
+    """Nothing is lost that the working grid can hold, nothing is shifted, and the blur is taken back."""
+    grid = grid_of(made, [blurred(half, VOXEL, -250.0) for half in (made.half_map_1, made.half_map_2)])
+    spectrum = np.fft.fftn(made.truth)
+    k = np.fft.fftfreq(len(made.truth), VOXEL)
+    spectrum[np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) > 0.45 / grid.voxel_size] = 0
+    smooth = np.fft.ifftn(spectrum).real.astype(np.float32)
+    back = grid.restore(grid.bring(smooth), smooth.shape)
+    np.testing.assert_allclose(back, smooth, atol=2e-4 * smooth.max())
+    mask = grid.bring_mask(made.mask)
+    assert mask.min() >= 0
+    assert mask.max() <= 1
+
+
+def test_one_map_tells_its_resolution_about(made):
+    full = (made.half_map_1 + made.half_map_2) / 2
+    grid = find_grid([full], VOXEL, made.mask, voxels=3.0)
+    assert grid.resolution == pytest.approx(4.4, rel=0.2)
+    assert "estimated from the map alone" in grid.notes[0]
+    assert find_grid([full], VOXEL, made.mask, voxels=3.0, resolution=4.4).notes == ()
+
+
+def test_one_map_that_does_not_tell_it_keeps_its_grid(made):
+    full = (made.half_map_1 + made.half_map_2) / 2
+    for array, region, why in (
+        (full, None, "no particle"),
+        (full, np.ones_like(full), "too little solvent"),
+    ):
+        grid = find_grid([array], VOXEL, region, voxels=3.0)
+        assert grid.shape == full.shape
+        assert why in grid.notes[0]
+
+
+def test_level_and_root_mean_square():
+    random = np.random.default_rng(2)
+    full, mask = random.normal(2, 3, (7, 8, 9)).astype(np.float32), random.uniform(size=(7, 8, 9)).astype(np.float32)
+    level = np.average(full, weights=1 - mask.astype(np.float64))
+    rms = np.sqrt(np.average((full - level) ** 2, weights=mask))
+    np.testing.assert_allclose(moments_in(full, mask), (level, rms), rtol=1e-5)
+    np.testing.assert_allclose(moments_in(full, None), (full.mean(), full.std()), rtol=1e-5)

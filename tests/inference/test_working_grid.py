@@ -1,0 +1,164 @@
+"""The network on the grid of the data: where its output lies, what it is given, rotations, and what is refused."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from network_by_hand import CONFIG
+
+import crefjax
+from crefjax.errors import UserError
+from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.plan import plan_run
+from crefjax.inference.rotations import choose_rotations, cube_rotations, run_rotated
+from crefjax.inference.streaming import run_network
+from crefjax.io.maps import Map
+from crefjax.models.unet3d import UNet3D, UNet3DConfig
+from crefjax.weights.store import Weights
+
+VOXEL = 1.1
+
+
+@pytest.fixture
+def on_a_grid(weights):
+    """Weights that say that they want a resolution to take three voxels."""
+    return replace(weights, card={"grid": 3.0})
+
+
+@pytest.fixture
+def identity(monkeypatch):
+    """A network that gives back what it is given."""
+    given = []
+
+    def same(parameters, array, config, **more):
+        given.append(array)
+        return array.copy()
+
+    monkeypatch.setattr("crefjax.inference.rotations.run_network", same)
+    return given
+
+
+def blob_pair(shape, place):
+    """Two half-maps of a blob with its centre at a place in voxels, and white noise; the blob."""
+    axes = np.meshgrid(*(np.arange(side) for side in shape), indexing="ij")
+    squared = sum((axis - at) ** 2 for axis, at in zip(axes, place, strict=True))
+    blob = np.exp(-squared / (2 * 5.0**2)) * (1 + 0.8 * np.cos(1.7 * np.sqrt(squared)))
+    random = np.random.default_rng(1)
+    halves = (Map.from_array((10 * blob + 0.02 * random.normal(size=shape)).astype(np.float32), VOXEL) for _ in "12")
+    return tuple(halves), blob
+
+
+@pytest.mark.parametrize("shape", [(48, 48, 48), (45, 45, 45), (40, 45, 51)])
+@pytest.mark.parametrize("resolution", [2.5, 4.6])
+@pytest.mark.parametrize("scale", ["none", "input", "signal"])
+def test_output_overlays_input(on_a_grid, identity, shape, resolution, scale):
+    """By a network that changes nothing: the centre of what comes out is that of what went in, to 1/100 voxel."""
+    place = [0.46 * side for side in shape]
+    pair, blob = blob_pair(shape, place)
+    found = crefjax.denoise(*pair, weights=on_a_grid, resolution=resolution, scale=scale, rotations=1)
+    assert found.array.shape == shape
+    assert found.voxel_size == VOXEL
+    assert all(given.shape != shape for given in identity)
+    out = found.array.astype(np.float64) - np.median(found.array)
+    inside = blob > 0.2
+    for axis, indices in enumerate(np.nonzero(inside)):
+        centre, expected = (np.average(indices, weights=values[inside]) for values in (out, blob))
+        assert centre == pytest.approx(expected, abs=0.01), axis
+
+
+def test_what_the_network_is_given(on_a_grid, identity):
+    """Solvent at 0, root mean square of 1 within the mask, for the full map; the half-maps by the same numbers."""
+    pair, blob = blob_pair((48, 48, 48), (22, 23, 24))
+    mask = (blob > 0.02).astype(np.float32)
+    denoise = {"mask": pair[0].replace_array(mask), "resolution": 3.3}  # which leaves the grid as it is
+    plan = plan_denoise(pair, on_a_grid, **denoise)
+    denoise_maps(pair, on_a_grid, plan, mask=denoise["mask"])
+    full = (pair[0].array + pair[1].array) / 2
+    level = full[mask == 0].mean()
+    rms = np.sqrt(np.mean((full[mask > 0] - level) ** 2))
+    for given, array in zip(identity, (full, pair[0].array, pair[1].array), strict=True):
+        np.testing.assert_allclose(given, (array - level) / rms * mask, atol=1e-4)
+
+
+def test_published_weights_work_on_the_maps_own_grid(weights):
+    pair, _ = blob_pair((32, 32, 32), (15, 16, 17))
+    plan = plan_denoise(pair, weights, scale="none")
+    assert plan.grid.shape == (32, 32, 32)
+    full = (pair[0].array + pair[1].array) / 2
+    x = (full - full.mean(dtype=np.float64)) / full.std(dtype=np.float64)
+    expected = run_network(weights.parameters, x.astype(np.float32), CONFIG, slab=plan.slab)
+    found = crefjax.denoise(*pair, weights=weights, scale="none").array
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert plan_denoise(pair, weights, grid="data", resolution=5.0).grid.shape != (32, 32, 32)
+
+
+def test_what_a_run_takes_is_told_for_the_working_grid(on_a_grid):
+    pair, _ = blob_pair((64, 64, 64), (30, 31, 32))
+    plan = plan_denoise(pair, on_a_grid, resolution=6.6, scale="none", rotations=1)
+    assert plan.grid.shape == (32, 32, 32)
+    same = plan_run((32, 32, 32), CONFIG, plan.device, host_maps=0)
+    assert plan.slab == same.slab
+    assert plan.device_bytes == same.device_bytes
+    on_its_own = plan_denoise(pair, on_a_grid, resolution=6.6, scale="none", grid="input")
+    assert on_its_own.device_bytes > 4 * plan.device_bytes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolution": 1.5}, r"--resolution: expected 2\.2 Å .* to 8\.8 Å .*, found 1\.5"),
+        ({"resolution": 20.0}, "found 20"),
+        ({"grid": "mine"}, "--grid: expected one of data, input, found mine"),
+        ({"rotations": 3}, "--rotations: expected one of 1, 4, 24, found 3"),
+    ],
+)
+def test_choices_that_cannot_be_are_refused(on_a_grid, options, message):
+    pair, _ = blob_pair((32, 32, 32), (15, 16, 17))
+    with pytest.raises(UserError, match=message):
+        plan_denoise(pair, on_a_grid, **options)
+
+
+def test_one_map_says_what_its_resolution_was_taken_for(on_a_grid):
+    pair, _ = blob_pair((48, 48, 48), (22, 23, 24))
+    plan = plan_denoise(pair[:1], on_a_grid, resolution=5.0)
+    result = denoise_maps(pair[:1], on_a_grid, plan)
+    assert not any("estimated" in note for note in result.notes)
+    told = denoise_maps(pair[:1], on_a_grid, plan_denoise(pair[:1], on_a_grid)).notes
+    assert any("--resolution" in note for note in told)
+
+
+def test_rotations_by_their_cost():
+    box = (100, 100, 100)
+    for working, expected in (((100,) * 3, 1), ((64,) * 3, 1), ((60,) * 3, 4), ((34,) * 3, 4), ((32,) * 3, 24)):
+        assert choose_rotations(None, working, box) == expected
+    assert choose_rotations(24, box, box) == 24
+
+
+@pytest.mark.parametrize("number", [1, 4, 24])
+def test_rotations_are_the_mean_over_turned_boxes(number, tmp_path):
+    """NumPy's own quarter turns of the box, all that there are, or the half turns alone."""
+    config = UNet3DConfig(depth=1, down_width=2, up_width=2, last_widths=(2,))
+    parameters = UNet3D(config).init(jax.random.key(3), jnp.zeros((1, 4, 4, 4, 1)))["params"]
+    weights = Weights("tiny", tmp_path, config, {}, parameters)
+    x = np.random.default_rng(2).normal(size=(8, 8, 8)).astype(np.float32)
+
+    def turns(array):
+        """Every orientation of a box with the way back: which face is up, and how it is turned."""
+        for face in range(6):
+            axes, times = ((1, 2), face) if face < 4 else ((0, 2), 1 if face == 4 else 3)
+            for spin in range(4):
+                turned = np.rot90(np.rot90(array, times, axes), spin, (0, 1))
+
+                def back(out, spin=spin, times=times, axes=axes):
+                    return np.rot90(np.rot90(out, -spin, (0, 1)), -times, axes)
+
+                yield turned, back
+
+    half_turns = [lambda a: a, *(lambda a, axes=axes: np.rot90(a, 2, axes) for axes in ((0, 1), (0, 2), (1, 2)))]
+    pairs = list(turns(x)) if number == 24 else [(turn(x), turn) for turn in half_turns[:number]]
+    run = {"slab": 8, "device": jax.devices()[0]}
+    outputs = [back(run_network(parameters, np.ascontiguousarray(turned), config, slab=8)) for turned, back in pairs]
+    assert len(outputs) == len(cube_rotations(number)) == number
+    np.testing.assert_allclose(run_rotated(weights, x, number, **run), np.mean(outputs, axis=0), atol=1e-5)

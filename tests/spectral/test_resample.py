@@ -1,0 +1,107 @@
+"""Fourier cropping and padding: sums over all frequencies by hand, waves and blobs that are known on any grid."""
+
+import numpy as np
+import pytest
+
+from crefjax.spectral.resample import fourier_resample, working_shape
+
+SHAPES = [
+    ((12, 12, 12), (18, 18, 18)), ((12, 12, 12), (8, 8, 8)), ((11, 11, 11), (16, 15, 20)), ((13, 12, 11), (9, 8, 7)),
+    ((12, 11, 10), (11, 14, 8)), ((10, 9, 12), (9, 10, 15)),
+]  # fmt: skip
+
+
+def interpolated(array, shape):
+    """The box's own waves summed at the new voxels; Nyquist as the mean of both signs, what does not fit left out.
+
+    Where the new side is even, the two waves that fall on its Nyquist become one there.
+    """
+    out = array.astype(complex)
+    for axis, side in enumerate(shape):
+        before = out.shape[axis]
+        spectrum = np.fft.fft(out, axis=axis) / before
+        frequency = np.fft.fftfreq(before, 1 / before).round().astype(int)
+        at = np.arange(side) / side
+        waves = np.zeros((side, before), complex)
+        for column, k in enumerate(frequency):
+            both = (k, -k) if before % 2 == 0 and abs(k) == before // 2 else (k,)
+            for one in both:
+                if abs(one) <= side / 2:
+                    waves[:, column] += np.exp(2j * np.pi * one * at) / len(both)
+        out = np.moveaxis(np.tensordot(waves, np.moveaxis(spectrum, axis, 0), 1), 0, axis)
+    return out.real
+
+
+@pytest.mark.parametrize(("before", "after"), SHAPES)
+def test_it_is_the_sum_of_the_waves_that_fit(before, after):
+    array = np.random.default_rng(1).normal(size=before).astype(np.float32)
+    found = fourier_resample(array, after)
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    np.testing.assert_allclose(found, interpolated(array, after), atol=2e-6)
+
+
+@pytest.mark.parametrize(("before", "after"), SHAPES)
+def test_a_wave_is_the_same_wave_on_both_grids(before, after):
+    def wave(shape):
+        z, y, x = np.meshgrid(*(np.arange(side) / side for side in shape), indexing="ij")
+        return 0.7 + np.cos(2 * np.pi * (2 * z - 3 * y + x) + 0.4)
+
+    np.testing.assert_allclose(fourier_resample(wave(before).astype(np.float32), after), wave(after), atol=2e-6)
+
+
+@pytest.mark.parametrize("box", [(40, 40, 40), (41, 41, 41), (36, 41, 45)])
+@pytest.mark.parametrize("ratio", [0.7, 1.3])
+def test_a_blob_stays_where_it_is(box, ratio):
+    """Its centre, in parts of the box, is that of the other grid to a thousandth of a voxel."""
+    place = np.array([0.47, 0.52, 0.49])
+
+    def blob(shape):
+        axes = np.meshgrid(*(np.arange(side) / side for side in shape), indexing="ij")
+        distance = sum((axis - at) ** 2 * side**2 for axis, at, side in zip(axes, place, box, strict=True))
+        return np.exp(-distance / (2 * 3.0**2))
+
+    after = tuple(round(side * ratio) for side in box)
+    found = fourier_resample(blob(box).astype(np.float32), after).astype(np.float64)
+    for axis, (side, at) in enumerate(zip(after, place, strict=True)):
+        profile = found.sum(axis=tuple({0, 1, 2} - {axis}))
+        centre = np.sum(profile * np.arange(side)) / profile.sum() / side
+        assert centre * box[axis] == pytest.approx(at * box[axis], abs=1e-3)
+
+
+@pytest.mark.parametrize(("before", "after"), [((12, 13, 14), (18, 20, 15)), ((10, 10, 10), (11, 12, 10))])
+def test_padded_and_cropped_back_it_is_the_same(before, after):
+    array = np.random.default_rng(2).normal(size=before).astype(np.float32)
+    np.testing.assert_allclose(fourier_resample(fourier_resample(array, after), before), array, atol=3e-6)
+
+
+def test_a_shape_that_is_there_already_costs_nothing():
+    array = np.ones((4, 5, 6), np.float32)
+    assert fourier_resample(array, (4, 5, 6)) is array
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 0, 8)])
+def test_no_box_is_refused(shape):
+    with pytest.raises(ValueError, match="three sides"):
+        fourier_resample(np.ones((8, 8, 8), np.float32), shape)
+
+
+@pytest.mark.parametrize("resolution", [2.5, 3.3, 5.0, 9.0])
+def test_a_resolution_takes_about_so_many_voxels_on_the_working_shape(resolution):
+    for side in (80, 97, 128, 200, 311):
+        (z, y, x) = working_shape((side, side, side), 1.1, resolution, 3.0)
+        assert z == y == x
+        assert z % 2 == 0
+        exact = side * 1.1 * 3.0 / resolution
+        if exact >= 48:
+            assert abs(np.log(z / exact)) < 0.04
+        rest = z
+        for factor in (2, 3, 5, 7):
+            while rest % factor == 0:
+                rest //= factor
+        assert rest == 1
+
+
+def test_a_working_shape_needs_numbers_above_0():
+    with pytest.raises(ValueError, match="above 0"):
+        working_shape((8, 8, 8), 1.0, 0.0, 3.0)
