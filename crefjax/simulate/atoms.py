@@ -1,7 +1,7 @@
 """Atomic models: read with gemmi, cleaned for cryo-EM, and written back where a map was made of them."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gemmi
@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from crefjax.errors import UserError
 
 B_FACTORS = (0.0, 300.0)  # Å²; what lies outside is moved to the bound
+LEAST_B = 5.0  # Å², that an atom keeps when a map is sharpened: at 0 and below its density has no bounds
 FLAT_B = 3.0  # Å², from the tenth to the ninetieth percentile; below, B-factors are taken for placeholders
 MEAN_B = 60.0  # Å², of the B-factors that then replace them
 PACKING_RADIUS = 7.35  # Å, within which neighbours are counted (Halle 2002)
@@ -121,6 +122,16 @@ def plausible_b_factors(atoms: Atoms) -> np.ndarray:
     neighbours = tree.query_ball_point(atoms.positions, PACKING_RADIUS, return_length=True)
     packing = neighbours / np.mean(neighbours)
     return np.minimum(MEAN_B / packing, B_FACTORS[1]).astype(np.float32)
+
+
+def with_least_b_factor(atoms: Atoms, blur: float) -> Atoms:
+    """The model with the B-factors of its sharpest atoms raised so that none is below `LEAST_B` once it is blurred.
+
+    Args:
+        atoms: the model; its structure stays as it is.
+        blur: Å², that will be added to all; below 0 sharpens.
+    """
+    return replace(atoms, b_factor=np.maximum(atoms.b_factor, np.float32(LEAST_B - blur)))
 
 
 def write_model(path, atoms: Atoms, sides: tuple[float, float, float] | None = None) -> None:

@@ -9,7 +9,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from crefjax.errors import UserError
-from crefjax.simulate.atoms import Atoms
+from crefjax.simulate.atoms import Atoms, with_least_b_factor
 from crefjax.simulate.density import Scatterers, density, scatterers
 from crefjax.simulate.noise import low_passed_noise
 
@@ -103,8 +103,11 @@ def poses(atoms: Atoms, flexible: Flexible | None, seed: int) -> Poses:
 def specimen(
     atoms: Atoms, where: Poses, shape, voxel_size: float, *, b_factor: float, extra_b_factor: float
 ) -> np.ndarray:
-    """The density of a model, its moving part averaged over the poses; `extra_b_factor`, Å², is that part's."""
-    all_atoms = scatterers(atoms, voxel_size)
+    """The density of a model, its moving part averaged over the poses; `extra_b_factor`, Å², is that part's.
+
+    No atom's B-factor falls below `atoms.LEAST_B` by a global one below 0.
+    """
+    all_atoms = scatterers(with_least_b_factor(atoms, b_factor), voxel_size)
 
     def part(chosen):
         return Scatterers(all_atoms.positions, all_atoms.weights * chosen[:, np.newaxis], all_atoms.widths)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from crefjax.simulate.atoms import LEAST_B
 from crefjax.simulate.noise import Colour, power_law, white
 from crefjax.simulate.stream_models import Model
 from crefjax.simulate.stream_variety import Variety
@@ -18,7 +19,6 @@ _UNIFORMS = 32  # numbers drawn for a sample
 _FREQUENCIES = 96  # points at which a colour is sent to the device
 PLACES = ("centre", "atom", "solvent")
 _SHARPEST = 32.0  # B-factor over the squared voxel size: amplitudes at Nyquist grow by exp(2) at most
-_LEAST_B = 5.0  # Å², that any atom keeps
 _LOW_PASS_FLOOR = 0.003  # to which it falls: exact zeros would leave shells without any direction
 
 
@@ -114,7 +114,7 @@ def draw(
     voxel_size = math.exp(_between(next(u), np.log(variety.voxel_size)))
     resolution = math.exp(_between(next(u), np.log(_resolutions(variety, voxel_size))))
     highest = min(variety.b_factor[1], max(variety.falloff * resolution**2, variety.b_factor[0]))
-    b_drawn = max(_between(next(u), (variety.b_factor[0], highest)), _LEAST_B)
+    b_drawn = max(_between(next(u), (variety.b_factor[0], highest)), LEAST_B)
     frequency = np.linspace(0, 1, _FREQUENCIES) ** 2 * (math.sqrt(3) / 2 / voxel_size)
     amplitude, value, which = _colour(next(u), next(u), b_drawn, variety, frequency)
     unevenness = _between(next(u), variety.unevenness)
@@ -123,7 +123,7 @@ def draw(
     place, center = _place(u, model, rotation, patch * voxel_size, variety)
     flexible_b = _between(next(u), variety.flexible_b) * (next(u) < variety.flexible)
     plane = _plane(next(u), next(u), next(u), patch * voxel_size)
-    sharpened = min(next(u) * max(b_drawn - _LEAST_B, 0), _SHARPEST * voxel_size**2) * (next(u) < variety.sharpened)
+    sharpened = min(next(u) * max(b_drawn - LEAST_B, 0), _SHARPEST * voxel_size**2) * (next(u) < variety.sharpened)
     low_pass = _between(next(u), variety.low_pass) / resolution * (next(u) < variety.low_passed)
     low_pass_edge = _between(next(u), variety.low_pass_edge)
     blur = b_drawn - model.best_b - sharpened
