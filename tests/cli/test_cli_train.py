@@ -195,12 +195,15 @@ def test_a_checkpoint_of_another_network_is_one_line(work):
     assert "to be of shape (2,), found (3,): a checkpoint of another architecture" in message
 
 
-def test_a_loss_that_is_not_finite_is_one_line(work):
-    """With a huge rate the network's output is beyond float32 after a step."""
-    outcome = train("--config.schedule.rate=1e30", "--config.epochs=3", "--config.checkpoint.every_steps=1")
+def test_a_loss_that_is_not_finite_again_and_again_is_one_line(work):
+    """With a huge rate the network's output is beyond float32 after a step, and of four steps three change nothing."""
+    outcome = train("--config.schedule.rate=1e30", "--config.epochs=4", "--config.checkpoint.every_steps=1")
     message = one_line(outcome.err, outcome.status)
-    assert "is not finite, with data of e" in message
+    assert "of step 4 is not finite, with data of e" in message
     assert "new: the " in message
+    warnings = [line for line in outcome.err.splitlines() if line.startswith("warning: the ")]
+    assert [line.split(" of step ")[1][0] for line in warnings] == ["2", "3"]
+    assert all(line.endswith("; this step changes nothing") for line in warnings)
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,10 @@ def direct(model, info, index):
     """The density of the turned model in a large box, and that box's mask, cut to the patch."""
     voxel_size, side = float(info.voxel_size[index]), 96
     turned = (model.positions - info.center[index]) @ info.rotation[index].T
+    # The sharpest tenth of the atoms is as sharp as the next one.
+    b_factor = np.maximum(model.b_factor, np.percentile(model.b_factor, 10)).astype(np.float32)
     whole = density(
-        scatterers(replace(model, positions=turned.astype(np.float32)), voxel_size),
+        scatterers(replace(model, positions=turned.astype(np.float32), b_factor=b_factor), voxel_size),
         (side,) * 3,
         voxel_size,
         origin=(-side / 2 * voxel_size,) * 3,

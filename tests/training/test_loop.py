@@ -7,7 +7,6 @@ import math
 import shutil
 from types import SimpleNamespace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -83,33 +82,6 @@ def test_tensorboard_has_the_numbers_of_the_metrics(tmp_path):
     assert ("evaluation/absolute", 5) in found
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-6)
-
-
-def test_a_loss_that_is_not_finite_stops_with_step_and_entry(tmp_path):
-    def spoil(step, batch):
-        if step == 8:
-            batch["y"][2] = np.nan
-
-    with pytest.raises(UserError) as caught:
-        run(tmp_path, source(hook=spoil), checkpoint__every_steps=3)
-    message = str(caught.value)
-    assert "\n" not in message
-    # sample 30 is the third of step 8, and of entry 30 % 3
-    assert f"{tmp_path}: the loss of step 8 is not finite, with data of entry_0; the checkpoint of step 6 is" in message
-    assert [row["step"] for row in rows(tmp_path, "training")] == list(range(1, 8))
-    result = run(tmp_path, checkpoint__every_steps=3)
-    assert result.step == 10
-    np.testing.assert_allclose(parameters(tmp_path), slow_run(10)[2], rtol=1e-4)
-
-
-def test_a_gradient_that_is_not_finite_stops_too(tmp_path):
-    class Steep(Line):
-        def loss(self, parameters, batch, key):
-            value, more = super().loss(parameters, batch, key)
-            return value + jax.numpy.sqrt(jax.numpy.maximum(parameters["b"] - parameters["b"], 0)), more
-
-    with pytest.raises(UserError, match=r"the gradient of step 1 is not finite, .*entry_0.*there is no checkpoint yet"):
-        run(tmp_path, task=Steep())
 
 
 def test_patience_ends_a_run_that_gets_no_better(tmp_path):
