@@ -119,7 +119,7 @@ def standardizing(
     """
 
     @jax.jit
-    def prepare(half_map_1, half_map_2, truth, mask, position, seed, whole) -> dict[str, Any]:
+    def prepare(half_map_1, half_map_2, truth, mask, position, seed, whole=None) -> dict[str, Any]:
         keys = jax.vmap(lambda one: jax.random.fold_in(jax.random.key(seed), one))(position)
         chance = jax.vmap(lambda one: jax.random.uniform(one, (2,)))(jax.vmap(lambda k: jax.random.fold_in(k, 7))(keys))
         full = (half_map_1 + half_map_2) / 2

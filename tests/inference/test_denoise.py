@@ -112,7 +112,7 @@ def test_a_device_with_less_room_than_it_said_gets_thinner_slabs(weights, monkey
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
         return run_network(*arguments, slab=slab, **more)
 
-    monkeypatch.setattr("crefjax.inference.denoise.run_network", short_of_memory)
+    monkeypatch.setattr("crefjax.inference.rotations.run_network", short_of_memory)
     room = 4
     np.testing.assert_allclose(crefjax.denoise(one, two, weights=weights, scale="input").array, expected, atol=1e-5)
     assert tried == [16, 8, 4]
