@@ -127,6 +127,8 @@ def plausible_b_factors(atoms: Atoms) -> np.ndarray:
 def with_least_b_factor(atoms: Atoms, blur: float) -> Atoms:
     """The model with the B-factors of its sharpest atoms raised so that none is below `LEAST_B` once it is blurred.
 
+    An atom of a deposited B-factor of 0 that is not blurred is raised too.
+
     Args:
         atoms: the model; its structure stays as it is.
         blur: Å², that will be added to all; below 0 sharpens.

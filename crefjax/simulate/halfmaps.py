@@ -43,7 +43,7 @@ class Settings:
         seed: of everything random.
         box: voxels, of the cubic box; None for the smallest even one of factors 2, 3 and 5 that has the margin.
         margin: Å around the model (and its belt), for a box that is chosen.
-        b_factor: Å², a blur of the whole signal.
+        b_factor: Å², a blur of the whole signal; below 0 it is sharpened, but no atom beyond `atoms.LEAST_B`.
         noise: its colour (additive method).
         unevenness: of the noise over the box (additive method); see `noise.modulation`.
         belt: disordered density that is the same in both half-maps and in the truth; None for none.

@@ -105,7 +105,8 @@ def specimen(
 ) -> np.ndarray:
     """The density of a model, its moving part averaged over the poses; `extra_b_factor`, Å², is that part's.
 
-    No atom's B-factor falls below `atoms.LEAST_B` by a global one below 0.
+    Atoms whose own and the global B-factor add up to less than `atoms.LEAST_B` are made as sharp as that and no
+    sharper, before the moving part is given its extra one. The others are as they are.
     """
     all_atoms = scatterers(with_least_b_factor(atoms, b_factor), voxel_size)
 

@@ -5,6 +5,7 @@ is no shift by half a voxel, be the sides odd or even. It is the trigonometric i
 separates into the three axes, each of which is done by itself in real space.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -12,6 +13,8 @@ import scipy.fft
 
 _LEAST_SIDE = 8
 _FACTORS = (2, 3, 5, 7)
+_REACH = 0.08  # of the logarithm: how far a side may leave what would be exact, for voxels that are more alike
+_ALIKE = 2.0  # what unlike voxels cost, relative to as large a deviation of the resolution
 
 
 def fourier_resample(array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -31,7 +34,7 @@ def fourier_resample(array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarr
     Raises:
         ValueError: the array or the shape does not have three axes, or a side is below 1.
     """
-    if array.ndim != 3 or len(shape) != 3 or min(shape) < 1:
+    if array.ndim != 3 or len(shape) != 3 or min(*array.shape, *shape) < 1:
         raise ValueError(f"expected a box (z, y, x) and three sides of at least 1 voxel, found {array.shape}, {shape}")
     out = np.asarray(array, np.float32)
     # Axes that are cropped go first: less is left for the others.
@@ -61,9 +64,12 @@ def working_shape(
 ) -> tuple[int, int, int]:
     """The sides of a box on which a resolution takes about so many voxels.
 
-    Each is the even product of 2, 3, 5 and 7, not below 8, that is nearest in its logarithm to what would be exact.
-    From 48 voxels on that is within 4 %, which is also how unlike the voxels' sides may become; those of a cube stay
-    alike.
+    Each is an even product of 2, 3, 5 and 7, not below 8, near to what would be exact: `side * voxel_size * voxels /
+    resolution`. Of those within 8 % (the nearest where none is) the three are taken that have the least sum of
+    the largest deviation and twice the largest ratio of two voxels' sides, all in logarithms. For a cube that is three
+    times the nearest. From 48 voxels on a cube's sides are within 5.5 % of what would be exact and others within 8.4 %;
+    voxels' sides are unlike by 1.5 % in the median and by less than 3 % in about nine boxes of ten, but by up to 8 %
+    in the worst: the products are too sparse for less (72 is followed by 80).
 
     Args:
         shape: `(z, y, x)` in voxels.
@@ -72,22 +78,35 @@ def working_shape(
         voxels: that it is to take.
 
     Raises:
-        ValueError: a number is not above 0.
+        ValueError: the shape is not three sides of at least 1 voxel, or a number is not finite and above 0.
     """
-    if not min(voxel_size, resolution, voxels) > 0:
-        raise ValueError(f"expected numbers above 0, found {voxel_size}, {resolution} and {voxels}")
-    return tuple(_good_side(side * voxel_size * voxels / resolution) for side in shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"expected three sides of at least 1 voxel, found {shape}")
+    if not all(0 < number < math.inf for number in (voxel_size, resolution, voxels)):
+        raise ValueError(f"expected finite numbers above 0, found {voxel_size}, {resolution} and {voxels}")
+    exact = [side * voxel_size * voxels / resolution for side in shape]
+
+    def cost(sides):
+        deviations = [math.log(side / wanted) for side, wanted in zip(sides, exact, strict=True)]
+        return max(map(abs, deviations)) + _ALIKE * (max(deviations) - min(deviations))
+
+    return min(itertools.product(*map(_good_sides, exact)), key=cost)
 
 
-def _good_side(exact):
-    """The even number of small factors that is nearest to a number."""
-    below = above = max(_LEAST_SIDE, 2 * round(exact / 2))
-    while not _is_product(below) and below > _LEAST_SIDE:
+def _good_sides(exact):
+    """The even products of small factors within reach of a number; the nearest alone where none is."""
+    first = max(_LEAST_SIDE, 2 * math.ceil(exact * math.exp(-_REACH) / 2))
+    near = [side for side in range(first, math.floor(exact * math.exp(_REACH)) + 1, 2) if _is_product(side)]
+    return near or [_nearest(exact)]
+
+
+def _nearest(exact):
+    below = max(_LEAST_SIDE, 2 * math.floor(exact / 2))
+    above = max(_LEAST_SIDE, 2 * math.ceil(exact / 2))
+    while not _is_product(below):
         below -= 2
     while not _is_product(above):
         above += 2
-    if below < _LEAST_SIDE or not _is_product(below):
-        return above
     return min(below, above, key=lambda side: abs(math.log(side / exact)))
 
 

@@ -17,6 +17,7 @@ from crefjax.errors import UserError
 from crefjax.training.checkpoints import Checkpoints, Saved
 from crefjax.training.config import as_json, check_same
 from crefjax.training.evaluation import evaluate
+from crefjax.training.failures import Failures
 from crefjax.training.plan import Plan, make_plan
 from crefjax.training.records import Records, training_progress
 from crefjax.training.samples import Samples, close
@@ -32,7 +33,7 @@ from crefjax.training.step import (
 )
 from crefjax.training.stopping import Stop, only_run_in, stopped_by_signals
 from crefjax.training.task import Task
-from crefjax.training.told import Hearing, Told, check_finite
+from crefjax.training.told import Hearing, Told
 
 BEST, LAST = "best", "last"
 
@@ -80,7 +81,7 @@ def train(
         say: takes a line for the user.
 
     Raises:
-        UserError: what was asked does not divide, fit or go on; a loss is not finite; the disk is full.
+        UserError: what was asked does not divide, fit or go on; too much is not finite (`Failures`); the disk is full.
     """
     workdir = workdir.absolute()
     plan = make_plan(config, source, say=say)
@@ -125,7 +126,8 @@ class _Run:
         more = {"decay": config.average, "seed": config.seed, "devices": self.devices}
         self.train_step = make_train_step(task, self.optimizer, **more)
         self.evaluation_step = make_evaluation_step(task, self.devices)
-        self.heard = Hearing(self._check, self._write_line, every=config.log_every)
+        self.failures = Failures(workdir, lambda: self.checkpoints.steps(), say)
+        self.heard = Hearing(self.failures.count, self._write_line, every=config.log_every)
         self.evaluation_seconds, self.evaluated_before = 0.0, False
         self.before, self.checkpoints, self.records = getattr(task, "before", None), None, None
 
@@ -148,6 +150,7 @@ class _Run:
                 self.best = (None, None)
             self.evaluation_seconds = about.run.get("evaluation_seconds", 0.0)  # earlier runs did not keep it
             self.before = about.run.get("before")  # what was begun from, not what has that name by now
+            self.failures.shares.extend(about.run.get("left_out", []))
             self.heard.since += [{k: np.float32(value) for k, value in one.items()} for one in about.run["told"]]
             self.say(f"going on from step {self.step} of {self.steps} in {self.workdir}")
         for left in self.workdir.glob(".crefjax-*"):  # of a run that was killed while it wrote weights
@@ -198,9 +201,6 @@ class _Run:
         self.step += 1
         self.evaluated = False
         self.heard.add(Told(self.step, samples.entries, numbers))
-
-    def _check(self, told: Told, numbers: dict):
-        check_finite(told, numbers["losses"], numbers["gradient_norm"], self.workdir, self.checkpoints.steps)
 
     def _write_line(self, step: int, means: dict, patches_per_second: float):
         numbers = {
@@ -262,9 +262,10 @@ class _Run:
         return bool(chosen.every_minutes) and time.monotonic() - self.saved_at > 60 * chosen.every_minutes
 
     def _save(self, loss: float | None = None):
-        self.heard.all()  # nothing that is not finite is saved
+        self.heard.all()  # a run that ends by what is not finite saves nothing more
         run = {"seconds": self._seconds(), "best": list(self.best), "evaluated": self.evaluated, "worse": self.worse}
         run |= {"evaluation_seconds": self.evaluation_seconds, "before": self.before}
+        run |= {"left_out": list(self.failures.shares)}
         run["told"] = [{name: one.tolist() for name, one in told.items()} for told in self.heard.since]
         saved = Saved(self.batches.get_state(), run, as_json(self.config))
         self.checkpoints.save(self.step, from_devices(self.state), saved, loss)

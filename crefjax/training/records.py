@@ -37,7 +37,7 @@ class Records:
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, kind: str, step: int, numbers: dict) -> None:
-        """Write one line; numbers that are not plain, such as those of every entry, go to the file alone.
+        """Write one line; numbers that are not plain or not finite, such as those of every entry, go to the file alone.
 
         Args:
             kind: `training` or `evaluation`.
@@ -47,7 +47,7 @@ class Records:
         self._file.write(json.dumps({"kind": kind, "step": step, **numbers}) + "\n")
         self._file.flush()
         for name, value in numbers.items():
-            if isinstance(value, (int, float)):
+            if isinstance(value, (int, float)) and math.isfinite(value):
                 self._events.add_scalar(f"{kind}/{name}", value, step)
         self._events.flush()
 

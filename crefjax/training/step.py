@@ -64,8 +64,12 @@ def find_devices(count: int, platform: str, batch: int) -> list[jax.Device]:
 def make_train_step(task: Task, optimizer: optax.GradientTransformation, *, decay: float, seed: int, devices) -> Any:
     """`(state, batch) -> (state, told)`, with the state's buffers donated.
 
-    Told are `losses` of every sample, the task's own numbers of every sample, and `gradient_norm`.
-    Gradients are averaged over devices.
+    Told are `losses` of every sample, the task's own numbers of every sample, whether every sample is `finite`, and
+    `gradient_norm`. Gradients are averaged over devices.
+
+    A sample whose input is not finite is left out: its numbers are NaN, and trained on is the mean loss of the others.
+    Where loss or gradient are not finite even so, or no sample is left, the step changes nothing but `State.step`, and
+    `gradient_norm` is NaN. The optimizer does not count such a step, so that its rate is a step behind from there on.
 
     Args:
         task: to train.
@@ -77,21 +81,54 @@ def make_train_step(task: Task, optimizer: optax.GradientTransformation, *, deca
 
     def step(state, batch):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), lax.axis_index(_AXIS))
+        finite = _finite_samples(batch)
+        share = lax.pmean(finite.mean(), _AXIS)
+        filled = _filled(batch, finite)
 
         def mean_loss(parameters):
-            losses, more = task.loss(parameters, batch, key)
-            return losses.mean(), (losses, more)
+            losses, more = task.loss(parameters, filled, key)
+            return jnp.where(finite, losses / share, 0).mean(), (losses, more)
 
-        gradients, (losses, more) = jax.grad(mean_loss, has_aux=True)(state.parameters)
-        gradients = lax.pmean(gradients, _AXIS)
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
-        parameters = optax.apply_updates(state.parameters, updates)
-        done = state.step + 1
-        average = None if state.average is None else updated_average(state.average, parameters, done, decay)
-        told = {**more, "losses": losses, "gradient_norm": optax.tree.norm(gradients)}
-        return State(done, parameters, optimizer_state, average), told
+        (loss, told), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.parameters)
+        gradients = jax.tree.map(lambda leaf: jnp.where(finite.any(), leaf, 0), gradients)
+        loss, gradients = lax.pmean((loss, gradients), _AXIS)
+        norm = optax.tree.norm(gradients)
+        good = (share > 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
+        new = _updated(state, gradients, optimizer, decay)
+        new = jax.tree.map(lambda after, before: jnp.where(good, after, before), new, state)
+        losses, more = jax.tree.map(lambda values: jnp.where(finite, values, jnp.nan), told)
+        told = {**more, "losses": losses, "finite": finite, "gradient_norm": jnp.where(good, norm, jnp.nan)}
+        return new._replace(step=state.step + 1), told
 
     return jax.pmap(step, axis_name=_AXIS, devices=devices, donate_argnums=(0,))
+
+
+def _finite_samples(batch):
+    """Whether all of a sample is finite, `(samples,)`."""
+    found = [jnp.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in jax.tree.leaves(batch)]
+    return jnp.stack(found).all(0)
+
+
+def _filled(batch, finite):
+    """A batch with its first finite sample in the place of those that are not.
+
+    A weight of 0 would not be enough: in a gradient, 0 times what is not finite is not finite.
+    """
+    first = jnp.argmax(finite)
+
+    def fill(leaf):
+        return jnp.where(finite.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, leaf[first][None])
+
+    return jax.tree.map(fill, batch)
+
+
+def _updated(state, gradients, optimizer, decay):
+    """The state after a step that went well."""
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
+    parameters = optax.apply_updates(state.parameters, updates)
+    done = state.step + 1
+    average = None if state.average is None else updated_average(state.average, parameters, done, decay)
+    return State(done, parameters, optimizer_state, average)
 
 
 def compiled_step(step, state: State, batch: Batch, devices: Sequence[jax.Device], what: str) -> Any:

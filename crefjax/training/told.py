@@ -1,14 +1,12 @@
-"""What steps tell: waited for a few steps later, checked to be finite, and averaged between lines of metrics."""
+"""What steps tell: waited for a few steps later, looked at for failures, and averaged between lines of metrics."""
 
 import math
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from crefjax.errors import UserError
 from crefjax.training.records import Speed
 from crefjax.training.step import joined
 
@@ -24,53 +22,27 @@ class Told(NamedTuple):
     numbers: dict
 
 
-def check_finite(
-    told: Told, losses: np.ndarray, gradient_norm: float, workdir: Path, saved: Callable[[], list[int]]
-) -> None:
-    """Stop a run at the first loss or gradient that is not finite.
-
-    Args:
-        told: which step, and the entries of its samples.
-        losses: of every sample.
-        gradient_norm: of the whole gradient.
-        workdir: of the run, for the message.
-        saved: gives the steps that there are checkpoints of.
-
-    Raises:
-        UserError: naming step, entries and the newest checkpoint.
-    """
-    if np.isfinite(losses).all() and np.isfinite(gradient_norm):
-        return
-    bad = [name for name, loss in zip(told.entries, losses, strict=True) if not np.isfinite(loss)]
-    what = "the loss" if bad else "the gradient"
-    names = ", ".join(sorted(set(bad or told.entries)))
-    steps = saved()
-    left = f"the checkpoint of step {steps[-1]} is whole" if steps else "there is no checkpoint yet"
-    raise UserError(
-        f"{workdir}: {what} of step {told.step} is not finite, with data of {names}; {left}; check these data, or go "
-        "on in another --workdir with a lower schedule.rate or with optimizer.clip"
-    )
-
-
 class Hearing:
     """Hears what the steps of a run tell.
 
     Attributes:
         since: numbers of the steps since the last line of metrics.
-        loss: of the last step that was heard, the mean over its samples; NaN before.
+        loss: of the last step that was heard and had one, the mean over its samples; NaN before.
         rate: patches a second up to the last line; 0 before.
         speed: from which that is.
     """
 
-    def __init__(self, check: Callable[[Told, dict], None], write: Callable[[int, dict, float], None], *, every: int):
+    def __init__(self, failures: Callable[[Told, dict], int], write: Callable[[int, dict, float], None], *, every: int):
         """Hear nothing yet.
 
         Args:
-            check: is given what a step told and its numbers as host arrays, and raises if they are not finite.
-            write: is given a step, the means of all numbers since the last line, and patches a second.
+            failures: is given what a step told and its numbers as host arrays; tells how many samples were not trained
+                on, and raises if there are too many.
+            write: is given a step, the means of all numbers since the last line (of `left_out`, the samples that were
+                not trained on, the sum), and patches a second.
             every: steps between two lines.
         """
-        self._check, self._write, self._every = check, write, every
+        self._failures, self._write, self._every = failures, write, every
         self._pending: deque[Told] = deque()
         self.since: list[dict] = []
         self.loss, self.rate, self.speed = math.nan, 0.0, Speed()
@@ -88,14 +60,24 @@ class Hearing:
 
     def _heed(self, told):
         numbers = joined(told.numbers)
-        self._check(told, numbers)
+        numbers["left_out"] = np.int64(self._failures(told, numbers))
+        del numbers["finite"]
         self.since.append(numbers)
         losses = numbers["losses"]
-        self.loss = float(losses.mean())
+        if np.isfinite(losses).any():
+            self.loss = _mean([losses])
         self.speed.add(len(losses))
         if told.step % self._every == 0:
             self.rate = self.speed.take()
-            self._write(
-                told.step, {name: float(np.mean([one[name] for one in self.since])) for name in numbers}, self.rate
-            )
+            means = {name: _mean([step[name] for step in self.since]) for name in numbers if name != "left_out"}
+            # Checkpoints of earlier versions tell of none.
+            means["left_out"] = int(sum(step.get("left_out", 0) for step in self.since))
+            self._write(told.step, means, self.rate)
             self.since.clear()
+
+
+def _mean(parts):
+    """The mean of all that is finite; NaN where nothing is."""
+    values = np.concatenate([np.ravel(part) for part in parts])
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else math.nan
