@@ -244,7 +244,7 @@ def denoise_maps(
     if scale == "signal":
         outputs, calibration = work.on_signal_scale(halves)
     else:
-        outputs = [grid.restore(y, full.shape) for y in work.outputs]
+        outputs = [grid.fill(grid.restore(y, full.shape), array) for y, array in zip(work.outputs, arrays, strict=True)]
         if scale == "input":
             moments = _moments(full)
             outputs = [_on_input_scale(y, one, moments, inside) for y, one in zip(outputs, arrays, strict=True)]
@@ -298,8 +298,10 @@ class _Work:
         unblurred = replace(self.grid, blur=0.0)
         arrays = self.arrays if self.same else [unblurred.bring(one) for one in self.arrays]
         outputs = [blurred(one, self.grid.voxel_size, -self.grid.blur) for one in self.outputs]
-        results, calibration = _on_signal_scale(outputs, arrays, self.region, halves)
-        return [unblurred.restore(one, shape) for one in results], calibration
+        coarser = max(self.grid.shape) < max(shape)
+        results, calibration = _on_signal_scale(outputs, arrays, self.region, halves, corners=coarser)
+        results = [unblurred.restore(one, shape) for one in results]
+        return [unblurred.fill(one, array) for one, array in zip(results, self.arrays, strict=False)], calibration
 
 
 def _standardized(array, moments, mask):
@@ -322,7 +324,7 @@ def _on_input_scale(y, array, moments, mask):
     return y * np.float32(gain) + np.float32(offset)
 
 
-def _on_signal_scale(outputs, arrays, region, halves):
+def _on_signal_scale(outputs, arrays, region, halves, *, corners=False):
     """The network's outputs for full map and half-maps with the factors of their shells; half-maps only if wanted."""
     order = (1, 2)
     maps = [*(arrays[i] for i in order), *(outputs[i] for i in order), outputs[0]]
@@ -331,7 +333,8 @@ def _on_signal_scale(outputs, arrays, region, halves):
     results = []
     for array, output in list(zip(arrays, outputs, strict=True))[: 3 if halves else 1]:
         level = np.float32(solvent_level(array, region))
-        result = apply_calibration(output - np.float32(solvent_level(output, region)), array - level, calibration)
+        output = output - np.float32(solvent_level(output, region))
+        result = apply_calibration(output, array - level, calibration, corners=corners)
         result += level
         results.append(result)
     return results, calibration

@@ -38,8 +38,8 @@ def add_prepare(commands):
         "--grid",
         choices=("data", "input"),
         default="input",
-        help="data: bring every entry to a grid on which its resolution takes 3 voxels, for training with "
-        "--config.data.grid=3 (default: input, as it is)",
+        help="data: bring every entry to a grid on which its resolution takes 3.3 voxels, for training with "
+        "--config.data.grid=3.3 (default: input, as it is)",
     )
     added.add_argument("--seed", metavar="N", type=int, default=0, help="of the split (default: 0)")
     added.add_argument("--overwrite", action="store_true", help="replace a dataset that exists, finished or not")

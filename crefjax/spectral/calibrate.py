@@ -77,13 +77,17 @@ def calibrate(covariances: Covariances) -> Calibration:
     return Calibration(a, b)
 
 
-def apply_calibration(network: np.ndarray, full: np.ndarray, calibration: Calibration) -> np.ndarray:
+def apply_calibration(
+    network: np.ndarray, full: np.ndarray, calibration: Calibration, *, corners: bool = False
+) -> np.ndarray:
     """The sum of both maps with the factors of their shells; voxels beyond the last shell are dropped.
 
     Args:
         network: `(z, y, x)`, float32, relative to its solvent level.
         full: the same shape, relative to its own.
         calibration: of that box.
+        corners: whether voxels beyond the last shell are kept, with its factors: on a coarser grid than the map's they
+            are part of shells that the map has.
 
     Returns:
         `(z, y, x)`, float32.
@@ -92,7 +96,7 @@ def apply_calibration(network: np.ndarray, full: np.ndarray, calibration: Calibr
     total = None
     for one, factors in ((network, calibration.network), (full, calibration.full)):
         spectrum = scipy.fft.rfftn(np.asarray(one, np.float32), workers=-1)
-        spectrum *= np.append(factors, 0).astype(np.float32)[index]
+        spectrum *= np.append(factors, factors[-2] if corners else 0).astype(np.float32)[index]
         total = spectrum if total is None else np.add(total, spectrum, out=total)
     return scipy.fft.irfftn(total, s=full.shape, workers=-1, overwrite_x=True)
 

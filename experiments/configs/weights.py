@@ -36,7 +36,7 @@ def get_config():
     c.losses.truth_l2 = 0.3  # without it the lowest frequencies of whole maps grow without limit
     c.data.source = "stream"
     c.data.patch = 64
-    c.data.grid = 3.0
+    c.data.grid = 3.3
     # In patches of 64³ the levels below see nothing but borders, and bring ruin to whole maps.
     c.network.depth = 3
     s = c.data.stream
