@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 
 from crefjax.spectral.falloff import low_pass_end, noise_b_factor, signal_b_factor
 from crefjax.spectral.host import blurred, frequencies, fsc_of_products, shell_products, solvent_level
@@ -55,34 +54,6 @@ class WorkingGrid:
     def restore(self, array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
         """A map on this grid, brought back to one of `shape` voxels, its blur taken back."""
         return fourier_resample(blurred(array, self.voxel_size, -self.blur), shape)
-
-    def fill(self, restored: np.ndarray, array: np.ndarray) -> np.ndarray:
-        """A restored map with what lies beyond the frequencies of this grid taken from the map that it was made of.
-
-        It is as faint there as the restored map is at the end of the grid: the shells are not empty, and are no worse
-        than they were.
-
-        Args:
-            restored: `(z, y, x)` on the file's grid.
-            array: the map on the file's grid.
-        """
-        longest = max(array.shape)
-        if max(self.shape) >= longest:
-            return restored
-        end = max(self.shape) // 2  # in shells of the file's box, which is the same
-        spectra = [scipy.fft.rfftn(one, workers=-1) for one in (array, restored)]
-        z, y = (np.square(scipy.fft.fftfreq(side) * longest) for side in array.shape[:2])
-        x = np.square(scipy.fft.rfftfreq(array.shape[2]) * longest)
-        powers = np.zeros(2)
-        radii = [np.sqrt(z_squared + y[:, None] + x) for z_squared in z]
-        for plane, radius in enumerate(radii):
-            last = (radius > end - 3.5) & (radius < end - 0.5)
-            powers += [float(np.sum(np.square(np.abs(one[plane][last]), dtype=np.float64))) for one in spectra]
-        factor = np.float32(np.sqrt(powers[1] / powers[0])) if powers[0] > 0 else np.float32(0)
-        source, out = spectra
-        for plane, radius in enumerate(radii):
-            out[plane] += factor * source[plane] * ((radius > end) & (radius <= longest / 2))
-        return scipy.fft.irfftn(out, s=array.shape, workers=-1, overwrite_x=True)
 
 
 def find_grid(

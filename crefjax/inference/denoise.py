@@ -244,7 +244,7 @@ def denoise_maps(
     if scale == "signal":
         outputs, calibration = work.on_signal_scale(halves)
     else:
-        outputs = [grid.fill(grid.restore(y, full.shape), array) for y, array in zip(work.outputs, arrays, strict=True)]
+        outputs = [grid.restore(y, full.shape) for y in work.outputs]
         if scale == "input":
             moments = _moments(full)
             outputs = [_on_input_scale(y, one, moments, inside) for y, one in zip(outputs, arrays, strict=True)]
@@ -301,7 +301,7 @@ class _Work:
         coarser = max(self.grid.shape) < max(shape)
         results, calibration = _on_signal_scale(outputs, arrays, self.region, halves, corners=coarser)
         results = [unblurred.restore(one, shape) for one in results]
-        return [unblurred.fill(one, array) for one, array in zip(results, self.arrays, strict=False)], calibration
+        return results, calibration
 
 
 def _standardized(array, moments, mask):

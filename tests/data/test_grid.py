@@ -96,24 +96,6 @@ def test_there_and_back(made):
     assert mask.max() <= 1
 
 
-def test_what_a_coarser_grid_cannot_hold_is_the_maps_own_and_faint(made):
-    full = (made.half_map_1 + made.half_map_2) / 2
-    grid = grid_of(made)
-    restored = grid.restore(np.float32(0.5) * grid.bring(full), full.shape)
-    filled = grid.fill(restored, full)
-    side = len(full)
-    k = np.fft.fftfreq(side, 1 / side)
-    radius = np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2)
-    source, before, after = (np.fft.fftn(array) for array in (full, restored, filled))
-    inside = radius <= grid.shape[0] // 2
-    beyond = (radius > grid.shape[0] // 2) & (radius <= side / 2)
-    scale = np.abs(source).max()
-    np.testing.assert_allclose(after[inside], before[inside], atol=1e-6 * scale)
-    np.testing.assert_allclose((after - before)[beyond], 0.5 * source[beyond], atol=1e-3 * np.abs(source[beyond]).max())
-    finer = grid_of(made, voxels=5.0)
-    assert finer.fill(restored, full) is restored
-
-
 def test_one_map_tells_its_resolution_about(made):
     full = (made.half_map_1 + made.half_map_2) / 2
     grid = find_grid([full], VOXEL, made.mask, voxels=3.0)
