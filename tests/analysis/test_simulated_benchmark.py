@@ -1,6 +1,7 @@
 """The comparison that the documentation shows: every step is made, on entries at hand."""
 
 import csv
+from pathlib import Path
 from types import SimpleNamespace
 
 from baseline_entries import make_entry
@@ -11,25 +12,33 @@ from analysis import simulated_benchmark as study
 def test_entries_filters_weights_and_comparison(tmp_path, monkeypatch, small_weights):
     (tmp_path / "one.cif").touch()
     (tmp_path / "two.cif").touch()
+    (tmp_path / "large.cif").touch()
     monkeypatch.setattr(study, "ENTRIES", (SimpleNamespace(model="one.cif"),))
     monkeypatch.setattr(study, "FURTHER", {"two.cif": "--seed 3"})
+    monkeypatch.setattr(study, "LARGE", {"large.cif": "--seed 4"})
     monkeypatch.setattr(study, "FILTERS", ("wiener", "lowpass"))
     monkeypatch.setattr(study, "simulated", lambda one, models, folder: make_entry(folder / "one", seed=0))
     asked = []
 
     def simulate(argv):
         asked.append(argv)
-        make_entry(tmp_path / "out/entries/two", seed=1)
+        make_entry(Path(argv[3]), seed=len(asked))
         return 0
 
     monkeypatch.setattr("crefjax.cli.main", simulate)
     out = tmp_path / "out"
     assert study.main([str(tmp_path), "-o", str(out), "--weights", str(small_weights)]) == 0
-    assert asked == [["simulate", str(tmp_path / "two.cif"), "-o", str(out / "entries/two"), "--seed", "3"]]
+    assert asked == [
+        ["simulate", str(tmp_path / f"{name}.cif"), "-o", str(out / "entries" / name), "--seed", seed]
+        for name, seed in (("two", "3"), ("large", "4"))
+    ]
     with open(out / "comparison/benchmark.csv", encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     methods = ["full map", "lowpass", "small", "small_own", "wiener"]
     assert [(row["entry"], row["method"]) for row in rows] == [(e, m) for e in ("one", "two") for m in methods]
+    with open(out / "comparison_large/benchmark.csv", encoding="utf-8", newline="") as stream:
+        found = [(row["entry"], row["method"]) for row in csv.DictReader(stream)]
+    assert found == [("large", method) for method in methods if method != "lowpass"]
 
 
 def test_a_model_that_is_missing_is_one_line(tmp_path, capsys):
