@@ -9,7 +9,8 @@ fine and coarse voxels, as many depositions are, for which only the Wiener filte
 DIR/comparison, of the thirteen, and DIR/comparison_large are what `benchmark` writes. Outputs of weights are put on the
 signal's scale, and as NAME_own on the input's, as the network gives them; those of crefdenoiser are called
 crefdenoiser_calibrated and crefdenoiser.
-Killed and started again, it goes on where it was. About 40 minutes on two cores with three weights.
+Killed and started again, it goes on where it was. The thirteen alone
+take about 25 minutes on two cores with three weights.
 """
 
 import argparse

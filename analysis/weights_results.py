@@ -9,7 +9,8 @@ and `robustness`, each with its own files in a folder of DIR, and puts their num
 
     results.md      tables, and what is above or below what on how many entries
 
-Killed and started again, it goes on where it was, but for the last two. An hour on two cores.
+Killed and started again, it goes on where it was, but for the last two. 40 minutes on two
+cores without the large complexes; with them it was not timed.
 """
 
 import argparse

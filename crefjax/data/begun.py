@@ -87,6 +87,8 @@ def _difference(name, there, asked):
         more = f", and {len(found) - 2} more" if len(found) > 2 else ""
         found = ", ".join(found[:2]) + more
         return f"the dataset was begun with other entries ({found}); give the same ones, give --overwrite"
+    if name == "grid":  # as the command line names it
+        there, asked = ("data" if voxels else "input" for voxels in (there, asked))
     what = "crefjax" if name == "crefjax" else f"--{name}"
     return f"the dataset was begun with {what} {there}, not {asked}; ask for the same, give --overwrite"
 

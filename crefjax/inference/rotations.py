@@ -11,7 +11,7 @@ from crefjax.inference.streaming import padded_shape, run_network, slab_sizes
 from crefjax.weights.store import Weights
 
 NUMBERS = (1, 4, 24)
-_AFFORDED = 0.9  # of the time that the network takes on the map's own grid
+_AFFORDED = 0.9  # share of the time that the network takes on the map's own grid
 
 
 def choose_rotations(number: int | None, working: tuple[int, int, int], shape: tuple[int, int, int]) -> int:

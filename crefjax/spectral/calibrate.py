@@ -86,8 +86,8 @@ def apply_calibration(
         network: `(z, y, x)`, float32, relative to its solvent level.
         full: the same shape, relative to its own.
         calibration: of that box.
-        corners: whether voxels beyond the last shell are kept, with its factors: on a coarser grid than the map's they
-            are part of shells that the map has.
+        corners: whether voxels beyond the last shell are kept, with the factors of the last but one (Nyquist's own rest
+            on little): on a coarser grid than the map's they are part of shells that the map has.
 
     Returns:
         `(z, y, x)`, float32.

@@ -283,6 +283,8 @@ def check_same(before: dict, config: ConfigDict, where: str) -> None:
 def _may_change(name, config):
     if name in _OF_COSINE and config.schedule.name == "cosine":
         return False
+    if name == "data.grid":  # the stream makes its maps where they belong; it is what the weights' card says, no more
+        return config.data.source == "stream" and not config.data.stream.entries
     return name in MAY_CHANGE or name.split(".")[0] in MAY_CHANGE
 
 

@@ -3,8 +3,8 @@
     export XLA_FLAGS=--xla_force_host_platform_device_count=2  # on two cores: shorter steps
     crefjax train --config=experiments/configs/weights.py --workdir=runs/truth
 
-One cycle, of 12,000 patches, takes an hour on two CPU cores; the weights in `last` are those of its end. Again with
-`--config.steps` larger by 6000, the run goes on with another one, at lower rates. By half-maps alone:
+One cycle is 12,000 patches (6,800 took 46 minutes on two CPU cores); the weights in `last` are those of its
+end. Again with `--config.steps` larger by 6000, the run goes on with another one, at lower rates. By half-maps alone:
 
     crefjax train --config=experiments/configs/weights.py --workdir=runs/cref --config.losses.truth_fsc=0 \
         --config.losses.truth_l2=0 --config.losses.cref_l1=0.5 --config.losses.cref_l1_masked=0.5 \

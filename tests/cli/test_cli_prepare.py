@@ -6,8 +6,11 @@ import subprocess
 import sys
 import time
 
+import mrcfile
+import numpy as np
 import pytest
 from cli_material import crefjax, densities, done, one_line, refused, tree, write
+from scipy.signal import resample
 
 
 @pytest.fixture
@@ -40,6 +43,31 @@ def test_prepare_says_what_it_made(here, entries):
     again = done(*prepare(entries, "--jobs", 1))
     assert again.err == "dataset is complete: nothing was left to do\n"
     assert tree(here) == before
+
+
+def test_entries_are_brought_to_the_grid_of_the_data(here):
+    """By SciPy's Fourier resampling along each axis; level and root mean square of the full map within the mask."""
+    more = ("--voxel-size", 1.1, "--resolution", 4.6, "--residues", 120, "--margin", 10)
+    done("simulate", "phantom", "-o", "phantom", *more)
+    call = ["prepare", "phantom", "-o", "dataset", "--patch", 16, "--validation", 0]
+    done(*call, "--grid", "data")
+    manifest = json.loads((here / "dataset/manifest.json").read_text())
+    assert manifest["grid"] == 3.3
+    (entry,) = manifest["entries"]
+    first, second, mask = (mrcfile.read(here / f"phantom/{name}.mrc") for name in ("half_map_1", "half_map_2", "mask"))
+    side = entry["box"][0]
+    assert 4.6 / entry["voxel_size"] == pytest.approx(3.3, rel=0.06)
+    assert side * entry["voxel_size"] == pytest.approx(len(mask) * 1.1)
+    assert side < len(mask)
+    full, inside = (first + second) / 2, mask.astype(np.float64)
+    for axis in range(3):
+        full, inside = (resample(array, side, axis=axis) for array in (full, inside))
+    inside = np.clip(inside, 0, 1)
+    level = np.average(full, weights=1 - inside)
+    assert entry["mean"] == pytest.approx(level, abs=1e-4 * float(full.std()))
+    assert entry["deviation"] == pytest.approx(np.sqrt(np.average((full - level) ** 2, weights=inside)), rel=1e-4)
+    said = refused(*call)
+    assert "begun with --grid data, not input" in said
 
 
 def test_a_bad_entry_is_one_line_and_the_rest_is_prepared(here, entries):

@@ -197,6 +197,21 @@ def test_applied_as_slow_numpy(shape):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_corners_have_the_factors_of_the_last_shell_but_one():
+    random = np.random.default_rng(4)
+    network, full = random.normal(size=(2, 12, 12, 12)).astype(np.float32)
+    factors = Calibration(np.linspace(0.2, 0.8, 7), np.linspace(0.9, 0.3, 7))
+    k = np.fft.fftfreq(12, 1 / 12)
+    shell = np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int)
+    expected = sum(
+        np.fft.fftn(array) * np.append(curve, curve[5])[np.minimum(shell, 7)]
+        for array, curve in ((network, factors.network), (full, factors.full))
+    )
+    found = apply_calibration(network, full, factors, corners=True)
+    np.testing.assert_allclose(found, np.fft.ifftn(expected).real, atol=1e-5)
+    assert (shell > 6).any()
+
+
 def test_solvent_level_is_the_mean_outside():
     random = np.random.default_rng(5)
     one, mask = random.standard_normal((10, 12, 14)).astype(np.float32), np.zeros((10, 12, 14), np.float32)

@@ -180,6 +180,20 @@ def test_a_run_goes_on_with_its_own_settings_alone():
     told(["network.last_widths = [16, 8], found [4, 4]"], lambda: check_same(before, c, "run"))
 
 
+def test_the_grid_is_a_name_for_the_stream_and_more_for_others():
+    """The stream makes its maps on the grid; a dataset or entries are brought to it, and would be others."""
+    for source, entries, may in (("stream", 0.0, True), ("stream", 0.1, False), ("entries", 0.0, False)):
+        config = default().unlock()
+        config.data.source, config.data.stream.entries, config.data.grid = source, entries, 3.0
+        before = as_json(config)
+        config.data.grid = 3.3
+        if may:
+            check_same(before, config, "here")
+        else:
+            with pytest.raises(UserError, match=r"data\.grid = 3\.0, found 3\.3"):
+                check_same(before, config, "here")
+
+
 def test_a_run_from_before_a_setting_was_there_goes_on_with_its_default():
     before = as_json(default())
     del before["losses.gain_l1"]
