@@ -66,8 +66,7 @@ def test_entries_are_brought_to_the_grid_of_the_data(here):
     level = np.average(full, weights=1 - inside)
     assert entry["mean"] == pytest.approx(level, abs=1e-4 * float(full.std()))
     assert entry["deviation"] == pytest.approx(np.sqrt(np.average((full - level) ** 2, weights=inside)), rel=1e-4)
-    said = refused(*call)
-    assert "begun with --grid data, not input" in said
+    refused(here, *call, names="begun with --grid data, not input")
 
 
 def test_a_bad_entry_is_one_line_and_the_rest_is_prepared(here, entries):
