@@ -44,7 +44,7 @@ from analysis.files import load_named, run_study
 from analysis.programs import PROGRAMS, find_program
 from crefjax.data.workers import WorkerKilled, run_tasks
 from crefjax.errors import UserError
-from crefjax.inference.denoise import SCALES
+from crefjax.inference.choices import SCALES
 from crefjax.io.entries import find_entry
 from crefjax.io.files import complaint
 from crefjax.io.maps import write_maps

@@ -5,6 +5,8 @@
 It computes what the deeper one does when the level at which it now ends reads nothing from those below: the last level
 that is kept has a bottom of its own, with the kernel of the layer that stood there, which is read with zeros until a
 training teaches otherwise. `crefjax train --config.weights=FOLDER --config.network.depth=3` trains it.
+
+Weights that worked on the map's own grid begin a training on the grid of the data with `--grid 3.3`.
 """
 
 import argparse
@@ -25,13 +27,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("weights", metavar="WEIGHTS", help="a name or a folder")
     parser.add_argument("folder", metavar="FOLDER", help="to be made")
     parser.add_argument("--depth", metavar="N", type=int, required=True, help="levels of the new network")
+    parser.add_argument(
+        "--grid", metavar="VOXELS", type=float, help="voxels to a resolution that they will be trained for (as before)"
+    )
     arguments = parser.parse_args(argv)
     try:
         weights = load_weights(arguments.weights)
         if not 1 <= arguments.depth < weights.config.depth:
             raise UserError(f"--depth: expected 1 to {weights.config.depth - 1}, found {arguments.depth}; give another")
+        if arguments.grid is not None and not 2 < arguments.grid <= 10:
+            raise UserError(f"--grid: expected more than 2 voxels and up to 10, found {arguments.grid:g}; give another")
         config = dataclasses.replace(weights.config, depth=arguments.depth)
         about = {field: weights.card[field] for field in (*CARD_FIELDS, "grid") if field in weights.card}
+        if arguments.grid is not None:
+            about["grid"] = arguments.grid
         about["made_of"] = f"{weights.name}, of depth {weights.config.depth}"
         save_weights(arguments.folder, shallow(weights.parameters, weights.config, config), config, about)
     except UserError as error:

@@ -50,3 +50,10 @@ def test_a_depth_that_is_none_is_refused(deep, tmp_path, depth, capsys):
     assert shallow_weights.main([str(deep), str(tmp_path / "new"), "--depth", depth]) == 2
     assert capsys.readouterr().err == f"--depth: expected 1 to 3, found {depth}; give another\n"
     assert not (tmp_path / "new").exists()
+
+
+def test_weights_of_the_own_grid_begin_on_that_of_the_data(deep, tmp_path):
+    assert shallow_weights.main([str(deep), str(tmp_path / "new"), "--depth", "3", "--grid", "3.3"]) == 0
+    assert load_weights(tmp_path / "new").grid == 3.3
+    assert shallow_weights.main([str(deep), str(tmp_path / "none"), "--depth", "3", "--grid", "-1"]) == 2
+    assert not (tmp_path / "none").exists()

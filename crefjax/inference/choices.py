@@ -1,0 +1,112 @@
+"""On which scale and grid and over which rotations a map is denoised, and what that will take."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from crefjax.data.grid import VOXELS, WorkingGrid, find_grid
+from crefjax.errors import UserError
+from crefjax.inference.plan import Plan, find_device, plan_run
+from crefjax.inference.regions import automatic_region
+from crefjax.inference.rotations import choose_rotations
+from crefjax.io.maps import Map
+from crefjax.weights.store import Weights
+
+# Measured at their peak, in float32 maps: of five maps the spectra, and one of them as float64 on its way there.
+_MAPS_OF_CALIBRATION, _MAPS_OF_REPORT = 21, 24
+SCALES = ("signal", "input", "none")
+GRIDS = ("data", "input")
+
+
+def plan_denoise(
+    pair: tuple[Map, ...],
+    weights: Weights,
+    *,
+    mask: Map | None = None,
+    scale: str | None = None,
+    halves: bool = False,
+    report: bool = False,
+    grid: str | None = None,
+    resolution: float | None = None,
+    rotations: int | None = None,
+    device: str | None = None,
+    max_memory: float | None = None,
+) -> Plan:
+    """What `denoise_maps` with the same arguments will take; with `report`, a report or local maps after it too.
+
+    Where the network is to work on the data's grid, that is found here: the half-maps are measured.
+
+    Raises:
+        UserError: no such device, scale, grid or number of rotations, a resolution that the map cannot have, or not
+            enough memory.
+    """
+    signal = choose_scale(scale, pair) == "signal"
+    three = halves or signal
+    found, region = choose_grid(pair, weights, mask=mask, grid=grid, resolution=resolution)
+    rotations = choose_rotations(rotations, found.shape, pair[0].array.shape)
+    # The maps themselves, the mask, and three for the standardized map, the output and what becomes of it.
+    host_maps = len(pair) + (mask is not None) + 3 + 2 * three
+    share = float(np.prod(found.shape)) / pair[0].array.size
+    plan = plan_run(
+        found.shape,
+        weights.config,
+        find_device(device),
+        host_maps=host_maps / share + (0 if share == 1 else 3 * (1 + 2 * three)),
+        later_maps=_MAPS_OF_REPORT / share if report else _MAPS_OF_CALIBRATION + 4 / share if signal else 0,
+        runs=(3 if three else 1) * rotations,
+        max_memory=max_memory,
+    )
+    return replace(plan, grid=found, region=region, rotations=rotations)
+
+
+def choose_grid(
+    pair: tuple[Map, ...],
+    weights: Weights,
+    *,
+    mask: Map | None = None,
+    grid: str | None = None,
+    resolution: float | None = None,
+) -> tuple[WorkingGrid, tuple[np.ndarray | None, tuple[str, ...]] | None]:
+    """Where the network works, and the region in which was measured with notes on it, or None if none was needed.
+
+    Args:
+        pair: two half-maps on one grid, or one full map.
+        weights: of the network.
+        mask: on the same grid.
+        grid: one of `GRIDS`, or None for what suits the weights.
+        resolution: Å; None to have it measured.
+
+    Raises:
+        UserError: no such grid, or a resolution that the map cannot have.
+    """
+    if grid not in (None, *GRIDS):
+        raise UserError(f"--grid: expected one of {', '.join(GRIDS)}, found {grid}")
+    array, voxel_size = pair[0].array, pair[0].voxel_size
+    if resolution is not None:
+        least, most = 2 * voxel_size, max(array.shape) * voxel_size / 4
+        if not least <= resolution <= most:
+            raise UserError(
+                f"--resolution: expected {least:.4g} Å (two voxels) to {most:.4g} Å (a quarter of the box), found "
+                f"{resolution:g} Å; correct it"
+            )
+    grid = grid or ("data" if weights.grid else "input")
+    if grid == "input" and not weights.grid:
+        return WorkingGrid(array.shape, voxel_size), None
+    region = (mask.array, ()) if mask is not None else automatic_region((pair[0], pair[-1]))
+    settings = {"voxels": weights.grid or VOXELS, "resolution": resolution, "keep": grid == "input"}
+    return find_grid([one.array for one in pair], voxel_size, region[0], **settings), region
+
+
+def choose_scale(scale: str | None, pair: tuple[Map, ...]) -> str:
+    """The scale that is meant: one of `SCALES`; None is the signal's where there are two half-maps to tell it from.
+
+    Raises:
+        UserError: the scale is unknown, or the signal's is asked of one map.
+    """
+    if scale is None:
+        return "signal" if len(pair) == 2 else "input"
+    if scale not in SCALES:
+        raise UserError(f"--scale: expected one of {', '.join(SCALES)}, found {scale}")
+    if scale == "signal" and len(pair) != 2:
+        raise UserError("--scale signal: expected two half-maps, found one map; give both half-maps, or --scale input")
+    return scale
