@@ -12,6 +12,7 @@ from scipy.special import erf
 from crefjax.data.particle_level import noise_sigma
 from crefjax.errors import UserError
 from crefjax.spectral.fsc import FscCurve
+from crefjax.spectral.host import solvent_level
 from crefjax.spectral.shells import box_shells
 
 CUT = 0.143
@@ -165,7 +166,7 @@ def lafter_like(half_map_1: np.ndarray, half_map_2: np.ndarray, mask: np.ndarray
     """
     shells, edges = len(curve.fsc), _band_edges(_shell_of_cut(curve))
     lows = [_without_mean(lowpass_factors(shells, edge, max(EDGE, edge / 2))) for edge in edges]
-    halves = [one * mask for one in (half_map_1, half_map_2)]
+    halves = [(one - np.float32(solvent_level(one, mask))) * mask for one in (half_map_1, half_map_2)]
     weighted = [np.zeros(mask.shape, np.float32) for _ in halves]
     for below, low in zip([np.zeros(shells), *lows], lows, strict=False):
         bands = [filtered(one, low - below) for one in halves]

@@ -66,7 +66,8 @@ def denoise(
         scale: `signal`, in every frequency shell the scale of the signal that the half-maps have in common, see
             `crefjax.spectral.calibrate` (both half-maps are denoised too, so it takes three runs of the network);
             `input`, with the mean and the deviation of the full map (with a mask, of the masked one within it); `none`,
-            as the network gives it. None is `signal` for two half-maps and `input` for one map.
+            as the network gives it. None is `signal` for two half-maps and `input` for one map. With a mask the
+            solvent level is taken away, so that the map is 0 in the solvent and outside.
         grid: `data`, the network works where the resolution takes about three voxels, see `crefjax.data.grid`; `input`,
             on the grid of the map. None is what the weights were trained for.
         resolution: Å, by which the data's grid is chosen; None to have it measured.
@@ -151,7 +152,8 @@ def denoise_maps(
             moments = _moments(full)
             outputs = [_on_input_scale(y, one, moments, inside) for y, one in zip(outputs, arrays, strict=True)]
     if mask is not None:
-        outputs = [y * inside for y in outputs]
+        # On the signal's scale half-maps come back only where they are wanted.
+        outputs = [_masked(y, one, inside, scale) for y, one in zip(outputs, arrays, strict=False)]
     maps = (pair[0].replace_array(y) for y in outputs)
     shown = region if plan.region is not None or scale == "signal" else None
     return Denoised(*maps, region=shown, calibration=calibration, notes=contrast + notes + grid.notes)
@@ -224,6 +226,12 @@ def _on_input_scale(y, array, moments, mask):
     gain = deviation * inside[1] / y_deviation
     offset = mean + deviation * inside[0] - gain * y_mean
     return y * np.float32(gain) + np.float32(offset)
+
+
+def _masked(y, array, mask, scale):
+    """A denoised map within the mask, less the solvent level of its input: a plateau would hide all but the mask."""
+    level = 0.0 if scale == "none" else solvent_level(array, mask)
+    return (y - np.float32(level)) * mask
 
 
 def _on_signal_scale(outputs, arrays, region, halves, *, corners=False):

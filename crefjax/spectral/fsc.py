@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from crefjax.spectral.host import solvent_level
 from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_frequencies, shell_sums
 
 
@@ -151,22 +152,27 @@ def fsc_curve(map_1: np.ndarray, map_2: np.ndarray, voxel_size: float, mask: np.
     the largest amplitudes; a map with a steep spectrum (a denoised one, or one without sharpening) has shells
     below that. The same functions in float64 cost twice the memory and have no such shells.
 
+    Under a mask each map is taken less its solvent level, the mean outside the mask: a level that both maps share would
+    be correlated in the shape of the mask, and one of a single map would hide what they have in common.
+
     Args:
         map_1: `(z, y, x)`, float32.
         map_2: the same shape.
         voxel_size: Å.
-        mask: the same shape, 0 to 1, multiplied to both; None for none.
+        mask: the same shape, 0 to 1, multiplied to both less their solvent levels; None for none.
     """
     box = tuple(map_1.shape)
     with jax.enable_x64(True):
-        spectra = [_masked_spectrum(one, mask) for one in (map_1, map_2)]
+        spectra = [
+            _masked_spectrum(one, mask, 0.0 if mask is None else solvent_level(one, mask)) for one in (map_1, map_2)
+        ]
         curve = np.asarray(_fsc_of_spectra(*spectra, box_shells(box)))
     return FscCurve(box, voxel_size, curve)
 
 
 @jax.jit
-def _masked_spectrum(one, mask):
-    one = one.astype(jnp.float64)
+def _masked_spectrum(one, mask, level):
+    one = one.astype(jnp.float64) - level
     return half_spectrum(unit_scale(one if mask is None else one * mask)[0])
 
 

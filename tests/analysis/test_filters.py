@@ -214,7 +214,8 @@ def slow_lafter(halves, mask, edges):
     sums, below = [0.0, 0.0], np.zeros(21)
     erf = np.vectorize(math.erf)
     for low in lows:
-        bands = [slowly(one * mask, low - below) for one in halves]
+        levels = [np.average(one, weights=1 - mask) for one in halves]
+        bands = [slowly((one - level) * mask, low - below) for one, level in zip(halves, levels, strict=True)]
         noise = np.sqrt(np.sum(mask * (bands[0] - bands[1]) ** 2) / np.sum(mask) / 2)
         scale = max(noise, np.sqrt(max(0, np.sum(mask * bands[0] * bands[1]) / np.sum(mask))))
         weights = [erf(np.abs(band) / noise / 2**0.5) / scale for band in bands]
