@@ -10,6 +10,9 @@ from crefjax.io.header import HEADER_BYTES, ISOTROPY, OTHER_MODES, REAL_MODES, H
 
 ORIGIN_TOLERANCE = 0.01  # voxels
 _ANGLE_TOLERANCE = 0.01  # degrees
+_LARGEST = 1e15  # squares of larger values, summed over a map, leave the range of float32
+_IMOD_STAMP = 1146047817  # "IMOD" in the word after the 39th; flags follow, of which the first says: signed bytes
+_IMOD_WORDS = slice(152, 160)
 
 _FOREIGN = {
     b"\x89HDF": "an HDF5 file; convert it to MRC",
@@ -109,8 +112,58 @@ def check_voxels(array: np.ndarray, path: Path, *, allow_constant: bool) -> None
     if found := not_finite(array):
         raise complaint(path, f"expected finite voxels, found {found}; mend the map")
     low, high = extremes(array)
+    if max(-low, high) > _LARGEST:
+        raise complaint(
+            path,
+            f"expected voxels below {_LARGEST:g} in magnitude, found {low:.3g} to {high:.3g}; mend the map, or divide "
+            "it by a number",
+        )
     if low == high and not allow_constant:
         raise complaint(path, f"expected a density map, found the value {low:g} in every voxel; check the file")
+
+
+def has_unsigned_bytes(header: Header, array: np.ndarray, path: Path) -> bool:
+    """Whether the bytes of a mode 0 map, read as signed, are meant as 0 to 255.
+
+    By the standard they are signed. IMOD writes unsigned ones, and says so by its stamp and a flag (IMOD's description
+    of the MRC format); other programs say it only by DMIN, DMAX and DMEAN.
+
+    Args:
+      header: of a map of mode 0.
+      array: its voxels, read as signed; slab by slab along the first axis nothing is copied.
+      path: the file.
+
+    Raises:
+      UserError: flag, statistics and voxels contradict each other.
+    """
+    slabs = [[(one.min(), one.max(), one.mean(dtype=np.float64)) for one in (slab, slab % 256)] for slab in array]
+    ranges = {}  # least, largest and mean of the voxels, read either way
+    for unsigned in (False, True):
+        least, largest, mean = np.array([slab[unsigned] for slab in slabs]).T
+        ranges[unsigned] = (least.min(), largest.max(), mean.mean())
+    if ranges[False] == ranges[True]:
+        return False
+    fields = header.fields
+    said = tuple(float(fields[name]) for name in ("dmin", "dmax", "dmean"))
+    stamp, flags = np.frombuffer(header.raw[_IMOD_WORDS], f"{header.byte_order}i4")
+    by_flag = None if stamp != _IMOD_STAMP else not flags & 1
+    if not all(np.isfinite(said)) or said[1] <= said[0]:  # the standard's way to say: not known
+        return bool(by_flag)
+    known = 3 if said[0] <= said[2] <= said[1] else 2
+    fits = [
+        unsigned
+        for unsigned, found in ranges.items()
+        if all(abs(a - b) <= 0.5 for a, b in list(zip(said, found, strict=True))[:known])
+    ]
+    if not fits or by_flag not in (None, *fits):
+        flagged = "" if by_flag is None else f", IMOD's flag says {'unsigned' if by_flag else 'signed'}"
+        raise complaint(
+            path,
+            f"expected bytes as the header says, DMIN {said[0]:g} and DMAX {said[1]:g}{flagged}; found "
+            f"{ranges[False][0]:g} to {ranges[False][1]:g} read as signed, {ranges[True][0]:g} to {ranges[True][1]:g} "
+            "as unsigned; write the map anew as mode 2",
+        )
+    return fits[0]
 
 
 def not_finite(array: np.ndarray) -> str:

@@ -80,7 +80,8 @@ def read_map(path, *, allow_constant: bool = False) -> Map:
 
     Raises:
       UserError: the file is missing, unreadable, foreign, cut short, a stack or an image, of a complex mode,
-        has voxels that are NaN or infinite, all equal, not cubes, or without a size.
+        has voxels that are NaN, infinite or larger than 1e15, all equal, not cubes, or without a size, or bytes
+        that its header contradicts.
     """
     path = Path(path)
     if is_stack_name(path.name):
@@ -90,6 +91,9 @@ def read_map(path, *, allow_constant: bool = False) -> Map:
         array = _read_voxels(stream, header, path)
         if size is None:
             _read_to_the_end(stream)
+    if header.fields.mode == 0 and checks.has_unsigned_bytes(header, array, path):
+        for slab in array:
+            slab[slab < 0] += 256
     checks.check_voxels(array, path, allow_constant=allow_constant)
     return Map(array, float(np.mean(header.voxel_sizes)), header.origin, header, path)
 
@@ -104,6 +108,12 @@ def _read_header(stream: BinaryIO, size: int | None, path: Path) -> Header:
     extended_bytes = int(header.fields.nsymbt)
     expected = HEADER_BYTES + extended_bytes + header.data_bytes
     if size is not None and size < expected:  # before memory is taken for what is not there
+        if extended_bytes and size == expected - extended_bytes:
+            raise complaint(
+                path,
+                f"the header says that an extended header of {extended_bytes} bytes follows (NSYMBT), and the file is "
+                "short by just as many; if it has none, set NSYMBT to 0, else get it again",
+            )
         raise _cut_short(path, expected, size)
     extended = stream.read(extended_bytes)
     if len(extended) < extended_bytes:

@@ -17,7 +17,9 @@ def add_denoise(commands):
     added.add_argument("half_map_2", metavar="HALF2", nargs="?", help="the other one; none if HALF1 is a full map")
     added.add_argument("-o", "--output", metavar="OUT", required=True, help="denoised map to write")
     added.add_argument(
-        "--mask", metavar="M", help="mask file, or auto to make one; the output is 0 outside (default: no mask)"
+        "--mask",
+        metavar="M",
+        help="mask file, or auto to make one; the output is 0 in the solvent and outside (default: no mask)",
     )
     added.add_argument(
         "--weights",
@@ -89,7 +91,9 @@ def add_fsc(commands):
     )
     added.add_argument("map_1", metavar="MAP1", help="map (.mrc, .map, .ccp4, also .gz or .bz2)")
     added.add_argument("map_2", metavar="MAP2", help="map on the same grid")
-    added.add_argument("--mask", metavar="M", help="mask multiplied to both maps (default: no mask)")
+    added.add_argument(
+        "--mask", metavar="M", help="mask multiplied to both maps less their solvent level (default: no mask)"
+    )
     added.add_argument("--json", metavar="F", help="write the curve as JSON")
     added.add_argument("--plot", metavar="F", help="write the curve as a figure (.png, .svg or .pdf)")
     add_device(added)

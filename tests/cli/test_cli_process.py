@@ -2,11 +2,13 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
+import mrcfile
 import pytest
 from cli_material import densities, one_line, tree, write
 
@@ -173,3 +175,18 @@ def test_process_that_is_killed_while_writing_keeps_the_old_output(large, weight
     assert status == -signal.SIGKILL
     assert (here / "out.mrc.bz2").read_text() == "the older one"
     assert all(path.name.startswith(".") for path in here.iterdir() if path.name != "out.mrc.bz2")
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (1, 2), (0, 1, 2)])
+def test_closed_standard_streams_lose_nothing(here, closed):
+    """As under some schedulers; a map must not be opened under the number of a standard stream."""
+    for number, half in enumerate(densities(), 1):
+        write(here / f"half_{number}.mrc", half)
+    shell = shlex.join([*COMMAND, "mask", "half_1.mrc", "half_2.mrc", "-o", "mask.mrc"])
+    shell += "".join(f" {number}{'<' if number == 0 else '>'}&-" for number in closed)
+    ended = subprocess.run(["sh", "-c", shell], cwd=here, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 0
+    assert "Traceback" not in ended.stderr
+    assert mrcfile.read(here / "mask.mrc").max() == 1
+    ended = subprocess.run(["sh", "-c", shell], cwd=here, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 2  # it is there already

@@ -132,3 +132,26 @@ def test_path_may_be_text(file):
 def test_voxels_all_but_cubic(file):
     # 0.07 % apart, as cells rounded to two digits are.
     assert read_map(file(mrc(cell=(6.0, 4.5, 3.002)))).voxel_size == pytest.approx(1.5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("unsigned", "stats", "flags"),
+    [
+        (False, (0.0, -1.0, -2.0), None),  # the standard's own meaning
+        (False, (-128.0, 127.0, None), None),
+        (True, (0.0, 255.0, None), None),
+        (True, (0.0, 255.0, -1.0), None),  # a mean that is not known
+        (True, (0.0, 255.0, None), 0),
+        (True, (0.0, -1.0, -2.0), 0),
+        (False, (0.0, -1.0, -2.0), 1),
+        (False, (-128.0, 127.0, None), 3),
+    ],
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_bytes_are_signed_unless_imod_or_the_statistics_say_otherwise(file, order, unsigned, stats, flags):
+    data = np.array([0, 255, 128, 127, *range(10), *range(240, 250)], np.uint8)
+    meant = data.astype(float) if unsigned else data.astype(np.int8).astype(float)
+    stats = tuple(meant.mean() if one is None else one for one in stats)
+    extra = bytes(84) if flags is None else (bytes(40) + struct.pack(order + "2i", 1146047817, flags)).ljust(84, b"\0")
+    map_ = read_map(file(mrc(order, mode=0, data=data.astype(np.int8), stats=stats, extra2=extra)))
+    np.testing.assert_array_equal(map_.array.ravel(), meant)

@@ -30,7 +30,11 @@ def test_cut_within_header(read_refused, kept):
     read_refused(mrc()[:kept], "no MRC/CCP4 map, or one cut short: a header has 1024 bytes, found")
 
 
-@pytest.mark.parametrize("kept", [1024, 1025, 1103, 1104, 1105, 1199])
+def test_short_by_its_extended_header(read_refused):
+    read_refused(mrc(nsymbt=80), r"an extended header of 80 bytes follows \(NSYMBT\), and the file is short by just as")
+
+
+@pytest.mark.parametrize("kept", [1024, 1025, 1103, 1105, 1199])
 def test_cut_within_extended_header_or_data(read_refused, kept):
     read_refused(mrc(extended=bytes(80))[:kept], f"cut short: its header asks for 1200 bytes, found {kept}")
 
@@ -207,3 +211,30 @@ def test_damaged_compressed_header_asks_for_more_than_memory(read_refused):
     for side in (2**19, 2**31 - 1):
         content = gzip.compress(mrc(n=(side,) * 3, data=[1, 2]))
         read_refused(content, "does not fit into memory", "map.mrc.gz")
+
+
+@pytest.mark.parametrize("value", [1e37, -1e36, 2e15])
+def test_voxels_whose_squares_float32_cannot_hold(read_refused, value):
+    data = np.arange(24.0)
+    data[5] = value
+    read_refused(mrc(data=data), "expected voxels below 1e\\+15 in magnitude, found")
+
+
+IMOD = bytes(40) + b"IMOD"
+
+
+@pytest.mark.parametrize(
+    ("stats", "extra2"),
+    [
+        ((0.0, 100.0, 50.0), bytes(84)),  # neither way
+        ((0.0, 255.0, 90.0), bytes(84)),  # another mean
+        ((0.0, 255.0, 125.0), (IMOD + b"\1\0\0\0").ljust(84, b"\0")),  # the flag says signed
+        ((-128.0, 127.0, -3.0), (IMOD + bytes(4)).ljust(84, b"\0")),  # the flag says unsigned
+    ],
+)
+def test_bytes_that_their_header_contradicts(read_refused, stats, extra2):
+    read_refused(mrc(mode=0, data=BYTES, stats=stats, extra2=extra2), "expected bytes as the header says, DMIN")
+
+
+# Read as unsigned: 0 to 255, of mean 3000 / 24 = 125; as signed: 12 fewer by 256, -128 to 127 and -3.
+BYTES = np.array([0, 255, 128, 127, *range(10), *range(240, 250)], np.uint8).astype(np.int8)
