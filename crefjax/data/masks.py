@@ -97,8 +97,8 @@ def make_mask(
     notes: list[str] = []
     sides = half_map_1.shape
     lowpass = _choose_lowpass(lowpass, sides, voxel_size, notes)
-    extend = _choose_width("extension", extend, EXTEND, max(sides) / 30, notes)
-    soft_edge = _choose_width("soft edge", soft_edge, SOFT_EDGE, max(sides) / 10, notes)
+    extend = _choose_width("extension", extend, EXTEND, sides, 30, notes)
+    soft_edge = _choose_width("soft edge", soft_edge, SOFT_EDGE, sides, 10, notes)
 
     body, level, inverted = _find_body(half_map_1, half_map_2, voxel_size, lowpass, threshold, notes)
     # Peaks of noise above the automatic threshold are smaller than anything that the low-pass can show.
@@ -107,6 +107,11 @@ def make_mask(
     mask = bodies.extend_and_soften(body, extend, soft_edge)
     cut = bodies.taper_at_border(mask, soft_edge)
     inside = int(np.count_nonzero(mask >= 0.5))
+    if not inside:
+        raise UserError(
+            "mask: nothing is left of the particle, which lies at the border of the box, where the mask falls off; "
+            "take a smaller soft edge, or a box that holds the particle"
+        )
     fraction = inside / mask.size
     notes += _doubts(cut, fraction, inverted, threshold == "auto")
     settings = lowpass, level, extend, soft_edge
@@ -149,14 +154,22 @@ def _choose_lowpass(lowpass: float | Auto, sides: tuple[int, ...], voxel_size: f
     return float(lowpass)
 
 
-def _choose_width(name: str, width: float | Auto, usual: float, most: float, notes: list[str]) -> float:
-    """A width in voxels: the one given, or the usual one made smaller for a small box."""
+def _choose_width(
+    name: str, width: float | Auto, usual: float, sides: tuple[int, ...], parts: int, notes: list[str]
+) -> float:
+    """A width in voxels: the one given, or the usual one made smaller, a part of the longest side, for a small box."""
+    most = max(sides) / parts
     if width == "auto":
         if most < usual:
             notes.append(f"{name} of {most:.2g} voxels, since the usual {usual:g} are much in so small a box")
         return min(usual, most)
     if not (math.isfinite(width) and width >= 0):
         raise UserError(f"mask: expected the {name} to be 0 voxels or more, found {width:g}")
+    if width > max(sides) / 4:
+        raise UserError(
+            f"mask: expected the {name} to be at most {max(sides) / 4:g} voxels, a quarter of the longest side, found "
+            f"{width:g}; the usual are {usual:g}"
+        )
     return float(width)
 
 

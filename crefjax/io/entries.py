@@ -12,6 +12,7 @@ from crefjax.io.files import complaint, is_same_file, map_stem
 from crefjax.io.maps import Map, read_map
 
 MASK_TOLERANCE = 1e-3  # float16 rounds 1 to about 5e-4
+LEAST_MASK = 27  # voxels; under fewer a shell says nothing
 
 _EMDB = re.compile(r"emd_(\d+)_(half_map_1|half_map_2|msk_1)", re.IGNORECASE)
 _MODELS = ("model.cif", "model.pdb", "model.cif.gz", "model.pdb.gz")
@@ -187,7 +188,7 @@ def check_mask(mask: Map, like: Map) -> None:
     """Checks that a map is a mask for another.
 
     Raises:
-      UserError: another grid; values beyond 0 to 1 by more than 0.001; 0 in every voxel.
+      UserError: another grid; values beyond 0 to 1 by more than 0.001; 0 in every voxel, or in nearly every.
     """
     check_same_grid(mask, like, "mask and half-map")
     path = mask.path or "the mask"
@@ -196,3 +197,9 @@ def check_mask(mask: Map, like: Map) -> None:
         raise complaint(path, f"expected a mask of values 0 to 1, found {low:.4g} to {high:.4g}; scale it so")
     if high <= 0:
         raise complaint(path, "expected a mask, found 0 in every voxel; give the mask of the particle")
+    least = min(LEAST_MASK, mask.array.size / 10)
+    if (volume := float(mask.array.sum(dtype=np.float64))) < least:
+        raise complaint(
+            path,
+            f"expected a mask of at least {least:g} voxels, found {volume:.3g}; give the mask of the particle",
+        )

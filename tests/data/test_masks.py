@@ -162,6 +162,8 @@ def test_automatic_widths():
         ({"extend": -1}, "extension to be 0 voxels or more, found -1"),
         ({"soft_edge": -0.5}, "soft edge to be 0 voxels or more, found -0.5"),
         ({"soft_edge": np.inf}, "found inf"),
+        ({"soft_edge": 1000}, "soft edge to be at most .* voxels, a quarter of the longest side, found 1000"),
+        ({"extend": 1000}, "extension to be at most .* voxels, a quarter of the longest side, found 1000"),
         ({"min_part": 1.5}, "found 1.5"),
     ],
 )

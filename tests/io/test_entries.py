@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from mrc_bytes import mrc
 
-from crefjax.io.entries import Output, find_entry, load_mask, load_pair
-from crefjax.io.maps import read_map
+from crefjax.errors import UserError
+from crefjax.io.entries import Output, check_mask, find_entry, load_mask, load_pair
+from crefjax.io.maps import Map, read_map
 
 PAIR = ["half_map_1.mrc", "half_map_2.mrc"]
 
@@ -220,3 +221,15 @@ def test_mask_of_ones(write):
 )
 def test_mask_refused(write, refused, words, match):
     refused(load_mask, write("mask.mrc", **words), read_map(write("1.mrc")), names="mask.mrc", match=match)
+
+
+@pytest.mark.parametrize(("voxels", "fine"), [(1, False), (26, False), (27, True)])
+def test_mask_of_few_voxels(voxels, fine):
+    array = np.zeros((12, 12, 12), np.float32)
+    array.ravel()[:voxels] = 1
+    mask = Map.from_array(array, 1.5)
+    if fine:
+        check_mask(mask, mask)
+        return
+    with pytest.raises(UserError, match=f"a mask of at least 27 voxels, found {voxels}; give"):
+        check_mask(mask, mask)
