@@ -134,14 +134,12 @@ def _inspect_all(sources, jobs, report, progress) -> tuple[list[Inspected], dict
         for result in threads.map(inspect, sources):
             found.append(result)
             progress(_SHARE_OF_INSPECTION * len(found) / len(sources))
-    usable, left_out, owners = [], {}, {}
+    usable, left_out = [], {}
     for source, result in zip(sources, found, strict=True):
         if not isinstance(result, str):
-            own = [result.sha256["half_map_1"], result.sha256["half_map_2"]]
-            first = next((owners[checksum] for checksum in own if checksum in owners), None)
+            first = next((one.source.name for one in usable if result.has_half_map_of(one)), None)
             if first is None:
                 usable.append(result)
-                owners.update(dict.fromkeys(own, source.name))
                 continue
             result = (
                 f"{source.folder}: expected half-maps of its own, found one of {first}, a duplicate; keep one of them"

@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,11 @@ from crefjax.data.specimen import Specimen, load_specimen
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry
 from crefjax.io.files import complaint
+from crefjax.io.maps import read_map
 
 MAX_SHARD = 2**30  # bytes before compression
+_SAMPLE = 4096  # voxels
+_SAME_NOISE = 0.999  # correlation of two samples
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -41,18 +44,27 @@ class Source:
 
 @dataclass(frozen=True)
 class Inspected:
-    """The files of an entry, opened for nothing but their checksums."""
+    """The files of an entry, read for nothing but their checksums and what tells the half-maps from others."""
 
     source: Source
     paths: dict[str, str | None]
     """Absolute, of `half_map_1`, `half_map_2`, `mask` and `truth`; None where there is none."""
     sha256: dict[str, str]
     """Of those that there are."""
+    samples: tuple[np.ndarray, ...] = ()
+    """Of each half-map, see `sample_of`."""
 
     def without_truth(self) -> "Inspected":
         """The same, for a dataset that stores no truth."""
         checksums = {part: value for part, value in self.sha256.items() if part != "truth"}
-        return Inspected(self.source, {**self.paths, "truth": None}, checksums)
+        return replace(self, paths={**self.paths, "truth": None}, sha256=checksums)
+
+    def has_half_map_of(self, other: "Inspected") -> bool:
+        """Whether a half-map of one is a half-map of the other, whatever its file, header, level, scale or sign.
+
+        Noise is a map's own. Voxels stored as bytes still correlate by 0.9999 with what they were.
+        """
+        return any(abs(a @ b) > _SAME_NOISE for a in self.samples for b in other.samples)
 
 
 @dataclass(frozen=True)
@@ -77,9 +89,27 @@ def inspect(source: Source) -> Inspected | str:
         entry = find_entry(source.folder)
         found = {part: getattr(entry, part) for part in ("half_map_1", "half_map_2", "mask", "truth")}
         paths = {part: None if path is None else os.path.abspath(path) for part, path in found.items()}
-        return Inspected(source, paths, {part: _sha256(path) for part, path in paths.items() if path is not None})
+        checksums = {part: _sha256(path) for part, path in paths.items() if path is not None}
+        samples = tuple(sample_of(read_map(paths[part]).array) for part in ("half_map_1", "half_map_2"))
+        return Inspected(source, paths, checksums, samples)
     except UserError as error:
         return str(error)
+    except Exception as error:  # the other entries are sound
+        return _unforeseen(source, error)
+
+
+def _unforeseen(source, error):
+    text = " ".join(str(error).split())
+    return f"{source.folder}: the entry cannot be read ({type(error).__name__}: {text}); check its files"
+
+
+def sample_of(array: np.ndarray) -> np.ndarray:
+    """Voxels at places that depend on the box alone, less their mean, of length 1: `(4096,)`, float32."""
+    random = np.random.default_rng(array.shape)
+    places = tuple(random.integers(0, side, _SAMPLE) for side in array.shape)
+    values = array[places].astype(np.float64)
+    values -= values.mean()
+    return (values / (np.linalg.norm(values) or 1.0)).astype(np.float32)
 
 
 def _sha256(path):
@@ -112,6 +142,15 @@ def cut_entry(task: CutTask) -> EntryRecord | str:
     Raises:
         CannotWriteError: the disk is full, or refuses.
     """
+    try:
+        return _cut_entry(task)
+    except CannotWriteError:
+        raise
+    except Exception as error:  # the other entries are sound
+        return _unforeseen(task.inspected.source, error)
+
+
+def _cut_entry(task):
     source, paths = task.inspected.source, task.inspected.paths
     try:
         specimen = load_specimen(

@@ -1,11 +1,14 @@
+import gzip
 import json
 import shutil
 
+import mrcfile
 import numpy as np
 import pytest
 from array_record.python import array_record_module
 from dataset_material import VOXEL, grid, random_map, read, sliced, standardized, tree, write_entry, write_map
 
+from crefjax.data import prepare_entry
 from crefjax.data.manifest import EntryRecord, load_manifest
 from crefjax.data.prepare import find_sources, prepare, split_entries
 from crefjax.errors import UserError
@@ -162,6 +165,48 @@ def test_same_half_maps_are_used_once(tmp_path, entries):
     manifest, lines = prepared([copy, swapped, *entries[:2], entries[0]], tmp_path / "dataset")
     assert len(manifest.entries) == 2
     assert len([line for line in lines if "duplicate" in line]) == 2
+
+
+@pytest.mark.parametrize("change", ["gz", "level and scale", "sign", "float16", "bytes", "origin"])
+def test_a_copy_of_a_specimen_is_found_by_its_voxels(tmp_path, entries, change):
+    copy = shutil.copytree(entries[0], tmp_path / "copy")
+    for name in ("half_map_1.mrc", "half_map_2.mrc"):
+        path = copy / name
+        if change == "gz":
+            (copy / f"{name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+            continue
+        with mrcfile.open(path, mode="r+") as file:
+            array = np.array(file.data)
+            if change == "origin":
+                file.header.origin = (3.0, 0.0, 1.0)
+            elif change == "bytes":
+                file.set_data(np.round(array / np.abs(array).max() * 127).astype(np.int8))
+            elif change == "float16":
+                file.set_data(array.astype(np.float16))
+            else:
+                file.set_data((-array if change == "sign" else 3 * array + 7).astype(np.float32))
+    if change == "origin":
+        (copy / "mask.mrc").unlink(missing_ok=True)
+    manifest, lines = prepared([*entries[:2], copy], tmp_path / "dataset", jobs=1)
+    assert len(manifest.entries) == 2
+    assert len([line for line in lines if "duplicate" in line]) == 1
+
+
+def test_whatever_an_entry_raises_the_others_are_prepared(tmp_path, entries, monkeypatch):
+    def broken(paths, *more, **settings):
+        if "e0" in str(paths):
+            raise ZeroDivisionError("of a kind\nthat nobody thought of")
+        return load_specimen(paths, *more, **settings)
+
+    load_specimen = prepare_entry.load_specimen
+    monkeypatch.setattr(prepare_entry, "load_specimen", broken)
+    manifest, lines = prepared(entries[:2], tmp_path / "dataset", jobs=1)
+    assert [entry.name for entry in manifest.entries] == ["e1"]
+    assert [line for line in lines if line.startswith("left out e0: ")] == [
+        f"left out e0: {entries[0]}: the entry cannot be read (ZeroDivisionError: of a kind that nobody thought of); "
+        "check its files"
+    ]
 
 
 def test_names_are_told_apart(tmp_path):
