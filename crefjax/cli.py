@@ -1,6 +1,7 @@
 """The `crefjax` command: from arguments to an exit status.
 
-Exit status: 0 done; 2 a mistake of the user's, told in one line on standard error; 130 or 143 interrupted.
+Exit status: 0 done; 1 `crefjax check` finds that two half-maps are no pair; 2 a mistake of the user's, told in one line
+on standard error; 130 or 143 interrupted.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 
 from crefjax.errors import UserError
-from crefjax.options.maps import add_denoise, add_fetch, add_fsc, add_mask
+from crefjax.options.maps import add_check, add_denoise, add_fetch, add_fsc, add_mask
 from crefjax.options.report import add_report
 from crefjax.options.simulate import add_simulate
 from crefjax.options.train import add_demo, add_finetune, add_train
@@ -129,6 +130,7 @@ def _parser():
     for add in (
         add_denoise,
         add_report,
+        add_check,
         add_fsc,
         add_mask,
         add_fetch,

@@ -20,6 +20,7 @@ THRESHOLD = 0.143  # of the FSC of the half-maps at the resolution
 # The signal's B-factor over the squared resolution in training; a map outside is brought to the nearer end.
 B_RANGE = (1.0, 18.0)
 _RISING = -30.0  # Å²: noise that rises by more than that towards high frequencies is flattened before it is measured
+_ERRORS = 2.0  # of a B-factor, by which it must lie outside
 _FIRST_SHELL = 6  # a resolution below says that there is nothing to go by
 _LEAST_SOLVENT = 0.05  # of the box, to compare a map without half-maps with
 KEPT = (0.9, 1.1)  # ratio of the voxels within which the file's grid stays
@@ -180,9 +181,10 @@ def _blur(products, frequency, resolution, flattened_by):
     found = signal_b_factor(products, frequency)
     if found is None:
         return 0.0, ()
-    own = found - flattened_by
+    b_factor, error = found
+    own = b_factor - flattened_by
     blur = float(np.clip(own, *(bound * resolution**2 for bound in B_RANGE)) - own)
-    if not blur:
+    if abs(blur) <= _ERRORS * error:
         return 0.0, ()
     way = "sharpened" if blur > 0 else "blurred"
     return blur, (f"the half-maps are strongly {way}: a B-factor of {abs(blur):.0f} Å² is taken back for the network",)

@@ -106,6 +106,31 @@ def _fsc(arguments):
     fsc.run(arguments)
 
 
+def add_check(commands):
+    """Add `crefjax check`."""
+    added = command(
+        commands,
+        "check",
+        _check,
+        "say what is wrong with two half-maps as a pair",
+        epilog="Looked for: a half-map that is shifted, mirrored or of other axes; the same noise in both; another "
+        "scale; nothing in common; a low-pass, a mask or a sharpening that was applied; inverted contrast; single "
+        "voxels far out. Exit status 1: they are no pair, and nothing computed of them is right.",
+    )
+    added.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
+    added.add_argument("half_map_2", metavar="HALF2", help="the other one")
+    added.add_argument("--mask", metavar="M", help="mask to measure within (default: one made of them)")
+    added.add_argument("--json", metavar="F", help="write all that was found as JSON")
+    add_device(added)
+
+
+def _check(arguments):
+    choose_platform(arguments)
+    from crefjax.commands import check
+
+    return check.run(arguments)
+
+
 def add_mask(commands):
     """Add `crefjax mask`."""
     added = command(

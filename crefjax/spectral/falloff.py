@@ -39,8 +39,8 @@ def specimen_power(frequency: np.ndarray) -> np.ndarray:
     return atoms * np.exp(np.interp(s, where, np.log([*_SHAPE, 1.0])))
 
 
-def signal_b_factor(products: np.ndarray, frequency: np.ndarray) -> float | None:
-    """The B-factor of the signal that two half-maps share, Å²; None where too few shells show it.
+def signal_b_factor(products: np.ndarray, frequency: np.ndarray) -> tuple[float, float] | None:
+    """The B-factor of the signal that two half-maps share and its standard error, Å²; None if too few shells show it.
 
     The fit is weighted by the FSC, and goes up to the first shell whose FSC is below 0.3.
 
@@ -56,8 +56,9 @@ def signal_b_factor(products: np.ndarray, frequency: np.ndarray) -> float | None
     s = frequency[chosen]
     if len(s) < _LEAST_SHELLS:
         return None
-    slope, _ = np.polyfit(s**2 / 2, np.log(signal[chosen] / specimen_power(s)), 1, w=fsc[chosen])
-    return float(-slope)
+    # The error is that of how far the shells scatter about the line, as a small specimen's own structure makes them.
+    (slope, _), errors = np.polyfit(s**2 / 2, np.log(signal[chosen] / specimen_power(s)), 1, w=fsc[chosen], cov=True)
+    return float(-slope), float(np.sqrt(errors[0, 0]))
 
 
 def noise_b_factor(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: float) -> float | None:

@@ -69,7 +69,28 @@ def test_the_signals_b_factor_is_found(b_factor):
     random = np.random.default_rng(2)
     signal = coloured(random, lambda s: np.sqrt(specimen_power(s)) * np.exp(-b_factor * s**2 / 4))
     halves = [(signal + 0.02 * signal.std() * random.normal(size=signal.shape)).astype(np.float32) for _ in range(2)]
-    assert signal_b_factor(shell_products(halves), frequencies(signal.shape, VOXEL)) == pytest.approx(b_factor, abs=12)
+    found, error = signal_b_factor(shell_products(halves), frequencies(signal.shape, VOXEL))
+    assert found == pytest.approx(b_factor, abs=12)
+    assert abs(found - b_factor) < 4 * error < 40
+
+
+def test_the_error_is_that_of_a_straight_line_through_what_scatters():
+    """Products made by hand: deviation of a slope of evenly weighted points (any textbook's formula)."""
+    random = np.random.default_rng(9)
+    frequency = frequencies((BOX,) * 3, VOXEL)
+    chosen = slice(4, 25)  # from 25 Å on, up to where the FSC is made to end
+    s = frequency[chosen]
+    scatter = np.zeros(len(frequency))
+    scatter[chosen] = 0.5 * random.standard_normal(len(s))
+    signal = specimen_power(frequency) * np.exp(scatter - 50 * frequency**2 / 2)
+    products = np.tile(signal[:, None, None], (1, 2, 2))
+    products[25:, 0, 1] = products[25:, 1, 0] = 0
+    found, error = signal_b_factor(products, frequency)
+    x, y = s**2 / 2, scatter[chosen] - 50 * s**2 / 2
+    slope = np.sum((x - x.mean()) * (y - y.mean())) / np.sum((x - x.mean()) ** 2)
+    left = y - y.mean() - slope * (x - x.mean())
+    assert found == pytest.approx(-slope, rel=1e-6)
+    assert error == pytest.approx(np.sqrt(np.sum(left**2) / (len(x) - 2) / np.sum((x - x.mean()) ** 2)), rel=1e-6)
 
 
 def test_noise_alone_has_no_signal_whose_b_factor_could_be_found():

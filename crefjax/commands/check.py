@@ -1,0 +1,61 @@
+"""`crefjax check`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from crefjax.errors import UserError
+from crefjax.inference.pair_check import check_pair
+from crefjax.io.entries import load_mask, load_pair
+from crefjax.io.files import is_same_file, put_all_in_place
+
+
+def run(arguments) -> int:
+    """Say what is wrong with a pair; returns 1 where the two are none, else 0."""
+    output = None if arguments.json is None else Path(arguments.json)
+    if output is not None:
+        _check_output(output, [arguments.half_map_1, arguments.half_map_2, arguments.mask])
+    first, second = load_pair(arguments.half_map_1, arguments.half_map_2)
+    mask = load_mask(arguments.mask, first).array if arguments.mask else None
+    found = check_pair(first.array, second.array, first.voxel_size, mask)
+    resolution = found.curve.resolution(0.143)
+    if output is not None:
+        content = {
+            "half_map_1": str(arguments.half_map_1),
+            "half_map_2": str(arguments.half_map_2),
+            "box": list(first.array.shape),
+            "voxel_size": first.voxel_size,
+            "resolution_at_0.143": resolution.angstrom,
+            "falls_below_0.143": resolution.crossed,
+            "resolution_at_0.5": found.curve.resolution(0.5).angstrom,
+            "pair": not found.serious,
+            "findings": [asdict(one) for one in found.findings],
+        }
+        text = (json.dumps(content, indent=1) + "\n").encode()
+        with put_all_in_place(overwrite=True) as stage, stage(output, len(text)) as stream:
+            stream.write(text)
+    z, y, x = first.array.shape
+    print(f"{x}x{y}x{z} voxels of {first.voxel_size:.4g} Å")
+    region = "the mask" if arguments.mask else "a mask made of them" if found.mask is not None else "the whole box"
+    if resolution.crossed:
+        print(f"FSC of the half-maps falls below 0.143 at {resolution.angstrom:.2f} Å, within {region}")
+    else:
+        print(f"FSC of the half-maps never falls below 0.143, within {region}")
+    for one in found.findings:
+        print(f"{'no pair' if one.serious else 'note'}: {one.text}")
+    if not found.findings:
+        print("nothing is wrong with them: a pair for a denoiser")
+    return int(found.serious)
+
+
+def _check_output(path, inputs):
+    if path.is_dir() or path.suffix.lower() != ".json":
+        raise UserError(f"{path}: expected the name of a .json file; give one")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: the folder {path.parent} does not exist; make it first")
+    for source in inputs:
+        if source is not None and is_same_file(path, source):
+            raise UserError(f"{path}: the output would replace the input {source}; choose another name")
+    # What an earlier run wrote may be made anew at its place.
+    if path.exists() and path.stat().st_size and b'"findings"' not in path.read_bytes():
+        raise UserError(f"{path}: the file exists and is not replaced; choose another name, such as check.json")
