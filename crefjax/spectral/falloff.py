@@ -21,6 +21,7 @@ _CARBON = np.array([[0.0893, 0.2563, 0.7570, 1.0487, 0.3575], [0.2465, 1.7100, 6
 _LEAST_FSC = 0.3  # of the half-maps in the shells that are fitted
 _COARSEST = 25.0  # Å, from which on shells are fitted
 _LEAST_SHELLS = 5
+_SPECIMEN = 0.5  # of the logarithm, by which one specimen's power is taken to tilt against the median's
 # A low-pass is where the power falls steepest, over a window of this part of the frequency on either side, if it falls
 # there with at least the first exponent and so many times as steeply as it does in the median.
 _WINDOW, _STEEP, _STEEPER = 0.07, 8.0, 2.5
@@ -56,9 +57,10 @@ def signal_b_factor(products: np.ndarray, frequency: np.ndarray) -> tuple[float,
     s = frequency[chosen]
     if len(s) < _LEAST_SHELLS:
         return None
-    # The error is that of how far the shells scatter about the line, as a small specimen's own structure makes them.
+    # How far the shells scatter about the line is one error. A specimen whose structure is not that of the median, over
+    # all shells that are seen, is the other: it matters where these are few and far from the resolution.
     (slope, _), errors = np.polyfit(s**2 / 2, np.log(signal[chosen] / specimen_power(s)), 1, w=fsc[chosen], cov=True)
-    return float(-slope), float(np.sqrt(errors[0, 0]))
+    return float(-slope), float(np.hypot(np.sqrt(errors[0, 0]), _SPECIMEN / np.ptp(s**2 / 2)))
 
 
 def noise_b_factor(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: float) -> float | None:
