@@ -5,27 +5,20 @@ nobody has filtered or masked away. What a refinement, a copy or a conversion di
 the two have in common.
 """
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.fft
 
 from crefjax.data.grid import VOXELS, find_grid
 from crefjax.data.masks import make_mask
 from crefjax.errors import UserError
+from crefjax.inference.pair_place import find_orientation, find_shift
 from crefjax.inference.regions import hardly_correlate, inverted_contrast
 from crefjax.spectral.fsc import FscCurve, fsc_curve
-from crefjax.spectral.host import fsc_of_products, shell_products, solvent_level
-from crefjax.spectral.resample import fourier_resample
-from crefjax.spectral.shells import box_shells, shell_voxels
+from crefjax.spectral.host import fsc_of_products, shell_products
 
-_COARSE = 48  # voxels of the longest side, on which orientations are tried
-# What must speak for another orientation: in all, more than for none, and as many times as much. Half-maps of noise
-# come to 5, and to 3.5 more than for none (80 pairs of 32³). It is certain where it is more by ten.
-_LEAST, _BETTER, _RATIO, _CERTAIN = 8.0, 4.0, 1.3, 10.0
 _SCALE, _LEVEL = 1.25, 0.2  # ratio of the deviations, and offset over the deviation, of halves on one scale
+_OPPOSITE = -0.3  # FSC at low frequencies of a half-map of the other sign
 _SAME, _HALF_AND_FULL, _FLAT = 0.99, (0.66, 0.75), 0.05  # FSC where noise is all there is
 _FILTERED, _END = 1e-3, 0.75  # what is left of the noise's power beyond a low-pass; the last one, over Nyquist
 _CONSTANT = 0.1  # of the inscribed sphere
@@ -81,9 +74,10 @@ def check_pair(
         voxel_size: Å.
         mask: the same shape, 0 to 1; None to have one made.
     """
-    findings = [*_scale(half_map_1, half_map_2)]
-    second = _on_scale(half_map_1, half_map_2)
-    products = shell_products([half_map_1, second])
+    products = shell_products([half_map_1, half_map_2])
+    ratio, offset = _scale_between(half_map_1, half_map_2, products)
+    findings = [*_scale(half_map_1, ratio, offset)]
+    second = (half_map_2 - np.float32(offset)) / np.float32(ratio)
     if same := _same_noise(products):
         findings.append(same)
     else:
@@ -113,22 +107,22 @@ def _moments(array):
     return mean, float(np.sqrt(np.mean([np.mean(np.square(plane - mean, dtype=np.float64)) for plane in array])))
 
 
-def _scale(first, second):
-    """Both have the same signal and as much noise, so the same mean and deviation but for chance."""
+def _scale_between(first, second, products):
+    """Half-map 2 as a multiple of half-map 1 and an offset: signal and noise are alike in both, but for chance."""
     (mean_1, deviation_1), (mean_2, deviation_2) = _moments(first), _moments(second)
-    ratio = deviation_2 / deviation_1
-    offset = mean_2 - ratio * mean_1
-    if 1 / _SCALE <= ratio <= _SCALE and abs(mean_2 - mean_1) <= _LEVEL * deviation_1:
+    fsc = fsc_of_products(products)
+    sign = -1 if np.median(fsc[1 : max(4, len(fsc) // 10)]) < _OPPOSITE else 1
+    ratio = sign * deviation_2 / deviation_1
+    return ratio, mean_2 - ratio * mean_1
+
+
+def _scale(first, ratio, offset):
+    mean, deviation = _moments(first)
+    if 1 / _SCALE <= ratio <= _SCALE and abs(offset + (ratio - 1) * mean) <= _LEVEL * deviation:
         return
     text = f"half-map 2 is not on the scale of half-map 1: it is about {ratio:.3g} times it"
     text += f" {'plus' if offset >= 0 else 'minus'} {abs(offset):.3g}; what follows is measured on one scale"
     yield Finding("scale", False, text, {"ratio": ratio, "offset": offset})
-
-
-def _on_scale(first, second):
-    (mean_1, deviation_1), (mean_2, deviation_2) = _moments(first), _moments(second)
-    ratio = deviation_1 / deviation_2
-    return second * np.float32(ratio) + np.float32(mean_1 - ratio * mean_2)
 
 
 def _same_noise(products):
@@ -154,8 +148,8 @@ def _same_noise(products):
 def _place(first, second, voxel_size, mask):
     """Whether half-map 2 is turned, mirrored or shifted."""
     region = mask if mask is not None else _mask(first, second, voxel_size)
-    turned, way, certain = _orientation(first, second, region)
-    voxels, sure = _shift(first, turned, region)
+    turned, way, certain = find_orientation(first, second, region)
+    voxels, sure = find_shift(first, turned, region)
     if not way and not any(voxels):
         return
     right = np.roll(turned, [-one for one in voxels], (0, 1, 2))
@@ -170,96 +164,6 @@ def _place(first, second, voxel_size, mask):
     text += f"{before:.3g} Å as it is, {after:.3g} Å when that is undone; give the two half-maps of one refinement"
     numbers = {"shift": shift, "orientation": way, "resolution": before, "resolution_when_undone": after}
     yield Finding("orientation" if way else "shift", serious, text, numbers)
-
-
-def _evidence(one, two, region):
-    """What speaks for two maps of one specimen in one place.
-
-    The log-likelihood ratio of two Gaussian maps whose shells correlate by the FSC to two that do not: the sum of
-    `-1/2 n log(1 - FSC²)` over shells of `n` independent numbers.
-    """
-    numbers = np.asarray(shell_voxels(box_shells(one.shape)), np.float64)[1:] / 2
-    numbers *= float(np.square(region, dtype=np.float64).mean())
-    fsc = np.clip(fsc_of_products(shell_products([one, two], region))[1:], 0, 0.9999)
-    return float(-0.5 * np.sum(numbers * np.log1p(-np.square(fsc))))
-
-
-def _speaks_for(best, same):
-    """Whether what speaks for another place or orientation is enough, and whether it is certain."""
-    return best >= max(_LEAST, _RATIO * same, same + _BETTER), best - same > _CERTAIN
-
-
-def _shift(first, second, mask):
-    """By how many voxels along z, y, x half-map 2 is shifted, and whether that is certain.
-
-    Phases are correlated over several bands, as nothing says yet where signal ends; the evidence chooses among peaks.
-    """
-    region = _sphere(first.shape) if mask is None else mask
-    one, two = (half - np.float32(solvent_level(half, mask)) for half in (first, second))
-    cross = scipy.fft.rfftn(one * region, workers=-1) * np.conj(scipy.fft.rfftn(two, workers=-1))
-    size = np.abs(cross)
-    cross = np.divide(cross, size, out=np.zeros_like(cross), where=size > 1e-12 * size.max())
-    index = np.asarray(box_shells(first.shape).index)
-    places = set()
-    for part in (1, 2, 4, 8):
-        band = (index > 0) & (index <= max(first.shape) / 2 / part)
-        peak = np.unravel_index(int(np.argmax(scipy.fft.irfftn(cross * band, s=first.shape, workers=-1))), first.shape)
-        places.add(
-            tuple(-int(p) if p <= side // 2 else int(side - p) for p, side in zip(peak, first.shape, strict=True))
-        )
-    places.discard((0, 0, 0))
-    if not places:
-        return (0, 0, 0), True
-    evidence = {place: _evidence(one, np.roll(two, [-each for each in place], (0, 1, 2)), region) for place in places}
-    best = max(evidence, key=evidence.get)
-    enough, certain = _speaks_for(evidence[best], _evidence(one, two, region))
-    return (best, certain) if enough else ((0, 0, 0), True)
-
-
-def _orientation(first, second, mask):
-    """Half-map 2 in the orientation of the cube that fits best, how it was turned in words, and if that is certain."""
-    side = max(first.shape)
-    shape = tuple(max(8, round(one * min(_COARSE, side) / side)) for one in first.shape)
-    one, two = (fourier_resample(half - np.float32(solvent_level(half, mask)), shape) for half in (first, second))
-    region = _sphere(shape) if mask is None else np.clip(fourier_resample(mask, shape), 0, 1)
-    evidence = {}
-    for axes in itertools.permutations(range(3)):
-        if any(tuple(box[axis] for axis in axes) != box for box in (shape, second.shape)):
-            continue
-        for flips in itertools.product((1, -1), repeat=3):
-            evidence[axes, flips] = _evidence(one, _turned(two, axes, flips), region)
-    same = ((0, 1, 2), (1, 1, 1))
-    best = max(evidence, key=evidence.get)
-    enough, certain = _speaks_for(evidence[best], evidence[same])
-    return (_turned(second, *best), _in_words(*best), certain) if enough else (second, "", True)
-
-
-def _turned(array, axes, flips):
-    return np.ascontiguousarray(array.transpose(axes)[tuple(slice(None, None, step) for step in flips)])
-
-
-def _sphere(shape):
-    """1 in the sphere that fills the box, falling off to 0 outside: no orientation takes anything out of it."""
-    lines = np.ix_(*((np.arange(side) - (side - 1) / 2) / (side / 2) for side in shape))
-    radius = np.sqrt(sum(line**2 for line in lines))
-    return np.clip((1 - radius) / 0.15, 0, 1).astype(np.float32)
-
-
-def _in_words(axes: Sequence[int], flips: Sequence[int]) -> str:
-    names = "zyx"
-    parity = np.linalg.det(np.eye(3)[list(axes)]) * np.prod(flips)
-    mirrored = [names[axis] for axis, step in enumerate(flips) if step < 0]
-    if tuple(axes) == (0, 1, 2):
-        text = f"mirrored along {' and '.join(mirrored[::-1])}"
-    else:
-        text = (
-            "of other axes ("
-            + ", ".join(
-                f"{names[axis]} is its {'-' if flips[axis] < 0 else ''}{names[axes[axis]]}" for axis in (2, 1, 0)
-            )
-            + ")"
-        )
-    return text + (", which changes its hand," if parity < 0 else "")
 
 
 def _mask(first, second, voxel_size):

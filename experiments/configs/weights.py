@@ -48,9 +48,9 @@ def get_config():
     s.whole_map = True
     s.masked = 0.3
     s.gain = (0.8, 1.25)
-    s.voxel_size = (0.65, 2.6)
+    s.voxel_size = (0.65, 3.6)
     s.resolution = (2.6, 3.5)
-    s.resolution_limits = (1.7, 10.0)
+    s.resolution_limits = (1.7, 12.0)
     s.b_factor = (5.0, 500.0)
     s.falloff = 14.0
     s.belt = 0.15
