@@ -123,10 +123,11 @@ def _about(run, name, card):
     cycle = fields["schedule.cycle_steps"]
     if fields["schedule.name"] == "cycles" and card["step"] % cycle:
         raise UserError(f"{run}: expected the end of a cycle of {cycle} steps, found step {card['step']}; let it go on")
-    training, held_out = stream_models(config)
-
-    def names(paths):
-        return ", ".join(sorted(path.name.split(".")[0].removesuffix("_target").upper() for path in paths))
+    training, held_out = ({_pdb(path.name.split(".")[0]) for path in paths} for paths in stream_models(config))
+    unseen = {_pdb(one) for one in fields["data.stream.exclude"].split(",")}
+    if fields["weights"]:  # what was seen before was seen
+        training |= _listed(name, "models")
+        unseen = (unseen | _listed(name, "never_seen")) - training
 
     return {
         "source": "trained with crefjax by experiments/configs/weights.py",
@@ -135,10 +136,19 @@ def _about(run, name, card):
         "expected_input": card["expected_input"],
         **({"grid": card["grid"]} if "grid" in card else {}),
         **about,
-        "models": f"PDB entries (CC0) {names(training)}",
-        "models_for_choosing": f"PDB entries (CC0) {names(held_out)}",
-        "never_seen": f"PDB entries {', '.join(_pdb(one) for one in fields['data.stream.exclude'].split(','))}",
+        "models": f"PDB entries (CC0) {', '.join(sorted(training))}",
+        "models_for_choosing": f"PDB entries (CC0) {', '.join(sorted(held_out))}",
+        "never_seen": f"PDB entries {', '.join(sorted(unseen))}",
     }
+
+
+def _listed(name, field):
+    """The entries on the card of the weights that are replaced."""
+    try:
+        card = json.loads((ROOT / "crefjax" / "weights" / "shipped" / name / "card.json").read_text(encoding="utf-8"))
+    except OSError:
+        return set()
+    return {one.strip() for one in card[field].removeprefix("PDB entries").removeprefix(" (CC0)").split(",")}
 
 
 def _config_of(fields):
@@ -155,7 +165,7 @@ def _config_of(fields):
 
 
 def _pdb(name):
-    return name.strip().removesuffix("_target").upper()
+    return name.strip().upper().removesuffix("_TARGET")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,13 @@ def test_weights_card_and_state(run, tmp_path, monkeypatch, capsys):
     assert not [file for file in tmp_path.rglob("commit_success.txt") if "/" in file.read_text()]
     config = (run / "config.json").read_text()
     (run / "config.json").write_text(json.dumps(json.loads(config) | {"weights": "truth"}))
+    path = tmp_path / "crefjax/weights/shipped/truth/card.json"
+    older = {"models": "PDB entries (CC0) 2ABC, 9ABC", "never_seen": "PDB entries 1ABC, 8ABC"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | older))
     assert ship_weights.main([str(run), "truth"]) == 0  # a run that went on from those that it replaces
+    shipped = load_weights(tmp_path / "crefjax/weights/shipped/truth")
+    assert shipped.card["models"] == "PDB entries (CC0) 1ABC, 2ABC, 9ABC"  # what those had seen was seen
+    assert shipped.card["never_seen"] == "PDB entries 3ABC, 8ABC"
     (run / "config.json").write_text(config)
     before = sorted(tmp_path.rglob("*"))
 
