@@ -36,7 +36,7 @@ from crefjax.io.entries import Entry
 from crefjax.io.files import map_stem
 from crefjax.io.maps import Map, read_map
 from crefjax.report.plots import GREY, resolution_axis
-from crefjax.spectral.calibrate import Calibration, apply_calibration
+from crefjax.spectral.calibrate import Calibration, apply_calibration, solvent_level
 from crefjax.spectral.fsc import fsc_curve
 
 NAME = "map_model"
@@ -107,7 +107,7 @@ def beside_model(array: np.ndarray, site: Site, voxel_size: float) -> Row:
 
 
 def _fsc(array, model, voxel_size):
-    return fsc_curve(array, model.density, voxel_size, model.mask)
+    return fsc_curve(array - np.float32(solvent_level(array, model.mask)), model.density, voxel_size, model.mask)
 
 
 def measure_maps(

@@ -15,7 +15,6 @@ from scipy import ndimage
 
 from crefjax.errors import UserError
 from crefjax.io.maps import Map
-from crefjax.spectral.host import solvent_level
 from crefjax.spectral.shells import box_shells, half_spectrum, shell_frequencies, shell_means
 
 BINS = np.linspace(-6, 6, 61)  # of the solvent's histogram, deviations
@@ -94,7 +93,7 @@ def measure_map(map_: Map) -> dict:
 def measure_pair(half_map_1: np.ndarray, half_map_2: np.ndarray, mask: np.ndarray) -> dict:
     """Signal and noise per shell of two half-maps under a mask, over the mean noise."""
     shells = box_shells(half_map_1.shape)
-    f1, f2 = (half_spectrum((one - np.float32(solvent_level(one, mask))) * mask) for one in (half_map_1, half_map_2))
+    f1, f2 = (half_spectrum(one * mask) for one in (half_map_1, half_map_2))
     cross, p1, p2 = (
         np.asarray(shell_means(one, shells), np.float64)
         for one in (f1.real * f2.real + f1.imag * f2.imag, abs(f1) ** 2, abs(f2) ** 2)

@@ -185,7 +185,8 @@ def measure(weights, path: Path) -> dict:
     curve = fsc_curve(pair[0].array, pair[1].array, pair[0].voxel_size, mask)
     full = (pair[0].array + pair[1].array) / 2
     own_curve, full_curve, done_curve = (
-        fsc_curve(array, truth, pair[0].voxel_size, mask).fsc[1:-1] for array in (own, full, done.full.array)
+        fsc_curve(array - np.float32(solvent_level(array, mask)), truth, pair[0].voxel_size, mask).fsc[1:-1]
+        for array in (own, full, done.full.array)
     )
     found = per_signal([done.half_map_1.array, done.half_map_2.array], truth, mask)
     maps = [

@@ -28,7 +28,8 @@ def run(arguments) -> None:
 def _curve(arguments):
     first, second = load_pair(arguments.map_1, arguments.map_2)
     mask = load_mask(arguments.mask, first) if arguments.mask else None
-    return fsc_curve(first.array, second.array, first.voxel_size, None if mask is None else mask.array)
+    region = None if mask is None else mask.array
+    return fsc_curve(first.array, second.array, first.voxel_size, region, levelled=True)
 
 
 def as_json(curve: FscCurve) -> dict:

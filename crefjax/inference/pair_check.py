@@ -84,7 +84,7 @@ def check_pair(
         findings += _place(half_map_1, second, voxel_size, mask)
     if mask is None:
         mask = _mask(half_map_1, second, voxel_size)
-    curve = fsc_curve(half_map_1, second, voxel_size, mask)
+    curve = fsc_curve(half_map_1, second, voxel_size, mask, levelled=True)
     if hardly_correlate(curve.fsc) and not any(one.serious for one in findings):
         text = "the half-maps hardly have anything in common: check that they are of one refinement"
         findings.append(Finding("no_signal", False, text))
@@ -154,7 +154,9 @@ def _place(first, second, voxel_size, mask):
         return
     right = np.roll(turned, [-one for one in voxels], (0, 1, 2))
     region = mask if mask is not None else _mask(first, right, voxel_size)
-    before, after = (fsc_curve(first, one, voxel_size, region).resolution(0.143).angstrom for one in (second, right))
+    before, after = (
+        fsc_curve(first, one, voxel_size, region, levelled=True).resolution(0.143).angstrom for one in (second, right)
+    )
     shift = [one * voxel_size for one in voxels[::-1]]
     what = [way] if way else []
     if any(shift):

@@ -145,26 +145,30 @@ class FscCurve:
         return resolution_at(self.fsc, threshold, max(self.box) * self.voxel_size, 2 * self.voxel_size)
 
 
-def fsc_curve(map_1: np.ndarray, map_2: np.ndarray, voxel_size: float, mask: np.ndarray | None = None) -> FscCurve:
+def fsc_curve(
+    map_1: np.ndarray, map_2: np.ndarray, voxel_size: float, mask: np.ndarray | None = None, *, levelled: bool = False
+) -> FscCurve:
     """The FSC of two maps that lie in host memory, under a mask, computed in float64.
 
     The functions above are accurate in float32 as far as its Fourier transform is, which rounds to about 1e-7 of
     the largest amplitudes; a map with a steep spectrum (a denoised one, or one without sharpening) has shells
     below that. The same functions in float64 cost twice the memory and have no such shells.
 
-    Under a mask each map is taken less its solvent level, the mean outside the mask: a level that both maps share would
-    be correlated in the shape of the mask, and one of a single map would hide what they have in common.
+    A level that both maps share is correlated in the shape of the mask, and one of a single map hides what they have in
+    common: maps whose level is not 0 are to be levelled.
 
     Args:
         map_1: `(z, y, x)`, float32.
         map_2: the same shape.
         voxel_size: Å.
-        mask: the same shape, 0 to 1, multiplied to both less their solvent levels; None for none.
+        mask: the same shape, 0 to 1, multiplied to both; None for none.
+        levelled: whether each map is taken less its solvent level, the mean outside the mask, before it is masked.
     """
     box = tuple(map_1.shape)
     with jax.enable_x64(True):
         spectra = [
-            _masked_spectrum(one, mask, 0.0 if mask is None else solvent_level(one, mask)) for one in (map_1, map_2)
+            _masked_spectrum(one, mask, solvent_level(one, mask) if levelled and mask is not None else 0.0)
+            for one in (map_1, map_2)
         ]
         curve = np.asarray(_fsc_of_spectra(*spectra, box_shells(box)))
     return FscCurve(box, voxel_size, curve)

@@ -29,7 +29,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from crefjax.spectral.covariances import Covariances, shell_covariances
-from crefjax.spectral.host import solvent_level
 from crefjax.spectral.scatter import FORMS, linear_form, mixed_shells, scatter_of, unsteady_gain
 
 # A value within so many errors of 0 says how large it can be, not how large it is.
@@ -105,15 +104,13 @@ def shell_variances(
         half_map_2: the same shape, as all that follow.
         denoised_1: made of half_map_1 alone.
         denoised_2: made of half_map_2 alone.
-        mask: 0 to 1, multiplied to each map less its solvent level; None for none.
+        mask: 0 to 1; None for none.
         gain: factor for the denoised half-maps; None for `overall_gain`.
 
     Raises:
         ValueError: shapes that differ, a mask of zeros.
     """
-    maps = [half_map_1, half_map_2, denoised_1, denoised_2]
-    alike = mask is not None and all(one.shape == mask.shape for one in maps)  # else told by what follows
-    found = shell_covariances(maps, mask, levels=[solvent_level(one, mask) for one in maps] if alike else None)
+    found = shell_covariances([half_map_1, half_map_2, denoised_1, denoised_2], mask)
     return variances_of(found, gain=gain)
 
 

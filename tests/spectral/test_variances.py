@@ -253,8 +253,7 @@ def test_values_are_those_of_the_formulas(gain):
     maps = halves(3)
     outputs = denoised(maps, "planting")
     one = shell_variances(*maps, *outputs, MASK, gain=gain)
-    centred = [each - np.average(each, weights=1 - MASK) for each in (*maps, *outputs)]
-    s = np.array([[made.cross(a, b, MASK) for a in centred] for b in centred])
+    s = np.array([[made.cross(a, b, MASK) for a in (*maps, *outputs)] for b in (*maps, *outputs)])
     s = s[:, :, 1:]
     s[2:] *= one.gain
     s[:, 2:] *= one.gain
