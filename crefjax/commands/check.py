@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from crefjax.commands.devices import on_device
 from crefjax.errors import UserError
 from crefjax.inference.pair_check import check_pair
 from crefjax.io.entries import load_mask, load_pair
@@ -17,7 +18,8 @@ def run(arguments) -> int:
         _check_output(output, [arguments.half_map_1, arguments.half_map_2, arguments.mask])
     first, second = load_pair(arguments.half_map_1, arguments.half_map_2)
     mask = load_mask(arguments.mask, first).array if arguments.mask else None
-    found = check_pair(first.array, second.array, first.voxel_size, mask)
+    with on_device(arguments.device):
+        found = check_pair(first.array, second.array, first.voxel_size, mask)
     resolution = found.curve.resolution(0.143)
     if output is not None:
         content = {
