@@ -11,7 +11,7 @@ from scipy.special import erf
 
 from crefjax.data.particle_level import noise_sigma
 from crefjax.errors import UserError
-from crefjax.spectral.fsc import FscCurve
+from crefjax.spectral.curve import FscCurve
 from crefjax.spectral.host import solvent_level
 from crefjax.spectral.shells import box_shells
 

@@ -22,7 +22,7 @@ from crefjax.report.account import correlation
 from crefjax.report.plots import GREY, resolution_axis
 from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.covariances import shell_covariances
-from crefjax.spectral.fsc import FscCurve
+from crefjax.spectral.curve import FscCurve
 
 _MASKED = Headline("gain_masked", "gain in FSC-0.5, masked (Å)", 1, 2)
 _UNMASKED = Headline("gain_unmasked", "gain in FSC-0.5, unmasked (Å)", 1, 2)

@@ -24,7 +24,7 @@ from crefjax.report.account import correlation
 from crefjax.report.plots import resolution_axis
 from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.covariances import shell_covariances
-from crefjax.spectral.fsc import FscCurve
+from crefjax.spectral.curve import FscCurve
 
 _MEAN = Headline("mean_fsc", "mean FSC to the reference", 1, 4)
 _HALF = Headline("fsc_0.5", "FSC-0.5 to the reference (Å)", -1, 2)

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from crefjax.commands.devices import on_device
+from crefjax.data.pair_check import check_pair
 from crefjax.errors import UserError
-from crefjax.inference.pair_check import check_pair
 from crefjax.io.entries import load_mask, load_pair
 from crefjax.io.files import is_same_file, put_all_in_place
 
@@ -16,8 +16,8 @@ def run(arguments) -> int:
     output = None if arguments.json is None else Path(arguments.json)
     if output is not None:
         _check_output(output, [arguments.half_map_1, arguments.half_map_2, arguments.mask])
-    first, second = load_pair(arguments.half_map_1, arguments.half_map_2)
-    mask = load_mask(arguments.mask, first).array if arguments.mask else None
+    first, second = load_pair(arguments.half_map_1, arguments.half_map_2, voxel_size=arguments.voxel_size)
+    mask = load_mask(arguments.mask, first, voxel_size=arguments.voxel_size).array if arguments.mask else None
     with on_device(arguments.device):
         found = check_pair(first.array, second.array, first.voxel_size, mask)
     resolution = found.curve.resolution(0.143)
@@ -38,11 +38,7 @@ def run(arguments) -> int:
             stream.write(text)
     z, y, x = first.array.shape
     print(f"{x}x{y}x{z} voxels of {first.voxel_size:.4g} Å")
-    region = "the mask" if arguments.mask else "a mask made of them" if found.mask is not None else "the whole box"
-    if resolution.crossed:
-        print(f"FSC of the half-maps falls below 0.143 at {resolution.angstrom:.2f} Å, within {region}")
-    else:
-        print(f"FSC of the half-maps never falls below 0.143, within {region}")
+    print(found.told_resolution(mask_given=bool(arguments.mask)))
     for one in found.findings:
         print(f"{'no pair' if one.serious else 'note'}: {one.text}")
     if not found.findings:

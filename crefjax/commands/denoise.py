@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from crefjax.data.masks import make_mask
+from crefjax.data.usable import Usable, usable
 from crefjax.errors import UserError
 from crefjax.inference.denoise import choose_scale, denoise_maps, plan_denoise
 from crefjax.inference.regions import automatic_region, half_maps_disagree
@@ -33,17 +34,23 @@ def run(arguments) -> None:
     locals_ = [local_map_path(output, what) for what in LOCAL] if arguments.local else []
     _check_before_work(arguments, outputs + locals_)
     weights = load_weights(arguments.weights)
-    pair = _read(arguments)
+    used, mask = _read(arguments)
+    pair = used.pair
     scale = choose_scale(arguments.scale, pair)
-    mask = _mask(arguments.mask, pair)
     # The report and the local map look at denoised half-maps, whether these are written or not.
     settings = {"mask": mask, "scale": scale, "halves": bool(arguments.halves or arguments.report or arguments.local)}
     limits = {"device": arguments.device, "max_memory": arguments.max_memory}
     z, y, x = pair[0].array.shape
     _say(f"crefjax {__version__}: {x}x{y}x{z} voxels of {pair[0].voxel_size:.4g} Å, weights {weights.name}")
+    if used.check is not None:
+        _say(used.check.told_resolution(mask_given=mask is not None and arguments.mask != "auto"))
+    for note in used.notes:
+        _say(f"warning: {note}")
     start = time.monotonic()
     work = {name: getattr(arguments, name) for name in ("grid", "resolution", "rotations")}
-    plan = plan_denoise(pair, weights, report=bool(arguments.report or arguments.local), **limits, **settings, **work)
+    region = None if used.check is None or mask is not None else (used.check.mask, used.check.mask_notes)
+    later = {"report": bool(arguments.report or arguments.local), "region": region}
+    plan = plan_denoise(pair, weights, **later, **limits, **settings, **work)
     _say_grid(plan, pair)
     _say(plan.describe())
     with progress_bar("denoising") as progress:
@@ -56,7 +63,7 @@ def run(arguments) -> None:
     maps = list(zip(outputs, (result.full, result.half_map_1, result.half_map_2), strict=False))
     local, study = None, None
     if arguments.local or arguments.report:
-        study = _study(arguments, pair, result, mask, {"weights": weights.name, "scale": scale})
+        study = _study(arguments, used, result, mask, {"weights": weights.name, "scale": scale})
     if arguments.local:
         halves = (pair[0].array, pair[1].array, result.half_map_1.array, result.half_map_2.array)
         local = local_maps(*halves, pair[0].voxel_size, study.mask)
@@ -144,8 +151,9 @@ def _inputs(arguments):
     return {name: Path(path) for name, path in files.items() if path is not None}
 
 
-def _study(arguments, pair, result, mask, settings):
+def _study(arguments, used, result, mask, settings):
     """What report and local map are about; the mask is the one to measure in where the maps were not masked."""
+    pair = used.pair
     if mask is not None:
         region, source = mask.array, "made automatically" if arguments.mask == "auto" else Path(arguments.mask).name
     elif result.region is not None:
@@ -166,6 +174,7 @@ def _study(arguments, pair, result, mask, settings):
         mask=region,
         mask_from=source,
         parameters={"command": "denoise", "mask": arguments.mask, **settings},
+        pair_warnings=used.notes,
     )
 
 
@@ -187,25 +196,27 @@ def _report(arguments, study, local, local_paths):
     _say(f"wrote {written[0]} and {len(written) - 1} more files")
 
 
-def _read(arguments) -> tuple[Map, ...]:
+def _read(arguments) -> tuple[Usable, Map | None]:
+    """Half-maps or full map, ready to be used, and the mask."""
+    size = {"voxel_size": arguments.voxel_size}
     if arguments.half_map_2 is not None:
-        return load_pair(arguments.half_map_1, arguments.half_map_2)
-    _say(
-        "warning: one map given, taken as a full map; give two half-maps where there are, so that noise can be told "
-        "from signal"
-    )
-    return (read_map(arguments.half_map_1),)
-
-
-def _mask(choice, pair) -> Map | None:
-    if choice is None:
-        return None
-    if choice != "auto":
-        return load_mask(choice, pair[0])
-    array, info = make_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
-    for note in info.notes:
-        _say(f"mask: {note}")
-    return pair[0].replace_array(array)
+        pair = load_pair(arguments.half_map_1, arguments.half_map_2, **size)
+    else:
+        _say(
+            "warning: one map given, taken as a full map; give two half-maps where there are, so that noise can be "
+            "told from signal"
+        )
+        pair = (read_map(arguments.half_map_1, **size),)
+    mask = load_mask(arguments.mask, pair[0], **size) if arguments.mask not in (None, "auto") else None
+    # Of these the result tells.
+    told = ("no_signal", "contrast")
+    used = usable(pair, None if mask is None else mask.array, insist=arguments.insist, without=told)
+    if arguments.mask == "auto":
+        array, info = make_mask(used.pair[0].array, used.pair[1].array, pair[0].voxel_size)
+        for note in info.notes:
+            _say(f"mask: {note}")
+        mask = pair[0].replace_array(array)
+    return used, mask
 
 
 def _say(line):

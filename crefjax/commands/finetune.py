@@ -19,7 +19,11 @@ def run(arguments) -> int:
     weights = load_weights(arguments.weights)
     from crefjax.data.entry_patches import load_specimen
 
-    specimen = load_specimen(arguments.half_map_1, arguments.half_map_2, arguments.mask, voxels=weights.grid)
+    given = arguments.half_map_1, arguments.half_map_2, arguments.mask
+    settings = {"voxels": weights.grid, "voxel_size": arguments.voxel_size, "insist": arguments.insist}
+    specimen = load_specimen(*given, **settings)
+    for note in specimen.notes:
+        _say(f"warning: {note}")
     for note in specimen.mask_info.notes if specimen.mask_info else ():
         _say(f"mask: {note}")
     for note in specimen.grid.notes if specimen.grid else ():

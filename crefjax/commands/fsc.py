@@ -2,9 +2,11 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from crefjax.commands.devices import on_device
+from crefjax.data.pair_check import check_pair
 from crefjax.errors import UserError
 from crefjax.io.entries import load_mask, load_pair
 from crefjax.io.files import is_same_file, put_all_in_place
@@ -12,6 +14,7 @@ from crefjax.spectral.fsc import FscCurve, fsc_curve
 
 THRESHOLDS = (0.5, 0.143)
 _FIGURES = (".png", ".svg", ".pdf")
+_TOLD = ("same_noise", "orientation", "shift", "hot_voxel")
 
 
 def run(arguments) -> None:
@@ -26,9 +29,13 @@ def run(arguments) -> None:
 
 
 def _curve(arguments):
-    first, second = load_pair(arguments.map_1, arguments.map_2)
-    mask = load_mask(arguments.mask, first) if arguments.mask else None
-    region = None if mask is None else mask.array
+    size = {"voxel_size": arguments.voxel_size}
+    first, second = load_pair(arguments.map_1, arguments.map_2, **size)
+    region = load_mask(arguments.mask, first, **size).array if arguments.mask else None
+    # The maps may be any two: what is told is what an FSC says nothing of, and the curve is that of the maps as given.
+    for one in check_pair(first.array, second.array, first.voxel_size, region, fall_off=False).findings:
+        if one.kind in _TOLD:
+            print(f"note: if these are half-maps, {one.text}", file=sys.stderr)
     return fsc_curve(first.array, second.array, first.voxel_size, region, levelled=True)
 
 

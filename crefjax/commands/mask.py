@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from crefjax.data.masks import make_mask
+from crefjax.data.usable import usable
 from crefjax.io.entries import load_pair
 from crefjax.io.files import check_output
 from crefjax.io.maps import write_map
@@ -14,7 +15,11 @@ def run(arguments) -> None:
     """Make and write a mask, and say how it was made."""
     output = Path(arguments.output)
     check_output(output, overwrite=arguments.overwrite, inputs=(arguments.half_map_1, arguments.half_map_2))
-    first, second = load_pair(arguments.half_map_1, arguments.half_map_2)
+    pair = load_pair(arguments.half_map_1, arguments.half_map_2, voxel_size=arguments.voxel_size)
+    used = usable(pair, insist=True, without=("no_signal",))
+    for note in used.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    first, second = used.pair
     array, info = make_mask(
         first.array,
         second.array,

@@ -20,6 +20,8 @@ def run(arguments) -> None:
             jobs=arguments.jobs,
             seed=arguments.seed,
             grid=VOXELS if arguments.grid == "data" else 0.0,
+            voxel_size=arguments.voxel_size,
+            insist=arguments.insist,
             overwrite=arguments.overwrite,
             report=lambda line: print(line, file=sys.stderr, flush=True),
             progress=progress,

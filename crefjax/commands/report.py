@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from crefjax.data.masks import make_mask
+from crefjax.data.usable import usable
 from crefjax.errors import UserError
 from crefjax.io.checks import ISOTROPY, check_same_grid
 from crefjax.io.entries import load_mask, load_pair
@@ -91,10 +92,11 @@ def _check_before_work(arguments):
 
 def _study(arguments):
     """All maps, on one grid."""
-    pair = load_pair(arguments.half_map_1, arguments.half_map_2)
-    denoised = read_map(arguments.denoised)
+    size = {"voxel_size": arguments.voxel_size}
+    pair = load_pair(arguments.half_map_1, arguments.half_map_2, **size)
+    denoised = read_map(arguments.denoised, **size)
     check_denoised(denoised, pair[0])
-    halves = [read_map(path) for path in arguments.denoised_halves or ()]
+    halves = [read_map(path, **size) for path in arguments.denoised_halves or ()]
     for half in halves:
         check_denoised(half, pair[0], "denoised half-map")
     if halves and _equal(halves[0].array, halves[1].array):
@@ -103,7 +105,11 @@ def _study(arguments):
             "expected two denoised half-maps, found the same map twice (all voxels equal); give HALF1 and HALF2, each "
             "denoised alone",
         )
-    mask, mask_from = _mask(arguments.mask, pair)
+    mask = None if arguments.mask == "auto" else load_mask(arguments.mask, pair[0], **size).array
+    used = usable(pair, mask, insist=arguments.insist, without=("no_signal",))
+    pair, mask_from = used.pair, Path(arguments.mask).name
+    if mask is None:
+        mask, mask_from = _made_mask(pair), "made automatically"
     return Study(
         half_map_1=pair[0],
         half_map_2=pair[1],
@@ -120,16 +126,15 @@ def _study(arguments):
             "mask": arguments.mask,
             "local": arguments.local,
         },
+        pair_warnings=used.notes,
     )
 
 
-def _mask(choice, pair):
-    if choice != "auto":
-        return load_mask(choice, pair[0]).array, Path(choice).name
+def _made_mask(pair):
     array, info = make_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
     for note in info.notes:
         _say(f"mask: {note}")
-    return array, "made automatically"
+    return array
 
 
 def _equal(a, b):

@@ -66,6 +66,8 @@ class EntryRecord:
     """How many of the grid were not, for want of mask or because a half-map is constant there."""
     shards: tuple[Shard, ...]
     """Where they are."""
+    notes: tuple[str, ...] = ()
+    """What is to be known of the half-maps, one line each."""
     split: str = ""
     """`training` or `validation`; empty in `entry.json`."""
 
@@ -98,6 +100,10 @@ class Manifest:
     """Why, for each entry that could not be used, by its name."""
     grid: float = 0.0
     """Voxels that the resolution takes on the working grid; 0 for the grid of the files."""
+    voxel_size: float = 0.0
+    """Å, that was taken in place of the headers'; 0 where it was not."""
+    insist: bool = False
+    """Whether half-maps were taken that are found to be no pair."""
     folder: Path = field(default=Path(), compare=False)
     """Where it lies; not in the file."""
 
@@ -209,7 +215,8 @@ def entry_from(content: dict) -> EntryRecord:
         TypeError, KeyError, AttributeError: the content is not one.
     """
     shards = tuple(Shard(**shard) for shard in content["shards"])
-    return EntryRecord(**{**content, "shards": shards, "box": tuple(content["box"])})
+    tuples = {"box": tuple(content["box"]), "notes": tuple(content.get("notes", ()))}
+    return EntryRecord(**{**content, "shards": shards, **tuples})
 
 
 def _manifest(found, folder):

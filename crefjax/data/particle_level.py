@@ -17,6 +17,7 @@ FILTER_EDGE = 0.3  # the low-pass falls from 1 to 0 between 0.7 and 1.3 times th
 INVERTED_SKEWNESS = -1.0  # particles in light solvent have +1 to +5 in a low-passed map
 SAMPLES = 4_000_000  # voxels that statistics are taken from
 WORKERS = 2
+_COARSE = 8.0  # Å, of the blocks over which noise is averaged out, or a sixteenth of the box
 
 
 def low_pass(volume: np.ndarray, voxel_size: float, resolution: float) -> np.ndarray:
@@ -152,3 +153,23 @@ def _centred(volume: np.ndarray, mean: float) -> np.ndarray:
     """Less its mean, as float32; the difference itself is taken in float64, block by block."""
     out = np.empty(volume.shape, np.float32)
     return np.subtract(volume, mean, out=out, dtype=np.float64, casting="unsafe")
+
+
+def inverted_contrast(full: np.ndarray, voxel_size: float) -> tuple[str, ...]:
+    """A line where the particle is clearly darker than the solvent, for which no network is made; else none.
+
+    Args:
+        full: the full map, `(z, y, x)`.
+        voxel_size: Å.
+    """
+    width = max(round(_COARSE / voxel_size), max(full.shape) // 16)
+    width = max(1, min(width, *(side // 8 for side in full.shape)))
+    blocks = [side // width for side in full.shape]
+    z, y, x = (count * width for count in blocks)
+    coarse = full[:z, :y, :x].reshape(blocks[0], width, blocks[1], width, blocks[2], width).mean((1, 3, 5))
+    if not is_inverted(coarse):
+        return ()
+    return (
+        "warning: the particle seems to be darker than the solvent (inverted contrast), and networks are made for the "
+        "opposite; multiply the input by -1",
+    )

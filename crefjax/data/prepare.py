@@ -1,6 +1,8 @@
 """Entries of half-maps cut into patches for training, as ArrayRecord shards with a manifest: `crefjax prepare`."""
 
+import functools
 import hashlib
+import itertools
 import math
 import os
 import re
@@ -16,6 +18,7 @@ from crefjax.data.manifest import EntryRecord, Manifest
 from crefjax.data.patches import check_patch
 from crefjax.data.prepare_entry import CutTask, Inspected, Source, cut_entry, finished_entry, inspect
 from crefjax.data.records import DTYPES
+from crefjax.data.traces import alike
 from crefjax.data.workers import WorkerKilled, run_tasks
 from crefjax.errors import UserError
 from crefjax.io.files import complaint
@@ -36,6 +39,8 @@ def prepare(
     jobs: int = 1,
     seed: int = 0,
     grid: float = 0.0,
+    voxel_size: float | None = None,
+    insist: bool = False,
     overwrite: bool = False,
     report: Callable[[str], None] = print,
     progress: Callable[[float], None] | None = None,
@@ -44,7 +49,8 @@ def prepare(
 
     A run that was ended by whatever goes on where it was, and ends with the bytes of one that was not, with any number
     of jobs and the entries in any order. Entries that cannot be used are reported and left out, as are those that
-    share a half-map with an earlier one (by name): it would be on both sides of the split.
+    share a half-map with an earlier one (by name) that is used: it would be on both sides of the split. Entries that
+    seem to be made of one map, turned, cropped or masked, are told of.
 
     Args:
         entries: entry folders; a folder that is given twice is used once.
@@ -57,6 +63,8 @@ def prepare(
         seed: of the split.
         grid: voxels that the resolution takes on the grid to which entries are brought (`grid.find_grid`), as `denoise`
             brings maps for weights that were trained so; 0 leaves them on their own.
+        voxel_size: Å, in place of that of all headers; None for theirs.
+        insist: whether entries are used whose half-maps are no pair, see `crefjax.data.pair_check`.
         overwrite: whether a dataset that is there, finished or not, is replaced.
         report: called with a line for each entry that is left out, and for whatever else the user should know.
         progress: called with the share of the work that is done, 0 to 1.
@@ -74,14 +82,19 @@ def prepare(
     sources = find_sources(entries)
     settings = {"patch": patch, "stride": stride, "dtype": dtype, "validation": float(validation), "seed": seed}
     settings["grid"] = float(grid)
+    if voxel_size:
+        settings["voxel_size"] = float(voxel_size)
+    if insist:
+        settings["insist"] = True
     progress = progress or (lambda share: None)
     try:
         with begun(output, settings, sources, overwrite=overwrite), hidden_beside(output / "work") as work:
-            inspected, left_out = _inspect_all(sources, jobs, report, progress)
+            inspected, left_out = _inspect_all(sources, jobs, voxel_size, report, progress)
             inspected, truth = _agree_on_truth(inspected, report)
+            _tell_of_alike(inspected, report)
             work.mkdir()
-            tasks = [CutTask(one, output, work, patch, stride, dtype, float(grid)) for one in inspected]
-            done = _cut_all(output, tasks, jobs, left_out, report, progress)
+            make = functools.partial(_task, output, work, patch, stride, dtype, float(grid), voxel_size, insist)
+            done = _cut_all(output, inspected, make, jobs, left_out, report, progress)
             return _finish(output, settings, truth, done, left_out, report)
     except WorkerKilled as error:
         text = (
@@ -127,25 +140,37 @@ def _told_apart(names):
     return out
 
 
-def _inspect_all(sources, jobs, report, progress) -> tuple[list[Inspected], dict[str, str]]:
-    """The entries whose files are there, without those that share a half-map; why others are left out, by name."""
-    found = []
+def _task(output, work, patch, stride, dtype, grid, voxel_size, insist, inspected):
+    slim = replace(inspected, traces=())
+    return CutTask(slim, output, work, patch, stride, dtype, grid, voxel_size, insist)
+
+
+def _inspect_all(sources, jobs, voxel_size, report, progress) -> tuple[list[Inspected], dict[str, str]]:
+    """The entries whose files can be read; why others are left out, by name."""
+    found, left_out = [], {}
     with ThreadPoolExecutor(jobs) as threads:  # reading and hashing leave Python's lock alone
-        for result in threads.map(inspect, sources):
+        for result in threads.map(inspect, sources, itertools.repeat(voxel_size)):
             found.append(result)
             progress(_SHARE_OF_INSPECTION * len(found) / len(sources))
-    usable, left_out = [], {}
     for source, result in zip(sources, found, strict=True):
-        if not isinstance(result, str):
-            first = next((one.source.name for one in usable if result.has_half_map_of(one)), None)
-            if first is None:
-                usable.append(result)
-                continue
-            result = (
-                f"{source.folder}: expected half-maps of its own, found one of {first}, a duplicate; keep one of them"
+        if isinstance(result, str):
+            _leave_out(source.name, result, left_out, report)
+    return [result for result in found if not isinstance(result, str)], left_out
+
+
+def _first_copy(one: Inspected, others: Sequence[Inspected]) -> Inspected | None:
+    """The first of the others that shares a half-map with an entry."""
+    return next((other for other in others if any(a.is_copy_of(b) for a in one.traces for b in other.traces)), None)
+
+
+def _tell_of_alike(inspected, report):
+    for a, b in alike([one.traces for one in inspected]):
+        first, second = inspected[a], inspected[b]
+        if _first_copy(first, [second]) is None:
+            report(
+                f"note: {first.source.name} and {second.source.name} seem to be made of one map, turned, cropped or "
+                "masked; take one of them out, or they may be on both sides of the split"
             )
-        _leave_out(source.name, result, left_out, report)
-    return usable, left_out
 
 
 def _leave_out(name, why, left_out, report):
@@ -163,28 +188,51 @@ def _agree_on_truth(inspected, report):
     return [one.without_truth() for one in inspected], False
 
 
-def _cut_all(output, tasks, jobs, left_out, report, progress) -> list[EntryRecord]:
+def _cut_all(output, inspected, make, jobs, left_out, report, progress) -> list[EntryRecord]:
+    """What became of the entries; of those that share a half-map the first that can be used."""
+    waiting, used, done = list(inspected), [], []
+    sizes = {one.source.name: _half_map_bytes(one) for one in inspected}
+    while chosen := _without_copies(waiting, used):
+        done += _cut(output, [make(one) for one in chosen], used, jobs, left_out, report, progress, sizes)
+        used += [one for one in chosen if one.source.name not in left_out]
+        waiting = [one for one in waiting if one not in chosen]
+    for one in waiting:
+        first = _first_copy(one, used).source.name
+        why = f"expected half-maps of its own, found one of {first}, a duplicate; keep one of them"
+        _leave_out(one.source.name, f"{one.source.folder}: {why}", left_out, report)
+    return sorted(done, key=lambda entry: entry.name)
+
+
+def _without_copies(waiting, used):
+    chosen = []
+    for one in waiting:
+        if _first_copy(one, [*used, *chosen]) is None:
+            chosen.append(one)
+    return chosen
+
+
+def _cut(output, tasks, used, jobs, left_out, report, progress, sizes):
     there = [finished_entry(task) for task in tasks]
     done = [entry for entry in there if entry is not None]
     missing = [task for task, entry in zip(tasks, there, strict=True) if entry is None]
-    _remove_stale(
-        output, {task.inspected.source.key for task in tasks} - {task.inspected.source.key for task in missing}
-    )
-    sizes = {task.inspected.source.name: _half_map_bytes(task) for task in missing}
-    so_far, total = 0, sum(sizes.values()) or 1
+    finished = {task.inspected.source.key for task in tasks} - {task.inspected.source.key for task in missing}
+    _remove_stale(output, finished | {one.source.key for one in used})
+    so_far, total = 0, sum(sizes[task.inspected.source.name] for task in missing) or 1
     for task, result in run_tasks(cut_entry, missing, jobs=jobs):
         name = task.inspected.source.name
         if isinstance(result, str):
             _leave_out(name, result, left_out, report)
         else:
             done.append(result)
+            for note in result.notes:
+                report(f"{name}: {note}")
         so_far += sizes[name]
         progress(_SHARE_OF_INSPECTION + (1 - _SHARE_OF_INSPECTION) * so_far / total)
-    return sorted(done, key=lambda entry: entry.name)
+    return done
 
 
-def _half_map_bytes(task):
-    return sum(os.path.getsize(task.inspected.paths[part]) for part in ("half_map_1", "half_map_2"))
+def _half_map_bytes(inspected):
+    return sum(os.path.getsize(inspected.paths[part]) for part in ("half_map_1", "half_map_2"))
 
 
 def _remove_stale(output, finished):

@@ -15,14 +15,13 @@ from crefjax.data import records
 from crefjax.data.manifest import EntryRecord, Shard
 from crefjax.data.patches import MIN_MASK, SMALLEST_PATCH, cut, grid_positions, mask_fraction
 from crefjax.data.specimen import Specimen, load_specimen
+from crefjax.data.traces import Trace, trace_of
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry
 from crefjax.io.files import complaint
 from crefjax.io.maps import read_map
 
 MAX_SHARD = 2**30  # bytes before compression
-_SAMPLE = 4096  # voxels
-_SAME_NOISE = 0.999  # correlation of two samples
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -51,20 +50,13 @@ class Inspected:
     """Absolute, of `half_map_1`, `half_map_2`, `mask` and `truth`; None where there is none."""
     sha256: dict[str, str]
     """Of those that there are."""
-    samples: tuple[np.ndarray, ...] = ()
-    """Of each half-map, see `sample_of`."""
+    traces: tuple[Trace, ...] = ()
+    """Of each half-map."""
 
     def without_truth(self) -> "Inspected":
         """The same, for a dataset that stores no truth."""
         checksums = {part: value for part, value in self.sha256.items() if part != "truth"}
         return replace(self, paths={**self.paths, "truth": None}, sha256=checksums)
-
-    def has_half_map_of(self, other: "Inspected") -> bool:
-        """Whether a half-map of one is a half-map of the other, whatever its file, header, level, scale or sign.
-
-        Noise is a map's own. Voxels stored as bytes still correlate by 0.9999 with what they were.
-        """
-        return any(abs(a @ b) > _SAME_NOISE for a in self.samples for b in other.samples)
 
 
 @dataclass(frozen=True)
@@ -81,17 +73,22 @@ class CutTask:
     dtype: str
     grid: float = 0.0
     """Voxels that the resolution takes on the working grid; 0 for the grid of the files."""
+    voxel_size: float | None = None
+    """Å, in place of the headers'."""
+    insist: bool = False
+    """Whether half-maps that are no pair are taken too."""
 
 
-def inspect(source: Source) -> Inspected | str:
+def inspect(source: Source, voxel_size: float | None = None) -> Inspected | str:
     """The files of an entry with their checksums, or in one line why there are none."""
     try:
         entry = find_entry(source.folder)
         found = {part: getattr(entry, part) for part in ("half_map_1", "half_map_2", "mask", "truth")}
         paths = {part: None if path is None else os.path.abspath(path) for part, path in found.items()}
         checksums = {part: _sha256(path) for part, path in paths.items() if path is not None}
-        samples = tuple(sample_of(read_map(paths[part]).array) for part in ("half_map_1", "half_map_2"))
-        return Inspected(source, paths, checksums, samples)
+        halves = (paths["half_map_1"], paths["half_map_2"])
+        traces = tuple(trace_of(read_map(path, voxel_size=voxel_size).array) for path in halves)
+        return Inspected(source, paths, checksums, traces)
     except UserError as error:
         return str(error)
     except Exception as error:  # the other entries are sound
@@ -101,15 +98,6 @@ def inspect(source: Source) -> Inspected | str:
 def _unforeseen(source, error):
     text = " ".join(str(error).split())
     return f"{source.folder}: the entry cannot be read ({type(error).__name__}: {text}); check its files"
-
-
-def sample_of(array: np.ndarray) -> np.ndarray:
-    """Voxels at places that depend on the box alone, less their mean, of length 1: `(4096,)`, float32."""
-    random = np.random.default_rng(array.shape)
-    places = tuple(random.integers(0, side, _SAMPLE) for side in array.shape)
-    values = array[places].astype(np.float64)
-    values -= values.mean()
-    return (values / (np.linalg.norm(values) or 1.0)).astype(np.float32)
 
 
 def _sha256(path):
@@ -158,6 +146,8 @@ def _cut_entry(task):
             truth_path=paths["truth"],
             name=source.name,
             voxels=task.grid,
+            voxel_size=task.voxel_size,
+            insist=task.insist,
         )
     except UserError as error:
         return str(error)
@@ -238,6 +228,7 @@ def _entry(task, specimen, dropped, shards):
         patches=sum(shard.records for shard in shards),
         patches_dropped=dropped,
         shards=shards,
+        notes=specimen.notes,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from crefjax.data.grid import WorkingGrid, find_grid
 from crefjax.data.masks import MaskInfo, make_mask
 from crefjax.data.patches import standardize
+from crefjax.data.usable import usable
 from crefjax.errors import UserError
 from crefjax.io.checks import check_same_grid
 from crefjax.io.entries import find_entry, load_mask, load_pair
@@ -30,6 +31,7 @@ class Specimen:
         truth: the noise-free map, scaled and masked as the half-maps are, or None.
         mask_info: how the mask was made, or None for one that was given.
         grid: the working grid that the maps are on; None for that of the files.
+        notes: one line for each thing that the user should know of the half-maps.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Specimen:
     truth: np.ndarray | None = None
     mask_info: MaskInfo | None = None
     grid: WorkingGrid | None = None
+    notes: tuple[str, ...] = ()
 
     def maps(self, *, truth: bool) -> dict[str, np.ndarray]:
         """The arrays that patches are cut from, by the names that they have in a batch."""
@@ -50,7 +53,15 @@ class Specimen:
 
 
 def load_specimen(
-    half_map_1_path, half_map_2_path, mask_path=None, *, truth_path=None, name=None, voxels: float = 0.0
+    half_map_1_path,
+    half_map_2_path,
+    mask_path=None,
+    *,
+    truth_path=None,
+    name=None,
+    voxels: float = 0.0,
+    voxel_size: float | None = None,
+    insist: bool | None = None,
 ) -> Specimen:
     """Read, check, standardize and mask a pair of half-maps.
 
@@ -61,18 +72,22 @@ def load_specimen(
         truth_path: the noise-free map on the same grid, or None.
         name: of the specimen; that of the first half-map's folder if None.
         voxels: that the resolution is to take on the working grid; 0 keeps the grid of the files.
+        voxel_size: Å, in place of the headers'; None for theirs.
+        insist: whether to go on where the half-maps are no pair; None where the user has no way to say so.
 
     Raises:
-        UserError: what `load_pair`, `load_mask` and `make_mask` refuse; a constant full map; nothing within the mask.
+        UserError: what `load_pair`, `load_mask`, `usable` and `make_mask` refuse; a constant full map; nothing within
+            the mask.
     """
-    first, second = load_pair(half_map_1_path, half_map_2_path)
+    first, second = load_pair(half_map_1_path, half_map_2_path, voxel_size=voxel_size)
     pair, info = f"{half_map_1_path} and {half_map_2_path}", None
     try:
-        if mask_path is not None:
-            mask = load_mask(mask_path, first).array
-        else:
+        mask = None if mask_path is None else load_mask(mask_path, first, voxel_size=voxel_size).array
+        used = usable((first, second), mask, insist=insist)
+        first, second = used.pair
+        if mask is None:
             mask, info = make_mask(first.array, second.array, first.voxel_size)
-        truth = None if truth_path is None else read_map(truth_path)
+        truth = None if truth_path is None else read_map(truth_path, voxel_size=voxel_size)
         if truth is not None:
             check_same_grid(truth, first, "truth and half-map")
         arrays = [first.array, second.array, None if truth is None else truth.array]
@@ -96,6 +111,7 @@ def load_specimen(
         truth=arrays[2],
         mask_info=info,
         grid=grid,
+        notes=used.notes,
     )
 
 

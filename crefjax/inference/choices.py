@@ -26,6 +26,7 @@ def plan_denoise(
     scale: str | None = None,
     halves: bool = False,
     report: bool = False,
+    region: tuple[np.ndarray | None, tuple[str, ...]] | None = None,
     grid: str | None = None,
     resolution: float | None = None,
     rotations: int | None = None,
@@ -34,7 +35,8 @@ def plan_denoise(
 ) -> Plan:
     """What `denoise_maps` with the same arguments will take; with `report`, a report or local maps after it too.
 
-    Where the network is to work on the data's grid, that is found here: the half-maps are measured.
+    Where the network is to work on the data's grid, that is found here: the half-maps are measured. `region`, where to
+    measure with notes on it, is what `automatic_region` would find; None to have it found where it is needed.
 
     Raises:
         UserError: no such device, scale, grid or number of rotations, a resolution that the map cannot have, or not
@@ -42,7 +44,8 @@ def plan_denoise(
     """
     signal = choose_scale(scale, pair) == "signal"
     three = halves or signal
-    found, region = choose_grid(pair, weights, mask=mask, grid=grid, resolution=resolution)
+    found, needed = choose_grid(pair, weights, mask=mask, region=region, grid=grid, resolution=resolution)
+    region = needed if needed is not None or not signal else region
     rotations = choose_rotations(rotations, found.shape, pair[0].array.shape)
     # The maps themselves, the mask, and three for the standardized map, the output and what becomes of it.
     host_maps = len(pair) + (mask is not None) + 3 + 2 * three
@@ -64,6 +67,7 @@ def choose_grid(
     weights: Weights,
     *,
     mask: Map | None = None,
+    region: tuple[np.ndarray | None, tuple[str, ...]] | None = None,
     grid: str | None = None,
     resolution: float | None = None,
 ) -> tuple[WorkingGrid, tuple[np.ndarray | None, tuple[str, ...]] | None]:
@@ -73,6 +77,7 @@ def choose_grid(
         pair: two half-maps on one grid, or one full map.
         weights: of the network.
         mask: on the same grid.
+        region: as `automatic_region` finds it, if it is known.
         grid: one of `GRIDS`, or None for what suits the weights.
         resolution: Å; None to have it measured.
 
@@ -92,7 +97,10 @@ def choose_grid(
     grid = grid or ("data" if weights.grid else "input")
     if grid == "input" and not weights.grid:
         return WorkingGrid(array.shape, voxel_size), None
-    region = (mask.array, ()) if mask is not None else automatic_region((pair[0], pair[-1]))
+    if mask is not None:
+        region = (mask.array, ())
+    elif region is None:
+        region = automatic_region((pair[0], pair[-1]))
     settings = {"voxels": weights.grid or VOXELS, "resolution": resolution, "keep": grid == "input"}
     return find_grid([one.array for one in pair], voxel_size, region[0], **settings), region
 

@@ -8,10 +8,12 @@ import jax
 import numpy as np
 
 from crefjax.data.grid import WorkingGrid, moments_in
+from crefjax.data.particle_level import inverted_contrast
+from crefjax.data.usable import usable
 from crefjax.errors import UserError
 from crefjax.inference.choices import choose_scale, plan_denoise
 from crefjax.inference.plan import Plan
-from crefjax.inference.regions import automatic_region, inverted_contrast
+from crefjax.inference.regions import automatic_region
 from crefjax.inference.rotations import run_rotated
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
@@ -52,6 +54,7 @@ def denoise(
     grid: str | None = None,
     resolution: float | None = None,
     rotations: int | None = None,
+    insist: bool = False,
     device: str | None = None,
     max_memory: float | None = None,
     progress: Callable[[float], None] | None = None,
@@ -73,6 +76,7 @@ def denoise(
         resolution: Å, by which the data's grid is chosen; None to have it measured.
         rotations: over how many rotations of the cube the network's output is averaged, 1, 4 or 24; None for as many as
             the working grid has made time for.
+        insist: whether to go on where the half-maps are found to be no pair, see `crefjax.data.pair_check`.
         device: `cpu`, `gpu`, or None for whatever is best.
         max_memory: GiB to keep within; None for what is free.
         progress: called with the share of the work that is done, 0 to 1.
@@ -96,8 +100,12 @@ def denoise(
         mask = load_mask(mask, pair[0])
     if not isinstance(weights, Weights):
         weights = load_weights(weights)
+    used = usable(pair, None if mask is None else mask.array, insist=insist)
+    pair, region = used.pair, None
+    if used.check is not None and mask is None:
+        region = (used.check.mask, used.check.mask_notes)
     choices = {"mask": mask, "scale": scale, "grid": grid, "resolution": resolution, "rotations": rotations}
-    plan = plan_denoise(pair, weights, **choices, device=device, max_memory=max_memory)
+    plan = plan_denoise(pair, weights, region=region, **choices, device=device, max_memory=max_memory)
     return denoise_maps(pair, weights, plan, mask=mask, scale=scale, progress=progress).full
 
 

@@ -43,8 +43,8 @@ def foreign_file(head: bytes, path: Path) -> UserError:
     return complaint(path, "is no MRC/CCP4 map: its first 1024 bytes are no such header; check what it is")
 
 
-def check_header(header: Header, path: Path) -> None:
-    """Raises UserError unless the header describes one map with cubic voxels of known size."""
+def check_header(header: Header, path: Path, *, sized: bool = True) -> None:
+    """Raises UserError unless the header describes one map with cubic voxels, and, if `sized`, of known size."""
     fields = header.fields
     if int(fields.mode) in OTHER_MODES:
         what = OTHER_MODES[int(fields.mode)]
@@ -58,7 +58,7 @@ def check_header(header: Header, path: Path) -> None:
     if fields.nsymbt < 0:
         raise complaint(path, f"expected an extended header of 0 bytes or more, found {fields.nsymbt} (NSYMBT)")
     _check_one_volume(header, path)
-    _check_cell(header, path)
+    _check_cell(header, path, sized)
 
 
 def _check_one_volume(header: Header, path: Path) -> None:
@@ -81,11 +81,13 @@ def _check_one_volume(header: Header, path: Path) -> None:
         )
 
 
-def _check_cell(header: Header, path: Path) -> None:
+def _check_cell(header: Header, path: Path, sized: bool) -> None:
     fields = header.fields
     angles = [float(fields.cellb[name]) for name in ("alpha", "beta", "gamma")]
     if not all(angle == 0 or abs(angle - 90) <= _ANGLE_TOLERANCE for angle in angles):
         raise complaint(path, f"expected cell angles of 90 degrees, found {_listed(angles)}; resample the map")
+    if not sized:
+        return
     sizes = np.array(header.voxel_sizes)
     intervals = [int(fields[name]) for name in ("mx", "my", "mz")]
     if min(intervals) <= 0:
@@ -97,8 +99,8 @@ def _check_cell(header: Header, path: Path) -> None:
     if not (np.all(np.isfinite(sizes)) and np.all(sizes > 0)):
         raise complaint(
             path,
-            f"expected a voxel size above 0 Å, found {_listed(sizes)} Å along x, y, z; set it, for example "
-            f"in Python: mrcfile.open({path.name!r}, 'r+').voxel_size = 1.05",
+            f"expected a voxel size above 0 Å, found {_listed(sizes)} Å along x, y, z; tell it with --voxel-size, or "
+            f"set it, for example in Python: mrcfile.open({path.name!r}, 'r+').voxel_size = 1.05",
         )
     if sizes.max() - sizes.min() > ISOTROPY * sizes.min():
         raise complaint(

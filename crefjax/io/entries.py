@@ -150,35 +150,41 @@ def _outputs(folder: Path) -> dict[str, Output]:
     return outputs
 
 
-def load_pair(half_map_1_path, half_map_2_path) -> tuple[Map, Map]:
-    """Reads two half-maps and checks that they are a pair.
+def load_pair(half_map_1_path, half_map_2_path, *, voxel_size: float | None = None) -> tuple[Map, Map]:
+    """Reads two half-maps on one grid; whether they are a pair otherwise, `crefjax.data.pair_check` tells.
+
+    Args:
+      half_map_1_path: the first one.
+      half_map_2_path: the second one.
+      voxel_size: Å, in place of the headers'; None for theirs.
 
     Raises:
       UserError: what `read_map` refuses; the two paths are one file; the grids differ; every voxel is equal.
     """
     names = f"{half_map_1_path} and {half_map_2_path}"
     advice = "give the two half-maps of one reconstruction"
-    if is_same_file(half_map_1_path, half_map_2_path):
+    if is_same_file(half_map_1_path, half_map_2_path) and not os.path.isdir(half_map_1_path):
         raise complaint(names, f"expected two half-maps, found the same map twice (one file); {advice}")
-    first, second = read_map(half_map_1_path), read_map(half_map_2_path)
+    first, second = (read_map(path, voxel_size=voxel_size) for path in (half_map_1_path, half_map_2_path))
     check_same_grid(first, second, "half-maps")
     if all(np.array_equal(a, b) for a, b in zip(first.array, second.array, strict=True)):
         raise complaint(names, f"expected two half-maps, found the same map twice (all voxels equal); {advice}")
     return first, second
 
 
-def load_mask(path, like: Map) -> Map:
+def load_mask(path, like: Map, *, voxel_size: float | None = None) -> Map:
     """Reads a mask for a map.
 
     Args:
       path: the mask; values 0 to 1. What lies outside by no more than 0.001 is rounding and is cut off.
       like: a map on the grid that the mask must have.
+      voxel_size: Å, in place of the header's; None for its own.
 
     Raises:
       UserError: what `read_map` refuses (a constant map is allowed); another grid; values beyond 0 to 1; 0 in
         every voxel.
     """
-    mask = read_map(path, allow_constant=True)
+    mask = read_map(path, allow_constant=True, voxel_size=voxel_size)
     check_mask(mask, like)
     np.clip(mask.array, 0, 1, out=mask.array)
     return mask
@@ -193,6 +199,8 @@ def check_mask(mask: Map, like: Map) -> None:
     check_same_grid(mask, like, "mask and half-map")
     path = mask.path or "the mask"
     low, high = extremes(mask.array)
+    if mask.header.fields.mode == 0 and (low, high) == (-1, 0):  # signed, as the standard has it
+        raise complaint(path, "expected a mask of values 0 to 1, found 0 and 255 (unsigned bytes); divide it by 255")
     if low < -MASK_TOLERANCE or high > 1 + MASK_TOLERANCE:
         raise complaint(path, f"expected a mask of values 0 to 1, found {low:.4g} to {high:.4g}; scale it so")
     if high <= 0:

@@ -155,6 +155,22 @@ def new_header(shape, voxel_size: float, origin) -> Header:
     return Header(bytes(raw), b"", "<")
 
 
+def with_voxel_size(header: Header, voxel_size: float) -> Header:
+    """The header with another voxel size, and intervals where it had none.
+
+    Args:
+      header: whose size is wrong, or missing.
+      voxel_size: Å, along all axes.
+    """
+    raw = bytearray(header.raw)
+    fields = _view(raw, header.byte_order)
+    for axis, intervals, side in zip("xyz", ("mx", "my", "mz"), header.shape[::-1], strict=True):
+        if fields[intervals] <= 0:
+            fields[intervals] = side
+        fields.cella[axis] = voxel_size * float(fields[intervals])
+    return Header(bytes(raw), header.extended, header.byte_order)
+
+
 def byte_order(raw: bytes) -> str | None:
     """The byte order in which 1024 bytes read as a header, or None where they do in neither.
 

@@ -1,7 +1,7 @@
 """Density maps: the array with what its file says of it, read from and written to MRC/CCP4 files."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -10,7 +10,7 @@ import numpy as np
 from crefjax.io import checks
 from crefjax.io.checks import check_same_grid
 from crefjax.io.files import check_output, complaint, is_stack_name, opened_for_reading, put_all_in_place
-from crefjax.io.header import HEADER_BYTES, Header, byte_order, new_header
+from crefjax.io.header import HEADER_BYTES, Header, byte_order, new_header, with_voxel_size
 
 __all__ = ["Header", "Map", "check_output", "check_same_grid", "read_map", "write_map", "write_maps"]
 
@@ -69,7 +69,7 @@ class Map:
         return cls(array, float(voxel_size), tuple(float(value) for value in origin), header, None)
 
 
-def read_map(path, *, allow_constant: bool = False) -> Map:
+def read_map(path, *, allow_constant: bool = False, voxel_size: float | None = None) -> Map:
     """Reads a map: plain, gzip or bzip2, any real mode, byte order and axis order.
 
     Holds one copy of the voxels in memory and one section.
@@ -77,6 +77,7 @@ def read_map(path, *, allow_constant: bool = False) -> Map:
     Args:
       path: the file; what is in it decides, not its suffix (but `.mrcs` and `.st` are stacks by name).
       allow_constant: whether a map may have the same value everywhere, as a mask may.
+      voxel_size: Å, in place of the header's, which may be wrong or missing; None for the header's.
 
     Raises:
       UserError: the file is missing, unreadable, foreign, cut short, a stack or an image, of a complex mode,
@@ -87,7 +88,7 @@ def read_map(path, *, allow_constant: bool = False) -> Map:
     if is_stack_name(path.name):
         raise complaint(path, "expected a map, found the name of an image stack (.mrcs, .st); give a volume")
     with opened_for_reading(path) as (stream, size):
-        header = _read_header(stream, size, path)
+        header = _read_header(stream, size, path, voxel_size)
         array = _read_voxels(stream, header, path)
         if size is None:
             _read_to_the_end(stream)
@@ -98,13 +99,15 @@ def read_map(path, *, allow_constant: bool = False) -> Map:
     return Map(array, float(np.mean(header.voxel_sizes)), header.origin, header, path)
 
 
-def _read_header(stream: BinaryIO, size: int | None, path: Path) -> Header:
+def _read_header(stream: BinaryIO, size: int | None, path: Path, voxel_size: float | None) -> Header:
     raw = stream.read(HEADER_BYTES)
     order = byte_order(raw) if len(raw) == HEADER_BYTES else None
     if order is None:
         raise checks.foreign_file(raw, path)
     header = Header(raw, b"", order)
-    checks.check_header(header, path)
+    checks.check_header(header, path, sized=voxel_size is None)
+    if voxel_size is not None:
+        header = with_voxel_size(header, voxel_size)
     extended_bytes = int(header.fields.nsymbt)
     expected = HEADER_BYTES + extended_bytes + header.data_bytes
     if size is not None and size < expected:  # before memory is taken for what is not there
@@ -118,7 +121,7 @@ def _read_header(stream: BinaryIO, size: int | None, path: Path) -> Header:
     extended = stream.read(extended_bytes)
     if len(extended) < extended_bytes:
         raise _cut_short(path, expected, HEADER_BYTES + len(extended))
-    return Header(raw, extended, order)
+    return replace(header, extended=extended)
 
 
 def _read_voxels(stream: BinaryIO, header: Header, path: Path) -> np.ndarray:

@@ -67,6 +67,26 @@ def add_device(command):
     command.add_argument("--device", choices=("cpu", "gpu"), help="device to compute on (default: the best)")
 
 
+def add_voxel_size(command):
+    """Add `--voxel-size`."""
+    command.add_argument(
+        "--voxel-size",
+        metavar="A",
+        type=positive,
+        help="voxel size of all maps in Å, where their headers have none or a wrong one (default: the headers')",
+    )
+
+
+def add_insist(command):
+    """Add `--insist`."""
+    command.add_argument(
+        "--insist",
+        action="store_true",
+        help="go on with half-maps that are no pair (one shifted, turned or mirrored, or with the noise of the other; "
+        "see `crefjax check`)",
+    )
+
+
 def choose_platform(arguments):
     """Keep JAX, if it is not loaded yet, off a GPU that `--device cpu` leaves unused: it would take its memory."""
     if arguments.device == "cpu" and "jax" not in sys.modules:

@@ -1,6 +1,15 @@
 """Arguments of `denoise`, `fsc`, `mask` and `fetch`."""
 
-from crefjax.options import add_device, add_overwrite, choose_platform, command, number_or_auto, positive
+from crefjax.options import (
+    add_device,
+    add_insist,
+    add_overwrite,
+    add_voxel_size,
+    choose_platform,
+    command,
+    number_or_auto,
+    positive,
+)
 
 
 def add_denoise(commands):
@@ -62,6 +71,8 @@ def add_denoise(commands):
         action="store_true",
         help="also write OUT_local_agreement and OUT_local_change, 0 to 1 in every voxel",
     )
+    add_voxel_size(added)
+    add_insist(added)
     add_device(added)
     added.add_argument(
         "--max-memory",
@@ -96,6 +107,7 @@ def add_fsc(commands):
     )
     added.add_argument("--json", metavar="F", help="write the curve as JSON")
     added.add_argument("--plot", metavar="F", help="write the curve as a figure (.png, .svg or .pdf)")
+    add_voxel_size(added)
     add_device(added)
 
 
@@ -121,6 +133,7 @@ def add_check(commands):
     added.add_argument("half_map_2", metavar="HALF2", help="the other one")
     added.add_argument("--mask", metavar="M", help="mask to measure within (default: one made of them)")
     added.add_argument("--json", metavar="F", help="write all that was found as JSON")
+    add_voxel_size(added)
     add_device(added)
 
 
@@ -158,6 +171,7 @@ def add_mask(commands):
         added.add_argument(
             name, metavar="X", type=number_or_auto, default="auto", help=f"{text}, {unit}; auto: {usual}"
         )
+    add_voxel_size(added)
     add_overwrite(added)
 
 

@@ -1,6 +1,6 @@
 """Arguments of `report`."""
 
-from crefjax.options import add_overwrite, command
+from crefjax.options import add_insist, add_overwrite, add_voxel_size, command
 
 
 def add_report(commands):
@@ -29,6 +29,8 @@ def add_report(commands):
         help="also map, around each voxel, agreement and change; takes --denoised-halves",
     )
     added.add_argument("-o", "--output", metavar="DIR", required=True, help="folder to write")
+    add_voxel_size(added)
+    add_insist(added)
     add_overwrite(added)
 
 

@@ -1,6 +1,6 @@
 """Arguments of `train`, `finetune` and `demo`."""
 
-from crefjax.options import add_overwrite, command, positive
+from crefjax.options import add_insist, add_overwrite, add_voxel_size, command, positive
 
 
 def add_train(commands):
@@ -45,6 +45,8 @@ def add_finetune(commands):
         "--patch", type=int, help="voxels a side of the patches, even (default: 64, less for small boxes)"
     )
     added.add_argument("--seed", type=int, default=0, help="of the patches that are drawn")
+    add_voxel_size(added)
+    add_insist(added)
     add_overwrite(added)
 
 

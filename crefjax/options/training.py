@@ -1,6 +1,6 @@
 """Arguments of `prepare`."""
 
-from crefjax.options import command, number
+from crefjax.options import add_insist, add_voxel_size, command, number
 
 
 def add_prepare(commands):
@@ -11,8 +11,8 @@ def add_prepare(commands):
         _prepare,
         "cut half-maps into patches to train on",
         epilog="The same command again goes on where it was ended, and ends with the same bytes. An entry that cannot "
-        "be used is reported and left out; so is one that shares a half-map with another. No entry is on both sides of "
-        "the split.",
+        "be used is reported and left out; so is one whose half-maps are no pair (see `crefjax check`), or that shares "
+        "a half-map with another. No entry is on both sides of the split.",
     )
     added.add_argument(
         "entries",
@@ -42,6 +42,8 @@ def add_prepare(commands):
         "--config.data.grid=3.3 (default: input, as it is)",
     )
     added.add_argument("--seed", metavar="N", type=int, default=0, help="of the split (default: 0)")
+    add_voxel_size(added)
+    add_insist(added)
     added.add_argument("--overwrite", action="store_true", help="replace a dataset that exists, finished or not")
 
 

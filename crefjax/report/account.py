@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crefjax.inference.regions import hardly_correlate
 from crefjax.io.maps import Map
 from crefjax.report import warnings as found
 from crefjax.report.fits import signal_shells
@@ -12,7 +11,7 @@ from crefjax.report.shifts import shift_between
 from crefjax.report.uses import use_of
 from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.covariances import Covariances, shell_covariances
-from crefjax.spectral.fsc import FscCurve
+from crefjax.spectral.curve import FscCurve, hardly_correlate
 from crefjax.spectral.variances import Estimate, ShellVariances, overall_gain, variances_of
 
 
@@ -29,6 +28,7 @@ class Study:
         mask: `(z, y, x)`, 0 to 1.
         mask_from: its file, or how it was made.
         parameters: of the command, for the record.
+        pair_warnings: what was found wrong with the half-maps, one line each.
     """
 
     half_map_1: Map
@@ -39,6 +39,7 @@ class Study:
     mask: np.ndarray
     mask_from: str
     parameters: dict
+    pair_warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ def account(study: Study) -> dict:
     }
     if measured.variances is not None:
         numbers |= _of_variances(measured.variances)
-    numbers["warnings"] = found.warnings_of(measured)
+    numbers["warnings"] = found.warnings_of(measured) + [
+        {"kind": "half_maps", "text": f"{text[0].upper()}{text[1:]}."} for text in study.pair_warnings
+    ]
     numbers["notes"] = found.notes_of(measured)
     added = np.flatnonzero(found.added_shells(measured))
     begins = None if not len(added) else float(1 / measured.curve.frequency[added[0]])

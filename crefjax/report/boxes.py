@@ -20,6 +20,7 @@ _TITLES = {
     "not_denoised": "Not denoised",
     "nothing_removed": "Nothing removed",
     "unrelated": "Another structure",
+    "half_maps": "The half-maps",
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
-from crefjax.spectral.fsc import FscCurve
+from crefjax.spectral.curve import FscCurve
 
 
 class Shown(NamedTuple):

@@ -9,7 +9,7 @@ matplotlib.use("agg")
 import numpy as np
 from matplotlib.figure import Figure
 
-from crefjax.spectral.fsc import FscCurve
+from crefjax.spectral.curve import FscCurve
 
 # Okabe & Ito's palette, told apart with any colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from crefjax.inference.regions import hardly_correlate
 from crefjax.report import fits
 from crefjax.report.fits import signal_shells
+from crefjax.spectral.curve import hardly_correlate
 
 # Of the signal's power; what lies outside a mask beyond that is particle that the mask cuts.
 _OUTSIDE = 0.1

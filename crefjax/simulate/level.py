@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crefjax.spectral.fsc import resolution_at
+from crefjax.spectral.curve import resolution_at
 from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_sums
 
 THRESHOLD = 0.143

@@ -52,20 +52,10 @@ def shell_products(
         if mask is not None:
             array *= mask
         spectra.append(scipy.fft.rfftn(array, workers=-1))
-    longest = max(shape)
-    count = longest // 2 + 1
-    scaled = [np.square(np.fft.fftfreq(side) * longest) for side in shape[:2]]
-    scaled.append(np.square(np.fft.rfftfreq(shape[2]) * longest))
-    weight = np.full(len(scaled[2]), 2.0)
-    weight[0] = 1.0
-    if shape[2] % 2 == 0:
-        weight[-1] = 1.0
-    weight = np.tile(weight, shape[1])
+    count = max(shape) // 2 + 1
     total = np.zeros((count + 1, len(maps), len(maps)))
     voxels = np.zeros(count + 1)
-    for plane, z in enumerate(scaled[0]):
-        shell = np.floor(np.sqrt(z + scaled[1][:, None] + scaled[2]) + 0.5).astype(np.intp)
-        shell = np.minimum(shell, count).ravel()
+    for plane, (shell, weight) in enumerate(_planes(shape)):
         voxels += np.bincount(shell, weight, count + 1)
         for i, first in enumerate(spectra):
             for j, second in enumerate(spectra[: i + 1]):
@@ -74,6 +64,29 @@ def shell_products(
                 total[:, i, j] += np.bincount(shell, product * weight, count + 1)
     total = total[:-1] / np.maximum(voxels[:-1], 1)[:, None, None]
     return np.maximum(total, 0) if len(maps) == 1 else total + np.tril(total, -1).transpose(0, 2, 1)
+
+
+def shell_voxels(shape: tuple[int, int, int]) -> np.ndarray:
+    """The number of voxels of the whole spectrum of a box in every shell, `(shells,)`."""
+    count = max(shape) // 2 + 1
+    return sum(np.bincount(shell, weight, count + 1) for shell, weight in _planes(shape))[:-1]
+
+
+def _planes(shape):
+    """Of every plane of the half-spectrum, flat: the shell of each voxel, the number of shells where it has none, and
+    how often it stands in the whole spectrum."""
+    longest = max(shape)
+    count = longest // 2 + 1
+    z, y = (np.square(np.fft.fftfreq(side) * longest) for side in shape[:2])
+    x = np.square(np.fft.rfftfreq(shape[2]) * longest)
+    weight = np.full(len(x), 2.0)
+    weight[0] = 1.0
+    if shape[2] % 2 == 0:
+        weight[-1] = 1.0
+    weight = np.tile(weight, shape[1])
+    for z_squared in z:
+        shell = np.floor(np.sqrt(z_squared + y[:, None] + x) + 0.5).astype(np.intp)
+        yield np.minimum(shell, count).ravel(), weight
 
 
 def fsc_of_products(products: np.ndarray) -> np.ndarray:

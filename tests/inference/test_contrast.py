@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from crefjax.data.particle_level import inverted_contrast
 from crefjax.inference.denoise import denoise_maps, plan_denoise
-from crefjax.inference.regions import inverted_contrast
 from crefjax.io.maps import Map, read_map
 
 

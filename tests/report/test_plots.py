@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from crefjax.report.plots import fsc_figure
-from crefjax.spectral.fsc import FscCurve
+from crefjax.spectral.curve import FscCurve
 
 CURVE = FscCurve((16, 16, 16), 1.5, np.array([1, 0.99, 0.95, 0.9, 0.7, 0.4, 0.2, 0.05, 0.0]))
 

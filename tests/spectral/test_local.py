@@ -8,7 +8,7 @@ import slow_spectra
 from scipy import ndimage
 
 from crefjax.errors import UserError
-from crefjax.spectral.fsc import resolution_at
+from crefjax.spectral.curve import resolution_at
 from crefjax.spectral.local import local_maps
 
 VOXEL = 2.0

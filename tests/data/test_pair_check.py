@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from crefjax.inference.pair_check import check_pair
+from crefjax.data.pair_check import check_pair
 
 VOXEL = 2.0
 SIDE = 40
@@ -115,7 +115,7 @@ def test_a_hot_voxel_is_named(pair):
     hot = pair[1].copy()
     hot[3, 30, 11] -= 100
     (found,) = (one for one in check_pair(pair[0], hot, VOXEL).findings if one.kind == "hot_voxel")
-    assert found.numbers == {"half_map": 2, "place": [11, 30, 3]}
+    assert found.numbers == {"map": "half-map 2", "places": [[11, 30, 3]]}
     assert not check_pair(pair[0], hot, VOXEL).serious
 
 

@@ -9,20 +9,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from crefjax.data.grid import VOXELS, find_grid
+from crefjax.data.grid import THRESHOLD, VOXELS, find_grid
+from crefjax.data.hot_voxels import find_hot_voxels, mended, robust_moments
 from crefjax.data.masks import make_mask
+from crefjax.data.pair_place import find_orientation, find_shift
+from crefjax.data.particle_level import inverted_contrast
 from crefjax.errors import UserError
-from crefjax.inference.pair_place import find_orientation, find_shift
-from crefjax.inference.regions import hardly_correlate, inverted_contrast
-from crefjax.spectral.fsc import FscCurve, fsc_curve
-from crefjax.spectral.host import fsc_of_products, shell_products
+from crefjax.spectral.curve import FscCurve, hardly_correlate
+from crefjax.spectral.host import fsc_of_products, shell_products, shell_voxels, solvent_level
 
 _SCALE, _LEVEL = 1.25, 0.2  # ratio of the deviations, and offset over the deviation, of halves on one scale
 _OPPOSITE = -0.3  # FSC at low frequencies of a half-map of the other sign
 _SAME, _HALF_AND_FULL, _FLAT = 0.99, (0.66, 0.75), 0.05  # FSC where noise is all there is
+_MOSTLY_SIGNAL = 0.85  # FSC at low frequencies of a half-map and a full map of any use
 _FILTERED, _END = 1e-3, 0.75  # what is left of the noise's power beyond a low-pass; the last one, over Nyquist
 _CONSTANT = 0.1  # of the inscribed sphere
-_HOT, _ALONE = 30.0, 0.2  # deviations of a voxel, and share of it that its neighbours have
+_IN_COMMON, _FEWEST = 0.5, 3  # FSC above which a shell is mostly signal, and how many tell a scale
+_LISTED = 3  # hot voxels that are named
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Finding:
             or `hot_voxel`.
         serious: whether the two are no pair: nothing that is computed of them would be right.
         text: one line for the user.
-        numbers: that the line tells, by name.
+        numbers: that the line tells, by name; places are `[x, y, z]`.
     """
 
     kind: str
@@ -49,22 +52,39 @@ class PairCheck:
 
     Attributes:
         findings: the serious ones first.
-        curve: the FSC of the half-maps as they are, under the mask.
+        halves: the half-maps as they are to be used: hot voxels mended, and half-map 2 on the scale of half-map 1; the
+            arrays that were given where nothing of that was wrong.
+        curve: the FSC of these, under the mask.
         mask: `(z, y, x)`, given or made; None where none could be made.
+        mask_notes: one line for each thing to know of one that was made, or why there is none.
     """
 
     findings: tuple[Finding, ...]
+    halves: tuple[np.ndarray, np.ndarray]
     curve: FscCurve
     mask: np.ndarray | None
+    mask_notes: tuple[str, ...] = ()
 
     @property
     def serious(self) -> bool:
         """Whether any finding is."""
         return any(one.serious for one in self.findings)
 
+    def told_resolution(self, *, mask_given: bool) -> str:
+        """Where the FSC of the half-maps falls below 0.143, and within what, in words."""
+        region = "the mask" if mask_given else "the whole box" if self.mask is None else "a mask made of them"
+        resolution = self.curve.resolution(0.143)
+        where = f"falls below 0.143 at {resolution.angstrom:.2f} Å" if resolution.crossed else "never falls below 0.143"
+        return f"FSC of the half-maps {where}, within {region}"
+
 
 def check_pair(
-    half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: float, mask: np.ndarray | None = None
+    half_map_1: np.ndarray,
+    half_map_2: np.ndarray,
+    voxel_size: float,
+    mask: np.ndarray | None = None,
+    *,
+    fall_off: bool = True,
 ) -> PairCheck:
     """Look for all that can be wrong with a pair.
 
@@ -73,33 +93,64 @@ def check_pair(
         half_map_2: the same shape.
         voxel_size: Å.
         mask: the same shape, 0 to 1; None to have one made.
+        fall_off: whether to look for sharpening and blurring too, as `find_grid` does for itself.
     """
-    products = shell_products([half_map_1, half_map_2])
-    ratio, offset = _scale_between(half_map_1, half_map_2, products)
-    findings = [*_scale(half_map_1, ratio, offset)]
-    second = (half_map_2 - np.float32(offset)) / np.float32(ratio)
+    hot = [find_hot_voxels(half) for half in (half_map_1, half_map_2)]
+    first, second = (mended(half, places) for half, places in zip((half_map_1, half_map_2), hot, strict=True))
+    products = shell_products([first, second])
+    ratio, offset = _scale_between(first, second, products)
+    findings = [*_scale(first, ratio, offset)]
+    if findings:
+        second = (second - np.float32(offset)) / np.float32(ratio)
+    region, notes = (mask, ()) if mask is not None else made_region(first, second, voxel_size)
     if same := _same_noise(products):
         findings.append(same)
     else:
-        findings += _place(half_map_1, second, voxel_size, mask)
-    if mask is None:
-        mask = _mask(half_map_1, second, voxel_size)
-    curve = fsc_curve(half_map_1, second, voxel_size, mask, levelled=True)
-    if hardly_correlate(curve.fsc) and not any(one.serious for one in findings):
+        findings += _place(first, second, voxel_size, region)
+    curve = _curve(first, second, voxel_size, region)
+    if _nothing_in_common(curve) and not any(one.serious for one in findings):
         text = "the half-maps hardly have anything in common: check that they are of one refinement"
         findings.append(Finding("no_signal", False, text))
-    findings += _filtered(half_map_1, second, voxel_size)
-    full = (half_map_1 + second) / 2
+    findings += _filtered(first, second, voxel_size)
+    full = (first + second) / 2
     findings += _masked(full)
     findings += [
         Finding("contrast", False, text.removeprefix("warning: ")) for text in inverted_contrast(full, voxel_size)
     ]
-    if not any(one.serious or one.kind in ("filtered", "no_signal") for one in findings):
-        grid = find_grid([half_map_1, second], voxel_size, mask, voxels=VOXELS, keep=True)
+    if fall_off and not any(one.serious or one.kind in ("filtered", "no_signal") for one in findings):
+        grid = find_grid([first, second], voxel_size, region, voxels=VOXELS, keep=True)
         findings += [Finding("fall_off", False, note, {"b_factor": grid.blur}) for note in grid.notes if grid.blur]
-    for number, half in enumerate((half_map_1, half_map_2), 1):
-        findings += _hot(half, number)
-    return PairCheck(tuple(sorted(findings, key=lambda one: not one.serious)), curve, mask)
+    for number, (half, places) in enumerate(zip((half_map_1, half_map_2), hot, strict=True), 1):
+        findings += hot_findings(half, places, f"half-map {number}")
+    findings.sort(key=lambda one: not one.serious)
+    return PairCheck(tuple(findings), (first, second), curve, region, notes)
+
+
+def made_region(first: np.ndarray, second: np.ndarray, voxel_size: float) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """A mask made of two half-maps to measure within, and what there is to say of it.
+
+    Returns:
+        `(z, y, x)`, 0 to 1, or None where no particle stands out of the noise; one line for each thing to know.
+    """
+    try:
+        array, info = make_mask(first, second, voxel_size)
+    except UserError as error:
+        note = f"no mask could be made to measure the scale of the signal in, the whole box is taken ({error})"
+        return None, (note,)
+    return array, tuple(f"mask to measure within: {note}" for note in info.notes)
+
+
+def _nothing_in_common(curve):
+    """Not in the first shells taken together either: in a small box one of them may be low by chance."""
+    low = slice(1, max(4, len(curve.fsc) // 10))
+    together = np.average(curve.fsc[low], weights=shell_voxels(curve.box)[low])
+    return hardly_correlate(curve.fsc) and together < THRESHOLD
+
+
+def _curve(first, second, voxel_size, region):
+    levels = [solvent_level(half, region) for half in (first, second)]
+    fsc = fsc_of_products(shell_products([first, second], region, levels=levels))
+    return FscCurve(first.shape, voxel_size, fsc)
 
 
 def _moments(array):
@@ -108,12 +159,15 @@ def _moments(array):
 
 
 def _scale_between(first, second, products):
-    """Half-map 2 as a multiple of half-map 1 and an offset: signal and noise are alike in both, but for chance."""
+    """Half-map 2 as a multiple of half-map 1 and an offset, by the shells that are mostly signal, else by all."""
     (mean_1, deviation_1), (mean_2, deviation_2) = _moments(first), _moments(second)
     fsc = fsc_of_products(products)
     sign = -1 if np.median(fsc[1 : max(4, len(fsc) // 10)]) < _OPPOSITE else 1
-    ratio = sign * deviation_2 / deviation_1
-    return ratio, mean_2 - ratio * mean_1
+    ratio = deviation_2 / deviation_1
+    shared = np.flatnonzero(sign * fsc[1:] > _IN_COMMON) + 1
+    if len(shared) >= _FEWEST:
+        ratio = float(np.sqrt(products[shared, 1, 1].sum() / products[shared, 0, 0].sum()))
+    return sign * ratio, mean_2 - sign * ratio * mean_1
 
 
 def _scale(first, ratio, offset):
@@ -121,7 +175,7 @@ def _scale(first, ratio, offset):
     if 1 / _SCALE <= ratio <= _SCALE and abs(offset + (ratio - 1) * mean) <= _LEVEL * deviation:
         return
     text = f"half-map 2 is not on the scale of half-map 1: it is about {ratio:.3g} times it"
-    text += f" {'plus' if offset >= 0 else 'minus'} {abs(offset):.3g}; what follows is measured on one scale"
+    text += f" {'plus' if offset >= 0 else 'minus'} {abs(offset):.3g}; it is brought to that scale for what follows"
     yield Finding("scale", False, text, {"ratio": ratio, "offset": offset})
 
 
@@ -137,7 +191,11 @@ def _same_noise(products):
     middle, spread = float(np.median(curve)), float(np.ptp(np.percentile(curve, (10, 90))))
     if abs(middle) > _SAME:
         text = "the half-maps have the same noise: it is one half-map twice, or one that has no noise"
-    elif _HALF_AND_FULL[0] < abs(middle) < _HALF_AND_FULL[1] and spread < _FLAT:
+    elif (
+        _HALF_AND_FULL[0] < abs(middle) < _HALF_AND_FULL[1]
+        and spread < _FLAT
+        and _like_half_and_full(fsc, products, last)
+    ):
         text = "the half-maps share half of their noise, as a half-map and the full map do"
     else:
         return None
@@ -145,18 +203,21 @@ def _same_noise(products):
     return Finding("same_noise", True, text, {"fsc_at_high_frequencies": middle})
 
 
-def _place(first, second, voxel_size, mask):
+def _like_half_and_full(fsc, products, last):
+    """A level FSC may be that of a flat signal: with a full map it rises to 1, or the noise has half the power."""
+    ratio = float(np.median(products[last, 1, 1] / products[last, 0, 0]))
+    return np.median(np.abs(fsc[1 : max(4, len(fsc) // 4)])) > _MOSTLY_SIGNAL or 1.8 < max(ratio, 1 / ratio) < 2.2
+
+
+def _place(first, second, voxel_size, region):
     """Whether half-map 2 is turned, mirrored or shifted."""
-    region = mask if mask is not None else _mask(first, second, voxel_size)
     turned, way, certain = find_orientation(first, second, region)
     voxels, sure = find_shift(first, turned, region)
     if not way and not any(voxels):
         return
     right = np.roll(turned, [-one for one in voxels], (0, 1, 2))
-    region = mask if mask is not None else _mask(first, right, voxel_size)
-    before, after = (
-        fsc_curve(first, one, voxel_size, region, levelled=True).resolution(0.143).angstrom for one in (second, right)
-    )
+    region, _ = made_region(first, right, voxel_size) if region is None else (region, ())
+    before, after = (_curve(first, one, voxel_size, region).resolution(0.143).angstrom for one in (second, right))
     shift = [one * voxel_size for one in voxels[::-1]]
     what = [way] if way else []
     if any(shift):
@@ -166,13 +227,6 @@ def _place(first, second, voxel_size, mask):
     text += f"{before:.3g} Å as it is, {after:.3g} Å when that is undone; give the two half-maps of one refinement"
     numbers = {"shift": shift, "orientation": way, "resolution": before, "resolution_when_undone": after}
     yield Finding("orientation" if way else "shift", serious, text, numbers)
-
-
-def _mask(first, second, voxel_size):
-    try:
-        return make_mask(first, second, voxel_size)[0]
-    except UserError:
-        return None
 
 
 def _filtered(first, second, voxel_size):
@@ -209,20 +263,23 @@ def _masked(full):
         yield Finding("masked", False, text + " the refinement wrote them", {"share": share})
 
 
-def _hot(half, number):
-    """A voxel that stands far out of everything, and of its neighbours too."""
-    sample = half[:: max(1, half.shape[0] // 64)]
-    middle = float(np.median(sample))
-    deviation = 1.4826 * float(np.median(np.abs(sample - middle)))
-    if not deviation > 0:
-        return
-    place = np.unravel_index(int(np.argmax(np.abs(half - np.float32(middle)))), half.shape)
-    value = float(half[place]) - middle
-    near = half[np.ix_(*(np.arange(at - 1, at + 2) % side for at, side in zip(place, half.shape, strict=True)))]
-    around = (float(near.sum(dtype=np.float64)) - float(half[place])) / 26 - middle
-    if abs(value) < _HOT * deviation or abs(around) > _ALONE * abs(value):
-        return
-    x, y, z = (int(at) for at in place[::-1])
-    text = f"half-map {number} has a single voxel of {abs(value) / deviation:.0f} deviations at x, y, z = {x}, {y}, {z}"
-    text += " (counted from 0): it is no density; set it to the mean of its neighbours"
-    yield Finding("hot_voxel", False, text, {"half_map": number, "place": [x, y, z]})
+def hot_findings(array: np.ndarray, places: list[tuple[int, int, int]], what: str) -> list[Finding]:
+    """What is said of the hot voxels of a map, none where there are none.
+
+    Args:
+        array: `(z, y, x)`.
+        places: from `find_hot_voxels`.
+        what: the map is, such as `half-map 1`.
+    """
+    if not places:
+        return []
+    middle, deviation = robust_moments(array)
+    several = len(places) > 1
+    told = ", ".join(
+        f"{x}, {y}, {z} ({abs(float(array[z, y, x]) - middle) / deviation:.0f} deviations)"
+        for z, y, x in places[:_LISTED]
+    )
+    text = f"{what} has {len(places)} hot voxels" if several else f"{what} has a hot voxel"
+    text += f" at x, y, z = {told}{' and so on' if len(places) > _LISTED else ''}, counted from 0: no density; "
+    text += ("each" if several else "it") + " is replaced by the mean of its neighbours"
+    return [Finding("hot_voxel", False, text, {"map": what, "places": [[x, y, z] for z, y, x in places]})]
