@@ -6,7 +6,7 @@ One of a thousand deviations has more power than a small map, in every shell ali
 import numpy as np
 
 _HOT = 30.0  # deviations of the voxel
-_ALONE = 0.2  # of the voxel: what the mean of its neighbours has at most
+_ALONE = 0.2  # of the voxel: what the mean of its neighbours has at most; one of them may be as hot
 _MOST = 64  # of a map that is sound but for these; where more stand out, they are what the map shows
 _SAMPLED = 64  # sections
 
@@ -46,8 +46,8 @@ def _neighbourhood(array, place):
 
 
 def _is_alone(array, place, middle):
-    # The median: a second hot voxel beside it does not make it less hot.
-    around = float(np.median(_neighbourhood(array, place))) - middle
+    near = _neighbourhood(array, place)
+    around = (float(near.sum(dtype=np.float64)) - float(array[place])) / (near.size - 1) - middle
     return abs(around) <= _ALONE * abs(float(array[place]) - middle)
 
 

@@ -274,3 +274,67 @@ def test_densities_beyond_float16_are_told(tmp_path):
     assert manifest.patches["validation"] == 0
     manifest, _ = prepared([folder, other], tmp_path / "dataset", overwrite=True)
     assert len(manifest.entries) == 2
+
+
+def test_a_copy_of_an_entry_that_is_refused_is_used(tmp_path, entries):
+    """The first by name has a mask that cannot be used."""
+    bad = shutil.copytree(entries[0], tmp_path / "a_bad")
+    write_map(bad / "mask.mrc", 3 * np.ones((20, 24, 36), np.float32))
+    again = shutil.copytree(entries[0], tmp_path / "b_good")
+    third = shutil.copytree(entries[0], tmp_path / "c_copy")
+    given = [bad, again, third, entries[1]]
+    manifest, _ = prepared(given, tmp_path / "dataset")
+    assert [entry.name for entry in manifest.entries] == ["b_good", "e1"]
+    assert set(manifest.left_out) == {"a_bad", "c_copy"}
+    assert "mask" in manifest.left_out["a_bad"]
+    assert "found one of b_good, a duplicate" in manifest.left_out["c_copy"]
+    before = tree(tmp_path / "dataset")
+    prepared(given, tmp_path / "dataset")
+    assert tree(tmp_path / "dataset") == before
+    alone, _ = prepared([again, entries[1]], tmp_path / "alone")
+    assert [entry.shards for entry in alone.entries] == [entry.shards for entry in manifest.entries]
+
+
+def test_entries_made_of_one_map_are_told_of(tmp_path, entries):
+    turned = shutil.copytree(entries[0], tmp_path / "turned")
+    for path in turned.glob("*.mrc"):
+        write_map(path, np.ascontiguousarray(read(path)[::-1, :, ::-1]).astype(np.float32))
+    manifest, lines = prepared([*entries[:2], turned], tmp_path / "dataset")
+    assert len(manifest.entries) == 3
+    assert [line for line in lines if "made of one map" in line] == [
+        "note: e0 and turned seem to be made of one map, turned, cropped or masked; take one of them out, or they may "
+        "be on both sides of the split"
+    ]
+
+
+def test_half_maps_that_are_no_pair(tmp_path, entries):
+    """Left out, but where the user insists; what can be mended is, and is told."""
+    shifted, scaled = (shutil.copytree(entries[n], tmp_path / name) for n, name in ((0, "shifted"), (1, "scaled")))
+    write_map(shifted / "half_map_2.mrc", np.roll(read(shifted / "half_map_2.mrc"), 3, 2).astype(np.float32))
+    write_map(scaled / "half_map_2.mrc", (4 * read(scaled / "half_map_2.mrc") - 7).astype(np.float32))
+    manifest, lines = prepared([shifted, scaled], tmp_path / "dataset")
+    assert list(manifest.left_out) == ["shifted"]
+    assert "half-map 2 is shifted by 4.5, 0, 0 Å" in manifest.left_out["shifted"]
+    assert manifest.left_out["shifted"].endswith("or --insist on these")
+    assert any("scaled: half-map 2 is not on the scale of half-map 1" in line for line in lines)
+    assert "is not on the scale" in manifest.entries[0].notes[0]
+    assert load_manifest(tmp_path / "dataset") == manifest
+    for found, expected in zip(
+        next(stored(tmp_path / "dataset", manifest.entries[0].shards[0]))[1], standardized(entries[1]), strict=True
+    ):
+        np.testing.assert_allclose(found, sliced(expected, (0, 0, 0), 16), atol=0.1)
+    manifest, _ = prepared([shifted, scaled], tmp_path / "insisted", insist=True)
+    assert manifest.insist
+    assert [entry.name for entry in manifest.entries] == ["scaled", "shifted"]
+
+
+def test_a_voxel_size_that_headers_lack(tmp_path, entries):
+    without = shutil.copytree(entries[0], tmp_path / "without")
+    for path in without.glob("*.mrc"):
+        write_map(path, read(path).astype(np.float32), voxel=0)
+    _, lines = prepared([without, entries[1]], tmp_path / "one")
+    assert "voxel size above 0" in lines[0]
+    manifest, _ = prepared([without, entries[1]], tmp_path / "dataset", voxel_size=VOXEL)
+    assert manifest.voxel_size == VOXEL
+    assert [entry.voxel_size for entry in manifest.entries] == [VOXEL, VOXEL]
+    assert load_manifest(tmp_path / "dataset") == manifest

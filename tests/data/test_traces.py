@@ -1,0 +1,61 @@
+"""A half-map is known again in whatever was made of it, and nothing else is taken for it."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from crefjax.data.traces import alike, trace_of
+
+SHAPE = (26, 30, 28)
+
+
+def noise(seed, shape=SHAPE):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def soft(shape):
+    """1 in the middle, falling off to 0."""
+    lines = np.ix_(*(np.abs(np.linspace(-1, 1, side)) for side in shape))
+    return np.clip(6 * (0.8 - np.sqrt(sum(line**2 for line in lines))), 0, 1).astype(np.float32)
+
+
+CHANGES = {
+    "turned": lambda one: np.rot90(one, axes=(0, 2)),
+    "mirrored": lambda one: one[:, ::-1],
+    "of other axes": lambda one: one.transpose(2, 0, 1),
+    "cropped": lambda one: one[3:-4, 5:, 2:-2],
+    "padded": lambda one: np.pad(one, 5),
+    "masked": lambda one: one * soft(one.shape),
+    "cropped and turned": lambda one: np.rot90(one[4:-4, 4:-4, 4:-4], axes=(1, 2)),
+    "of float16": lambda one: one.astype(np.float16).astype(np.float32)[::-1],
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_was_made_of_one_map_is_alike(name):
+    base = noise(1)
+    if name == "of float16":
+        base = base.astype(np.float16).astype(np.float32)
+    changed = np.ascontiguousarray(CHANGES[name](base))
+    traces = [[trace_of(noise(5))], [trace_of(base), trace_of(noise(2))], [trace_of(noise(3)), trace_of(changed)]]
+    assert alike(traces) == [(1, 2)]
+    assert not traces[1][0].is_copy_of(traces[2][1])
+
+
+def test_maps_of_one_specimen_with_noise_of_their_own_are_not():
+    body = 5 * soft(SHAPE)
+    halves = [trace_of(body + noise(seed)) for seed in range(6)]
+    assert alike([[one] for one in halves]) == []
+    assert not any(a.is_copy_of(b) for a, b in itertools.combinations(halves, 2))
+
+
+def test_maps_of_few_values_are_not():
+    coarse = [np.round(10 * noise(seed)) for seed in range(2)]
+    assert alike([[trace_of(one)] for one in coarse]) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 9, 9), (3, 3, 3), (40, 8, 8)])
+def test_small_boxes(shape):
+    trace = trace_of(noise(1, shape))
+    assert alike([[trace], [trace_of(noise(2, shape))]]) == []
