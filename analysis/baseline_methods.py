@@ -83,7 +83,7 @@ class Material:
     @cached_property
     def curve(self) -> FscCurve:
         """The FSC of the half-maps under the mask."""
-        return fsc_curve(*self.halves, self.pair[0].voxel_size, self.mask.array)
+        return fsc_curve(*self.halves, self.pair[0].voxel_size, self.mask.array, levelled=True)
 
     @property
     def about_curve(self) -> dict:

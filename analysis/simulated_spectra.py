@@ -34,6 +34,7 @@ from crefjax.simulate.halfmaps import Settings, simulate_half_maps
 from crefjax.simulate.noise import measured
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.poses import Particles
+from crefjax.spectral.host import solvent_level
 from crefjax.version import __version__
 
 NAME = "simulated_spectra"
@@ -171,11 +172,12 @@ def _simulations(arguments):
 
 
 def _load_entry(path):
-    """The arrays of a real pair and its mask; all of the box where there is none."""
+    """The arrays of a real pair, less their solvent levels, and its mask; all of the box where there is none."""
     entry = find_entry(path)
     first, second = load_pair(entry.half_map_1, entry.half_map_2)
     mask = load_mask(entry.mask, first).array if entry.mask else np.ones_like(first.array)
-    return first.array, second.array, mask
+    halves = [one.array - np.float32(solvent_level(one.array, mask)) for one in (first, second)]
+    return *halves, mask
 
 
 def _without_curves(report):
