@@ -14,6 +14,7 @@ from crefjax.weights.store import Weights
 
 # Measured at their peak, in float32 maps: of five maps the spectra, and one of them as float64 on its way there.
 _MAPS_OF_CALIBRATION, _MAPS_OF_REPORT = 21, 24
+_MAPS_OF_CHECK = 11  # of a pair, before the network runs
 SCALES = ("signal", "input", "none")
 GRIDS = ("data", "input")
 
@@ -50,12 +51,13 @@ def plan_denoise(
     # The maps themselves, the mask, and three for the standardized map, the output and what becomes of it.
     host_maps = len(pair) + (mask is not None) + 3 + 2 * three
     share = float(np.prod(found.shape)) / pair[0].array.size
+    checked = _MAPS_OF_CHECK / share if len(pair) == 2 else 0
     plan = plan_run(
         found.shape,
         weights.config,
         find_device(device),
         host_maps=host_maps / share + (0 if share == 1 else 3 * (1 + 2 * three)),
-        later_maps=_MAPS_OF_REPORT / share if report else _MAPS_OF_CALIBRATION + 4 / share if signal else 0,
+        later_maps=_MAPS_OF_REPORT / share if report else _MAPS_OF_CALIBRATION + 4 / share if signal else checked,
         runs=(3 if three else 1) * rotations,
         max_memory=max_memory,
     )
