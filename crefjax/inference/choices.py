@@ -1,5 +1,6 @@
 """On which scale and grid and over which rotations a map is denoised, and what that will take."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,9 @@ from crefjax.weights.store import Weights
 # Measured at their peak, in float32 maps: of five maps the spectra, and one of them as float64 on its way there.
 _MAPS_OF_CALIBRATION, _MAPS_OF_REPORT = 21, 24
 _MAPS_OF_CHECK = 11  # of a pair, before the network runs
+# Around the mask, voxels: what lies farther away changes next to nothing within it. And voxels that are to be saved for
+# another compilation.
+_MARGIN, _WORTH_IT = 12, 4e6
 SCALES = ("signal", "input", "none")
 GRIDS = ("data", "input")
 
@@ -51,6 +55,14 @@ def plan_denoise(
     # The maps themselves, the mask, and three for the standardized map, the output and what becomes of it.
     host_maps = len(pair) + (mask is not None) + 3 + 2 * three
     share = float(np.prod(found.shape)) / pair[0].array.size
+    part, runs = None, 3 if three else 1
+    if signal and not halves and weights.grid and region is not None and region[0] is not None:
+        part = part_around(region[0], found.shape, weights.config.multiple)
+        saved = 1 - np.prod([piece.stop - piece.start for piece in part], dtype=float) / np.prod(found.shape)
+        if 2 * saved * rotations * np.prod(found.shape, dtype=float) > _WORTH_IT:
+            runs -= 2 * saved
+        else:
+            part = None
     checked = _MAPS_OF_CHECK / share if len(pair) == 2 else 0
     plan = plan_run(
         found.shape,
@@ -58,10 +70,28 @@ def plan_denoise(
         find_device(device),
         host_maps=host_maps / share + (0 if share == 1 else 3 * (1 + 2 * three)),
         later_maps=_MAPS_OF_REPORT / share if report else _MAPS_OF_CALIBRATION + 4 / share if signal else checked,
-        runs=(3 if three else 1) * rotations,
+        runs=runs * rotations,
         max_memory=max_memory,
     )
-    return replace(plan, grid=found, region=region, rotations=rotations)
+    return replace(plan, grid=found, region=region, rotations=rotations, part=part)
+
+
+def part_around(region: np.ndarray, shape: tuple[int, int, int], multiple: int) -> tuple[slice, slice, slice]:
+    """The part of a working grid around a mask, with a margin, in which the network pools the same voxels together.
+
+    Args:
+        region: the mask, `(z, y, x)` on any grid of the box.
+        shape: of the working grid.
+        multiple: of the network's sides.
+    """
+    part = []
+    for axis, side in enumerate(shape):
+        inside = np.flatnonzero(region.any(axis=tuple({0, 1, 2} - {axis})))
+        ratio = side / region.shape[axis]
+        low, high = inside[0] * ratio - _MARGIN, (inside[-1] + 1) * ratio + _MARGIN
+        first = max(0, int(low // multiple) * multiple)
+        part.append(slice(first, min(side, first + math.ceil((high - first) / multiple) * multiple)))
+    return tuple(part)
 
 
 def choose_grid(

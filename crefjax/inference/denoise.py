@@ -150,7 +150,7 @@ def denoise_maps(
     if any("inverted contrast" in note for note in notes):
         contrast = ()
     work = _Work(arrays, region, inside, weights, plan, grid)
-    work.run(progress, scale)
+    work.run(progress, scale, plan.part if scale == "signal" and not halves else None)
     calibration = None
     if scale == "signal":
         outputs, calibration = work.on_signal_scale(halves)
@@ -184,8 +184,11 @@ class _Work:
     def _mask(self, mask):
         return mask if mask is None or self.same else self.grid.bring_mask(mask)
 
-    def run(self, progress, scale):
-        """Standardize all by the numbers of the full map, and run the network."""
+    def run(self, progress, scale, part):
+        """Standardize all by the numbers of the full map, and run the network; over half-maps only in a part, if any.
+
+        There, beyond that part, the mean of the solvent within it stands for the output.
+        """
         moments = None
         for number, array in enumerate(self.arrays):
             array = self.grid.bring(array)
@@ -198,7 +201,13 @@ class _Work:
                     )
             x = _standardized(array, moments, self.inside)
             share = _share(progress, number, len(self.arrays))
-            self.outputs.append(_run(x, self.weights, self.plan, share))
+            if part is None or number == 0:
+                self.outputs.append(_run(x, self.weights, self.plan, share))
+            else:
+                inner = _run(np.ascontiguousarray(x[part]), self.weights, self.plan, share)
+                y = np.full(x.shape, solvent_level(inner, self.region[part]), np.float32)
+                y[part] = inner
+                self.outputs.append(y)
             if not _moments(self.outputs[-1], self.inside)[1] > 0 and scale != "none":
                 raise UserError(
                     f"weights {self.weights.name}: the network's output is constant; the weights are of no use"

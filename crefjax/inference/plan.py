@@ -39,6 +39,8 @@ class Plan:
         region: the mask within which was measured, on the map's grid (None for the whole box), and notes on it; None
             where nothing was.
         rotations: of the cube, over which the output is averaged.
+        part: of the working grid, around the particle, in which half-maps are denoised that are only measured; None for
+            all of it.
     """
 
     device: jax.Device
@@ -49,6 +51,7 @@ class Plan:
     grid: WorkingGrid | None = None
     region: tuple[np.ndarray | None, tuple[str, ...]] | None = None
     rotations: int = 1
+    part: tuple[slice, slice, slice] | None = None
 
     def describe(self) -> str:
         """One line for the user."""
@@ -85,7 +88,7 @@ def plan_run(
     *,
     host_maps: float,
     later_maps: float = 0,
-    runs: int = 1,
+    runs: float = 1,
     max_memory: float | None = None,
 ) -> Plan:
     """Choose the slab for a map and say what the run will take.
@@ -96,7 +99,7 @@ def plan_run(
         device: to compute on.
         host_maps: float32 arrays of the map's size that are in memory besides the network's own.
         later_maps: the same, and temporaries, in what follows when the network's own are gone.
-        runs: how often the network is run.
+        runs: how often the network is run, in whole boxes.
         max_memory: GiB that the program (on a CPU) or the device's share (on a GPU) may take; what is free if None.
 
     Raises:

@@ -10,8 +10,10 @@ from network_by_hand import CONFIG
 
 import crefjax
 from crefjax.errors import UserError
+from crefjax.inference.choices import part_around
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.inference.plan import plan_run
+from crefjax.inference.regions import automatic_region
 from crefjax.inference.rotations import choose_rotations, cube_rotations, run_rotated
 from crefjax.inference.streaming import run_network
 from crefjax.io.maps import Map
@@ -162,3 +164,48 @@ def test_rotations_are_the_mean_over_turned_boxes(number, tmp_path):
     outputs = [back(run_network(parameters, np.ascontiguousarray(turned), config, slab=8)) for turned, back in pairs]
     assert len(outputs) == len(cube_rotations(number)) == number
     np.testing.assert_allclose(run_rotated(weights, x, number, **run), np.mean(outputs, axis=0), atol=1e-5)
+
+
+def test_the_part_around_a_mask_by_hand():
+    """12 voxels of margin; beginning and length are multiples of the network's, within the box."""
+    mask = np.zeros((100, 60, 80), np.float32)
+    mask[40:61, 5:20, 30:70] = 1
+    assert part_around(mask, (100, 60, 80), 8) == (slice(24, 80), slice(0, 32), slice(16, 80))
+    # On a grid twice as fine: 80 to 122, 10 to 40 and 60 to 140, and 12 more on either side.
+    assert part_around(mask, (200, 120, 160), 4) == (slice(68, 136), slice(0, 52), slice(48, 152))
+
+
+def test_half_maps_that_are_only_measured_are_denoised_around_the_particle(weights):
+    """The same map, nearly, by any network; where half-maps are asked for, they are denoised whole."""
+    side = 96
+    z, y, x = np.meshgrid(*[np.arange(side) - side / 2] * 3, indexing="ij")
+    random = np.random.default_rng(0)
+    body = 4 * np.exp(-(z**2 + (y / 1.3) ** 2 + x**2) / 40) * (1 + 0.5 * np.sin(1.3 * x + 0.7 * y))
+    pair = tuple(Map.from_array(body + 0.5 * random.standard_normal((side,) * 3), 1.5) for _ in range(2))
+    plan = plan_denoise(pair, weights, scale="signal")
+    assert plan.part is None
+    region = automatic_region(pair)
+    part = part_around(region[0], (side,) * 3, weights.config.multiple)
+    assert all(piece.stop - piece.start < 80 for piece in part)
+    plan = replace(plan, region=region)
+    whole, around = (denoise_maps(pair, weights, one, scale="signal") for one in (plan, replace(plan, part=part)))
+    assert np.std(around.full.array - whole.full.array) < 0.005 * whole.full.array.std()
+    halves = [denoise_maps(pair, weights, one, scale="signal", halves=True) for one in (plan, replace(plan, part=part))]
+    assert np.array_equal(halves[0].half_map_1.array, halves[1].half_map_1.array)
+
+
+def test_the_part_is_planned_where_it_pays(on_a_grid):
+    def planned(side, radius, **words):
+        z, y, x = np.meshgrid(*[np.arange(side) - side / 2] * 3, indexing="ij")
+        mask = Map.from_array((z**2 + y**2 + x**2 < radius**2).astype(np.float32), 1.0)
+        random = np.random.default_rng(1)
+        body = 3 * mask.array * (1 + random.standard_normal((side,) * 3))
+        pair = tuple(Map.from_array(body + random.standard_normal((side,) * 3), 1.0) for _ in range(2))
+        return plan_denoise(pair, on_a_grid, mask=mask, grid="input", **words)
+
+    small, large = planned(64, 12), planned(160, 30)
+    assert small.part is None
+    assert large.part is not None
+    assert planned(160, 30, halves=True).part is None
+    assert planned(160, 30, scale="input").part is None
+    assert planned(160, 70).part is None
