@@ -11,14 +11,12 @@ from crefjax.data.masks import make_mask
 from crefjax.data.usable import Usable, usable
 from crefjax.errors import UserError
 from crefjax.inference.denoise import choose_scale, denoise_maps, plan_denoise
-from crefjax.inference.regions import automatic_region, half_maps_disagree
+from crefjax.inference.regions import automatic_region
 from crefjax.io.entries import load_mask, load_pair
 from crefjax.io.files import check_output, map_stem
 from crefjax.io.maps import Map, read_map, write_maps
 from crefjax.progress import progress_bar
-from crefjax.report.account import Study, account
-from crefjax.report.write import check_folder, write_report
-from crefjax.spectral.local import local_maps
+from crefjax.spectral.curve import hardly_correlate
 from crefjax.version import __version__
 from crefjax.weights.store import find_weights, load_weights
 
@@ -57,7 +55,7 @@ def run(arguments) -> None:
         result = denoise_maps(pair, weights, plan, progress=progress, **settings)
     for note in result.notes:
         _say(note)
-    if scale == "signal" and half_maps_disagree(pair, result.region):
+    if scale == "signal" and hardly_correlate(used.check.curve.fsc):
         _say("warning: the half-maps hardly correlate; on the signal's scale there is next to nothing to show")
     label = f"crefjax {__version__} denoised, weights {weights.name}, scale {scale}"
     maps = list(zip(outputs, (result.full, result.half_map_1, result.half_map_2), strict=False))
@@ -65,6 +63,8 @@ def run(arguments) -> None:
     if arguments.local or arguments.report:
         study = _study(arguments, used, result, mask, {"weights": weights.name, "scale": scale})
     if arguments.local:
+        from crefjax.spectral.local import local_maps
+
         halves = (pair[0].array, pair[1].array, result.half_map_1.array, result.half_map_2.array)
         local = local_maps(*halves, pair[0].voxel_size, study.mask)
         arrays = (local.agreement, local.change)
@@ -140,6 +140,8 @@ def _check_before_work(arguments, outputs):
     for path in outputs:
         check_output(path, overwrite=arguments.overwrite, inputs=tuple(inputs.values()))
     if arguments.report:
+        from crefjax.report.write import check_folder
+
         check_folder(arguments.report, overwrite=arguments.overwrite, inputs=inputs.values(), outputs=outputs)
     find_weights(arguments.weights)
 
@@ -153,6 +155,8 @@ def _inputs(arguments):
 
 def _study(arguments, used, result, mask, settings):
     """What report and local map are about; the mask is the one to measure in where the maps were not masked."""
+    from crefjax.report.account import Study
+
     pair = used.pair
     if mask is not None:
         region, source = mask.array, "made automatically" if arguments.mask == "auto" else Path(arguments.mask).name
@@ -180,6 +184,9 @@ def _study(arguments, used, result, mask, settings):
 
 def _report(arguments, study, local, local_paths):
     """Write the report, once the maps it points to are in place."""
+    from crefjax.report.account import account
+    from crefjax.report.write import write_report  # loads Matplotlib
+
     numbers = account(study)
     inputs = _inputs(arguments)
     written = write_report(
