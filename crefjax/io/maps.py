@@ -34,7 +34,7 @@ class Map:
     header: Header
     path: Path | None
 
-    def replace_array(self, array) -> Self:
+    def replace_array(self, array: np.ndarray) -> Self:
         """The map with other voxels and the same header.
 
         Args:
@@ -49,7 +49,9 @@ class Map:
         return type(self)(array, self.voxel_size, self.origin, self.header, self.path)
 
     @classmethod
-    def from_array(cls, array, voxel_size: float, origin=(0.0, 0.0, 0.0)) -> Self:
+    def from_array(
+        cls, array: np.ndarray, voxel_size: float, origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    ) -> Self:
         """A map that comes from no file.
 
         Args:
@@ -69,7 +71,7 @@ class Map:
         return cls(array, float(voxel_size), tuple(float(value) for value in origin), header, None)
 
 
-def read_map(path, *, allow_constant: bool = False, voxel_size: float | None = None) -> Map:
+def read_map(path: Path | str, *, allow_constant: bool = False, voxel_size: float | None = None) -> Map:
     """Reads a map: plain, gzip or bzip2, any real mode, byte order and axis order.
 
     Holds one copy of the voxels in memory and one section.
@@ -154,7 +156,7 @@ def _cut_short(path: Path, expected: int, found: int):
     return complaint(path, f"the map is cut short: its header asks for {expected} bytes, found {found}; get it again")
 
 
-def write_map(path, map_: Map, *, label: str, overwrite: bool = False) -> None:
+def write_map(path: Path | str, map_: Map, *, label: str, overwrite: bool = False) -> None:
     """Writes one map; see `write_maps`."""
     write_maps([(path, map_)], label=label, overwrite=overwrite)
 
