@@ -74,7 +74,7 @@ def simulated_entry(model: Path, arguments: str, folder: Path) -> Path:
     Raises:
         UserError: it cannot be simulated; why was told.
     """
-    from crefjax.cli import main as crefjax
+    from crefjax.cli.main import main as crefjax
 
     path = folder / entry_name(model)
     folder.mkdir(parents=True, exist_ok=True)

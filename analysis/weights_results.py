@@ -26,7 +26,7 @@ import numpy as np
 from analysis import baselines, benchmark, map_model, robustness, simulated_benchmark
 from analysis.files import load_named, put, run_study
 from analysis.simulated_benchmark import PUBLISHED
-from crefjax.cli import main as crefjax
+from crefjax.cli.main import main as crefjax
 from crefjax.errors import UserError
 from crefjax.unfinished import folder_in_place
 

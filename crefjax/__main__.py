@@ -2,7 +2,7 @@
 
 import sys
 
-from crefjax.cli import main
+from crefjax.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -27,7 +27,7 @@ import numpy as np
 from analysis.against_truth import averaged, error, per_signal, up_to
 from analysis.files import put, run_study, simulated_entry
 from analysis.filters import wiener
-from crefjax.cli import main as crefjax
+from crefjax.cli.main import main as crefjax
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import find_entry, load_mask, load_pair

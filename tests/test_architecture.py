@@ -24,7 +24,7 @@ ROOMS = {
     "training": {"data", "io", "spectral", "simulate", "models", "losses", "checkpoint", "weights"},
 }
 EVERYONES = {"devices", "errors", "version", "progress", "unfinished"}
-ABOVE_ALL = {"cli", "options", "commands", "__main__", "__init__"}
+ABOVE_ALL = {"cli", "__main__", "__init__"}
 
 
 def imported_rooms(path):

@@ -25,7 +25,7 @@ def test_entries_filters_weights_and_comparison(tmp_path, monkeypatch, small_wei
         make_entry(Path(argv[3]), seed=len(asked))
         return 0
 
-    monkeypatch.setattr("crefjax.cli.main", simulate)
+    monkeypatch.setattr("crefjax.cli.main.main", simulate)
     out = tmp_path / "out"
     assert study.main([str(tmp_path), "-o", str(out), "--weights", str(small_weights)]) == 0
     assert asked == [

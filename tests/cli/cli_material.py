@@ -13,7 +13,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 
-from crefjax import cli
+from crefjax.cli import main as cli
 
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
 

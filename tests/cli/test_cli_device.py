@@ -22,7 +22,7 @@ class Watch(MetaPathFinder):
             os._exit(0)
 
 sys.meta_path.insert(0, Watch())
-from crefjax import cli
+from crefjax.cli import main as cli
 
 sys.exit(cli.main(sys.argv[1:]))
 """
@@ -62,7 +62,7 @@ def test_the_cpu_is_what_computes(here, lines, monkeypatch):
         found.append(jax.numpy.zeros(()).devices())
         raise UserError("that will do")
 
-    monkeypatch.setattr("crefjax.commands.simulate.simulate_half_maps", where)
+    monkeypatch.setattr("crefjax.simulate.halfmaps.simulate_half_maps", where)
     with jax.default_device(jax.devices("cpu")[1]):
         refused(here, *lines["simulate"], "--device", "cpu", names=["that will do"])
         refused(here, *lines["simulate"], names=["that will do"])

@@ -137,7 +137,7 @@ def check_numbers(shown, out):
 
 
 def test_demo_denoises_with_the_packages_own_weights(here, monkeypatch):
-    monkeypatch.setattr("crefjax.commands.demo._RESIDUES", 60)
+    monkeypatch.setattr("crefjax.cli.demo._RESIDUES", 60)
     outcome = done("demo", "-o", "shown")
     assert {name for name in tree(here / "shown") if "/" not in name} == {"demo.png", "denoised.mrc", "entry"}
     check_numbers(here / "shown", outcome.out)
@@ -170,7 +170,7 @@ def test_demo_shows_what_a_short_training_gave(here, monkeypatch, tmp_path_facto
         return c
 
     monkeypatch.setattr(presets, "demo", preset)
-    monkeypatch.setattr("crefjax.commands.demo._RESIDUES", 60)
+    monkeypatch.setattr("crefjax.cli.demo._RESIDUES", 60)
     outcome = done("demo", "-o", "shown", "--train")
     shown = here / "shown"
     names = {name for name in tree(shown) if "/" not in name}
@@ -192,8 +192,8 @@ def test_a_demo_that_is_stopped_leaves_nothing(here, monkeypatch):
         workdir.mkdir()
         return Result(7, 220, signal.SIGTERM, None, None, workdir / "last")
 
-    monkeypatch.setattr("crefjax.commands.demo.train", stopped)
-    monkeypatch.setattr("crefjax.commands.demo._RESIDUES", 60)
+    monkeypatch.setattr("crefjax.training.loop.train", stopped)
+    monkeypatch.setattr("crefjax.cli.demo._RESIDUES", 60)
     outcome = crefjax("demo", "-o", "shown", "--train")
     assert outcome.status == 143
     assert outcome.out == ""

@@ -121,7 +121,7 @@ def run(entries, *more, **settings):
 
 def test_prepare_does_not_load_jax(here, entries):
     code = (
-        "import sys; from crefjax.cli import main; status = main(sys.argv[1:])\n"
+        "import sys; from crefjax.cli.main import main; status = main(sys.argv[1:])\n"
         "assert not {'jax', 'grain'} & set(sys.modules); sys.exit(status)"
     )
     argv = [sys.executable, "-c", code, *map(str, prepare(entries))]

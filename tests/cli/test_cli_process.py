@@ -21,9 +21,9 @@ def process(*words, **more):
 
 def test_help_loads_neither_jax_nor_numpys_friends(here):
     program = (
-        "import sys, crefjax.cli\n"
+        "import sys, crefjax.cli.main\n"
         "for words in (['--help'], ['denoise', '--help'], ['--version']):\n"
-        "    try: crefjax.cli.main(words)\n"
+        "    try: crefjax.cli.main.main(words)\n"
         "    except SystemExit: pass\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'jax', 'flax', 'orbax', 'scipy', 'matplotlib'}))"
     )
@@ -142,7 +142,7 @@ def test_interruption_while_computing_leaves_nothing(sign, large, imported, here
 
 WITH_A_SIGNAL = """
 import gc, os, sys
-from crefjax.cli import main
+from crefjax.cli.main import main
 sent = []
 def send(phase, info):
     if "jax" in sys.modules and not sent:

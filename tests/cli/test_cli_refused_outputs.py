@@ -117,7 +117,7 @@ def run_in_little_space(words, folder, limit):
     """The command in a process that cannot write a file past `limit` bytes."""
     program = (
         f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
-        "from crefjax.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from crefjax.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, words)], cwd=folder, capture_output=True, text=True, timeout=100

@@ -68,7 +68,8 @@ def test_a_run_writes_everything_and_says_where(material):
     assert [(row["kind"], row["step"]) for row in rows] == [("training", 1), ("evaluation", 1)]
     assert outcome.out == ""
     held = {name: f"{value:.4f}" for name, value in rows[1].items() if isinstance(value, float) and name != "epoch"}
-    assert outcome.err.splitlines() == [
+    lines = [line for line in outcome.err.splitlines() if not line.startswith("training: ")]  # of a slow machine
+    assert lines == [
         "step 1, held out: " + ", ".join(f"{name} {value}" for name, value in held.items()),
         f"least held-out loss {held['loss']} at step 1",
         f"trained 1 steps; weights: {folder}/run/best",

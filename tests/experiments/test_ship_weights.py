@@ -92,7 +92,7 @@ def test_entries_are_made_once_and_of_models_that_may_be_trained_on(tmp_path, mo
     from crefjax.training.config import read_config
 
     asked = []
-    monkeypatch.setattr("crefjax.cli.main", lambda argv: asked.append(argv) or 0)
+    monkeypatch.setattr("crefjax.cli.main.main", lambda argv: asked.append(argv) or 0)
     (tmp_path / "out" / "9n5j").mkdir(parents=True)
     assert training_entries.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 0
     assert len(asked) == len(training_entries.ENTRIES) - 1
@@ -100,5 +100,5 @@ def test_entries_are_made_once_and_of_models_that_may_be_trained_on(tmp_path, mo
     stream = read_config(str(Path(training_entries.__file__).parent / "configs" / "weights.py")).data.stream
     kept_out = {one.strip() for one in f"{stream.exclude},{stream.held_out}".split(",")}
     assert not kept_out & {name.split("/")[1].split(".")[0] for name in training_entries.ENTRIES}
-    monkeypatch.setattr("crefjax.cli.main", lambda argv: 2)
+    monkeypatch.setattr("crefjax.cli.main.main", lambda argv: 2)
     assert training_entries.main([str(tmp_path), "-o", str(tmp_path / "other")]) == 2

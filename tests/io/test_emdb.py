@@ -106,7 +106,7 @@ def test_names_that_are_no_entry(name):
 
 
 def test_the_command(server, tmp_path, capsys):
-    from crefjax.cli import main
+    from crefjax.cli.main import main
 
     assert main(["fetch", "EMD-1234", "-o", str(tmp_path / "entry"), "--server", server]) == 0
     said = capsys.readouterr()

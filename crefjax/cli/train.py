@@ -4,11 +4,31 @@ import sys
 from pathlib import Path
 
 from crefjax.errors import UserError
-from crefjax.training.config import read_config
+
+EPILOG = (
+    "Any field of the config can be changed with --config.FIELD=VALUE, such as --config.schedule.rate=1e-3; "
+    "crefjax/training/config.py lists them. A run that was stopped goes on with the same command."
+)
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax train`."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        required=True,
+        help="a Python file with get_config(), such as experiments/configs/paper.py",
+    )
+    parser.add_argument(
+        "--workdir", metavar="DIR", required=True, help="folder of the run: checkpoints, metrics, figure, weights"
+    )
+    parser.set_defaults(takes_more=True)
 
 
 def run(arguments) -> int:
     """Train as the config says; the status is 128 and the signal's number if one stopped it."""
+    from crefjax.training.config import read_config
+
     config = read_config(arguments.config, arguments.more)
     if config.platform:
         import jax

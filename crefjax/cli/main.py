@@ -5,21 +5,42 @@ on standard error; 130 or 143 interrupted.
 """
 
 import argparse
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 
+from crefjax.cli.common import choose_platform
 from crefjax.errors import UserError
-from crefjax.options.maps import add_check, add_denoise, add_fetch, add_fsc, add_mask
-from crefjax.options.report import add_report
-from crefjax.options.simulate import add_simulate
-from crefjax.options.train import add_demo, add_finetune, add_train
-from crefjax.options.training import add_prepare
-from crefjax.options.weights import add_weights
 from crefjax.unfinished import remove_all
 from crefjax.version import __version__
+
+# Every subcommand is a module of this package, with `add_arguments` and `run`.
+COMMANDS = {
+    "denoise": "denoise the full map of two half-maps",
+    "report": "say what in a denoised map can be trusted, whatever program made it",
+    "check": "say what is wrong with two half-maps as a pair",
+    "fsc": "print the Fourier shell correlation of two maps",
+    "mask": "make a soft mask around the particle in two half-maps",
+    "fetch": "download the half-maps and the mask of an EMDB entry",
+    "simulate": "make two half-maps whose signal is known, from an atomic model",
+    "prepare": "cut half-maps into patches to train on",
+    "train": "train a network on half-map pairs, as a config says",
+    "finetune": "adapt weights to one specimen, from its two half-maps alone",
+    "demo": "simulate two half-maps, denoise them, and show what was gained; it needs no file",
+    "weights": "list, show and import weights",
+}
+
+
+class Defaults(argparse.HelpFormatter):
+    """Shows the default of every option that has one; a flag's is to be off."""
+
+    def _get_help_string(self, action):
+        if action.default in (None, False, argparse.SUPPRESS):
+            return action.help
+        return f"{action.help} (default: {action.default})"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code or 0
     try:
         with _ended_by_signals():
+            if hasattr(arguments, "device"):
+                choose_platform(arguments)
             status = arguments.run(arguments) or 0
             sys.stdout.flush()  # here, where a closed pipe or a full disk behind it is caught
             return status
@@ -111,15 +134,21 @@ def _ended_by_signals():
 
 def _parsed(argv):
     """The arguments; what a command leaves to another parser, the fields of a config, is `more`."""
-    parser = _parser()
-    arguments, more = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    parser = make_parser(next((word for word in words if not word.startswith("-")), None))
+    arguments, more = parser.parse_known_args(words)
     if more and not getattr(arguments, "takes_more", False):
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     arguments.more = more
     return arguments
 
 
-def _parser():
+def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the command line.
+
+    Args:
+        command: the only subcommand whose arguments are added; None for none.
+    """
     parser = argparse.ArgumentParser(
         prog="crefjax",
         description="Removes noise from cryo-EM density maps, given two half-maps.",
@@ -127,19 +156,12 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"crefjax {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (
-        add_denoise,
-        add_report,
-        add_check,
-        add_fsc,
-        add_mask,
-        add_fetch,
-        add_simulate,
-        add_prepare,
-        add_train,
-        add_finetune,
-        add_demo,
-        add_weights,
-    ):
-        add(commands)
+    for name, text in COMMANDS.items():
+        description = f"{text[0].upper()}{text[1:]}."
+        added = commands.add_parser(name, help=text, description=description, formatter_class=Defaults)
+        if name == command:
+            module = importlib.import_module(f"crefjax.cli.{name}")
+            module.add_arguments(added)
+            added.epilog = getattr(module, "EPILOG", None)
+            added.set_defaults(run=module.run)
     return parser

@@ -1,30 +1,101 @@
 """`crefjax denoise`."""
 
+from __future__ import annotations
+
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from crefjax.data.masks import make_mask
-from crefjax.data.usable import Usable, usable
+from crefjax.cli.common import add_device, add_insist, add_overwrite, add_voxel_size, positive
 from crefjax.errors import UserError
-from crefjax.inference.denoise import choose_scale, denoise_maps, plan_denoise
-from crefjax.inference.regions import automatic_region
-from crefjax.io.entries import load_mask, load_pair
 from crefjax.io.files import check_output, map_stem
-from crefjax.io.maps import Map, read_map, write_maps
 from crefjax.progress import progress_bar
-from crefjax.spectral.curve import hardly_correlate
 from crefjax.version import __version__
-from crefjax.weights.store import find_weights, load_weights
+
+if TYPE_CHECKING:
+    from crefjax.data.usable import Usable
+    from crefjax.io.maps import Map
+
 
 LOCAL = ("agreement", "change")
+EPILOG = (
+    "The output has the header of HALF1 and overlays it. An FSC between denoised half-maps is no resolution: their "
+    "errors are not independent."
+)
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax denoise`."""
+    parser.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
+    parser.add_argument("half_map_2", metavar="HALF2", nargs="?", help="the other one; none if HALF1 is a full map")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="denoised map to write")
+    parser.add_argument(
+        "--mask",
+        metavar="M",
+        help="mask file, or auto to make one; the output is 0 in the solvent and outside (default: no mask)",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="W",
+        help="name or folder, see `crefjax weights list` (default: truth, which ships)",
+    )
+    parser.add_argument(
+        "--scale",
+        choices=("signal", "input", "none"),
+        help="signal: in every frequency shell that of the signal that the half-maps share, three runs of the network "
+        "(default with two half-maps); input: mean and deviation of the full map, within the mask (default with one "
+        "map); none: as the network gives it",
+    )
+    parser.add_argument(
+        "--grid",
+        choices=("data", "input"),
+        help="where the network works: data, on a grid on which the resolution takes about three voxels; input, on the "
+        "map's own (default: what the weights were trained for). The output is on the map's own grid in either case",
+    )
+    parser.add_argument(
+        "--resolution",
+        metavar="R",
+        type=positive,
+        help="resolution in Å by which the data's grid is chosen (default: where the FSC of the half-maps falls below "
+        "0.143; for one map, estimated from its spectrum)",
+    )
+    parser.add_argument(
+        "--rotations",
+        type=int,
+        choices=(1, 4, 24),
+        help="average the network's output over so many rotations of the cube (default: as many as take no "
+        "longer on the data's grid than one does on the map's)",
+    )
+    parser.add_argument("--halves", action="store_true", help="also write OUT_half_map_1 and OUT_half_map_2")
+    parser.add_argument(
+        "--report", metavar="DIR", help="also write a report of what can be trusted, see `crefjax report`"
+    )
+    parser.add_argument(
+        "--local",
+        action="store_true",
+        help="also write OUT_local_agreement and OUT_local_change, 0 to 1 in every voxel",
+    )
+    add_voxel_size(parser)
+    add_insist(parser)
+    add_device(parser)
+    parser.add_argument(
+        "--max-memory",
+        metavar="GIB",
+        type=positive,
+        help="peak memory to keep within, GiB (default: what is free)",
+    )
+    add_overwrite(parser)
 
 
 def run(arguments) -> None:
     """Denoise as the command line says."""
+    from crefjax.inference.denoise import choose_scale, denoise_maps, plan_denoise
+    from crefjax.io.maps import write_maps
+    from crefjax.spectral.curve import hardly_correlate
+    from crefjax.weights.store import load_weights
+
     output = Path(arguments.output)
     outputs = [output]
     if arguments.halves:
@@ -126,6 +197,8 @@ def _beside(output, what):
 
 def _check_before_work(arguments, outputs):
     """What can be known before any map is read is told then."""
+    from crefjax.weights.store import find_weights
+
     if arguments.half_map_2 is None:
         for option in ("halves", "local", "report"):
             if getattr(arguments, option):
@@ -155,6 +228,9 @@ def _inputs(arguments):
 
 def _study(arguments, used, result, mask, settings):
     """What report and local map are about; the mask is the one to measure in where the maps were not masked."""
+    import numpy as np
+
+    from crefjax.inference.regions import automatic_region
     from crefjax.report.account import Study
 
     pair = used.pair
@@ -205,6 +281,11 @@ def _report(arguments, study, local, local_paths):
 
 def _read(arguments) -> tuple[Usable, Map | None]:
     """Half-maps or full map, ready to be used, and the mask."""
+    from crefjax.data.masks import make_mask
+    from crefjax.data.usable import usable
+    from crefjax.io.entries import load_mask, load_pair
+    from crefjax.io.maps import read_map
+
     size = {"voxel_size": arguments.voxel_size}
     if arguments.half_map_2 is not None:
         pair = load_pair(arguments.half_map_1, arguments.half_map_2, **size)

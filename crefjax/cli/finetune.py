@@ -4,16 +4,39 @@ import math
 import sys
 from pathlib import Path
 
+from crefjax.cli.common import add_insist, add_overwrite, add_voxel_size, positive
 from crefjax.errors import UserError
-from crefjax.training import presets
 from crefjax.unfinished import hidden_beside
-from crefjax.weights.store import check_folder, load_weights, save_weights
 
 _PATCH = 64
+EPILOG = (
+    "A part of the particle is held out. It tells whether the new weights are better beyond the scatter; where they"
+    " are not, the old ones are written."
+)
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax finetune`."""
+    parser.add_argument("half_map_1", metavar="HALF1", help="half-map")
+    parser.add_argument("half_map_2", metavar="HALF2", help="the other half-map of the same reconstruction")
+    parser.add_argument("--mask", metavar="MASK", help="mask of the particle, 0 to 1; made from the half-maps if none")
+    parser.add_argument("--weights", metavar="WEIGHTS", help="name or folder of the weights to start from")
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="weights folder to write")
+    parser.add_argument("--minutes", type=positive, default=10.0, help="of training, at most")
+    parser.add_argument(
+        "--patch", type=int, help="voxels a side of the patches, even (default: 64, less for small boxes)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the patches that are drawn")
+    add_voxel_size(parser)
+    add_insist(parser)
+    add_overwrite(parser)
 
 
 def run(arguments) -> int:
     """Fine-tune as the command line says; the status is 128 and the signal's number if one ended the training."""
+    from crefjax.training import presets
+    from crefjax.weights.store import check_folder, load_weights, save_weights
+
     output = Path(arguments.output)
     check_folder(output, overwrite=arguments.overwrite)
     weights = load_weights(arguments.weights)

@@ -1,24 +1,56 @@
 """`crefjax report`."""
 
+from __future__ import annotations
+
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from crefjax.data.masks import make_mask
-from crefjax.data.usable import usable
+from crefjax.cli.common import add_insist, add_overwrite, add_voxel_size
 from crefjax.errors import UserError
-from crefjax.io.checks import ISOTROPY, check_same_grid
-from crefjax.io.entries import load_mask, load_pair
 from crefjax.io.files import complaint, is_same_file
-from crefjax.io.maps import Map, read_map
-from crefjax.report.account import Study, account
-from crefjax.report.write import PAGE, check_folder, write_report
+
+if TYPE_CHECKING:
+    from crefjax.io.maps import Map
+
+
+EPILOG = (
+    "The report is a folder: index.html, which opens in any browser without a network, report.json, figures, and "
+    "view.cxc for ChimeraX. Without denoised half-maps it cannot tell bias from signal."
+)
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax report`."""
+    parser.add_argument("half_map_1", metavar="HALF1", help="noisy half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
+    parser.add_argument("half_map_2", metavar="HALF2", help="the other one")
+    parser.add_argument(
+        "--denoised", metavar="D", required=True, help="denoised full map, on the grid of the half-maps"
+    )
+    parser.add_argument(
+        "--denoised-halves",
+        metavar=("D1", "D2"),
+        nargs=2,
+        help="HALF1 and HALF2, each denoised alone and as the full map was; they tell signal, noise and bias apart",
+    )
+    parser.add_argument("--mask", metavar="M", default="auto", help="mask file, or auto to make one")
+    parser.add_argument(
+        "--local",
+        action="store_true",
+        help="also map, around each voxel, agreement and change; takes --denoised-halves",
+    )
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder to write")
+    add_voxel_size(parser)
+    add_insist(parser)
+    add_overwrite(parser)
 
 
 def run(arguments) -> None:
     """Report as the command line says."""
+    from crefjax.report.account import account
+    from crefjax.report.write import PAGE, check_folder, write_report
+
     start = time.monotonic()
     inputs = _inputs(arguments)
     check_folder(arguments.output, overwrite=arguments.overwrite, inputs=inputs.values())
@@ -45,6 +77,10 @@ def check_denoised(denoised: Map, half_map: Map, what: str = "denoised map") -> 
     Raises:
         UserError: it does not; where its voxels are finer or coarser by a whole number, that is said.
     """
+    import numpy as np
+
+    from crefjax.io.checks import ISOTROPY, check_same_grid
+
     ours, theirs = np.array(half_map.array.shape), np.array(denoised.array.shape)
     factor = half_map.voxel_size / denoised.voxel_size
     times = round(max(factor, 1 / factor))
@@ -92,6 +128,11 @@ def _check_before_work(arguments):
 
 def _study(arguments):
     """All maps, on one grid."""
+    from crefjax.data.usable import usable
+    from crefjax.io.entries import load_mask, load_pair
+    from crefjax.io.maps import read_map
+    from crefjax.report.account import Study
+
     size = {"voxel_size": arguments.voxel_size}
     pair = load_pair(arguments.half_map_1, arguments.half_map_2, **size)
     denoised = read_map(arguments.denoised, **size)
@@ -131,6 +172,8 @@ def _study(arguments):
 
 
 def _made_mask(pair):
+    from crefjax.data.masks import make_mask
+
     array, info = make_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
     for note in info.notes:
         _say(f"mask: {note}")
@@ -138,6 +181,8 @@ def _made_mask(pair):
 
 
 def _equal(a, b):
+    import numpy as np
+
     return all(np.array_equal(one, other) for one, other in zip(a, b, strict=True))
 
 

@@ -1,30 +1,8 @@
-"""The arguments of every subcommand. Only argparse is loaded here: what a command needs is imported when it runs."""
+"""What several subcommands share: types of arguments, options, and the device to compute on."""
 
-import argparse
 import os
 import sys
-
-
-class Defaults(argparse.HelpFormatter):
-    """Shows the default of every option that has one; a flag's is to be off."""
-
-    def _get_help_string(self, action):
-        if action.default in (None, False, argparse.SUPPRESS):
-            return action.help
-        return f"{action.help} (default: {action.default})"
-
-
-def command(commands, name, run, text, **more):
-    """A subcommand that calls `run` with its arguments; `text` says what it does."""
-    added = commands.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        **more,
-        formatter_class=Defaults,
-    )
-    added.set_defaults(run=run)
-    return added
+from contextlib import AbstractContextManager, nullcontext
 
 
 def number(text):
@@ -91,3 +69,21 @@ def choose_platform(arguments):
     """Keep JAX, if it is not loaded yet, off a GPU that `--device cpu` leaves unused: it would take its memory."""
     if arguments.device == "cpu" and "jax" not in sys.modules:
         os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def on_device(kind: str | None) -> AbstractContextManager:
+    """A context in which JAX computes on a device.
+
+    Args:
+        kind: `cpu`, `gpu`, or None for whatever JAX finds best.
+
+    Raises:
+        UserError: at once, if JAX has no such device.
+    """
+    if kind is None:
+        return nullcontext()
+    import jax
+
+    from crefjax.inference.plan import find_device
+
+    return jax.default_device(find_device(kind))

@@ -1,20 +1,41 @@
 """`crefjax fsc`."""
 
+from __future__ import annotations
+
 import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from crefjax.commands.devices import on_device
-from crefjax.data.pair_check import check_pair
+from crefjax.cli.common import add_device, add_voxel_size, on_device
 from crefjax.errors import UserError
-from crefjax.io.entries import load_mask, load_pair
 from crefjax.io.files import is_same_file, put_all_in_place
-from crefjax.spectral.fsc import FscCurve, fsc_curve
+
+if TYPE_CHECKING:
+    from crefjax.spectral.fsc import FscCurve
+
 
 THRESHOLDS = (0.5, 0.143)
 _FIGURES = (".png", ".svg", ".pdf")
 _TOLD = ("same_noise", "orientation", "shift", "hot_voxel")
+EPILOG = (
+    "C_ref = sqrt(2 FSC / (1 + FSC)) has a meaning for two half-maps only. Denoised half-maps are not independent: "
+    "an FSC between them is no resolution."
+)
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax fsc`."""
+    parser.add_argument("map_1", metavar="MAP1", help="map (.mrc, .map, .ccp4, also .gz or .bz2)")
+    parser.add_argument("map_2", metavar="MAP2", help="map on the same grid")
+    parser.add_argument(
+        "--mask", metavar="M", help="mask multiplied to both maps less their solvent level (default: no mask)"
+    )
+    parser.add_argument("--json", metavar="F", help="write the curve as JSON")
+    parser.add_argument("--plot", metavar="F", help="write the curve as a figure (.png, .svg or .pdf)")
+    add_voxel_size(parser)
+    add_device(parser)
 
 
 def run(arguments) -> None:
@@ -29,6 +50,10 @@ def run(arguments) -> None:
 
 
 def _curve(arguments):
+    from crefjax.data.pair_check import check_pair
+    from crefjax.io.entries import load_mask, load_pair
+    from crefjax.spectral.fsc import fsc_curve
+
     size = {"voxel_size": arguments.voxel_size}
     first, second = load_pair(arguments.map_1, arguments.map_2, **size)
     region = load_mask(arguments.mask, first, **size).array if arguments.mask else None

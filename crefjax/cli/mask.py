@@ -3,16 +3,44 @@
 import sys
 from pathlib import Path
 
-from crefjax.data.masks import make_mask
-from crefjax.data.usable import usable
-from crefjax.io.entries import load_pair
+from crefjax.cli.common import add_overwrite, add_voxel_size, number_or_auto
 from crefjax.io.files import check_output
-from crefjax.io.maps import write_map
 from crefjax.version import __version__
+
+EPILOG = "The steps are those of RELION's relion_mask_create. `auto` adapts a setting to the maps and says so."
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax mask`."""
+    parser.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
+    parser.add_argument("half_map_2", metavar="HALF2", help="the other one")
+    parser.add_argument("-o", "--output", metavar="MASK", required=True, help="mask to write")
+    for name, unit, usual in (
+        ("--lowpass", "Å", "15 Å, less in a small box"),
+        ("--threshold", "map's units", "from the noise of the half-maps"),
+        ("--extend", "voxels", "3, less in a small box"),
+        ("--soft-edge", "voxels", "6, less in a small box"),
+    ):
+        text = {
+            "--lowpass": "resolution of the low-passed map that is thresholded",
+            "--threshold": "density above which there is particle",
+            "--extend": "extension of the thresholded body",
+            "--soft-edge": "width of the raised-cosine edge",
+        }[name]
+        parser.add_argument(
+            name, metavar="X", type=number_or_auto, default="auto", help=f"{text}, {unit}; auto: {usual}"
+        )
+    add_voxel_size(parser)
+    add_overwrite(parser)
 
 
 def run(arguments) -> None:
     """Make and write a mask, and say how it was made."""
+    from crefjax.data.masks import make_mask
+    from crefjax.data.usable import usable
+    from crefjax.io.entries import load_pair
+    from crefjax.io.maps import write_map
+
     output = Path(arguments.output)
     check_output(output, overwrite=arguments.overwrite, inputs=(arguments.half_map_1, arguments.half_map_2))
     pair = load_pair(arguments.half_map_1, arguments.half_map_2, voxel_size=arguments.voxel_size)

@@ -5,26 +5,24 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
+from crefjax.cli.common import add_overwrite
 from crefjax.errors import UserError
-from crefjax.inference.denoise import denoise_maps, plan_denoise
-from crefjax.io.entries import load_mask, load_pair
-from crefjax.io.maps import read_map, write_maps
-from crefjax.report.demo import Shown, demo_figure
-from crefjax.simulate.entry import write_entry
-from crefjax.simulate.halfmaps import Settings, simulate_half_maps
-from crefjax.simulate.phantom import phantom
-from crefjax.spectral.fsc import fsc_curve
-from crefjax.training import presets
-from crefjax.training.denoising import denoising_task
-from crefjax.training.loop import train
-from crefjax.training.sources import make_source
 from crefjax.unfinished import folder_in_place
-from crefjax.weights.store import load_weights
 
 _RESIDUES = 600
 _VOXEL_SIZE, _RESOLUTION = 1.5, 4.5  # Å
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax demo`."""
+    parser.add_argument("-o", "--output", metavar="DIR", default="crefjax-demo", help="folder to write")
+    parser.add_argument(
+        "--train",
+        action="store_true",
+        help="train a small network on other phantoms first, in two minutes, instead of the package's own weights",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random")
+    add_overwrite(parser)
 
 
 def run(arguments) -> int:
@@ -53,6 +51,16 @@ class _Stopped(Exception):  # noqa: N818 - no error
 
 def _demo(folder: Path, output: Path, arguments):
     """The whole of it in a new folder, and the lines to print; `output` is what the folder will be called."""
+    from crefjax.inference.denoise import denoise_maps, plan_denoise
+    from crefjax.io.entries import load_mask, load_pair
+    from crefjax.io.maps import read_map, write_maps
+    from crefjax.report.demo import Shown, demo_figure
+    from crefjax.simulate.entry import write_entry
+    from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+    from crefjax.simulate.phantom import phantom
+    from crefjax.spectral.fsc import fsc_curve
+    from crefjax.weights.store import load_weights
+
     seed = arguments.seed
     atoms = phantom(_RESIDUES, seed=2**19 + seed)  # the stream has other seeds
     _say(f"simulating two half-maps of a phantom of {_RESIDUES} residues, FSC-0.143 at {_RESOLUTION} Å")
@@ -75,6 +83,12 @@ def _demo(folder: Path, output: Path, arguments):
 
 def _trained(folder, seed):
     """Weights of a small network, trained on other phantoms; they and the run are left in the folder."""
+    from crefjax.training import presets
+    from crefjax.training.denoising import denoising_task
+    from crefjax.training.loop import train
+    from crefjax.training.sources import make_source
+    from crefjax.weights.store import load_weights
+
     config = presets.demo()
     config.seed = seed
     source = make_source(config)
@@ -88,6 +102,8 @@ def _trained(folder, seed):
 
 
 def _told(full, denoised, output, trained):
+    import numpy as np
+
     made = "weights/, training/, demo.png" if trained else "demo.png"
     if trained:
         last = "These weights are a small network's after two minutes: for a look, not for your maps."

@@ -4,15 +4,32 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from crefjax.commands.devices import on_device
-from crefjax.data.pair_check import check_pair
+from crefjax.cli.common import add_device, add_voxel_size, on_device
 from crefjax.errors import UserError
-from crefjax.io.entries import load_mask, load_pair
 from crefjax.io.files import is_same_file, put_all_in_place
+
+EPILOG = (
+    "Looked for: a half-map that is shifted, mirrored or of other axes; the same noise in both; another scale; "
+    "nothing in common; a low-pass, a mask or a sharpening that was applied; inverted contrast; single voxels far "
+    "out. Exit status 1: they are no pair, and nothing computed of them is right."
+)
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax check`."""
+    parser.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
+    parser.add_argument("half_map_2", metavar="HALF2", help="the other one")
+    parser.add_argument("--mask", metavar="M", help="mask to measure within (default: one made of them)")
+    parser.add_argument("--json", metavar="F", help="write all that was found as JSON")
+    add_voxel_size(parser)
+    add_device(parser)
 
 
 def run(arguments) -> int:
     """Say what is wrong with a pair; returns 1 where the two are none, else 0."""
+    from crefjax.data.pair_check import check_pair
+    from crefjax.io.entries import load_mask, load_pair
+
     output = None if arguments.json is None else Path(arguments.json)
     if output is not None:
         _check_output(output, [arguments.half_map_1, arguments.half_map_2, arguments.mask])

@@ -1,22 +1,22 @@
 """`crefjax simulate`."""
 
+from __future__ import annotations
+
 import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from crefjax.commands.devices import on_device
+from crefjax.cli.common import add_device, number, on_device, positive
 from crefjax.errors import UserError
 from crefjax.io.files import is_same_file
-from crefjax.io.maps import read_map
 from crefjax.progress import progress_bar
-from crefjax.simulate import noise
-from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.ctf import CtfParameters
-from crefjax.simulate.entry import Simulation, check_folder, write_entry
-from crefjax.simulate.halfmaps import Belt, Flexible, Settings, simulate_half_maps
-from crefjax.simulate.phantom import phantom
-from crefjax.simulate.poses import Particles
+
+if TYPE_CHECKING:
+    from crefjax.simulate.entry import Simulation
+    from crefjax.simulate.halfmaps import Settings
+
 
 # Options that mean nothing without another one, and how that is told.
 _OF_PHANTOM = ("residues",)
@@ -29,10 +29,127 @@ _OF_RECONSTRUCTION = (
 _OF_CTF = ("defocus", "amplitude_contrast", "spherical_aberration", "voltage")
 _OF_BELT = ("belt_thickness", "belt_width", "belt_roughness", "belt_resolution")
 _OF_FLEXIBLE = ("flexible_angle", "flexible_b_factor")
+EPILOG = (
+    "The level of the noise is solved so that the masked FSC of the half-maps crosses 0.143 at the resolution asked"
+    " for. The same seed gives the same bytes on the same CPU. Parameters are in entry.json."
+)
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax simulate`."""
+    parser.add_argument("model", metavar="MODEL", help="PDB or mmCIF file, also .gz; or phantom, which needs no file")
+    parser.add_argument("-o", "--output", metavar="ENTRY", required=True, help="entry folder to write")
+    _add_numbers(
+        parser,
+        ("--voxel-size", "Å", positive, "size of a voxel, Å", None),
+        ("--resolution", "Å", positive, "where the FSC of the half-maps crosses 0.143, Å", None),
+    )
+    parser.add_argument(
+        "--method",
+        choices=("additive", "reconstruction"),
+        default="additive",
+        help="additive: noise is parser to the truth; reconstruction: from simulated images, with all that this brings",
+    )
+    parser.add_argument("--seed", metavar="N", type=int, help="of all that is random but the phantom (default: 0)")
+    add_device(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace a simulated entry, with all that is in it")
+    _add_specimen(parser.add_argument_group("specimen"))
+    _add_noise(parser.add_argument_group("noise of --method additive"))
+    _add_images(parser.add_argument_group("images of --method reconstruction"))
+
+
+def _add_specimen(group):
+    _add_numbers(
+        group,
+        ("--box", "N", int, "side of the cubic box, voxels", "what the model takes, with the margin"),
+        ("--margin", "Å", number, "around the model in a box that is chosen, Å", 15),
+        ("--b-factor", "Å²", number, "blur of the whole signal, Å²", 60),
+        ("--residues", "N", int, "size of the phantom, residues", 200),
+        ("--assembly", "ID", str, "biological assembly to expand the model to, such as 1", "the model as it is"),
+        (
+            "--belt",
+            "X",
+            positive,
+            "add a disordered belt, as of lipid, of X times the model's mean density",
+            "no belt",
+        ),
+        ("--belt-thickness", "Å", positive, "of the belt, along the model's longest axis, Å", 30),
+        ("--belt-width", "Å", positive, "of the belt, outwards from the model, Å", 20),
+        ("--belt-roughness", "X", number, "deviation of the belt's density over its mean", 0.5),
+        ("--belt-resolution", "Å", positive, "of the belt's random structure, Å", 10),
+        ("--flexible", "X", positive, "let this fraction of the atoms, at one end of the model, move", "none moves"),
+        ("--flexible-chains", "A,B", names, "let these chains move instead", "none moves"),
+        ("--flexible-angle", "DEG", number, "by which the flexible part is turned, root mean square, degrees", 4),
+        ("--flexible-b-factor", "Å²", number, "of the flexible part, added to its own, Å²", 50),
+    )
+    for name in ("hydrogens", "waters"):
+        group.add_argument(f"--keep-{name}", action="store_true", help=f"do not leave {name} out of the model")
+
+
+def _add_noise(group):
+    _add_numbers(
+        group.add_mutually_exclusive_group(),
+        ("--noise-map", "MAP", str, "colour as in the solvent of this map, not masked", "white"),
+        ("--noise-b-factor", "Å²", number, "colour exp(-B s²/4): B above 0 blurs, below 0 sharpens, Å²", "white"),
+        ("--noise-power", "X", number, "colour with power that falls as s^-X", "white"),
+    )
+    _add_numbers(
+        group,
+        (
+            "--noise-until",
+            "Å",
+            positive,
+            "finer than this the noise is level: deposited maps are low-passed, Å",
+            "all",
+        ),
+        ("--unevenness", "X", number, "of the noise over the box: 0.3 changes it by about a third", 0),
+    )
+
+
+def _add_images(group):
+    _add_numbers(
+        group,
+        ("--particles", "N", int, "images in each half", 2000),
+        ("--pose-error", "DEG", number, "of orientations, deviation about each of the three axes, degrees", 0),
+        ("--shift-error", "Å", number, "of positions, deviation along each of the two axes, Å", 0),
+        ("--preferred-views", "X", number, "how closely views gather around z; at 5 half are within 31 degrees", 0),
+        ("--voltage", "KV", positive, "kV", 300),
+        ("--spherical-aberration", "MM", number, "mm", 2.7),
+        ("--amplitude-contrast", "X", number, "fraction", 0.1),
+        ("--refinements", "N", int, "corrections of the reconstruction for how it interpolates", 1),
+    )
+    group.add_argument(
+        "--defocus",
+        metavar=("MIN", "MAX"),
+        nargs=2,
+        type=number,
+        help="underfocus, drawn evenly between these, Å (default: 8000 20000)",
+    )
+    group.add_argument("--no-ctf", action="store_true", help="images without a contrast transfer function")
+
+
+def _add_numbers(group, *rows):
+    """Options whose defaults are the library's own, told here; those without any are required."""
+    for name, metavar, kind, text, usual in rows:
+        told = text if usual is None else f"{text} (default: {usual})"
+        group.add_argument(name, metavar=metavar, type=kind, required=usual is None, help=told)
+
+
+def names(text):
+    """Names between commas."""
+    names = tuple(text.split(","))
+    if not all(names):
+        raise ValueError
+    return names
+
+
+names.__name__ = "list of names between commas"
 
 
 def run(arguments) -> None:
     """Simulate half-maps as the command line says, and write them as an entry folder."""
+    from crefjax.simulate.entry import check_folder, write_entry
+
     folder = Path(arguments.output)
     check_folder(folder, overwrite=arguments.overwrite)
     _check_inputs_outside(folder, arguments)
@@ -47,6 +164,8 @@ def run(arguments) -> None:
 
 
 def _simulated(atoms, settings):
+    from crefjax.simulate.halfmaps import simulate_half_maps
+
     if settings.method != "reconstruction":
         return simulate_half_maps(atoms, settings)
     print(f"imaging and reconstructing 2 x {settings.particles.count} particles", file=sys.stderr, flush=True)
@@ -60,6 +179,8 @@ def settings_of(arguments) -> Settings:
     Raises:
         UserError: the noise map cannot be used, or there are no such particles.
     """
+    from crefjax.simulate.halfmaps import Belt, Flexible, Settings
+
     own = ("voxel_size", "resolution", "seed", "box", "margin", "b_factor", "unevenness", "method", "refinements")
     settings = Settings(**_given(arguments, {name: name for name in own}), noise=_colour(arguments))
     if arguments.belt is not None:
@@ -81,6 +202,9 @@ def _given(arguments, names):
 
 
 def _colour(arguments):
+    from crefjax.io.maps import read_map
+    from crefjax.simulate import noise
+
     if arguments.noise_map is not None:
         colour = noise.measured(read_map(arguments.noise_map), until=arguments.noise_until)
         until = "" if arguments.noise_until is None else f", level beyond {arguments.noise_until:g} Å"
@@ -93,6 +217,9 @@ def _colour(arguments):
 
 
 def _particles(arguments):
+    from crefjax.simulate.ctf import CtfParameters
+    from crefjax.simulate.poses import Particles
+
     names = {"particles": "count", "preferred_views": "preferred"}
     names |= {"pose_error": "pose_error", "shift_error": "shift_error"}
     particles = Particles(**_given(arguments, names))
@@ -109,6 +236,9 @@ def _particles(arguments):
 
 def _model(arguments):
     """The atoms, and how they were got, for the report."""
+    from crefjax.simulate.atoms import read_atoms
+    from crefjax.simulate.phantom import phantom
+
     if arguments.model == "phantom":
         atoms = phantom(**_given(arguments, {"residues": "residues"}))
         return atoms, {"residues": sum(map(len, atoms.structure[0]))}

@@ -4,12 +4,22 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from crefjax.io.emdb import SERVER, entry_number, fetch_entry
 from crefjax.progress import progress_bar
+
+EPILOG = "Files that are there already are not downloaded again."
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax fetch`."""
+    parser.add_argument("entry", metavar="ENTRY", help="EMDB entry, such as EMD-3488")
+    parser.add_argument("-o", "--output", metavar="DIR", help="folder for the files (default: the entry's name)")
+    parser.add_argument("--server", metavar="URL", help="mirror of the archive (default: EMDB's own at the EBI)")
 
 
 def run(arguments) -> None:
     """Download an entry and say what can be done with it."""
+    from crefjax.io.emdb import SERVER, entry_number, fetch_entry
+
     folder = Path(arguments.output or f"EMD-{entry_number(arguments.entry)}")
     with ExitStack() as stack:
         bars = {}

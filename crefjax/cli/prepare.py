@@ -1,0 +1,94 @@
+"""`crefjax prepare`."""
+
+import sys
+
+from crefjax.cli.common import add_insist, add_voxel_size, number
+from crefjax.progress import progress_bar
+
+EPILOG = (
+    "The same command again goes on where it was ended, and ends with the same bytes. An entry that cannot be used "
+    "is reported and left out; so is one whose half-maps are no pair (see `crefjax check`), or that shares a half-"
+    "map with another. No entry is on both sides of the split."
+)
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax prepare`."""
+    parser.add_argument(
+        "entries",
+        metavar="ENTRY",
+        nargs="+",
+        help="entry folder: half_map_1.mrc, half_map_2.mrc, and where there are, mask.mrc and truth.mrc",
+    )
+    parser.add_argument("-o", "--output", metavar="DATASET", required=True, help="folder of the dataset to write")
+    parser.add_argument("--patch", metavar="N", type=int, default=96, help="side of the cubic patches, voxels, even")
+    parser.add_argument(
+        "--stride", metavar="N", type=int, help="from patch to patch, voxels (default: the patch's side)"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float16", "float32"), default="float16", help="type of the stored densities"
+    )
+    parser.add_argument(
+        "--validation", metavar="X", type=number, default=0.1, help="share of the entries kept for validation"
+    )
+    parser.add_argument(
+        "--jobs", metavar="N", type=int, default=1, help="entries worked on at once; each needs memory for its maps"
+    )
+    parser.add_argument(
+        "--grid",
+        choices=("data", "input"),
+        default="input",
+        help="data: bring every entry to a grid on which its resolution takes 3.3 voxels, for training with "
+        "--config.data.grid=3.3 (default: input, as it is)",
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the split (default: 0)")
+    add_voxel_size(parser)
+    add_insist(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that exists, finished or not")
+
+
+def run(arguments) -> None:
+    """Cut entries into patches as the command line says, and say what came out."""
+    from crefjax.data.grid import VOXELS
+    from crefjax.data.prepare import prepare
+
+    with progress_bar("preparing") as progress:
+        manifest = prepare(
+            arguments.entries,
+            arguments.output,
+            patch=arguments.patch,
+            stride=arguments.stride,
+            dtype=arguments.dtype,
+            validation=arguments.validation,
+            jobs=arguments.jobs,
+            seed=arguments.seed,
+            grid=VOXELS if arguments.grid == "data" else 0.0,
+            voxel_size=arguments.voxel_size,
+            insist=arguments.insist,
+            overwrite=arguments.overwrite,
+            report=lambda line: print(line, file=sys.stderr, flush=True),
+            progress=progress,
+        )
+    for line in told(manifest):
+        print(line)
+
+
+def told(manifest):
+    """What the user is told of a whole dataset, line by line."""
+    entries, gib = manifest.entries, sum(s.bytes for entry in manifest.entries for s in entry.shards) / 2**30
+    for split, patches in manifest.patches.items():
+        count = len(manifest.of_split(split))
+        yield f"{split}: {patches:,} patches of {count} {_entries(count)}"
+    made = sum(entry.mask is None for entry in entries)
+    if made:
+        yield f"masks were made for {made} {_entries(made)} that came with none; how is told in manifest.json"
+    if manifest.truth:
+        yield "every patch has its truth"
+    if manifest.left_out:
+        names = ", ".join(manifest.left_out)
+        yield f"left out {len(manifest.left_out)} of {len(entries) + len(manifest.left_out)}: {names}"
+    yield f"{manifest.folder}: patches of {manifest.patch}³ voxels as {manifest.dtype}, {gib:.3g} GiB"
+
+
+def _entries(count):
+    return "entry" if count == 1 else "entries"

@@ -1,0 +1,79 @@
+"""`crefjax weights`."""
+
+import sys
+from pathlib import Path
+
+from crefjax.cli.common import add_overwrite
+from crefjax.errors import UserError
+
+
+def add_arguments(parser):
+    """Add the actions of `crefjax weights` and their arguments."""
+    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
+    add = _actions(actions)
+    add("list", _list, "list the weights that are found by name")
+    show = add("show", _show, "show what is known of weights")
+    show.add_argument("name", metavar="NAME", help="name or folder")
+    load = add("import", _import, "import weights from a TensorFlow checkpoint or an .npz of its arrays")
+    load.add_argument("checkpoint", metavar="CHECKPOINT", help="prefix (saved-model-epoch-192) or .npz file")
+    load.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        required=True,
+        help="weights folder to write; one in the user's data folder (see `crefjax weights list`) is found by name",
+    )
+    add_overwrite(load)
+
+
+def _actions(actions):
+    def add(name, act, text):
+        parser = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        parser.set_defaults(act=act)
+        return parser
+
+    return add
+
+
+def run(arguments) -> None:
+    """List, show, or import weights."""
+    arguments.act(arguments)
+
+
+def _list(arguments):
+    from crefjax.weights.store import DEFAULT, list_weights, read_card, user_folder
+
+    found = list_weights()
+    for name, path in found.items():
+        try:
+            card, _ = read_card(path)
+            default = "  (default)" if path == found.get(DEFAULT) else ""
+            print(f"{name:24} {card['parameters']:>9,} parameters  {path}{default}")
+        except UserError as error:
+            print(f"{name:24} cannot be used: {error}")
+    print(f"weights folders in {user_folder()} are found by name", file=sys.stderr)
+
+
+def _show(arguments):
+    from crefjax.weights.store import find_weights, read_card
+
+    path = find_weights(arguments.name)
+    card, config = read_card(path)
+    print(f"{path.name}: {path}")
+    for field, value in card.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {entry}" for key, entry in value.items())
+        print(f"  {field.replace('_', ' ')}: {value}")
+    print(f"  box sides are padded to a multiple of {config.multiple} voxels")
+
+
+def _import(arguments):
+    from crefjax.weights.published import import_checkpoint
+    from crefjax.weights.store import check_folder, save_weights
+
+    check_folder(Path(arguments.output), overwrite=arguments.overwrite)
+    parameters, config, about = import_checkpoint(arguments.checkpoint)
+    save_weights(arguments.output, parameters, config, about, overwrite=arguments.overwrite)
+    count = sum(array.size for layer in parameters.values() for array in layer.values())
+    print(f"wrote {arguments.output}: {len(parameters)} layers, {count:,} parameters")
+    print(f"licence: {about['licence']}")

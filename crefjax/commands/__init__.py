@@ -1,1 +1,0 @@
-"""What each subcommand does, from parsed arguments to files and lines of text."""
