@@ -5,6 +5,7 @@ kept in DIR/measured until it, its maps or the study change, so that a run goes 
 """
 
 import argparse
+import functools
 import hashlib
 import importlib
 import json
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+import crefjax
 from analysis.files import check_output, put
 from analysis.subjects import Subject, subjects
 from crefjax.data.workers import WorkerKilled, run_tasks
@@ -232,8 +234,15 @@ def _key(study, entry, methods):
         if one is not None:
             state = one.stat()
             told.append([str(one.absolute()), state.st_size, state.st_mtime_ns])
-    told.append(hashlib.sha256((Path(__file__).parent / f"{study}.py").read_bytes()).hexdigest())
+    told.append(_code())
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def _code():
+    """A checksum of all code that a number can depend on."""
+    files = [path for folder in (Path(__file__).parent, Path(crefjax.__file__).parent) for path in folder.rglob("*.py")]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()
 
 
 def check_entries_output(study: str, arguments: argparse.Namespace) -> None:

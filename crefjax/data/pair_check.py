@@ -102,6 +102,8 @@ def check_pair(
     findings = [*_scale(first, ratio, offset)]
     if findings:
         second = (second - np.float32(offset)) / np.float32(ratio)
+    else:
+        ratio = 1.0
     region, notes = (mask, ()) if mask is not None else made_region(first, second, voxel_size)
     if same := _same_noise(products):
         findings.append(same)
@@ -111,7 +113,7 @@ def check_pair(
     if _nothing_in_common(curve) and not any(one.serious for one in findings):
         text = "the half-maps hardly have anything in common: check that they are of one refinement"
         findings.append(Finding("no_signal", False, text))
-    findings += _filtered(first, second, voxel_size)
+    findings += _filtered(products, ratio, max(first.shape) * voxel_size)
     full = (first + second) / 2
     findings += _masked(full)
     findings += [
@@ -229,15 +231,15 @@ def _place(first, second, voxel_size, region):
     yield Finding("orientation" if way else "shift", serious, text, numbers)
 
 
-def _filtered(first, second, voxel_size):
+def _filtered(products, ratio, length):
     """The noise of half-maps goes on to Nyquist; a low-pass ends it, within a few shells."""
-    power = shell_products([first - second])[:, 0, 0]
+    power = products[:, 0, 0] + products[:, 1, 1] / ratio**2 - 2 * products[:, 0, 1] / ratio
     for end in range(4, int(_END * len(power))):
         before, beyond = (
             np.median(power[int(low * end) : int(high * end) + 1]) for low, high in ((0.6, 0.9), (1.15, 1.3))
         )
         if beyond < _FILTERED * before:
-            angstrom = max(first.shape) * voxel_size / end
+            angstrom = length / end
             text = (
                 f"the half-maps were low-passed at about {angstrom:.2g} Å; give them unfiltered: beyond, nothing can "
             )

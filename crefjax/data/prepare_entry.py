@@ -1,6 +1,5 @@
 """What `crefjax prepare` does with one entry; runs in worker processes."""
 
-import errno
 import hashlib
 import os
 import shutil
@@ -18,11 +17,10 @@ from crefjax.data.specimen import Specimen, load_specimen
 from crefjax.data.traces import Trace, trace_of
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry
-from crefjax.io.files import complaint
+from crefjax.io.files import DISK_FULL, complaint
 from crefjax.io.maps import read_map
 
 MAX_SHARD = 2**30  # bytes before compression
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CannotWriteError(UserError):
@@ -238,7 +236,7 @@ def _plain_numbers(info):
 
 def _cannot_write(output, error):
     reason = error.strerror or (error.args[0] if error.args else error)
-    if error.errno in _NO_SPACE:
+    if error.errno in DISK_FULL:
         text = f"no space left ({reason}); make room and run the same command again: it goes on where it was"
     else:
         text = f"the dataset cannot be written ({reason}); check the disk and run the same command again"

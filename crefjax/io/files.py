@@ -19,7 +19,7 @@ MAP_SUFFIXES = (".mrc", ".map", ".ccp4")
 COMPRESSED_SUFFIXES = (".gz", ".bz2")
 GIB = 2**30
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a disk, a quota, and the largest file
 _MAP_ID = slice(208, 211)  # "MAP" stands here in every MRC2014 and CCP4 header
 
 
@@ -233,7 +233,7 @@ def _compressing(file: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
 
 
 def _write_failure(path: Path, needed: int, error: OSError) -> UserError:
-    if error.errno not in _NO_SPACE:
+    if error.errno not in DISK_FULL:
         return complaint(
             path, f"cannot be written ({error.strerror or error}), nothing was left behind; check the disk"
         )

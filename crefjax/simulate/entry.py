@@ -1,6 +1,5 @@
 """A simulated pair of half-maps, and the entry folder that it is written to."""
 
-import errno
 import json
 import os
 import re
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from crefjax.errors import UserError
+from crefjax.io.files import DISK_FULL
 from crefjax.io.maps import Map, write_map
 from crefjax.simulate.atoms import Atoms, write_model
 from crefjax.unfinished import folder_in_place
@@ -82,7 +82,7 @@ def write_entry(folder, simulation: Simulation, *, overwrite: bool = False) -> N
             _write_files(hidden, simulation)
             check_folder(folder, overwrite=overwrite)
     except OSError as error:
-        no_space = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        no_space = error.errno in DISK_FULL
         what = "make room or choose another folder" if no_space else "check the disk"
         raise UserError(
             f"{folder}: cannot be written ({error.strerror or error}), nothing was left behind; {what}"

@@ -1,6 +1,5 @@
 """The training loop: steps, evaluations and checkpoints, until the last step or until it is told to stop."""
 
-import errno
 import json
 import math
 import time
@@ -14,6 +13,7 @@ from ml_collections import ConfigDict
 
 from crefjax import unfinished
 from crefjax.errors import UserError
+from crefjax.io.files import DISK_FULL, put_in_place
 from crefjax.training.checkpoints import Checkpoints, Saved
 from crefjax.training.config import as_json, check_same
 from crefjax.training.evaluation import evaluate
@@ -106,7 +106,7 @@ def _trained(run: "_Run") -> Result:
         run.begin()
         return run.go()
     except OSError as error:  # of metrics, figure or data; checkpoints and weights tell of theirs
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = error.errno in DISK_FULL
         told, do = ("written", "make room") if full else ("read or written", "check the disk")
         raise UserError(
             f"{error.filename or run.workdir}: cannot be {told} ({error.strerror or error}); {do} "
@@ -155,7 +155,9 @@ class _Run:
             self.say(f"going on from step {self.step} of {self.steps} in {self.workdir}")
         for left in self.workdir.glob(".crefjax-*"):  # of a run that was killed while it wrote weights
             unfinished.remove(left)
-        (self.workdir / "config.json").write_text(json.dumps(as_json(self.config), indent=2) + "\n", encoding="utf-8")
+        content = (json.dumps(as_json(self.config), indent=2) + "\n").encode()
+        with put_in_place(self.workdir / "config.json", needed=len(content), overwrite=True) as stream:
+            stream.write(content)
         self.records = Records(self.workdir, self.step, evaluated=self.evaluated)
         self.state = on_devices(state, self.devices)
         self.began = self.saved_at = time.monotonic()
