@@ -170,7 +170,7 @@ def _run(arguments):
                 counts["made"] += len(task.plans) - len(failed)
                 show((number + 1) / len(tasks), task.folder.resolve().name)
         except WorkerKilled as error:
-            raise UserError("a worker was ended, most likely for want of memory; give fewer --jobs") from error
+            raise UserError("a worker process was killed, probably out of memory; use fewer --jobs") from error
     print(f"outputs: {counts['made']} made, {counts['there']} were there, {counts['failed']} could not be made")
     return 0 if counts["made"] + counts["there"] else 2
 
@@ -186,7 +186,7 @@ def _is_there(entry, plan):
     except (OSError, ValueError, KeyError, TypeError):
         same = False
     if not same:
-        _say(f"{folder}: is there, made otherwise, and is left; give --overwrite, or another --name")
+        _say(f"{folder}: exists with different settings and was left unchanged; give --overwrite, or another --name")
     return True
 
 

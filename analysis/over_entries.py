@@ -177,7 +177,7 @@ def _measure(tasks, folder, jobs):
                     put(_file(folder, study, entry), json.dumps(kept).encode())
                 show((number + 1) / len(tasks), entry.name)
         except WorkerKilled as error:
-            raise UserError("a worker was ended, most likely for want of memory; give fewer --jobs") from error
+            raise UserError("a worker process was killed, probably out of memory; use fewer --jobs") from error
 
 
 def measure_entry(task: Task) -> dict[str, list[dict]] | str:

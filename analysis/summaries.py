@@ -41,7 +41,7 @@ class Paired(NamedTuple):
 
 
 def median(values: Sequence[float | None]) -> Median:
-    """The median of the numbers, without those that are None or not finite; their order has no say in the interval."""
+    """The median of the finite numbers; the interval does not depend on their order."""
     numbers = np.sort(np.array([one for one in values if one is not None and np.isfinite(one)], np.float64))
     if not len(numbers):
         return Median(0, None, None, None)

@@ -91,7 +91,7 @@ def _run(arguments):
 
 def _call(status):
     if status != 0:
-        raise UserError("a part could not be made, see above; mend it and start again")
+        raise UserError("a step failed, see above; fix it and run again")
 
 
 def _bench(source, folder, jobs):

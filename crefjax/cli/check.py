@@ -9,18 +9,18 @@ from crefjax.errors import UserError
 from crefjax.io.files import is_same_file, put_all_in_place
 
 EPILOG = (
-    "Looked for: a half-map that is shifted, mirrored or of other axes; the same noise in both; another scale; "
-    "nothing in common; a low-pass, a mask or a sharpening that was applied; inverted contrast; single voxels far "
-    "out. Exit status 1: they are no pair, and nothing computed of them is right."
+    "Found are: a half-map that is shifted, mirrored, or has exchanged axes; the same noise in both; another scale; "
+    "nothing in common; a low-pass, mask, or sharpening that was applied; inverted contrast; hot voxels. Exit status "
+    "1: they are not a pair, and nothing computed from them would be right."
 )
 
 
 def add_arguments(parser):
     """Add the arguments of `crefjax check`."""
     parser.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
-    parser.add_argument("half_map_2", metavar="HALF2", help="the other one")
-    parser.add_argument("--mask", metavar="M", help="mask to measure within (default: one made of them)")
-    parser.add_argument("--json", metavar="F", help="write all that was found as JSON")
+    parser.add_argument("half_map_2", metavar="HALF2", help="the other half-map")
+    parser.add_argument("--mask", metavar="M", help="mask to measure within (default: one made from the half-maps)")
+    parser.add_argument("--json", metavar="F", help="also write the findings as JSON")
     add_voxel_size(parser)
     add_device(parser)
 

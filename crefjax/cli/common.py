@@ -37,7 +37,7 @@ positive.__name__ = "positive number"
 
 def add_overwrite(command):
     """Add `--overwrite`."""
-    command.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    command.add_argument("--overwrite", action="store_true", help="replace existing outputs")
 
 
 def add_device(command):
@@ -51,7 +51,7 @@ def add_voxel_size(command):
         "--voxel-size",
         metavar="A",
         type=positive,
-        help="voxel size of all maps in Å, where their headers have none or a wrong one (default: the headers')",
+        help="voxel size of all maps, Å, if their headers have none or a wrong one (default: that of the headers)",
     )
 
 
@@ -60,8 +60,9 @@ def add_insist(command):
     command.add_argument(
         "--insist",
         action="store_true",
-        help="go on with half-maps that are no pair (one shifted, turned or mirrored, or with the noise of the other; "
-        "see `crefjax check`)",
+        help="continue with half-maps that are not a pair (one is shifted, mirrored, or has the noise of the "
+        "other; see "
+        "`crefjax check`)",
     )
 
 

@@ -21,7 +21,7 @@ def add_arguments(parser):
         action="store_true",
         help="train a small network on other phantoms first, in two minutes, instead of the package's own weights",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     add_overwrite(parser)
 
 

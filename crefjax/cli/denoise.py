@@ -21,15 +21,17 @@ if TYPE_CHECKING:
 
 LOCAL = ("agreement", "change")
 EPILOG = (
-    "The output has the header of HALF1 and overlays it. An FSC between denoised half-maps is no resolution: their "
-    "errors are not independent."
+    "The output has the header of HALF1 and overlays it. An FSC between denoised half-maps is not a resolution: "
+    "their errors are not independent."
 )
 
 
 def add_arguments(parser):
     """Add the arguments of `crefjax denoise`."""
     parser.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
-    parser.add_argument("half_map_2", metavar="HALF2", nargs="?", help="the other one; none if HALF1 is a full map")
+    parser.add_argument(
+        "half_map_2", metavar="HALF2", nargs="?", help="the other half-map; leave it out if HALF1 is a full map"
+    )
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="denoised map to write")
     parser.add_argument(
         "--mask",
@@ -39,34 +41,37 @@ def add_arguments(parser):
     parser.add_argument(
         "--weights",
         metavar="W",
-        help="name or folder, see `crefjax weights list` (default: truth, which ships)",
+        help="name or folder, see `crefjax weights list` (default: truth, which is included)",
     )
     parser.add_argument(
         "--scale",
         choices=("signal", "input", "none"),
-        help="signal: in every frequency shell that of the signal that the half-maps share, three runs of the network "
-        "(default with two half-maps); input: mean and deviation of the full map, within the mask (default with one "
-        "map); none: as the network gives it",
+        help="signal: match each frequency shell to the signal common to both half-maps, which denoises them "
+        "too (default "
+        "with two half-maps); input: keep mean and standard deviation of the full map, within the mask (default with "
+        "one map); none: the network's raw output",
     )
     parser.add_argument(
         "--grid",
         choices=("data", "input"),
-        help="where the network works: data, on a grid on which the resolution takes about three voxels; input, on the "
-        "map's own (default: what the weights were trained for). The output is on the map's own grid in either case",
+        help="data: run the network on a grid on which the resolution takes about three voxels; input: on the "
+        "map's own "
+        "(default: what the weights were trained for). The output is on the map's own grid in either case",
     )
     parser.add_argument(
         "--resolution",
         metavar="R",
         type=positive,
-        help="resolution in Å by which the data's grid is chosen (default: where the FSC of the half-maps falls below "
+        help="resolution in Å from which the data's grid is chosen (default: where the FSC of the half-maps "
+        "falls below "
         "0.143; for one map, estimated from its spectrum)",
     )
     parser.add_argument(
         "--rotations",
         type=int,
         choices=(1, 4, 24),
-        help="average the network's output over so many rotations of the cube (default: as many as take no "
-        "longer on the data's grid than one does on the map's)",
+        help="average the output over this number of rotations of the cube (default: as many as take no longer on the "
+        "data's grid than one does on the map's)",
     )
     parser.add_argument("--halves", action="store_true", help="also write OUT_half_map_1 and OUT_half_map_2")
     parser.add_argument(
@@ -75,7 +80,9 @@ def add_arguments(parser):
     parser.add_argument(
         "--local",
         action="store_true",
-        help="also write OUT_local_agreement and OUT_local_change, 0 to 1 in every voxel",
+        help="also write OUT_local_agreement (how far the half-maps confirm the result) and OUT_local_change, 0 "
+        "to 1 in "
+        "every voxel",
     )
     add_voxel_size(parser)
     add_insist(parser)
@@ -84,7 +91,7 @@ def add_arguments(parser):
         "--max-memory",
         metavar="GIB",
         type=positive,
-        help="peak memory to keep within, GiB (default: what is free)",
+        help="limit of the peak memory, GiB (default: what is free)",
     )
     add_overwrite(parser)
 
@@ -196,7 +203,7 @@ def _beside(output, what):
 
 
 def _check_before_work(arguments, outputs):
-    """What can be known before any map is read is told then."""
+    """Check all that can be checked before any map is read."""
     from crefjax.weights.store import find_weights
 
     if arguments.half_map_2 is None:

@@ -10,8 +10,8 @@ from crefjax.unfinished import hidden_beside
 
 _PATCH = 64
 EPILOG = (
-    "A part of the particle is held out. It tells whether the new weights are better beyond the scatter; where they"
-    " are not, the old ones are written."
+    "Part of the particle is held out to judge whether the new weights are better by more than the scatter; if they "
+    "are not, the old ones are written."
 )
 
 
@@ -19,14 +19,18 @@ def add_arguments(parser):
     """Add the arguments of `crefjax finetune`."""
     parser.add_argument("half_map_1", metavar="HALF1", help="half-map")
     parser.add_argument("half_map_2", metavar="HALF2", help="the other half-map of the same reconstruction")
-    parser.add_argument("--mask", metavar="MASK", help="mask of the particle, 0 to 1; made from the half-maps if none")
-    parser.add_argument("--weights", metavar="WEIGHTS", help="name or folder of the weights to start from")
-    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="weights folder to write")
-    parser.add_argument("--minutes", type=positive, default=10.0, help="of training, at most")
     parser.add_argument(
-        "--patch", type=int, help="voxels a side of the patches, even (default: 64, less for small boxes)"
+        "--mask", metavar="MASK", help="mask of the particle, 0 to 1 (default: one made from the half-maps)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the patches that are drawn")
+    parser.add_argument(
+        "--weights", metavar="WEIGHTS", help="name or folder of the weights to start from (default: truth)"
+    )
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="weights folder to write")
+    parser.add_argument("--minutes", type=positive, default=10.0, help="maximum training time, minutes")
+    parser.add_argument(
+        "--patch", type=int, help="side of the patches, voxels, even (default: 64, less for small boxes)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the patches")
     add_voxel_size(parser)
     add_insist(parser)
     add_overwrite(parser)

@@ -20,8 +20,8 @@ THRESHOLDS = (0.5, 0.143)
 _FIGURES = (".png", ".svg", ".pdf")
 _TOLD = ("same_noise", "orientation", "shift", "hot_voxel")
 EPILOG = (
-    "C_ref = sqrt(2 FSC / (1 + FSC)) has a meaning for two half-maps only. Denoised half-maps are not independent: "
-    "an FSC between them is no resolution."
+    "C_ref = sqrt(2 FSC / (1 + FSC)) is meaningful for two half-maps only. Denoised half-maps are not independent: "
+    "an FSC between them is not a resolution."
 )
 
 
@@ -30,10 +30,12 @@ def add_arguments(parser):
     parser.add_argument("map_1", metavar="MAP1", help="map (.mrc, .map, .ccp4, also .gz or .bz2)")
     parser.add_argument("map_2", metavar="MAP2", help="map on the same grid")
     parser.add_argument(
-        "--mask", metavar="M", help="mask multiplied to both maps less their solvent level (default: no mask)"
+        "--mask",
+        metavar="M",
+        help="mask; it multiplies both maps, after their solvent level is subtracted (default: no mask)",
     )
-    parser.add_argument("--json", metavar="F", help="write the curve as JSON")
-    parser.add_argument("--plot", metavar="F", help="write the curve as a figure (.png, .svg or .pdf)")
+    parser.add_argument("--json", metavar="F", help="also write the curve as JSON")
+    parser.add_argument("--plot", metavar="F", help="also write the curve as a figure (.png, .svg or .pdf)")
     add_voxel_size(parser)
     add_device(parser)
 
@@ -97,7 +99,7 @@ def table(curve: FscCurve) -> str:
 
 
 def _check_before_work(arguments):
-    """What can be known of the outputs before any map is read is told then."""
+    """Check the outputs before any map is read."""
     outputs = [Path(path) for path in (arguments.json, arguments.plot) if path is not None]
     inputs = [path for path in (arguments.map_1, arguments.map_2, arguments.mask) if path is not None]
     if arguments.plot is not None and Path(arguments.plot).suffix.lower() not in _FIGURES:

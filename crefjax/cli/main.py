@@ -20,17 +20,17 @@ from crefjax.version import __version__
 # Every subcommand is a module of this package, with `add_arguments` and `run`.
 COMMANDS = {
     "denoise": "denoise the full map of two half-maps",
-    "report": "say what in a denoised map can be trusted, whatever program made it",
-    "check": "say what is wrong with two half-maps as a pair",
+    "report": "report what in a denoised map can be trusted, whichever program made it",
+    "check": "check that two maps are a pair of half-maps as a denoiser needs it",
     "fsc": "print the Fourier shell correlation of two maps",
     "mask": "make a soft mask around the particle in two half-maps",
     "fetch": "download the half-maps and the mask of an EMDB entry",
-    "simulate": "make two half-maps whose signal is known, from an atomic model",
+    "simulate": "simulate two half-maps with known signal from an atomic model",
     "prepare": "cut half-maps into patches to train on",
-    "train": "train a network on half-map pairs, as a config says",
-    "finetune": "adapt weights to one specimen, from its two half-maps alone",
-    "demo": "simulate two half-maps, denoise them, and show what was gained; it needs no file",
-    "weights": "list, show and import weights",
+    "train": "train a network on half-map pairs, as configured",
+    "finetune": "adapt weights to one specimen, using only its two half-maps",
+    "demo": "simulate two half-maps, denoise them, and show the gain; needs no input",
+    "weights": "list, show, and import weights",
 }
 
 

@@ -7,13 +7,13 @@ from crefjax.cli.common import add_overwrite, add_voxel_size, number_or_auto
 from crefjax.io.files import check_output
 from crefjax.version import __version__
 
-EPILOG = "The steps are those of RELION's relion_mask_create. `auto` adapts a setting to the maps and says so."
+EPILOG = "Follows the steps of RELION's relion_mask_create. `auto` adapts a setting to the maps, and says so."
 
 
 def add_arguments(parser):
     """Add the arguments of `crefjax mask`."""
     parser.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
-    parser.add_argument("half_map_2", metavar="HALF2", help="the other one")
+    parser.add_argument("half_map_2", metavar="HALF2", help="the other half-map")
     parser.add_argument("-o", "--output", metavar="MASK", required=True, help="mask to write")
     for name, unit, usual in (
         ("--lowpass", "Å", "15 Å, less in a small box"),
@@ -23,8 +23,8 @@ def add_arguments(parser):
     ):
         text = {
             "--lowpass": "resolution of the low-passed map that is thresholded",
-            "--threshold": "density above which there is particle",
-            "--extend": "extension of the thresholded body",
+            "--threshold": "density above which a voxel belongs to the particle",
+            "--extend": "extension of the thresholded region",
             "--soft-edge": "width of the raised-cosine edge",
         }[name]
         parser.add_argument(

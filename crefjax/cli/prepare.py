@@ -6,9 +6,9 @@ from crefjax.cli.common import add_insist, add_voxel_size, number
 from crefjax.progress import progress_bar
 
 EPILOG = (
-    "The same command again goes on where it was ended, and ends with the same bytes. An entry that cannot be used "
-    "is reported and left out; so is one whose half-maps are no pair (see `crefjax check`), or that shares a half-"
-    "map with another. No entry is on both sides of the split."
+    "An interrupted run is resumed by the same command, and ends with the same bytes. An entry that cannot be used is "
+    "reported and skipped, as is one whose half-maps are not a pair (see `crefjax check`) or that shares a half-map "
+    "with another entry. No entry is on both sides of the split."
 )
 
 
@@ -18,12 +18,12 @@ def add_arguments(parser):
         "entries",
         metavar="ENTRY",
         nargs="+",
-        help="entry folder: half_map_1.mrc, half_map_2.mrc, and where there are, mask.mrc and truth.mrc",
+        help="entry folder: half_map_1.mrc, half_map_2.mrc and, if present, mask.mrc and truth.mrc",
     )
     parser.add_argument("-o", "--output", metavar="DATASET", required=True, help="folder of the dataset to write")
     parser.add_argument("--patch", metavar="N", type=int, default=96, help="side of the cubic patches, voxels, even")
     parser.add_argument(
-        "--stride", metavar="N", type=int, help="from patch to patch, voxels (default: the patch's side)"
+        "--stride", metavar="N", type=int, help="distance from patch to patch, voxels (default: the side of a patch)"
     )
     parser.add_argument(
         "--dtype", choices=("float16", "float32"), default="float16", help="type of the stored densities"
@@ -32,19 +32,19 @@ def add_arguments(parser):
         "--validation", metavar="X", type=number, default=0.1, help="share of the entries kept for validation"
     )
     parser.add_argument(
-        "--jobs", metavar="N", type=int, default=1, help="entries worked on at once; each needs memory for its maps"
+        "--jobs", metavar="N", type=int, default=1, help="entries processed in parallel; each needs memory for its maps"
     )
     parser.add_argument(
         "--grid",
         choices=("data", "input"),
         default="input",
         help="data: bring every entry to a grid on which its resolution takes 3.3 voxels, for training with "
-        "--config.data.grid=3.3 (default: input, as it is)",
+        "--config.data.grid=3.3 (default: input, leave it as it is)",
     )
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the split (default: 0)")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed of the split (default: 0)")
     add_voxel_size(parser)
     add_insist(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that exists, finished or not")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset, finished or not")
 
 
 def run(arguments) -> None:

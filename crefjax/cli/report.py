@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 EPILOG = (
-    "The report is a folder: index.html, which opens in any browser without a network, report.json, figures, and "
-    "view.cxc for ChimeraX. Without denoised half-maps it cannot tell bias from signal."
+    "The report is a folder with index.html, which opens in any browser offline, report.json, figures, and view.cxc "
+    "for ChimeraX. Without denoised half-maps, bias cannot be separated from signal."
 )
 
 
 def add_arguments(parser):
     """Add the arguments of `crefjax report`."""
     parser.add_argument("half_map_1", metavar="HALF1", help="noisy half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
-    parser.add_argument("half_map_2", metavar="HALF2", help="the other one")
+    parser.add_argument("half_map_2", metavar="HALF2", help="the other half-map")
     parser.add_argument(
         "--denoised", metavar="D", required=True, help="denoised full map, on the grid of the half-maps"
     )
@@ -32,13 +32,13 @@ def add_arguments(parser):
         "--denoised-halves",
         metavar=("D1", "D2"),
         nargs=2,
-        help="HALF1 and HALF2, each denoised alone and as the full map was; they tell signal, noise and bias apart",
+        help="HALF1 and HALF2, each denoised alone with the same settings; needed to separate signal, noise, and bias",
     )
     parser.add_argument("--mask", metavar="M", default="auto", help="mask file, or auto to make one")
     parser.add_argument(
         "--local",
         action="store_true",
-        help="also map, around each voxel, agreement and change; takes --denoised-halves",
+        help="also map agreement and change around each voxel; needs --denoised-halves",
     )
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder to write")
     add_voxel_size(parser)
@@ -112,7 +112,7 @@ def _inputs(arguments):
 
 
 def _check_before_work(arguments):
-    """What can be known before any map is read is told then."""
+    """Check all that can be checked before any map is read."""
     if not arguments.denoised_halves:
         if arguments.local:
             raise UserError("--local: expected denoised half-maps, found none; give both with --denoised-halves")

@@ -29,10 +29,8 @@ _OF_RECONSTRUCTION = (
 _OF_CTF = ("defocus", "amplitude_contrast", "spherical_aberration", "voltage")
 _OF_BELT = ("belt_thickness", "belt_width", "belt_roughness", "belt_resolution")
 _OF_FLEXIBLE = ("flexible_angle", "flexible_b_factor")
-EPILOG = (
-    "The level of the noise is solved so that the masked FSC of the half-maps crosses 0.143 at the resolution asked"
-    " for. The same seed gives the same bytes on the same CPU. Parameters are in entry.json."
-)
+EPILOG = "The noise level is solved so that the masked FSC of the half-maps crosses 0.143 at the given "
+"resolution. The same seed gives the same bytes on the same CPU. Parameters are in entry.json."
 
 
 def add_arguments(parser):
@@ -48,11 +46,13 @@ def add_arguments(parser):
         "--method",
         choices=("additive", "reconstruction"),
         default="additive",
-        help="additive: noise is parser to the truth; reconstruction: from simulated images, with all that this brings",
+        help="additive: add noise to the noise-free map; reconstruction: reconstruct from simulated particle images",
     )
-    parser.add_argument("--seed", metavar="N", type=int, help="of all that is random but the phantom (default: 0)")
+    parser.add_argument("--seed", metavar="N", type=int, help="random seed; does not affect the phantom (default: 0)")
     add_device(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace a simulated entry, with all that is in it")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing simulated entry, with everything in it"
+    )
     _add_specimen(parser.add_argument_group("specimen"))
     _add_noise(parser.add_argument_group("noise of --method additive"))
     _add_images(parser.add_argument_group("images of --method reconstruction"))
@@ -61,8 +61,8 @@ def add_arguments(parser):
 def _add_specimen(group):
     _add_numbers(
         group,
-        ("--box", "N", int, "side of the cubic box, voxels", "what the model takes, with the margin"),
-        ("--margin", "Å", number, "around the model in a box that is chosen, Å", 15),
+        ("--box", "N", int, "side of the cubic box, voxels", "the model and the margin"),
+        ("--margin", "Å", number, "margin around the model where the box is chosen, Å", 15),
         ("--b-factor", "Å²", number, "blur of the whole signal, Å²", 60),
         ("--residues", "N", int, "size of the phantom, residues", 200),
         ("--assembly", "ID", str, "biological assembly to expand the model to, such as 1", "the model as it is"),
@@ -73,25 +73,31 @@ def _add_specimen(group):
             "add a disordered belt, as of lipid, of X times the model's mean density",
             "no belt",
         ),
-        ("--belt-thickness", "Å", positive, "of the belt, along the model's longest axis, Å", 30),
-        ("--belt-width", "Å", positive, "of the belt, outwards from the model, Å", 20),
-        ("--belt-roughness", "X", number, "deviation of the belt's density over its mean", 0.5),
-        ("--belt-resolution", "Å", positive, "of the belt's random structure, Å", 10),
+        ("--belt-thickness", "Å", positive, "thickness of the belt along the model's longest axis, Å", 30),
+        ("--belt-width", "Å", positive, "width of the belt, outwards from the model, Å", 20),
+        ("--belt-roughness", "X", number, "standard deviation of the belt's density, relative to its mean", 0.5),
+        ("--belt-resolution", "Å", positive, "resolution of the belt's random structure, Å", 10),
         ("--flexible", "X", positive, "let this fraction of the atoms, at one end of the model, move", "none moves"),
         ("--flexible-chains", "A,B", names, "let these chains move instead", "none moves"),
-        ("--flexible-angle", "DEG", number, "by which the flexible part is turned, root mean square, degrees", 4),
-        ("--flexible-b-factor", "Å²", number, "of the flexible part, added to its own, Å²", 50),
+        ("--flexible-angle", "DEG", number, "rotation of the flexible part, root mean square, degrees", 4),
+        ("--flexible-b-factor", "Å²", number, "B-factor added to the flexible part, Å²", 50),
     )
     for name in ("hydrogens", "waters"):
-        group.add_argument(f"--keep-{name}", action="store_true", help=f"do not leave {name} out of the model")
+        group.add_argument(f"--keep-{name}", action="store_true", help=f"keep the {name} of the model")
 
 
 def _add_noise(group):
     _add_numbers(
         group.add_mutually_exclusive_group(),
-        ("--noise-map", "MAP", str, "colour as in the solvent of this map, not masked", "white"),
-        ("--noise-b-factor", "Å²", number, "colour exp(-B s²/4): B above 0 blurs, below 0 sharpens, Å²", "white"),
-        ("--noise-power", "X", number, "colour with power that falls as s^-X", "white"),
+        ("--noise-map", "MAP", str, "noise spectrum of the solvent of this unmasked map", "white"),
+        (
+            "--noise-b-factor",
+            "Å²",
+            number,
+            "noise spectrum exp(-B s²/4): B above 0 blurs, below 0 sharpens, Å²",
+            "white",
+        ),
+        ("--noise-power", "X", number, "noise power that falls as s^-X", "white"),
     )
     _add_numbers(
         group,
@@ -99,10 +105,10 @@ def _add_noise(group):
             "--noise-until",
             "Å",
             positive,
-            "finer than this the noise is level: deposited maps are low-passed, Å",
+            "beyond this resolution the spectrum is level (deposited maps are low-passed), Å",
             "all",
         ),
-        ("--unevenness", "X", number, "of the noise over the box: 0.3 changes it by about a third", 0),
+        ("--unevenness", "X", number, "variation of the noise over the box; 0.3 changes it by about a third", 0),
     )
 
 
@@ -110,26 +116,32 @@ def _add_images(group):
     _add_numbers(
         group,
         ("--particles", "N", int, "images in each half", 2000),
-        ("--pose-error", "DEG", number, "of orientations, deviation about each of the three axes, degrees", 0),
-        ("--shift-error", "Å", number, "of positions, deviation along each of the two axes, Å", 0),
-        ("--preferred-views", "X", number, "how closely views gather around z; at 5 half are within 31 degrees", 0),
-        ("--voltage", "KV", positive, "kV", 300),
-        ("--spherical-aberration", "MM", number, "mm", 2.7),
-        ("--amplitude-contrast", "X", number, "fraction", 0.1),
-        ("--refinements", "N", int, "corrections of the reconstruction for how it interpolates", 1),
+        (
+            "--pose-error",
+            "DEG",
+            number,
+            "error of orientations, standard deviation about each of the three axes, degrees",
+            0,
+        ),
+        ("--shift-error", "Å", number, "error of positions, standard deviation along each of the two axes, Å", 0),
+        ("--preferred-views", "X", number, "concentration of the views around z; at 5, half are within 31 degrees", 0),
+        ("--voltage", "KV", positive, "acceleration voltage, kV", 300),
+        ("--spherical-aberration", "MM", number, "spherical aberration, mm", 2.7),
+        ("--amplitude-contrast", "X", number, "amplitude contrast, a fraction", 0.1),
+        ("--refinements", "N", int, "corrections of the reconstruction for its interpolation", 1),
     )
     group.add_argument(
         "--defocus",
         metavar=("MIN", "MAX"),
         nargs=2,
         type=number,
-        help="underfocus, drawn evenly between these, Å (default: 8000 20000)",
+        help="underfocus, drawn uniformly between these, Å (default: 8000 20000)",
     )
     group.add_argument("--no-ctf", action="store_true", help="images without a contrast transfer function")
 
 
 def _add_numbers(group, *rows):
-    """Options whose defaults are the library's own, told here; those without any are required."""
+    """Add options whose defaults are the library's own and are stated here; those without one are required."""
     for name, metavar, kind, text, usual in rows:
         told = text if usual is None else f"{text} (default: {usual})"
         group.add_argument(name, metavar=metavar, type=kind, required=usual is None, help=told)
@@ -254,7 +266,7 @@ def _check_inputs_outside(folder, arguments):
 
 
 def _check_combinations(arguments):
-    """An option that would change nothing is a mistake, not a wish."""
+    """Reject options that would have no effect."""
     is_phantom, method = arguments.model == "phantom", arguments.method
     flexible = arguments.flexible is not None or arguments.flexible_chains is not None
     for names, useful, where in (

@@ -7,7 +7,7 @@ from crefjax.errors import UserError
 
 EPILOG = (
     "Any field of the config can be changed with --config.FIELD=VALUE, such as --config.schedule.rate=1e-3; "
-    "crefjax/training/config.py lists them. A run that was stopped goes on with the same command."
+    "crefjax/training/config.py lists them. A stopped run is resumed by the same command."
 )
 
 
@@ -20,7 +20,7 @@ def add_arguments(parser):
         help="a Python file with get_config(), such as experiments/configs/paper.py",
     )
     parser.add_argument(
-        "--workdir", metavar="DIR", required=True, help="folder of the run: checkpoints, metrics, figure, weights"
+        "--workdir", metavar="DIR", required=True, help="folder of the run: checkpoints, metrics, figures, weights"
     )
     parser.set_defaults(takes_more=True)
 

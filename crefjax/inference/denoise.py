@@ -210,7 +210,7 @@ class _Work:
                 self.outputs.append(y)
             if not _moments(self.outputs[-1], self.inside)[1] > 0 and scale != "none":
                 raise UserError(
-                    f"weights {self.weights.name}: the network's output is constant; the weights are of no use"
+                    f"weights {self.weights.name}: the network produced a constant map; these weights are unusable"
                 )
 
     def on_signal_scale(self, halves):

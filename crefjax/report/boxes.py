@@ -2,7 +2,7 @@
 
 from html import escape
 
-# What no warning does not say.
+# Limits of the tests, shown when there are no warnings.
 _SHELLS = (
     "These tests go shell by shell, over the whole mask: a single small false feature does not show in them. For that, "
     "look at the local map, and at the denoised map itself beside the full map."

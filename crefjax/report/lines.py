@@ -1,7 +1,7 @@
 """Axes of a report's figures: curves with error bands, over resolution in Å.
 
 What must not be trusted is not drawn: a curve has a gap there, and a hatched strip in its colour at the foot of the
-figure says that the gap is none of nature's.
+figure says that the gap is due to an unreliable estimate.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How the report's page looks and moves; both stand in the page itself, which asks nothing of any other file."""
+"""Style sheet and script of the report. Both are inlined, so that the page is self-contained."""
 
 STYLE = """
 :root { color-scheme: light; --ink: #1c2430; --soft: #5a6675; --line: #d8dee6; --panel: #f6f8fa; --blue: #0072b2; }

@@ -80,7 +80,7 @@ def _check_earlier(folder, overwrite):
     with suppress(OSError, ValueError, KeyError, TypeError):
         known = set(json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["files"])
     if known is None:
-        raise complaint(folder, "the folder holds something else than a report and is kept; choose another name")
+        raise complaint(folder, "the folder is not a crefjax report and is not replaced; choose another name")
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     if strange := sorted(found - known):
         raise complaint(folder, f"the folder also holds {strange[0]}, which is no part of a report; move it away first")

@@ -1,4 +1,4 @@
-"""Half-maps the honest way: noisy projections of a density, reconstructed by Fourier inversion.
+"""Half-maps reconstructed by Fourier inversion from simulated noisy projections.
 
 An image is the sum of the turned density along z; its Fourier transform is read from the density's, and put back into
 that of the reconstruction, as `slices.py` tells. A reconstruction is linear in its images, so that signal and noise are
@@ -157,7 +157,7 @@ def _reconstruct_half(density, voxel_size, views, optics, shells, refinements, s
     spectrum, sums, variance = _spectrum(density), _zeros(side, 5), jnp.float32(0)
     for some in views:
         sums, variance = _add_images(sums, variance, spectrum, some, voxel_size, optics)
-        variance.block_until_ready()  # else the host would be done at once, and deaf until the device is
+        variance.block_until_ready()  # wait here, so that signals are handled between batches
         show(next(shares) / whole)
     del spectrum
     data, inverse, maps = _first_maps(sums, shells)

@@ -219,7 +219,7 @@ class _Run:
         every = self.config.evaluation.every_epochs
         if not every or self.source.held_out is None:
             return False
-        if self.step == 0:  # weights to start from are what is to be bettered
+        if self.step == 0:  # the initial weights are the baseline
             return bool(self.config.weights)
         return self.step % (every * self.epoch_steps) == 0 or self.step == self.steps or self._out_of_time()
 

@@ -1,4 +1,4 @@
-"""What a run tells: `metrics.jsonl`, TensorBoard's events, and a line or a bar for who waits."""
+"""Logging of a run: `metrics.jsonl`, TensorBoard events, and a progress bar."""
 
 import json
 import math
