@@ -57,9 +57,9 @@ def run(arguments) -> int:
     print(f"{x}x{y}x{z} voxels of {first.voxel_size:.4g} Å")
     print(found.told_resolution(mask_given=bool(arguments.mask)))
     for one in found.findings:
-        print(f"{'no pair' if one.serious else 'note'}: {one.text}")
+        print(f"{'not a pair' if one.serious else 'note'}: {one.text}")
     if not found.findings:
-        print("nothing is wrong with them: a pair for a denoiser")
+        print("no problem found: the half-maps are ready for denoising")
     return int(found.serious)
 
 

@@ -1,8 +1,8 @@
-"""What is wrong with two half-maps as a pair, told before any work is done with them.
+"""Checks of two half-maps before any work is done with them.
 
 A pair is two reconstructions of one specimen in one place and orientation, on one scale, with independent noise that
-nobody has filtered or masked away. What a refinement, a copy or a conversion did to one of them is found here by what
-the two have in common.
+has not been filtered or masked away. What a refinement, a copy, or a conversion did to one of them shows in what the
+two have in common.
 """
 
 from dataclasses import dataclass, field
@@ -30,14 +30,14 @@ _LISTED = 3  # hot voxels that are named
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be.
+    """A problem that was found.
 
     Attributes:
         kind: `same_noise`, `orientation`, `shift`, `scale`, `no_signal`, `filtered`, `masked`, `fall_off`, `contrast`
             or `hot_voxel`.
-        serious: whether the two are no pair: nothing that is computed of them would be right.
+        serious: whether the two are not a pair, so that nothing computed from them would be right.
         text: one line for the user.
-        numbers: that the line tells, by name; places are `[x, y, z]`.
+        numbers: those in the text, by name; places are `[x, y, z]`.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class PairCheck:
-    """What was found of a pair.
+    """The result of checking a pair.
 
     Attributes:
         findings: the serious ones first.
@@ -72,7 +72,7 @@ class PairCheck:
 
     def told_resolution(self, *, mask_given: bool) -> str:
         """Where the FSC of the half-maps falls below 0.143, and within what, in words."""
-        region = "the mask" if mask_given else "the whole box" if self.mask is None else "a mask made of them"
+        region = "the mask" if mask_given else "the whole box" if self.mask is None else "a mask made from them"
         resolution = self.curve.resolution(0.143)
         where = f"falls below 0.143 at {resolution.angstrom:.2f} Å" if resolution.crossed else "never falls below 0.143"
         return f"FSC of the half-maps {where}, within {region}"
@@ -176,8 +176,8 @@ def _scale(first, ratio, offset):
     mean, deviation = _moments(first)
     if 1 / _SCALE <= ratio <= _SCALE and abs(offset + (ratio - 1) * mean) <= _LEVEL * deviation:
         return
-    text = f"half-map 2 is not on the scale of half-map 1: it is about {ratio:.3g} times it"
-    text += f" {'plus' if offset >= 0 else 'minus'} {abs(offset):.3g}; it is brought to that scale for what follows"
+    text = f"half-map 2 is not on the scale of half-map 1 but about {ratio:.3g} times as large"
+    text += f", {'plus' if offset >= 0 else 'minus'} {abs(offset):.3g}; it is rescaled to match"
     yield Finding("scale", False, text, {"ratio": ratio, "offset": offset})
 
 
@@ -192,7 +192,7 @@ def _same_noise(products):
     curve = fsc[last]
     middle, spread = float(np.median(curve)), float(np.ptp(np.percentile(curve, (10, 90))))
     if abs(middle) > _SAME:
-        text = "the half-maps have the same noise: it is one half-map twice, or one that has no noise"
+        text = "the half-maps have the same noise: they are one half-map twice, or free of noise"
     elif (
         _HALF_AND_FULL[0] < abs(middle) < _HALF_AND_FULL[1]
         and spread < _FLAT
@@ -226,7 +226,7 @@ def _place(first, second, voxel_size, region):
         what.append("shifted by " + ", ".join(f"{one:.3g}" for one in shift) + " Å along x, y, z")
     serious = (certain or not way) and (sure or not any(shift))
     text = f"half-map 2 {'is' if serious else 'may be'} {' and '.join(what)} against half-map 1: FSC-0.143 at "
-    text += f"{before:.3g} Å as it is, {after:.3g} Å when that is undone; give the two half-maps of one refinement"
+    text += f"{before:.3g} Å as it is, {after:.3g} Å with that undone; give the two half-maps of one refinement"
     numbers = {"shift": shift, "orientation": way, "resolution": before, "resolution_when_undone": after}
     yield Finding("orientation" if way else "shift", serious, text, numbers)
 
@@ -241,9 +241,10 @@ def _filtered(products, ratio, length):
         if beyond < _FILTERED * before:
             angstrom = length / end
             text = (
-                f"the half-maps were low-passed at about {angstrom:.2g} Å; give them unfiltered: beyond, nothing can "
+                f"the half-maps were low-passed at about {angstrom:.2g} Å; give unfiltered ones: nothing can be gained "
             )
-            yield Finding("filtered", False, text + "be gained, and no noise be measured", {"low_pass": angstrom})
+            text += "beyond that, and no noise can be measured there"
+            yield Finding("filtered", False, text, {"low_pass": angstrom})
             return
 
 
@@ -282,6 +283,6 @@ def hot_findings(array: np.ndarray, places: list[tuple[int, int, int]], what: st
         for z, y, x in places[:_LISTED]
     )
     text = f"{what} has {len(places)} hot voxels" if several else f"{what} has a hot voxel"
-    text += f" at x, y, z = {told}{' and so on' if len(places) > _LISTED else ''}, counted from 0: no density; "
+    text += f" at x, y, z = {told}{' and so on' if len(places) > _LISTED else ''}, counted from 0; "
     text += ("each" if several else "it") + " is replaced by the mean of its neighbours"
     return [Finding("hot_voxel", False, text, {"map": what, "places": [[x, y, z] for z, y, x in places]})]

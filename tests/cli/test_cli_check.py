@@ -21,7 +21,7 @@ def test_a_sound_pair(here, pair):
     outcome = crefjax("check", *pair)
     assert (outcome.status, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
-    assert lines[-1] == "nothing is wrong with them: a pair for a denoiser"
+    assert lines[-1] == "no problem found: the half-maps are ready for denoising"
     assert "falls below 0.143 at" in lines[1]
     assert tree(here) == before
 
@@ -32,7 +32,7 @@ def test_a_half_map_that_is_shifted(here, pair):
     for _ in range(2):  # what it wrote itself may be replaced
         outcome = crefjax("check", pair[0], "shifted.mrc", "--mask", "entry/mask.mrc", "--json", "check.json")
         assert (outcome.status, outcome.err) == (1, "")
-    assert "no pair: half-map 2 is shifted by 3, 0, 0 Å along x, y, z against half-map 1: FSC-0.143 at" in outcome.out
+    assert "not a pair: half-map 2 is shifted by 3, 0, 0 Å along x, y, z against half-map 1: FSC-0.143 at" in outcome.out
     found = json.loads((here / "check.json").read_text())
     assert found["pair"] is False
     assert found["voxel_size"] == 1.5

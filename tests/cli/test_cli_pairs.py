@@ -64,7 +64,7 @@ def test_another_scale_gives_the_same_map(here, entry, weights, given_mask):
     common = ("--weights", weights, *mask)
     sound = done("denoise", first, entry / "half_map_2.mrc", "-o", "sound.mrc", *common)
     assert "FSC of the half-maps falls below 0.143 at" in sound.err
-    assert ("within the mask" if given_mask else "within a mask made of them") in sound.err
+    assert ("within the mask" if given_mask else "within a mask made from them") in sound.err
     assert "warning" not in sound.err
     expected, _ = read(here / "sound.mrc")
     for number, change in enumerate((lambda one: 37 * one + 5, lambda one: one - 20 * one.std())):

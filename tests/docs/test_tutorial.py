@@ -27,7 +27,7 @@ def test_the_tutorial_runs(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)
-    assert "nothing is wrong with them" in said[1]
+    assert "no problem found" in said[1]
     for name in ("denoised.mrc", "denoised_local_agreement.mrc", "denoised_local_change.mrc", "report/index.html"):
         assert (tmp_path / name).is_file(), name
     expected, reached = (float(number) for number in re.findall(r"0\.\d{3}", said[-1]))
