@@ -1,0 +1,43 @@
+"""Helpers of other folders are found, and `pytest tests/corpus --full` runs all there is, not only a part."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TESTS = Path(__file__).parents[1]
+sys.path += [str(TESTS / folder) for folder in ("cli", "io", "spectral", "training")]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="run the whole corpus and a long fuzz")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_weights_of_the_user(tmp_path_factory):
+    """The user's own data folder is never looked into."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CREFJAX_WEIGHTS", str(tmp_path_factory.mktemp("no_weights")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """A weights folder of a small random network, quick to compile."""
+    from crefjax.models.unet3d import UNet3DConfig
+    from crefjax.weights.store import save_weights
+
+    config = UNet3DConfig(depth=1, down_width=2, up_width=2, last_widths=(2,))
+    random = np.random.default_rng(1)
+    parameters = {
+        name: {
+            "kernel": (0.3 * random.standard_normal((3, 3, 3, inward, outward))).astype("f4"),
+            "bias": np.zeros(outward, "f4"),
+        }
+        for name, inward, outward in config.layers()
+    }
+    about = {"source": "random numbers", "licence": "none needed", "training": "none", "expected_input": "any map"}
+    folder = tmp_path_factory.mktemp("weights") / "small"
+    save_weights(folder, parameters, config, about)
+    return folder
