@@ -64,6 +64,8 @@ def run(arguments) -> int:
 
 
 def _check_output(path, inputs):
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: expected the name of a .json file, found something else of that name; give another")
     if path.is_dir() or path.suffix.lower() != ".json":
         raise UserError(f"{path}: expected the name of a .json file; give one")
     if not path.parent.is_dir():

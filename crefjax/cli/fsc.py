@@ -107,6 +107,8 @@ def _check_before_work(arguments):
     for path in outputs:
         if path.is_dir():
             raise UserError(f"{path}: expected a file name, found a folder; add a file name")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: expected a file name, found a device or a pipe; give a file name")
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
             raise UserError(f"{path}: the folder {path.parent} does not exist or is not writable; make it first")
         for source in inputs:

@@ -6,6 +6,7 @@ One of a thousand deviations has more power than a small map, in every shell ali
 import numpy as np
 
 _HOT = 30.0  # deviations of the voxel
+_FAR = 8.0  # times what all but one of a hundred voxels are below: where most of a map is masked, deviations are small
 _ALONE = 0.2  # of the voxel: what the mean of its neighbours has at most; one of them may be as hot
 _MOST = 64  # of a map that is sound but for these; where more stand out, they are what the map shows
 _SAMPLED = 64  # sections
@@ -27,7 +28,8 @@ def find_hot_voxels(array: np.ndarray) -> list[tuple[int, int, int]]:
     middle, deviation = robust_moments(array)
     if not deviation > 0:
         return []
-    bound = np.float32(_HOT * deviation)
+    sample = np.abs(array[:: max(1, array.shape[0] // _SAMPLED)] - np.float32(middle))
+    bound = np.float32(max(_HOT * deviation, _FAR * float(np.percentile(sample, 99))))
     found = []
     for z, plane in enumerate(array):
         far = np.argwhere(np.abs(plane - np.float32(middle)) > bound)

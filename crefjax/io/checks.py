@@ -10,7 +10,9 @@ from crefjax.io.header import HEADER_BYTES, ISOTROPY, OTHER_MODES, REAL_MODES, H
 
 ORIGIN_TOLERANCE = 0.01  # voxels
 _ANGLE_TOLERANCE = 0.01  # degrees
-_LARGEST = 1e15  # squares of larger values, summed over a map, leave the range of float32
+_LARGEST, _LEAST = 1e15, 1e-15  # squares of larger or smaller values, summed over a map, leave the range of float32
+_VOXEL_SIZES = (0.05, 1000.0)  # Å; nothing finer or coarser is a map
+_FEW_BYTES = 1024  # at the end of a file that no header needs to tell of
 _IMOD_STAMP = 1146047817  # "IMOD" in the word after the 39th; flags follow, of which the first says: signed bytes
 _IMOD_WORDS = slice(152, 160)
 
@@ -107,6 +109,35 @@ def _check_cell(header: Header, path: Path, sized: bool) -> None:
             path,
             f"expected cubic voxels, found {_listed(sizes)} Å along x, y, z; resample the map to such",
         )
+    check_voxel_size(float(sizes.mean()), path)
+
+
+def check_voxel_size(voxel_size: float, path: Path | str) -> None:
+    """Raises UserError unless a voxel size in Å is one that a map can have."""
+    least, most = _VOXEL_SIZES
+    if not least <= voxel_size <= most:
+        raise complaint(
+            path,
+            f"expected a voxel size of {least:g} to {most:g} Å, found {voxel_size:.4g} Å; give the right one with "
+            "--voxel-size",
+        )
+
+
+def check_surplus(surplus: int, extended: int, path: Path) -> None:
+    """Raises UserError where a file is longer than its header says in a way that makes the voxels other ones.
+
+    A few bytes at the end do no harm. As many as a section, or a line of an extended header, are missing in the header.
+
+    Args:
+      surplus: bytes.
+      extended: of the extended header, as the header has it.
+      path: the file.
+    """
+    if surplus >= _FEW_BYTES or (surplus > 0 and (surplus + extended) % 80 == 0):
+        raise complaint(
+            path,
+            f"the file has {surplus} bytes more than its header asks for; correct its sides, mode, or NSYMBT",
+        )
 
 
 def check_voxels(array: np.ndarray, path: Path, *, allow_constant: bool) -> None:
@@ -119,6 +150,12 @@ def check_voxels(array: np.ndarray, path: Path, *, allow_constant: bool) -> None
             path,
             f"expected voxels below {_LARGEST:g} in magnitude, found {low:.3g} to {high:.3g}; mend the map, or divide "
             "it by a number",
+        )
+    if 0 < max(-low, high) < _LEAST:
+        raise complaint(
+            path,
+            f"expected voxels above {_LEAST:g} in magnitude, found {low:.3g} to {high:.3g}; multiply the map by a "
+            "number",
         )
     if low == high and not allow_constant:
         raise complaint(path, f"expected a density map, found the value {low:g} in every voxel; check the file")

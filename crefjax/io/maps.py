@@ -87,13 +87,16 @@ def read_map(path: Path | str, *, allow_constant: bool = False, voxel_size: floa
         that its header contradicts.
     """
     path = Path(path)
+    if voxel_size is not None:
+        checks.check_voxel_size(voxel_size, path)
     if is_stack_name(path.name):
         raise complaint(path, "expected a map, found the name of an image stack (.mrcs, .st); give a volume")
     with opened_for_reading(path) as (stream, size):
         header = _read_header(stream, size, path, voxel_size)
         array = _read_voxels(stream, header, path)
-        if size is None:
-            _read_to_the_end(stream)
+        expected = HEADER_BYTES + len(header.extended) + header.data_bytes
+        surplus = _read_to_the_end(stream) if size is None else size - expected
+        checks.check_surplus(surplus, len(header.extended), path)
     if header.fields.mode == 0 and checks.has_unsigned_bytes(header, array, path):
         for slab in array:
             slab[slab < 0] += 256
@@ -146,10 +149,13 @@ def _read_voxels(stream: BinaryIO, header: Header, path: Path) -> np.ndarray:
     return array
 
 
-def _read_to_the_end(stream: BinaryIO) -> None:
+def _read_to_the_end(stream: BinaryIO) -> int:
+    """The bytes that were left."""
     # Only at its end does a compressed stream show whether it is whole and its checksum right.
-    while stream.read(2**20):
-        pass
+    left = 0
+    while found := len(stream.read(2**20)):
+        left += found
+    return left
 
 
 def _cut_short(path: Path, expected: int, found: int):

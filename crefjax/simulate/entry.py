@@ -98,4 +98,4 @@ def _write_files(folder, simulation):
     sides = tuple(side * simulation.voxel_size for side in reversed(simulation.truth.shape))
     write_model(folder / "model.cif", simulation.atoms, sides)
     text = json.dumps(simulation.report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    (folder / _REPORT).write_text(text, encoding="utf-8")
+    (folder / _REPORT).write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may be any bytes

@@ -183,6 +183,8 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         UserError: it may not.
     """
     if not folder.exists():
+        if folder.is_symlink():
+            raise UserError(f"{folder}: expected a folder, found a link to nothing; give another folder")
         return
     if not overwrite:
         raise UserError(f"{folder}: exists already; give another folder, or --overwrite to replace it")
