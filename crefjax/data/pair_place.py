@@ -14,6 +14,7 @@ _COARSE = 48  # voxels of the longest side, on which orientations are tried
 # What must speak for another orientation: in all, more than for none, and as many times as much. Half-maps of noise
 # come to 5, and to 3.5 more than for none (80 pairs of 32³). It is certain where it is more by ten.
 _LEAST, _BETTER, _RATIO, _CERTAIN = 8.0, 4.0, 1.3, 10.0
+_LEAST_SHIFTED = 25.0  # where a shift is sought in each orientation: noise comes to 11 (36 pairs of 24³ to 48³)
 
 
 _voxels = functools.lru_cache(maxsize=4)(shell_voxels)
@@ -50,17 +51,7 @@ def find_shift(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None) -
     """
     region = _sphere(first.shape) if mask is None else mask
     one, two = (half - np.float32(solvent_level(half, mask)) for half in (first, second))
-    cross = scipy.fft.rfftn(one * region, workers=-1) * np.conj(scipy.fft.rfftn(two, workers=-1))
-    size = np.abs(cross)
-    cross = np.divide(cross, size, out=np.zeros_like(cross), where=size > 1e-12 * size.max())
-    radius = _radius(first.shape)  # over Nyquist of the longest side
-    places = set()
-    for part in (1, 2, 4, 8):
-        band = (radius > 0) & (radius <= 1 / part)
-        peak = np.unravel_index(int(np.argmax(scipy.fft.irfftn(cross * band, s=first.shape, workers=-1))), first.shape)
-        places.add(
-            tuple(-int(p) if p <= side // 2 else int(side - p) for p, side in zip(peak, first.shape, strict=True))
-        )
+    places = {tuple(-at for at in place) for place in _peaks(one, two, region, (1, 2, 4, 8))}
     places.discard((0, 0, 0))
     if not places:
         return (0, 0, 0), True
@@ -68,6 +59,20 @@ def find_shift(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None) -
     best = max(evidence, key=evidence.get)
     enough, certain = _speaks_for(evidence[best], _evidence(one, two, region))
     return (best, certain) if enough else ((0, 0, 0), True)
+
+
+def _peaks(one, two, region, parts):
+    """By how many voxels the second map is to be rolled to fit best, from its phases within parts of the spectrum."""
+    cross = scipy.fft.rfftn(one * region, workers=-1) * np.conj(scipy.fft.rfftn(two, workers=-1))
+    size = np.abs(cross)
+    cross = np.divide(cross, size, out=np.zeros_like(cross), where=size > 1e-12 * size.max())
+    radius = _radius(one.shape)  # over Nyquist of the longest side
+    places = set()
+    for part in parts:
+        band = (radius > 0) & (radius <= 1 / part)
+        peak = np.unravel_index(int(np.argmax(scipy.fft.irfftn(cross * band, s=one.shape, workers=-1))), one.shape)
+        places.add(tuple(int(p) if p <= side // 2 else int(p - side) for p, side in zip(peak, one.shape, strict=True)))
+    return places
 
 
 def find_orientation(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, str, bool]:
@@ -85,13 +90,23 @@ def find_orientation(first: np.ndarray, second: np.ndarray, mask: np.ndarray | N
     shape = tuple(max(8, round(one * min(_COARSE, side) / side)) for one in first.shape)
     one, two = (fourier_resample(half - np.float32(solvent_level(half, mask)), shape) for half in (first, second))
     region = _sphere(shape) if mask is None else np.clip(fourier_resample(mask, shape), 0, 1)
-    evidence = {}
+    evidence, shifted = {}, {}
     for axes in itertools.permutations(range(3)):
         if any(tuple(box[axis] for axis in axes) != box for box in (shape, second.shape)):
             continue
         for flips in itertools.product((1, -1), repeat=3):
-            evidence[axes, flips] = _evidence(one, _turned(two, axes, flips), region)
+            turned = _turned(two, axes, flips)
+            evidence[axes, flips] = _evidence(one, turned, region)
+            shifted[axes, flips] = max(
+                _evidence(one, np.roll(turned, place, (0, 1, 2)), region)
+                for place in _peaks(one, turned, region, (2, 4))
+            )
     same = ((0, 1, 2), (1, 1, 1))
+    # Turned and shifted; a shift alone is `find_shift`'s.
+    best = max(shifted, key=shifted.get)
+    least = max(_LEAST_SHIFTED, _RATIO * max(shifted[same], evidence[same]), max(evidence.values()) + _CERTAIN)
+    if best != same and shifted[best] >= least:
+        return _turned(second, *best), _in_words(*best), True
     best = max(evidence, key=evidence.get)
     enough, certain = _speaks_for(evidence[best], evidence[same])
     return (_turned(second, *best), _in_words(*best), certain) if enough else (second, "", True)

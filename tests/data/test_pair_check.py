@@ -148,3 +148,15 @@ def test_pairs_of_the_collection(shared):
             "orientation",
             "mirrored along z, which changes its hand,",
         )
+
+
+@pytest.mark.parametrize("turn", TURNS[3::11])
+@pytest.mark.parametrize("shift", [(0, 0, 2), (3, -1, 2)])
+def test_another_orientation_and_a_shift_together(pair, turn, shift):
+    axes, flips = turn
+    turned = pair[1].transpose(axes)[tuple(slice(None, None, step) for step in flips)]
+    found = check_pair(pair[0], np.roll(turned, shift, (0, 1, 2)), VOXEL).findings
+    assert (found[0].kind, found[0].serious) == ("orientation", True)
+    assert "shifted by" in found[0].text
+    plain = check_pair(*pair, VOXEL).curve.resolution(0.143).angstrom
+    assert found[0].numbers["resolution_when_undone"] == pytest.approx(plain, rel=0.05)
