@@ -119,7 +119,7 @@ def test_others_outputs_are_left_and_told(entry, capsys):
     write(foreign / "full.mrc", ball()[1])
     command = [str(entry), "--method", "gaussian", "lowpass"]
     assert baselines.main(command) == 0
-    assert f"{foreign}: is there, made otherwise" in capsys.readouterr().err
+    assert f"{foreign}: exists with different settings" in capsys.readouterr().err
     before = states(entry)
     assert baselines.main([*command, "--sigma", "3"]) == 0
     err = capsys.readouterr().err
