@@ -239,7 +239,7 @@ def test_map_of_another_place_or_scale_is_refused(tmp_path, half_map):
     like = half_map(origin=ORIGIN)
     path = write(tmp_path / "full.mrc", density((30, 30, 30)), origin=(500, 500, 500))
     refused(path, like, "at least 90%", "found 0% of it, by 30x30x30 voxels of 1.5 Å", "487.7, 507.5, 469.6 Å")
-    write(path, density((10, 10, 10)), 15, origin=ORIGIN)
+    write(path, 1e20 * density((10, 10, 10)), 15, origin=ORIGIN)  # of which the tail of a blob is there
     refused(path, like, "0.2 to 5 times the half-map's 1.5 Å", "found 10x10x10 voxels of 15 Å", "set the right")
     noise = np.random.default_rng(1).normal(size=SHAPE)  # of the same shape, but not by its voxel size, and not alike
     refused(write(path, noise, 1, origin=ORIGIN), like, "% of it, by 40x36x44 voxels of 1 Å")

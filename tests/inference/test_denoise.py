@@ -96,7 +96,7 @@ def test_refusals(weights):
     with pytest.raises(UserError, match="same value in every voxel"):
         crefjax.denoise(flat, weights=weights)
     silent = Weights("silent", weights.path, CONFIG, {}, jax.tree.map(np.zeros_like, weights.parameters))
-    with pytest.raises(UserError, match="silent: the network's output is constant"):
+    with pytest.raises(UserError, match="silent: the network produced a constant map"):
         crefjax.denoise(one, weights=silent)
     with pytest.raises(UserError, match="silent: the network's output is constant"):
         crefjax.denoise(one, random_map(2), weights=silent)

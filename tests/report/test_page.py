@@ -214,7 +214,7 @@ def test_only_an_earlier_report_is_replaced(tmp_path):
     with pytest.raises(UserError, match=r"figures/mine\.txt"):
         check_folder(folder, overwrite=True)
     (folder / "report.json").write_text("{}")
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="not a crefjax report"):
         check_folder(folder, overwrite=True)
 
 

@@ -210,7 +210,7 @@ def test_weights_tell_what_was_before_them_and_still_do_when_the_run_goes_on(tmp
 def test_a_file_that_cannot_be_written_is_told_with_its_name(tmp_path):
     (tmp_path / "config.json").mkdir()
     with pytest.raises(
-        UserError, match=r"config\.json: cannot be read or written \(Is a directory\); check the disk and start again"
+        UserError, match=r"config\.json: cannot be written \(Is a directory\), nothing was left behind; check the disk"
     ):
         run(tmp_path)
 
