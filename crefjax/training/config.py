@@ -165,6 +165,7 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ConfigDict:
     argv = ["crefjax train", f"--config={file}", *overrides]
     values = flags.FlagValues()
     sys.modules.pop("config_config", None)  # of a file before, whose get_config a file without one would take over
+    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left beside the user's file
     try:
         with warnings.catch_warnings():
             # What ml_collections calls to load the file.
@@ -185,6 +186,8 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ConfigDict:
                 f"{file} {' '.join(overrides)}: there is no field {field}; `crefjax/training/config.py` has all fields"
             ) from error
         raise UserError(f"{file}: cannot be used ({type(error).__name__}: {_one_line(error)}); correct it") from error
+    finally:
+        sys.dont_write_bytecode = bytecode
     if rest:
         raise UserError(f"crefjax train: expected --config.FIELD=VALUE, found {rest[0]!r}; correct it")
     check_config(config, file)
