@@ -101,6 +101,19 @@ def voxels_of(shells, dimensions):
     return jnp.maximum(shell_voxels(shells), 1).reshape((1,) * (dimensions - 1) + (-1,))
 
 
+def _within(one, mask):
+    """A map less its solvent level, times a mask.
+
+    The level is the mean outside the mask, as in `crefjax.spectral.host.solvent_level`; a patch with less than a
+    thousandth of it outside has none, for its own mean is signal.
+    """
+    outside = 1 - mask
+    count = jnp.sum(outside, (-3, -2, -1), keepdims=True)
+    solvent = count >= 1e-3 * math.prod(mask.shape[-3:])
+    mean = jnp.sum(one * outside, (-3, -2, -1), keepdims=True) / jnp.where(solvent, count, 1)
+    return (one - jnp.where(solvent, mean, 0)) * mask
+
+
 def shell_mean(curve):
     """Mean of `(..., shells)` over shells 1 to N / 2 - 1."""
     return jnp.mean(curve[..., 1:-1], axis=-1)
@@ -127,12 +140,13 @@ def cref_l1(denoised: Array, half_map_1: Array, half_map_2: Array, *, shells: Sh
 def cref_l1_masked(
     denoised: Array, half_map_1: Array, half_map_2: Array, mask: Array, *, shells: Shells | None = None
 ) -> LossAndAux:
-    """`cref_l1` of the maps times a mask: a network that saw the solvent is to follow C_ref within the mask too.
+    """`cref_l1` within a mask: a network that saw the solvent is to follow C_ref within the mask too.
 
-    `cref_l1` in the whole box can be met by what is left of the noise in the solvent alone. Aux as there.
+    `cref_l1` in the whole box can be met by what is left of the noise in the solvent alone. Each map is taken less its
+    solvent level before it is masked, so that no level is correlated as a body in the mask's shape. Aux as there.
     """
     (*maps, window), shells = checked(shells, denoised, half_map_1, half_map_2, mask)
-    return cref_l1(*(one * window for one in maps), shells=shells)
+    return cref_l1(*(_within(one, window) for one in maps), shells=shells)
 
 
 @_named("gain_l1", *_OF_FULL)
@@ -285,12 +299,13 @@ def truth_fsc(denoised: Array, truth: Array, *, shells: Shells | None = None) ->
 
 @_named("truth_fsc_masked", "denoised", "truth", "mask")
 def truth_fsc_masked(denoised: Array, truth: Array, mask: Array, *, shells: Shells | None = None) -> LossAndAux:
-    """`truth_fsc` of the denoised map times a mask, and the truth, which is masked: what is in the solvent is left out.
+    """`truth_fsc` of the denoised map within a mask, and the truth, which is masked: what is in the solvent is left out.
 
-    As `truth_fsc` of a map that was not masked is lowered by emptying the solvent too. Aux as there.
+    As `truth_fsc` of a map that was not masked is lowered by emptying the solvent too. The denoised map is taken less
+    its solvent level before it is masked. Aux as there.
     """
     (one, true, window), shells = checked(shells, denoised, truth, mask)
-    return truth_fsc(one * window, true, shells=shells)
+    return truth_fsc(_within(one, window), true, shells=shells)
 
 
 @_named("truth_l2", "denoised", "truth")

@@ -40,8 +40,15 @@ def cref_l1(d, m1, m2, target=None):
     return over_shells(np.abs(target - fsc(d, (m1 + m2) / 2)))
 
 
+def within(one, mask):
+    """Times a mask, once the mean outside it is taken away; nothing is where all but a thousandth is inside."""
+    outside = 1 - mask.astype(float)
+    enough = np.mean(outside) >= 1e-3
+    return (one - (np.average(one, weights=outside) if enough else 0)) * mask
+
+
 def cref_l1_masked(d, m1, m2, mask):
-    return cref_l1(d * mask, m1 * mask, m2 * mask)
+    return cref_l1(*(within(one, mask) for one in (d, m1, m2)))
 
 
 def gain_l1(d, m1, m2):
@@ -73,7 +80,7 @@ def truth_fsc(d, truth):
 
 
 def truth_fsc_masked(d, truth, mask):
-    return truth_fsc(d * mask, truth)
+    return truth_fsc(within(d, mask), truth)
 
 
 def truth_l2(d, truth):

@@ -172,11 +172,26 @@ def test_cref_l1_masked_looks_within_the_mask_alone():
     truth, m1, m2 = simulated()
     inside = np.zeros_like(truth)
     inside[8:24, 8:24, 8:24] = 1
-    outside = np.random.default_rng(4).standard_normal(truth.shape).astype(np.float32) * (1 - inside)
+    outside = np.random.default_rng(4).standard_normal(truth.shape).astype(np.float32)
+    outside = (outside - outside[inside == 0].mean()) * (1 - inside)  # the solvent's level is looked at
     given = truth, m1, m2, inside
     np.testing.assert_allclose(
         jitted["cref_l1_masked"](truth + outside, *given[1:])[0], slow.cref_l1_masked(*given), rtol=1e-4
     )
+
+
+def test_masked_losses_do_not_take_a_level_for_signal():
+    rng = np.random.default_rng(5)
+    distance = np.sqrt(np.sum((np.indices((32, 32, 32)) - 16.0) ** 2, axis=0))
+    mask = np.clip((12 - distance) / 4, 0, 1).astype(np.float32)
+    truth, m1, m2 = rng.standard_normal((3, 32, 32, 32)).astype(np.float32)
+    m1, m2 = truth + m1, truth + m2
+    for name, given in (("cref_l1_masked", (truth, m1, m2)), ("truth_fsc_masked", (m1, truth * mask))):
+        level = [one if one is given[-1] and name == "truth_fsc_masked" else one + 5 for one in given]
+        np.testing.assert_allclose(jitted[name](*level, mask)[0], jitted[name](*given, mask)[0], atol=1e-4)
+    # As whole maps times the mask they would differ: a level of 5 is most of what two masked maps share.
+    plain = [slow.fsc((m1 + level) * mask, (m2 + level) * mask)[1:3].mean() for level in (0, 5)]
+    assert plain[1] > plain[0] + 0.1
 
 
 def test_fsc_loss_is_lower_for_the_truth_than_for_the_half_maps():

@@ -4,7 +4,9 @@ A checkpoint appears whole or not at all: Orbax writes beside its place and rena
 """
 
 import logging
+import shutil
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,10 +97,20 @@ class Checkpoints:
                 self._manager.save(step, args=items, metrics=metrics, force=True)
                 self._manager.wait_until_finished()
         except Exception as error:  # OSError, or one of the kinds that TensorStore gives a full disk
+            self._remove_unfinished()
             raise UserError(
                 f"{self.folder}: the checkpoint of step {step} cannot be written ({_reason(error)}); make room and "
                 "start again with the same command: earlier checkpoints are whole"
             ) from error
+
+    def _remove_unfinished(self):
+        """Remove what Orbax leaves of a save that failed; else it takes room on a full disk until the next start."""
+        for folder in self.folder.glob("*.orbax-checkpoint-tmp*"):
+            for _ in range(50):  # its other arrays may still be under way
+                shutil.rmtree(folder, ignore_errors=True)
+                if not folder.exists():
+                    break
+                time.sleep(0.1)
 
     def about(self, step: int) -> Saved:
         """What goes with the state of a step.
