@@ -299,7 +299,7 @@ def truth_fsc(denoised: Array, truth: Array, *, shells: Shells | None = None) ->
 
 @_named("truth_fsc_masked", "denoised", "truth", "mask")
 def truth_fsc_masked(denoised: Array, truth: Array, mask: Array, *, shells: Shells | None = None) -> LossAndAux:
-    """`truth_fsc` of the denoised map within a mask, and the truth, which is masked: what is in the solvent is left out.
+    """`truth_fsc` of the denoised map within a mask, and the masked truth: what is in the solvent is left out.
 
     As `truth_fsc` of a map that was not masked is lowered by emptying the solvent too. The denoised map is taken less
     its solvent level before it is masked. Aux as there.
