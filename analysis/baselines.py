@@ -42,14 +42,14 @@ from analysis import filters
 from analysis.baseline_methods import METHODS, Material, Plan
 from analysis.files import load_named, run_study
 from analysis.programs import PROGRAMS, find_program
-from crefjax.data.workers import WorkerKilled, run_tasks
+from crefjax.data.workers import WorkerKilledError, run_tasks
 from crefjax.errors import UserError
 from crefjax.inference.choices import SCALES
 from crefjax.io.entries import find_entry
-from crefjax.io.files import complaint
+from crefjax.io.files import path_error
 from crefjax.io.maps import write_maps
 from crefjax.progress import progress_bar
-from crefjax.unfinished import folder_in_place
+from crefjax.unfinished import atomic_directory
 from crefjax.version import __version__
 
 NAME = "baselines"
@@ -169,7 +169,7 @@ def _run(arguments):
                 counts["failed"] += len(failed)
                 counts["made"] += len(task.plans) - len(failed)
                 show((number + 1) / len(tasks), task.folder.resolve().name)
-        except WorkerKilled as error:
+        except WorkerKilledError as error:
             raise UserError("a worker process was killed, probably out of memory; use fewer --jobs") from error
     print(f"outputs: {counts['made']} made, {counts['there']} were there, {counts['failed']} could not be made")
     return 0 if counts["made"] + counts["there"] else 2
@@ -216,7 +216,7 @@ def _check_writable(entry):
     outputs = entry / "outputs"
     where = outputs if os.path.lexists(outputs) else entry
     if not (where.is_dir() and os.access(where, os.W_OK | os.X_OK)):
-        raise complaint(where, "expected a folder to write to, found none; change its permissions or copy the entry")
+        raise path_error(where, "expected a folder to write to, found none; change its permissions or copy the entry")
 
 
 def _write(material, plan, output, start):
@@ -232,7 +232,7 @@ def _write(material, plan, output, start):
     folder = material.entry.path / "outputs" / plan.name
     try:
         folder.parent.mkdir(exist_ok=True)
-        with folder_in_place(folder) as new:
+        with atomic_directory(folder) as new:
             label = f"crefjax {__version__} analysis.{NAME} {plan.method}"
             write_maps(
                 [(new / f"{n}.mrc", material.pair[0].replace_array(one)) for n, one in maps.items()], label=label
@@ -241,7 +241,7 @@ def _write(material, plan, output, start):
             (new / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         text = f"cannot be written ({error.strerror or error}), nothing was left behind; check the disk"
-        raise complaint(folder.parent, text) from error
+        raise path_error(folder.parent, text) from error
     finally:
         with suppress(OSError):
             folder.parent.rmdir()  # if it is empty

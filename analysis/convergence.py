@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from analysis.files import check_output, put, run_study
 from analysis.tables import COLOURS, table
 from crefjax.errors import UserError
-from crefjax.io.json_lines import read_json_lines
+from crefjax.io.files import read_json_lines
 from crefjax.report.plots import figure_bytes
 from crefjax.version import __version__
 

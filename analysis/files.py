@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crefjax.errors import UserError
-from crefjax.io.files import put_in_place
+from crefjax.io.files import atomic_write
 from crefjax.weights.store import Weights, load_weights
 
 
@@ -40,7 +40,7 @@ def run_study(
 
 def put(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
-    with put_in_place(path, needed=len(content), overwrite=True) as stream:
+    with atomic_write(path, needed=len(content), overwrite=True) as stream:
         stream.write(content)
 
 

@@ -20,7 +20,7 @@ from crefjax.data import bodies, particle_level
 from crefjax.data.masks import LOWPASS, MIN_PART
 from crefjax.errors import UserError
 from crefjax.io.checks import ORIGIN_TOLERANCE, check_header, check_voxels
-from crefjax.io.files import complaint, opened_for_reading
+from crefjax.io.files import open_map_file, path_error
 from crefjax.io.header import HEADER_BYTES, ISOTROPY, Header, byte_order
 from crefjax.io.maps import Map, read_map
 
@@ -88,7 +88,7 @@ def read_on_grid(path: Path, like: Map, *, mask: np.ndarray | None = None) -> Ma
 
 def _read(path: Path, like: Map) -> tuple[Map, list[str]]:
     """The map, and what had to be mended to read it."""
-    with opened_for_reading(path) as (stream, size):
+    with open_map_file(path) as (stream, size):
         raw = stream.read(HEADER_BYTES)
         order = byte_order(raw) if len(raw) == HEADER_BYTES else None
         header, told = _mended(Header(raw, b"", order), size, like) if order else (None, [])
@@ -98,7 +98,7 @@ def _read(path: Path, like: Map) -> tuple[Map, list[str]]:
     check_header(header, path)
     content = content[int(header.fields.nsymbt) :][: header.data_bytes]
     if len(content) < header.data_bytes:
-        raise complaint(
+        raise path_error(
             path, f"cut short: expected {header.data_bytes} bytes of voxels, found {len(content)}; get it again"
         )
     array = np.frombuffer(content, header.dtype).reshape(header.file_shape)
@@ -192,11 +192,11 @@ def _refusal(one: Map, like: Map, place: _Place, share: float) -> UserError:
     unit, found = like.voxel_size, f"{'x'.join(map(str, one.array.shape))} voxels of {one.voxel_size:.4g} Å"
     if not RATIOS[0] <= place.size <= RATIOS[1]:
         expected = f"expected voxels of {RATIOS[0]:g} to {RATIOS[1]:g} times the half-map's {unit:.4g} Å"
-        return complaint(one.path, f"{expected}, found {found}; set the right voxel size in its header")
+        return path_error(one.path, f"{expected}, found {found}; set the right voxel size in its header")
     text = f"expected a map over at least {COVERED:.0%} of the half-map's density, found {share:.0%} of it, by {found}"
     first = f"that begin {_listed(place.offset[::-1] * unit)} Å along x, y, z from the half-map's"
     advice = "give this entry's map, or set voxel size, ORIGIN and NSTART in its header"
-    return complaint(one.path, f"{text} {first}; {advice}")
+    return path_error(one.path, f"{text} {first}; {advice}")
 
 
 def _density(like: Map) -> np.ndarray:
@@ -207,7 +207,7 @@ def _density(like: Map) -> np.ndarray:
     full *= -1 if particle_level.is_inverted(full) else 1
     try:
         body = full > particle_level.particle_level(full, 0.0)[0]
-        bodies.keep_large_parts(body, MIN_PART, 0)
+        bodies.remove_small_components(body, MIN_PART, 0)
     except UserError:  # nothing stands out
         return np.ones(like.array.shape, bool)
     return body

@@ -32,8 +32,8 @@ from analysis.known_pairs import PLANTED_POWER, Known, known_denoisers, known_pa
 from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.halfmaps import Settings
+from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.poses import Particles
 from crefjax.spectral.shells import shell_frequencies
 from crefjax.spectral.variances import ShellVariances, shell_variances
 from crefjax.version import __version__

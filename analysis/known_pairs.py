@@ -12,7 +12,7 @@ from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.maps import Map
 from crefjax.simulate.atoms import Atoms
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
-from crefjax.simulate.level import PairAtLevel, is_near
+from crefjax.simulate.noise import NoiseLevelSolver, is_near
 from crefjax.simulate.reconstruction import reconstruct_parts
 from crefjax.spectral.calibrate import apply_calibration, solvent_level
 from crefjax.spectral.covariances import shell_covariances
@@ -99,7 +99,7 @@ def _reconstructed(truth, mask, settings):
     signals, noises = (
         [np.asarray(one) for one in two] for two in ((parts.signal_1, parts.signal_2), (parts.noise_1, parts.noise_2))
     )
-    level, found = PairAtLevel(signals, noises, mask, settings.voxel_size).solve(settings.resolution)
+    level, found = NoiseLevelSolver(signals, noises, mask, settings.voxel_size).solve(settings.resolution)
     if not is_near(found, settings.resolution):
         raise UserError(
             f"no level of the noise lets the FSC cross 0.143 at {settings.resolution:g} Å, the nearest was "

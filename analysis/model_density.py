@@ -17,7 +17,7 @@ from scipy.spatial import KDTree
 from crefjax.data.bodies import taper_at_border
 from crefjax.errors import UserError
 from crefjax.io.checks import ORIGIN_TOLERANCE
-from crefjax.io.files import complaint
+from crefjax.io.files import path_error
 from crefjax.io.maps import Map
 from crefjax.simulate.atoms import B_FACTORS, Atoms, read_atoms
 from crefjax.simulate.density import density, good_side, scatterers
@@ -225,14 +225,14 @@ def _place(atoms, source, like):
     names = f"{source} in {like.path or 'the map'}"
     if not found:
         where = "; ".join(f"{one[2]:.0%} {one[0].split(':')[0]}" for one in tried)
-        raise complaint(
+        raise path_error(
             names,
             f"expected a model within the map's box, found of its atoms {where}; give the map's own model, "
             "or correct the map's ORIGIN",
         )
     how, origin, _, agreement = max(found, key=lambda one: one[3])
     if agreement < LEAST_AGREEMENT:
-        raise complaint(
+        raise path_error(
             names,
             f"expected a model that lies in its density, found a correlation of {agreement:.2f} (needed "
             f"{LEAST_AGREEMENT:g}) {how}; fit the model to the map, or correct the map's ORIGIN",

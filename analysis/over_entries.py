@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 import crefjax
 from analysis.files import check_output, put
 from analysis.subjects import Subject, subjects
-from crefjax.data.workers import WorkerKilled, run_tasks
+from crefjax.data.workers import WorkerKilledError, run_tasks
 from crefjax.errors import UserError
 from crefjax.io.entries import Entry, find_entry
 from crefjax.progress import progress_bar
@@ -176,7 +176,7 @@ def _measure(tasks, folder, jobs):
                     kept = {"key": _key(study, entry, task.methods), "rows": rows}
                     put(_file(folder, study, entry), json.dumps(kept).encode())
                 show((number + 1) / len(tasks), entry.name)
-        except WorkerKilled as error:
+        except WorkerKilledError as error:
             raise UserError("a worker process was killed, probably out of memory; use fewer --jobs") from error
 
 

@@ -8,8 +8,8 @@ denoise` does. The score is the mean FSC to the truth from shell 1 up to the las
 have, under the mask; what counts is what denoising gains over the full map.
 
 Then noise alone, of the deviation that it has in the first specimen's half-maps, in the same units: eight independent
-boxes, each a full map. Told are the mean FSC of any two outputs, beside its scatter if they have nothing in common, and
-how much of the noise's power passes, relative to the output for the specimen itself, in every shell; and what is
+boxes, each a full map. Reported are the mean FSC of any two outputs, beside its scatter if they have nothing in
+common, and how much of the noise's power passes, relative to the output for the specimen itself, in every shell; and what is
 left of a pair of half-maps that are noise alone on the scale of the signal. It writes
 
     robustness.csv          a row for each specimen, way of putting it and weights

@@ -33,8 +33,8 @@ from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolu
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.entry import check_folder, write_entry
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.poses import Particles
 from crefjax.version import __version__
 
 NAME = "simulated_cref"

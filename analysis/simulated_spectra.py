@@ -31,9 +31,9 @@ from crefjax.io.maps import Map, read_map
 from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.imaging import Particles
 from crefjax.simulate.noise import measured
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.poses import Particles
 from crefjax.spectral.host import solvent_level
 from crefjax.version import __version__
 

@@ -28,7 +28,7 @@ from analysis.files import load_named, put, run_study
 from analysis.simulated_benchmark import PUBLISHED
 from crefjax.cli.main import main as crefjax
 from crefjax.errors import UserError
-from crefjax.unfinished import folder_in_place
+from crefjax.unfinished import atomic_directory
 
 NAME = "weights_results"
 OWN = ("truth", "cref")
@@ -100,7 +100,7 @@ def _bench(source, folder, jobs):
     names = sorted(one.name for one in source.iterdir() if one.is_dir())
     for name in names:
         if not _same_maps(source / name, folder / name):
-            with folder_in_place(folder / name) as new:
+            with atomic_directory(folder / name) as new:
                 shutil.copytree(source / name, new, copy_function=shutil.copyfile, dirs_exist_ok=True)
                 for one in (new, *(path for path in new.rglob("*") if path.is_dir())):
                     one.chmod(one.stat().st_mode | 0o700)  # outputs are added to what may be read only

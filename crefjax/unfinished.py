@@ -15,7 +15,7 @@ _unfinished: set[Path] = set()
 
 
 @contextmanager
-def hidden_beside(path: Path) -> Iterator[Path]:
+def temporary_sibling(path: Path) -> Iterator[Path]:
     """A hidden, unused name in the folder of `path`; whatever is there at the end of the `with` is removed."""
     hidden = path.absolute().with_name(f".crefjax-{secrets.token_hex(8)}.tmp")
     _unfinished.add(hidden)
@@ -27,13 +27,13 @@ def hidden_beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_in_place(folder: Path) -> Iterator[Path]:
+def atomic_directory(folder: Path) -> Iterator[Path]:
     """A new hidden folder, renamed to `folder` once the body of the `with` is through; one that is there is replaced.
 
     Raises:
         OSError: the file system refused; then what was at `folder` is as it was.
     """
-    with hidden_beside(folder) as hidden:
+    with temporary_sibling(folder) as hidden:
         hidden.mkdir()
         yield hidden
         # Not among the unfinished: should the program be killed just now, the old folder is still there.

@@ -21,7 +21,7 @@ from pathlib import Path
 from crefjax.checkpoint import forget_place
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3DConfig
-from crefjax.unfinished import folder_in_place
+from crefjax.unfinished import atomic_directory
 from crefjax.weights.store import load_weights, save_weights
 
 ROOT = Path(__file__).parents[1]
@@ -98,14 +98,14 @@ def ship(run: Path, name: str) -> None:
     save_weights(folder, weights.parameters, network, about, overwrite=True)
     state = ROOT / "experiments" / "state" / name
     state.parent.mkdir(parents=True, exist_ok=True)
-    with folder_in_place(state) as new:
+    with atomic_directory(state) as new:
         shutil.copytree(checkpoints[-1], new / checkpoints[-1].name)
         forget_place(new)
     print(f"wrote {folder} and {state / checkpoints[-1].name}")
 
 
 def _about(run, name, card):
-    from crefjax.training.stream_material import stream_models
+    from crefjax.training.stream_source import stream_models
 
     about = dict(CARDS[name])
     losses = about.pop("losses")

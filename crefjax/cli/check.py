@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crefjax.cli.common import add_device, add_voxel_size, on_device
 from crefjax.errors import UserError
-from crefjax.io.files import is_same_file, put_all_in_place
+from crefjax.io.files import atomic_write_all, is_same_file
 
 EPILOG = (
     "Found are: a half-map that is shifted, mirrored, or has exchanged axes; the same noise in both; another scale; "
@@ -51,7 +51,7 @@ def run(arguments) -> int:
             "findings": [asdict(one) for one in found.findings],
         }
         text = (json.dumps(content, indent=1) + "\n").encode()
-        with put_all_in_place(overwrite=True) as stage, stage(output, len(text)) as stream:
+        with atomic_write_all(overwrite=True) as stage, stage(output, len(text)) as stream:
             stream.write(text)
     z, y, x = first.array.shape
     print(f"{x}x{y}x{z} voxels of {first.voxel_size:.4g} Å")

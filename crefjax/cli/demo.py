@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crefjax.cli.common import add_overwrite
 from crefjax.errors import UserError
-from crefjax.unfinished import folder_in_place
+from crefjax.unfinished import atomic_directory
 
 _RESIDUES = 600
 _VOXEL_SIZE, _RESOLUTION = 1.5, 4.5  # Å
@@ -32,7 +32,7 @@ def run(arguments) -> int:
     _check(output, arguments)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with folder_in_place(output) as folder:
+        with atomic_directory(output) as folder:
             lines = _demo(folder, output, arguments)
     except _Stopped as stopped:
         number, text = stopped.args
@@ -84,9 +84,9 @@ def _demo(folder: Path, output: Path, arguments):
 def _trained(folder, seed):
     """Weights of a small network, trained on other phantoms; they and the run are left in the folder."""
     from crefjax.training import presets
-    from crefjax.training.denoising import denoising_task
     from crefjax.training.loop import train
     from crefjax.training.sources import make_source
+    from crefjax.training.task import denoising_task
     from crefjax.weights.store import load_weights
 
     config = presets.demo()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crefjax.cli.common import add_insist, add_overwrite, add_voxel_size, positive
 from crefjax.errors import UserError
-from crefjax.unfinished import hidden_beside
+from crefjax.unfinished import temporary_sibling
 
 _PATCH = 64
 EPILOG = (
@@ -66,7 +66,7 @@ def run(arguments) -> int:
         f"fine-tuning {weights.name}, patches of {config.data.patch} voxels a side, {config.minutes:g} minutes at most"
     )
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with hidden_beside(output) as workdir:
+    with temporary_sibling(output) as workdir:
         parameters, gain, stopped = finetune(specimen, weights, config, workdir, say=_say)
     print(gain.describe())
     about = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from crefjax.cli.common import add_device, add_voxel_size, on_device
 from crefjax.errors import UserError
-from crefjax.io.files import is_same_file, put_all_in_place
+from crefjax.io.files import atomic_write_all, is_same_file
 
 if TYPE_CHECKING:
     from crefjax.spectral.fsc import FscCurve
@@ -136,7 +136,7 @@ def _write(arguments, curve):
         from crefjax.report.plots import fsc_figure
 
         contents[Path(arguments.plot)] = fsc_figure(curve, THRESHOLDS, Path(arguments.plot).suffix.lower()[1:])
-    with put_all_in_place(overwrite=True) as stage:
+    with atomic_write_all(overwrite=True) as stage:
         for path, content in contents.items():
             with stage(path, len(content)) as stream:
                 stream.write(content)

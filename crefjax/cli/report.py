@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from crefjax.cli.common import add_insist, add_overwrite, add_voxel_size
 from crefjax.errors import UserError
-from crefjax.io.files import complaint, is_same_file
+from crefjax.io.files import is_same_file, path_error
 
 if TYPE_CHECKING:
     from crefjax.io.maps import Map
@@ -87,7 +87,7 @@ def check_denoised(denoised: Map, half_map: Map, what: str = "denoised map") -> 
     finer = factor > 1
     same_box = np.array_equal(theirs, times * ours if finer else ours / times)
     if times > 1 and same_box and abs(max(factor, 1 / factor) - times) < ISOTROPY * times:
-        raise complaint(
+        raise path_error(
             f"{denoised.path}",
             f"expected a {what} on the grid of {half_map.path}, {_box(half_map)}, found one {times} times as "
             f"{'fine' if finer else 'coarse'}, {_box(denoised)}; denoise without resampling (LAFTER: --downsample), "
@@ -120,10 +120,10 @@ def _check_before_work(arguments):
     first, second = arguments.denoised_halves
     advice = "give HALF1 and HALF2, each denoised alone"
     if is_same_file(first, second):
-        raise complaint(f"{first} and {second}", f"expected two denoised half-maps, found one file twice; {advice}")
+        raise path_error(f"{first} and {second}", f"expected two denoised half-maps, found one file twice; {advice}")
     for half in (first, second):
         if is_same_file(half, arguments.denoised):
-            raise complaint(half, f"expected a denoised half-map, found the denoised full map; {advice}")
+            raise path_error(half, f"expected a denoised half-map, found the denoised full map; {advice}")
 
 
 def _study(arguments):
@@ -141,7 +141,7 @@ def _study(arguments):
     for half in halves:
         check_denoised(half, pair[0], "denoised half-map")
     if halves and _equal(halves[0].array, halves[1].array):
-        raise complaint(
+        raise path_error(
             f"{halves[0].path} and {halves[1].path}",
             "expected two denoised half-maps, found the same map twice (all voxels equal); give HALF1 and HALF2, each "
             "denoised alone",

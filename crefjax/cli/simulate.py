@@ -229,8 +229,7 @@ def _colour(arguments):
 
 
 def _particles(arguments):
-    from crefjax.simulate.ctf import CtfParameters
-    from crefjax.simulate.poses import Particles
+    from crefjax.simulate.imaging import CtfParameters, Particles
 
     names = {"particles": "count", "preferred_views": "preferred"}
     names |= {"pose_error": "pose_error", "shift_error": "shift_error"}

@@ -14,7 +14,7 @@ _SLAB = 64  # z planes whose distances are computed at once
 _ALL_NEIGHBOURS = np.ones((3, 3, 3), bool)
 
 
-def keep_large_parts(body: np.ndarray, min_part: float, smallest: float) -> tuple[int, int]:
+def remove_small_components(body: np.ndarray, min_part: float, smallest: float) -> tuple[int, int]:
     """Clear the small parts of `body` and fill its small cavities, in place; parts found and kept.
 
     Raises:
@@ -63,7 +63,7 @@ def _bounding_box(body: np.ndarray, margin: int) -> tuple[slice, ...]:
     return tuple(slices)
 
 
-def extend_and_soften(body: np.ndarray, extend: float, soft_edge: float) -> np.ndarray:
+def dilate_with_soft_edge(body: np.ndarray, extend: float, soft_edge: float) -> np.ndarray:
     """The mask, float32, from the distance to the body; see `make_mask` for the formula.
 
     Distances matter only up to `extend + soft_edge`, so that they are exact when they are computed for slabs

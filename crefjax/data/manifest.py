@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from crefjax.errors import UserError
-from crefjax.io.files import complaint, put_in_place
+from crefjax.io.files import atomic_write, path_error
 
 DATASET_VERSION = 1
 FORMAT = "crefjax dataset"
@@ -120,19 +120,19 @@ def load_manifest(folder) -> Manifest:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise complaint(folder, "expected a dataset folder, found no folder of that name; check the path")
+        raise path_error(folder, "expected a dataset folder, found no folder of that name; check the path")
     if not (folder / MANIFEST).is_file():
         if (folder / BEGUN).is_file():
-            raise complaint(
+            raise path_error(
                 folder, "the dataset is unfinished; `crefjax prepare` with the same arguments again finishes it"
             )
-        raise complaint(folder, f"expected a dataset of `crefjax prepare`, found no {MANIFEST} in the folder")
+        raise path_error(folder, f"expected a dataset of `crefjax prepare`, found no {MANIFEST} in the folder")
     found = read_json(folder / MANIFEST)
     check_version(folder / MANIFEST, found)
     try:
         manifest = _manifest(found, folder)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise complaint(
+        raise path_error(
             folder / MANIFEST, "the manifest is damaged; delete it and run crefjax prepare again"
         ) from error
     for entry in manifest.entries:
@@ -143,9 +143,9 @@ def load_manifest(folder) -> Manifest:
 def check_version(path: Path, found: dict) -> None:
     """Raises UserError where a JSON file is not of a dataset, or not of this version of datasets."""
     if found.get("format") != FORMAT:
-        raise complaint(path, "expected a file of a dataset of `crefjax prepare`, found another; check the folder")
+        raise path_error(path, "expected a file of a dataset of `crefjax prepare`, found another; check the folder")
     if found.get("dataset_version") != DATASET_VERSION:
-        raise complaint(
+        raise path_error(
             path,
             f"expected a dataset of version {DATASET_VERSION}, found {found.get('dataset_version')}; prepare it anew "
             "with this crefjax, or use the one that wrote it",
@@ -160,10 +160,10 @@ def check_shards(folder: Path, entry: EntryRecord) -> None:
             size = path.stat().st_size
         except OSError as error:
             text = f"the shard cannot be found ({error.strerror}); run crefjax prepare again with the same arguments"
-            raise complaint(path, text) from error
+            raise path_error(path, text) from error
         if size != shard.bytes:
             text = f"the shard is damaged: expected {shard.bytes} bytes, found {size}; run crefjax prepare again"
-            raise complaint(path, f"{text} with the same arguments")
+            raise path_error(path, f"{text} with the same arguments")
 
 
 def read_json(path: Path) -> dict:
@@ -175,11 +175,11 @@ def read_json(path: Path) -> dict:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise complaint(path, f"cannot be read ({error.strerror}); check its permissions and the disk") from error
+        raise path_error(path, f"cannot be read ({error.strerror}); check its permissions and the disk") from error
     except ValueError as error:
-        raise complaint(path, "expected JSON, found something else; run crefjax prepare with --overwrite") from error
+        raise path_error(path, "expected JSON, found something else; run crefjax prepare with --overwrite") from error
     if not isinstance(found, dict):
-        raise complaint(path, "expected a JSON object, found another value; run crefjax prepare with --overwrite")
+        raise path_error(path, "expected a JSON object, found another value; run crefjax prepare with --overwrite")
     return found
 
 
@@ -190,7 +190,7 @@ def write_json(path: Path, content: dict) -> None:
         UserError: the disk is full, or refuses.
     """
     raw = (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    with put_in_place(path, needed=len(raw), overwrite=True) as stream:
+    with atomic_write(path, needed=len(raw), overwrite=True) as stream:
         stream.write(raw)
 
 

@@ -103,8 +103,8 @@ def make_mask(
     body, level, inverted = _find_body(half_map_1, half_map_2, voxel_size, lowpass, threshold, notes)
     # Peaks of noise above the automatic threshold are smaller than anything that the low-pass can show.
     smallest = 0.5 * (lowpass / voxel_size) ** 3 if threshold == "auto" else 0
-    parts_found, parts_kept = bodies.keep_large_parts(body, min_part, smallest)
-    mask = bodies.extend_and_soften(body, extend, soft_edge)
+    parts_found, parts_kept = bodies.remove_small_components(body, min_part, smallest)
+    mask = bodies.dilate_with_soft_edge(body, extend, soft_edge)
     cut = bodies.taper_at_border(mask, soft_edge)
     inside = int(np.count_nonzero(mask >= 0.5))
     if not inside:

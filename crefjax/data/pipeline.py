@@ -14,7 +14,7 @@ from crefjax.data import records
 from crefjax.data.manifest import SPLITS, Manifest, all_shards, load_manifest
 from crefjax.data.patches import ROTATIONS, rotate
 from crefjax.errors import UserError
-from crefjax.io.files import complaint
+from crefjax.io.files import path_error
 
 __all__ = ["Batches", "dataset_batches", "load_manifest"]
 
@@ -176,7 +176,7 @@ def dataset_batches(
     patches = _Patches(manifest, split)
     if len(patches) < process[1]:
         text = f"expected a patch for {split} for each of {process[1]} processes, found {len(patches)}"
-        raise complaint(folder, f"{text}; prepare more entries")
+        raise path_error(folder, f"{text}; prepare more entries")
     data = _in_order(patches, seed, rotations, shuffle, repeat, process)
     shards = [shard.sha256 for entry in manifest.of_split(split) for shard in entry.shards]
     settings = {"batch": batch, "seed": seed, "rotations": rotations, "shuffle": shuffle, "repeat": repeat}

@@ -1,5 +1,6 @@
 """Entries of half-maps cut into patches for training, as ArrayRecord shards with a manifest: `crefjax prepare`."""
 
+import fcntl
 import functools
 import hashlib
 import itertools
@@ -7,23 +8,151 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from crefjax.data import manifest as layout
-from crefjax.data.begun import begun
 from crefjax.data.manifest import EntryRecord, Manifest
 from crefjax.data.patches import check_patch
-from crefjax.data.prepare_entry import CutTask, Inspected, Source, cut_entry, finished_entry, inspect
+from crefjax.data.prepare_entry import EntryFiles, EntryTask, Source, cut_entry, finished_entry, inspect
 from crefjax.data.records import DTYPES
 from crefjax.data.traces import alike
-from crefjax.data.workers import WorkerKilled, run_tasks
+from crefjax.data.workers import WorkerKilledError, run_tasks
 from crefjax.errors import UserError
-from crefjax.io.files import complaint
-from crefjax.unfinished import hidden_beside
+from crefjax.io.files import path_error
+from crefjax.unfinished import temporary_sibling
 from crefjax.version import __version__
+
+
+@contextmanager
+def begun(output: Path, settings: dict, sources: Sequence[Source], *, overwrite: bool) -> Iterator[None]:
+    """The dataset's folder, begun with these settings and entries, and no other process at it.
+
+    If the body of the `with` raises before any entry was finished, what was begun is taken away.
+
+    Args:
+        output: the folder.
+        settings: that a dataset can be gone on with only if they are the same.
+        sources: its entries.
+        overwrite: whether a dataset that is there is taken away first.
+
+    Raises:
+        UserError: the folder is no dataset, or one begun with other settings or entries, or another process is at it;
+            an entry lies in it; the disk refuses.
+    """
+    if not output.absolute().parent.is_dir():
+        raise path_error(output, f"the folder {output.absolute().parent} does not exist; make it first")
+    wanted = {
+        "format": layout.FORMAT,
+        "dataset_version": layout.DATASET_VERSION,
+        "crefjax": __version__,
+        **settings,
+        "entries": [str(source.folder) for source in sources],
+    }
+    _check_folder(output, wanted, sources, overwrite)
+    created = not output.exists()
+    try:
+        output.mkdir(exist_ok=True)
+        with _locked(output):
+            try:
+                _begin(output, wanted, overwrite)
+                yield
+            except BaseException:
+                _remove_if_empty(output, created)
+                raise
+    except OSError as error:
+        raise path_error(
+            output, f"the dataset cannot be written ({error.strerror or error}); check the disk"
+        ) from error
+
+
+def _check_folder(output, wanted, sources, overwrite):
+    for source in sources:
+        if output.absolute() in (source.folder, *source.folder.parents):
+            raise path_error(output, f"the entry {source.folder} lies in the folder to be written; choose another one")
+    if not os.path.lexists(output):
+        return
+    if not output.is_dir() or (overwrite and output.is_symlink()):
+        raise path_error(output, "expected a folder to write the dataset to, found something else; choose another name")
+    if not (output / layout.BEGUN).is_file():
+        if any(not name.startswith(".crefjax-") for name in os.listdir(output)):
+            text = f"the folder has files and no {layout.BEGUN}, so it is no dataset; choose another name"
+            raise path_error(output, text)
+        return
+    found = layout.read_json(output / layout.BEGUN)
+    if overwrite:
+        if found.get("format") != layout.FORMAT:
+            raise path_error(output, "expected a dataset to replace, found another folder; choose another name")
+        return
+    layout.check_version(output / layout.BEGUN, found)
+    found.setdefault("grid", 0.0)  # datasets of earlier versions have no such setting
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise path_error(output, f"{_difference(name, found.get(name), value)}, or choose another folder")
+
+
+def _difference(name, there, asked):
+    if name == "entries":
+        there, asked = set(there or ()), set(asked)
+        found = [f"{path} is new" for path in sorted(asked - there)]
+        found += [f"{path} is missing" for path in sorted(there - asked)]
+        more = f", and {len(found) - 2} more" if len(found) > 2 else ""
+        found = ", ".join(found[:2]) + more
+        return f"the dataset was begun with other entries ({found}); give the same ones, give --overwrite"
+    if name == "grid":  # as the command line names it
+        there, asked = ("data" if voxels else "input" for voxels in (there, asked))
+    what = "crefjax" if name == "crefjax" else f"--{name}"
+    return f"the dataset was begun with {what} {there}, not {asked}; ask for the same, give --overwrite"
+
+
+@contextmanager
+def _locked(folder):
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise path_error(folder, "another crefjax prepare is writing this dataset; wait for its end") from error
+        except OSError:  # some network file systems know no locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _begin(output, wanted, overwrite):
+    if overwrite:
+        _remove(output)
+    for left in output.glob(".crefjax-*.tmp"):  # of a run that was killed
+        for _ in range(10):  # workers of that run may be about to end
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+            if not left.exists():
+                break
+            time.sleep(0.1)
+    if not (output / layout.BEGUN).exists():
+        layout.write_json(output / layout.BEGUN, wanted)
+    (output / layout.ENTRIES).mkdir(exist_ok=True)
+
+
+def _remove(output):
+    """Take away what a dataset is made of and nothing else; what makes it one goes last."""
+    (output / layout.MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(output / layout.ENTRIES, ignore_errors=True)
+    (output / layout.BEGUN).unlink(missing_ok=True)
+
+
+def _remove_if_empty(output, created):
+    """Take away what was begun and came to nothing, so that a mended command is not refused for another one's sake."""
+    with suppress(OSError):
+        if not any((output / layout.ENTRIES).iterdir()):
+            _remove(output)
+            if created:
+                output.rmdir()
+
 
 _SHARE_OF_INSPECTION = 0.1  # of the work
 
@@ -88,7 +217,7 @@ def prepare(
         settings["insist"] = True
     progress = progress or (lambda share: None)
     try:
-        with begun(output, settings, sources, overwrite=overwrite), hidden_beside(output / "work") as work:
+        with begun(output, settings, sources, overwrite=overwrite), temporary_sibling(output / "work") as work:
             inspected, left_out = _inspect_all(sources, jobs, voxel_size, report, progress)
             inspected, truth = _agree_on_truth(inspected, report)
             _tell_of_alike(inspected, report)
@@ -96,12 +225,12 @@ def prepare(
             make = functools.partial(_task, output, work, patch, stride, dtype, float(grid), voxel_size, insist)
             done = _cut_all(output, inspected, make, jobs, left_out, report, progress)
             return _finish(output, settings, truth, done, left_out, report)
-    except WorkerKilled as error:
+    except WorkerKilledError as error:
         text = (
             "a worker process was killed, most often for want of memory; run the same command again with fewer --jobs: "
             "it goes on where it was"
         )
-        raise complaint(output, text) from error
+        raise path_error(output, text) from error
 
 
 def _check(patch, stride, dtype, validation, jobs, grid):
@@ -122,12 +251,12 @@ def find_sources(entries: Sequence[str | Path]) -> list[Source]:
     """The folders that were given, once each, sorted by path, with names of their own."""
     given = [entries] if isinstance(entries, str | Path) else entries
     folders = sorted({Path(os.path.abspath(folder)) for folder in given})
-    names = _told_apart([folder.resolve().name or "entry" for folder in folders])
-    keys = _told_apart([re.sub(r"[^A-Za-z0-9_-]", "_", name)[:100] for name in names])
+    names = unique_names([folder.resolve().name or "entry" for folder in folders])
+    keys = unique_names([re.sub(r"[^A-Za-z0-9_-]", "_", name)[:100] for name in names])
     return [Source(*each) for each in zip(folders, names, keys, strict=True)]
 
 
-def _told_apart(names):
+def unique_names(names):
     """The names, with a number where one was there before; upper and lower case count as the same."""
     taken, out = {name.lower() for name in names}, []
     seen = set()
@@ -142,10 +271,10 @@ def _told_apart(names):
 
 def _task(output, work, patch, stride, dtype, grid, voxel_size, insist, inspected):
     slim = replace(inspected, traces=())
-    return CutTask(slim, output, work, patch, stride, dtype, grid, voxel_size, insist)
+    return EntryTask(slim, output, work, patch, stride, dtype, grid, voxel_size, insist)
 
 
-def _inspect_all(sources, jobs, voxel_size, report, progress) -> tuple[list[Inspected], dict[str, str]]:
+def _inspect_all(sources, jobs, voxel_size, report, progress) -> tuple[list[EntryFiles], dict[str, str]]:
     """The entries whose files can be read; why others are left out, by name."""
     found, left_out = [], {}
     with ThreadPoolExecutor(jobs) as threads:  # reading and hashing leave Python's lock alone
@@ -158,7 +287,7 @@ def _inspect_all(sources, jobs, voxel_size, report, progress) -> tuple[list[Insp
     return [result for result in found if not isinstance(result, str)], left_out
 
 
-def _first_copy(one: Inspected, others: Sequence[Inspected]) -> Inspected | None:
+def _first_copy(one: EntryFiles, others: Sequence[EntryFiles]) -> EntryFiles | None:
     """The first of the others that shares a half-map with an entry."""
     return next((other for other in others if any(a.is_copy_of(b) for a in one.traces for b in other.traces)), None)
 
@@ -263,7 +392,7 @@ def split_entries(entries: Sequence[EntryRecord], validation: float, seed: int) 
 
 def _finish(output, settings, truth, done, left_out, report):
     if not done:
-        raise complaint(
+        raise path_error(
             output,
             f"expected an entry that can be used, found none among {len(left_out)}; see the lines above",
         )

@@ -17,7 +17,7 @@ from crefjax.data.specimen import Specimen, load_specimen
 from crefjax.data.traces import Trace, trace_of
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry
-from crefjax.io.files import DISK_FULL, complaint
+from crefjax.io.files import DISK_FULL, path_error
 from crefjax.io.maps import read_map
 
 MAX_SHARD = 2**30  # bytes before compression
@@ -40,7 +40,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Inspected:
+class EntryFiles:
     """The files of an entry, read for nothing but their checksums and what tells the half-maps from others."""
 
     source: Source
@@ -51,17 +51,17 @@ class Inspected:
     traces: tuple[Trace, ...] = ()
     """Of each half-map."""
 
-    def without_truth(self) -> "Inspected":
+    def without_truth(self) -> "EntryFiles":
         """The same, for a dataset that stores no truth."""
         checksums = {part: value for part, value in self.sha256.items() if part != "truth"}
         return replace(self, paths={**self.paths, "truth": None}, sha256=checksums)
 
 
 @dataclass(frozen=True)
-class CutTask:
+class EntryTask:
     """An entry to be cut into patches."""
 
-    inspected: Inspected
+    inspected: EntryFiles
     output: Path
     """The dataset."""
     work: Path
@@ -77,7 +77,7 @@ class CutTask:
     """Whether half-maps that are no pair are taken too."""
 
 
-def inspect(source: Source, voxel_size: float | None = None) -> Inspected | str:
+def inspect(source: Source, voxel_size: float | None = None) -> EntryFiles | str:
     """The files of an entry with their checksums, or in one line why there are none."""
     try:
         entry = find_entry(source.folder)
@@ -86,7 +86,7 @@ def inspect(source: Source, voxel_size: float | None = None) -> Inspected | str:
         checksums = {part: _sha256(path) for part, path in paths.items() if path is not None}
         halves = (paths["half_map_1"], paths["half_map_2"])
         traces = tuple(trace_of(read_map(path, voxel_size=voxel_size).array) for path in halves)
-        return Inspected(source, paths, checksums, traces)
+        return EntryFiles(source, paths, checksums, traces)
     except UserError as error:
         return str(error)
     except Exception as error:  # the other entries are sound
@@ -103,10 +103,10 @@ def _sha256(path):
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise complaint(path, f"cannot be read ({error.strerror}); check its permissions and the disk") from error
+        raise path_error(path, f"cannot be read ({error.strerror}); check its permissions and the disk") from error
 
 
-def finished_entry(task: CutTask) -> EntryRecord | None:
+def finished_entry(task: EntryTask) -> EntryRecord | None:
     """What an earlier run made of an entry, if its files are the same now and its shards are there."""
     path = task.output / layout.ENTRIES / task.inspected.source.key / layout.ENTRY
     if not path.is_file():
@@ -122,7 +122,7 @@ def finished_entry(task: CutTask) -> EntryRecord | None:
     return None if layout.damaged_or_missing(task.output, entry) else entry
 
 
-def cut_entry(task: CutTask) -> EntryRecord | str:
+def cut_entry(task: EntryTask) -> EntryRecord | str:
     """Cut one entry into patches, on the disk under `entries/` in one step; or in one line why it cannot be used.
 
     Raises:
@@ -240,4 +240,4 @@ def _cannot_write(output, error):
         text = f"no space left ({reason}); make room and run the same command again: it goes on where it was"
     else:
         text = f"the dataset cannot be written ({reason}); check the disk and run the same command again"
-    return CannotWriteError(str(complaint(output, text)))
+    return CannotWriteError(str(path_error(output, text)))

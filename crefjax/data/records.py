@@ -16,7 +16,7 @@ import numpy as np
 from array_record.python import array_record_module
 
 from crefjax.errors import UserError
-from crefjax.io.files import complaint
+from crefjax.io.files import path_error
 
 DTYPES = ("float16", "float32")
 MAPS = ("half_map_1", "half_map_2", "truth")  # in the order in which a record has them
@@ -153,7 +153,7 @@ class ShardReader:
                 return self._open[shard]
             path, records = self._shards[shard]
             if not path.is_file():  # it would read as empty
-                raise complaint(path, "the shard is gone; run crefjax prepare again with the same arguments")
+                raise path_error(path, "the shard is gone; run crefjax prepare again with the same arguments")
             reader = array_record_module.ArrayRecordReader(str(path), _READER, file_reader_buffer_size=32768)
             if reader.num_records() != records:
                 raise damaged(path, f"expected {records} records, found {reader.num_records()}")
@@ -165,4 +165,4 @@ class ShardReader:
 
 def damaged(path: Path, text: str) -> UserError:
     """The error for a shard that is not as it was written."""
-    return complaint(path, f"the shard is damaged ({text}); delete the folder it is in and run crefjax prepare again")
+    return path_error(path, f"the shard is damaged ({text}); delete the folder it is in and run crefjax prepare again")

@@ -12,7 +12,7 @@ from crefjax.data.usable import usable
 from crefjax.errors import UserError
 from crefjax.io.checks import check_same_grid
 from crefjax.io.entries import find_entry, load_mask, load_pair
-from crefjax.io.files import complaint
+from crefjax.io.files import path_error
 from crefjax.io.maps import read_map
 
 
@@ -98,7 +98,7 @@ def load_specimen(
     except UserError as error:
         # Those that know no file speak of the pair.
         if str(error).startswith(("mask: ", "expected ")):
-            raise complaint(pair, str(error)) from error
+            raise path_error(pair, str(error)) from error
         raise
     return Specimen(
         name=name or Path(half_map_1_path).resolve().parent.name,

@@ -7,7 +7,7 @@ import numpy as np
 
 from crefjax.data.hot_voxels import find_hot_voxels, mended
 from crefjax.data.pair_check import PairCheck, check_pair, hot_findings
-from crefjax.io.files import complaint
+from crefjax.io.files import path_error
 from crefjax.io.maps import Map
 
 
@@ -56,7 +56,7 @@ def usable(
     if check.serious and not insist:
         names = [str(one.path or f"half-map {number}") for number, one in enumerate(pair, 1)]
         text = "; ".join(one.text for one in check.findings if one.serious)
-        raise complaint(" and ".join(names), text + ("" if insist is None else ", or --insist on these"))
+        raise path_error(" and ".join(names), text + ("" if insist is None else ", or --insist on these"))
     maps = (
         one if array is one.array else one.replace_array(array) for one, array in zip(pair, check.halves, strict=True)
     )

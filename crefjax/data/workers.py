@@ -20,7 +20,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-class WorkerKilled(Exception):  # noqa: N818 - it is what befell the worker
+class WorkerKilledError(Exception):
     """A worker process ended in the midst of a task: killed, most often for want of memory."""
 
 
@@ -33,7 +33,7 @@ def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], *, jobs
         jobs: how many processes; 1 for this one.
 
     Raises:
-        WorkerKilled: a worker ended in the midst of a task.
+        WorkerKilledError: a worker ended in the midst of a task.
         Exception: whatever `function` raised; the other workers are ended.
     """
     if jobs == 1:
@@ -55,7 +55,7 @@ def _run_in_processes(function, tasks, jobs):
                 try:
                     failed, result = connection.recv()
                 except (EOFError, ConnectionError) as error:
-                    raise WorkerKilled from error
+                    raise WorkerKilledError from error
                 if failed:
                     raise result
                 for following in itertools.islice(tasks, 1):
@@ -88,7 +88,7 @@ def _give(connection, task, given):
     try:
         connection.send(task)
     except ConnectionError as error:
-        raise WorkerKilled from error
+        raise WorkerKilledError from error
 
 
 def _work(function, connection):

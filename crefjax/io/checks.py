@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from crefjax.errors import UserError
-from crefjax.io.files import complaint
+from crefjax.io.files import path_error
 from crefjax.io.header import HEADER_BYTES, ISOTROPY, OTHER_MODES, REAL_MODES, Header
 
 ORIGIN_TOLERANCE = 0.01  # voxels
@@ -33,16 +33,16 @@ def foreign_file(head: bytes, path: Path) -> UserError:
     """The error for a file whose first bytes are no header, saying what they look like."""
     for magic, what in _FOREIGN.items():
         if head.startswith(magic):
-            return complaint(path, f"is no MRC/CCP4 map: it looks like {what}")
+            return path_error(path, f"is no MRC/CCP4 map: it looks like {what}")
     if head and all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head):
         begin = " ".join(head[:60].decode("ascii").split())[:40]
-        return complaint(path, f"is no MRC/CCP4 map: it looks like text (it begins {begin!r}); give a map")
+        return path_error(path, f"is no MRC/CCP4 map: it looks like text (it begins {begin!r}); give a map")
     if len(head) < HEADER_BYTES:
-        return complaint(
+        return path_error(
             path,
             f"is no MRC/CCP4 map, or one cut short: a header has {HEADER_BYTES} bytes, found {len(head)}; get it again",
         )
-    return complaint(path, "is no MRC/CCP4 map: its first 1024 bytes are no such header; check what it is")
+    return path_error(path, "is no MRC/CCP4 map: its first 1024 bytes are no such header; check what it is")
 
 
 def check_header(header: Header, path: Path, *, sized: bool = True) -> None:
@@ -50,15 +50,17 @@ def check_header(header: Header, path: Path, *, sized: bool = True) -> None:
     fields = header.fields
     if int(fields.mode) in OTHER_MODES:
         what = OTHER_MODES[int(fields.mode)]
-        raise complaint(path, f"expected real voxels, found mode {fields.mode} ({what}); convert it to mode 2")
+        raise path_error(path, f"expected real voxels, found mode {fields.mode} ({what}); convert it to mode 2")
     if int(fields.mode) not in REAL_MODES:
-        raise complaint(path, f"expected one of the modes {REAL_MODES}, found mode {fields.mode}; convert it to mode 2")
+        raise path_error(
+            path, f"expected one of the modes {REAL_MODES}, found mode {fields.mode}; convert it to mode 2"
+        )
     if min(header.file_shape) <= 0:
-        raise complaint(path, f"expected sides above 0, found (z, y, x) {header.file_shape}; the header is damaged")
+        raise path_error(path, f"expected sides above 0, found (z, y, x) {header.file_shape}; the header is damaged")
     if sorted(header.axes) != [1, 2, 3]:
-        raise complaint(path, f"expected MAPC, MAPR, MAPS to be 1, 2, 3 in some order, found {header.axes}")
+        raise path_error(path, f"expected MAPC, MAPR, MAPS to be 1, 2, 3 in some order, found {header.axes}")
     if fields.nsymbt < 0:
-        raise complaint(path, f"expected an extended header of 0 bytes or more, found {fields.nsymbt} (NSYMBT)")
+        raise path_error(path, f"expected an extended header of 0 bytes or more, found {fields.nsymbt} (NSYMBT)")
     _check_one_volume(header, path)
     _check_cell(header, path, sized)
 
@@ -67,16 +69,16 @@ def _check_one_volume(header: Header, path: Path) -> None:
     fields = header.fields
     sections, interval_count, group = int(fields.nz), int(fields.mz), int(fields.ispg)
     if min(header.file_shape) == 1:
-        raise complaint(path, f"expected a map, found a single image, (z, y, x) {header.file_shape}; give a volume")
+        raise path_error(path, f"expected a map, found a single image, (z, y, x) {header.file_shape}; give a volume")
     # Chimera and RELION write volumes with space group 0 too; a stack of images has one interval per section.
     if group == 0 and interval_count == 1:
-        raise complaint(
+        raise path_error(
             path,
             f"expected a map, found a stack of {sections} images (ISPG 0, MZ 1); give a volume, or set "
             f"ISPG to 1 and MZ to {sections} if it is one",
         )
     if 401 <= group <= 630 and interval_count != sections:
-        raise complaint(
+        raise path_error(
             path,
             f"expected one map, found a stack of volumes (ISPG {group}, {sections} sections, MZ "
             f"{interval_count}); give one volume",
@@ -87,25 +89,25 @@ def _check_cell(header: Header, path: Path, sized: bool) -> None:
     fields = header.fields
     angles = [float(fields.cellb[name]) for name in ("alpha", "beta", "gamma")]
     if not all(angle == 0 or abs(angle - 90) <= _ANGLE_TOLERANCE for angle in angles):
-        raise complaint(path, f"expected cell angles of 90 degrees, found {_listed(angles)}; resample the map")
+        raise path_error(path, f"expected cell angles of 90 degrees, found {_listed(angles)}; resample the map")
     if not sized:
         return
     sizes = np.array(header.voxel_sizes)
     intervals = [int(fields[name]) for name in ("mx", "my", "mz")]
     if min(intervals) <= 0:
-        raise complaint(
+        raise path_error(
             path,
             f"expected MX, MY, MZ above 0, found {_listed(intervals)}; set them to the numbers of voxels "
             "along x, y, z, and the cell to their lengths in Å",
         )
     if not (np.all(np.isfinite(sizes)) and np.all(sizes > 0)):
-        raise complaint(
+        raise path_error(
             path,
             f"expected a voxel size above 0 Å, found {_listed(sizes)} Å along x, y, z; tell it with --voxel-size, or "
             f"set it, for example in Python: mrcfile.open({path.name!r}, 'r+').voxel_size = 1.05",
         )
     if sizes.max() - sizes.min() > ISOTROPY * sizes.min():
-        raise complaint(
+        raise path_error(
             path,
             f"expected cubic voxels, found {_listed(sizes)} Å along x, y, z; resample the map to such",
         )
@@ -116,7 +118,7 @@ def check_voxel_size(voxel_size: float, path: Path | str) -> None:
     """Raises UserError unless a voxel size in Å is one that a map can have."""
     least, most = _VOXEL_SIZES
     if not least <= voxel_size <= most:
-        raise complaint(
+        raise path_error(
             path,
             f"expected a voxel size of {least:g} to {most:g} Å, found {voxel_size:.4g} Å; give the right one with "
             "--voxel-size",
@@ -134,7 +136,7 @@ def check_surplus(surplus: int, extended: int, path: Path) -> None:
       path: the file.
     """
     if surplus >= _FEW_BYTES or (surplus > 0 and (surplus + extended) % 80 == 0):
-        raise complaint(
+        raise path_error(
             path,
             f"the file has {surplus} bytes more than its header asks for; correct its sides, mode, or NSYMBT",
         )
@@ -143,22 +145,22 @@ def check_surplus(surplus: int, extended: int, path: Path) -> None:
 def check_voxels(array: np.ndarray, path: Path, *, allow_constant: bool) -> None:
     """Raises UserError where voxels are NaN or infinite, or where all are equal."""
     if found := not_finite(array):
-        raise complaint(path, f"expected finite voxels, found {found}; mend the map")
+        raise path_error(path, f"expected finite voxels, found {found}; mend the map")
     low, high = extremes(array)
     if max(-low, high) > _LARGEST:
-        raise complaint(
+        raise path_error(
             path,
             f"expected voxels below {_LARGEST:g} in magnitude, found {low:.3g} to {high:.3g}; mend the map, or divide "
             "it by a number",
         )
     if 0 < max(-low, high) < _LEAST:
-        raise complaint(
+        raise path_error(
             path,
             f"expected voxels above {_LEAST:g} in magnitude, found {low:.3g} to {high:.3g}; multiply the map by a "
             "number",
         )
     if low == high and not allow_constant:
-        raise complaint(path, f"expected a density map, found the value {low:g} in every voxel; check the file")
+        raise path_error(path, f"expected a density map, found the value {low:g} in every voxel; check the file")
 
 
 def has_unsigned_bytes(header: Header, array: np.ndarray, path: Path) -> bool:
@@ -196,7 +198,7 @@ def has_unsigned_bytes(header: Header, array: np.ndarray, path: Path) -> bool:
     ]
     if not fits or by_flag not in (None, *fits):
         flagged = "" if by_flag is None else f", IMOD's flag says {'unsigned' if by_flag else 'signed'}"
-        raise complaint(
+        raise path_error(
             path,
             f"expected bytes as the header says, DMIN {said[0]:g} and DMAX {said[1]:g}{flagged}; found "
             f"{ranges[False][0]:g} to {ranges[False][1]:g} read as signed, {ranges[True][0]:g} to {ranges[True][1]:g} "
@@ -237,19 +239,19 @@ def check_same_grid(a, b, what: str) -> None:
     """
     names = f"{a.path or 'the first map'} and {b.path or 'the second map'}"
     if a.array.shape != b.array.shape:
-        raise complaint(
+        raise path_error(
             names,
             f"expected {what} of the same shape, found (z, y, x) {a.array.shape} and {b.array.shape} voxels; "
             "give maps on the same grid",
         )
     if abs(a.voxel_size - b.voxel_size) > ISOTROPY * min(a.voxel_size, b.voxel_size):
-        raise complaint(
+        raise path_error(
             names,
             f"expected {what} of the same voxel size, found {a.voxel_size:.5g} and {b.voxel_size:.5g} Å; "
             "set the right one in the header, or resample one map",
         )
     if np.abs(np.subtract(a.origin, b.origin)).max() > ORIGIN_TOLERANCE * a.voxel_size:
-        raise complaint(
+        raise path_error(
             names,
             f"expected {what} with the same origin, found {_listed(a.origin)} and {_listed(b.origin)} Å "
             "along x, y, z; give maps on the same grid, or set the same ORIGIN and NSTART in both headers",

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crefjax.errors import UserError
-from crefjax.io.files import put_in_place
+from crefjax.io.files import atomic_write
 from crefjax.version import __version__
 
 SERVER = "https://ftp.ebi.ac.uk/pub/databases/emdb"
@@ -98,7 +98,7 @@ def _download(address, path, report):
                 raise
     with answer:
         size = int(answer.headers.get("Content-Length") or 0)
-        with put_in_place(path, needed=size, overwrite=False, compress=False) as stream:
+        with atomic_write(path, needed=size, overwrite=False, compress=False) as stream:
             received = 0
             while chunk := _read(answer, address):
                 stream.write(chunk)

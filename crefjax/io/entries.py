@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from crefjax.io.checks import check_same_grid, extremes
-from crefjax.io.files import complaint, is_same_file, map_stem
+from crefjax.io.files import is_same_file, map_stem, path_error
 from crefjax.io.maps import Map, read_map
 
 MASK_TOLERANCE = 1e-3  # float16 rounds 1 to about 5e-4
@@ -98,9 +98,9 @@ def _listed(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError) as error:
         text = "expected an entry folder, found no folder of that name; check the path"
-        raise complaint(folder, text) from error
+        raise path_error(folder, text) from error
     except OSError as error:
-        raise complaint(folder, f"the folder cannot be read ({error.strerror}); check its permissions") from error
+        raise path_error(folder, f"the folder cannot be read ({error.strerror}); check its permissions") from error
 
 
 def _half_map(folder: Path, files: dict[str, list[Path]], part: str) -> Path:
@@ -108,7 +108,7 @@ def _half_map(folder: Path, files: dict[str, list[Path]], part: str) -> Path:
     if path is None:
         there = sorted(file.name for group in files.values() for file in group)
         found = ", ".join(there[:6]) + (", ..." if len(there) > 6 else "") if there else "no map at all"
-        raise complaint(
+        raise path_error(
             folder,
             f"expected {part}.mrc or emd_<id>_{part}.map (.mrc, .map, .ccp4, plain, .gz or .bz2), found "
             f"{found}; name the half-maps so",
@@ -120,7 +120,7 @@ def _at_most_one(folder: Path, files: dict[str, list[Path]], part: str) -> Path 
     candidates = files.get(part, [])
     if len(candidates) > 1:
         names = " and ".join(path.name for path in candidates)
-        raise complaint(folder, f"expected one {part}, found {names}; move all but one away")
+        raise path_error(folder, f"expected one {part}, found {names}; move all but one away")
     return candidates[0] if candidates else None
 
 
@@ -128,7 +128,7 @@ def _check_one_emdb_entry(folder: Path, half_maps: list[Path]) -> None:
     matches = [_EMDB.fullmatch(map_stem(path.name)) for path in half_maps]
     if all(matches) and matches[0][1] != matches[1][1]:
         names = " and ".join(path.name for path in half_maps)
-        raise complaint(folder, f"expected half-maps of one EMDB entry, found {names}; keep one entry a folder")
+        raise path_error(folder, f"expected half-maps of one EMDB entry, found {names}; keep one entry a folder")
 
 
 def _model(folder: Path) -> Path | None:
@@ -164,11 +164,11 @@ def load_pair(half_map_1_path, half_map_2_path, *, voxel_size: float | None = No
     names = f"{half_map_1_path} and {half_map_2_path}"
     advice = "give the two half-maps of one reconstruction"
     if is_same_file(half_map_1_path, half_map_2_path) and not os.path.isdir(half_map_1_path):
-        raise complaint(names, f"expected two half-maps, found the same map twice (one file); {advice}")
+        raise path_error(names, f"expected two half-maps, found the same map twice (one file); {advice}")
     first, second = (read_map(path, voxel_size=voxel_size) for path in (half_map_1_path, half_map_2_path))
     check_same_grid(first, second, "half-maps")
     if all(np.array_equal(a, b) for a, b in zip(first.array, second.array, strict=True)):
-        raise complaint(names, f"expected two half-maps, found the same map twice (all voxels equal); {advice}")
+        raise path_error(names, f"expected two half-maps, found the same map twice (all voxels equal); {advice}")
     return first, second
 
 
@@ -200,14 +200,14 @@ def check_mask(mask: Map, like: Map) -> None:
     path = mask.path or "the mask"
     low, high = extremes(mask.array)
     if mask.header.fields.mode == 0 and (low, high) == (-1, 0):  # signed, as the standard has it
-        raise complaint(path, "expected a mask of values 0 to 1, found 0 and 255 (unsigned bytes); divide it by 255")
+        raise path_error(path, "expected a mask of values 0 to 1, found 0 and 255 (unsigned bytes); divide it by 255")
     if low < -MASK_TOLERANCE or high > 1 + MASK_TOLERANCE:
-        raise complaint(path, f"expected a mask of values 0 to 1, found {low:.4g} to {high:.4g}; scale it so")
+        raise path_error(path, f"expected a mask of values 0 to 1, found {low:.4g} to {high:.4g}; scale it so")
     if high <= 0:
-        raise complaint(path, "expected a mask, found 0 in every voxel; give the mask of the particle")
+        raise path_error(path, "expected a mask, found 0 in every voxel; give the mask of the particle")
     least = min(LEAST_MASK, mask.array.size / 10)
     if (volume := float(mask.array.sum(dtype=np.float64))) < least:
-        raise complaint(
+        raise path_error(
             path,
             f"expected a mask of at least {least:g} voxels, found {volume:.3g}; give the mask of the particle",
         )

@@ -3,6 +3,7 @@
 import bz2
 import errno
 import gzip
+import json
 import os
 import shutil
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from crefjax.errors import UserError
-from crefjax.unfinished import hidden_beside
+from crefjax.unfinished import temporary_sibling
 
 MAP_SUFFIXES = (".mrc", ".map", ".ccp4")
 COMPRESSED_SUFFIXES = (".gz", ".bz2")
@@ -23,7 +24,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a disk, a quo
 _MAP_ID = slice(208, 211)  # "MAP" stands here in every MRC2014 and CCP4 header
 
 
-def complaint(path, text: str) -> UserError:
+def path_error(path, text: str) -> UserError:
     """The UserError `path: text`, on one line whatever characters the path holds."""
     return UserError(" ".join(f"{path}: {text}".splitlines()))
 
@@ -46,7 +47,7 @@ def is_stack_name(name: str) -> bool:
 
 
 @contextmanager
-def opened_for_reading(path: Path) -> Iterator[tuple[BinaryIO, int | None]]:
+def open_map_file(path: Path) -> Iterator[tuple[BinaryIO, int | None]]:
     """Opens a plain, gzip or bzip2 file, told apart by content; gives the stream and a plain file's size.
 
     The size in bytes is None for a compressed file, whose length is known only at its end.
@@ -67,26 +68,26 @@ def opened_for_reading(path: Path) -> Iterator[tuple[BinaryIO, int | None]]:
                 with compression(file, "rb") as stream:
                     yield stream, None
     except (EOFError, zlib.error) as error:
-        raise complaint(path, f"the compressed file is cut short or damaged ({error}); get it again") from error
+        raise path_error(path, f"the compressed file is cut short or damaged ({error}); get it again") from error
     except OSError as error:
         if error.errno is None:  # gzip and bz2 report damage so
             text = f"the compressed file is damaged ({error}); get it again"
         else:
             text = f"cannot be read ({error.strerror}); check its permissions and the disk"
-        raise complaint(path, text) from error
+        raise path_error(path, text) from error
 
 
 def _check_readable_kind(path: Path) -> None:
     try:
         info = os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise complaint(path, "there is no such file; check the path") from error
+        raise path_error(path, "there is no such file; check the path") from error
     if stat.S_ISDIR(info.st_mode):
-        raise complaint(path, "expected an MRC/CCP4 map, found a folder; name the file inside it")
+        raise path_error(path, "expected an MRC/CCP4 map, found a folder; name the file inside it")
     if not stat.S_ISREG(info.st_mode):  # a pipe would wait for ever
-        raise complaint(path, "expected an MRC/CCP4 map, found a pipe or a device; give a file")
+        raise path_error(path, "expected an MRC/CCP4 map, found a pipe or a device; give a file")
     if info.st_size == 0:
-        raise complaint(path, "expected an MRC/CCP4 map, found an empty file; get it again")
+        raise path_error(path, "expected an MRC/CCP4 map, found an empty file; get it again")
 
 
 def _compression(head: bytes):
@@ -115,12 +116,12 @@ def check_output(path, *, overwrite: bool = False, inputs=()) -> None:
     path = Path(path)
     if map_stem(path.name) is None:
         known = ", ".join(MAP_SUFFIXES)
-        raise complaint(path, f"a map's name must end in one of {known}, plain or with .gz or .bz2; rename it")
+        raise path_error(path, f"a map's name must end in one of {known}, plain or with .gz or .bz2; rename it")
     if os.path.isdir(path):
-        raise complaint(path, "expected a file name for the map, found a folder; add a file name")
+        raise path_error(path, "expected a file name for the map, found a folder; add a file name")
     for source in inputs:
         if source is not None and is_same_file(path, source):
-            raise complaint(path, f"the output would replace the input {source}; choose another name")
+            raise path_error(path, f"the output would replace the input {source}; choose another name")
     _check_free(path, overwrite)
     _check_folder(path)
 
@@ -135,7 +136,7 @@ def is_same_file(a, b) -> bool:
 
 def _check_free(path: Path, overwrite: bool) -> None:
     if _is_taken(path) and not overwrite:
-        raise complaint(path, "the file exists and is not replaced; choose another name or give --overwrite")
+        raise path_error(path, "the file exists and is not replaced; choose another name or give --overwrite")
 
 
 def _is_taken(path: Path) -> bool:
@@ -144,30 +145,30 @@ def _is_taken(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise complaint(path, f"cannot be written ({error.strerror}); choose another name") from error
+        raise path_error(path, f"cannot be written ({error.strerror}); choose another name") from error
     return True
 
 
 def _check_folder(path: Path) -> None:
     folder = path.parent
     if not os.path.isdir(folder):
-        raise complaint(path, f"the folder {folder} does not exist; make it first")
+        raise path_error(path, f"the folder {folder} does not exist; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise complaint(path, f"the folder {folder} is not writable; choose another one")
+        raise path_error(path, f"the folder {folder} is not writable; choose another one")
 
 
 @contextmanager
-def put_in_place(path: Path, *, needed: int, overwrite: bool, compress: bool = True) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, *, needed: int, overwrite: bool, compress: bool = True) -> Iterator[BinaryIO]:
     """A stream to a hidden file beside `path`, renamed to `path` once the body of the `with` is through.
 
-    Arguments and errors are those of `put_all_in_place` and of what it gives.
+    Arguments and errors are those of `atomic_write_all` and of what it gives.
     """
-    with put_all_in_place(overwrite=overwrite, compress=compress) as stage, stage(path, needed) as stream:
+    with atomic_write_all(overwrite=overwrite, compress=compress) as stage, stage(path, needed) as stream:
         yield stream
 
 
 @contextmanager
-def put_all_in_place(
+def atomic_write_all(
     *, overwrite: bool, compress: bool = True
 ) -> Iterator[Callable[[Path, int], AbstractContextManager[BinaryIO]]]:
     """Files that appear together, once the body of the `with` is through, or not at all.
@@ -189,7 +190,7 @@ def put_all_in_place(
 
         @contextmanager
         def stage(path: Path, needed: int) -> Iterator[BinaryIO]:
-            hidden = stack.enter_context(hidden_beside(path))
+            hidden = stack.enter_context(temporary_sibling(path))
             try:
                 with _new_file(hidden) as file, _compressing(file, path.suffix.lower() if compress else "") as stream:
                     yield stream
@@ -234,13 +235,13 @@ def _compressing(file: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
 
 def _write_failure(path: Path, needed: int, error: OSError) -> UserError:
     if error.errno not in DISK_FULL:
-        return complaint(
+        return path_error(
             path, f"cannot be written ({error.strerror or error}), nothing was left behind; check the disk"
         )
     free = "unknown"
     with suppress(OSError):
         free = _size(shutil.disk_usage(path.parent).free)
-    return complaint(
+    return path_error(
         path,
         f"no space left ({error.strerror}): up to {_size(needed)} needed, {free} free in "
         f"{path.parent}; make room or choose another folder",
@@ -259,3 +260,15 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def read_json_lines(path: Path) -> list[dict]:
+    """The whole lines of a file of JSON lines; what was cut off at its end is left out, and no file has no lines."""
+    rows = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return rows

@@ -9,7 +9,7 @@ import numpy as np
 
 from crefjax.io import checks
 from crefjax.io.checks import check_same_grid
-from crefjax.io.files import check_output, complaint, is_stack_name, opened_for_reading, put_all_in_place
+from crefjax.io.files import atomic_write_all, check_output, is_stack_name, open_map_file, path_error
 from crefjax.io.header import HEADER_BYTES, Header, byte_order, new_header, with_voxel_size
 
 __all__ = ["Header", "Map", "check_output", "check_same_grid", "read_map", "write_map", "write_maps"]
@@ -90,8 +90,8 @@ def read_map(path: Path | str, *, allow_constant: bool = False, voxel_size: floa
     if voxel_size is not None:
         checks.check_voxel_size(voxel_size, path)
     if is_stack_name(path.name):
-        raise complaint(path, "expected a map, found the name of an image stack (.mrcs, .st); give a volume")
-    with opened_for_reading(path) as (stream, size):
+        raise path_error(path, "expected a map, found the name of an image stack (.mrcs, .st); give a volume")
+    with open_map_file(path) as (stream, size):
         header = _read_header(stream, size, path, voxel_size)
         array = _read_voxels(stream, header, path)
         expected = HEADER_BYTES + len(header.extended) + header.data_bytes
@@ -117,7 +117,7 @@ def _read_header(stream: BinaryIO, size: int | None, path: Path, voxel_size: flo
     expected = HEADER_BYTES + extended_bytes + header.data_bytes
     if size is not None and size < expected:  # before memory is taken for what is not there
         if extended_bytes and size == expected - extended_bytes:
-            raise complaint(
+            raise path_error(
                 path,
                 f"the header says that an extended header of {extended_bytes} bytes follows (NSYMBT), and the file is "
                 "short by just as many; if it has none, set NSYMBT to 0, else get it again",
@@ -135,7 +135,7 @@ def _read_voxels(stream: BinaryIO, header: Header, path: Path) -> np.ndarray:
         array = np.empty(header.shape, np.float32)
         section = np.empty((rows, columns), header.dtype)
     except (MemoryError, ValueError) as error:  # ValueError: more bytes than an address can tell
-        raise complaint(
+        raise path_error(
             path, f"a map of {header.shape} voxels does not fit into memory; use a larger machine"
         ) from error
     as_in_file = array.transpose(header.from_zyx)
@@ -159,7 +159,7 @@ def _read_to_the_end(stream: BinaryIO) -> int:
 
 
 def _cut_short(path: Path, expected: int, found: int):
-    return complaint(path, f"the map is cut short: its header asks for {expected} bytes, found {found}; get it again")
+    return path_error(path, f"the map is cut short: its header asks for {expected} bytes, found {found}; get it again")
 
 
 def write_map(path: Path | str, map_: Map, *, label: str, overwrite: bool = False) -> None:
@@ -187,7 +187,7 @@ def write_maps(maps: Iterable[tuple[Path | str, Map]], *, label: str, overwrite:
     for path, map_ in maps:
         check_output(path, overwrite=overwrite)
         _check_writable(path, map_)
-    with put_all_in_place(overwrite=overwrite) as stage:
+    with atomic_write_all(overwrite=overwrite) as stage:
         for path, map_ in maps:
             needed = HEADER_BYTES + len(map_.header.extended) + 4 * map_.array.size
             with stage(path, needed) as stream:
@@ -198,7 +198,7 @@ def _check_writable(path: Path, map_: Map) -> None:
     if map_.array.shape != map_.header.shape:
         raise ValueError(f"expected voxels of shape {map_.header.shape}, found {map_.array.shape}")
     if found := checks.not_finite(map_.array):
-        raise complaint(path, f"nothing was written: expected finite voxels, got {found}; check the input maps")
+        raise path_error(path, f"nothing was written: expected finite voxels, got {found}; check the input maps")
 
 
 def _write_to(stream: BinaryIO, map_: Map, label: str) -> None:

@@ -12,9 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from crefjax.models.conv import conv3d, conv3d_upsampled
+from crefjax.models.conv import conv3d, conv3d_upsampled, max_pool
 from crefjax.models.conv_grad import conv3d_layer, conv3d_upsampled_layer
-from crefjax.models.pooling import max_pool
 
 Parameters = dict[str, dict[str, jax.Array]]
 

@@ -6,9 +6,8 @@ import numpy as np
 
 from crefjax.io.maps import Map
 from crefjax.report import warnings as found
-from crefjax.report.fits import signal_shells
-from crefjax.report.shifts import shift_between
-from crefjax.report.uses import use_of
+from crefjax.report.checks import shift_between, signal_shells
+from crefjax.report.warnings import use_of
 from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.covariances import Covariances, shell_covariances
 from crefjax.spectral.curve import FscCurve, hardly_correlate

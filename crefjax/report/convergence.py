@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from crefjax.io.json_lines import read_json_lines
+from crefjax.io.files import read_json_lines
 from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes
 
 _METRICS = {

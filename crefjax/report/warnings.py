@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from crefjax.report import fits
-from crefjax.report.fits import signal_shells
+from crefjax.report.checks import inverted, not_denoised, one_map, shifted, signal_shells, swapped, unrelated
 from crefjax.spectral.curve import hardly_correlate
 
 # Of the signal's power; what lies outside a mask beyond that is particle that the mask cuts.
@@ -18,6 +17,21 @@ _KEPT, _GAINED, _SEEMS, _FEWEST, _MOST = 0.85, 1.2, 1.5, 2, 0.6
 _NOISY, _WEAK, _BETTER, _AS_MUCH, _NEARLY_ALL = 10.0, 3, 1.1, 0.9, 0.8
 _CERTAIN = 0.1  # relative error of a share of the signal that noise is compared with, also beyond that shell
 _SIGMAS = 4.0
+# Titles of the warnings whose kind does not say what they are about.
+TITLES = {
+    "inverted": "Inverted contrast",
+    "swapped": "Denoised half-maps swapped",
+    "one_map": "One denoised half-map twice",
+    "contradicted": "The assumptions fail",
+    "added": "Added structure",
+    "damped": "Damped, not denoised",
+    "cut": "The mask cuts the particle",
+    "never_falls": "The FSC never falls",
+    "not_denoised": "Not denoised",
+    "nothing_removed": "Nothing removed",
+    "unrelated": "Another structure",
+    "half_maps": "The half-maps",
+}
 
 
 def warnings_of(measured) -> list[dict]:
@@ -30,15 +44,15 @@ def warnings_of(measured) -> list[dict]:
         dicts of `kind` and `text`.
     """
     told_by_signal = {
-        "unrelated": fits.unrelated,
-        "inverted": fits.inverted,
-        "shifted": fits.shifted,
-        "swapped": fits.swapped,
-        "one_map": fits.one_map,
+        "unrelated": unrelated,
+        "inverted": inverted,
+        "shifted": shifted,
+        "swapped": swapped,
+        "one_map": one_map,
         "contradicted": _contradicted,
     }
     checks = {
-        "not_denoised": fits.not_denoised,
+        "not_denoised": not_denoised,
         "no_signal": _no_signal,
         **({} if hardly_correlate(measured.curve.fsc) else told_by_signal),
         "nothing_removed": _nothing_removed,
@@ -236,3 +250,53 @@ def _never_falls(measured):
         "half-maps are not independent (masked sharply, filtered or denoised together); then C_ref and every number "
         "below are too good."
     )
+
+
+_LOOKING = "Looking at the structure, and showing it, beside the full map at a matched contour."
+_BUILDING = (
+    "Building and checking a model by eye, with the full map at hand wherever the half-maps leave a doubt.",
+    "Building and checking a model by eye, down to {:.3g} Å and not beyond, where added structure begins: low-pass the "
+    "map there; keep the full map at hand wherever the half-maps leave a doubt.",
+)
+_NOT_FOR = (
+    "Resolution: an FSC between denoised half-maps, or between a denoised map and a model made in it, is no "
+    "resolution. The resolution is that of the half-maps as they were.",
+    "Refining a model against it as data, or any statistic of fit (R, Q-score, model-to-map FSC) that is published: "
+    "use the full map or the half-maps.",
+    "Claiming a feature that is seen in the denoised map alone.",
+)
+_ANYTHING = "Anything else, before that."
+# What to do before the map is of any use, the gravest first.
+_MEND = {
+    "unrelated": "give the map that was denoised from these half-maps",
+    "inverted": "invert the denoised map",
+    "shifted": "shift the denoised map back, or mend its header, and make the report again",
+    "swapped": "give the denoised half-maps in the order of the half-maps, and make the report again",
+    "one_map": "denoise each half-map for itself, and make the report again",
+    "contradicted": "find half-maps that share no noise, and denoise each of them knowing nothing of the other",
+    "not_denoised": "give the map that was denoised; this one is good for what the noisy map is",
+    "nothing_removed": "denoise it, or denoise it otherwise; this one is good for what the noisy map is",
+}
+
+
+def use_of(kinds, added_from: float | None) -> dict[str, list[str]]:
+    """Plain sentences, `for` and `not_for`.
+
+    Args:
+        kinds: of the warnings.
+        added_from: resolution at which structure without support begins, Å, or None.
+    """
+    if "no_signal" in kinds:
+        return {"for": ["Nothing: the half-maps hold next to no signal."], "not_for": ["Anything.", *_NOT_FOR]}
+    steps = [step for kind, step in _MEND.items() if kind in kinds]
+    if steps:
+        return {"for": [f"Nothing, until this is put right: {'; '.join(steps)}."], "not_for": [_ANYTHING, *_NOT_FOR]}
+    uses = [_LOOKING, _BUILDING[0] if added_from is None else _BUILDING[1].format(added_from)]
+    limits = list(_NOT_FOR)
+    if added_from is not None:
+        limits.append(f"Anything finer than {added_from:.3g} Å: more was added there than the half-maps support.")
+    if "never_falls" in kinds:
+        limits.append("Claims that rest on C_ref or on the ratios, unless the half-maps are known to be independent.")
+    if "cut" in kinds:
+        limits.append("Judging what lies outside the mask: nothing here was measured there.")
+    return {"for": uses, "not_for": limits}

@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from crefjax.errors import UserError
-from crefjax.io.files import COMPRESSED_SUFFIXES, complaint
+from crefjax.io.files import COMPRESSED_SUFFIXES, path_error
 from crefjax.io.maps import write_map
 from crefjax.report import chimerax
-from crefjax.report.curves import draw_figures
-from crefjax.report.headers import header_rows
-from crefjax.report.page import Content, page
+from crefjax.report.figures import draw_figures
+from crefjax.report.html import Content, header_rows, page
 from crefjax.report.slices import cut_slices
-from crefjax.unfinished import folder_in_place
+from crefjax.unfinished import atomic_directory
 from crefjax.version import __version__
 
 PAGE, NUMBERS, SCRIPT, FULL_MAP = "index.html", "report.json", "view.cxc", "full_map.mrc"
@@ -57,19 +56,21 @@ def check_folder(folder, *, overwrite: bool = False, inputs=(), outputs=()) -> N
         for path in map(Path, paths):
             place = Path(os.path.realpath(path))
             if real == place and what == "output":
-                raise complaint(folder, "expected a folder for the report, found the name of an output; choose another")
+                raise path_error(
+                    folder, "expected a folder for the report, found the name of an output; choose another"
+                )
             if real in place.parents:
-                raise complaint(
+                raise path_error(
                     folder, f"the report would replace the folder of the {what} {path}; choose another name"
                 )
     if real == Path.cwd() or real in Path.cwd().parents:
-        raise complaint(folder, "the report would replace the folder you work in; choose another name")
+        raise path_error(folder, "the report would replace the folder you work in; choose another name")
     if not parent.is_dir():
-        raise complaint(folder, f"the folder {parent} does not exist; make it first")
+        raise path_error(folder, f"the folder {parent} does not exist; make it first")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise complaint(folder, f"the folder {parent} is not writable; choose another one")
+        raise path_error(folder, f"the folder {parent} is not writable; choose another one")
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise complaint(folder, "expected a folder for the report, found a file or a link; choose another name")
+        raise path_error(folder, "expected a folder for the report, found a file or a link; choose another name")
     if folder.is_dir() and any(folder.iterdir()):
         _check_earlier(folder, overwrite)
 
@@ -80,12 +81,14 @@ def _check_earlier(folder, overwrite):
     with suppress(OSError, ValueError, KeyError, TypeError):
         known = set(json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["files"])
     if known is None:
-        raise complaint(folder, "the folder is not a crefjax report and is not replaced; choose another name")
+        raise path_error(folder, "the folder is not a crefjax report and is not replaced; choose another name")
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     if strange := sorted(found - known):
-        raise complaint(folder, f"the folder also holds {strange[0]}, which is no part of a report; move it away first")
+        raise path_error(
+            folder, f"the folder also holds {strange[0]}, which is no part of a report; move it away first"
+        )
     if not overwrite:
-        raise complaint(folder, "there is a report already; choose another name or give --overwrite")
+        raise path_error(folder, "there is a report already; choose another name or give --overwrite")
 
 
 def write_report(
@@ -112,13 +115,13 @@ def write_report(
     check_folder(folder, overwrite=overwrite, inputs=inputs.values())
     folder = Path(os.path.abspath(folder))
     try:
-        with folder_in_place(folder) as hidden:
+        with atomic_directory(folder) as hidden:
             try:
                 names = _fill(hidden, folder, study, numbers, inputs, local, local_paths)
             except UserError as error:
                 raise UserError(str(error).replace(str(hidden), str(folder))) from error
     except OSError as error:
-        raise complaint(folder, f"cannot be written ({error.strerror or error}); check the disk") from error
+        raise path_error(folder, f"cannot be written ({error.strerror or error}); check the disk") from error
     return [folder / name for name in names]
 
 

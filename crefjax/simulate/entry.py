@@ -12,7 +12,7 @@ from crefjax.errors import UserError
 from crefjax.io.files import DISK_FULL
 from crefjax.io.maps import Map, write_map
 from crefjax.simulate.atoms import Atoms, write_model
-from crefjax.unfinished import folder_in_place
+from crefjax.unfinished import atomic_directory
 
 _REPORT = "entry.json"
 
@@ -78,7 +78,7 @@ def write_entry(folder, simulation: Simulation, *, overwrite: bool = False) -> N
     folder = Path(folder)
     check_folder(folder, overwrite=overwrite)
     try:
-        with folder_in_place(folder) as hidden:
+        with atomic_directory(folder) as hidden:
             _write_files(hidden, simulation)
             check_folder(folder, overwrite=overwrite)
     except OSError as error:

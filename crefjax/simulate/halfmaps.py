@@ -16,10 +16,9 @@ from crefjax.progress import Show
 from crefjax.simulate.atoms import Atoms, moved
 from crefjax.simulate.density import good_side
 from crefjax.simulate.entry import Simulation, check_folder, write_entry
-from crefjax.simulate.level import THRESHOLD, PairAtLevel, is_near
-from crefjax.simulate.noise import Colour, coloured_noise, modulation, white
+from crefjax.simulate.imaging import Particles
+from crefjax.simulate.noise import THRESHOLD, Colour, NoiseLevelSolver, coloured_noise, is_near, modulation, white
 from crefjax.simulate.parts import Belt, Flexible, belt_density, mask_of, poses, specimen
-from crefjax.simulate.poses import Particles
 from crefjax.simulate.reconstruction import memory_needed, reconstruct_parts
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.version import __version__
@@ -197,7 +196,7 @@ def _additive(key, truth, mask, settings):
         noises = _noise_pair(
             jax.random.fold_in(key, attempt), truth.shape, settings.voxel_size, colour, settings.unevenness
         )
-        pair = PairAtLevel((truth, truth), noises, mask, settings.voxel_size)
+        pair = NoiseLevelSolver((truth, truth), noises, mask, settings.voxel_size)
         level, found = pair.solve(settings.resolution)
         if is_near(found, settings.resolution):
             halves = [truth + np.float32(level) * np.asarray(noise) for noise in noises]
@@ -224,7 +223,7 @@ def _reconstructed(key, truth, mask, settings, progress):
     for attempt, (turn, sign) in enumerate(itertools.product(range(_ATTEMPTS // 2), (1, -1))):
         shifts = (turn * side // 6, turn * side // 4, turn * side // 3)
         noises = [parts.noise_1, sign * jnp.roll(parts.noise_2, shifts, (0, 1, 2))]
-        sigma, found = PairAtLevel(signals, noises, mask, settings.voxel_size).solve(settings.resolution)
+        sigma, found = NoiseLevelSolver(signals, noises, mask, settings.voxel_size).solve(settings.resolution)
         if is_near(found, settings.resolution):
             halves = [signal + np.float32(sigma) * noise for signal, noise in zip(signals, noises, strict=True)]
             snr = float(parts.projection_variance) / sigma**2

@@ -20,10 +20,10 @@ import numpy as np
 from crefjax.errors import UserError
 from crefjax.simulate.atoms import Atoms, read_atoms
 from crefjax.simulate.phantom import phantom
+from crefjax.simulate.stream_config import StreamConfig
 from crefjax.simulate.stream_device import EXTRAS, body_side, simulate
 from crefjax.simulate.stream_draw import Drawn, Info, collate, draw
 from crefjax.simulate.stream_models import prepare, table
-from crefjax.simulate.stream_variety import Variety
 
 SMALLEST_PATCH = 16  # voxels
 PHANTOM_RESIDUES = (150, 1500)
@@ -63,7 +63,7 @@ class Stream(Iterator[Batch]):
         self,
         models: list[Atoms],
         shares: np.ndarray,
-        variety: Variety,
+        variety: StreamConfig,
         patch: int,
         batch: int,
         seed: int,
@@ -141,7 +141,7 @@ def stream(
     batch: int = 8,
     seed: int = 0,
     start: int = 0,
-    variety: Variety | None = None,
+    variety: StreamConfig | None = None,
     ahead: int = 2,
 ) -> Stream:
     """Half-map pairs with mask and truth, without end: an iterator of `Batch`, with `get_state` and `set_state`.
@@ -168,7 +168,7 @@ def stream(
         UserError: there are no models, a file is none (see `read_atoms`), the patch is odd or too small, the resolution
             is beyond Nyquist, or another setting is out of its range.
     """
-    variety = variety or Variety()
+    variety = variety or StreamConfig()
     patch = _whole(patch, "patches", SMALLEST_PATCH, 512)
     if patch % 2:
         raise UserError(f"stream: expected patches with an even side, found {patch}; take {patch + 1}")

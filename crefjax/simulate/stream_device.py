@@ -20,8 +20,7 @@ import numpy as np
 from jax import lax
 
 from crefjax.simulate.density import Scatterers, density, good_side
-from crefjax.simulate.level import THRESHOLD
-from crefjax.simulate.noise import Colour, coloured_noise, low_passed_noise, modulation
+from crefjax.simulate.noise import THRESHOLD, Colour, coloured_noise, low_passed_noise, modulation
 from crefjax.simulate.parts import EXTEND, SOFT_EDGE, Belt
 from crefjax.simulate.stream_draw import Drawn
 from crefjax.simulate.stream_models import BODY_LOWPASS, Table

@@ -12,8 +12,8 @@ import numpy as np
 
 from crefjax.simulate.atoms import LEAST_B
 from crefjax.simulate.noise import Colour, power_law, white
+from crefjax.simulate.stream_config import StreamConfig
 from crefjax.simulate.stream_models import Model
-from crefjax.simulate.stream_variety import Variety
 
 _UNIFORMS = 32  # numbers drawn for a sample
 _FREQUENCIES = 96  # points at which a colour is sent to the device
@@ -95,7 +95,7 @@ class Drawn(NamedTuple):
 
 
 def draw(
-    models: list[Model], shares: np.ndarray, variety: Variety, patch: int, reach: int, seed: int, position: int
+    models: list[Model], shares: np.ndarray, variety: StreamConfig, patch: int, reach: int, seed: int, position: int
 ) -> Drawn:
     """The sample of a seed at a position; its atoms are those within a cube of `reach` voxels.
 

@@ -11,7 +11,7 @@ from scipy import fft, ndimage
 
 from crefjax.simulate.atoms import Atoms, plausible_b_factors
 from crefjax.simulate.density import Scatterers, scatterers
-from crefjax.simulate.level import THRESHOLD
+from crefjax.simulate.noise import THRESHOLD
 from crefjax.simulate.parts import EXTEND, SOFT_EDGE
 
 GROUPS = 5  # common Gaussians of a model's atoms: within 0.1 % of the largest density; eight take 1.6 times as long

@@ -18,7 +18,7 @@ from flax import serialization
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from crefjax.errors import UserError
-from crefjax.training.state import State
+from crefjax.training.step import State
 
 VERSION = 1
 _LOSS = "loss"

@@ -17,7 +17,7 @@ from crefjax.errors import UserError
 
 # What may change when a run goes on, alone or with all its fields: none of it touches what a step computes from its
 # state and its batch. A cosine has its length from `epochs` and `steps`, which then may not.
-MAY_CHANGE = (
+MUTABLE_ON_RESUME = (
     *("epochs", "steps", "minutes", "devices", "platform", "log_every", "evaluation", "checkpoint"),
     *("data.dataset.folder", "data.dataset.threads", "data.entries.folders"),
     "data.stream.models",  # where they lie; the stream's state knows which they are
@@ -80,7 +80,7 @@ def default() -> ConfigDict:
     c.data.stream.gain = (1.0, 1.0)  # factor on a standardized patch: its deviation is not that of a whole map
     c.data.stream.level = (1.0, 1.0)  # share of a patch's mean that is subtracted: it is not that of a whole map
     c.data.stream.entries = 0.0  # share of the batches that are patches of `data.entries.folders` instead
-    # From here on as in `crefjax.simulate.stream_variety.Variety`, which tells more.
+    # From here on as in `crefjax.simulate.stream_config.StreamConfig`, which tells more.
     c.data.stream.voxel_size = (0.8, 1.6)  # Å
     c.data.stream.resolution = (2.1, 5.0)  # of the half-maps at FSC-0.143, voxels
     c.data.stream.resolution_limits = (0.1, 1000.0)  # Å, which it is kept within
@@ -256,7 +256,7 @@ def as_json(config: ConfigDict) -> dict:
     return json.loads(json.dumps(flat(config)))
 
 
-def check_same(before: dict, config: ConfigDict, where: str) -> None:
+def check_resumable(before: dict, config: ConfigDict, where: str) -> None:
     """Check that a run that goes on is the one that was begun.
 
     Args:
@@ -288,7 +288,7 @@ def _may_change(name, config):
         return False
     if name == "data.grid":  # the stream makes its maps where they belong; it is what the weights' card says, no more
         return config.data.source == "stream" and not config.data.stream.entries
-    return name in MAY_CHANGE or name.split(".")[0] in MAY_CHANGE
+    return name in MUTABLE_ON_RESUME or name.split(".")[0] in MUTABLE_ON_RESUME
 
 
 def _check_numbers(source, name, value, like):

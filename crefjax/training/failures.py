@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from crefjax.errors import UserError
-from crefjax.training.told import Told
+from crefjax.training.metrics import StepMetrics
 
 WINDOW = 20  # steps over which failures are counted
 MOST = 0.1  # share of the samples of so many steps; with more a run ends: three steps in a row are enough
@@ -31,7 +31,7 @@ class Failures:
         self._workdir, self._saved, self._say = workdir, saved, say
         self.shares: deque[float] = deque(maxlen=WINDOW)
 
-    def count(self, told: Told, numbers: dict) -> int:
+    def count(self, told: StepMetrics, numbers: dict) -> int:
         """How many samples of a step were not trained on, with a warning that names them.
 
         Args:

@@ -16,9 +16,9 @@ from crefjax.errors import UserError
 from crefjax.models.unet3d import apply_network
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.spectral.shells import box_shells, shell_voxels
-from crefjax.training.denoising import Denoising, denoising_task
 from crefjax.training.loop import train
 from crefjax.training.sources import specimen_source
+from crefjax.training.task import DenoisingTask, denoising_task
 from crefjax.weights.store import Weights, load_weights
 
 # A gain is real if it is so many standard errors above 0: chance alone gives that in one case of forty.
@@ -135,7 +135,7 @@ def split(specimen: Specimen, config: ConfigDict) -> Parts:
     return parts
 
 
-def judge(specimen: Specimen, task: Denoising, before: dict, after: dict) -> tuple[float, float, float]:
+def judge(specimen: Specimen, task: DenoisingTask, before: dict, after: dict) -> tuple[float, float, float]:
     """How well denoised half-maps agree with the other half-map, by two sets of weights.
 
     Let `a` and `b` be a half-map denoised by either, and `m` the other half-map, each scaled to a power of 1 in

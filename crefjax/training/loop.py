@@ -13,27 +13,26 @@ from ml_collections import ConfigDict
 
 from crefjax import unfinished
 from crefjax.errors import UserError
-from crefjax.io.files import DISK_FULL, put_in_place
+from crefjax.io.files import DISK_FULL, atomic_write
 from crefjax.training.checkpoints import Checkpoints, Saved
-from crefjax.training.config import as_json, check_same
-from crefjax.training.evaluation import evaluate
+from crefjax.training.config import as_json, check_resumable
 from crefjax.training.failures import Failures
+from crefjax.training.metrics import MetricsBuffer, Records, StepMetrics, training_progress
 from crefjax.training.plan import Plan, make_plan
-from crefjax.training.records import Records, training_progress
-from crefjax.training.samples import Samples, close
+from crefjax.training.samples import NamedBatch, close
 from crefjax.training.sources import Source
-from crefjax.training.state import first_state
 from crefjax.training.step import (
-    compiled_step,
+    compile_step,
     divided,
+    evaluate,
     from_devices,
+    init_state,
     make_evaluation_step,
     make_train_step,
     on_devices,
 )
-from crefjax.training.stopping import Stop, only_run_in, stopped_by_signals
+from crefjax.training.stopping import Stop, exclusive_lock, stop_on_signals
 from crefjax.training.task import Task
-from crefjax.training.told import Hearing, Told
 
 BEST, LAST = "best", "last"
 
@@ -88,7 +87,7 @@ def train(
     batches = source.training()  # with the plan, so that what is wrong with either leaves no folder behind
     try:
         _make(workdir)
-        with only_run_in(workdir), stopped_by_signals() as stop:
+        with exclusive_lock(workdir), stop_on_signals() as stop:
             return _trained(_Run(config, workdir, task, source, plan, batches, stop, after_evaluation, say))
     finally:
         close(batches)
@@ -127,7 +126,7 @@ class _Run:
         self.train_step = make_train_step(task, self.optimizer, **more)
         self.evaluation_step = make_evaluation_step(task, self.devices)
         self.failures = Failures(workdir, lambda: self.checkpoints.steps(), say)
-        self.heard = Hearing(self.failures.count, self._write_line, every=config.log_every)
+        self.heard = MetricsBuffer(self.failures.count, self._write_line, every=config.log_every)
         self.evaluation_seconds, self.evaluated_before = 0.0, False
         self.before, self.checkpoints, self.records = getattr(task, "before", None), None, None
 
@@ -135,13 +134,13 @@ class _Run:
         """Take up the newest checkpoint, or write down what is begun."""
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", self.config.checkpoint.keep)
         first = self.task.init(jax.random.key(self.config.seed))
-        state = first_state(first, self.optimizer, average=self.config.average > 0)
+        state = init_state(first, self.optimizer, average=self.config.average > 0)
         saved = self.checkpoints.steps()
         self.seconds, self.best, self.evaluated, self.worse = 0.0, (None, None), False, 0
         self.step = saved[-1] if saved else 0
         if saved:
             about = self.checkpoints.about(self.step)
-            check_same(about.config, self.config, str(self.workdir))
+            check_resumable(about.config, self.config, str(self.workdir))
             state = self.checkpoints.restore(self.step, jax.tree.map(np.asarray, state))
             self.batches.set_state(about.data)
             self.seconds, self.evaluated, self.worse = (about.run[name] for name in ("seconds", "evaluated", "worse"))
@@ -156,7 +155,7 @@ class _Run:
         for left in self.workdir.glob(".crefjax-*"):  # of a run that was killed while it wrote weights
             unfinished.remove(left)
         content = (json.dumps(as_json(self.config), indent=2) + "\n").encode()
-        with put_in_place(self.workdir / "config.json", needed=len(content), overwrite=True) as stream:
+        with atomic_write(self.workdir / "config.json", needed=len(content), overwrite=True) as stream:
             stream.write(content)
         self.records = Records(self.workdir, self.step, evaluated=self.evaluated)
         self.state = on_devices(state, self.devices)
@@ -193,16 +192,16 @@ class _Run:
             self.checkpoints.close()
 
     def _one_step(self):
-        samples: Samples = next(self.batches)
+        samples: NamedBatch = next(self.batches)
         batch = divided(samples.batch, self.devices)
         if not hasattr(self, "compiled"):
             what = f"a step of {self.config.batch} patches of {self.source.patch} voxels a side"
-            self.compiled = compiled_step(self.train_step, self.state, batch, self.devices, what)
+            self.compiled = compile_step(self.train_step, self.state, batch, self.devices, what)
             self.heard.speed.restart()
         self.state, numbers = self.compiled(self.state, batch)
         self.step += 1
         self.evaluated = False
-        self.heard.add(Told(self.step, samples.entries, numbers))
+        self.heard.add(StepMetrics(self.step, samples.entries, numbers))
 
     def _write_line(self, step: int, means: dict, patches_per_second: float):
         numbers = {

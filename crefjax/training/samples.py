@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 from crefjax.training.task import Batch
 
 
-class Samples(NamedTuple):
+class NamedBatch(NamedTuple):
     """A batch with the names of its samples' entries."""
 
     batch: Batch
@@ -14,9 +14,9 @@ class Samples(NamedTuple):
 
 
 class Position(Protocol):
-    """An endless iterator of `Samples` whose position can be saved and gone back to."""
+    """An endless iterator of `NamedBatch` whose position can be saved and gone back to."""
 
-    def __next__(self) -> Samples: ...
+    def __next__(self) -> NamedBatch: ...
 
     def get_state(self) -> dict:
         """The position, as JSON can hold it."""
@@ -25,7 +25,7 @@ class Position(Protocol):
         """Go to a position."""
 
 
-def close(batches: Iterator[Samples] | Position) -> None:
+def close(batches: Iterator[NamedBatch] | Position) -> None:
     """End the threads of an iterator of batches, if it has any; nothing can be had from it after that."""
     if end := getattr(batches, "close", None):
         end()

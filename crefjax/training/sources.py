@@ -15,10 +15,16 @@ from ml_collections import ConfigDict
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry
 from crefjax.simulate.stream import stream
-from crefjax.simulate.stream_variety import Variety
-from crefjax.training.samples import Position, Samples
-from crefjax.training.stream_batches import Mixed, Streamed
-from crefjax.training.stream_material import held_out_phantoms, names_in, standardizing, stream_models
+from crefjax.simulate.stream_config import StreamConfig
+from crefjax.training.samples import NamedBatch, Position
+from crefjax.training.stream_source import (
+    Mixed,
+    StreamBatches,
+    held_out_phantoms,
+    names_in,
+    standardizing,
+    stream_models,
+)
 
 _VARIETY = (
     *("voxel_size", "resolution", "resolution_limits", "b_factor", "falloff", "noise_b", "noise_power", "unevenness"),
@@ -46,12 +52,12 @@ class Source:
     truth: bool
     size: int | None
     training: Callable[[], Position]
-    held_out: Callable[[], Iterator[Samples]] | None
+    held_out: Callable[[], Iterator[NamedBatch]] | None
     about: str
 
 
 class _Named:
-    """Batches of NumPy arrays with an index of the entry, as `Samples`."""
+    """Batches of NumPy arrays with an index of the entry, as `NamedBatch`."""
 
     def __init__(self, batches):
         self._batches = batches
@@ -63,7 +69,7 @@ class _Named:
     def __next__(self):
         batch = dict(next(self._batches))
         entries = batch.pop("entry")
-        return Samples(batch, tuple(self._batches.names[int(one)] for one in entries))
+        return NamedBatch(batch, tuple(self._batches.names[int(one)] for one in entries))
 
 
 def make_source(config: ConfigDict) -> Source:
@@ -183,7 +189,7 @@ def specimen_source(
 def _stream_source(config, batch):
     chosen = config.data.stream
     training_files, held_out_files = stream_models(config)
-    variety = Variety(**{name: getattr(chosen, name) for name in _VARIETY})
+    variety = StreamConfig(**{name: getattr(chosen, name) for name in _VARIETY})
     prepare = standardizing(chosen.masked, chosen.gain, chosen.level, whole_map=chosen.whole_map)
     specimens = _specimens(config) if chosen.entries else []
     if any(one.truth is None for one in specimens):
@@ -192,7 +198,7 @@ def _stream_source(config, batch):
     def training():
         files, shares = list(training_files), list(training_files.values())
         settings = {"patch": config.data.patch, "batch": batch, "seed": config.seed, "variety": variety}
-        streamed = Streamed(stream(files, shares=shares, phantoms=chosen.phantoms, **settings), prepare)
+        streamed = StreamBatches(stream(files, shares=shares, phantoms=chosen.phantoms, **settings), prepare)
         if not specimens:
             return streamed
         others = specimen_source(specimens, config, batch, whole=True).training()
@@ -222,13 +228,13 @@ def _held_out_of_stream(config, batch, files, variety, prepare):
     begin = batches.get_state()
     # Those of another size stand for whole maps, of which each is standardized by itself.
     whole = standardizing(chosen.masked, (1.0, 1.0), whole_map=chosen.whole_map)
-    streamed = Streamed(batches, whole if chosen.held_out_patch else prepare)
+    streamed = StreamBatches(batches, whole if chosen.held_out_patch else prepare)
 
     def held_out():
         batches.set_state(begin)
         for first in range(0, chosen.held_out_samples, batch):
             batch_of, entries = next(streamed)
             keep = min(batch, chosen.held_out_samples - first)
-            yield Samples(jax.tree.map(lambda one, keep=keep: one[:keep], batch_of), entries[:keep])
+            yield NamedBatch(jax.tree.map(lambda one, keep=keep: one[:keep], batch_of), entries[:keep])
 
     return held_out

@@ -4,7 +4,7 @@ A state lies on every device, stacked along a first axis; a batch is cut into eq
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,50 @@ from jax import lax
 
 from crefjax.devices import GIB, free_memory
 from crefjax.errors import UserError
-from crefjax.training.state import State, updated_average
-from crefjax.training.task import Batch, Task
+from crefjax.training.samples import close
+from crefjax.training.sources import Source
+from crefjax.training.task import Batch, Parameters, Task
+
+
+class State(NamedTuple):
+    """The state of a run; with its source's position all that the next step depends on.
+
+    Attributes:
+        step: steps done, int32.
+        parameters: of the network.
+        optimizer: the optimizer's own.
+        average: of the parameters, exponential; None where none is kept.
+    """
+
+    step: jax.Array
+    parameters: Parameters
+    optimizer: Any
+    average: Parameters | None
+
+    @property
+    def best_parameters(self) -> Parameters:
+        """Those to evaluate and to ship."""
+        return self.parameters if self.average is None else self.average
+
+
+def init_state(parameters: Parameters, optimizer: optax.GradientTransformation, *, average: bool) -> State:
+    """The state before the first step."""
+    return State(
+        jnp.zeros((), jnp.int32),
+        parameters,
+        optimizer.init(parameters),
+        jax.tree.map(jnp.copy, parameters) if average else None,  # a copy: the state's buffers are donated
+    )
+
+
+def update_ema(average: Parameters, parameters: Parameters, step: jax.Array, decay: float) -> Parameters:
+    """The exponential average with new parameters in it.
+
+    Early on the decay is `(1 + step) / (10 + step)`, so that the random first parameters are soon forgotten.
+    """
+    now = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda old, new: old + (1 - now) * (new - old), average, parameters)
+
 
 _AXIS = "devices"
 
@@ -64,7 +106,7 @@ def find_devices(count: int, platform: str, batch: int) -> list[jax.Device]:
 def make_train_step(task: Task, optimizer: optax.GradientTransformation, *, decay: float, seed: int, devices) -> Any:
     """`(state, batch) -> (state, told)`, with the state's buffers donated.
 
-    Told are `losses` of every sample, the task's own numbers of every sample, whether every sample is `finite`, and
+    Returned are `losses` of every sample, the task's own numbers of every sample, whether every sample is `finite`, and
     `gradient_norm`. Gradients are averaged over devices.
 
     A sample whose input is not finite is left out: its numbers are NaN, and trained on is the mean loss of the others.
@@ -127,11 +169,11 @@ def _updated(state, gradients, optimizer, decay):
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
     parameters = optax.apply_updates(state.parameters, updates)
     done = state.step + 1
-    average = None if state.average is None else updated_average(state.average, parameters, done, decay)
+    average = None if state.average is None else update_ema(state.average, parameters, done, decay)
     return State(done, parameters, optimizer_state, average)
 
 
-def compiled_step(step, state: State, batch: Batch, devices: Sequence[jax.Device], what: str) -> Any:
+def compile_step(step, state: State, batch: Batch, devices: Sequence[jax.Device], what: str) -> Any:
     """A step, compiled for these shapes; what does not fit is told before anything runs.
 
     Args:
@@ -183,3 +225,47 @@ def joined(told: Any) -> Any:
         return host.reshape(-1) if host.ndim > 1 else host[0]
 
     return jax.tree.map(join, told)
+
+
+def evaluate(
+    step: Callable, parameters, source: Source, *, batch: int, devices, stopped: Callable[[], bool] = lambda: False
+) -> dict | None:
+    """The means of all metrics over the held-out samples.
+
+    Args:
+        step: from `step.make_evaluation_step`.
+        parameters: on every device.
+        source: with held-out samples.
+        batch: samples in a step; a last batch that is short is filled up and what fills it not counted.
+        devices: that compute.
+        stopped: whether to give up, asked before every batch.
+
+    Returns:
+        Every metric's mean, `samples`, their number, and `entries`, the mean loss of every entry; None if given up.
+    """
+    names: list[str] = []
+    found: dict[str, list[np.ndarray]] = {}
+    batches = source.held_out()
+    try:
+        for samples in batches:
+            if stopped():
+                return None
+            count = len(samples.entries)
+            filled = jax.tree.map(lambda one, missing=batch - count: _padded(one, missing), samples.batch)
+            told = joined(step(parameters, divided(filled, devices)))
+            names += samples.entries
+            for name, values in told.items():
+                found.setdefault(name, []).append(values[:count])
+    finally:
+        close(batches)
+    values = {name: np.concatenate(parts) for name, parts in found.items()}
+    loss = values["loss"]
+    entries = {name: float(loss[np.array(names) == name].mean()) for name in sorted(set(names))}
+    return {**{name: float(one.mean()) for name, one in values.items()}, "samples": len(names), "entries": entries}
+
+
+def _padded(array, missing):
+    if not missing:
+        return array
+    array = np.asarray(array)
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])

@@ -25,7 +25,7 @@ class Stop:
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[Stop]:
+def stop_on_signals() -> Iterator[Stop]:
     """Ctrl-C, SIGTERM and a lost terminal ask the run to stop; a second one ends it as it would have otherwise."""
     stop, before = Stop(), {}
 
@@ -51,7 +51,7 @@ def stopped_by_signals() -> Iterator[Stop]:
 
 
 @contextmanager
-def only_run_in(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Hold a folder against a second run in it; the lock ends with the process, however that ends.
 
     Raises:

@@ -13,7 +13,7 @@ from pathlib import Path
 from crefjax.checkpoint import fingerprint, load_parameters, save_parameters
 from crefjax.errors import UserError
 from crefjax.models.unet3d import Parameters, UNet3DConfig
-from crefjax.unfinished import folder_in_place
+from crefjax.unfinished import atomic_directory
 
 DEFAULT = "truth"  # of those that ship
 CARD_VERSION = 1
@@ -169,7 +169,7 @@ def save_weights(
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with folder_in_place(folder) as new:
+        with atomic_directory(folder) as new:
             save_parameters(new / "parameters", parameters)
             (new / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:

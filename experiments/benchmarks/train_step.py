@@ -95,9 +95,9 @@ def measure(patch: int, batch: int, dtype: str, steps: int, *, with_parts: bool 
 
     from crefjax.training import step as training
     from crefjax.training.config import default
-    from crefjax.training.denoising import denoising_task
     from crefjax.training.optimizer import make_optimizer, make_schedule
-    from crefjax.training.state import first_state
+    from crefjax.training.step import init_state
+    from crefjax.training.task import denoising_task
 
     config = default().unlock()
     config.network.compute_dtype = dtype
@@ -106,7 +106,7 @@ def measure(patch: int, batch: int, dtype: str, steps: int, *, with_parts: bool 
     optimizer = make_optimizer(config, make_schedule(config, epoch_steps=1000, steps=1000))
     train_step = training.make_train_step(task, optimizer, decay=0.0, seed=0, devices=devices)
     parameters = task.init(jax.random.key(0))
-    state = training.on_devices(first_state(parameters, optimizer, average=False), devices)
+    state = training.on_devices(init_state(parameters, optimizer, average=False), devices)
     pair = half_maps(batch, patch)
     divided = training.divided(pair, devices)
     start = time.perf_counter()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from analysis.files import put
 from crefjax.errors import UserError
-from crefjax.io.files import put_in_place
+from crefjax.io.files import atomic_write
 
 LARGEST = 15 * 2**20  # bytes of a file
 MOST_PIECES = 4
@@ -52,7 +52,7 @@ def pack(run: Path, folder: Path, *, largest: int = LARGEST) -> list[Path]:
         raise UserError(f"{run}: expected at most {MOST_PIECES} files of {largest} bytes, found {len(content)} bytes")
     names = [f"{ARCHIVE}.{number:02d}" for number in range(len(pieces))] if len(pieces) > 1 else [ARCHIVE]
     for name, piece in zip(names, pieces, strict=True):
-        with put_in_place(folder / name, needed=len(piece), overwrite=True, compress=False) as file:
+        with atomic_write(folder / name, needed=len(piece), overwrite=True, compress=False) as file:
             file.write(piece)
     for left in {*folder.glob(f"{ARCHIVE}*")} - {folder / name for name in names}:
         left.unlink()

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from crefjax.io.json_lines import read_json_lines
+from crefjax.io.files import read_json_lines
 from experiments.gpu.benchmarks import FULL, SMOKE, Sizes, benchmarks
 from experiments.gpu.packing import ARCHIVE, BEFORE, METRICS, Packer, newest_checkpoint
 from experiments.gpu.processes import FAILED, ROOT, Ended, run_process

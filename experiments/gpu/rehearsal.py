@@ -17,11 +17,10 @@ import jax
 from analysis.files import put
 from crefjax.errors import UserError
 from crefjax.inference.streaming import network_cost
-from crefjax.training.denoising import denoising_task
 from crefjax.training.plan import make_plan
 from crefjax.training.sources import make_source
-from crefjax.training.state import first_state
-from crefjax.training.step import compiled_step, divided, make_train_step, on_devices
+from crefjax.training.step import compile_step, divided, init_state, make_train_step, on_devices
+from crefjax.training.task import denoising_task
 from experiments.benchmarks.train_step import device_peak
 from experiments.gpu.settings import PAYS, Settings, make_config
 from experiments.gpu.state import take
@@ -79,14 +78,14 @@ def _timed(config, settings, batch):
     source = make_source(config)
     task = denoising_task(config, truth=source.truth)
     plan = make_plan(config, source, say=print)
-    first = first_state(task.init(jax.random.key(0)), plan.optimizer, average=config.average > 0)
+    first = init_state(task.init(jax.random.key(0)), plan.optimizer, average=config.average > 0)
     state, batches = on_devices(first, plan.devices), source.training()
     step = make_train_step(task, plan.optimizer, decay=config.average, seed=0, devices=plan.devices)
     for _ in range(_WARM):
         samples = next(batches)
     one = divided(samples.batch, plan.devices)
     start = time.perf_counter()
-    step = compiled_step(step, state, one, plan.devices, f"a step of {batch} patches")
+    step = compile_step(step, state, one, plan.devices, f"a step of {batch} patches")
     found = {"compile_seconds": time.perf_counter() - start}
     state, _ = jax.block_until_ready(step(state, one))
 

@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
 from crefjax.training.checkpoints import Checkpoints, Saved
-from crefjax.training.config import as_json, check_same
+from crefjax.training.config import as_json, check_resumable
 from crefjax.training.optimizer import make_optimizer, make_schedule
 from crefjax.training.plan import Plan
 from crefjax.training.samples import Position
-from crefjax.training.state import first_state
+from crefjax.training.step import init_state
 from crefjax.training.task import Task
 from experiments.gpu.packing import newest_checkpoint
 from experiments.gpu.settings import CHOSEN, Settings, make_config
@@ -58,7 +58,7 @@ def take(settings: Settings, folder: Path) -> Taken:
     chosen = {name.replace(".", "__"): saved.config[name] for name in CHOSEN if name in saved.config}
     config = make_config(settings, **chosen)
     try:
-        check_same(saved.config, config, settings.state)
+        check_resumable(saved.config, config, settings.state)
     except UserError:
         config = None
     return Taken(folder, int(newest.name), saved, config)
@@ -79,12 +79,12 @@ def begin_from(taken: Taken, config: ConfigDict, task: Task, plan: Plan, batches
     """
     before = _with_optimizer_of(taken.saved, config)
     schedule = make_schedule(before, epoch_steps=plan.epoch_steps, steps=plan.steps)
-    like = first_state(task.init(jax.random.key(0)), make_optimizer(before, schedule), average=before.average > 0)
+    like = init_state(task.init(jax.random.key(0)), make_optimizer(before, schedule), average=before.average > 0)
     checkpoints = Checkpoints(taken.folder, keep=1)
     state = checkpoints.restore(taken.step, jax.tree.map(np.asarray, like))
     checkpoints.close()
     shutil.rmtree(taken.folder)
-    first = first_state(state.best_parameters, plan.optimizer, average=config.average > 0)
+    first = init_state(state.best_parameters, plan.optimizer, average=config.average > 0)
     run = {"seconds": 0.0, "best": [None, None], "evaluated": False, "worse": 0, "told": []}
     saved = Saved(batches.get_state(), run | {"before": described(taken)}, as_json(config))
     checkpoints = Checkpoints(taken.folder, keep=1)

@@ -19,14 +19,12 @@ from analysis.files import put
 from crefjax.errors import UserError
 from crefjax.report.convergence import write_figure
 from crefjax.training.checkpoints import Checkpoints
-from crefjax.training.denoising import denoising_task
-from crefjax.training.evaluation import evaluate
 from crefjax.training.loop import train
 from crefjax.training.optimizer import make_optimizer, make_schedule
 from crefjax.training.plan import make_plan
 from crefjax.training.sources import make_source
-from crefjax.training.state import first_state
-from crefjax.training.step import find_devices, make_evaluation_step, on_devices
+from crefjax.training.step import evaluate, find_devices, init_state, make_evaluation_step, on_devices
+from crefjax.training.task import denoising_task
 from experiments.gpu.packing import BEFORE
 from experiments.gpu.settings import (
     EVALUATIONS,
@@ -94,7 +92,7 @@ def first_evaluation(run: Path, config, task, source) -> dict:
         return {}
     devices, optimizer = find_devices(config.devices, config.platform, config.batch), _optimizer(config)
     checkpoints = Checkpoints(run / "checkpoints", keep=1)
-    like = first_state(task.init(jax.random.key(0)), optimizer, average=config.average > 0)
+    like = init_state(task.init(jax.random.key(0)), optimizer, average=config.average > 0)
     parameters = checkpoints.restore(checkpoints.steps()[-1], jax.tree.map(np.asarray, like)).best_parameters
     checkpoints.close()
     try:

@@ -11,8 +11,8 @@ import pytest
 
 from analysis import cref_scatter, simulated_cref
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.poses import Particles
 from crefjax.simulate.reconstruction import reconstruct_parts
 
 SMALL = [

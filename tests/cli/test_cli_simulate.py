@@ -15,9 +15,8 @@ from crefjax.cli import main as cli
 from crefjax.cli import simulate
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import read_map
-from crefjax.simulate.ctf import CtfParameters
 from crefjax.simulate.halfmaps import Belt, Flexible, Settings
-from crefjax.simulate.poses import Particles
+from crefjax.simulate.imaging import CtfParameters, Particles
 
 SMALL = ["phantom", "--residues", 60, "--voxel-size", 2.0, "--resolution", 6.0, "--box", 32]
 FILES = {"half_map_1.mrc", "half_map_2.mrc", "mask.mrc", "truth.mrc", "model.cif", "entry.json"}

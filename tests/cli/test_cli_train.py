@@ -17,7 +17,7 @@ from tiny_config import tiny_config
 
 from crefjax.data.prepare import prepare
 from crefjax.training.checkpoints import Checkpoints
-from crefjax.training.state import first_state
+from crefjax.training.step import init_state
 from crefjax.weights.store import load_weights
 
 CONFIG = tiny_config()
@@ -187,7 +187,7 @@ def test_a_checkpoint_of_another_network_is_one_line(work):
     checkpoints = Checkpoints(work / "run/checkpoints", keep=3)
     parameters = load_weights("run/last").parameters
     wider = jax.tree.map(lambda array: np.zeros((*array.shape[:-1], array.shape[-1] + 1), "f4"), parameters)
-    state = jax.tree.map(np.asarray, first_state(wider, optax.adam(3e-4), average=False))
+    state = jax.tree.map(np.asarray, init_state(wider, optax.adam(3e-4), average=False))
     checkpoints.save(2, state, checkpoints.about(1))
     checkpoints.close()
     outcome = train("--config.epochs=3", workdir="run")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crefjax.data.bodies import extend_and_soften, keep_large_parts
+from crefjax.data.bodies import dilate_with_soft_edge, remove_small_components
 
 
 def distance_from(centre, shape):
@@ -14,7 +14,7 @@ def distance_from(centre, shape):
 def test_exact_extension_and_raised_cosine():
     body = np.zeros((40, 40, 40), bool)
     body[20, 20, 20] = True
-    mask = extend_and_soften(body, 3, 6)
+    mask = dilate_with_soft_edge(body, 3, 6)
     along = [1, 1, 1, 1] + [0.5 * (1 + np.cos(np.pi * d / 6)) for d in range(1, 6)] + [0, 0]
     np.testing.assert_allclose(mask[20, 20, 20:31], along, atol=1e-6)
     np.testing.assert_allclose(mask[20:31, 20, 20], along, atol=1e-6)
@@ -26,14 +26,14 @@ def test_exact_extension_and_raised_cosine():
 def test_extension_by_whole_voxels_counts_them():
     body = np.zeros((24, 24, 24), bool)
     body[12, 12, 12] = True
-    counts = [int(extend_and_soften(body, n, 0).sum()) for n in range(4)]
+    counts = [int(dilate_with_soft_edge(body, n, 0).sum()) for n in range(4)]
     assert counts == [1, 7, 33, 123]  # lattice points within 0, 1, 2, 3 of the origin
 
 
 def test_slabs_do_not_show():
     body = np.zeros((150, 12, 12), bool)
     body[[0, 60, 131, 149], 6, 5] = True
-    mask = extend_and_soften(body, 2, 5)
+    mask = dilate_with_soft_edge(body, 2, 5)
     distance = np.min([distance_from((z, 6, 5), body.shape) for z in (0, 60, 131, 149)], axis=0)
     expected = 0.5 * (1 + np.cos(np.pi * np.clip((distance - 2) / 5, 0, 1)))
     np.testing.assert_allclose(mask, expected, atol=1e-6)
@@ -46,19 +46,19 @@ def test_closed_small_cavities_are_filled_and_others_not():
     body[20, 20, 4:10] = False  # a well from the surface
     expected = body.copy()
     expected[8:10, 8:10, 8:10] = True
-    assert keep_large_parts(body, 0.1, 0) == (1, 1)
+    assert remove_small_components(body, 0.1, 0) == (1, 1)
     np.testing.assert_array_equal(body, expected)
 
     capsid = np.zeros((32, 32, 32), bool)
     capsid[4:28, 4:28, 4:28] = True
     capsid[6:26, 6:26, 6:26] = False  # 8000 voxels in a shell of 5824
     before = capsid.copy()
-    keep_large_parts(capsid, 0.1, 0)
+    remove_small_components(capsid, 0.1, 0)
     np.testing.assert_array_equal(capsid, before)
 
 
 def test_parts_that_touch_by_a_corner_are_one():
     body = np.zeros((12, 12, 12), bool)
     body[2:4, 2:4, 2:4] = body[4:6, 4:6, 4:6] = True
-    assert keep_large_parts(body, 0.1, 0) == (1, 1)
+    assert remove_small_components(body, 0.1, 0) == (1, 1)
     assert body.sum() == 16

@@ -9,9 +9,8 @@ import pytest
 from dataset_material import random_map, tree, write_entry, write_map
 
 from crefjax.data import prepare_entry
-from crefjax.data.begun import begun
 from crefjax.data.manifest import load_manifest
-from crefjax.data.prepare import prepare
+from crefjax.data.prepare import begun, prepare
 from crefjax.data.workers import run_tasks
 from crefjax.errors import UserError
 

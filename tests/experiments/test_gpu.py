@@ -15,10 +15,10 @@ import pytest
 from crefjax.errors import UserError
 from crefjax.training.checkpoints import Checkpoints, Saved
 from crefjax.training.config import as_json, read_config
-from crefjax.training.denoising import denoising_task
 from crefjax.training.optimizer import make_optimizer, make_schedule
 from crefjax.training.plan import Plan
-from crefjax.training.state import first_state
+from crefjax.training.step import init_state
+from crefjax.training.task import denoising_task
 from experiments.gpu import __main__ as command
 from experiments.gpu import packing, parts, settings
 from experiments.gpu.benchmarks import FULL, SMOKE, Benchmark, benchmarks, flops
@@ -152,7 +152,7 @@ def test_a_state_of_another_config_gives_its_averaged_parameters(tmp_path):
     config = read_config(given.config, ["--config.optimizer.clip=1.0"])
     task = denoising_task(config, truth=True)
     optimizer = make_optimizer(config, make_schedule(config, epoch_steps=10, steps=40))
-    state = first_state(task.init(jax.random.key(0)), optimizer, average=True)
+    state = init_state(task.init(jax.random.key(0)), optimizer, average=True)
     state = state._replace(step=np.int32(7), average=jax.tree.map(lambda a: a + 1, state.average))
     checkpoints = Checkpoints(tmp_path / "state", keep=1)
     run = {"seconds": 60.0, "best": [0.5, 5], "evaluated": True, "worse": 0, "told": [], "before": "more"}
@@ -173,7 +173,7 @@ def test_a_state_of_another_config_gives_its_averaged_parameters(tmp_path):
     assert again.saved.run["before"] == "7 steps of 2 patches of 16 voxels a side; before: more"
     assert again.saved.data == {"seed": 1, "position": 0}
     checkpoints = Checkpoints(tmp_path / "second", keep=1)
-    like = first_state(task.init(jax.random.key(1)), plan.optimizer, average=True)
+    like = init_state(task.init(jax.random.key(1)), plan.optimizer, average=True)
     restored = checkpoints.restore(0, jax.tree.map(np.asarray, like))
     checkpoints.close()
     jax.tree.map(np.testing.assert_array_equal, restored.parameters, state.average)

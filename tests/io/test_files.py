@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mrc_bytes import valid
 
-from crefjax.io.files import check_output, put_in_place
+from crefjax.io.files import atomic_write, check_output
 from crefjax.io.maps import Map, write_map
 
 REPOSITORY = Path(__file__).parents[2]
@@ -151,7 +151,7 @@ def test_any_other_failure_leaves_nothing(tmp_path, map_, monkeypatch, error):
 
 def test_interrupt_in_the_midst_of_the_voxels(tmp_path):
     def write():
-        with put_in_place(tmp_path / "out.mrc.bz2", needed=1, overwrite=False) as stream:
+        with atomic_write(tmp_path / "out.mrc.bz2", needed=1, overwrite=False) as stream:
             stream.write(bytes(10**6))
             raise KeyboardInterrupt
 

@@ -1,6 +1,6 @@
 import json
 
-from crefjax.io.json_lines import read_json_lines
+from crefjax.io.files import read_json_lines
 
 
 def test_lines_of_json_end_where_they_were_cut_off(tmp_path):

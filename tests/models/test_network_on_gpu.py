@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from on_gpu import cpu_and_gpu, error, result_on
 
-from crefjax.models.pooling import max_pool
+from crefjax.models.conv import max_pool
 from crefjax.models.unet3d import UNet3D, UNet3DConfig, apply_network
 
 CONFIG = UNet3DConfig()

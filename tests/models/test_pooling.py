@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import slow_network as slow
 
-from crefjax.models import pooling
+from crefjax.models import conv
 
 
 def random(*shape, seed=0):
@@ -14,7 +14,7 @@ def random(*shape, seed=0):
 @pytest.mark.parametrize("way", ["_strided_max", "_windowed_max", "max_pool"])
 def test_pooling_equals_numpy(way):
     x = random(2, 4, 6, 8, 3)
-    found = getattr(pooling, way)(x)
+    found = getattr(conv, way)(x)
     for one, expected in zip(found, x, strict=True):
         np.testing.assert_array_equal(one, slow.pool(expected))
 
@@ -29,7 +29,7 @@ def first_of_equal(x, gradient):
     return out
 
 
-@pytest.mark.parametrize("way", [pooling.max_pool, pooling._windowed_max])
+@pytest.mark.parametrize("way", [conv.max_pool, conv._windowed_max])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_gradient_of_equal_voxels_goes_to_the_first_on_every_platform(way, dtype):
     x, gradient = np.round(random(2, 4, 6, 8, 3)), random(2, 2, 3, 4, 3, seed=1)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from report_material import SHELLS, account_numbers, estimate
 
-from crefjax.report.curves import draw_figures
+from crefjax.report.figures import draw_figures
 
 ALL = ["fsc", "fit_to_cref", "power", "ratios", "kept"]
 

@@ -12,7 +12,7 @@ from report_material import account_numbers, inputs, local, study
 
 from crefjax.errors import UserError
 from crefjax.io.maps import write_map
-from crefjax.report.headers import header_rows
+from crefjax.report.html import header_rows
 from crefjax.report.write import check_folder, write_report
 
 HOSTILE = "<script>alert('x')</script>&\"'<img src=x onerror=y>"

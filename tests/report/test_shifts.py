@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from crefjax.report.shifts import shift_between
+from crefjax.report.checks import shift_between
 
 
 def numbers(shape, last):

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from report_material import BOX, body, soft_mask
 
-from crefjax.report.png import png_bytes
-from crefjax.report.slices import LARGEST_SIDE, cut_slices, fullest_plane, match
+from crefjax.report.slices import LARGEST_SIDE, cut_slices, fullest_plane, match, png_bytes
 
 AXES = {"z": 0, "y": 1, "x": 2}
 

@@ -5,7 +5,7 @@ import pairs_for_accounts as made
 import pytest
 
 from crefjax.report.account import account
-from crefjax.report.uses import use_of
+from crefjax.report.warnings import use_of
 
 
 def test_a_map_without_warnings_is_for_looking_and_building():

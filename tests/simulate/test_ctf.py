@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from crefjax.errors import UserError
-from crefjax.simulate.ctf import CtfParameters, contrast_transfer, electron_wavelength
+from crefjax.simulate.imaging import CtfParameters, contrast_transfer, electron_wavelength
 
 
 @pytest.mark.parametrize(("voltage", "wavelength"), [(100, 0.037014), (200, 0.025079), (300, 0.019687)])

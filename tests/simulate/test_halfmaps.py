@@ -11,9 +11,9 @@ from crefjax.errors import UserError
 from crefjax.simulate import entry
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.halfmaps import Belt, Flexible, Settings, check_folder, simulate_half_maps, write_entry
+from crefjax.simulate.imaging import Particles
 from crefjax.simulate.noise import power_law, with_b_factor
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.poses import Particles
 
 SETTINGS = Settings(voxel_size=2.0, resolution=6.0, box=32)
 

@@ -11,15 +11,15 @@ from crefjax.simulate.density import density, scatterers
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
 from crefjax.simulate.parts import Poses, specimen
 from crefjax.simulate.phantom import phantom
+from crefjax.simulate.stream_config import StreamConfig
 from crefjax.simulate.stream_device import body_side
 from crefjax.simulate.stream_device import simulate as make_maps
 from crefjax.simulate.stream_draw import collate, draw
 from crefjax.simulate.stream_models import prepare, table
-from crefjax.simulate.stream_variety import Variety
 
 PATCH, VOXEL = 16, 0.8
 # The least B-factor at 2 Å; the largest that the package's own weights are trained with at 2.8 Å, sharpened.
-LOWEST = Variety(
+LOWEST = StreamConfig(
     whole_map=True, b_factor=(0.0, 0.0), sharpened=1.0, voxel_size=(VOXEL, VOXEL), resolution=(2.5, 2.5)
 )  # fmt: skip
 HIGHEST = replace(LOWEST, b_factor=(110.0, 110.0), resolution=(3.5, 3.5))
@@ -98,7 +98,7 @@ def test_a_stream_of_an_outlying_atom_is_that_of_one_that_is_not(model):
     b_factor = np.linspace(150, 250, len(model), dtype=np.float32)
     b_factor[40] = 0
     raised = np.maximum(b_factor, np.percentile(b_factor, 10).astype(np.float32))
-    variety = Variety(resolution=(2.2, 3.0), b_factor=(0.0, 30.0), sharpened=1.0, whole_map=True)
+    variety = StreamConfig(resolution=(2.2, 3.0), b_factor=(0.0, 30.0), sharpened=1.0, whole_map=True)
     made = [
         next(simulate.stream([replace(model, b_factor=b)], patch=PATCH, batch=4, variety=variety))
         for b in (b_factor, raised)

@@ -5,8 +5,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from crefjax.errors import UserError
-from crefjax.simulate.phantom import phantom
-from crefjax.simulate.residues import place
+from crefjax.simulate.phantom import phantom, place
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import scipy.stats
 from scipy.spatial.transform import Rotation
 
 from crefjax.errors import UserError
-from crefjax.simulate.ctf import CtfParameters
-from crefjax.simulate.poses import (
+from crefjax.simulate.imaging import (
+    CtfParameters,
     Particles,
     draw_errors,
     draw_rotations,

@@ -12,10 +12,14 @@ import scipy.ndimage
 from scipy.spatial.transform import Rotation
 
 from crefjax.errors import UserError
-from crefjax.simulate.ctf import CtfParameters
-from crefjax.simulate.poses import Particles, draw_rotations, image_frequencies
-from crefjax.simulate.reconstruction import reconstruct_half_maps, reconstruct_parts
-from crefjax.simulate.slices import insert, oversampled_spectrum, project
+from crefjax.simulate.imaging import CtfParameters, Particles, draw_rotations, image_frequencies
+from crefjax.simulate.reconstruction import (
+    insert,
+    oversampled_spectrum,
+    project,
+    reconstruct_half_maps,
+    reconstruct_parts,
+)
 
 SIDE, COUNT, VOXEL = 32, 512, 1.5
 AXIS = np.arange(SIDE) - SIDE // 2

@@ -9,8 +9,8 @@ from crefjax.devices import GIB
 from crefjax.errors import UserError
 from crefjax.simulate import halfmaps
 from crefjax.simulate.halfmaps import Settings, check_memory, simulate_half_maps
+from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.poses import Particles
 from crefjax.simulate.reconstruction import reconstruct_parts
 
 SIDE = 8

@@ -11,12 +11,12 @@ from crefjax.simulate.density import density, scatterers
 from crefjax.simulate.noise import Colour
 from crefjax.simulate.parts import mask_of
 from crefjax.simulate.phantom import phantom
+from crefjax.simulate.stream_config import StreamConfig
 from crefjax.simulate.stream_draw import draw
 from crefjax.simulate.stream_models import prepare
-from crefjax.simulate.stream_variety import Variety
 
 PATCH = 32
-VARIETY = Variety(resolution=(2.2, 3.0), solvent=0.0, centre=0.5)
+VARIETY = StreamConfig(resolution=(2.2, 3.0), solvent=0.0, centre=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -239,16 +239,16 @@ def test_atoms_are_those_in_the_cube(model):
         ({"seed": -1}, "a seed of 0"),
         ({"start": -1}, "a position of 0"),
         (
-            {"variety": Variety(resolution=(1.9, 3.0))},
+            {"variety": StreamConfig(resolution=(1.9, 3.0))},
             r"resolution .* within 2 to 8 voxels \(2 is Nyquist\), found 1.9",
         ),
-        ({"variety": Variety(resolution=(2.0, 3.0))}, "above 2 voxels"),
-        ({"variety": Variety(resolution=(2.5, 20.0))}, "found 2.5 to 20"),
-        ({"variety": Variety(voxel_size=(1.5, 1.0))}, "voxel_size"),
-        ({"variety": Variety(b_factor=(float("nan"), 10.0))}, "b_factor"),
-        ({"variety": Variety(colours=("pink",))}, "found .'pink'"),
-        ({"variety": Variety(colours=(Colour(np.zeros(1), np.zeros(1), "none"),))}, "above 0 .* 'none'"),
-        ({"variety": Variety(centre=0.7, solvent=0.7)}, "shares of 0 to 1"),
+        ({"variety": StreamConfig(resolution=(2.0, 3.0))}, "above 2 voxels"),
+        ({"variety": StreamConfig(resolution=(2.5, 20.0))}, "found 2.5 to 20"),
+        ({"variety": StreamConfig(voxel_size=(1.5, 1.0))}, "voxel_size"),
+        ({"variety": StreamConfig(b_factor=(float("nan"), 10.0))}, "b_factor"),
+        ({"variety": StreamConfig(colours=("pink",))}, "found .'pink'"),
+        ({"variety": StreamConfig(colours=(Colour(np.zeros(1), np.zeros(1), "none"),))}, "above 0 .* 'none'"),
+        ({"variety": StreamConfig(centre=0.7, solvent=0.7)}, "shares of 0 to 1"),
     ],
 )
 def test_refused(make, options, match):

@@ -11,10 +11,10 @@ from crefjax.simulate.atoms import LEAST_B, plausible_b_factors, with_least_b_fa
 from crefjax.simulate.density import density, scatterers
 from crefjax.simulate.parts import mask_of
 from crefjax.simulate.phantom import phantom
+from crefjax.simulate.stream_config import StreamConfig
 from crefjax.simulate.stream_draw import draw
 from crefjax.simulate.stream_models import prepare
-from crefjax.simulate.stream_variety import Variety
-from crefjax.training.stream_material import standardizing
+from crefjax.training.stream_source import standardizing
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_no_atom_is_sharpened_beyond_a_point(model):
     b_factor = np.full(len(model), 150.0, np.float32) + np.linspace(0, 50, len(model), dtype=np.float32)
     b_factor[7] = 0.0
     (prepared,) = prepare([replace(model, b_factor=b_factor)], 1.0)
-    variety = Variety(b_factor=(0.0, 150.0), sharpened=1.0, resolution=(2.5, 3.5))
+    variety = StreamConfig(b_factor=(0.0, 150.0), sharpened=1.0, resolution=(2.5, 3.5))
     blurs = [float(draw([prepared], np.ones(1), variety, 32, 48, 1, k).info.b_factor) for k in range(50)]
     lowest = np.percentile(b_factor, 10)
     assert prepared.best_b == pytest.approx(lowest)
@@ -102,7 +102,7 @@ def test_signal_and_noise_are_those_of_the_whole_map(model, voxel_size, resoluti
 
 
 def test_patches_of_one_map_have_one_noise(model):
-    variety = Variety(
+    variety = StreamConfig(
         whole_map=True, resolution=(3.0, 3.0), voxel_size=(1.2, 1.2), unevenness=(0, 0), colours=("white",)
     )
     variety = replace(variety, b_factor=(60.0, 60.0))
@@ -115,7 +115,7 @@ def test_patches_of_one_map_have_one_noise(model):
 @pytest.mark.parametrize("edge", [0.05, 0.1, 0.3])
 def test_a_low_pass_ends_within_its_range_and_edge(model, edge):
     """It falls as a raised cosine over the last part of what it leaves, down to 0.003."""
-    variety = Variety(low_passed=1.0, low_pass=(1.1, 1.2), low_pass_edge=(edge, edge), resolution=(3.0, 3.5))
+    variety = StreamConfig(low_passed=1.0, low_pass=(1.1, 1.2), low_pass_edge=(edge, edge), resolution=(3.0, 3.5))
     models = prepare([model], 0.8)
     ends = []
     for k in range(20):
@@ -133,7 +133,7 @@ def test_a_low_pass_ends_within_its_range_and_edge(model, edge):
 @pytest.mark.parametrize("field", [{"low_pass": (0.1, 1.2)}, {"low_pass_edge": (0.0, 0.2)}, {"low_pass": (1.5, 1.2)}])
 def test_a_low_pass_that_cannot_be_is_refused(field):
     with pytest.raises(UserError, match=rf"expected {next(iter(field))} to run upwards"):
-        Variety(**field).check(32)
+        StreamConfig(**field).check(32)
 
 
 def test_whole_maps_are_divided_by_the_number_that_is_given():

@@ -11,14 +11,14 @@ import pytest
 from crefjax.errors import UserError
 from crefjax.training import checkpoints as room
 from crefjax.training.checkpoints import Checkpoints, Saved
-from crefjax.training.state import State, first_state
+from crefjax.training.step import State, init_state
 
 
 def state(seed=0, width=3, *, average=True, optimizer=None):
     """A state of host arrays, every number its own."""
     random = np.random.default_rng(seed)
     parameters = {"a": {"kernel": jnp.zeros((2, width)), "bias": jnp.zeros(width)}}
-    made = first_state(parameters, optimizer or optax.adam(1e-3), average=average)
+    made = init_state(parameters, optimizer or optax.adam(1e-3), average=average)
     return jax.tree.map(lambda leaf: random.standard_normal(leaf.shape).astype(leaf.dtype), made)
 
 

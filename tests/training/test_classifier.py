@@ -8,7 +8,7 @@ import optax
 from toy_task import Counted, Line, config, held_out_numbers, rows
 
 from crefjax.training.loop import train
-from crefjax.training.samples import Samples
+from crefjax.training.samples import NamedBatch
 from crefjax.training.sources import Source
 
 SIDE = 12
@@ -28,7 +28,7 @@ def image(number):
 def images(numbers):
     made = [image(number) for number in numbers]
     batch = {"image": np.stack([one for one, _ in made]), "kind": np.array([kind for _, kind in made], np.int32)}
-    return Samples(batch, tuple(KINDS[kind] for _, kind in made))
+    return NamedBatch(batch, tuple(KINDS[kind] for _, kind in made))
 
 
 class Network(nn.Module):

@@ -8,7 +8,7 @@ from toy_task import config
 
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3DConfig, apply_network
-from crefjax.training.denoising import Denoising, denoising_task
+from crefjax.training.task import DenoisingTask, denoising_task
 from crefjax.weights.store import load_weights
 
 NETWORK = UNet3DConfig(depth=1, down_width=2, up_width=2, last_widths=(2,))
@@ -27,7 +27,7 @@ def batch():
 @pytest.fixture(scope="module")
 def denoised(batch):
     """The first parameters; outputs for the full map and for either half-map."""
-    parameters = Denoising(NETWORK, {}).init(jax.random.key(0))
+    parameters = DenoisingTask(NETWORK, {}).init(jax.random.key(0))
     apply = jax.jit(lambda maps: apply_network(parameters, maps[..., None], NETWORK)[..., 0])
     first, second = batch["half_map_1"], batch["half_map_2"]
     return parameters, [np.asarray(apply(one), float) for one in ((first + second) / 2, first, second)]
@@ -35,7 +35,7 @@ def denoised(batch):
 
 def test_losses_and_metrics_are_those_of_the_outputs(batch, denoised):
     parameters, (full, *halves) = denoised
-    task = Denoising(NETWORK, {"cref_l1": 0.5, "fsc": 2.0, "truth_fsc": 0.0})
+    task = DenoisingTask(NETWORK, {"cref_l1": 0.5, "fsc": 2.0, "truth_fsc": 0.0})
     loss, told = jax.jit(task.loss)(parameters, batch, None)
     metrics = jax.jit(task.metrics)(parameters, batch)
     m1, m2, truth = (batch[name].astype(float) for name in ("half_map_1", "half_map_2", "truth"))
@@ -59,7 +59,7 @@ def test_losses_and_metrics_are_those_of_the_outputs(batch, denoised):
 
 def test_a_mask_is_that_of_the_batch_and_else_the_whole_box(batch, denoised):
     parameters, (full, *_) = denoised
-    task = Denoising(NETWORK, {"cref_l1_masked": 1.0})
+    task = DenoisingTask(NETWORK, {"cref_l1_masked": 1.0})
     m1, m2 = (batch[name].astype(float) for name in ("half_map_1", "half_map_2"))
     mask = np.random.default_rng(9).uniform(0, 1, m1.shape).astype(np.float32)
     for given, more in ((mask, {"mask": mask}), (np.ones_like(mask), {})):

@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 from toy_task import Line, batch_of, held_out_numbers, source
 
-from crefjax.training.evaluation import evaluate
-from crefjax.training.step import make_evaluation_step, on_devices
+from crefjax.training.step import evaluate, make_evaluation_step, on_devices
 
 PARAMETERS = {"w": np.float32([0.5, -1.0, 0.0]), "b": np.float32(0.2)}
 

@@ -14,12 +14,11 @@ from toy_task import POINTS, Line, SlowAdam, batch_of, config, parameters, rows,
 from crefjax import simulate
 from crefjax.errors import UserError
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.stream_variety import Variety
+from crefjax.simulate.stream_config import StreamConfig
 from crefjax.training.loop import train
 from crefjax.training.sources import Source
 from crefjax.training.step import from_devices
-from crefjax.training.stream_batches import Streamed
-from crefjax.training.stream_material import standardizing
+from crefjax.training.stream_source import StreamBatches, standardizing
 
 
 def poisoned(batch, *samples):
@@ -255,9 +254,9 @@ class Scale(Line):
 
 def test_a_model_of_the_stream_that_gives_no_finite_maps_is_named(tmp_path):
     models = [dataclasses.replace(phantom(40), source=name) for name in ("good.cif", "bad.cif")]
-    variety = Variety(resolution=(2.2, 3.0))
+    variety = StreamConfig(resolution=(2.2, 3.0))
     stream = simulate.stream(models, shares=(19, 1), patch=16, batch=4, variety=variety)
-    streamed = Streamed(Poisoned(stream), standardizing(0.5, (1.0, 1.0)))
+    streamed = StreamBatches(Poisoned(stream), standardizing(0.5, (1.0, 1.0)))
     made = Source("stream", 16, True, None, lambda: streamed, None, "simulated patches")
     lines = []
     train(config(epochs=1, epoch_steps=20), tmp_path, Scale(), made, say=lines.append)

@@ -11,9 +11,9 @@ from crefjax.data.specimen import Specimen
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3D, UNet3DConfig, apply_network
 from crefjax.training import presets
-from crefjax.training.denoising import Denoising
 from crefjax.training.finetune import Gain, finetune, judge, split
 from crefjax.training.loop import Result
+from crefjax.training.task import DenoisingTask
 from crefjax.weights.store import load_weights, save_weights
 
 NETWORK = UNet3DConfig(depth=1, down_width=3, up_width=3, last_widths=(3,))
@@ -73,7 +73,7 @@ def test_no_voxel_is_in_two_parts(specimen):
 
 
 def test_the_judge_is_the_slow_fsc(specimen, weights):
-    task = Denoising(NETWORK, {"fsc": 1.0})
+    task = DenoisingTask(NETWORK, {"fsc": 1.0})
     after = jax.tree.map(lambda array: array + np.float32(0.02), weights.parameters)
     judging = split(specimen, config()).judging
     before, now, error = judge(judging, task, weights.parameters, after)
@@ -94,7 +94,7 @@ def test_the_judge_is_the_slow_fsc(specimen, weights):
 
 def test_the_error_is_the_scatter_over_pairs_of_half_maps(weights):
     """The same two networks and the same signal, half-maps with other noise: how far the difference scatters."""
-    task = Denoising(NETWORK, {"fsc": 1.0})
+    task = DenoisingTask(NETWORK, {"fsc": 1.0})
     random = np.random.default_rng(7)
     after = jax.tree.map(lambda one: one + 0.1 * random.standard_normal(one.shape).astype("f4"), weights.parameters)
     found = []
@@ -110,7 +110,7 @@ def test_noise_is_called_a_gain_no_more_often_than_promised():
     """Two random networks on pure noise: neither is better, and one in 40 such cases may look so."""
     c = config()
     c.data.patch = 32
-    task = Denoising(NETWORK, {"fsc": 1.0})
+    task = DenoisingTask(NETWORK, {"fsc": 1.0})
     random = jax.jit(jax.vmap(lambda key: UNet3D(NETWORK).init(key, np.zeros((1, 8, 8, 8, 1), "f4"))["params"]))
     networks = random(jax.random.split(jax.random.key(0), 80))
     networks = [jax.tree.map(lambda one, n=n: one[n], networks) for n in range(80)]

@@ -15,7 +15,7 @@ from toy_task import Counted, Line, batch_of, config, exported, parameters, rows
 from crefjax.errors import UserError
 from crefjax.training import loop, step
 from crefjax.training.plan import lengths
-from crefjax.training.stopping import only_run_in
+from crefjax.training.stopping import exclusive_lock
 
 
 def test_a_run_is_that_of_a_slow_adam_and_its_records_say_so(tmp_path):
@@ -216,7 +216,7 @@ def test_a_file_that_cannot_be_written_is_told_with_its_name(tmp_path):
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
-    with only_run_in(tmp_path), pytest.raises(UserError, match=r"another run is at work there.*another --workdir"):
+    with exclusive_lock(tmp_path), pytest.raises(UserError, match=r"another run is at work there.*another --workdir"):
         run(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock"]
 

@@ -9,7 +9,7 @@ from toy_task import config
 
 from crefjax.errors import UserError
 from crefjax.training.optimizer import make_optimizer, make_schedule
-from crefjax.training.state import updated_average
+from crefjax.training.step import update_ema
 
 
 def rates(c, steps, *, epoch_steps=7, at):
@@ -138,7 +138,7 @@ def test_the_average_of_parameters_forgets_the_first_ones():
     values = RANDOM.standard_normal((30, 2))
     found, expected = {"a": np.float32(values[0])}, values[0]
     for step, value in enumerate(values[1:], 1):
-        found = updated_average(found, {"a": np.float32(value)}, np.int32(step), 0.6)
+        found = update_ema(found, {"a": np.float32(value)}, np.int32(step), 0.6)
         decay = min(0.6, (1 + step) / (10 + step))  # at step 13 the two are about the same
         expected = decay * expected + (1 - decay) * value
         np.testing.assert_allclose(found["a"], expected, rtol=1e-4, atol=1e-5)

@@ -15,12 +15,12 @@ from toy_task import Line, SlowAdam, batch_of, config
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3DConfig
 from crefjax.training import step as steps
-from crefjax.training.denoising import Denoising
 from crefjax.training.optimizer import make_optimizer, make_schedule
-from crefjax.training.state import first_state
+from crefjax.training.step import init_state
+from crefjax.training.task import DenoisingTask
 
 TINY = {"depth": 1, "down_width": 2, "up_width": 2, "last_widths": (2,)}
-DENOISING = Denoising(UNet3DConfig(**TINY), {"cref_l1": 1.0})
+DENOISING = DenoisingTask(UNet3DConfig(**TINY), {"cref_l1": 1.0})
 
 
 def maps(number, side=8):
@@ -37,7 +37,7 @@ def run(task, batches, devices, **fields):
     c = config(**fields)
     optimizer = make_optimizer(c, make_schedule(c, epoch_steps=5, steps=50))
     step = steps.make_train_step(task, optimizer, decay=c.average, seed=0, devices=devices)
-    state = first_state(task.init(jax.random.key(0)), optimizer, average=c.average > 0)
+    state = init_state(task.init(jax.random.key(0)), optimizer, average=c.average > 0)
     state, found = steps.on_devices(state, devices), []
     for batch in batches:
         state, told = step(state, steps.divided(batch, devices))
@@ -114,7 +114,7 @@ def test_the_states_buffers_are_given_away():
     c = config(average=0.9)
     optimizer = make_optimizer(c, make_schedule(c, epoch_steps=5, steps=50))
     step = steps.make_train_step(Line(), optimizer, decay=0.9, seed=0, devices=devices)
-    state = steps.on_devices(first_state(Line().init(None), optimizer, average=True), devices)
+    state = steps.on_devices(init_state(Line().init(None), optimizer, average=True), devices)
     batch = steps.divided(batch_of(range(4)).batch, devices)
     state, _ = step(state, batch)  # the first one has still to be laid on the devices
     after, _ = step(state, batch)
@@ -137,7 +137,7 @@ def test_the_key_differs_between_steps_and_devices_and_comes_from_the_seed():
 
 
 def test_bfloat16_is_for_activations_alone(learning):
-    half = Denoising(UNet3DConfig(**TINY, compute_dtype="bfloat16"), DENOISING.factors)
+    half = DenoisingTask(UNet3DConfig(**TINY, compute_dtype="bfloat16"), DENOISING.factors)
     (told,), state = run(half, [maps(0)], 2, average=0.5)
     assert {told[name].dtype for name in ("losses", "cref_l1", "gradient_norm")} == {np.dtype("float32")}
     assert 0 < np.abs(told["losses"] - learning[0][0]).max() < 0.02

@@ -8,9 +8,9 @@ from on_gpu import cpu_and_gpu
 from crefjax.models.unet3d import UNet3DConfig
 from crefjax.training import step as steps
 from crefjax.training.config import default
-from crefjax.training.denoising import Denoising
 from crefjax.training.optimizer import make_optimizer, make_schedule
-from crefjax.training.state import first_state
+from crefjax.training.step import init_state
+from crefjax.training.task import DenoisingTask
 
 FACTORS = {"truth_fsc": 1.0, "truth_l2": 0.3, "cref_l1_masked": 0.5}
 
@@ -32,10 +32,10 @@ def trained(device, dtype):
     config = default()
     config.optimizer.name, config.optimizer.clip, config.schedule.name = "muon", 1.0, "constant"
     optimizer = make_optimizer(config, make_schedule(config, epoch_steps=3, steps=3))
-    task = Denoising(UNet3DConfig(compute_dtype=dtype), FACTORS)
+    task = DenoisingTask(UNet3DConfig(compute_dtype=dtype), FACTORS)
     step = steps.make_train_step(task, optimizer, decay=0.9, seed=0, devices=[device])
     with jax.default_device(device):
-        first = first_state(task.init(jax.random.key(0)), optimizer, average=True)
+        first = init_state(task.init(jax.random.key(0)), optimizer, average=True)
         state, told = steps.on_devices(first, [device]), []
         for batch in batches(3):
             state, numbers = step(state, steps.divided(batch, [device]))

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
 from crefjax.training import presets
-from crefjax.training.config import as_json, check_config, check_same, default, flat, read_config
+from crefjax.training.config import as_json, check_config, check_resumable, default, flat, read_config
 
 FILE = """
 from crefjax.training.config import default
@@ -166,18 +166,18 @@ def test_what_is_no_config_at_all():
 
 def test_a_run_goes_on_with_its_own_settings_alone():
     before = as_json(default())
-    check_same(before, default(), "run")
+    check_resumable(before, default(), "run")
     c = default()
     c.epochs, c.steps, c.minutes, c.devices, c.platform, c.log_every = 3, 7, 1.0, 1, "cpu", 5
     c.evaluation.patience, c.checkpoint.keep = 3, 1
     c.data.stream.models = "elsewhere/*.cif"
-    check_same(before, c, "run")
+    check_resumable(before, c, "run")
     c.schedule.rate, c.batch = 1e-3, 12
     names = ["run", "batch = 6, found 12", "schedule.rate", "--workdir"]
-    told(names, lambda: check_same(before, c, "run"))
+    told(names, lambda: check_resumable(before, c, "run"))
     c = default()
     c.network.last_widths = (4, 4)
-    told(["network.last_widths = [16, 8], found [4, 4]"], lambda: check_same(before, c, "run"))
+    told(["network.last_widths = [16, 8], found [4, 4]"], lambda: check_resumable(before, c, "run"))
 
 
 def test_the_grid_is_a_name_for_the_stream_and_more_for_others():
@@ -188,16 +188,16 @@ def test_the_grid_is_a_name_for_the_stream_and_more_for_others():
         before = as_json(config)
         config.data.grid = 3.3
         if may:
-            check_same(before, config, "here")
+            check_resumable(before, config, "here")
         else:
             with pytest.raises(UserError, match=r"data\.grid = 3\.0, found 3\.3"):
-                check_same(before, config, "here")
+                check_resumable(before, config, "here")
 
 
 def test_a_run_from_before_a_setting_was_there_goes_on_with_its_default():
     before = as_json(default())
     del before["losses.gain_l1"]
-    check_same(before, default(), "run")
+    check_resumable(before, default(), "run")
     c = default()
     c.losses.gain_l1 = 0.3
-    told(["run", "losses.gain_l1 = 0.0, found 0.3"], lambda: check_same(before, c, "run"))
+    told(["run", "losses.gain_l1 = 0.0, found 0.3"], lambda: check_resumable(before, c, "run"))

@@ -8,7 +8,7 @@ import numpy as np
 
 from crefjax.training.config import default
 from crefjax.training.loop import train
-from crefjax.training.samples import Samples
+from crefjax.training.samples import NamedBatch
 from crefjax.training.sources import Source
 
 POINTS = 3  # unknowns of the line
@@ -68,7 +68,7 @@ def batch_of(numbers):
     """The samples of these numbers."""
     made = [sample(number) for number in numbers]
     batch = {name: np.stack([one[name] for one, _ in made]) for name in ("x", "y")}
-    return Samples(batch, tuple(name for _, name in made))
+    return NamedBatch(batch, tuple(name for _, name in made))
 
 
 class Counted:

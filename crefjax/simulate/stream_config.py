@@ -11,7 +11,7 @@ _COLOURS = ("white", "b_factor", "power")
 
 
 @dataclass(frozen=True, eq=False)
-class Variety:
+class StreamConfig:
     """From where to where samples are drawn, evenly unless said otherwise.
 
     Attributes:

@@ -10,12 +10,12 @@ from scipy.stats import chisquare
 from crefjax import simulate
 from crefjax.errors import UserError
 from crefjax.simulate.phantom import phantom
+from crefjax.simulate.stream_config import StreamConfig
 from crefjax.simulate.stream_draw import draw
 from crefjax.simulate.stream_models import prepare
-from crefjax.simulate.stream_variety import Variety
 
 PATCH = 32
-PLAIN = Variety(
+PLAIN = StreamConfig(
     resolution=(2.2, 3.0), solvent=0.0, centre=1.0, colours=("white",), unevenness=(0.0, 0.0), b_factor=(90.0, 90.0),
     falloff=30.0,
 )  # fmt: skip

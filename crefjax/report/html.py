@@ -1,0 +1,517 @@
+"""The report's page: one HTML file that holds all it shows and asks nothing of the network.
+
+What comes first is what a reader must know first: warnings, what the map may be used for, the numbers.
+"""
+
+import base64
+import json
+import math
+from html import escape
+from typing import NamedTuple
+from urllib.parse import quote
+
+from crefjax.io.files import open_map_file
+from crefjax.io.header import HEADER_BYTES, Header, byte_order
+from crefjax.io.maps import Map
+from crefjax.report.figures import Drawn
+from crefjax.report.look import SCRIPT, STYLE
+from crefjax.report.slices import Layer, Plane, Slices
+from crefjax.report.warnings import TITLES
+
+_MODES = {
+    0: "8-bit integers",
+    1: "16-bit integers",
+    2: "32-bit floats",
+    6: "16-bit unsigned integers",
+    12: "16-bit floats",
+}
+# What differs where everything is right: the voxels are others, and a label tells of it.
+_EXPECTED = ("Data mode", "Minimum, maximum", "Mean, deviation", "Labels", "Byte order")
+
+
+class Row(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        name: of the entry.
+        before, after: its values in the input and in the output.
+        differs: whether they differ.
+        expected: whether a difference here is as it should be.
+    """
+
+    name: str
+    before: str
+    after: str
+    differs: bool
+    expected: bool
+
+
+def header_rows(before: Map, after: Map) -> list[Row]:
+    """The headers of an input and an output, as their files say, entry by entry.
+
+    Args:
+        before: a map; its file is looked at where it has one, else what the map says of it.
+        after: the same.
+    """
+    headers = [_on_disk(one) for one in (before, after)]
+    columns = [_entries(header) for header in headers]
+    return [
+        Row(name, value, columns[1][name], value != columns[1][name], name in _EXPECTED)
+        for name, value in columns[0].items()
+    ]
+
+
+def _on_disk(map_):
+    """A map that was written has one label more than the header that it was written under."""
+    if map_.path is None:
+        return map_.header
+    with open_map_file(map_.path) as (stream, _):
+        raw = stream.read(HEADER_BYTES)
+        order = byte_order(raw)
+        return Header(raw, stream.read(int(Header(raw, b"", order).fields.nsymbt)), order)
+
+
+def _entries(header):
+    fields = header.fields
+    side = dict(zip("zyx", header.shape, strict=True))
+    labels = [_text(label) for label in fields.label[: max(int(fields.nlabl), 0)]]
+    kind = _text(fields.exttyp)
+    return {
+        "Size x, y, z (voxels)": _listed(side[axis] for axis in "xyz"),
+        "Voxel size x, y, z (Å)": _listed(f"{size:.6g}" for size in header.voxel_sizes),
+        "Cell x, y, z (Å)": _listed(f"{float(fields.cella[axis]):.6g}" for axis in "xyz"),
+        "Cell angles (°)": _listed(f"{float(fields.cellb[name]):g}" for name in ("alpha", "beta", "gamma")),
+        "ORIGIN x, y, z (Å)": _listed(f"{float(fields.origin[axis]):.6g}" for axis in "xyz"),
+        "NSTART column, row, section": _listed(int(fields[name]) for name in ("nxstart", "nystart", "nzstart")),
+        "First voxel lies at x, y, z (Å)": _listed(f"{value:.6g}" for value in header.origin),
+        "Axis order (MAPC, MAPR, MAPS)": _listed(header.axes),
+        "Data mode": f"{int(fields.mode)} ({_MODES.get(int(fields.mode), 'unknown')})",
+        "Space group (ISPG)": str(int(fields.ispg)),
+        "Extended header": f"{len(header.extended)} bytes {kind}".strip() if header.extended else "none",
+        "Byte order": "little-endian" if header.byte_order == "<" else "big-endian",
+        "Minimum, maximum": _listed(f"{float(fields[name]):.5g}" for name in ("dmin", "dmax")),
+        "Mean, deviation": _listed(f"{float(fields[name]):.5g}" for name in ("dmean", "rms")),
+        "Labels": "\n".join(labels) if labels else "none",
+    }
+
+
+def _listed(values):
+    return ", ".join(str(value) for value in values)
+
+
+def _text(raw):
+    return bytes(raw).rstrip(b"\0 ").decode("ascii", "replace")
+
+
+# Limits of the tests, shown when there are no warnings.
+_SHELLS = (
+    "These tests go shell by shell, over the whole mask: a single small false feature does not show in them. For that, "
+    "look at the local map, and at the denoised map itself beside the full map."
+)
+
+
+def warnings_section(numbers: dict) -> str:
+    """The warnings, or what was looked at.
+
+    Args:
+        numbers: what `crefjax.report.account.account` returns.
+    """
+    warnings = numbers["warnings"]
+    if warnings:
+        rows = "".join(
+            f"<li><strong>{escape(_title(one['kind']))}.</strong> {escape(one['text'])}</li>" for one in warnings
+        )
+        title = "Warning" if len(warnings) == 1 else f"Warnings ({len(warnings)})"
+        return f'<section class="box warn" id="warnings"><h2>{title}</h2><ul>{rows}</ul></section>'
+    kind, title, more = "fine", "No warnings", _SHELLS
+    if numbers["variances"] is None:
+        kind, title = "open", "No warnings, but the main question stays open"
+        more = (
+            "How much of the map is bias, which the data do not hold, cannot be told without denoised half-maps. "
+            + _SHELLS
+        )
+    return (
+        f'<section class="box {kind}" id="warnings"><h2>{title}</h2><p>No sign of: {"; ".join(_checked(numbers))}. '
+        f"{more}</p></section>"
+    )
+
+
+def _title(kind):
+    return TITLES[kind] if kind in TITLES else kind.replace("_", " ").capitalize()
+
+
+def _checked(numbers):
+    """What an account would warn of, as far as it could look."""
+    found = [
+        "half-maps without signal, or whose FSC never falls",
+        "a denoised map that is shifted, inverted, or of something else",
+    ]
+    if not numbers["mask"]["from"].startswith("none"):
+        found.append("a mask that cuts the particle")
+    if numbers["variances"] is not None:
+        found += [
+            "denoised half-maps in the wrong order",
+            "noise left as it was",
+            "signal and noise damped together",
+            "added structure that outweighs the signal of a shell",
+            "variances that contradict each other",
+        ]
+    return found
+
+
+def use_section(use: dict) -> str:
+    """What the map may be used for and what not, side by side.
+
+    Args:
+        use: `for` and `not_for`, lists of sentences.
+    """
+
+    def one(kind, title, lines):
+        rows = "".join(f"<li>{escape(line)}</li>" for line in lines)
+        return f'<section class="box {kind}"><h2>{title}</h2><ul>{rows}</ul></section>'
+
+    return (
+        f'<div class="two" id="use">{one("yes", "Use it for", use["for"])}'
+        f"{one('not', 'Do not use it for', use['not_for'])}</div>"
+    )
+
+
+_TALLEST = 560  # CSS pixels; a filament's planes would be taller than a screen
+
+_CHANGE = (
+    "What denoising changed: the difference of the two, |denoised − full|, in standard deviations σ of the full map "
+    "within the mask. If this looks like noise alone, noise was removed. Where the particle's shape shows, its "
+    "structure was changed too, if only by sharpening or smoothing."
+)
+LOCAL_WORDS = {
+    "local agreement": "How well the noisy half-maps confirm, around each voxel, what the denoised ones show: 1 coarse "
+    "and fine, as far as their noise lets them; 0.5 the coarse part alone, as of smeared or flexible density; 0 "
+    "nothing of it. Do not believe what is dark here.",
+    "local change": "How much of the structure around each voxel was added or removed: 0 nothing of it, 1 all. That "
+    "noise is gone, or that the whole map is sharper or smoother, is no change here.",
+}
+
+
+def slices_section(slices: Slices, local: dict | None) -> str:
+    """The section of the page with the three planes: before and after, the change, and local maps where there are.
+
+    Args:
+        slices: to show.
+        local: `window` and `resolution` of the local maps, Å, or None.
+    """
+    matched = f"{slices.gain:.4g} × denoised {'−' if slices.offset < 0 else '+'} {abs(slices.offset):.4g}"
+    before_after = "".join(
+        _figure(plane, number, slices.before, slices.after) for number, plane in enumerate(slices.planes)
+    )
+    parts = [
+        '<section id="slices"><h2>Before and after</h2>',
+        "<p>Three planes, through where the particle has most; the part of the box around the mask. Both maps are in "
+        f"the same greys, {slices.before.low:.3g} to {slices.before.high:.3g}, after the denoised map was matched to "
+        f"the full map by least squares within the mask ({matched}). The orange line is the mask's edge at 0.5.</p>",
+        _CONTROLS,
+        _row(slices.planes, before_after),
+        f"<h3>Change</h3><p>{_CHANGE}</p>",
+        _coloured(slices.planes, slices.change),
+    ]
+    for layer in slices.local:
+        told = f"Moving window: {local['window']:.3g} Å, full width at half maximum."
+        if local["resolution"] is None:
+            told = "The half-maps agree too little for anything to be told: it is 0 everywhere."
+        parts.append(f"<h3>{escape(layer.name.capitalize())}</h3><p>{escape(LOCAL_WORDS[layer.name])} {told}</p>")
+        parts.append(_coloured(slices.planes, layer))
+    return "\n".join([*parts, "</section>"])
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """The bytes of a file as an address that holds them."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def scale_bar(width: float) -> float:
+    """A round length of about a quarter of a width, in its unit: 1, 2 or 5 times a power of ten."""
+    decade = 10.0 ** math.floor(math.log10(width / 4))
+    return max(step * decade for step in (1, 2, 5) if step * decade <= width / 4 * 1.001)
+
+
+_CONTROLS = """<div class="controls">
+<div class="slide"><label for="slider">full map</label>
+<input type="range" id="slider" min="0" max="100" step="1" value="50" aria-describedby="said"
+ aria-label="from the full map (before) to the denoised map (after)">
+<span aria-hidden="true">denoised</span></div>
+<output id="said" for="slider">50 % denoised</output>
+<fieldset><legend>Slider</legend>
+<label><input type="radio" name="how" id="wipe" checked> wipes</label>
+<label><input type="radio" name="how" id="fade"> fades</label></fieldset>
+<label><input type="checkbox" id="edge" checked> mask's edge</label>
+</div>"""
+
+
+_TAGS = (
+    '<span class="divider"></span><span class="tag ends" aria-hidden="true">denoised</span>'
+    '<span class="tag begins" aria-hidden="true">full map</span>'
+)
+
+
+def _row(planes, figures):
+    """Planes side by side at one scale: their widths are in proportion, none is taller than a screen."""
+    widest = _TALLEST * sum(plane.width for plane in planes) / max(plane.height for plane in planes)
+    return f'<div class="planes" style="max-width:{widest + 24:.0f}px">{figures}</div>'
+
+
+def _coloured(planes, layer: Layer):
+    figures = "".join(_figure(plane, number, layer) for number, plane in enumerate(planes))
+    unit = f" {layer.unit}" if layer.unit else ""
+    scale = (
+        f'<p class="scale"><span>{layer.low:.3g}</span>'
+        f'<img src="{data_uri(layer.scale, "image/png")}" alt="colours from {layer.low:.3g} to {layer.high:.3g}{unit}">'
+        f"<span>{layer.high:.3g}{unit}</span></p>"
+    )
+    return _row(planes, figures) + scale
+
+
+def _figure(plane: Plane, number: int, layer: Layer, after: Layer | None = None):
+    images = [_image(plane, number, layer, "before" if after else "only")]
+    if after:
+        images += [_image(plane, number, after, "after"), _TAGS]
+    caption = f"{plane.axis} = {plane.index} ({plane.position:.1f} Å); {plane.across} to the right, {plane.up} up"
+    colour = "" if after else " colour"
+    return (
+        f'<figure style="flex:{plane.width} 1 0">'
+        f'<div class="stack{colour}" style="aspect-ratio:{plane.width}/{plane.height}">{"".join(images)}'
+        f"{_overlay(plane)}</div><figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _image(plane, number, layer, kind):
+    source = data_uri(layer.images[number], "image/png")
+    return f'<img class="{kind}" src="{source}" alt="{escape(layer.name)}, plane perpendicular to {plane.axis}">'
+
+
+def _overlay(plane):
+    """Mask's edge and scale bar, drawn over the images in their pixels."""
+    width, height = plane.width, plane.height
+    edge = "".join(
+        f"M{' '.join(f'{x:.1f},{y:.1f}' for x, y in polygon)}" for polygon in plane.outline if len(polygon) > 1
+    )
+    length = scale_bar(width * plane.pixel)
+    x, y, thick = 0.04 * width, 0.95 * height, 0.012 * width
+    return (
+        f'<svg viewBox="0 0 {width} {height}" aria-hidden="true"><path class="edge" d="{edge}"/>'
+        f'<rect class="bar" x="{x:.2f}" y="{y:.2f}" width="{length / plane.pixel:.2f}" height="{thick:.2f}"/>'
+        f'<text x="{x:.2f}" y="{y - 1.2 * thick:.2f}" font-size="{0.05 * width:.2f}" '
+        f'stroke-width="{0.006 * width:.2f}">{length:g} Å</text></svg>'
+    )
+
+
+# Nothing but what stands in the page may be loaded, even if a text from outside should slip through the escaping.
+_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'"
+)
+
+
+class Content(NamedTuple):
+    """What a page tells.
+
+    Attributes:
+        name: of the denoised map.
+        half_maps: names of the two half-maps.
+        numbers: what `crefjax.report.account.account` returns.
+        figures: drawn from it.
+        slices: through the maps.
+        header: rows of the two headers.
+        files: of the report's folder, beside the page: name, and what it is.
+        record: the rest of `report.json`: `crefjax`, `versions`, `created`, `inputs`, `parameters`, `local`.
+    """
+
+    name: str
+    half_maps: tuple[str, str]
+    numbers: dict
+    figures: list[Drawn]
+    slices: Slices
+    header: list[Row]
+    files: dict[str, str]
+    record: dict
+
+
+def page(content: Content) -> str:
+    """The text of `index.html`; whatever comes from files and paths is escaped."""
+    title = f"{content.name}: what can be trusted"
+    sections = [
+        warnings_section(content.numbers),
+        use_section(content.numbers["use"]),
+        _key_numbers(content.numbers),
+        slices_section(content.slices, content.record["local"]),
+        _figures(content),
+        _header(content),
+        _notes(content.numbers["notes"]),
+        _files(content.files),
+        _record(content.record),
+    ]
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<link rel="icon" href="data:,">
+<style>{STYLE}</style>
+</head>
+<body>
+{_top(content)}
+<main>
+{chr(10).join(section for section in sections if section)}
+</main>
+<footer>crefjax {escape(content.record["crefjax"])}, {escape(content.record["created"])}. This page is one file: it
+can be moved, mailed and opened without a network; the links to other files need the folder that it came in.</footer>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _top(content):
+    numbers = content.numbers
+    box = " × ".join(str(side) for side in numbers["box"])
+    halves = " and ".join(escape(name) for name in content.half_maps)
+    return (
+        '<header class="top"><div><p class="what">crefjax report: what can be trusted</p>'
+        f"<h1>{escape(content.name)}</h1>"
+        f"<p>denoised from {halves}; {box} voxels of {numbers['voxel_size']:.4g} Å; "
+        f"mask: {escape(numbers['mask']['from'])}</p></div></header>"
+    )
+
+
+def _key_numbers(numbers):
+    entries = [_resolution(numbers, "0.143"), _resolution(numbers, "0.5")]
+    entries.append(
+        (
+            "Distance from C_ref",
+            _number(numbers["cref_rmse"]),
+            "RMSE of FSC(denoised, full)² and C_ref² over all shells; noise that is left and structure that was added "
+            "can cancel in it",
+        )
+    )
+    for name, words in (("signal_kept", "Signal kept"), ("noise_kept", "Noise kept")):
+        if numbers[name] is not None:
+            entries.append(_kept(numbers, name, words))
+    if numbers["gain"] is not None:
+        more = "by which the denoised half-maps were multiplied before bias was computed"
+        entries.append(("Gain", _number(numbers["gain"]), more))
+    mask = numbers["mask"]
+    volume = "unknown" if mask["volume"] is None else _volume(mask["volume"])
+    share = "" if mask["share"] is None else f"{mask['share']:.1%} of the box, {mask['from']}"
+    entries.append(("Mask", volume, share))
+    rows = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
+        for name, value, more in entries
+    )
+    return f'<section id="numbers"><h2>In numbers</h2><dl class="numbers">{rows}</dl></section>'
+
+
+def _resolution(numbers, threshold):
+    found = numbers["resolution"][f"fsc_{threshold}"]
+    more = "of the noisy half-maps, masked" if found["crossed"] else "Nyquist limit: the FSC never falls below it"
+    return (
+        f"Resolution, FSC {threshold}",
+        "unknown" if found["angstrom"] is None else f"{found['angstrom']:.2f} Å",
+        more,
+    )
+
+
+def _kept(numbers, name, words):
+    """The median share of amplitude over the shells that are trusted, up to the resolution of the half-maps."""
+    resolution = numbers["resolution"]["fsc_0.143"]["angstrom"]
+    found = numbers[name]
+    values = sorted(
+        value
+        for value, trusted, frequency in zip(found["value"], found["trusted"], numbers["frequency"], strict=True)
+        if trusted and value is not None and resolution and 0 < frequency * resolution <= 1
+    )
+    if not values:
+        return words, "unknown", "no shell in which it can be told"
+    return words, f"{values[len(values) // 2]:.0%}", f"of its amplitude; median of shells up to {resolution:.3g} Å"
+
+
+def _volume(value):
+    """A volume in nm³ from one in Å³."""
+    return f"{value / 1000:,.0f} nm³" if value >= 1e5 else f"{value / 1000:.3g} nm³"
+
+
+def _number(value):
+    return "unknown" if value is None else f"{value:.3g}"
+
+
+def _figures(content):
+    figures = "".join(
+        f'<figure><h3>{escape(one.title)}</h3><img src="{data_uri(one.svg, "image/svg+xml")}" alt="{escape(one.alt)}">'
+        f'<figcaption>{escape(one.caption)} <a href="figures/{one.name}.png">PNG</a> '
+        f'<a href="figures/{one.name}.svg">SVG</a></figcaption></figure>'
+        for one in content.figures
+    )
+    open_question = ""
+    if content.numbers["variances"] is None:
+        open_question = (
+            '<div class="box open"><h2>What stays open</h2><p>How much of the denoised map is signal, residual noise '
+            "and bias cannot be told, because no denoised half-maps were given: a single denoised map cannot show "
+            "which of its details would come again from other noise. Denoise each half-map alone, with the settings "
+            "of the full map, and give both with <code>--denoised-halves</code>.</p></div>"
+        )
+    return f'<section id="curves"><h2>Shell by shell</h2><div class="figures">{figures}</div>{open_question}</section>'
+
+
+def _header(content):
+    def remark(row):
+        if not row.differs:
+            return ""
+        return "differs, as it should" if row.expected else "differs"
+
+    rows = "".join(
+        f'<tr{"" if not row.differs or row.expected else " class=differs"}><th scope="row">{escape(row.name)}</th>'
+        f"<td>{escape(row.before)}</td><td>{escape(row.after)}</td><td>{remark(row)}</td></tr>"
+        for row in content.header
+    )
+    return (
+        '<section id="header"><h2>Header of input and output</h2><div class="scroll"><table>'
+        "<caption>The header decides where programs place a map. Where size, voxel size or origin differ, the two "
+        "maps do not lie on each other.</caption>"
+        f'<thead><tr><th scope="col">Entry</th><th scope="col">{escape(content.half_maps[0])}</th>'
+        f'<th scope="col">{escape(content.name)}</th><th scope="col">Remark</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def _notes(notes):
+    if not notes:
+        return ""
+    return f'<section id="notes"><h2>Notes</h2><ul>{"".join(f"<li>{escape(one)}</li>" for one in notes)}</ul></section>'
+
+
+def _files(files):
+    rows = "".join(
+        f'<li><a href="{_link(name)}">{escape(name)}</a>: {escape(what)}</li>' for name, what in files.items()
+    )
+    return f'<section id="files"><h2>Files</h2><ul>{rows}</ul></section>'
+
+
+def _link(name):
+    return escape("./" + quote(name))  # ./, or a name such as `a:b.mrc` would be an address elsewhere
+
+
+def _record(record):
+    inputs = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(one["path"])}</td><td>{one["bytes"]:,}</td>'
+        f'<td class="hash">{escape(one["sha256"])}</td></tr>'
+        for name, one in record["inputs"].items()
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    parameters = json.dumps(record["parameters"], indent=1, ensure_ascii=False)
+    return (
+        '<section id="record"><h2>How this was made</h2><div class="scroll"><table><thead><tr>'
+        '<th scope="col">Input</th><th scope="col">File</th><th scope="col">Bytes</th>'
+        '<th scope="col">SHA-256</th></tr></thead>'
+        f"<tbody>{inputs}</tbody></table></div>"
+        f"<p class='small'>crefjax {escape(record['crefjax'])}; {escape(versions)}</p>"
+        f"<h3>Parameters</h3><pre>{escape(parameters)}</pre></section>"
+    )
