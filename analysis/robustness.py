@@ -9,8 +9,8 @@ have, under the mask; what counts is what denoising gains over the full map.
 
 Then noise alone, of the deviation that it has in the first specimen's half-maps, in the same units: eight independent
 boxes, each a full map. Reported are the mean FSC of any two outputs, beside its scatter if they have nothing in
-common, and how much of the noise's power passes, relative to the output for the specimen itself, in every shell; and what is
-left of a pair of half-maps that are noise alone on the scale of the signal. It writes
+common, and how much of the noise's power passes, relative to the output for the specimen itself, in every shell; and
+what is left of a pair of half-maps that are noise alone on the scale of the signal. It writes
 
     robustness.csv          a row for each specimen, way of putting it and weights
     robustness.md           the same as a table to read, and the noise
