@@ -88,7 +88,7 @@ def _parser():
         ("--voxel-size", float, 1.5, "Å"),
         ("--resolution", float, 4.0, "where the FSC of the half-maps crosses 0.143, Å"),
         ("--box", int, 96, "voxels"),
-        ("--seed", int, 0, "of all that is random but the phantom"),
+        ("--seed", int, 0, "random seed; does not affect the phantom"),
         ("--residues", int, 400, "of the phantom"),
         ("--particles", int, 2000, "images in each half"),
         ("--refinements", int, 1, "of the reconstruction"),

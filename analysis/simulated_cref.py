@@ -227,7 +227,7 @@ def _parser():
         ("--resolution", float, 6.0, "where the FSC of the half-maps crosses 0.143, Å"),
         ("--b-factor", float, 60.0, "blur of the signal, Å²"),
         ("--box", int, None, "voxels; none to have it chosen"),
-        ("--seed", int, 0, "of all that is random but the phantom"),
+        ("--seed", int, 0, "random seed; does not affect the phantom"),
         ("--residues", int, 400, "of the phantom"),
         ("--particles", int, 1000, "images in each half"),
         ("--pose-error", float, 0.0, "of orientations, degrees about each axis"),

@@ -10,8 +10,8 @@ from analysis.grids import read_on_grid
 from crefjax.data.masks import make_mask
 from crefjax.io.entries import Entry, load_mask, load_pair
 from crefjax.io.maps import Map
-from crefjax.report.account import Measured
-from crefjax.report.account import Study as Account
+from crefjax.report.account import Measurements
+from crefjax.report.account import ReportInputs as Account
 from crefjax.report.account import measure as measure_account
 
 FULL = "full map"  # the method that does nothing: the mean of the half-maps
@@ -47,7 +47,7 @@ class Subject:
         return self.pair[0].voxel_size
 
     @cached_property
-    def measured(self) -> Measured:
+    def measured(self) -> Measurements:
         """Covariances, FSC and variances of the maps, shared by the studies."""
         return measure_account(
             Account(*self.pair, self.full, *(self.halves or (None, None)), self.mask, self.mask_from, {})

@@ -54,7 +54,7 @@ def _demo(folder: Path, output: Path, arguments):
     from crefjax.inference.denoise import denoise_maps, plan_denoise
     from crefjax.io.entries import load_mask, load_pair
     from crefjax.io.maps import read_map, write_maps
-    from crefjax.report.demo import Shown, demo_figure
+    from crefjax.report.demo import DemoPanels, demo_figure
     from crefjax.simulate.entry import write_entry
     from crefjax.simulate.halfmaps import Settings, simulate_half_maps
     from crefjax.simulate.phantom import phantom
@@ -76,7 +76,7 @@ def _demo(folder: Path, output: Path, arguments):
     full = (pair[0].array + pair[1].array) / 2
     curves = [fsc_curve(one, truth.array, _VOXEL_SIZE, mask.array) for one in (full, denoised.array)]
     half = fsc_curve(pair[0].array, pair[1].array, _VOXEL_SIZE, mask.array)
-    shown = Shown(full, denoised.array, truth.array, mask.array, half, *curves)
+    shown = DemoPanels(full, denoised.array, truth.array, mask.array, half, *curves)
     (folder / "demo.png").write_bytes(demo_figure(shown, "png"))
     return _told(*curves, output, arguments.train)
 

@@ -238,7 +238,7 @@ def _study(arguments, used, result, mask, settings):
     import numpy as np
 
     from crefjax.inference.regions import automatic_region
-    from crefjax.report.account import Study
+    from crefjax.report.account import ReportInputs
 
     pair = used.pair
     if mask is not None:
@@ -252,7 +252,7 @@ def _study(arguments, used, result, mask, settings):
             region, source = np.ones_like(pair[0].array), "none, the whole box"
             if settings["scale"] != "signal":  # whose own notes tell
                 _say(note[0])
-    return Study(
+    return ReportInputs(
         half_map_1=pair[0],
         half_map_2=pair[1],
         denoised=replace(result.full, path=Path(arguments.output)),

@@ -131,7 +131,7 @@ def _study(arguments):
     from crefjax.data.usable import usable
     from crefjax.io.entries import load_mask, load_pair
     from crefjax.io.maps import read_map
-    from crefjax.report.account import Study
+    from crefjax.report.account import ReportInputs
 
     size = {"voxel_size": arguments.voxel_size}
     pair = load_pair(arguments.half_map_1, arguments.half_map_2, **size)
@@ -151,7 +151,7 @@ def _study(arguments):
     pair, mask_from = used.pair, Path(arguments.mask).name
     if mask is None:
         mask, mask_from = _made_mask(pair), "made automatically"
-    return Study(
+    return ReportInputs(
         half_map_1=pair[0],
         half_map_2=pair[1],
         denoised=denoised,

@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class WorkerKilledError(Exception):
-    """A worker process ended in the midst of a task: killed, most often for want of memory."""
+    """A worker process ended in the midst of a task: killed, most often because memory ran out."""
 
 
 def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], *, jobs: int) -> Iterator[tuple[Task, Result]]:

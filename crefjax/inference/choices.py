@@ -7,7 +7,7 @@ import numpy as np
 
 from crefjax.data.grid import VOXELS, WorkingGrid, find_grid
 from crefjax.errors import UserError
-from crefjax.inference.plan import Plan, find_device, plan_run
+from crefjax.inference.plan import InferencePlan, find_device, plan_run
 from crefjax.inference.regions import automatic_region
 from crefjax.inference.rotations import choose_rotations
 from crefjax.io.maps import Map
@@ -37,7 +37,7 @@ def plan_denoise(
     rotations: int | None = None,
     device: str | None = None,
     max_memory: float | None = None,
-) -> Plan:
+) -> InferencePlan:
     """What `denoise_maps` with the same arguments will take; with `report`, a report or local maps after it too.
 
     Where the network is to work on the data's grid, that is found here: the half-maps are measured. `region`, where to

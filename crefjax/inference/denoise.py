@@ -12,7 +12,7 @@ from crefjax.data.particle_level import inverted_contrast
 from crefjax.data.usable import usable
 from crefjax.errors import UserError
 from crefjax.inference.choices import choose_scale, plan_denoise
-from crefjax.inference.plan import Plan
+from crefjax.inference.plan import InferencePlan
 from crefjax.inference.regions import automatic_region
 from crefjax.inference.rotations import run_rotated
 from crefjax.io.entries import check_mask, load_mask, load_pair
@@ -112,7 +112,7 @@ def denoise(
 def denoise_maps(
     pair: tuple[Map, ...],
     weights: Weights,
-    plan: Plan,
+    plan: InferencePlan,
     *,
     mask: Map | None = None,
     scale: str | None = None,

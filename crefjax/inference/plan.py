@@ -26,7 +26,7 @@ _START_SECONDS = 3.0  # compilation
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class InferencePlan:
     """How a whole map will be run.
 
     Attributes:
@@ -90,7 +90,7 @@ def plan_run(
     later_maps: float = 0,
     runs: float = 1,
     max_memory: float | None = None,
-) -> Plan:
+) -> InferencePlan:
     """Choose the slab for a map and say what the run will take.
 
     Args:
@@ -125,7 +125,7 @@ def plan_run(
     slab = max(fitting)
     seconds = _START_SECONDS + runs * network_cost(padded_shape(shape, config), config) / _rate(device)
     host = max(host + (network[slab] if on_cpu else 12 * voxels), later)
-    return Plan(device, slab, host, network[slab], seconds)
+    return InferencePlan(device, slab, host, network[slab], seconds)
 
 
 def network_bytes(shape: tuple[int, int, int], config: UNet3DConfig, slab: int, *, on_cpu: bool) -> float:

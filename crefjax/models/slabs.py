@@ -44,7 +44,7 @@ def with_halo(x, start, size):
 
 
 def made(x):
-    """`x` as an array in memory: XLA would rather compute it anew wherever it is used."""
+    """`x` as an array in memory: otherwise XLA computes it again at every use."""
     return lax.optimization_barrier(x)
 
 

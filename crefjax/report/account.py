@@ -15,7 +15,7 @@ from crefjax.spectral.variances import Estimate, ShellVariances, overall_gain, v
 
 
 @dataclass(frozen=True)
-class Study:
+class ReportInputs:
     """What a report is about; every map on one grid.
 
     Attributes:
@@ -42,7 +42,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurements:
     """What is measured of a study before it is put into words.
 
     Attributes:
@@ -67,7 +67,7 @@ class Measured:
     signal_scale: bool
 
 
-def account(study: Study) -> dict:
+def account(study: ReportInputs) -> dict:
     """All numbers of a report, ready for JSON: NaN and infinity are None, lists run over shells 0 to N/2.
 
     Args:
@@ -114,7 +114,7 @@ def account(study: Study) -> dict:
     return _finite(numbers)
 
 
-def measure(study: Study) -> Measured:
+def measure(study: ReportInputs) -> Measurements:
     """Covariances and what follows from them; every map relative to its solvent level, the mean outside the mask."""
     maps = [study.half_map_1, study.half_map_2, study.denoised]
     if study.denoised_1 is not None and study.denoised_2 is not None:
@@ -129,7 +129,7 @@ def measure(study: Study) -> Measured:
     if len(maps) == 5:
         of_halves = masked.choose([0, 1, 3, 4])
         variances = variances_of(of_halves, gain=overall_gain(of_halves))
-    return Measured(
+    return Measurements(
         masked=masked,
         unmasked=unmasked,
         curve=curve,

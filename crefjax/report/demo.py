@@ -9,7 +9,7 @@ from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolu
 from crefjax.spectral.curve import FscCurve
 
 
-class Shown(NamedTuple):
+class DemoPanels(NamedTuple):
     """What the figure shows; maps `(z, y, x)` of one grid.
 
     Attributes:
@@ -31,7 +31,7 @@ class Shown(NamedTuple):
     denoised_to_truth: FscCurve
 
 
-def demo_figure(shown: Shown, kind: str) -> bytes:
+def demo_figure(shown: DemoPanels, kind: str) -> bytes:
     """Three slices through the middle above, FSC curves to the truth below.
 
     Args:

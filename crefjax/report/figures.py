@@ -175,7 +175,7 @@ _RATIOS = {
 }
 
 
-class Drawn(NamedTuple):
+class RenderedFigure(NamedTuple):
     """A figure that was drawn.
 
     Attributes:
@@ -195,7 +195,7 @@ class Drawn(NamedTuple):
     svg: bytes
 
 
-def draw_figures(numbers: dict) -> list[Drawn]:
+def draw_figures(numbers: dict) -> list[RenderedFigure]:
     """All figures for which there are numbers.
 
     Args:
@@ -326,7 +326,7 @@ def _kept(numbers):
 
 
 def _drawn(figure, name, title, caption, alt):
-    return Drawn(name, title, caption, alt, figure_bytes(figure, "png"), figure_bytes(figure, "svg"))
+    return RenderedFigure(name, title, caption, alt, figure_bytes(figure, "png"), figure_bytes(figure, "svg"))
 
 
 def _plain(number):

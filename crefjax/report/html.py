@@ -13,7 +13,7 @@ from urllib.parse import quote
 from crefjax.io.files import open_map_file
 from crefjax.io.header import HEADER_BYTES, Header, byte_order
 from crefjax.io.maps import Map
-from crefjax.report.figures import Drawn
+from crefjax.report.figures import RenderedFigure
 from crefjax.report.look import SCRIPT, STYLE
 from crefjax.report.slices import Layer, Plane, Slices
 from crefjax.report.warnings import TITLES
@@ -327,7 +327,7 @@ class Content(NamedTuple):
     name: str
     half_maps: tuple[str, str]
     numbers: dict
-    figures: list[Drawn]
+    figures: list[RenderedFigure]
     slices: Slices
     header: list[Row]
     files: dict[str, str]

@@ -116,7 +116,7 @@ class Particles:
             self.ctf.check()
 
 
-class Views(NamedTuple):
+class ParticlePoses(NamedTuple):
     """What was drawn for the particles of one half.
 
     Attributes:
@@ -136,7 +136,7 @@ class Views(NamedTuple):
     counts: jax.Array
 
 
-def draw_views(key: jax.Array, particles: Particles) -> Views:
+def draw_views(key: jax.Array, particles: Particles) -> ParticlePoses:
     """The particles of one half; particle `i` depends on the key and `i`, not on how many there are."""
     optics = particles.ctf or CtfParameters()
     spread = optics.defocus_min, optics.defocus_max
@@ -149,7 +149,7 @@ def _draw_views(key, count, preferred, pose_error, shift_error, spread):
     rotation = draw_rotations(rotation_key, count, preferred)
     shift = jax.vmap(lambda one: jax.random.normal(one, (2,)))(particle_keys(shift_key, count))
     uniform = jax.vmap(jax.random.uniform)(particle_keys(defocus_key, count))
-    return Views(
+    return ParticlePoses(
         rotation=rotation,
         assigned=_product(draw_errors(error_key, count, pose_error), rotation),
         shift=shift_error * shift,
@@ -254,7 +254,9 @@ def slice_points(rotations, side):
     return jnp.where(flipped[:, None], -points, points), flipped
 
 
-def image_ctf(views: Views, side: int, voxel_size: float | jax.Array, optics: CtfParameters | None) -> jax.Array:
+def image_ctf(
+    views: ParticlePoses, side: int, voxel_size: float | jax.Array, optics: CtfParameters | None
+) -> jax.Array:
     """The contrast transfer function of every image at `image_frequencies`, `(images, frequencies)`; 1 without optics.
 
     Args:
@@ -296,7 +298,7 @@ def white_noise(key: jax.Array, side: int) -> jax.Array:
     return jnp.concatenate([mean, lax.complex(parts[0, 1:], parts[1, 1:])])
 
 
-def in_batches(views: Views, batch: int) -> list[Views]:
+def in_batches(views: ParticlePoses, batch: int) -> list[ParticlePoses]:
     """The views in batches of one size, the last filled up with copies of the first view that count 0."""
     count = len(views.counts)
     order = np.arange(-(-count // batch) * batch)

@@ -58,7 +58,7 @@ class Belt:
 
 
 @dataclass(frozen=True)
-class Poses:
+class Conformations:
     """Where the atoms of a model are: `moving` ones in all `rotations` about the `hinge`, the others at rest.
 
     Attributes:
@@ -78,14 +78,14 @@ class Poses:
         return np.concatenate([atoms.positions[~self.moving], turned])
 
 
-def poses(atoms: Atoms, flexible: Flexible | None, seed: int) -> Poses:
+def poses(atoms: Atoms, flexible: Flexible | None, seed: int) -> Conformations:
     """The poses of a model's flexible part, drawn from a seed.
 
     Raises:
         UserError: no such chain, the part is nothing or everything, or a number is out of range.
     """
     if flexible is None:
-        return Poses(np.zeros(len(atoms), bool), np.zeros(3), np.eye(3)[np.newaxis])
+        return Conformations(np.zeros(len(atoms), bool), np.zeros(3), np.eye(3)[np.newaxis])
     if not (0 <= flexible.angle <= 45 and 0 <= flexible.b_factor <= 1000):
         raise UserError(
             "flexible part: expected an angle of 0 to 45 degrees and a B-factor of 0 to 1000 Å², found "
@@ -97,11 +97,11 @@ def poses(atoms: Atoms, flexible: Flexible | None, seed: int) -> Poses:
     vectors = np.random.default_rng(seed).normal(size=(_POSES, 3))
     vectors -= vectors.mean(0)  # the mean pose is the model's
     vectors *= math.radians(flexible.angle) / np.sqrt(np.mean(np.sum(vectors**2, axis=1)))
-    return Poses(moving, hinge, Rotation.from_rotvec(vectors).as_matrix())
+    return Conformations(moving, hinge, Rotation.from_rotvec(vectors).as_matrix())
 
 
 def specimen(
-    atoms: Atoms, where: Poses, shape, voxel_size: float, *, b_factor: float, extra_b_factor: float
+    atoms: Atoms, where: Conformations, shape, voxel_size: float, *, b_factor: float, extra_b_factor: float
 ) -> np.ndarray:
     """The density of a model, its moving part averaged over the poses; `extra_b_factor`, Å², is that part's.
 

@@ -22,7 +22,7 @@ from crefjax.simulate.atoms import Atoms, read_atoms
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.stream_config import StreamConfig
 from crefjax.simulate.stream_device import EXTRAS, body_side, simulate
-from crefjax.simulate.stream_draw import Drawn, Info, collate, draw
+from crefjax.simulate.stream_draw import Info, SampleSpec, collate, draw
 from crefjax.simulate.stream_models import prepare, table
 
 SMALLEST_PATCH = 16  # voxels
@@ -122,7 +122,7 @@ class Stream(Iterator[Batch]):
         self._position = _whole(state.get("position"), "a position", 0, 2**32 - 1)
         self._drawn.clear()
 
-    def draw_batch(self, first: int) -> Drawn:
+    def draw_batch(self, first: int) -> SampleSpec:
         """What the host prepares of the batch from a position on; changes nothing."""
         reach = 2 * body_side(self._patch)  # voxels
         samples = [

@@ -22,8 +22,8 @@ from jax import lax
 from crefjax.simulate.density import Scatterers, density, good_side
 from crefjax.simulate.noise import THRESHOLD, Colour, coloured_noise, low_passed_noise, modulation
 from crefjax.simulate.parts import EXTEND, SOFT_EDGE, Belt
-from crefjax.simulate.stream_draw import Drawn
-from crefjax.simulate.stream_models import BODY_LOWPASS, Table
+from crefjax.simulate.stream_draw import SampleSpec
+from crefjax.simulate.stream_models import BODY_LOWPASS, AtomTable
 from crefjax.spectral.shells import box_shells, half_spectrum, shell_means
 
 MARGIN = 6  # voxels
@@ -60,8 +60,8 @@ def body_side(patch: int) -> int:
 
 @functools.partial(jax.jit, static_argnames=("patch", "extras", "at_once", "whole_map"))
 def simulate(
-    models: Table,
-    drawn: Drawn,
+    models: AtomTable,
+    drawn: SampleSpec,
     seed: jax.Array,
     *,
     patch: int,
@@ -114,7 +114,7 @@ def _simulate_one(models, sample, key, patch, extras, whole_map):
     return Maps(*halves, mask, _crop(truth, patch), level)
 
 
-def patch_atoms(models: Table, sample: Drawn) -> Scatterers:
+def patch_atoms(models: AtomTable, sample: SampleSpec) -> Scatterers:
     """The sample's atoms, turned, at their distance in Å from the middle of the patch."""
     info = sample.info
     offsets = models.positions[sample.atoms] - info.center[None]
@@ -122,14 +122,14 @@ def patch_atoms(models: Table, sample: Drawn) -> Scatterers:
     return Scatterers(turned, models.weights[sample.atoms], models.widths[info.model])
 
 
-def patch_density(atoms: Scatterers, sample: Drawn, patch: int) -> jax.Array:
+def patch_density(atoms: Scatterers, sample: SampleSpec, patch: int) -> jax.Array:
     """The density in the box."""
     side, info = box_side(patch), sample.info
     origin = jnp.full(3, -side / 2) * info.voxel_size
     return density(atoms, (side,) * 3, info.voxel_size, origin=origin, b_factor=info.b_factor)
 
 
-def unit_noises(keys: jax.Array, sample: Drawn, patch: int) -> jax.Array:
+def unit_noises(keys: jax.Array, sample: SampleSpec, patch: int) -> jax.Array:
     """Two noises of variance 1 in the box, `(2, z, y, x)`."""
     colour, side = Colour(sample.frequency, sample.amplitude), box_side(patch)
     return jax.vmap(lambda one: coloured_noise(one, (side,) * 3, sample.info.voxel_size, colour))(keys)

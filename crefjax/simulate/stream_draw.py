@@ -64,12 +64,12 @@ class Info(NamedTuple):
     rotation: np.ndarray
 
 
-class Drawn(NamedTuple):
+class SampleSpec(NamedTuple):
     """A sample as it goes to the device, or a batch of them.
 
     Attributes:
         info: see `Info`.
-        atoms: `(n,)`, int32, rows of `stream_models.Table`, filled with the row that has no weight.
+        atoms: `(n,)`, int32, rows of `stream_models.AtomTable`, filled with the row that has no weight.
         frequency: `(m,)`, 1/Å, where the colour is given.
         amplitude: `(m,)`, of the noise there.
         atom_power: the mean squared scattering of the model's atoms at the resolution, Å², blurred.
@@ -96,7 +96,7 @@ class Drawn(NamedTuple):
 
 def draw(
     models: list[Model], shares: np.ndarray, variety: StreamConfig, patch: int, reach: int, seed: int, position: int
-) -> Drawn:
+) -> SampleSpec:
     """The sample of a seed at a position; its atoms are those within a cube of `reach` voxels.
 
     Args:
@@ -140,7 +140,7 @@ def draw(
     )  # fmt: skip
     axis = rotation @ model.axis
     height = float((model.mean - center) @ model.axis)
-    return Drawn(
+    return SampleSpec(
         info,
         _atoms_within(model, center, rotation, reach * voxel_size / 2),
         frequency.astype(np.float32),
@@ -153,7 +153,7 @@ def draw(
     )
 
 
-def collate(samples: list[Drawn], empty: int) -> Drawn:
+def collate(samples: list[SampleSpec], empty: int) -> SampleSpec:
     """A batch of samples, their atoms padded with the row `empty` to one of few lengths, which are compiled for."""
     longest = max(len(one.atoms) for one in samples)
     length = max(1024, 2 ** math.ceil(math.log2(max(longest, 1))))

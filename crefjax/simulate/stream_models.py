@@ -23,7 +23,7 @@ _DISTANCES = np.arange(0.0, 61.0, 2.0)  # Å from the body, within which its vol
 _QUADRATURE = 400  # frequencies at which a power is summed
 
 
-class Table(NamedTuple):
+class AtomTable(NamedTuple):
     """The atoms of all models, so that a batch may be of several.
 
     Attributes:
@@ -150,9 +150,9 @@ def prepare(models: Sequence[Atoms], finest_voxel: float) -> list[Model]:
     return prepared
 
 
-def table(models: Sequence[Model]) -> Table:
+def table(models: Sequence[Model]) -> AtomTable:
     """All models in one table."""
-    return Table(
+    return AtomTable(
         np.concatenate([*(one.positions for one in models), np.zeros((1, 3), np.float32)]),
         np.concatenate([*(one.scatter.weights for one in models), np.zeros((1, GROUPS), np.float32)]),
         np.stack([one.scatter.widths for one in models]),

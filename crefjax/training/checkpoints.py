@@ -24,7 +24,7 @@ VERSION = 1
 _LOSS = "loss"
 
 
-class Saved(NamedTuple):
+class CheckpointMetadata(NamedTuple):
     """What a checkpoint holds besides its state.
 
     Attributes:
@@ -70,7 +70,7 @@ class Checkpoints:
         """The steps that there is a checkpoint of, in order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: State, saved: Saved, loss: float | None = None) -> None:
+    def save(self, step: int, state: State, saved: CheckpointMetadata, loss: float | None = None) -> None:
         """Write a checkpoint of host arrays; where there is one of this step already, only if it had no loss.
 
         Args:
@@ -112,7 +112,7 @@ class Checkpoints:
                     break
                 time.sleep(0.1)
 
-    def about(self, step: int) -> Saved:
+    def about(self, step: int) -> CheckpointMetadata:
         """What goes with the state of a step.
 
         Raises:
@@ -121,11 +121,13 @@ class Checkpoints:
         try:
             about = self._read(step, about=ocp.args.JsonRestore())
             version = about.pop("version")
-            saved = Saved(**about)
+            saved = CheckpointMetadata(**about)
         except Exception as error:
             raise self._damaged(step, error) from error
         if version != VERSION:
-            raise UserError(f"{self.folder}: expected checkpoints of version {VERSION}, found {version}; begin anew")
+            raise UserError(
+                f"{self.folder}: expected checkpoints of version {VERSION}, found {version}; start a new run"
+            )
         return saved
 
     def restore(self, step: int, like: State) -> State:

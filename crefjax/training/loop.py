@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 from crefjax import unfinished
 from crefjax.errors import UserError
 from crefjax.io.files import DISK_FULL, atomic_write
-from crefjax.training.checkpoints import Checkpoints, Saved
+from crefjax.training.checkpoints import CheckpointMetadata, Checkpoints
 from crefjax.training.config import as_json, check_resumable
 from crefjax.training.failures import Failures
-from crefjax.training.metrics import MetricsBuffer, Records, StepMetrics, training_progress
-from crefjax.training.plan import Plan, make_plan
+from crefjax.training.metrics import MetricsBuffer, MetricsWriter, StepMetrics, training_progress
+from crefjax.training.plan import TrainPlan, make_plan
 from crefjax.training.samples import NamedBatch, close
 from crefjax.training.sources import Source
 from crefjax.training.step import (
@@ -31,7 +31,7 @@ from crefjax.training.step import (
     make_train_step,
     on_devices,
 )
-from crefjax.training.stopping import Stop, exclusive_lock, stop_on_signals
+from crefjax.training.stopping import StopRequest, exclusive_lock, stop_on_signals
 from crefjax.training.task import Task
 
 BEST, LAST = "best", "last"
@@ -118,7 +118,9 @@ def _trained(run: "_Run") -> Result:
 class _Run:
     """A run: what stays the same over its steps, and what every step changes."""
 
-    def __init__(self, config, workdir, task, source, plan: Plan, batches, stop: Stop, after_evaluation, say):
+    def __init__(
+        self, config, workdir, task, source, plan: TrainPlan, batches, stop: StopRequest, after_evaluation, say
+    ):
         self.config, self.workdir, self.task, self.source, self.stop = config, workdir, task, source, stop
         self.batches, self.after_evaluation, self.say = batches, after_evaluation, say
         self.devices, self.epoch_steps, self.steps, self.schedule, self.optimizer = plan
@@ -157,7 +159,7 @@ class _Run:
         content = (json.dumps(as_json(self.config), indent=2) + "\n").encode()
         with atomic_write(self.workdir / "config.json", needed=len(content), overwrite=True) as stream:
             stream.write(content)
-        self.records = Records(self.workdir, self.step, evaluated=self.evaluated)
+        self.records = MetricsWriter(self.workdir, self.step, evaluated=self.evaluated)
         self.state = on_devices(state, self.devices)
         self.began = self.saved_at = time.monotonic()
 
@@ -268,7 +270,7 @@ class _Run:
         run |= {"evaluation_seconds": self.evaluation_seconds, "before": self.before}
         run |= {"left_out": list(self.failures.shares)}
         run["told"] = [{name: one.tolist() for name, one in told.items()} for told in self.heard.since]
-        saved = Saved(self.batches.get_state(), run, as_json(self.config))
+        saved = CheckpointMetadata(self.batches.get_state(), run, as_json(self.config))
         self.checkpoints.save(self.step, from_devices(self.state), saved, loss)
         self.saved_at = time.monotonic()
 

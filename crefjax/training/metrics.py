@@ -22,7 +22,7 @@ from crefjax.training.step import joined
 METRICS = "metrics.jsonl"
 
 
-class Records:
+class MetricsWriter:
     """Writes every line of metrics to `metrics.jsonl` and to TensorBoard.
 
     Args:
@@ -67,7 +67,7 @@ class Records:
         self._events.close()
 
 
-class Speed:
+class Throughput:
     """Patches a second, over the time since it was last asked."""
 
     def __init__(self):
@@ -130,7 +130,7 @@ class MetricsBuffer:
         self._failures, self._write, self._every = failures, write, every
         self._pending: deque[StepMetrics] = deque()
         self.since: list[dict] = []
-        self.loss, self.rate, self.speed = math.nan, 0.0, Speed()
+        self.loss, self.rate, self.speed = math.nan, 0.0, Throughput()
 
     def add(self, told: StepMetrics) -> None:
         """Take what a step tells, and wait for a step before it."""

@@ -13,7 +13,7 @@ from crefjax.training.sources import Source
 from crefjax.training.step import find_devices
 
 
-class Plan(NamedTuple):
+class TrainPlan(NamedTuple):
     """How a run computes.
 
     Attributes:
@@ -31,7 +31,7 @@ class Plan(NamedTuple):
     optimizer: optax.GradientTransformation
 
 
-def make_plan(config: ConfigDict, source: Source, *, say: Callable[[str], None]) -> Plan:
+def make_plan(config: ConfigDict, source: Source, *, say: Callable[[str], None]) -> TrainPlan:
     """The plan of a run; nothing is written.
 
     Args:
@@ -51,7 +51,7 @@ def make_plan(config: ConfigDict, source: Source, *, say: Callable[[str], None])
         )
     epoch_steps, steps = lengths(config, source.size)
     schedule = make_schedule(config, epoch_steps=epoch_steps, steps=steps)
-    return Plan(devices, epoch_steps, steps, schedule, make_optimizer(config, schedule))
+    return TrainPlan(devices, epoch_steps, steps, schedule, make_optimizer(config, schedule))
 
 
 def lengths(config: ConfigDict, size: int | None) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from crefjax.simulate.stream import stream
 from crefjax.simulate.stream_config import StreamConfig
 from crefjax.training.samples import NamedBatch, Position
 from crefjax.training.stream_source import (
-    Mixed,
+    MixedBatches,
     StreamBatches,
     held_out_phantoms,
     names_in,
@@ -202,7 +202,7 @@ def _stream_source(config, batch):
         if not specimens:
             return streamed
         others = specimen_source(specimens, config, batch, whole=True).training()
-        return Mixed(streamed, others, chosen.entries, chosen.gain, config.seed)
+        return MixedBatches(streamed, others, chosen.entries, chosen.gain, config.seed)
 
     wanted = chosen.held_out_samples > 0 and (held_out_files or chosen.held_out_phantoms)
     held_out = _held_out_of_stream(config, batch, held_out_files, variety, prepare) if wanted else None

@@ -11,7 +11,7 @@ from crefjax.errors import UserError
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Stop:
+class StopRequest:
     """Whether the run was asked to stop.
 
     Attributes:
@@ -25,9 +25,9 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
+def stop_on_signals() -> Iterator[StopRequest]:
     """Ctrl-C, SIGTERM and a lost terminal ask the run to stop; a second one ends it as it would have otherwise."""
-    stop, before = Stop(), {}
+    stop, before = StopRequest(), {}
 
     def ask(number, _):
         stop.signal = number

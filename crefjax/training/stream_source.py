@@ -144,7 +144,7 @@ def standardizing(
     return prepare
 
 
-class Mixed:
+class MixedBatches:
     """Batches of the stream or, by chance, of entries; batch `k` is a function of the seed and `k` alone.
 
     A network must not tell the few entries from the endless stream, or it learns their noise by heart. Their patches

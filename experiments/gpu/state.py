@@ -9,10 +9,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
-from crefjax.training.checkpoints import Checkpoints, Saved
+from crefjax.training.checkpoints import CheckpointMetadata, Checkpoints
 from crefjax.training.config import as_json, check_resumable
 from crefjax.training.optimizer import make_optimizer, make_schedule
-from crefjax.training.plan import Plan
+from crefjax.training.plan import TrainPlan
 from crefjax.training.samples import Position
 from crefjax.training.step import init_state
 from crefjax.training.task import Task
@@ -32,7 +32,7 @@ class Taken(NamedTuple):
 
     folder: Path
     step: int
-    saved: Saved
+    saved: CheckpointMetadata
     config: ConfigDict | None
 
 
@@ -64,7 +64,7 @@ def take(settings: Settings, folder: Path) -> Taken:
     return Taken(folder, int(newest.name), saved, config)
 
 
-def begin_from(taken: Taken, config: ConfigDict, task: Task, plan: Plan, batches: Position) -> None:
+def begin_from(taken: Taken, config: ConfigDict, task: Task, plan: TrainPlan, batches: Position) -> None:
     """Put a checkpoint of step 0 in the place of one that was taken: its averaged parameters, a new optimizer.
 
     Args:
@@ -86,7 +86,7 @@ def begin_from(taken: Taken, config: ConfigDict, task: Task, plan: Plan, batches
     shutil.rmtree(taken.folder)
     first = init_state(state.best_parameters, plan.optimizer, average=config.average > 0)
     run = {"seconds": 0.0, "best": [None, None], "evaluated": False, "worse": 0, "told": []}
-    saved = Saved(batches.get_state(), run | {"before": described(taken)}, as_json(config))
+    saved = CheckpointMetadata(batches.get_state(), run | {"before": described(taken)}, as_json(config))
     checkpoints = Checkpoints(taken.folder, keep=1)
     checkpoints.save(0, jax.tree.map(np.asarray, first), saved)
     checkpoints.close()

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from crefjax.errors import UserError
-from crefjax.training.checkpoints import Checkpoints, Saved
+from crefjax.training.checkpoints import CheckpointMetadata, Checkpoints
 from crefjax.training.config import as_json, read_config
 from crefjax.training.optimizer import make_optimizer, make_schedule
-from crefjax.training.plan import Plan
+from crefjax.training.plan import TrainPlan
 from crefjax.training.step import init_state
 from crefjax.training.task import denoising_task
 from experiments.gpu import __main__ as command
@@ -156,7 +156,7 @@ def test_a_state_of_another_config_gives_its_averaged_parameters(tmp_path):
     state = state._replace(step=np.int32(7), average=jax.tree.map(lambda a: a + 1, state.average))
     checkpoints = Checkpoints(tmp_path / "state", keep=1)
     run = {"seconds": 60.0, "best": [0.5, 5], "evaluated": True, "worse": 0, "told": [], "before": "more"}
-    checkpoints.save(7, jax.tree.map(np.asarray, state), Saved({"position": 14}, run, as_json(config)))
+    checkpoints.save(7, jax.tree.map(np.asarray, state), CheckpointMetadata({"position": 14}, run, as_json(config)))
     checkpoints.close()
 
     taken = take(given, tmp_path / "first")
@@ -164,7 +164,7 @@ def test_a_state_of_another_config_gives_its_averaged_parameters(tmp_path):
     new = settings.make_config(given, 8)
     task = denoising_task(new, truth=True)
     schedule = make_schedule(new, epoch_steps=10, steps=40)
-    plan = Plan(jax.devices()[:1], 10, 40, schedule, make_optimizer(new, schedule))
+    plan = TrainPlan(jax.devices()[:1], 10, 40, schedule, make_optimizer(new, schedule))
     begin_from(taken, new, task, plan, Batches())
     assert [one.name for one in packing.newest_checkpoint(tmp_path / "first").parent.glob("[0-9]*")] == ["0"]
 

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from crefjax.io.maps import Map
-from crefjax.report.account import Study
+from crefjax.report.account import ReportInputs
 
 SIDE, VOXEL = 36, 2.0
 SHELLS = np.arange(SIDE // 2 + 1)
@@ -53,10 +53,10 @@ def decent(one):
     return signal() + filtered(one - signal(), 0.3 / (1 + np.exp(SHELLS - 13.0)))
 
 
-def study(halves, denoised=None, denoised_halves=None, mask=MASK, **more) -> Study:
+def study(halves, denoised=None, denoised_halves=None, mask=MASK, **more) -> ReportInputs:
     """Of arrays; the denoised full map is the mean of the denoised half-maps if there is none."""
     if denoised is None:
         denoised = (denoised_halves[0] + denoised_halves[1]) / 2
     maps = [Map.from_array(one, VOXEL) for one in (*halves, denoised)]
     of_halves = (None, None) if denoised_halves is None else [Map.from_array(one, VOXEL) for one in denoised_halves]
-    return Study(*maps, *of_halves, mask.astype(np.float32), "mask.mrc", {"command": "report"} | more)
+    return ReportInputs(*maps, *of_halves, mask.astype(np.float32), "mask.mrc", {"command": "report"} | more)

@@ -7,7 +7,7 @@ import pairs_for_accounts as made
 import pytest
 
 from crefjax.io.maps import Map
-from crefjax.report.account import Study, account, measure
+from crefjax.report.account import ReportInputs, account, measure
 
 INNER = slice(1, made.SIDE // 2)
 
@@ -191,7 +191,7 @@ def test_a_box_that_is_no_cube():
     random = np.random.default_rng(0)
     shape = (12, 20, 16)
     maps = [Map.from_array(one, 1.5) for one in random.standard_normal((3, *shape))]
-    study = Study(*maps, None, None, np.ones(shape, np.float32), "none", {})
+    study = ReportInputs(*maps, None, None, np.ones(shape, np.float32), "none", {})
     numbers = account(study)
     assert numbers["box"] == [16, 20, 12]
     assert len(numbers["curves"]["cref"]) == 11

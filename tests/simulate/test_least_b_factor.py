@@ -9,7 +9,7 @@ from crefjax import simulate
 from crefjax.simulate.atoms import LEAST_B, form_factors, from_structure, plausible_b_factors, read_atoms
 from crefjax.simulate.density import density, scatterers
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
-from crefjax.simulate.parts import Poses, specimen
+from crefjax.simulate.parts import Conformations, specimen
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.stream_config import StreamConfig
 from crefjax.simulate.stream_device import body_side
@@ -126,7 +126,7 @@ def test_an_atom_of_an_entry_falls_off_as_its_net_b_factor_says(model, blur, mov
         element=np.int32([6]),
         **single,
     )
-    where = Poses(np.array([moves]), atom.positions[0], np.eye(3)[None])
+    where = Conformations(np.array([moves]), atom.positions[0], np.eye(3)[None])
     found = specimen(atom, where, (side,) * 3, VOXEL, b_factor=blur, extra_b_factor=extra)
     s = frequencies(side)
     a, b = form_factors()[6]
@@ -140,7 +140,7 @@ def test_an_atom_of_an_entry_falls_off_as_its_net_b_factor_says(model, blur, mov
 def test_an_entry_that_sharpens_no_atom_below_the_floor_has_the_bytes_it_had(model):
     shape = (48,) * 3
     atoms = replace(model, positions=model.positions - model.center + np.float32(36))
-    where = Poses(np.zeros(len(model), bool), np.zeros(3), np.eye(3)[None])
+    where = Conformations(np.zeros(len(model), bool), np.zeros(3), np.eye(3)[None])
     least = float(atoms.b_factor.min())
     for blur in (LEAST_B - least, 0.0, 60.0):
         found = specimen(atoms, where, shape, 1.5, b_factor=blur, extra_b_factor=0.0)

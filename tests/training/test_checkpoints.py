@@ -10,7 +10,7 @@ import pytest
 
 from crefjax.errors import UserError
 from crefjax.training import checkpoints as room
-from crefjax.training.checkpoints import Checkpoints, Saved
+from crefjax.training.checkpoints import CheckpointMetadata, Checkpoints
 from crefjax.training.step import State, init_state
 
 
@@ -23,7 +23,9 @@ def state(seed=0, width=3, *, average=True, optimizer=None):
 
 
 def saved(**run):
-    return Saved({"next_batch": 3, "of": "abc"}, {"seconds": 1.5, "best": [0.25, 2], **run}, {"batch": 4, "x": [1, 2]})
+    return CheckpointMetadata(
+        {"next_batch": 3, "of": "abc"}, {"seconds": 1.5, "best": [0.25, 2], **run}, {"batch": 4, "x": [1, 2]}
+    )
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ def test_another_version_is_refused(kept, monkeypatch):
     monkeypatch.setattr(room, "VERSION", 7)
     kept.save(5, state(), saved())
     monkeypatch.undo()
-    with pytest.raises(UserError, match="expected checkpoints of version 1, found 7; begin anew"):
+    with pytest.raises(UserError, match="expected checkpoints of version 1, found 7; start a new run"):
         kept.about(5)
 
 
