@@ -227,8 +227,8 @@ def prepare(
             return _finish(output, settings, truth, done, left_out, report)
     except WorkerKilledError as error:
         text = (
-            "a worker process was killed, most often because memory ran out; run the same command again with fewer --jobs: "
-            "it goes on where it was"
+            "a worker process was killed, most often because memory ran out; run the same command again with "
+            "fewer --jobs: it continues where it stopped"
         )
         raise path_error(output, text) from error
 
