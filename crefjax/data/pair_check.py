@@ -243,7 +243,7 @@ def _filtered(products, ratio, length):
             text = (
                 f"the half-maps were low-passed at about {angstrom:.2g} Å; give unfiltered ones: nothing can be gained "
             )
-            text += "gained beyond that, and no noise can be measured there"
+            text += "beyond that, and no noise can be measured there"
             yield Finding("filtered", False, text, {"low_pass": angstrom})
             return
 
