@@ -213,8 +213,8 @@ def _like_half_and_full(fsc, products, last):
 
 def _place(first, second, voxel_size, region):
     """Whether half-map 2 is turned, mirrored or shifted."""
-    turned, way, certain = find_orientation(first, second, region)
-    voxels, sure = find_shift(first, turned, region)
+    turned, way = find_orientation(first, second, region)
+    voxels = find_shift(first, turned, region)
     if not way and not any(voxels):
         return
     right = np.roll(turned, [-one for one in voxels], (0, 1, 2))
@@ -224,11 +224,10 @@ def _place(first, second, voxel_size, region):
     what = [way] if way else []
     if any(shift):
         what.append("shifted by " + ", ".join(f"{one:.3g}" for one in shift) + " Å along x, y, z")
-    serious = (certain or not way) and (sure or not any(shift))
-    text = f"half-map 2 {'is' if serious else 'may be'} {' and '.join(what)} against half-map 1: FSC-0.143 at "
+    text = f"half-map 2 is {' and '.join(what)} against half-map 1: FSC-0.143 at "
     text += f"{before:.3g} Å as it is, {after:.3g} Å with that undone; give the two half-maps of one refinement"
     numbers = {"shift": shift, "orientation": way, "resolution": before, "resolution_when_undone": after}
-    yield Finding("orientation" if way else "shift", serious, text, numbers)
+    yield Finding("orientation" if way else "shift", True, text, numbers)
 
 
 def _filtered(products, ratio, length):

@@ -12,9 +12,12 @@ from crefjax.spectral.resample import fourier_resample
 
 _COARSE = 48  # voxels of the longest side, on which orientations are tried
 # What must speak for another orientation: in all, more than for none, and as many times as much. Half-maps of noise
-# come to 5, and to 3.5 more than for none (80 pairs of 32³). It is certain where it is more by ten.
-_LEAST, _BETTER, _RATIO, _CERTAIN = 8.0, 4.0, 1.3, 10.0
-_LEAST_SHIFTED = 25.0  # where a shift is sought in each orientation: noise comes to 11 (36 pairs of 24³ to 48³)
+# come to 5, and to 3.5 more than for none (80 pairs of 32³).
+_LEAST, _BETTER, _RATIO = 8.0, 4.0, 1.3
+_LEAST_SHIFTED, _BETTER_SHIFTED = (
+    25.0,
+    10.0,
+)  # where a shift is sought in each orientation: noise comes to 11 (36 pairs of 24³ to 48³)
 
 
 _voxels = functools.lru_cache(maxsize=4)(shell_voxels)
@@ -32,11 +35,11 @@ def _evidence(one, two, region):
 
 
 def _speaks_for(best, same):
-    """Whether what speaks for another place or orientation is enough, and whether it is certain."""
-    return best >= max(_LEAST, _RATIO * same, same + _BETTER), best - same > _CERTAIN
+    """Whether what speaks for another place or orientation is enough."""
+    return best >= max(_LEAST, _RATIO * same, same + _BETTER)
 
 
-def find_shift(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None) -> tuple[tuple[int, int, int], bool]:
+def find_shift(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None) -> tuple[int, int, int]:
     """By how many voxels half-map 2 is shifted against half-map 1.
 
     Phases are correlated over several bands, as nothing says yet where signal ends; the evidence chooses among peaks.
@@ -47,18 +50,17 @@ def find_shift(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None) -
         mask: the same shape, 0 to 1, or None.
 
     Returns:
-        along z, y, x, zeros where it is not; whether that is certain.
+        along z, y, x, zeros where it is not.
     """
     region = _sphere(first.shape) if mask is None else mask
     one, two = (half - np.float32(solvent_level(half, mask)) for half in (first, second))
     places = {tuple(-at for at in place) for place in _peaks(one, two, region, (1, 2, 4, 8))}
     places.discard((0, 0, 0))
     if not places:
-        return (0, 0, 0), True
+        return 0, 0, 0
     evidence = {place: _evidence(one, np.roll(two, [-each for each in place], (0, 1, 2)), region) for place in places}
     best = max(evidence, key=evidence.get)
-    enough, certain = _speaks_for(evidence[best], _evidence(one, two, region))
-    return (best, certain) if enough else ((0, 0, 0), True)
+    return best if _speaks_for(evidence[best], _evidence(one, two, region)) else (0, 0, 0)
 
 
 def _peaks(one, two, region, parts):
@@ -75,7 +77,7 @@ def _peaks(one, two, region, parts):
     return places
 
 
-def find_orientation(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, str, bool]:
+def find_orientation(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, str]:
     """In which of the 48 orientations of a cube half-map 2 fits half-map 1 best.
 
     Args:
@@ -84,7 +86,7 @@ def find_orientation(first: np.ndarray, second: np.ndarray, mask: np.ndarray | N
         mask: the same shape, 0 to 1, or None.
 
     Returns:
-        half-map 2 so turned; how it was turned before, in words, none where it was not; whether that is certain.
+        half-map 2 so turned; how it was turned before, in words, none where it was not.
     """
     side = max(first.shape)
     shape = tuple(max(8, round(one * min(_COARSE, side) / side)) for one in first.shape)
@@ -104,12 +106,12 @@ def find_orientation(first: np.ndarray, second: np.ndarray, mask: np.ndarray | N
     same = ((0, 1, 2), (1, 1, 1))
     # Turned and shifted; a shift alone is `find_shift`'s.
     best = max(shifted, key=shifted.get)
-    least = max(_LEAST_SHIFTED, _RATIO * max(shifted[same], evidence[same]), max(evidence.values()) + _CERTAIN)
+    least = max(_LEAST_SHIFTED, _RATIO * max(shifted[same], evidence[same]), max(evidence.values()) + _BETTER_SHIFTED)
     if best != same and shifted[best] >= least:
-        return _turned(second, *best), _in_words(*best), True
+        return _turned(second, *best), _in_words(*best)
     best = max(evidence, key=evidence.get)
-    enough, certain = _speaks_for(evidence[best], evidence[same])
-    return (_turned(second, *best), _in_words(*best), certain) if enough else (second, "", True)
+    enough = _speaks_for(evidence[best], evidence[same])
+    return (_turned(second, *best), _in_words(*best)) if enough else (second, "")
 
 
 def _turned(array, axes, flips):
