@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from crefjax.data.pair_check import check_pair
+from crefjax.io.maps import read_map
 
 VOXEL = 2.0
 SIDE = 40
@@ -160,3 +161,11 @@ def test_another_orientation_and_a_shift_together(pair, turn, shift):
     assert "shifted by" in found[0].text
     plain = check_pair(*pair, VOXEL).curve.resolution(0.143).angstrom
     assert found[0].numbers["resolution_when_undone"] == pytest.approx(plain, rel=0.05)
+
+
+def test_a_small_mirrored_half_map_is_not_a_pair(shared):
+    """32³ voxels, where little speaks for either orientation."""
+    first, second = (read_map(shared / "cases" / name) for name in ("base_1.mrc", "flipped_2.mrc"))
+    found = check_pair(first.array, second.array, first.voxel_size)
+    assert found.serious
+    assert any("mirrored along z" in one.text for one in found.findings)
