@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import slow_losses as slow
+from reference import losses as slow
 
 from crefjax import losses
 from crefjax.errors import UserError

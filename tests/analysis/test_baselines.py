@@ -5,8 +5,8 @@ import shutil
 import mrcfile
 import numpy as np
 import pytest
-from baseline_entries import SIDE, VOXEL, about, ball, halves_of, make_entry, read, write
-from quick_compiling import quick_compiling
+from helpers.baseline_entries import SIDE, VOXEL, about, ball, halves_of, make_entry, read, write
+from helpers.quick_compiling import quick_compiling
 
 import crefjax
 from analysis import baselines

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from quick_compiling import quick_compiling
+from helpers.quick_compiling import quick_compiling
 
 from analysis import known_denoisers as study
 from analysis.known_pairs import PLANTED_POWER, Denoiser, Known, filtered, known_denoisers, known_pairs, true_variances

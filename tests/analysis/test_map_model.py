@@ -7,7 +7,7 @@ import gemmi
 import mrcfile
 import numpy as np
 import pytest
-from gemmi_densities import gemmi_density
+from reference.gemmi_density import gemmi_density
 
 from analysis import map_model as study
 from crefjax.errors import UserError

@@ -4,10 +4,10 @@ B-factors are high here, so that what gemmi samples has nothing beyond Nyquist e
 """
 
 import gemmi
-import gemmi_densities
 import mrcfile
 import numpy as np
 import pytest
+from reference import gemmi_density as gemmi_densities
 
 from analysis import model_density as study
 from crefjax.errors import UserError

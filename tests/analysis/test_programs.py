@@ -10,7 +10,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
-from baseline_entries import about, halves_of, make_entry, read, write
+from helpers.baseline_entries import about, halves_of, make_entry, read, write
 
 from analysis import baselines, programs
 from crefjax.errors import UserError

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 from types import SimpleNamespace
 
-from baseline_entries import make_entry
+from helpers.baseline_entries import make_entry
 
 from analysis import simulated_benchmark as study
 

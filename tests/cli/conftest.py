@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from cli_material import densities, done, write
+from helpers.cli import densities, done, write
 
 ABOUT = {"source": "random numbers", "licence": "none needed", "training": "none", "expected_input": "any map"}
 

@@ -5,7 +5,7 @@ import json
 import mrcfile
 import numpy as np
 import pytest
-from cli_material import crefjax, one_line, refused, tree, write
+from helpers.cli import crefjax, one_line, refused, tree, write
 
 
 @pytest.fixture

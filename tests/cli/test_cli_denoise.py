@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_material import crefjax, densities, done, labels_of, read, relative, tree, valid, write
-from cli_slow_network import network
+from helpers.cli import crefjax, densities, done, labels_of, read, relative, tree, valid, write
+from reference.network_of_file import network
 
 AXES = (3, 2, 1)
 LABELS = [b"half-map of a refinement", b"second label"]

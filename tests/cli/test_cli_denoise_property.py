@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_material import densities, done, labels_of, read, valid, write
+from helpers.cli import densities, done, labels_of, read, valid, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

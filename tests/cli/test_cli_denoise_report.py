@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from cli_material import crefjax, densities, done, labels_of, read, refused, relative, tree, valid, write
+from helpers.cli import crefjax, densities, done, labels_of, read, refused, relative, tree, valid, write
 from scipy import ndimage
 
 FIGURES = ("fsc", "fit_to_cref", "power", "ratios", "kept")

@@ -6,7 +6,7 @@ import sys
 
 import jax
 import pytest
-from cli_material import densities, done, refused, write
+from helpers.cli import densities, done, refused, write
 
 from crefjax.errors import UserError
 

@@ -7,9 +7,9 @@ import signal
 import mrcfile
 import numpy as np
 import pytest
-import slow_losses
-from cli_material import crefjax, done, one_line, read, refused, tree, write
-from quick_compiling import quick_compiling
+from helpers.cli import crefjax, done, one_line, read, refused, tree, write
+from helpers.quick_compiling import quick_compiling
+from reference import losses as slow_losses
 
 from crefjax.simulate.atoms import write_model
 from crefjax.simulate.phantom import phantom

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_material import crefjax, densities, done, tree, write
+from helpers.cli import crefjax, densities, done, tree, write
 
 KEYS = {"box", "voxel_size", "shell", "frequency", "fsc", "cref", "resolution_at_0.5", "resolution_at_0.143"}
 VOXEL = 1.5

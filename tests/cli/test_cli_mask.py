@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cli_material import densities, done, labels_of, read, valid, write
+from helpers.cli import densities, done, labels_of, read, valid, write
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import mrcfile
 import numpy as np
 import pytest
-from cli_material import crefjax, done, one_line, read, refused, write
+from helpers.cli import crefjax, done, one_line, read, refused, write
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 import mrcfile
 import numpy as np
 import pytest
-from cli_material import crefjax, densities, done, one_line, refused, tree, write
+from helpers.cli import crefjax, densities, done, one_line, refused, tree, write
 from scipy.signal import resample
 
 

@@ -10,7 +10,7 @@ import time
 
 import mrcfile
 import pytest
-from cli_material import densities, one_line, tree, write
+from helpers.cli import densities, one_line, tree, write
 
 COMMAND = [sys.executable, "-m", "crefjax"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_material import done, read, relative, valid
+from helpers.cli import done, read, relative, valid
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 BENCH = SHARED / "bench"

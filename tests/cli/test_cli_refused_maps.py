@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from cli_material import densities, refused, write
+from helpers.cli import densities, refused, write
 
 COMMANDS = ["denoise", "fsc", "mask"]
 PIXELS = 20 * 17 * 23

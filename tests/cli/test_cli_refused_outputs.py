@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from cli_material import OPENERS, crefjax, densities, done, one_line, refused, tree, write
+from helpers.cli import OPENERS, crefjax, densities, done, one_line, refused, tree, write
 
 WRITERS = ["denoise", "mask"]
 

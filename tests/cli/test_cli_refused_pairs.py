@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from cli_material import crefjax, densities, refused, write
+from helpers.cli import crefjax, densities, refused, write
 
 COMMANDS = ["denoise", "fsc", "mask"]
 

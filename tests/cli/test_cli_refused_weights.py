@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from cli_material import refused
+from helpers.cli import refused
 
 # Orbax's threads may complain after a damaged folder was refused, also during a later test.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -9,7 +9,7 @@ import shutil
 import mrcfile
 import numpy as np
 import pytest
-from cli_material import crefjax, densities, done, one_line, read, refused, tree, write
+from helpers.cli import crefjax, densities, done, one_line, read, refused, tree, write
 from scipy import ndimage
 
 SHAPE = (20, 17, 23)

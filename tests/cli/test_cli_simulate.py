@@ -9,7 +9,7 @@ import sys
 import gemmi
 import numpy as np
 import pytest
-from cli_material import done, read, refused, tree, valid, write
+from helpers.cli import done, read, refused, tree, valid, write
 
 from crefjax.cli import main as cli
 from crefjax.cli import simulate

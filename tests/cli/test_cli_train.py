@@ -11,9 +11,9 @@ import mrcfile
 import numpy as np
 import optax
 import pytest
-from cli_material import crefjax, done, one_line, tree, write
-from quick_compiling import quick_compiling
-from tiny_config import tiny_config
+from helpers.cli import crefjax, done, one_line, tree, write
+from helpers.quick_compiling import quick_compiling
+from helpers.training_config import tiny_config
 
 from crefjax.data.prepare import prepare
 from crefjax.training.checkpoints import Checkpoints

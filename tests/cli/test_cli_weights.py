@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from cli_material import done, read, relative
+from helpers.cli import done, read, relative
 
 
 @pytest.fixture

@@ -1,13 +1,7 @@
-"""Helpers of other folders are found, and `pytest tests/corpus --full` runs all there is, not only a part."""
-
-import sys
-from pathlib import Path
+"""`pytest tests/corpus --full` runs all there is, not only a part."""
 
 import numpy as np
 import pytest
-
-TESTS = Path(__file__).parents[1]
-sys.path += [str(TESTS / folder) for folder in ("cli", "io", "spectral", "training")]
 
 
 def pytest_addoption(parser):

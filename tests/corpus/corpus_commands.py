@@ -9,7 +9,6 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli_material import Outcome, cli, one_line, tree
 from corpus_material import (
     FIELDS,
     SIDE,
@@ -25,6 +24,7 @@ from corpus_material import (
     write_map,
 )
 from corpus_results import check_curve, check_dataset, check_map, check_report, header_of, left_out, read
+from helpers.cli import Outcome, cli, one_line, tree
 
 SECONDS = 30
 PHANTOM = ("phantom", "--residues", 20, "--voxel-size", 4, "--resolution", 12, "--margin", 5)

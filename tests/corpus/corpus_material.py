@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from mrc_bytes import mrc
+from helpers.mrc_bytes import mrc
 
 SIDE, VOXEL = 24, 1.5  # voxels, Å
 

@@ -7,9 +7,9 @@ import struct
 
 import mrcfile
 import numpy as np
-import slow_spectra
-from cli_material import file_order, valid
 from corpus_material import FIELDS, SIDE, half_maps, mask_array
+from helpers.cli import file_order, valid
+from reference import spectra as slow_spectra
 
 # What a command keeps of the header of the half-map that it was given first.
 KEPT = ("nstart", "m", "angles", "origin")

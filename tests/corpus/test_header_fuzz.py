@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from corpus_commands import run
 from corpus_material import FIELDS, half_maps, write_map
+from helpers.mrc_bytes import MODES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mrc_bytes import MODES
 
 from crefjax.errors import UserError
 from crefjax.io.maps import read_map

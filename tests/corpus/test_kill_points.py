@@ -11,12 +11,12 @@ import threading
 
 import numpy as np
 import pytest
-from cli_material import crefjax, one_line, tree
 from corpus_material import half_maps, write_inputs, write_map
+from helpers.cli import crefjax, one_line, tree
+from helpers.quick_compiling import quick_compiling
+from helpers.training_config import tiny_config
+from helpers.training_run import arrays, left_over, losses, write_entry
 from interruptions import ENDINGS, EndedError, interrupted
-from quick_compiling import quick_compiling
-from tiny_config import tiny_config
-from tiny_run import arrays, left_over, losses, write_entry
 
 from crefjax.data.prepare import prepare
 

@@ -1,5 +1,5 @@
 import pytest
-from dataset_material import write_entry
+from helpers.datasets import write_entry
 
 from crefjax.data.prepare import prepare
 

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from dataset_material import random_map, read, same, sliced, standardized, values, write_entry
+from helpers.datasets import random_map, read, same, sliced, standardized, values, write_entry
 
 from crefjax.data.entry_patches import load_entry, load_specimen, specimen_batches, split_weights
 from crefjax.data.patches import rotate

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from dataset_material import random_map, sliced, starts
+from helpers.datasets import random_map, sliced, starts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

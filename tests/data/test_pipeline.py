@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from dataset_material import grid, same, sliced, standardized, values, write_entry
+from helpers.datasets import grid, same, sliced, standardized, values, write_entry
 
 from crefjax.data.manifest import load_manifest
 from crefjax.data.patches import rotate

@@ -6,7 +6,7 @@ import mrcfile
 import numpy as np
 import pytest
 from array_record.python import array_record_module
-from dataset_material import VOXEL, grid, random_map, read, sliced, standardized, tree, write_entry, write_map
+from helpers.datasets import VOXEL, grid, random_map, read, sliced, standardized, tree, write_entry, write_map
 
 from crefjax.data import prepare_entry
 from crefjax.data.manifest import EntryRecord, load_manifest

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from dataset_material import random_map, tree, write_entry, write_map
+from helpers.datasets import random_map, tree, write_entry, write_map
 
 from crefjax.data import prepare_entry
 from crefjax.data.manifest import load_manifest

@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import pytest
-from dataset_material import random_map
+from helpers.datasets import random_map
 
 from crefjax.data.records import ShardReader, decode, encode, record_bytes, write_shard
 from crefjax.errors import UserError

@@ -1,13 +1,5 @@
-"""`experiments` is no part of the installed package, and this folder has its name: the project's root goes first."""
-
-import sys
-from pathlib import Path
-
 import pytest
-from quick_compiling import quick_compiling
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-sys.path.append(str(Path(__file__).parents[1] / "training"))  # where a tiny run is made
+from helpers.quick_compiling import quick_compiling
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny_run import ended, write_run
+from helpers.training_run import ended, write_run
 
 from crefjax.weights.store import load_weights
 from experiments import ship_weights, training_entries

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import slow_losses
+from reference import losses as slow_losses
 
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import load_pair

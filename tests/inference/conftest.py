@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_by_hand import CONFIG
+from helpers.small_network import CONFIG
 
 from crefjax.models.unet3d import UNet3D
 from crefjax.weights.store import Weights

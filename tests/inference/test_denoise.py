@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from network_by_hand import CONFIG, network
+from helpers.small_network import CONFIG, network
 
 import crefjax
 from crefjax.errors import UserError

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from network_by_hand import network
+from helpers.small_network import network
 
 import crefjax
 from crefjax.inference.denoise import denoise_maps, plan_denoise

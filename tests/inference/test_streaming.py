@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_compiling import quick_compiling
+from helpers.quick_compiling import quick_compiling
 
 from crefjax.inference.streaming import level_slab, network_cost, padded_shape, run_network, slab_sizes
 from crefjax.models.unet3d import UNet3D, UNet3DConfig

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_by_hand import CONFIG
+from helpers.small_network import CONFIG
 
 import crefjax
 from crefjax.errors import UserError

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mrc_bytes import mrc
+from helpers.mrc_bytes import mrc
 
 from crefjax.errors import UserError
 from crefjax.io.maps import Map, check_same_grid, read_map, write_map

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from mrc_bytes import mrc
+from helpers.mrc_bytes import mrc
 
 from crefjax.errors import UserError
 from crefjax.io.entries import Output, check_mask, find_entry, load_mask, load_pair

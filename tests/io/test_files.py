@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mrc_bytes import valid
+from helpers.mrc_bytes import valid
 
 from crefjax.io.files import atomic_write, check_output
 from crefjax.io.maps import Map, write_map

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
+from helpers.mrc_bytes import MODES, mrc, valid, xyz
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mrc_bytes import MODES, mrc, valid, xyz
 
 from crefjax.io.maps import read_map, write_map
 

@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pytest
-from mrc_bytes import MODES, mrc
+from helpers.mrc_bytes import MODES, mrc
 
 from crefjax.io.maps import read_map
 

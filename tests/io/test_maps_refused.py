@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from mrc_bytes import mrc
+from helpers.mrc_bytes import mrc
 
 from crefjax.io.maps import read_map
 

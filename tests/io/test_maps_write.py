@@ -9,7 +9,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
-from mrc_bytes import mrc, valid
+from helpers.mrc_bytes import mrc, valid
 
 from crefjax.io.maps import Map, read_map, statistics, write_map
 

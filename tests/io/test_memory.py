@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from mrc_bytes import mrc
+from helpers.mrc_bytes import mrc
 
 from crefjax.io.entries import load_mask, load_pair
 from crefjax.io.maps import read_map, write_map

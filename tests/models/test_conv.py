@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import slow_network as slow
+from reference import network as slow
 
 from crefjax.models import conv
 

@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import slow_network as slow
-from quick_compiling import quick_compiling
+from helpers.quick_compiling import quick_compiling
+from reference import network as slow
 
 from crefjax.models.unet3d import UNet3D, UNet3DConfig, pad_far_ends
 

@@ -3,8 +3,8 @@
 import json
 
 import numpy as np
-import pairs_for_accounts as made
 import pytest
+from helpers import denoised_pairs as made
 
 from crefjax.io.maps import Map
 from crefjax.report.account import ReportInputs, account, measure

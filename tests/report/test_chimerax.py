@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from report_material import VOXEL, account_numbers, body, inputs, local, soft_mask, study
+from helpers.report_inputs import VOXEL, account_numbers, body, inputs, local, soft_mask, study
 
 from crefjax.io.maps import read_map
 from crefjax.report.chimerax import level_of_volume, matched_levels, otsu_level

@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from report_material import SHELLS, account_numbers, estimate
+from helpers.report_inputs import SHELLS, account_numbers, estimate
 
 from crefjax.report.figures import draw_figures
 

@@ -1,8 +1,8 @@
 """Maps that are not what they are given for: turned over, moved, in the wrong order, of something else."""
 
 import numpy as np
-import pairs_for_accounts as made
 import pytest
+from helpers import denoised_pairs as made
 
 from crefjax.report.account import account
 

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import pytest
-from report_material import account_numbers, inputs, local, study
+from helpers.report_inputs import account_numbers, inputs, local, study
 
 from crefjax.errors import UserError
 from crefjax.io.maps import write_map

@@ -3,7 +3,7 @@ import io
 import matplotlib.image
 import numpy as np
 import pytest
-from report_material import BOX, body, soft_mask
+from helpers.report_inputs import BOX, body, soft_mask
 
 from crefjax.report.slices import LARGEST_SIDE, cut_slices, fullest_plane, match, png_bytes
 

@@ -1,8 +1,8 @@
 """What a map may be used for follows from its warnings."""
 
 import numpy as np
-import pairs_for_accounts as made
 import pytest
+from helpers import denoised_pairs as made
 
 from crefjax.report.account import account
 from crefjax.report.warnings import use_of

@@ -5,8 +5,8 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import pairs_for_accounts as made
 import pytest
+from helpers import denoised_pairs as made
 
 from crefjax.report.account import account, measure
 from crefjax.report.warnings import ranges

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from quick_compiling import quick_compiling
+from helpers.quick_compiling import quick_compiling
 
 from crefjax.devices import GIB
 from crefjax.errors import UserError

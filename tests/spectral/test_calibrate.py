@@ -3,8 +3,8 @@
 import functools
 
 import numpy as np
-import pairs_material as made
 import pytest
+from helpers import filtered_pairs as made
 
 from crefjax.spectral.calibrate import Calibration, apply_calibration, calibrate, solvent_level
 from crefjax.spectral.covariances import shell_covariances

@@ -1,9 +1,9 @@
 """Covariances and numbers of independent values against whole-spectrum NumPy and against many boxes of noise."""
 
 import numpy as np
-import pairs_material as made
 import pytest
-import slow_spectra as slow
+from helpers import filtered_pairs as made
+from reference import spectra as slow
 
 from crefjax.spectral.covariances import independent_numbers, shell_covariances
 

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import slow_spectra as slow
+from reference import spectra as slow
 
 from crefjax.spectral.curve import FscCurve, resolution_at
 from crefjax.spectral.fsc import c_ref, fsc, fsc_curve

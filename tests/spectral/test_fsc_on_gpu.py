@@ -1,8 +1,8 @@
 """The differentiable FSC on a GPU is that of plain float64 NumPy."""
 
 import numpy as np
-import slow_spectra as slow
 from on_gpu import cpu_and_gpu, result_on
+from reference import spectra as slow
 
 from crefjax.spectral.fsc import fsc
 from crefjax.spectral.shells import box_shells

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-import slow_spectra
+from reference import spectra as slow_spectra
 from scipy import ndimage
 
 from crefjax.errors import UserError

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import slow_spectra as slow
+from reference import spectra as slow
 
 from crefjax.spectral.shells import box_shells, half_spectrum, shell_frequencies, shell_means, shell_sums, shell_voxels
 

@@ -3,8 +3,8 @@
 import functools
 
 import numpy as np
-import pairs_material as made
 import pytest
+from helpers import filtered_pairs as made
 
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.variances import overall_gain, shell_variances, variances_of

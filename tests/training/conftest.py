@@ -1,5 +1,5 @@
 import pytest
-from quick_compiling import quick_compiling
+from helpers.quick_compiling import quick_compiling
 
 
 @pytest.fixture(scope="module", autouse=True)

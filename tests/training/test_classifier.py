@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from toy_task import Counted, Line, config, held_out_numbers, rows
+from helpers.toy_task import Counted, Line, config, held_out_numbers, rows
 
 from crefjax.training.loop import train
 from crefjax.training.samples import NamedBatch

@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 import pytest
-import slow_losses as slow
-from toy_task import config
+from helpers.toy_task import config
+from reference import losses as slow
 
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3DConfig, apply_network

@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 import pytest
-from toy_task import Line, batch_of, held_out_numbers, source
+from helpers.toy_task import Line, batch_of, held_out_numbers, source
 
 from crefjax.training.step import evaluate, make_evaluation_step, on_devices
 

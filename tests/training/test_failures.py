@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.toy_task import POINTS, Line, SlowAdam, batch_of, config, parameters, rows, run, slow_run, source
 from test_step import DENOISING, maps
 from test_step import run as run_steps
-from toy_task import POINTS, Line, SlowAdam, batch_of, config, parameters, rows, run, slow_run, source
 
 from crefjax import simulate
 from crefjax.errors import UserError

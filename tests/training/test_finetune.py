@@ -5,7 +5,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-import slow_losses
+from reference import losses as slow_losses
 
 from crefjax.data.specimen import Specimen
 from crefjax.errors import UserError

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from tiny_run import arrays, ended, left_over, losses, start, write_run
+from helpers.training_run import arrays, ended, left_over, losses, start, write_run
 
 STEPS = 9
 

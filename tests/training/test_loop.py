@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_task import Counted, Line, batch_of, config, exported, parameters, rows, run, slow_run, source
+from helpers.toy_task import Counted, Line, batch_of, config, exported, parameters, rows, run, slow_run, source
 
 from crefjax.errors import UserError
 from crefjax.training import loop, step

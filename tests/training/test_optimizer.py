@@ -5,7 +5,7 @@ import math
 import numpy as np
 import optax
 import pytest
-from toy_task import config
+from helpers.toy_task import config
 
 from crefjax.errors import UserError
 from crefjax.training.optimizer import make_optimizer, make_schedule

@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from toy_task import exported, rows, run, source
+from helpers.toy_task import exported, rows, run, source
 
 
 def losses(folder):

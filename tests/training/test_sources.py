@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_run import write_entry, write_map, write_run
-from toy_task import config, exported, rows
+from helpers.toy_task import config, exported, rows
+from helpers.training_run import write_entry, write_map, write_run
 
 from crefjax import simulate
 from crefjax.errors import UserError
@@ -150,7 +150,7 @@ class Gain:
         return {"loss": self.loss(parameters, batch, None)[0]}
 
     def export(self, folder, parameters, about):
-        from toy_task import Line
+        from helpers.toy_task import Line
 
         Line.export(self, folder, parameters, about)
 

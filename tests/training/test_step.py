@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_task import Line, SlowAdam, batch_of, config
+from helpers.toy_task import Line, SlowAdam, batch_of, config
 
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3DConfig
@@ -99,10 +99,12 @@ def line_losses(devices):
 
 
 def test_four_devices_give_what_one_does():
-    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + (
-        "import json, test_step; print(json.dumps(test_step.line_losses(4)))"
-    )
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    program = "import json, test_step; print(json.dumps(test_step.line_losses(4)))"
+    here = Path(__file__).parent
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]),
+    }
     ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     four = json.loads(ended.stdout.splitlines()[-1])
     np.testing.assert_allclose(four, line_losses(1), atol=1e-5, rtol=0)

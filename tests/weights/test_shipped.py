@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import slow_losses
+from reference import losses as slow_losses
 
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.maps import Map

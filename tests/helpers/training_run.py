@@ -9,9 +9,9 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
-from tiny_config import tiny_config
 
 from crefjax.data.prepare import prepare
+from helpers.training_config import tiny_config
 
 
 def write_map(path, array, voxel=1.5):

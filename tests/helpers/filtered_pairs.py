@@ -1,7 +1,7 @@
 """Synthetic signals, noise and filters in plain float64 NumPy, with what is expected of them under a mask."""
 
 import numpy as np
-import slow_spectra as slow
+from reference import spectra as slow
 
 
 def ball(shape, radius, soft=2.0):

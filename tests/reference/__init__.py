@@ -1,0 +1,1 @@
+"""Slow, plain implementations that expected values come from; none imports crefjax."""
