@@ -65,7 +65,7 @@ def _parser():
     add("--minutes", type=float, help="of all; default: 11, with --smoke 2")
     add("--smoke", action="store_true", help="the smallest boxes, on a CPU")
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="only these; default: all")
-    state = ROOT / "experiments" / "state" / "truth"
+    state = ROOT / "experiments" / "checkpoints" / "truth"
     add("--state", metavar="FOLDER", type=Path, default=state, help="`checkpoints` of a run, or a folder like it")
     add("--anew", action="store_true", help="begin a new run from the state's parameters even if it could go on")
     config = ROOT / "experiments" / "configs" / "weights.py"

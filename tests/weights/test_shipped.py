@@ -99,6 +99,6 @@ def test_no_path_of_a_machine_is_in_them():
     root = Path(__file__).parents[2]
     files = list((root / "crefjax/weights/shipped").rglob("commit_success.txt"))
     assert files
-    files += (root / "experiments/state").rglob("commit_success.txt")
+    files += (root / "experiments/checkpoints").rglob("commit_success.txt")
     for file in files:
         assert "/" not in file.read_text(encoding="utf-8")

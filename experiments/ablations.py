@@ -1,12 +1,12 @@
 """What helps: runs of the same budget that differ from `configs/weights.py` in one choice each.
 
-    python -m experiments.study MODELS -o DIR [--rows NAME ...] [--seeds N]
+    python -m experiments.ablations MODELS -o DIR [--rows NAME ...] [--seeds N]
 
 Every row of `ROWS` is trained on as many voxels, with one seed or several, and denoises `ENTRIES`,
 of models that no run saw, as `crefjax denoise` does. It writes
 
-    study.csv    a row for each choice and seed: the means over the entries
-    study.md     the table to read: each choice's difference to the first row, and the scatter of seeds
+    ablations.csv    a row for each choice and seed: the means over the entries
+    ablations.md     the table to read: each choice's difference to the first row, and the scatter of seeds
 
 Killed and started again, it goes on where it was. MODELS has `cryoem/`, `em/` and `docking/`. Five to ten minutes for
 each row and seed on two cores.
@@ -38,7 +38,7 @@ from crefjax.spectral.fsc import fsc_curve
 from crefjax.weights.store import load_weights
 from experiments.configs.weights import EXCLUDE
 
-NAME = "study"
+NAME = "ablations"
 CONFIG = Path(__file__).parent / "configs" / "weights.py"
 VOXELS = 800 * 64**3  # of all patches of a run
 MODELS = ("cryoem/*.cif.gz", "em/*.gz")
@@ -211,8 +211,8 @@ def write(folder: Path) -> None:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["row", "seed", *COLUMNS, "minutes"])
     writer.writerows([[one["row"], one["seed"], *(f"{one[key]:.5f}" for key in (*COLUMNS, "minutes"))] for one in runs])
-    put(folder / "study.csv", stream.getvalue().encode())
-    put(folder / "study.md", table(runs).encode())
+    put(folder / "ablations.csv", stream.getvalue().encode())
+    put(folder / "ablations.md", table(runs).encode())
 
 
 def table(runs: Sequence[dict]) -> str:

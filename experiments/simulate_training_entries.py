@@ -1,6 +1,6 @@
 """Simulates the entries that `experiments/configs/weights.py` trains on beside the endless stream.
 
-    python -m experiments.training_entries MODELS -o DIR
+    python -m experiments.simulate_training_entries MODELS -o DIR
 
 MODELS is a folder with `cryoem/` and `docking/`, of PDB entries. What the stream cannot draw is in these: noise of
 images that were reconstructed, with preferred views and errors of pose, and whole flexible ends of particles. Entries
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from analysis.files import run_study, simulated_entry
 
-NAME = "training_entries"
+NAME = "simulate_training_entries"
 # Model, and the arguments of `crefjax simulate`.
 ENTRIES = {
     "cryoem/9n5j.cif.gz": "--voxel-size 1.3 --resolution 3.4 --method reconstruction --seed 7001",

@@ -1,4 +1,4 @@
-"""The study of choices in training: its rows are configs, its numbers those of slow NumPy, its table what they say."""
+"""Ablations: every row is a valid config, scores agree with a NumPy reference, and the table quotes the scores."""
 
 import numpy as np
 import pytest
@@ -11,18 +11,19 @@ from crefjax.simulate.halfmaps import Settings, simulate_half_maps
 from crefjax.simulate.phantom import phantom
 from crefjax.training.config import flat, read_config
 from crefjax.weights.store import load_weights
-from experiments import study
+from experiments import ablations
 
 
-@pytest.mark.parametrize("name", study.ROWS)
+@pytest.mark.parametrize("name", ablations.ROWS)
 def test_every_row_is_a_config_that_differs_from_the_first_in_what_it_says(name):
     first, changed = (
-        flat(read_config(str(study.CONFIG), study.fields(one, 3, "../shared/models"))) for one in ({}, study.ROWS[name])
+        flat(read_config(str(ablations.CONFIG), ablations.fields(one, 3, "../shared/models")))
+        for one in ({}, ablations.ROWS[name])
     )
     assert first["seed"] == changed["seed"] == 3
     assert first["schedule.name"] == "cosine"
     differ = {field for field in first if first[field] != changed[field]}
-    named = {"data.stream.models" if field == "models" else field for field in study.ROWS[name]}
+    named = {"data.stream.models" if field == "models" else field for field in ablations.ROWS[name]}
     assert differ - {"steps", "epoch_steps"} == named
     voxels = [one["steps"] * one["batch"] * one["data.patch"] ** 3 for one in (first, changed)]
     assert voxels[0] == 800 * 64**3
@@ -30,12 +31,12 @@ def test_every_row_is_a_config_that_differs_from_the_first_in_what_it_says(name)
 
 
 def test_entries_are_of_the_models_for_choosing():
-    stream = read_config(str(study.CONFIG)).data.stream
+    stream = read_config(str(ablations.CONFIG)).data.stream
     unseen = {name.strip() for name in stream.held_out.split(",")}
-    with_docking = study.ROWS["docking complexes too"]["data.stream.exclude"]
+    with_docking = ablations.ROWS["docking complexes too"]["data.stream.exclude"]
     unseen |= {name for name in with_docking.split(",") if name.endswith("_target")}
     assert "docking" not in stream.models
-    assert {name.split("/")[1].split(".")[0] for name in study.ENTRIES} <= unseen
+    assert {name.split("/")[1].split(".")[0] for name in ablations.ENTRIES} <= unseen
 
 
 def in_mask(one, mask):
@@ -48,7 +49,7 @@ def test_what_is_measured(tmp_path):
     made = simulate_half_maps(phantom(150, seed=4), Settings(voxel_size=1.8, resolution=5.0, seed=2, margin=8.0))
     write_entry(tmp_path / "one", made)
     weights = load_weights("truth")
-    found = study.measure(weights, tmp_path / "one")
+    found = ablations.measure(weights, tmp_path / "one")
     pair = load_pair(tmp_path / "one/half_map_1.mrc", tmp_path / "one/half_map_2.mrc")
     done = {
         scale: denoise_maps(pair, weights, plan_denoise(pair, weights, scale=scale), scale=scale).full.array
@@ -69,14 +70,14 @@ def test_what_is_measured(tmp_path):
 
 
 def test_the_table():
-    first, second = list(study.ROWS)[:2]
-    numbers = dict.fromkeys(study.COLUMNS, 0.5)
+    first, second = list(ablations.ROWS)[:2]
+    numbers = dict.fromkeys(ablations.COLUMNS, 0.5)
     runs = [
         {"row": first, "seed": 0, **numbers, "mean_fsc": 0.7},
         {"row": first, "seed": 1, **numbers, "mean_fsc": 0.72},
         {"row": second, "seed": 1, **numbers, "mean_fsc": 0.69},
     ]
-    lines = study.table(runs).splitlines()
+    lines = ablations.table(runs).splitlines()
     assert len(lines) == 4
     assert lines[2].startswith(f"| {first} | 2 | 0.710 ± 0.014 | ")
     assert lines[3].startswith(f"| {second} | 1 | 0.690 (-0.030) | 0.500 (+0.000) |")

@@ -9,7 +9,7 @@ import pytest
 from helpers.training_run import ended, write_run
 
 from crefjax.weights.store import load_weights
-from experiments import ship_weights, training_entries
+from experiments import release_weights, simulate_training_entries
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def run(tmp_path_factory, quick):
 
 
 def test_weights_card_and_state(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ship_weights, "ROOT", tmp_path)
+    monkeypatch.setattr(release_weights, "ROOT", tmp_path)
     (tmp_path / "crefjax/weights").mkdir(parents=True)
-    assert ship_weights.main([str(run), "truth"]) == 0
+    assert release_weights.main([str(run), "truth"]) == 0
     shipped, last = load_weights(tmp_path / "crefjax/weights/shipped/truth"), load_weights(run / "last")
     jax.tree.map(np.testing.assert_array_equal, shipped.parameters, last.parameters)
     assert shipped.card["models"] == "PDB entries (CC0) 1ABC, 2ABC"
@@ -43,17 +43,17 @@ def test_weights_card_and_state(run, tmp_path, monkeypatch, capsys):
     assert shipped.card["licence"].startswith("Apache-2.0")
     assert shipped.card["training"] == last.card["training"]
     newest = max((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
-    state = tmp_path / "experiments/state/truth"
+    state = tmp_path / "experiments/checkpoints/truth"
     assert [path.name for path in state.iterdir()] == [newest.name]
     assert {path.name for path in (state / newest.name).iterdir()} == {path.name for path in newest.iterdir()}
-    assert ship_weights.main([str(run), "truth"]) == 0  # again, in their place
+    assert release_weights.main([str(run), "truth"]) == 0  # again, in their place
     assert not [file for file in tmp_path.rglob("commit_success.txt") if "/" in file.read_text()]
     config = (run / "config.json").read_text()
     (run / "config.json").write_text(json.dumps(json.loads(config) | {"weights": "truth"}))
     path = tmp_path / "crefjax/weights/shipped/truth/card.json"
     older = {"models": "PDB entries (CC0) 2ABC, 9ABC", "never_seen": "PDB entries 1ABC, 8ABC"}
     path.write_text(json.dumps(json.loads(path.read_text()) | older))
-    assert ship_weights.main([str(run), "truth"]) == 0  # a run that went on from those that it replaces
+    assert release_weights.main([str(run), "truth"]) == 0  # a run that went on from those that it replaces
     shipped = load_weights(tmp_path / "crefjax/weights/shipped/truth")
     assert shipped.card["models"] == "PDB entries (CC0) 1ABC, 2ABC, 9ABC"  # what those had seen was seen
     assert shipped.card["never_seen"] == "PDB entries 3ABC, 8ABC"
@@ -65,7 +65,7 @@ def test_weights_card_and_state(run, tmp_path, monkeypatch, capsys):
         (run / file).write_text(change(text))
         try:
             capsys.readouterr()
-            assert ship_weights.main([str(run), name]) == 2
+            assert release_weights.main([str(run), name]) == 2
             assert message in capsys.readouterr().err
         finally:
             (run / file).write_text(text)
@@ -84,7 +84,7 @@ def test_weights_card_and_state(run, tmp_path, monkeypatch, capsys):
 
 
 def test_a_folder_that_is_no_run(tmp_path, capsys):
-    assert ship_weights.main([str(tmp_path), "truth"]) == 2
+    assert release_weights.main([str(tmp_path), "truth"]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
@@ -94,11 +94,11 @@ def test_entries_are_made_once_and_of_models_that_may_be_trained_on(tmp_path, mo
     asked = []
     monkeypatch.setattr("crefjax.cli.main.main", lambda argv: asked.append(argv) or 0)
     (tmp_path / "out" / "9n5j").mkdir(parents=True)
-    assert training_entries.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 0
-    assert len(asked) == len(training_entries.ENTRIES) - 1
+    assert simulate_training_entries.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 0
+    assert len(asked) == len(simulate_training_entries.ENTRIES) - 1
     assert {argv[0] for argv in asked} == {"simulate"}
-    stream = read_config(str(Path(training_entries.__file__).parent / "configs" / "weights.py")).data.stream
+    stream = read_config(str(Path(simulate_training_entries.__file__).parent / "configs" / "weights.py")).data.stream
     kept_out = {one.strip() for one in f"{stream.exclude},{stream.held_out}".split(",")}
-    assert not kept_out & {name.split("/")[1].split(".")[0] for name in training_entries.ENTRIES}
+    assert not kept_out & {name.split("/")[1].split(".")[0] for name in simulate_training_entries.ENTRIES}
     monkeypatch.setattr("crefjax.cli.main.main", lambda argv: 2)
-    assert training_entries.main([str(tmp_path), "-o", str(tmp_path / "other")]) == 2
+    assert simulate_training_entries.main([str(tmp_path), "-o", str(tmp_path / "other")]) == 2

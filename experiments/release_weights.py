@@ -1,11 +1,11 @@
 """Puts a finished run's weights into the package, with their card, and keeps the state that continues the run.
 
-    python -m experiments.ship_weights RUN NAME
+    python -m experiments.release_weights RUN NAME
 
 RUN is the folder of a run of `experiments/configs/weights.py`, NAME is one of `CARDS`. It replaces
-`crefjax/weights/shipped/NAME`, and `experiments/state/NAME`: its newest checkpoint, which goes on by
+`crefjax/weights/shipped/NAME`, and `experiments/checkpoints/NAME`: its newest checkpoint, which goes on by
 
-    mkdir -p RUN && cp -r experiments/state/NAME RUN/checkpoints
+    mkdir -p RUN && cp -r experiments/checkpoints/NAME RUN/checkpoints
     crefjax train --config=experiments/configs/weights.py --workdir=RUN --config.steps=STEPS
 
 and the other `--config` arguments that the run was begun with.
@@ -60,7 +60,7 @@ CARDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Ship one; returns 0, or 2 after a mistake of the user's, told in one line."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.ship_weights", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m experiments.release_weights", description=__doc__.splitlines()[0])
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run")
     parser.add_argument("name", metavar="NAME", choices=sorted(CARDS), help="what the weights are called")
     arguments = parser.parse_args(argv)
@@ -96,7 +96,7 @@ def ship(run: Path, name: str) -> None:
     folder = ROOT / "crefjax" / "weights" / "shipped" / name
     network = UNet3DConfig(**{**vars(weights.config), "compute_dtype": "float32"})
     save_weights(folder, weights.parameters, network, about, overwrite=True)
-    state = ROOT / "experiments" / "state" / name
+    state = ROOT / "experiments" / "checkpoints" / name
     state.parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(state) as new:
         shutil.copytree(checkpoints[-1], new / checkpoints[-1].name)
