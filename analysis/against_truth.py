@@ -31,7 +31,7 @@ from analysis.study_main import study_main
 from analysis.subjects import FULL, Subject
 from analysis.tables import box_plot, colour_of, small_legend
 from crefjax.io.entries import Entry
-from crefjax.report.plots import resolution_axis
+from crefjax.plotting import resolution_axis
 from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.covariances import shell_covariances
 

@@ -18,7 +18,7 @@ from analysis.over_entries import Headline, Row, Study
 from analysis.study_main import study_main
 from analysis.subjects import FULL, Subject
 from analysis.tables import colour_of, methods_of, small_legend
-from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, resolution_axis
+from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, resolution_axis
 
 _SNR = Headline("snr_gain", "signal/noise after over before, median up to FSC-0.143", 1, 2)
 _BIAS = Headline("signal_to_bias", "signal/bias, median up to FSC-0.143", 1, 1)

@@ -41,7 +41,7 @@ from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import read_map
-from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
+from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.fsc import FscCurve, fsc_curve
 from crefjax.version import __version__

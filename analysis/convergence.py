@@ -19,7 +19,7 @@ from analysis.files import check_output, put, run_study
 from analysis.tables import COLOURS, table
 from crefjax.errors import UserError
 from crefjax.io.files import read_json_lines
-from crefjax.report.plots import figure_bytes
+from crefjax.plotting import figure_bytes
 from crefjax.version import __version__
 
 NAME = "convergence"

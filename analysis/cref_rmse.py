@@ -18,7 +18,7 @@ from analysis.over_entries import Headline, Row, Study
 from analysis.study_main import study_main
 from analysis.subjects import FULL, Subject
 from analysis.tables import box_plot, colour_of, small_legend
-from crefjax.report.plots import GREY, resolution_axis
+from crefjax.plotting import GREY, resolution_axis
 from crefjax.spectral.fsc import fsc_curve
 
 _RMSE = Headline("cref_rmse", "RMSE of FSC² to C_ref²", -1, 4)

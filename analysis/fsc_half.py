@@ -18,8 +18,8 @@ from analysis.over_entries import Headline, Row, Study
 from analysis.study_main import study_main
 from analysis.subjects import FULL, Subject
 from analysis.tables import box_plot, colour_of, small_legend
-from crefjax.report.account import correlation
-from crefjax.report.plots import GREY, resolution_axis
+from crefjax.plotting import GREY, resolution_axis
+from crefjax.report.measure import correlation
 from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curve import FscCurve

@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 
 from analysis.files import check_output, load_named, put, run_study
 from analysis.known_pairs import PLANTED_POWER, Known, known_denoisers, known_pairs, true_variances
-from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
+from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.halfmaps import Settings
 from crefjax.simulate.imaging import Particles

@@ -43,7 +43,7 @@ from analysis.local_regions import BALLS, RADIUS, atoms_regions, false_density
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import find_entry, load_mask, load_pair
-from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes
+from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.entry import write_entry
 from crefjax.simulate.halfmaps import Flexible, Settings, simulate_half_maps

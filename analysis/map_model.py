@@ -35,7 +35,7 @@ from crefjax.errors import UserError
 from crefjax.io.entries import Entry
 from crefjax.io.files import map_stem
 from crefjax.io.maps import Map, read_map
-from crefjax.report.plots import GREY, resolution_axis
+from crefjax.plotting import GREY, resolution_axis
 from crefjax.spectral.calibrate import Calibration, apply_calibration, solvent_level
 from crefjax.spectral.fsc import fsc_curve
 

@@ -40,7 +40,7 @@ from analysis.noise_alone import noise_alone
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.maps import Map
-from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes
+from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
 from crefjax.spectral.calibrate import solvent_level

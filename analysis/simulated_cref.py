@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from analysis.cref_scatter import Curves, measure, shared_with_truth, summary
 from analysis.files import check_output, put, run_study
 from crefjax.errors import UserError
-from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
+from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.entry import check_folder, write_entry
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps

@@ -28,7 +28,7 @@ from analysis.map_spectra import BINS, measure_map, measure_pair
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import Map, read_map
-from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
+from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
 from crefjax.simulate.imaging import Particles

@@ -10,9 +10,9 @@ from analysis.grids import read_on_grid
 from crefjax.data.masks import make_mask
 from crefjax.io.entries import Entry, load_mask, load_pair
 from crefjax.io.maps import Map
-from crefjax.report.account import Measurements
-from crefjax.report.account import ReportInputs as Account
-from crefjax.report.account import measure as measure_account
+from crefjax.report.measure import Measurements
+from crefjax.report.measure import ReportInputs as Account
+from crefjax.report.measure import measure as measure_account
 
 FULL = "full map"  # the method that does nothing: the mean of the half-maps
 

@@ -15,7 +15,7 @@ from analysis.files import put
 from analysis.over_entries import Headline, Run, Study
 from analysis.subjects import FULL
 from analysis.summaries import median, paired
-from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes
+from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes
 from crefjax.version import __version__
 
 COMPARED_WITH = (FULL, "crefdenoiser")

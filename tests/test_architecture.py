@@ -20,7 +20,8 @@ ROOMS = {
     "simulate": {"spectral", "io"},
     "weights": {"checkpoint", "models"},
     "inference": {"weights", "models", "spectral", "data", "io"},
-    "report": {"inference", "spectral", "io"},
+    "plotting": {"spectral", "io"},
+    "report": {"plotting", "inference", "spectral", "data", "io"},
     "training": {"data", "io", "spectral", "simulate", "models", "losses", "checkpoint", "weights"},
 }
 EVERYONES = {"devices", "errors", "version", "progress", "unfinished"}
@@ -74,3 +75,15 @@ def test_only_the_package_is_packaged():
     for folder in {path.parent for path in PACKAGE.rglob("*.py")}:
         name = ".".join(folder.relative_to(PACKAGE.parent).parts)
         assert name in found, f"{name} has no __init__.py and would be left out"
+
+
+def test_files_that_are_not_python_are_packaged():
+    settings = configparser.ConfigParser()
+    settings.read(PACKAGE.parent / "setup.cfg")
+    packaged = set()
+    for package, patterns in settings["options.package_data"].items():
+        folder = PACKAGE.parent / package.replace(".", "/")
+        packaged |= {path for pattern in patterns.split() for path in folder.glob(pattern)}
+    others = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert PACKAGE / "report/assets/report.css" in others
+    assert others <= packaged

@@ -54,7 +54,7 @@ def _demo(folder: Path, output: Path, arguments):
     from crefjax.inference.denoise import denoise_maps, plan_denoise
     from crefjax.io.entries import load_mask, load_pair
     from crefjax.io.maps import read_map, write_maps
-    from crefjax.report.demo import DemoPanels, demo_figure
+    from crefjax.plotting import DemoPanels, demo_figure
     from crefjax.simulate.entry import write_entry
     from crefjax.simulate.halfmaps import Settings, simulate_half_maps
     from crefjax.simulate.phantom import phantom

@@ -220,7 +220,7 @@ def _check_before_work(arguments, outputs):
     for path in outputs:
         check_output(path, overwrite=arguments.overwrite, inputs=tuple(inputs.values()))
     if arguments.report:
-        from crefjax.report.write import check_folder
+        from crefjax.report.writer import check_folder
 
         check_folder(arguments.report, overwrite=arguments.overwrite, inputs=inputs.values(), outputs=outputs)
     find_weights(arguments.weights)
@@ -238,7 +238,7 @@ def _study(arguments, used, result, mask, settings):
     import numpy as np
 
     from crefjax.inference.regions import automatic_region
-    from crefjax.report.account import ReportInputs
+    from crefjax.report.measure import ReportInputs
 
     pair = used.pair
     if mask is not None:
@@ -267,8 +267,8 @@ def _study(arguments, used, result, mask, settings):
 
 def _report(arguments, study, local, local_paths):
     """Write the report, once the maps it points to are in place."""
-    from crefjax.report.account import account
-    from crefjax.report.write import write_report  # loads Matplotlib
+    from crefjax.report.measure import account
+    from crefjax.report.writer import write_report  # loads Matplotlib
 
     numbers = account(study)
     inputs = _inputs(arguments)

@@ -133,7 +133,7 @@ def _write(arguments, curve):
     if arguments.json:
         contents[Path(arguments.json)] = (json.dumps(as_json(curve), indent=1) + "\n").encode()
     if arguments.plot:
-        from crefjax.report.plots import fsc_figure
+        from crefjax.plotting import fsc_figure
 
         contents[Path(arguments.plot)] = fsc_figure(curve, THRESHOLDS, Path(arguments.plot).suffix.lower()[1:])
     with atomic_write_all(overwrite=True) as stage:

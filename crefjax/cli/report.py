@@ -48,8 +48,8 @@ def add_arguments(parser):
 
 def run(arguments) -> None:
     """Report as the command line says."""
-    from crefjax.report.account import account
-    from crefjax.report.write import PAGE, check_folder, write_report
+    from crefjax.report.measure import account
+    from crefjax.report.writer import PAGE, check_folder, write_report
 
     start = time.monotonic()
     inputs = _inputs(arguments)
@@ -131,7 +131,7 @@ def _study(arguments):
     from crefjax.data.usable import usable
     from crefjax.io.entries import load_mask, load_pair
     from crefjax.io.maps import read_map
-    from crefjax.report.account import ReportInputs
+    from crefjax.report.measure import ReportInputs
 
     size = {"voxel_size": arguments.voxel_size}
     pair = load_pair(arguments.half_map_1, arguments.half_map_2, **size)

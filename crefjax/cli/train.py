@@ -40,14 +40,14 @@ def run(arguments) -> int:
             text = f"config: platform: JAX finds no {config.platform}; choose another, or leave it empty"
             raise UserError(text) from error
     # Loaded only now: JAX takes a while, and a mistake in the config is told at once.
-    from crefjax.report.convergence import write_figure
+    from crefjax.plotting import write_convergence_figure
     from crefjax.training.loop import train
     from crefjax.training.sources import make_source
     from crefjax.training.task import denoising_task
 
     source = make_source(config)
     task = denoising_task(config, truth=source.truth)
-    result = train(config, Path(arguments.workdir), task, source, after_evaluation=write_figure, say=_say)
+    result = train(config, Path(arguments.workdir), task, source, after_evaluation=write_convergence_figure, say=_say)
     if result.stopped is not None:
         _say(f"stopped at step {result.step} of {result.steps}; the same command goes on from there")
         return 128 + result.stopped

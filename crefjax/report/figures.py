@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from crefjax.report.plots import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
+from crefjax.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, figure_bytes, resolution_axis
 
 _SIZE = (6.6, 4.4)  # inches
 _MARGINS = {"left": 0.115, "right": 0.98, "bottom": 0.115}
@@ -155,10 +155,6 @@ def legend(axes, lines, columns):
     axes.figure.subplots_adjust(**_MARGINS, top=0.975 - 0.056 * rows)
 
 
-# More of Okabe & Ito's palette.
-SKY, PINK, BLACK = "#56B4E9", "#CC79A7", "#000000"
-
-
 # What an account may tell: its name there; label, colour and style of the curve.
 _PARTS = {
     "signal": ("signal", BLUE, "-"),
@@ -199,7 +195,7 @@ def draw_figures(numbers: dict) -> list[RenderedFigure]:
     """All figures for which there are numbers.
 
     Args:
-        numbers: what `crefjax.report.account.account` returns.
+        numbers: what `crefjax.report.measure.account` returns.
 
     Returns:
         two figures of correlations and one of power; two more where denoised half-maps were given.

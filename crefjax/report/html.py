@@ -7,6 +7,7 @@ import base64
 import json
 import math
 from html import escape
+from importlib import resources
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -14,7 +15,6 @@ from crefjax.io.files import open_map_file
 from crefjax.io.header import HEADER_BYTES, Header, byte_order
 from crefjax.io.maps import Map
 from crefjax.report.figures import RenderedFigure
-from crefjax.report.look import SCRIPT, STYLE
 from crefjax.report.slices import Layer, Plane, Slices
 from crefjax.report.warnings import TITLES
 
@@ -114,7 +114,7 @@ def warnings_section(numbers: dict) -> str:
     """The warnings, or what was looked at.
 
     Args:
-        numbers: what `crefjax.report.account.account` returns.
+        numbers: what `crefjax.report.measure.account` returns.
     """
     warnings = numbers["warnings"]
     if warnings:
@@ -316,7 +316,7 @@ class Content(NamedTuple):
     Attributes:
         name: of the denoised map.
         half_maps: names of the two half-maps.
-        numbers: what `crefjax.report.account.account` returns.
+        numbers: what `crefjax.report.measure.account` returns.
         figures: drawn from it.
         slices: through the maps.
         header: rows of the two headers.
@@ -356,7 +356,7 @@ def page(content: Content) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
-<style>{STYLE}</style>
+<style>{_asset("report.css")}</style>
 </head>
 <body>
 {_top(content)}
@@ -365,10 +365,15 @@ def page(content: Content) -> str:
 </main>
 <footer>crefjax {escape(content.record["crefjax"])}, {escape(content.record["created"])}. This page is one file: it
 can be moved, mailed and opened without a network; the links to other files need the folder that it came in.</footer>
-<script>{SCRIPT}</script>
+<script>{_asset("report.js")}</script>
 </body>
 </html>
 """
+
+
+def _asset(name):
+    """Return the style sheet or the script; both are inlined, so that the page is self-contained."""
+    return resources.files("crefjax.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _top(content):

@@ -38,7 +38,7 @@ def warnings_of(measured) -> list[dict]:
     """What makes the map, or this report, less than it seems; the gravest first.
 
     Args:
-        measured: `crefjax.report.account.Measurements`.
+        measured: `crefjax.report.measure.Measurements`.
 
     Returns:
         dicts of `kind` and `text`.

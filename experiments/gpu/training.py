@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis.files import put
 from crefjax.errors import UserError
-from crefjax.report.convergence import write_figure
+from crefjax.plotting import write_convergence_figure
 from crefjax.training.checkpoints import Checkpoints
 from crefjax.training.loop import train
 from crefjax.training.optimizer import make_optimizer, make_schedule
@@ -75,7 +75,7 @@ def _train(settings):
     config.minutes = (seconds + left) / 60
     config.steps = last_step(step, config.schedule.cycle_steps, possible_steps(settings, config.batch, left))
     _say(f"from step {step} until step {config.steps} or {left:.0f} s from now, rate {config.schedule.rate:g}")
-    result = train(config, run, task, source, after_evaluation=write_figure, say=_say)
+    result = train(config, run, task, source, after_evaluation=write_convergence_figure, say=_say)
     return 0 if result.stopped is None else 128 + result.stopped
 
 

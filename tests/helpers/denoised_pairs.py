@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from crefjax.io.maps import Map
-from crefjax.report.account import ReportInputs
+from crefjax.report.measure import ReportInputs
 
 SIDE, VOXEL = 36, 2.0
 SHELLS = np.arange(SIDE // 2 + 1)

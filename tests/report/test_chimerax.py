@@ -6,7 +6,7 @@ from helpers.report_inputs import VOXEL, account_numbers, body, inputs, local, s
 
 from crefjax.io.maps import read_map
 from crefjax.report.chimerax import level_of_volume, matched_levels, otsu_level
-from crefjax.report.write import write_report
+from crefjax.report.writer import write_report
 
 
 def above(array, level):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import denoised_pairs as made
 
-from crefjax.report.account import account
+from crefjax.report.measure import account
 
 
 def warned(*arguments, **words):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import denoised_pairs as made
 
-from crefjax.report.account import account, measure
+from crefjax.report.measure import account, measure
 from crefjax.report.warnings import ranges
 
 LONGEST = made.SIDE * made.VOXEL

@@ -13,7 +13,7 @@ from helpers.report_inputs import account_numbers, inputs, local, study
 from crefjax.errors import UserError
 from crefjax.io.maps import write_map
 from crefjax.report.html import header_rows
-from crefjax.report.write import check_folder, write_report
+from crefjax.report.writer import check_folder, write_report
 
 HOSTILE = "<script>alert('x')</script>&\"'<img src=x onerror=y>"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -222,7 +222,7 @@ def test_nothing_is_left_where_the_disk_refuses(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("crefjax.report.write.page", full_disk)
+    monkeypatch.setattr("crefjax.report.writer.page", full_disk)
     with pytest.raises(UserError, match="No space left"):
         write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["denoised.mrc", "half_1.mrc", "half_2.mrc"]

@@ -7,7 +7,7 @@ import pytest
 from helpers import denoised_pairs as made
 
 from crefjax.io.maps import Map
-from crefjax.report.account import ReportInputs, account, measure
+from crefjax.report.measure import ReportInputs, account, measure
 
 INNER = slice(1, made.SIDE // 2)
 

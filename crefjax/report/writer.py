@@ -97,8 +97,8 @@ def write_report(
     """Write a report; all of it appears together, or nothing.
 
     Args:
-        study: `crefjax.report.account.ReportInputs`; its denoised map's path is where that map lies.
-        numbers: what `crefjax.report.account.account` returns of it.
+        study: `crefjax.report.measure.ReportInputs`; its denoised map's path is where that map lies.
+        numbers: what `crefjax.report.measure.account` returns of it.
         folder: to write.
         inputs: files that were read, by what they are, for their checksums.
         local: `crefjax.spectral.local.LocalMaps`, or None.
