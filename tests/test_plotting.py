@@ -1,4 +1,4 @@
-"""The figures of an FSC curve and of a training run; `tests/cli/test_cli_finetune_demo.py` has that of the demonstration."""
+"""Figures of an FSC curve and of a training run."""
 
 import json
 
