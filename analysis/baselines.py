@@ -42,15 +42,14 @@ from analysis import filters
 from analysis.baseline_methods import METHODS, Material, Plan
 from analysis.files import load_named, run_study
 from analysis.programs import PROGRAMS, find_program
-from crefjax.data.workers import WorkerKilledError, run_tasks
-from crefjax.errors import UserError
+from crefjax import __version__
+from crefjax.errors import UserError, path_error
 from crefjax.inference.choices import SCALES
 from crefjax.io.entries import find_entry
-from crefjax.io.files import path_error
 from crefjax.io.maps import write_maps
-from crefjax.progress import progress_bar
-from crefjax.unfinished import atomic_directory
-from crefjax.version import __version__
+from crefjax.utils.atomic import atomic_directory
+from crefjax.utils.progress import progress_bar
+from crefjax.utils.workers import WorkerKilledError, run_tasks
 
 NAME = "baselines"
 DEFAULT = ("full", "wiener", "lowpass", "gaussian", "nonlocal_means")

@@ -26,8 +26,8 @@ from analysis.files import put, run_study
 from analysis.over_entries import Headline, Run, check_entries_output, entries_parser, run
 from analysis.subjects import FULL
 from analysis.tables import box_plot, methods_of, summarize, table, write_study
+from crefjax import __version__
 from crefjax.plotting import figure_bytes
-from crefjax.version import __version__
 
 NAME = "benchmark"
 STUDIES = (reference_map.STUDY, cref_rmse.STUDY, fsc_half.STUDY, bias_snr.STUDY, against_truth.STUDY, map_model.STUDY)

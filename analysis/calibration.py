@@ -37,6 +37,7 @@ from matplotlib.figure import Figure
 
 from analysis.files import check_output, load_named, put, run_study
 from analysis.filters import wiener
+from crefjax import __version__
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import find_entry, load_mask, load_pair
@@ -44,7 +45,6 @@ from crefjax.io.maps import read_map
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.fsc import FscCurve, fsc_curve
-from crefjax.version import __version__
 
 NAME = "calibration"
 FULL, WIENER, OWN, CALIBRATED = "full map", "Wiener filter", "network's own", "calibrated"

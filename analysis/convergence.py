@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 
 from analysis.files import check_output, put, run_study
 from analysis.tables import COLOURS, table
+from crefjax import __version__
 from crefjax.errors import UserError
 from crefjax.io.files import read_json_lines
 from crefjax.plotting import figure_bytes
-from crefjax.version import __version__
 
 NAME = "convergence"
 _METRICS = {"loss": "loss", "cref_rmse": "RMSE of FSC² to C_ref²", "fsc_truth": "mean FSC to the truth"}

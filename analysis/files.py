@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crefjax.errors import UserError
-from crefjax.io.files import atomic_write
+from crefjax.utils.atomic import atomic_write
 from crefjax.weights.store import Weights, load_weights
 
 

@@ -9,8 +9,8 @@ import scipy.fft
 from scipy.ndimage import fourier_gaussian
 from scipy.special import erf
 
-from crefjax.data.particle_level import noise_sigma
 from crefjax.errors import UserError
+from crefjax.masking import noise_sigma
 from crefjax.spectral.curve import FscCurve
 from crefjax.spectral.host import solvent_level
 from crefjax.spectral.shells import box_shells

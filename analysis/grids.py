@@ -16,13 +16,11 @@ import scipy.fft
 import scipy.sparse
 from mrcfile.dtypes import HEADER_DTYPE
 
-from crefjax.data import bodies, particle_level
-from crefjax.data.masks import LOWPASS, MIN_PART
-from crefjax.errors import UserError
-from crefjax.io.checks import ORIGIN_TOLERANCE, check_header, check_voxels
-from crefjax.io.files import open_map_file, path_error
+from crefjax.errors import UserError, path_error
+from crefjax.io.files import open_map_file
 from crefjax.io.header import HEADER_BYTES, ISOTROPY, Header, byte_order
-from crefjax.io.maps import Map, read_map
+from crefjax.io.maps import ORIGIN_TOLERANCE, Map, check_header, check_voxels, read_map
+from crefjax.masking import LOWPASS, MIN_PART, is_inverted, low_pass, particle_level, remove_small_components
 
 COVERED = 0.9  # of the entry's density must be in the map
 RATIOS = (0.2, 5.0)  # of the map's voxel size to the entry's
@@ -203,11 +201,11 @@ def _density(like: Map) -> np.ndarray:
     """Where the entry's density is, bool `(z, y, x)`: what stands out of the low-passed half-map; all where nothing."""
     size, longest = like.voxel_size, max(like.array.shape) * like.voxel_size
     full = like.array - np.float32(like.array.mean(dtype=np.float64))
-    full = particle_level.low_pass(full, size, max(min(LOWPASS, longest / 5), 3 * size))
-    full *= -1 if particle_level.is_inverted(full) else 1
+    full = low_pass(full, size, max(min(LOWPASS, longest / 5), 3 * size))
+    full *= -1 if is_inverted(full) else 1
     try:
-        body = full > particle_level.particle_level(full, 0.0)[0]
-        bodies.remove_small_components(body, MIN_PART, 0)
+        body = full > particle_level(full, 0.0)[0]
+        remove_small_components(body, MIN_PART, 0)
     except UserError:  # nothing stands out
         return np.ones(like.array.shape, bool)
     return body

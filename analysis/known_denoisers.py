@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 
 from analysis.files import check_output, load_named, put, run_study
 from analysis.known_pairs import PLANTED_POWER, Known, known_denoisers, known_pairs, true_variances
+from crefjax import __version__
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.halfmaps import Settings
@@ -36,7 +37,6 @@ from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
 from crefjax.spectral.shells import shell_frequencies
 from crefjax.spectral.variances import ShellVariances, shell_variances
-from crefjax.version import __version__
 
 NAME = "known_denoisers"
 METHODS = ("additive", "reconstruction")

@@ -40,6 +40,7 @@ from scipy.stats import rankdata
 
 from analysis.files import check_output, put
 from analysis.local_regions import BALLS, RADIUS, atoms_regions, false_density
+from crefjax import __version__
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import find_entry, load_mask, load_pair
@@ -48,7 +49,6 @@ from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.entry import write_entry
 from crefjax.simulate.halfmaps import Flexible, Settings, simulate_half_maps
 from crefjax.spectral.local import LocalMaps, local_maps
-from crefjax.version import __version__
 from crefjax.weights.store import load_weights
 
 NAME = "local_trust"

@@ -14,11 +14,9 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from crefjax.data.bodies import taper_at_border
-from crefjax.errors import UserError
-from crefjax.io.checks import ORIGIN_TOLERANCE
-from crefjax.io.files import path_error
-from crefjax.io.maps import Map
+from crefjax.errors import UserError, path_error
+from crefjax.io.maps import ORIGIN_TOLERANCE, Map
+from crefjax.masking import taper_at_border
 from crefjax.simulate.atoms import B_FACTORS, Atoms, read_atoms
 from crefjax.simulate.density import density, good_side, scatterers
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from crefjax.data.grid import moments_in
+from crefjax.data.pair_check import half_maps_uncorrelated
 from crefjax.inference.denoise import denoise_maps, plan_denoise
-from crefjax.inference.regions import half_maps_disagree
 from crefjax.inference.streaming import run_network
 from crefjax.io.maps import Map
 from crefjax.spectral.covariances import shell_covariances
@@ -56,7 +56,7 @@ def noise_alone(halves: Sequence[np.ndarray], truth: np.ndarray, voxel_size: flo
         "scatter": (np.sqrt(np.mean(np.square(pairs), axis=0) / len(pairs))).tolist(),
         "passed": passed.tolist(),
         "left": float(done.full.array.std() / mean.std()),
-        "told": bool(half_maps_disagree(pair, done.region)),
+        "told": bool(half_maps_uncorrelated(*(half_map.array for half_map in pair), done.region)),
     }
 
 

@@ -22,11 +22,11 @@ from matplotlib.figure import Figure
 import crefjax
 from analysis.files import check_output, put
 from analysis.subjects import Subject, subjects
-from crefjax.data.workers import WorkerKilledError, run_tasks
+from crefjax import __version__
 from crefjax.errors import UserError
 from crefjax.io.entries import Entry, find_entry
-from crefjax.progress import progress_bar
-from crefjax.version import __version__
+from crefjax.utils.progress import progress_bar
+from crefjax.utils.workers import WorkerKilledError, run_tasks
 
 
 class Row(NamedTuple):

@@ -37,6 +37,7 @@ from matplotlib.figure import Figure
 
 from analysis.files import check_output, load_named, put, run_study
 from analysis.noise_alone import noise_alone
+from crefjax import __version__
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.maps import Map
@@ -45,7 +46,6 @@ from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
 from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.fsc import fsc_curve
-from crefjax.version import __version__
 
 NAME = "robustness"
 SPECIMENS = {

@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 
 from analysis.cref_scatter import Curves, measure, shared_with_truth, summary
 from analysis.files import check_output, put, run_study
+from crefjax import __version__
 from crefjax.errors import UserError
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
@@ -35,7 +36,6 @@ from crefjax.simulate.entry import check_folder, write_entry
 from crefjax.simulate.halfmaps import Settings, simulate_half_maps
 from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
-from crefjax.version import __version__
 
 NAME = "simulated_cref"
 METHODS = ("additive", "reconstruction")

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 from analysis.files import check_output, put, run_study
 from analysis.map_spectra import BINS, measure_map, measure_pair
+from crefjax import __version__
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import Map, read_map
@@ -35,7 +36,6 @@ from crefjax.simulate.imaging import Particles
 from crefjax.simulate.noise import measured
 from crefjax.simulate.phantom import phantom
 from crefjax.spectral.host import solvent_level
-from crefjax.version import __version__
 
 NAME = "simulated_spectra"
 SKY, PURPLE, BLACK = "#56B4E9", "#CC79A7", "#000000"  # further colours of Okabe & Ito

@@ -7,9 +7,9 @@ from functools import cached_property
 import numpy as np
 
 from analysis.grids import read_on_grid
-from crefjax.data.masks import make_mask
 from crefjax.io.entries import Entry, load_mask, load_pair
 from crefjax.io.maps import Map
+from crefjax.masking import make_mask
 from crefjax.report.measure import Measurements
 from crefjax.report.measure import ReportInputs as Account
 from crefjax.report.measure import measure as measure_account

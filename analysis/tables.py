@@ -15,8 +15,8 @@ from analysis.files import put
 from analysis.over_entries import Headline, Run, Study
 from analysis.subjects import FULL
 from analysis.summaries import median, paired
+from crefjax import __version__
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes
-from crefjax.version import __version__
 
 COMPARED_WITH = (FULL, "crefdenoiser")
 _FEWEST_FOR_BOX = 5

@@ -28,7 +28,7 @@ from analysis.files import load_named, put, run_study
 from analysis.simulated_benchmark import PUBLISHED
 from crefjax.cli.main import main as crefjax
 from crefjax.errors import UserError
-from crefjax.unfinished import atomic_directory
+from crefjax.utils.atomic import atomic_directory
 
 NAME = "weights_results"
 OWN = ("truth", "cref")

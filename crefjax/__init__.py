@@ -1,7 +1,6 @@
 """Removes noise from cryo-EM density maps, and says shell by shell what in the result is signal, noise and bias."""
 
-from crefjax.version import __version__
-
+__version__ = "0.1.0"
 __all__ = ["UserError", "__version__", "denoise"]
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from crefjax.cli.common import add_device, add_voxel_size, on_device
 from crefjax.errors import UserError
-from crefjax.io.files import atomic_write_all, is_same_file
+from crefjax.io.files import is_same_file
+from crefjax.utils.atomic import atomic_write_all
 
 EPILOG = (
     "Found are: a half-map that is shifted, mirrored, or has exchanged axes; the same noise in both; another scale; "

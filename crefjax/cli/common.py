@@ -85,6 +85,6 @@ def on_device(kind: str | None) -> AbstractContextManager:
         return nullcontext()
     import jax
 
-    from crefjax.inference.plan import find_device
+    from crefjax.utils.memory import find_device
 
     return jax.default_device(find_device(kind))

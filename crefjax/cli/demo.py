@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crefjax.cli.common import add_overwrite
 from crefjax.errors import UserError
-from crefjax.unfinished import atomic_directory
+from crefjax.utils.atomic import atomic_directory
 
 _RESIDUES = 600
 _VOXEL_SIZE, _RESOLUTION = 1.5, 4.5  # Å

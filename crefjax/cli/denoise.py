@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crefjax import __version__
 from crefjax.cli.common import add_device, add_insist, add_overwrite, add_voxel_size, positive
 from crefjax.errors import UserError
 from crefjax.io.files import check_output, map_stem
-from crefjax.progress import progress_bar
-from crefjax.version import __version__
+from crefjax.utils.progress import progress_bar
 
 if TYPE_CHECKING:
-    from crefjax.data.usable import Usable
+    from crefjax.data.pair_check import Usable
     from crefjax.io.maps import Map
 
 
@@ -237,7 +237,7 @@ def _study(arguments, used, result, mask, settings):
     """What report and local map are about; the mask is the one to measure in where the maps were not masked."""
     import numpy as np
 
-    from crefjax.inference.regions import automatic_region
+    from crefjax.masking import auto_mask
     from crefjax.report.measure import ReportInputs
 
     pair = used.pair
@@ -246,7 +246,7 @@ def _study(arguments, used, result, mask, settings):
     elif result.region is not None:
         region, source = result.region, "made automatically"
     else:
-        region, note = automatic_region(pair)
+        region, note = auto_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
         source = "made automatically"
         if region is None:
             region, source = np.ones_like(pair[0].array), "none, the whole box"
@@ -288,10 +288,10 @@ def _report(arguments, study, local, local_paths):
 
 def _read(arguments) -> tuple[Usable, Map | None]:
     """Half-maps or full map, ready to be used, and the mask."""
-    from crefjax.data.masks import make_mask
-    from crefjax.data.usable import usable
+    from crefjax.data.pair_check import usable
     from crefjax.io.entries import load_mask, load_pair
     from crefjax.io.maps import read_map
+    from crefjax.masking import make_mask
 
     size = {"voxel_size": arguments.voxel_size}
     if arguments.half_map_2 is not None:

@@ -4,7 +4,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from crefjax.progress import progress_bar
+from crefjax.utils.progress import progress_bar
 
 EPILOG = "Files that are there already are not downloaded again."
 

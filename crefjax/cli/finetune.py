@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crefjax.cli.common import add_insist, add_overwrite, add_voxel_size, positive
 from crefjax.errors import UserError
-from crefjax.unfinished import temporary_sibling
+from crefjax.utils.atomic import temporary_sibling
 
 _PATCH = 64
 EPILOG = (
@@ -44,7 +44,7 @@ def run(arguments) -> int:
     output = Path(arguments.output)
     check_folder(output, overwrite=arguments.overwrite)
     weights = load_weights(arguments.weights)
-    from crefjax.data.entry_patches import load_specimen
+    from crefjax.data.specimen_batches import load_specimen
 
     given = arguments.half_map_1, arguments.half_map_2, arguments.mask
     settings = {"voxels": weights.grid, "voxel_size": arguments.voxel_size, "insist": arguments.insist}

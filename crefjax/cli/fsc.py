@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from crefjax.cli.common import add_device, add_voxel_size, on_device
 from crefjax.errors import UserError
-from crefjax.io.files import atomic_write_all, is_same_file
+from crefjax.io.files import is_same_file
+from crefjax.utils.atomic import atomic_write_all
 
 if TYPE_CHECKING:
     from crefjax.spectral.fsc import FscCurve

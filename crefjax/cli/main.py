@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 
+from crefjax import __version__
 from crefjax.cli.common import choose_platform
 from crefjax.errors import UserError
-from crefjax.unfinished import remove_all
-from crefjax.version import __version__
+from crefjax.utils.atomic import remove_all
 
 # Every subcommand is a module of this package, with `add_arguments` and `run`.
 COMMANDS = {

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
+from crefjax import __version__
 from crefjax.cli.common import add_overwrite, add_voxel_size, number_or_auto
 from crefjax.io.files import check_output
-from crefjax.version import __version__
 
 EPILOG = "Follows the steps of RELION's relion_mask_create. `auto` adapts a setting to the maps, and says so."
 
@@ -36,10 +36,10 @@ def add_arguments(parser):
 
 def run(arguments) -> None:
     """Make and write a mask, and say how it was made."""
-    from crefjax.data.masks import make_mask
-    from crefjax.data.usable import usable
+    from crefjax.data.pair_check import usable
     from crefjax.io.entries import load_pair
     from crefjax.io.maps import write_map
+    from crefjax.masking import make_mask
 
     output = Path(arguments.output)
     check_output(output, overwrite=arguments.overwrite, inputs=(arguments.half_map_1, arguments.half_map_2))

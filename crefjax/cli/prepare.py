@@ -3,7 +3,7 @@
 import sys
 
 from crefjax.cli.common import add_insist, add_voxel_size, number
-from crefjax.progress import progress_bar
+from crefjax.utils.progress import progress_bar
 
 EPILOG = (
     "An interrupted run is resumed by the same command, and ends with the same bytes. An entry that cannot be used is "

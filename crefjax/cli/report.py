@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crefjax.cli.common import add_insist, add_overwrite, add_voxel_size
-from crefjax.errors import UserError
-from crefjax.io.files import is_same_file, path_error
+from crefjax.errors import UserError, path_error
+from crefjax.io.files import is_same_file
 
 if TYPE_CHECKING:
     from crefjax.io.maps import Map
@@ -79,7 +79,7 @@ def check_denoised(denoised: Map, half_map: Map, what: str = "denoised map") -> 
     """
     import numpy as np
 
-    from crefjax.io.checks import ISOTROPY, check_same_grid
+    from crefjax.io.maps import ISOTROPY, check_same_grid
 
     ours, theirs = np.array(half_map.array.shape), np.array(denoised.array.shape)
     factor = half_map.voxel_size / denoised.voxel_size
@@ -128,7 +128,7 @@ def _check_before_work(arguments):
 
 def _study(arguments):
     """All maps, on one grid."""
-    from crefjax.data.usable import usable
+    from crefjax.data.pair_check import usable
     from crefjax.io.entries import load_mask, load_pair
     from crefjax.io.maps import read_map
     from crefjax.report.measure import ReportInputs
@@ -172,7 +172,7 @@ def _study(arguments):
 
 
 def _made_mask(pair):
-    from crefjax.data.masks import make_mask
+    from crefjax.masking import make_mask
 
     array, info = make_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
     for note in info.notes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from crefjax.cli.common import add_device, number, on_device, positive
 from crefjax.errors import UserError
 from crefjax.io.files import is_same_file
-from crefjax.progress import progress_bar
+from crefjax.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from crefjax.simulate.entry import Simulation

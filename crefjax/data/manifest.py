@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from crefjax.errors import UserError
-from crefjax.io.files import atomic_write, path_error
+from crefjax.errors import UserError, path_error
+from crefjax.utils.atomic import atomic_write
 
 DATASET_VERSION = 1
 FORMAT = "crefjax dataset"
@@ -59,7 +59,7 @@ class EntryRecord:
     deviation: float
     """Of the full map; its root mean square within the mask on a working grid."""
     mask_info: dict | None
-    """How the mask was made (`masks.MaskInfo`), None if it was given."""
+    """How the mask was made (`masking.MaskInfo`), None if it was given."""
     patches: int
     """How many were kept."""
     patches_dropped: int

@@ -5,16 +5,16 @@ has not been filtered or masked away. What a refinement, a copy, or a conversion
 two have in common.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from crefjax.data.alignment import find_orientation, find_shift
 from crefjax.data.grid import THRESHOLD, VOXELS, find_grid
-from crefjax.data.hot_voxels import find_hot_voxels, mended, robust_moments
-from crefjax.data.masks import make_mask
-from crefjax.data.pair_place import find_orientation, find_shift
-from crefjax.data.particle_level import inverted_contrast
-from crefjax.errors import UserError
+from crefjax.errors import path_error
+from crefjax.io.maps import Map
+from crefjax.masking import auto_mask, inverted_contrast
 from crefjax.spectral.curve import FscCurve, hardly_correlate
 from crefjax.spectral.host import fsc_of_products, shell_products, shell_voxels, solvent_level
 
@@ -26,6 +26,11 @@ _FILTERED, _END = 1e-3, 0.75  # what is left of the noise's power beyond a low-p
 _CONSTANT = 0.1  # of the inscribed sphere
 _IN_COMMON, _FEWEST = 0.5, 3  # FSC above which a shell is mostly signal, and how many tell a scale
 _LISTED = 3  # hot voxels that are named
+_HOT = 30.0  # deviations of the voxel
+_FAR = 8.0  # times what all but one of a hundred voxels are below: where most of a map is masked, deviations are small
+_ALONE = 0.2  # of the voxel: what the mean of its neighbours has at most; one of them may be as hot
+_MOST = 64  # of a map that is sound but for these; where more stand out, they are what the map shows
+_SAMPLED = 64  # sections
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def check_pair(
         second = (second - np.float32(offset)) / np.float32(ratio)
     else:
         ratio = 1.0
-    region, notes = (mask, ()) if mask is not None else made_region(first, second, voxel_size)
+    region, notes = (mask, ()) if mask is not None else auto_mask(first, second, voxel_size)
     if same := _same_noise(products):
         findings.append(same)
     else:
@@ -128,18 +133,15 @@ def check_pair(
     return PairCheck(tuple(findings), (first, second), curve, region, notes)
 
 
-def made_region(first: np.ndarray, second: np.ndarray, voxel_size: float) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """A mask made of two half-maps to measure within, and what there is to say of it.
+def half_maps_uncorrelated(half_map_1: np.ndarray, half_map_2: np.ndarray, region: np.ndarray | None) -> bool:
+    """Return whether two half-maps are nearly noise by their FSC, as `hardly_correlate` decides.
 
-    Returns:
-        `(z, y, x)`, 0 to 1, or None where no particle stands out of the noise; one line for each thing to know.
+    Args:
+        half_map_1: `(z, y, x)`.
+        half_map_2: the same shape.
+        region: mask to measure within; None for the whole box.
     """
-    try:
-        array, info = make_mask(first, second, voxel_size)
-    except UserError as error:
-        note = f"no mask could be made to measure the scale of the signal in, the whole box is taken ({error})"
-        return None, (note,)
-    return array, tuple(f"mask to measure within: {note}" for note in info.notes)
+    return hardly_correlate(_curve(half_map_1, half_map_2, 1.0, region).fsc)
 
 
 def _nothing_in_common(curve):
@@ -218,7 +220,7 @@ def _place(first, second, voxel_size, region):
     if not way and not any(voxels):
         return
     right = np.roll(turned, [-one for one in voxels], (0, 1, 2))
-    region, _ = made_region(first, right, voxel_size) if region is None else (region, ())
+    region, _ = auto_mask(first, right, voxel_size) if region is None else (region, ())
     before, after = (_curve(first, one, voxel_size, region).resolution(0.143).angstrom for one in (second, right))
     shift = [one * voxel_size for one in voxels[::-1]]
     what = [way] if way else []
@@ -285,3 +287,114 @@ def hot_findings(array: np.ndarray, places: list[tuple[int, int, int]], what: st
     text += f" at x, y, z = {told}{' and so on' if len(places) > _LISTED else ''}, counted from 0; "
     text += ("each" if several else "it") + " is replaced by the mean of its neighbours"
     return [Finding("hot_voxel", False, text, {"map": what, "places": [[x, y, z] for z, y, x in places]})]
+
+
+def robust_moments(array: np.ndarray) -> tuple[float, float]:
+    """Median, and deviation by the median absolute deviation, of evenly chosen sections of a map `(z, y, x)`."""
+    sample = array[:: max(1, array.shape[0] // _SAMPLED)]
+    middle = float(np.median(sample))
+    return middle, 1.4826 * float(np.median(np.abs(sample - np.float32(middle))))
+
+
+def find_hot_voxels(array: np.ndarray) -> list[tuple[int, int, int]]:
+    """Places `(z, y, x)` of the voxels that stand far out of a map, and of their neighbours too; the farthest first.
+
+    Args:
+        array: `(z, y, x)`, float32, finite.
+    """
+    middle, deviation = robust_moments(array)
+    if not deviation > 0:
+        return []
+    sample = np.abs(array[:: max(1, array.shape[0] // _SAMPLED)] - np.float32(middle))
+    bound = np.float32(max(_HOT * deviation, _FAR * float(np.percentile(sample, 99))))
+    found = []
+    for z, plane in enumerate(array):
+        far = np.argwhere(np.abs(plane - np.float32(middle)) > bound)
+        if len(found) + len(far) > 27 * _MOST:
+            return []
+        found += [(z, int(y), int(x)) for y, x in far]
+    alone = [place for place in found if _is_alone(array, place, middle)]
+    if len(alone) > _MOST:
+        return []
+    return sorted(alone, key=lambda place: -abs(float(array[place]) - middle))
+
+
+def _neighbourhood(array, place):
+    """The voxel and the 26 around it, those of the other side of the box at its border."""
+    return array[np.ix_(*(np.arange(at - 1, at + 2) % side for at, side in zip(place, array.shape, strict=True)))]
+
+
+def _is_alone(array, place, middle):
+    near = _neighbourhood(array, place)
+    around = (float(near.sum(dtype=np.float64)) - float(array[place])) / (near.size - 1) - middle
+    return abs(around) <= _ALONE * abs(float(array[place]) - middle)
+
+
+def mended(array: np.ndarray, places: list[tuple[int, int, int]]) -> np.ndarray:
+    """A map in which hot voxels have the mean of those neighbours that are not hot; the same array where none is.
+
+    Args:
+        array: `(z, y, x)`.
+        places: from `find_hot_voxels`.
+    """
+    if not places:
+        return array
+    hot = np.zeros(array.shape, bool)
+    hot[tuple(np.transpose(places))] = True
+    out = array.copy()
+    for place in places:
+        sound = ~_neighbourhood(hot, place)
+        out[place] = _neighbourhood(array, place)[sound].mean(dtype=np.float64) if sound.any() else np.median(array)
+    return out
+
+
+@dataclass(frozen=True)
+class Usable:
+    """Two half-maps, or one full map.
+
+    Attributes:
+        pair: as they are to be used; the maps that were given where nothing had to be changed.
+        check: what was found of two half-maps; None for one map.
+        notes: one line for each thing that the user should know.
+    """
+
+    pair: tuple[Map, ...]
+    check: PairCheck | None
+    notes: tuple[str, ...]
+
+
+def usable(
+    pair: tuple[Map, ...],
+    mask: np.ndarray | None = None,
+    *,
+    insist: bool | None = False,
+    fall_off: bool = False,
+    without: Sequence[str] = (),
+) -> Usable:
+    """Check half-maps before work, and mend what can be mended.
+
+    Args:
+        pair: two half-maps on one grid, or one full map.
+        mask: `(z, y, x)`, 0 to 1, to measure within; None to have one made.
+        insist: whether to go on where they are no pair; None where the user has no way to say so.
+        fall_off: see `check_pair`.
+        without: kinds of findings that the caller tells by itself.
+
+    Raises:
+        UserError: they are no pair, and the user does not insist.
+    """
+    if len(pair) == 1:
+        places = find_hot_voxels(pair[0].array)
+        if not places:
+            return Usable(pair, None, ())
+        notes = tuple(one.text for one in hot_findings(pair[0].array, places, "the map"))
+        return Usable((pair[0].replace_array(mended(pair[0].array, places)),), None, notes)
+    check = check_pair(*(one.array for one in pair), pair[0].voxel_size, mask, fall_off=fall_off)
+    if check.serious and not insist:
+        names = [str(one.path or f"half-map {number}") for number, one in enumerate(pair, 1)]
+        text = "; ".join(one.text for one in check.findings if one.serious)
+        raise path_error(" and ".join(names), text + ("" if insist is None else ", or --insist on these"))
+    maps = (
+        one if array is one.array else one.replace_array(array) for one, array in zip(pair, check.halves, strict=True)
+    )
+    return Usable(tuple(maps), check, tuple(one.text for one in check.findings if one.kind not in without))

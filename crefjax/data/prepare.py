@@ -15,17 +15,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from crefjax import __version__
 from crefjax.data import manifest as layout
 from crefjax.data.manifest import EntryRecord, Manifest
 from crefjax.data.patches import check_patch
 from crefjax.data.prepare_entry import EntryFiles, EntryTask, Source, cut_entry, finished_entry, inspect
-from crefjax.data.records import DTYPES
+from crefjax.data.shards import DTYPES
 from crefjax.data.traces import alike
-from crefjax.data.workers import WorkerKilledError, run_tasks
-from crefjax.errors import UserError
-from crefjax.io.files import path_error
-from crefjax.unfinished import temporary_sibling
-from crefjax.version import __version__
+from crefjax.errors import UserError, path_error
+from crefjax.utils.atomic import temporary_sibling
+from crefjax.utils.workers import WorkerKilledError, run_tasks
 
 
 @contextmanager

@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from crefjax.data import manifest as layout
-from crefjax.data import records
+from crefjax.data import shards
 from crefjax.data.manifest import EntryRecord, Shard
-from crefjax.data.patches import MIN_MASK, SMALLEST_PATCH, cut, grid_positions, mask_fraction
-from crefjax.data.specimen import Specimen, load_specimen
+from crefjax.data.patches import MIN_MASK, SMALLEST_PATCH, Specimen, cut, grid_positions, load_specimen, mask_fraction
 from crefjax.data.traces import Trace, trace_of
-from crefjax.errors import UserError
+from crefjax.errors import UserError, path_error
 from crefjax.io.entries import find_entry
-from crefjax.io.files import DISK_FULL, path_error
 from crefjax.io.maps import read_map
+from crefjax.utils.atomic import DISK_FULL
 
 MAX_SHARD = 2**30  # bytes before compression
 
@@ -200,14 +199,14 @@ def _is_useful(specimen, position, patch):
 
 def _write_shards(task, specimen, positions, hidden) -> Iterator[Shard]:
     arrays = list(specimen.maps(truth=specimen.truth is not None).values())
-    each = max(1, MAX_SHARD // records.record_bytes(task.patch, task.dtype, len(arrays)))
+    each = max(1, MAX_SHARD // shards.record_bytes(task.patch, task.dtype, len(arrays)))
     for number, first in enumerate(range(0, len(positions), each)):
         path = hidden / f"{number:05d}.array_record"
         made = (
-            records.encode(index, position, [cut(array, position, task.patch) for array in arrays], task.dtype)
+            shards.encode(index, position, [cut(array, position, task.patch) for array in arrays], task.dtype)
             for index, position in enumerate(positions[first : first + each])
         )
-        count = records.write_shard(path, made)
+        count = shards.write_shard(path, made)
         file = f"{layout.ENTRIES}/{task.inspected.source.key}/{path.name}"
         yield Shard(file, count, path.stat().st_size, _sha256(path))
 

@@ -7,10 +7,11 @@ import numpy as np
 
 from crefjax.data.grid import VOXELS, WorkingGrid, find_grid
 from crefjax.errors import UserError
-from crefjax.inference.plan import InferencePlan, find_device, plan_run
-from crefjax.inference.regions import automatic_region
+from crefjax.inference.plan import InferencePlan, plan_run
 from crefjax.inference.rotations import choose_rotations
 from crefjax.io.maps import Map
+from crefjax.masking import auto_mask
+from crefjax.utils.memory import find_device
 from crefjax.weights.store import Weights
 
 # Measured at their peak, in float32 maps: of five maps the spectra, and one of them as float64 on its way there.
@@ -41,7 +42,7 @@ def plan_denoise(
     """What `denoise_maps` with the same arguments will take; with `report`, a report or local maps after it too.
 
     Where the network is to work on the data's grid, that is found here: the half-maps are measured. `region`, where to
-    measure with notes on it, is what `automatic_region` would find; None to have it found where it is needed.
+    measure with notes on it, is what `auto_mask` would find; None to have it found where it is needed.
 
     Raises:
         UserError: no such device, scale, grid or number of rotations, a resolution that the map cannot have, or not
@@ -109,7 +110,7 @@ def choose_grid(
         pair: two half-maps on one grid, or one full map.
         weights: of the network.
         mask: on the same grid.
-        region: as `automatic_region` finds it, if it is known.
+        region: as `auto_mask` finds it, if it is known.
         grid: one of `GRIDS`, or None for what suits the weights.
         resolution: Å; None to have it measured.
 
@@ -132,7 +133,7 @@ def choose_grid(
     if mask is not None:
         region = (mask.array, ())
     elif region is None:
-        region = automatic_region((pair[0], pair[-1]))
+        region = auto_mask(array, pair[-1].array, voxel_size)
     settings = {"voxels": weights.grid or VOXELS, "resolution": resolution, "keep": grid == "input"}
     return find_grid([one.array for one in pair], voxel_size, region[0], **settings), region
 

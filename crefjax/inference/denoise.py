@@ -8,15 +8,14 @@ import jax
 import numpy as np
 
 from crefjax.data.grid import WorkingGrid, moments_in
-from crefjax.data.particle_level import inverted_contrast
-from crefjax.data.usable import usable
+from crefjax.data.pair_check import usable
 from crefjax.errors import UserError
 from crefjax.inference.choices import choose_scale, plan_denoise
 from crefjax.inference.plan import InferencePlan
-from crefjax.inference.regions import automatic_region
 from crefjax.inference.rotations import run_rotated
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
+from crefjax.masking import auto_mask, inverted_contrast
 from crefjax.spectral.calibrate import Calibration, apply_calibration, calibrate, solvent_level
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.host import blurred
@@ -145,7 +144,9 @@ def denoise_maps(
     grid = plan.grid or WorkingGrid(full.shape, pair[0].voxel_size)
     region, notes = plan.region or (None, ())
     if plan.region is None and scale == "signal":
-        region, notes = (inside, ()) if mask is not None else automatic_region(pair)
+        region, notes = (
+            (inside, ()) if mask is not None else auto_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
+        )
     contrast = inverted_contrast(full, pair[0].voxel_size)
     if any("inverted contrast" in note for note in notes):
         contrast = ()

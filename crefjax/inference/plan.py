@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from crefjax.data.grid import WorkingGrid
-from crefjax.devices import GIB, free_memory
 from crefjax.errors import UserError
 from crefjax.inference.streaming import level_slab, network_cost, padded_shape, slab_sizes
 from crefjax.models.unet3d import UNet3DConfig
+from crefjax.utils.memory import GIB, free_memory
 
 # Resident memory of the program before any map is read: Python, JAX and its compiled code.
 _PROGRAM_BYTES = 0.45 * GIB
@@ -61,24 +61,6 @@ class InferencePlan:
         if self.device.platform != "cpu":
             memory += f" and {self.device_bytes / GIB:.1f} GiB on the device"
         return f"{name}{cores}, slabs of {self.slab} planes, {memory}, about {self.seconds:.0f} s"
-
-
-def find_device(kind: str | None = None) -> jax.Device:
-    """The device to compute on.
-
-    Args:
-        kind: `cpu`, `gpu`, or None for whatever is best.
-
-    Raises:
-        UserError: JAX has no such device.
-    """
-    try:
-        return jax.devices(kind)[0]
-    except RuntimeError as error:
-        raise UserError(
-            f"--device {kind}: JAX finds no such device; for an NVIDIA GPU: pip install 'crefjax[cuda]', "
-            "or choose --device cpu"
-        ) from error
 
 
 def plan_run(

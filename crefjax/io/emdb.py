@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from crefjax import __version__
 from crefjax.errors import UserError
-from crefjax.io.files import atomic_write
-from crefjax.version import __version__
+from crefjax.utils.atomic import atomic_write
 
 SERVER = "https://ftp.ebi.ac.uk/pub/databases/emdb"
 _CHUNK = 2**20

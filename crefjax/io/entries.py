@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from crefjax.io.checks import check_same_grid, extremes
-from crefjax.io.files import is_same_file, map_stem, path_error
-from crefjax.io.maps import Map, read_map
+from crefjax.errors import path_error
+from crefjax.io.files import is_same_file, map_stem
+from crefjax.io.maps import Map, check_same_grid, extremes, read_map
 
 MASK_TOLERANCE = 1e-3  # float16 rounds 1 to about 5e-4
 LEAST_MASK = 27  # voxels; under fewer a shell says nothing

@@ -1,32 +1,23 @@
-"""Opening maps for reading and putting finished ones in place; a failure of the disk is one clear line."""
+"""Map files by name and content, checks of output paths, and files of JSON lines."""
 
 import bz2
-import errno
 import gzip
 import json
 import os
-import shutil
 import stat
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from crefjax.errors import UserError
-from crefjax.unfinished import temporary_sibling
+from crefjax.errors import path_error
+from crefjax.utils.atomic import check_free
 
 MAP_SUFFIXES = (".mrc", ".map", ".ccp4")
 COMPRESSED_SUFFIXES = (".gz", ".bz2")
-GIB = 2**30
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a disk, a quota, and the largest file
 _MAP_ID = slice(208, 211)  # "MAP" stands here in every MRC2014 and CCP4 header
-
-
-def path_error(path, text: str) -> UserError:
-    """The UserError `path: text`, on one line whatever characters the path holds."""
-    return UserError(" ".join(f"{path}: {text}".splitlines()))
 
 
 def map_stem(name: str) -> str | None:
@@ -122,7 +113,7 @@ def check_output(path, *, overwrite: bool = False, inputs=()) -> None:
     for source in inputs:
         if source is not None and is_same_file(path, source):
             raise path_error(path, f"the output would replace the input {source}; choose another name")
-    _check_free(path, overwrite)
+    check_free(path, overwrite)
     _check_folder(path)
 
 
@@ -134,132 +125,12 @@ def is_same_file(a, b) -> bool:
         return False
 
 
-def _check_free(path: Path, overwrite: bool) -> None:
-    if _is_taken(path) and not overwrite:
-        raise path_error(path, "the file exists and is not replaced; choose another name or give --overwrite")
-
-
-def _is_taken(path: Path) -> bool:
-    try:
-        os.lstat(path)  # a link that leads nowhere is something too
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise path_error(path, f"cannot be written ({error.strerror}); choose another name") from error
-    return True
-
-
 def _check_folder(path: Path) -> None:
     folder = path.parent
     if not os.path.isdir(folder):
         raise path_error(path, f"the folder {folder} does not exist; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise path_error(path, f"the folder {folder} is not writable; choose another one")
-
-
-@contextmanager
-def atomic_write(path: Path, *, needed: int, overwrite: bool, compress: bool = True) -> Iterator[BinaryIO]:
-    """A stream to a hidden file beside `path`, renamed to `path` once the body of the `with` is through.
-
-    Arguments and errors are those of `atomic_write_all` and of what it gives.
-    """
-    with atomic_write_all(overwrite=overwrite, compress=compress) as stage, stage(path, needed) as stream:
-        yield stream
-
-
-@contextmanager
-def atomic_write_all(
-    *, overwrite: bool, compress: bool = True
-) -> Iterator[Callable[[Path, int], AbstractContextManager[BinaryIO]]]:
-    """Files that appear together, once the body of the `with` is through, or not at all.
-
-    It gives a function of a final place and of the bytes that will be written there (before compression, for the
-    message when the disk is full), whose `with` gives a stream to a hidden file beside that place. What is written is
-    compressed as the suffix says. After any failure the hidden files are removed and whatever was at the final places
-    is as it was. New files have the permissions that the umask gives.
-
-    Args:
-      overwrite: whether files at the final places are replaced.
-      compress: whether what is written is compressed as the suffix says, or is so already.
-
-    Raises:
-      UserError: the file system refused, or a file appeared at a final place meanwhile.
-    """
-    with ExitStack() as stack:
-        staged: list[tuple[Path, Path, int]] = []
-
-        @contextmanager
-        def stage(path: Path, needed: int) -> Iterator[BinaryIO]:
-            hidden = stack.enter_context(temporary_sibling(path))
-            try:
-                with _new_file(hidden) as file, _compressing(file, path.suffix.lower() if compress else "") as stream:
-                    yield stream
-            except OSError as error:
-                raise _write_failure(path, needed, error) from error
-            staged.append((hidden, path, needed))
-
-        yield stage
-        for _, path, _ in staged:
-            _check_free(path, overwrite)
-        for hidden, path, needed in staged:
-            try:
-                os.replace(hidden, path)
-            except OSError as error:
-                raise _write_failure(path, needed, error) from error
-            _sync_folder(path.parent)
-
-
-@contextmanager
-def _new_file(hidden: Path) -> Iterator[BinaryIO]:
-    """A new file, safely on the disk at the end of the `with`."""
-    # Not tempfile: its 0600 would outlive the renaming.
-    descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    with open(descriptor, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def _compressing(file: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
-    if suffix == ".gz":
-        # No name and no time inside: the same map gives the same bytes.
-        with gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=6, mtime=0) as stream:
-            yield stream
-    elif suffix == ".bz2":
-        with bz2.BZ2File(file, "wb") as stream:
-            yield stream
-    else:
-        yield file
-
-
-def _write_failure(path: Path, needed: int, error: OSError) -> UserError:
-    if error.errno not in DISK_FULL:
-        return path_error(
-            path, f"cannot be written ({error.strerror or error}), nothing was left behind; check the disk"
-        )
-    free = "unknown"
-    with suppress(OSError):
-        free = _size(shutil.disk_usage(path.parent).free)
-    return path_error(
-        path,
-        f"no space left ({error.strerror}): up to {_size(needed)} needed, {free} free in "
-        f"{path.parent}; make room or choose another folder",
-    )
-
-
-def _size(count: int) -> str:
-    return f"{count / GIB:.3g} GiB" if count >= 0.1 * GIB else f"{count / 2**20:.3g} MiB"
-
-
-def _sync_folder(folder: Path) -> None:
-    # So that the new name outlives a power cut. Some network file systems cannot; the map is whole anyway.
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def read_json_lines(path: Path) -> list[dict]:

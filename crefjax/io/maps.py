@@ -1,4 +1,4 @@
-"""Density maps: the array with what its file says of it, read from and written to MRC/CCP4 files."""
+"""Density maps: arrays with headers, read from and written to MRC/CCP4 files, and the checks that they must pass."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -7,12 +7,39 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from crefjax.io import checks
-from crefjax.io.checks import check_same_grid
-from crefjax.io.files import atomic_write_all, check_output, is_stack_name, open_map_file, path_error
-from crefjax.io.header import HEADER_BYTES, Header, byte_order, new_header, with_voxel_size
+from crefjax.errors import UserError, path_error
+from crefjax.io.files import check_output, is_stack_name, open_map_file
+from crefjax.io.header import (
+    HEADER_BYTES,
+    ISOTROPY,
+    OTHER_MODES,
+    REAL_MODES,
+    Header,
+    byte_order,
+    new_header,
+    with_voxel_size,
+)
+from crefjax.utils.atomic import atomic_write_all
 
-__all__ = ["Header", "Map", "check_output", "check_same_grid", "read_map", "write_map", "write_maps"]
+ORIGIN_TOLERANCE = 0.01  # voxels
+_ANGLE_TOLERANCE = 0.01  # degrees
+_LARGEST, _LEAST = 1e15, 1e-15  # squares of larger or smaller values, summed over a map, leave the range of float32
+_VOXEL_SIZES = (0.05, 1000.0)  # Å; nothing finer or coarser is a map
+_FEW_BYTES = 1024  # at the end of a file that no header needs to tell of
+_IMOD_STAMP = 1146047817  # "IMOD" in the word after the 39th; flags follow, of which the first says: signed bytes
+_IMOD_WORDS = slice(152, 160)
+
+_FOREIGN = {
+    b"\x89HDF": "an HDF5 file; convert it to MRC",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"\xfd7zXZ": "an xz file; unpack it",
+    b"\x28\xb5\x2f\xfd": "a zstd file; unpack it",
+    b"\x1f\x8b": "a file compressed twice; unpack it",
+    b"%PDF": "a PDF file",
+    b"\x89PNG": "a PNG image",
+    b"II*\0": "a TIFF image",
+    b"MM\0*": "a TIFF image",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +115,7 @@ def read_map(path: Path | str, *, allow_constant: bool = False, voxel_size: floa
     """
     path = Path(path)
     if voxel_size is not None:
-        checks.check_voxel_size(voxel_size, path)
+        check_voxel_size(voxel_size, path)
     if is_stack_name(path.name):
         raise path_error(path, "expected a map, found the name of an image stack (.mrcs, .st); give a volume")
     with open_map_file(path) as (stream, size):
@@ -96,11 +123,11 @@ def read_map(path: Path | str, *, allow_constant: bool = False, voxel_size: floa
         array = _read_voxels(stream, header, path)
         expected = HEADER_BYTES + len(header.extended) + header.data_bytes
         surplus = _read_to_the_end(stream) if size is None else size - expected
-        checks.check_surplus(surplus, len(header.extended), path)
-    if header.fields.mode == 0 and checks.has_unsigned_bytes(header, array, path):
+        check_surplus(surplus, len(header.extended), path)
+    if header.fields.mode == 0 and has_unsigned_bytes(header, array, path):
         for slab in array:
             slab[slab < 0] += 256
-    checks.check_voxels(array, path, allow_constant=allow_constant)
+    check_voxels(array, path, allow_constant=allow_constant)
     return Map(array, float(np.mean(header.voxel_sizes)), header.origin, header, path)
 
 
@@ -108,9 +135,9 @@ def _read_header(stream: BinaryIO, size: int | None, path: Path, voxel_size: flo
     raw = stream.read(HEADER_BYTES)
     order = byte_order(raw) if len(raw) == HEADER_BYTES else None
     if order is None:
-        raise checks.foreign_file(raw, path)
+        raise foreign_file(raw, path)
     header = Header(raw, b"", order)
-    checks.check_header(header, path, sized=voxel_size is None)
+    check_header(header, path, sized=voxel_size is None)
     if voxel_size is not None:
         header = with_voxel_size(header, voxel_size)
     extended_bytes = int(header.fields.nsymbt)
@@ -197,7 +224,7 @@ def write_maps(maps: Iterable[tuple[Path | str, Map]], *, label: str, overwrite:
 def _check_writable(path: Path, map_: Map) -> None:
     if map_.array.shape != map_.header.shape:
         raise ValueError(f"expected voxels of shape {map_.header.shape}, found {map_.array.shape}")
-    if found := checks.not_finite(map_.array):
+    if found := not_finite(map_.array):
         raise path_error(path, f"nothing was written: expected finite voxels, got {found}; check the input maps")
 
 
@@ -213,4 +240,237 @@ def statistics(array: np.ndarray) -> tuple[float, float, float, float]:
     """Minimum, maximum, mean and standard deviation, summed in float64 slab by slab along the first axis."""
     mean = sum(float(slab.sum(dtype=np.float64)) for slab in array) / array.size
     squares = sum(float(np.square(slab - np.float64(mean)).sum()) for slab in array)
-    return *checks.extremes(array), mean, float(np.sqrt(squares / array.size))
+    return *extremes(array), mean, float(np.sqrt(squares / array.size))
+
+
+def foreign_file(head: bytes, path: Path) -> UserError:
+    """The error for a file whose first bytes are no header, saying what they look like."""
+    for magic, what in _FOREIGN.items():
+        if head.startswith(magic):
+            return path_error(path, f"is no MRC/CCP4 map: it looks like {what}")
+    if head and all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head):
+        begin = " ".join(head[:60].decode("ascii").split())[:40]
+        return path_error(path, f"is no MRC/CCP4 map: it looks like text (it begins {begin!r}); give a map")
+    if len(head) < HEADER_BYTES:
+        return path_error(
+            path,
+            f"is no MRC/CCP4 map, or one cut short: a header has {HEADER_BYTES} bytes, found {len(head)}; get it again",
+        )
+    return path_error(path, "is no MRC/CCP4 map: its first 1024 bytes are no such header; check what it is")
+
+
+def check_header(header: Header, path: Path, *, sized: bool = True) -> None:
+    """Raises UserError unless the header describes one map with cubic voxels, and, if `sized`, of known size."""
+    fields = header.fields
+    if int(fields.mode) in OTHER_MODES:
+        what = OTHER_MODES[int(fields.mode)]
+        raise path_error(path, f"expected real voxels, found mode {fields.mode} ({what}); convert it to mode 2")
+    if int(fields.mode) not in REAL_MODES:
+        raise path_error(
+            path, f"expected one of the modes {REAL_MODES}, found mode {fields.mode}; convert it to mode 2"
+        )
+    if min(header.file_shape) <= 0:
+        raise path_error(path, f"expected sides above 0, found (z, y, x) {header.file_shape}; the header is damaged")
+    if sorted(header.axes) != [1, 2, 3]:
+        raise path_error(path, f"expected MAPC, MAPR, MAPS to be 1, 2, 3 in some order, found {header.axes}")
+    if fields.nsymbt < 0:
+        raise path_error(path, f"expected an extended header of 0 bytes or more, found {fields.nsymbt} (NSYMBT)")
+    _check_one_volume(header, path)
+    _check_cell(header, path, sized)
+
+
+def _check_one_volume(header: Header, path: Path) -> None:
+    fields = header.fields
+    sections, interval_count, group = int(fields.nz), int(fields.mz), int(fields.ispg)
+    if min(header.file_shape) == 1:
+        raise path_error(path, f"expected a map, found a single image, (z, y, x) {header.file_shape}; give a volume")
+    # Chimera and RELION write volumes with space group 0 too; a stack of images has one interval per section.
+    if group == 0 and interval_count == 1:
+        raise path_error(
+            path,
+            f"expected a map, found a stack of {sections} images (ISPG 0, MZ 1); give a volume, or set "
+            f"ISPG to 1 and MZ to {sections} if it is one",
+        )
+    if 401 <= group <= 630 and interval_count != sections:
+        raise path_error(
+            path,
+            f"expected one map, found a stack of volumes (ISPG {group}, {sections} sections, MZ "
+            f"{interval_count}); give one volume",
+        )
+
+
+def _check_cell(header: Header, path: Path, sized: bool) -> None:
+    fields = header.fields
+    angles = [float(fields.cellb[name]) for name in ("alpha", "beta", "gamma")]
+    if not all(angle == 0 or abs(angle - 90) <= _ANGLE_TOLERANCE for angle in angles):
+        raise path_error(path, f"expected cell angles of 90 degrees, found {_listed(angles)}; resample the map")
+    if not sized:
+        return
+    sizes = np.array(header.voxel_sizes)
+    intervals = [int(fields[name]) for name in ("mx", "my", "mz")]
+    if min(intervals) <= 0:
+        raise path_error(
+            path,
+            f"expected MX, MY, MZ above 0, found {_listed(intervals)}; set them to the numbers of voxels "
+            "along x, y, z, and the cell to their lengths in Å",
+        )
+    if not (np.all(np.isfinite(sizes)) and np.all(sizes > 0)):
+        raise path_error(
+            path,
+            f"expected a voxel size above 0 Å, found {_listed(sizes)} Å along x, y, z; tell it with --voxel-size, or "
+            f"set it, for example in Python: mrcfile.open({path.name!r}, 'r+').voxel_size = 1.05",
+        )
+    if sizes.max() - sizes.min() > ISOTROPY * sizes.min():
+        raise path_error(
+            path,
+            f"expected cubic voxels, found {_listed(sizes)} Å along x, y, z; resample the map to such",
+        )
+    check_voxel_size(float(sizes.mean()), path)
+
+
+def check_voxel_size(voxel_size: float, path: Path | str) -> None:
+    """Raises UserError unless a voxel size in Å is one that a map can have."""
+    least, most = _VOXEL_SIZES
+    if not least <= voxel_size <= most:
+        raise path_error(
+            path,
+            f"expected a voxel size of {least:g} to {most:g} Å, found {voxel_size:.4g} Å; give the right one with "
+            "--voxel-size",
+        )
+
+
+def check_surplus(surplus: int, extended: int, path: Path) -> None:
+    """Raises UserError where a file is longer than its header says in a way that makes the voxels other ones.
+
+    A few bytes at the end do no harm. As many as a section, or a line of an extended header, are missing in the header.
+
+    Args:
+      surplus: bytes.
+      extended: of the extended header, as the header has it.
+      path: the file.
+    """
+    if surplus >= _FEW_BYTES or (surplus > 0 and (surplus + extended) % 80 == 0):
+        raise path_error(
+            path,
+            f"the file has {surplus} bytes more than its header asks for; correct its sides, mode, or NSYMBT",
+        )
+
+
+def check_voxels(array: np.ndarray, path: Path, *, allow_constant: bool) -> None:
+    """Raises UserError where voxels are NaN or infinite, or where all are equal."""
+    if found := not_finite(array):
+        raise path_error(path, f"expected finite voxels, found {found}; mend the map")
+    low, high = extremes(array)
+    if max(-low, high) > _LARGEST:
+        raise path_error(
+            path,
+            f"expected voxels below {_LARGEST:g} in magnitude, found {low:.3g} to {high:.3g}; mend the map, or divide "
+            "it by a number",
+        )
+    if 0 < max(-low, high) < _LEAST:
+        raise path_error(
+            path,
+            f"expected voxels above {_LEAST:g} in magnitude, found {low:.3g} to {high:.3g}; multiply the map by a "
+            "number",
+        )
+    if low == high and not allow_constant:
+        raise path_error(path, f"expected a density map, found the value {low:g} in every voxel; check the file")
+
+
+def has_unsigned_bytes(header: Header, array: np.ndarray, path: Path) -> bool:
+    """Whether the bytes of a mode 0 map, read as signed, are meant as 0 to 255.
+
+    By the standard they are signed. IMOD writes unsigned ones, and says so by its stamp and a flag (IMOD's description
+    of the MRC format); other programs say it only by DMIN, DMAX and DMEAN.
+
+    Args:
+      header: of a map of mode 0.
+      array: its voxels, read as signed; slab by slab along the first axis nothing is copied.
+      path: the file.
+
+    Raises:
+      UserError: flag, statistics and voxels contradict each other.
+    """
+    slabs = [[(one.min(), one.max(), one.mean(dtype=np.float64)) for one in (slab, slab % 256)] for slab in array]
+    ranges = {}  # least, largest and mean of the voxels, read either way
+    for unsigned in (False, True):
+        least, largest, mean = np.array([slab[unsigned] for slab in slabs]).T
+        ranges[unsigned] = (least.min(), largest.max(), mean.mean())
+    if ranges[False] == ranges[True]:
+        return False
+    fields = header.fields
+    said = tuple(float(fields[name]) for name in ("dmin", "dmax", "dmean"))
+    stamp, flags = np.frombuffer(header.raw[_IMOD_WORDS], f"{header.byte_order}i4")
+    by_flag = None if stamp != _IMOD_STAMP else not flags & 1
+    if not all(np.isfinite(said)) or said[1] <= said[0]:  # the standard's way to say: not known
+        return bool(by_flag)
+    known = 3 if said[0] <= said[2] <= said[1] else 2
+    fits = [
+        unsigned
+        for unsigned, found in ranges.items()
+        if all(abs(a - b) <= 0.5 for a, b in list(zip(said, found, strict=True))[:known])
+    ]
+    if not fits or by_flag not in (None, *fits):
+        flagged = "" if by_flag is None else f", IMOD's flag says {'unsigned' if by_flag else 'signed'}"
+        raise path_error(
+            path,
+            f"expected bytes as the header says, DMIN {said[0]:g} and DMAX {said[1]:g}{flagged}; found "
+            f"{ranges[False][0]:g} to {ranges[False][1]:g} read as signed, {ranges[True][0]:g} to {ranges[True][1]:g} "
+            "as unsigned; write the map anew as mode 2",
+        )
+    return fits[0]
+
+
+def not_finite(array: np.ndarray) -> str:
+    """How many voxels are NaN or infinite, in words; empty where none is."""
+    if all(np.isfinite(extremes(array))):
+        return ""
+    nan = sum(int(np.isnan(slab).sum()) for slab in array)
+    infinite = sum(int(np.isinf(slab).sum()) for slab in array)
+    return f"{nan} NaN and {infinite} infinite of {array.size}"
+
+
+def extremes(array: np.ndarray) -> tuple[float, float]:
+    """Minimum and maximum, NaN where a voxel is; slab by slab, so that no copy of a large map is made."""
+    with np.errstate(invalid="ignore"):
+        low = np.min([slab.min() for slab in array])
+        high = np.max([slab.max() for slab in array])
+    return float(low), float(high)
+
+
+def check_same_grid(a, b, what: str) -> None:
+    """Checks that two maps lie on the same grid.
+
+    Voxel sizes within 0.1 % are the same, and origins within 0.01 voxel along each axis: programs round both.
+    The origin is the one of `Map`, so an ORIGIN and an NSTART that mean the same place are the same.
+
+    Args:
+      a, b: the maps.
+      what: what they are, for the message: "half-maps", "mask and half-map".
+
+    Raises:
+      UserError: shape, voxel size or origin differ; names both files and both values.
+    """
+    names = f"{a.path or 'the first map'} and {b.path or 'the second map'}"
+    if a.array.shape != b.array.shape:
+        raise path_error(
+            names,
+            f"expected {what} of the same shape, found (z, y, x) {a.array.shape} and {b.array.shape} voxels; "
+            "give maps on the same grid",
+        )
+    if abs(a.voxel_size - b.voxel_size) > ISOTROPY * min(a.voxel_size, b.voxel_size):
+        raise path_error(
+            names,
+            f"expected {what} of the same voxel size, found {a.voxel_size:.5g} and {b.voxel_size:.5g} Å; "
+            "set the right one in the header, or resample one map",
+        )
+    if np.abs(np.subtract(a.origin, b.origin)).max() > ORIGIN_TOLERANCE * a.voxel_size:
+        raise path_error(
+            names,
+            f"expected {what} with the same origin, found {_listed(a.origin)} and {_listed(b.origin)} Å "
+            "along x, y, z; give maps on the same grid, or set the same ORIGIN and NSTART in both headers",
+        )
+
+
+def _listed(values) -> str:
+    return ", ".join(f"{value:.5g}" for value in values)

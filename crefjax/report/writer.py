@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from crefjax.errors import UserError
-from crefjax.io.files import COMPRESSED_SUFFIXES, path_error
+from crefjax import __version__
+from crefjax.errors import UserError, path_error
+from crefjax.io.files import COMPRESSED_SUFFIXES
 from crefjax.io.maps import write_map
 from crefjax.report import chimerax
 from crefjax.report.figures import draw_figures
 from crefjax.report.html import Content, header_rows, page
 from crefjax.report.slices import cut_slices
-from crefjax.unfinished import atomic_directory
-from crefjax.version import __version__
+from crefjax.utils.atomic import atomic_directory
 
 PAGE, NUMBERS, SCRIPT, FULL_MAP = "index.html", "report.json", "view.cxc", "full_map.mrc"
 LOCAL = ("local_agreement.mrc", "local_change.mrc")

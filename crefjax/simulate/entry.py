@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from crefjax.errors import UserError
-from crefjax.io.files import DISK_FULL
 from crefjax.io.maps import Map, write_map
 from crefjax.simulate.atoms import Atoms, write_model
-from crefjax.unfinished import atomic_directory
+from crefjax.utils.atomic import DISK_FULL, atomic_directory
 
 _REPORT = "entry.json"
 

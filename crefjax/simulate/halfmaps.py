@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crefjax.devices import GIB, free_memory
+from crefjax import __version__
 from crefjax.errors import UserError
-from crefjax.progress import Show
 from crefjax.simulate.atoms import Atoms, moved
 from crefjax.simulate.density import good_side
 from crefjax.simulate.entry import Simulation, check_folder, write_entry
@@ -21,7 +20,8 @@ from crefjax.simulate.noise import THRESHOLD, Colour, NoiseLevelSolver, coloured
 from crefjax.simulate.parts import Belt, Flexible, belt_density, mask_of, poses, specimen
 from crefjax.simulate.reconstruction import memory_needed, reconstruct_parts
 from crefjax.spectral.fsc import fsc_curve
-from crefjax.version import __version__
+from crefjax.utils.memory import GIB, free_memory
+from crefjax.utils.progress import Show
 
 __all__ = ["Belt", "Flexible", "Settings", "Simulation", "check_folder", "simulate_half_maps", "write_entry"]
 

@@ -19,7 +19,6 @@ import numpy as np
 from jax import lax
 
 from crefjax.errors import UserError
-from crefjax.progress import Show
 from crefjax.simulate.imaging import (
     Particles,
     draw_views,
@@ -31,6 +30,7 @@ from crefjax.simulate.imaging import (
     white_noise,
 )
 from crefjax.spectral.shells import box_shells, shell_means
+from crefjax.utils.progress import Show
 
 _TAPS, _SHARPNESS = 4, 9.0  # the reading kernel: slices are accurate to 6e-4 of their root mean square
 

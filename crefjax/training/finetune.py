@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from crefjax.data.entry_patches import Specimen, specimen_batches, split_off
 from crefjax.data.patches import SMALLEST_PATCH
+from crefjax.data.specimen_batches import Specimen, specimen_batches, split_off
 from crefjax.errors import UserError
 from crefjax.models.unet3d import apply_network
 from crefjax.spectral.fsc import fsc_curve

@@ -11,9 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from crefjax import unfinished
 from crefjax.errors import UserError
-from crefjax.io.files import DISK_FULL, atomic_write
 from crefjax.training.checkpoints import CheckpointMetadata, Checkpoints
 from crefjax.training.config import as_json, check_resumable
 from crefjax.training.failures import Failures
@@ -31,8 +29,10 @@ from crefjax.training.step import (
     make_train_step,
     on_devices,
 )
-from crefjax.training.stopping import StopRequest, exclusive_lock, stop_on_signals
 from crefjax.training.task import Task
+from crefjax.utils import atomic
+from crefjax.utils.atomic import DISK_FULL, atomic_write
+from crefjax.utils.signals import StopRequest, exclusive_lock, stop_on_signals
 
 BEST, LAST = "best", "last"
 
@@ -155,7 +155,7 @@ class _Run:
             self.heard.since += [{k: np.float32(value) for k, value in one.items()} for one in about.run["told"]]
             self.say(f"going on from step {self.step} of {self.steps} in {self.workdir}")
         for left in self.workdir.glob(".crefjax-*"):  # of a run that was killed while it wrote weights
-            unfinished.remove(left)
+            atomic.remove(left)
         content = (json.dumps(as_json(self.config), indent=2) + "\n").encode()
         with atomic_write(self.workdir / "config.json", needed=len(content), overwrite=True) as stream:
             stream.write(content)

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from crefjax.io.files import read_json_lines
-from crefjax.progress import progress_bar
 from crefjax.training.step import joined
+from crefjax.utils.progress import progress_bar
 
 METRICS = "metrics.jsonl"
 

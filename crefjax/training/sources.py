@@ -83,7 +83,7 @@ def make_source(config: ConfigDict) -> Source:
 
 
 def _dataset_source(config, batch):
-    from crefjax.data.pipeline import dataset_batches, load_manifest  # loads Grain
+    from crefjax.data.dataset_batches import dataset_batches, load_manifest  # loads Grain
 
     chosen = config.data.dataset
     manifest = load_manifest(chosen.folder)
@@ -132,7 +132,7 @@ def _entries_source(config, batch):
 
 
 def _specimens(config):
-    from crefjax.data.entry_patches import load_specimen
+    from crefjax.data.specimen_batches import load_specimen
 
     folders = [Path(one) for pattern in names_in(config.data.entries.folders) for one in _found(pattern)]
     if not folders:
@@ -157,14 +157,14 @@ def specimen_source(
     """Patches of half-maps that are in memory.
 
     Args:
-        specimens: from `crefjax.data.entry_patches.load_specimen`.
+        specimens: from `crefjax.data.specimen_batches.load_specimen`.
         config: of the run.
         batch: samples in a step.
         held_out_specimens: whose patches are evaluated; None for those that are held out of `specimens`, as the
             config says.
         whole: whether to train on all of them, and hold out nothing.
     """
-    from crefjax.data.entry_patches import specimen_batches
+    from crefjax.data.specimen_batches import specimen_batches
 
     chosen = config.data.entries
     settings = {"patch": config.data.patch, "seed": config.seed, "batch": batch}

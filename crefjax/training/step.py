@@ -12,11 +12,11 @@ import numpy as np
 import optax
 from jax import lax
 
-from crefjax.devices import GIB, free_memory
 from crefjax.errors import UserError
 from crefjax.training.samples import close
 from crefjax.training.sources import Source
 from crefjax.training.task import Batch, Parameters, Task
+from crefjax.utils.memory import GIB, free_memory
 
 
 class State(NamedTuple):

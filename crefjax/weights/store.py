@@ -13,7 +13,7 @@ from pathlib import Path
 from crefjax.checkpoint import fingerprint, load_parameters, save_parameters
 from crefjax.errors import UserError
 from crefjax.models.unet3d import Parameters, UNet3DConfig
-from crefjax.unfinished import atomic_directory
+from crefjax.utils.atomic import atomic_directory
 
 DEFAULT = "truth"  # of those that ship
 CARD_VERSION = 1

@@ -95,9 +95,10 @@ def jax_network(method: str, shape: tuple, slab: int | None):
     import jax
     import jax.numpy as jnp
 
-    from crefjax.inference.plan import find_device, plan_run
+    from crefjax.inference.plan import plan_run
     from crefjax.inference.streaming import run_network
     from crefjax.models.unet3d import UNet3D, UNet3DConfig
+    from crefjax.utils.memory import find_device
 
     if method == "plain":
         jax.lax.platform_dependent = lambda *arguments, default, **_: default(*arguments)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from analysis.files import put
 from crefjax.errors import UserError
-from crefjax.io.files import atomic_write
+from crefjax.utils.atomic import atomic_write
 
 LARGEST = 15 * 2**20  # bytes of a file
 MOST_PIECES = 4

@@ -8,11 +8,11 @@ import pytest
 from array_record.python import array_record_module
 from helpers.datasets import VOXEL, grid, random_map, read, sliced, standardized, tree, write_entry, write_map
 
+from crefjax import __version__
 from crefjax.data import prepare_entry
 from crefjax.data.manifest import EntryRecord, load_manifest
 from crefjax.data.prepare import find_sources, prepare, split_entries
 from crefjax.errors import UserError
-from crefjax.version import __version__
 
 
 def prepared(entries, folder, **settings):

@@ -11,8 +11,8 @@ from helpers.datasets import random_map, tree, write_entry, write_map
 from crefjax.data import prepare_entry
 from crefjax.data.manifest import load_manifest
 from crefjax.data.prepare import begun, prepare
-from crefjax.data.workers import run_tasks
 from crefjax.errors import UserError
+from crefjax.utils.workers import run_tasks
 
 SETTINGS = {"patch": 16, "stride": 8, "dtype": "float16", "validation": 0.5}
 
@@ -179,7 +179,7 @@ def test_one_process_at_a_time(tmp_path, entries):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(5, "Input/output error")])
 def test_a_full_disk_is_told_and_gone_on_from(tmp_path, entries, whole, monkeypatch, error):
-    right, calls = prepare_entry.records.write_shard, []
+    right, calls = prepare_entry.shards.write_shard, []
 
     def failing(path, records):
         calls.append(path)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from test_pair_check import VOXEL, body
 
-from crefjax.data.hot_voxels import find_hot_voxels, mended
-from crefjax.data.usable import usable
+from crefjax.data.pair_check import find_hot_voxels, mended, usable
 from crefjax.errors import UserError
 from crefjax.io.maps import Map
 

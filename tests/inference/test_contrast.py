@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from crefjax.data.particle_level import inverted_contrast
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.maps import Map, read_map
+from crefjax.masking import inverted_contrast
 
 
 def ball(side=40, radius=11, noise=1.0, seed=0):

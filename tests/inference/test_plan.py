@@ -1,11 +1,11 @@
 import jax
 import pytest
 
-from crefjax import devices
-from crefjax.devices import GIB
 from crefjax.errors import UserError
-from crefjax.inference.plan import find_device, network_bytes, plan_run
+from crefjax.inference.plan import network_bytes, plan_run
 from crefjax.models.unet3d import UNet3DConfig
+from crefjax.utils import memory
+from crefjax.utils.memory import GIB, find_device
 
 CONFIG = UNet3DConfig()
 
@@ -59,7 +59,7 @@ def test_account_of_temporaries_is_that_of_xla():
 
 
 def test_default_limit_is_what_is_free(monkeypatch):
-    monkeypatch.setattr(devices, "free_host_memory", lambda: 1.0 * GIB)
+    monkeypatch.setattr(memory, "free_host_memory", lambda: 1.0 * GIB)
     with pytest.raises(UserError, match="free memory"):
         plan_run((512, 512, 512), CONFIG, jax.devices("cpu")[0], host_maps=3)
 

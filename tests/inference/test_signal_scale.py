@@ -5,8 +5,8 @@ import pytest
 from helpers.small_network import network
 
 import crefjax
+from crefjax.data.pair_check import half_maps_uncorrelated
 from crefjax.inference.denoise import denoise_maps, plan_denoise
-from crefjax.inference.regions import half_maps_disagree
 from crefjax.io.maps import Map
 
 SHAPE = (18, 15, 20)
@@ -93,10 +93,10 @@ def test_nothing_is_left_of_half_maps_of_noise(seed, weights):
     pair = tuple(Map.from_array(one, 1.5) for one in noise)
     plan = plan_denoise(pair, weights)
     found = denoise_maps(pair, weights, plan)
-    assert half_maps_disagree(pair, found.region)
+    assert half_maps_uncorrelated(pair[0].array, pair[1].array, found.region)
     assert found.full.array.std() < 0.25 * noise.mean(0).std()
 
 
 def test_half_maps_that_agree_are_not_said_to_disagree(pair, mask):
-    assert not half_maps_disagree(pair, None)
-    assert not half_maps_disagree(pair, mask.array)
+    assert not half_maps_uncorrelated(pair[0].array, pair[1].array, None)
+    assert not half_maps_uncorrelated(pair[0].array, pair[1].array, mask.array)

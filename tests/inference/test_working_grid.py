@@ -13,10 +13,10 @@ from crefjax.errors import UserError
 from crefjax.inference.choices import part_around
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.inference.plan import plan_run
-from crefjax.inference.regions import automatic_region
 from crefjax.inference.rotations import choose_rotations, cube_rotations, run_rotated
 from crefjax.inference.streaming import run_network
 from crefjax.io.maps import Map
+from crefjax.masking import auto_mask
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
 from crefjax.weights.store import Weights
 
@@ -184,7 +184,7 @@ def test_half_maps_that_are_only_measured_are_denoised_around_the_particle(weigh
     pair = tuple(Map.from_array(body + 0.5 * random.standard_normal((side,) * 3), 1.5) for _ in range(2))
     plan = plan_denoise(pair, weights, scale="signal")
     assert plan.part is None
-    region = automatic_region(pair)
+    region = auto_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
     part = part_around(region[0], (side,) * 3, weights.config.multiple)
     assert all(piece.stop - piece.start < 80 for piece in part)
     plan = replace(plan, region=region)

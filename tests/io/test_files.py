@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from helpers.mrc_bytes import valid
 
-from crefjax.io.files import atomic_write, check_output
+from crefjax.io.files import check_output
 from crefjax.io.maps import Map, write_map
+from crefjax.utils.atomic import atomic_write
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from helpers.quick_compiling import quick_compiling
 
-from crefjax.devices import GIB
 from crefjax.errors import UserError
 from crefjax.simulate import halfmaps
 from crefjax.simulate.halfmaps import Settings, check_memory, simulate_half_maps
 from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.reconstruction import reconstruct_parts
+from crefjax.utils.memory import GIB
 
 SIDE = 8
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reference import losses as slow_losses
 
-from crefjax.data.specimen import Specimen
+from crefjax.data.patches import Specimen
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3D, UNet3DConfig, apply_network
 from crefjax.training import presets

@@ -15,7 +15,7 @@ from helpers.toy_task import Counted, Line, batch_of, config, exported, paramete
 from crefjax.errors import UserError
 from crefjax.training import loop, step
 from crefjax.training.plan import lengths
-from crefjax.training.stopping import exclusive_lock
+from crefjax.utils.signals import exclusive_lock
 
 
 def test_a_run_is_that_of_a_slow_adam_and_its_records_say_so(tmp_path):

@@ -99,7 +99,7 @@ def test_no_held_out_entry_is_trained_on(folder):
 
 
 def test_held_out_specimens_are_what_is_evaluated(folder):
-    from crefjax.data.entry_patches import load_entry, split_off
+    from crefjax.data.specimen_batches import load_entry, split_off
     from crefjax.training.sources import specimen_source
 
     rest, apart = split_off(load_entry(folder / "entries" / "e0"), 0.5)

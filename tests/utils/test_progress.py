@@ -1,7 +1,7 @@
 import io
 
-from crefjax import progress
-from crefjax.progress import progress_bar
+from crefjax.utils import progress
+from crefjax.utils.progress import progress_bar
 
 
 class Terminal(io.StringIO):

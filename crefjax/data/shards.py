@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 from array_record.python import array_record_module
 
-from crefjax.errors import UserError
-from crefjax.io.files import path_error
+from crefjax.errors import UserError, path_error
 
 DTYPES = ("float16", "float32")
 MAPS = ("half_map_1", "half_map_2", "truth")  # in the order in which a record has them

@@ -6,8 +6,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from crefjax.data.masks import make_mask
-from crefjax.data.particle_level import low_pass
+from crefjax.masking import low_pass, make_mask
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is absent")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crefjax.data.bodies import dilate_with_soft_edge, remove_small_components
+from crefjax.masking import dilate_with_soft_edge, remove_small_components
 
 
 def distance_from(centre, shape):

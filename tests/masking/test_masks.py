@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from crefjax.data.masks import make_mask
 from crefjax.errors import UserError
+from crefjax.masking import make_mask
 
 SIDE, RADIUS = 64, 14.0
 SPHERE_VOLUME = 4 / 3 * np.pi * RADIUS**3  # 11494 voxels

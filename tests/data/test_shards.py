@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.datasets import random_map
 
-from crefjax.data.records import ShardReader, decode, encode, record_bytes, write_shard
+from crefjax.data.shards import ShardReader, decode, encode, record_bytes, write_shard
 from crefjax.errors import UserError
 
 
@@ -102,7 +102,7 @@ def test_a_missing_shard_is_told(tmp_path):
 
 
 def test_many_shards_are_not_all_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("crefjax.data.records._OPEN_SHARDS", 3)
+    monkeypatch.setattr("crefjax.data.shards._OPEN_SHARDS", 3)
     for number in range(10):
         shard(tmp_path / str(number), count=1)
     reader = ShardReader([(tmp_path / str(number), 1) for number in range(10)])

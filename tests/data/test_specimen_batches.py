@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from helpers.datasets import random_map, read, same, sliced, standardized, values, write_entry
 
-from crefjax.data.entry_patches import load_entry, load_specimen, specimen_batches, split_weights
-from crefjax.data.patches import rotate
-from crefjax.data.specimen import Specimen
+from crefjax.data.patches import Specimen, rotate
+from crefjax.data.specimen_batches import load_entry, load_specimen, specimen_batches, split_weights
 from crefjax.errors import UserError
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crefjax.data.particle_level import is_inverted, low_pass, noise_sigma, otsu_threshold
+from crefjax.masking import is_inverted, low_pass, noise_sigma, otsu_threshold
 
 
 def sphere(radius):

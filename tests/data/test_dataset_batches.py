@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from helpers.datasets import grid, same, sliced, standardized, values, write_entry
 
+from crefjax.data.dataset_batches import dataset_batches
 from crefjax.data.manifest import load_manifest
 from crefjax.data.patches import rotate
-from crefjax.data.pipeline import dataset_batches
 from crefjax.data.prepare import prepare
 from crefjax.errors import UserError
 
@@ -226,7 +226,7 @@ def test_what_is_no_whole_dataset_is_refused(copied, tmp_path):
 def test_a_program_that_reads_ends_quietly(dataset):
     """No lines of ArrayRecord's or Grain's own, and no thread that keeps the program alive."""
     code = (
-        "import sys; from crefjax.data.pipeline import dataset_batches\n"
+        "import sys; from crefjax.data.dataset_batches import dataset_batches\n"
         "batches = dataset_batches(sys.argv[1], batch=3)\n"
         "assert 'tensorflow' not in sys.modules\n"
         "[next(batches) for _ in range(9)]"

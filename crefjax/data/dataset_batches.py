@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crefjax.data import records
+from crefjax.data import shards
 from crefjax.data.manifest import SPLITS, Manifest, all_shards, load_manifest
 from crefjax.data.patches import ROTATIONS, rotate
-from crefjax.errors import UserError
-from crefjax.io.files import path_error
+from crefjax.errors import UserError, path_error
 
 __all__ = ["Batches", "dataset_batches", "load_manifest"]
 
@@ -114,13 +113,13 @@ class _Patches:
 
     def __init__(self, manifest: Manifest, split: str):
         self._patch, self._dtype = manifest.patch, manifest.dtype
-        self._maps = records.MAPS if manifest.truth else records.MAPS[:2]
-        shards = [found for found in all_shards(manifest.entries) if manifest.entries[found[0]].split == split]
-        self._entries = [number for number, _ in shards]
-        self._paths = [manifest.folder / shard.file for _, shard in shards]
-        lengths = [shard.records for _, shard in shards]
+        self._maps = shards.MAPS if manifest.truth else shards.MAPS[:2]
+        listed = [found for found in all_shards(manifest.entries) if manifest.entries[found[0]].split == split]
+        self._entries = [number for number, _ in listed]
+        self._paths = [manifest.folder / shard.file for _, shard in listed]
+        lengths = [shard.records for _, shard in listed]
         self._starts = np.cumsum([0, *lengths])
-        self._reader = records.ShardReader(list(zip(self._paths, lengths, strict=True)))
+        self._reader = shards.ShardReader(list(zip(self._paths, lengths, strict=True)))
 
     def __len__(self):
         return int(self._starts[-1])
@@ -130,9 +129,9 @@ class _Patches:
         within = int(index - self._starts[shard])
         raw = self._reader.read(shard, within)
         try:
-            maps = records.decode(raw, within, self._patch, self._dtype, len(self._maps))
+            maps = shards.decode(raw, within, self._patch, self._dtype, len(self._maps))
         except ValueError as error:
-            raise records.damaged(self._paths[shard], f"record {within} is {error}") from error
+            raise shards.damaged(self._paths[shard], f"record {within} is {error}") from error
         return {**dict(zip(self._maps, maps, strict=True)), "entry": self._entries[shard]}
 
 
@@ -178,14 +177,14 @@ def dataset_batches(
         text = f"expected a patch for {split} for each of {process[1]} processes, found {len(patches)}"
         raise path_error(folder, f"{text}; prepare more entries")
     data = _in_order(patches, seed, rotations, shuffle, repeat, process)
-    shards = [shard.sha256 for entry in manifest.of_split(split) for shard in entry.shards]
+    checksums = [shard.sha256 for entry in manifest.of_split(split) for shard in entry.shards]
     settings = {"batch": batch, "seed": seed, "rotations": rotations, "shuffle": shuffle, "repeat": repeat}
     return Batches(
         data.batch(batch, drop_remainder=False, batch_fn=stack),
         names=[entry.name for entry in manifest.entries],
         size=len(patches),
         threads=threads,
-        fingerprint={**settings, "split": split, "processes": process[1], "shards": shards},
+        fingerprint={**settings, "split": split, "processes": process[1], "shards": checksums},
     )
 
 

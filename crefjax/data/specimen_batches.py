@@ -10,9 +10,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crefjax.data.patches import MIN_MASK, SMALLEST_PATCH, check_patch, cut, cut_positions, mask_fraction
-from crefjax.data.pipeline import THREADS, Batches, check_common, stack, turned
-from crefjax.data.specimen import Specimen, load_entry, load_specimen
+from crefjax.data.dataset_batches import THREADS, Batches, check_common, stack, turned
+from crefjax.data.patches import (
+    MIN_MASK,
+    SMALLEST_PATCH,
+    Specimen,
+    check_patch,
+    cut,
+    cut_positions,
+    load_entry,
+    load_specimen,
+    mask_fraction,
+)
 from crefjax.errors import UserError
 
 __all__ = ["Specimen", "load_entry", "load_specimen", "specimen_batches"]

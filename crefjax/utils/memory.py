@@ -1,9 +1,31 @@
-"""How much memory a device has left."""
+"""Find the device to compute on, and how much memory it has left."""
 
 import os
 from pathlib import Path
 
+from crefjax.errors import UserError
+
 GIB = 2**30
+
+
+def find_device(kind: str | None = None):
+    """Return the JAX device to compute on.
+
+    Args:
+        kind: `cpu`, `gpu`, or None for whatever is best.
+
+    Raises:
+        UserError: JAX has no such device.
+    """
+    import jax
+
+    try:
+        return jax.devices(kind)[0]
+    except RuntimeError as error:
+        raise UserError(
+            f"--device {kind}: JAX finds no such device; for an NVIDIA GPU: pip install 'crefjax[cuda]', "
+            "or choose --device cpu"
+        ) from error
 
 
 def free_memory(device) -> float:
