@@ -18,11 +18,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from crefjax.checkpoint import forget_place
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3DConfig
 from crefjax.utils.atomic import atomic_directory
-from crefjax.weights.store import load_weights, save_weights
+from crefjax.weights.store import forget_place, load_weights, save_weights
 
 ROOT = Path(__file__).parents[1]
 CARDS = {

@@ -16,14 +16,13 @@ ROOMS = {
     "spectral": set(),
     "models": set(),
     "data": {"io", "spectral", "masking"},  # of spectral what does without JAX
-    "checkpoint": set(),
     "losses": {"spectral"},
     "simulate": {"spectral", "io"},
-    "weights": {"checkpoint", "models"},
+    "weights": {"models"},
     "inference": {"weights", "models", "spectral", "data", "io", "masking"},
     "plotting": {"spectral", "io"},
     "report": {"plotting", "inference", "spectral", "data", "io", "masking"},
-    "training": {"data", "io", "spectral", "simulate", "models", "losses", "checkpoint", "weights"},
+    "training": {"data", "io", "spectral", "simulate", "models", "losses", "weights"},
 }
 EVERYONES = {"errors", "utils", "__version__"}
 ABOVE_ALL = {"cli", "__main__", "__init__"}

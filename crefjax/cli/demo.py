@@ -83,13 +83,13 @@ def _demo(folder: Path, output: Path, arguments):
 
 def _trained(folder, seed):
     """Weights of a small network, trained on other phantoms; they and the run are left in the folder."""
-    from crefjax.training import presets
+    from crefjax.training.config import demo_config
+    from crefjax.training.denoising import denoising_task
     from crefjax.training.loop import train
     from crefjax.training.sources import make_source
-    from crefjax.training.task import denoising_task
     from crefjax.weights.store import load_weights
 
-    config = presets.demo()
+    config = demo_config()
     config.seed = seed
     source = make_source(config)
     _say(f"training a network on {config.data.stream.phantoms} other phantoms, {config.steps} steps")

@@ -38,7 +38,7 @@ def add_arguments(parser):
 
 def run(arguments) -> int:
     """Fine-tune as the command line says; the status is 128 and the signal's number if one ended the training."""
-    from crefjax.training import presets
+    from crefjax.training.config import finetune_config
     from crefjax.weights.store import check_folder, load_weights, save_weights
 
     output = Path(arguments.output)
@@ -55,7 +55,7 @@ def run(arguments) -> int:
         _say(f"mask: {note}")
     for note in specimen.grid.notes if specimen.grid else ():
         _say(note)
-    config = presets.finetune()
+    config = finetune_config()
     config.minutes = float(arguments.minutes)
     config.data.patch = _patch(specimen.mask.shape) if arguments.patch is None else arguments.patch
     config.seed = arguments.seed

@@ -41,9 +41,9 @@ def run(arguments) -> int:
             raise UserError(text) from error
     # Loaded only now: JAX takes a while, and a mistake in the config is told at once.
     from crefjax.plotting import write_convergence_figure
+    from crefjax.training.denoising import denoising_task
     from crefjax.training.loop import train
     from crefjax.training.sources import make_source
-    from crefjax.training.task import denoising_task
 
     source = make_source(config)
     task = denoising_task(config, truth=source.truth)

@@ -68,7 +68,7 @@ def _show(arguments):
 
 
 def _import(arguments):
-    from crefjax.weights.published import import_checkpoint
+    from crefjax.weights.crefdenoiser import import_checkpoint
     from crefjax.weights.store import check_folder, save_weights
 
     check_folder(Path(arguments.output), overwrite=arguments.overwrite)

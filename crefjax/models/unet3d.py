@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from crefjax.models.conv import conv3d, conv3d_upsampled, max_pool
-from crefjax.models.conv_grad import conv3d_layer, conv3d_upsampled_layer
+from crefjax.models.conv_vjp import conv3d_layer, conv3d_upsampled_layer
 
 Parameters = dict[str, dict[str, jax.Array]]
 

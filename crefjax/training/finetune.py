@@ -16,9 +16,9 @@ from crefjax.errors import UserError
 from crefjax.models.unet3d import apply_network
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.spectral.shells import box_shells, shell_voxels
+from crefjax.training.denoising import DenoisingTask, denoising_task
 from crefjax.training.loop import train
 from crefjax.training.sources import specimen_source
-from crefjax.training.task import DenoisingTask, denoising_task
 from crefjax.weights.store import Weights, load_weights
 
 # A gain is real if it is so many standard errors above 0: chance alone gives that in one case of forty.
@@ -87,7 +87,7 @@ def finetune(
     Args:
         specimen: standardized and masked.
         weights: to start from.
-        config: such as `presets.finetune()`; its network and weights are set here.
+        config: such as `config.finetune_config()`; its network and weights are set here.
         workdir: for the run.
         say: takes a line for the user.
 

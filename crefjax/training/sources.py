@@ -5,8 +5,6 @@ and masked (the stream in part, and then with `mask`), and of every sample the e
 """
 
 import glob
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -16,7 +14,6 @@ from crefjax.errors import UserError
 from crefjax.io.entries import find_entry
 from crefjax.simulate.stream import stream
 from crefjax.simulate.stream_config import StreamConfig
-from crefjax.training.samples import NamedBatch, Position
 from crefjax.training.stream_source import (
     MixedBatches,
     StreamBatches,
@@ -25,35 +22,13 @@ from crefjax.training.stream_source import (
     standardizing,
     stream_models,
 )
+from crefjax.training.task import NamedBatch, Source
 
 _VARIETY = (
     *("voxel_size", "resolution", "resolution_limits", "b_factor", "falloff", "noise_b", "noise_power", "unevenness"),
     *("belt", "belt_strength", "flexible", "flexible_b", "sharpened", "low_passed", "low_pass", "low_pass_edge"),
     *("whole_map", "centre", "solvent"),
 )
-
-
-@dataclass(frozen=True)
-class Source:
-    """Batches to train on and batches to evaluate on.
-
-    Attributes:
-        kind: one of `config.SOURCES`.
-        patch: voxels a side.
-        truth: whether the batches have one.
-        size: samples in an epoch; None for an endless source.
-        training: gives the iterator of training batches.
-        held_out: gives an iterator once over samples never trained on, the last batch perhaps short; None: none.
-        about: what the data are, in words, for the card of the weights.
-    """
-
-    kind: str
-    patch: int
-    truth: bool
-    size: int | None
-    training: Callable[[], Position]
-    held_out: Callable[[], Iterator[NamedBatch]] | None
-    about: str
 
 
 class _Named:

@@ -13,9 +13,7 @@ import optax
 from jax import lax
 
 from crefjax.errors import UserError
-from crefjax.training.samples import close
-from crefjax.training.sources import Source
-from crefjax.training.task import Batch, Parameters, Task
+from crefjax.training.task import Batch, Parameters, Source, Task, close
 from crefjax.utils.memory import GIB, free_memory
 
 

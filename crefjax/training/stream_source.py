@@ -17,7 +17,7 @@ from crefjax.errors import UserError
 from crefjax.simulate.atoms import Atoms
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.stream import PHANTOM_RESIDUES
-from crefjax.training.samples import NamedBatch, close
+from crefjax.training.task import NamedBatch, close
 
 _HELD_OUT_SEED = 2**20
 

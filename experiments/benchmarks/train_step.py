@@ -95,9 +95,9 @@ def measure(patch: int, batch: int, dtype: str, steps: int, *, with_parts: bool 
 
     from crefjax.training import step as training
     from crefjax.training.config import default
+    from crefjax.training.denoising import denoising_task
     from crefjax.training.optimizer import make_optimizer, make_schedule
     from crefjax.training.step import init_state
-    from crefjax.training.task import denoising_task
 
     config = default().unlock()
     config.network.compute_dtype = dtype

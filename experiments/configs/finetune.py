@@ -9,12 +9,11 @@ Result: `runs/finetune/best`. Whether it is a gain beyond the scatter only `cref
 part of the particle that neither trains nor chooses.
 """
 
-from crefjax.training.config import REQUIRED
-from crefjax.training.presets import finetune
+from crefjax.training.config import REQUIRED, finetune_config
 
 
 def get_config():
     """As `crefjax finetune` has it, but that its weights are named by hand."""
-    c = finetune()
+    c = finetune_config()
     c.weights = REQUIRED
     return c

@@ -17,10 +17,10 @@ import jax
 from analysis.files import put
 from crefjax.errors import UserError
 from crefjax.inference.streaming import network_cost
-from crefjax.training.plan import make_plan
+from crefjax.training.denoising import denoising_task
+from crefjax.training.loop import make_plan
 from crefjax.training.sources import make_source
 from crefjax.training.step import compile_step, divided, init_state, make_train_step, on_devices
-from crefjax.training.task import denoising_task
 from experiments.benchmarks.train_step import device_peak
 from experiments.gpu.settings import PAYS, Settings, make_config
 from experiments.gpu.state import take

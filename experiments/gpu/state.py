@@ -11,11 +11,10 @@ from ml_collections import ConfigDict
 from crefjax.errors import UserError
 from crefjax.training.checkpoints import CheckpointMetadata, Checkpoints
 from crefjax.training.config import as_json, check_resumable
+from crefjax.training.loop import TrainPlan
 from crefjax.training.optimizer import make_optimizer, make_schedule
-from crefjax.training.plan import TrainPlan
-from crefjax.training.samples import Position
 from crefjax.training.step import init_state
-from crefjax.training.task import Task
+from crefjax.training.task import Position, Task
 from experiments.gpu.packing import newest_checkpoint
 from experiments.gpu.settings import CHOSEN, Settings, make_config
 

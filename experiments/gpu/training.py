@@ -19,12 +19,11 @@ from analysis.files import put
 from crefjax.errors import UserError
 from crefjax.plotting import write_convergence_figure
 from crefjax.training.checkpoints import Checkpoints
-from crefjax.training.loop import train
+from crefjax.training.denoising import denoising_task
+from crefjax.training.loop import make_plan, train
 from crefjax.training.optimizer import make_optimizer, make_schedule
-from crefjax.training.plan import make_plan
 from crefjax.training.sources import make_source
 from crefjax.training.step import evaluate, find_devices, init_state, make_evaluation_step, on_devices
-from crefjax.training.task import denoising_task
 from experiments.gpu.packing import BEFORE
 from experiments.gpu.settings import (
     EVALUATIONS,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.cli import crefjax, densities, done, labels_of, read, relative, tree, valid, write
-from reference.network_of_file import network
+from reference.network import run_published
 
 AXES = (3, 2, 1)
 LABELS = [b"half-map of a refinement", b"second label"]
@@ -30,7 +30,7 @@ def test_raw_output_is_the_networks(pair, imported, arrays_file, here):
     done("denoise", *pair, "-o", "raw.mrc", "--weights", imported, "--scale", "none")
     with np.load(arrays_file) as arrays:
         full = np.mean([half.astype("f8") for half in densities()], axis=0)
-        expected = network((full - full.mean()) / full.std(), arrays)
+        expected = run_published(arrays, (full - full.mean()) / full.std())
     assert expected.std() > 0.01
     assert relative(read("raw.mrc")[0], expected) < 1e-5
 
@@ -130,7 +130,7 @@ def test_denoised_halves_belong_to_their_inputs(pair, imported, arrays_file):
     with np.load(arrays_file) as arrays:
         full = np.mean([half.astype("f8") for half in densities()], axis=0)
         for n, half in enumerate(densities(), 1):
-            expected = network((half - full.mean()) / full.std(), arrays)
+            expected = run_published(arrays, (half - full.mean()) / full.std())
             assert relative(read(f"out_half_map_{n}.mrc")[0], expected) < 1e-5
 
 

@@ -13,7 +13,7 @@ from reference import losses as slow_losses
 
 from crefjax.simulate.atoms import write_model
 from crefjax.simulate.phantom import phantom
-from crefjax.training import presets
+from crefjax.training import config as training_config
 from crefjax.training.finetune import Gain
 from crefjax.training.loop import Result
 from crefjax.weights.store import load_weights
@@ -40,7 +40,7 @@ def halves(tmp_path_factory):
 
 
 def test_finetune_writes_weights_that_say_what_was_gained(here, halves, weights, monkeypatch):
-    right = presets.finetune
+    right = training_config.finetune_config
 
     def preset():
         c = right()
@@ -48,7 +48,7 @@ def test_finetune_writes_weights_that_say_what_was_gained(here, halves, weights,
         c.schedule.rate, c.schedule.warmup = 3e-2, 0
         return c
 
-    monkeypatch.setattr(presets, "finetune", preset)
+    monkeypatch.setattr(training_config, "finetune_config", preset)
     outcome = done("finetune", *halves, "--weights", weights, "-o", "tuned", "--minutes", 5, "--patch", 16)
     before, after, change, error = map(
         float,
@@ -157,7 +157,7 @@ def test_demo_shows_what_a_short_training_gave(here, monkeypatch, tmp_path_facto
     models = tmp_path_factory.mktemp("models")
     for name in "ab":
         write_model(models / f"{name}.cif", phantom(40, seed=3), (60.0, 60.0, 60.0))
-    right = presets.demo
+    right = training_config.demo_config
 
     def preset():
         c = right()
@@ -169,7 +169,7 @@ def test_demo_shows_what_a_short_training_gave(here, monkeypatch, tmp_path_facto
         c.data.stream.models, c.data.stream.held_out, c.data.stream.voxel_size = str(models / "*"), "b", (1.5, 1.5)
         return c
 
-    monkeypatch.setattr(presets, "demo", preset)
+    monkeypatch.setattr(training_config, "demo_config", preset)
     monkeypatch.setattr("crefjax.cli.demo._RESIDUES", 60)
     outcome = done("demo", "-o", "shown", "--train")
     shown = here / "shown"

@@ -15,10 +15,10 @@ import pytest
 from crefjax.errors import UserError
 from crefjax.training.checkpoints import CheckpointMetadata, Checkpoints
 from crefjax.training.config import as_json, read_config
+from crefjax.training.denoising import denoising_task
+from crefjax.training.loop import TrainPlan
 from crefjax.training.optimizer import make_optimizer, make_schedule
-from crefjax.training.plan import TrainPlan
 from crefjax.training.step import init_state
-from crefjax.training.task import denoising_task
 from experiments.gpu import __main__ as command
 from experiments.gpu import packing, parts, settings
 from experiments.gpu.benchmarks import FULL, SMOKE, Benchmark, benchmarks, flops

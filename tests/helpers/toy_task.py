@@ -8,8 +8,7 @@ import numpy as np
 
 from crefjax.training.config import default
 from crefjax.training.loop import train
-from crefjax.training.samples import NamedBatch
-from crefjax.training.sources import Source
+from crefjax.training.task import NamedBatch, Source
 
 POINTS = 3  # unknowns of the line
 

@@ -14,7 +14,7 @@ def random(*shape, seed=0):
 
 
 @pytest.mark.parametrize(("channels_in", "channels_out"), CHANNELS)
-def test_convolution_equals_scipy(channels_in, channels_out):
+def test_convolution_equals_numpy(channels_in, channels_out):
     x, kernel = random(2, 6, 5, 7, channels_in), random(3, 3, 3, channels_in, channels_out, seed=1)
     bias = random(channels_out, seed=2)
     found = jax.jit(conv.conv3d)(x, kernel, bias)

@@ -90,7 +90,7 @@ def test_wrong_configurations_are_refused(wrong):
 
 @pytest.mark.parametrize("name", ["noise", "map"])
 def test_equals_the_published_network(shared, name):
-    from crefjax.weights.published import import_checkpoint
+    from crefjax.weights.crefdenoiser import import_checkpoint
 
     parameters, config, _ = import_checkpoint(shared / "reference" / "crefdenoiser_epoch192_weights.npz")
     vectors = np.load(shared / "reference" / "crefdenoiser_epoch192_vectors.npz")

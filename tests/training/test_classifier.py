@@ -8,8 +8,7 @@ import optax
 from helpers.toy_task import Counted, Line, config, held_out_numbers, rows
 
 from crefjax.training.loop import train
-from crefjax.training.samples import NamedBatch
-from crefjax.training.sources import Source
+from crefjax.training.task import NamedBatch, Source
 
 SIDE = 12
 KINDS = ("rows", "columns", "dots")

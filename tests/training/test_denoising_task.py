@@ -8,7 +8,7 @@ from reference import losses as slow
 
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3DConfig, apply_network
-from crefjax.training.task import DenoisingTask, denoising_task
+from crefjax.training.denoising import DenoisingTask, denoising_task
 from crefjax.weights.store import load_weights
 
 NETWORK = UNet3DConfig(depth=1, down_width=2, up_width=2, last_widths=(2,))

@@ -16,9 +16,9 @@ from crefjax.errors import UserError
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.stream_config import StreamConfig
 from crefjax.training.loop import train
-from crefjax.training.sources import Source
 from crefjax.training.step import from_devices
 from crefjax.training.stream_source import StreamBatches, standardizing
+from crefjax.training.task import Source
 
 
 def poisoned(batch, *samples):

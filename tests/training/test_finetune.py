@@ -10,10 +10,10 @@ from reference import losses as slow_losses
 from crefjax.data.patches import Specimen
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3D, UNet3DConfig, apply_network
-from crefjax.training import presets
+from crefjax.training.config import finetune_config
+from crefjax.training.denoising import DenoisingTask
 from crefjax.training.finetune import Gain, finetune, judge, split
 from crefjax.training.loop import Result
-from crefjax.training.task import DenoisingTask
 from crefjax.weights.store import load_weights, save_weights
 
 NETWORK = UNet3DConfig(depth=1, down_width=3, up_width=3, last_widths=(3,))
@@ -47,7 +47,7 @@ def weights(tmp_path_factory):
 
 
 def config(**fields):
-    c = presets.finetune()
+    c = finetune_config()
     c.steps = 2
     c.data.patch = 16
     c.data.entries.held_out_patches = 6

@@ -14,7 +14,7 @@ from helpers.toy_task import Counted, Line, batch_of, config, exported, paramete
 
 from crefjax.errors import UserError
 from crefjax.training import loop, step
-from crefjax.training.plan import lengths
+from crefjax.training.loop import lengths
 from crefjax.utils.signals import exclusive_lock
 
 

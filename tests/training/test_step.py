@@ -15,9 +15,9 @@ from helpers.toy_task import Line, SlowAdam, batch_of, config
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3DConfig
 from crefjax.training import step as steps
+from crefjax.training.denoising import DenoisingTask
 from crefjax.training.optimizer import make_optimizer, make_schedule
 from crefjax.training.step import init_state
-from crefjax.training.task import DenoisingTask
 
 TINY = {"depth": 1, "down_width": 2, "up_width": 2, "last_widths": (2,)}
 DENOISING = DenoisingTask(UNet3DConfig(**TINY), {"cref_l1": 1.0})

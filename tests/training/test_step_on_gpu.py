@@ -8,9 +8,9 @@ from on_gpu import cpu_and_gpu
 from crefjax.models.unet3d import UNet3DConfig
 from crefjax.training import step as steps
 from crefjax.training.config import default
+from crefjax.training.denoising import DenoisingTask
 from crefjax.training.optimizer import make_optimizer, make_schedule
 from crefjax.training.step import init_state
-from crefjax.training.task import DenoisingTask
 
 FACTORS = {"truth_fsc": 1.0, "truth_l2": 0.3, "cref_l1_masked": 0.5}
 

@@ -6,8 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
-from crefjax.training import presets
-from crefjax.training.config import as_json, check_config, check_resumable, default, flat, read_config
+from crefjax.training.config import as_json, check_config, check_resumable, default, finetune_config, flat, read_config
 
 FILE = """
 from crefjax.training.config import default
@@ -65,7 +64,7 @@ def test_fine_tuning_by_a_config_asks_for_weights():
         read_config(str(file))
     assert "\n" not in str(caught.value)
     c = flat(read_config(str(file), ["--config.weights=mine"]))
-    assert c == flat(presets.finetune()) | {"weights": "mine"}
+    assert c == flat(finetune_config()) | {"weights": "mine"}
 
 
 def test_fields_are_changed_by_the_file_and_by_the_command_line(file):

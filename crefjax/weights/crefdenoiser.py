@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from crefjax.checkpoint import check_parameters
 from crefjax.errors import UserError
 from crefjax.models.unet3d import Parameters, UNet3DConfig
-from crefjax.weights.store import parameter_shapes
+from crefjax.weights.store import check_parameters, parameter_shapes
 
 _VARIABLE = re.compile(r"layer_with_weights-(\d+)/(kernel|bias)/\.ATTRIBUTES/VARIABLE_VALUE")
 _ARRAY = re.compile(r"(\d+)_(kernel|bias)")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from crefjax.models import conv_grad
+from crefjax.models import conv_vjp
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
 
 CHANNELS = [(1, 5), (3, 5), (6, 2), (9, 10)]
@@ -35,11 +35,11 @@ def xla_upsampled_layer(skip, up, kernel, bias, slope=SLOPE):
 
 
 def layer(*arrays):
-    return conv_grad.conv3d_layer(*arrays, SLOPE)
+    return conv_vjp.conv3d_layer(*arrays, SLOPE)
 
 
 def upsampled_layer(*arrays):
-    return conv_grad.conv3d_upsampled_layer(*arrays, SLOPE)
+    return conv_vjp.conv3d_upsampled_layer(*arrays, SLOPE)
 
 
 def plain_case(channels_in, channels_out):
@@ -74,8 +74,8 @@ def assert_alike(found, expected, tolerance=3e-6):
 @pytest.fixture(params=["one slab", "many slabs"])
 def slabs(request, monkeypatch):
     if request.param == "many slabs":
-        monkeypatch.setattr(conv_grad, "_FORWARD_BYTES", 1)
-        monkeypatch.setattr(conv_grad, "_BACKWARD_BYTES", 1)
+        monkeypatch.setattr(conv_vjp, "_FORWARD_BYTES", 1)
+        monkeypatch.setattr(conv_vjp, "_BACKWARD_BYTES", 1)
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
@@ -92,8 +92,8 @@ def test_upsampled_layer_and_its_gradients_equal_xlas_3d_convolution(slabs, chan
 
 
 def test_slabs_of_several_planes_that_are_not_the_whole(monkeypatch):
-    monkeypatch.setattr(conv_grad, "_BACKWARD_BYTES", 4 * 2 * 5 * 7 * 15 * 2)
-    monkeypatch.setattr(conv_grad, "_FORWARD_BYTES", 4 * 2 * 5 * 7 * 15 * 3)
+    monkeypatch.setattr(conv_vjp, "_BACKWARD_BYTES", 4 * 2 * 5 * 7 * 15 * 2)
+    monkeypatch.setattr(conv_vjp, "_FORWARD_BYTES", 4 * 2 * 5 * 7 * 15 * 3)
     arrays = plain_case(3, 5)
     assert_alike(output_and_gradients(layer, arrays), output_and_gradients(xla_layer, arrays))
 
@@ -102,24 +102,24 @@ def test_ways_of_the_other_platforms_give_the_same_gradients():
     x, kernel, bias = plain_case(3, 5)
     out, *expected = output_and_gradients(xla_layer, (x, kernel, bias))
     gradient = cosines(out.shape)
-    assert_alike(conv_grad._conv3d_bwd_whole(x, kernel, bias, out, gradient, slope=SLOPE), expected)
+    assert_alike(conv_vjp._conv3d_bwd_whole(x, kernel, bias, out, gradient, slope=SLOPE), expected)
     arrays = upsampled_case(3, 4, 5)
     out, *expected = output_and_gradients(xla_upsampled_layer, arrays)
     gradient = cosines(out.shape)
-    assert_alike(conv_grad._upsampled_bwd_whole(*arrays, out, gradient, slope=SLOPE), expected)
+    assert_alike(conv_vjp._upsampled_bwd_whole(*arrays, out, gradient, slope=SLOPE), expected)
 
 
 def test_without_activation():
     arrays = plain_case(3, 2)
-    found = output_and_gradients(lambda *a: conv_grad.conv3d_layer(*a, 1.0), arrays)
+    found = output_and_gradients(lambda *a: conv_vjp.conv3d_layer(*a, 1.0), arrays)
     assert_alike(found, output_and_gradients(functools.partial(xla_layer, slope=1.0), arrays))
 
 
 @pytest.mark.parametrize(
     ("fast", "slow", "arrays"),
     [
-        (conv_grad.conv3d_layer, xla_layer, plain_case(3, 5)),
-        (conv_grad.conv3d_upsampled_layer, xla_upsampled_layer, upsampled_case(2, 3, 4)),
+        (conv_vjp.conv3d_layer, xla_layer, plain_case(3, 5)),
+        (conv_vjp.conv3d_upsampled_layer, xla_upsampled_layer, upsampled_case(2, 3, 4)),
     ],
 )
 def test_bfloat16_keeps_the_kernels_gradient_in_float32(slabs, fast, slow, arrays):
@@ -180,7 +180,7 @@ def test_under_checkpoint():
 
 
 def test_gradient_of_the_whole_network_equals_xlas(monkeypatch):
-    monkeypatch.setattr(conv_grad, "_BACKWARD_BYTES", 5000)
+    monkeypatch.setattr(conv_vjp, "_BACKWARD_BYTES", 5000)
     parameters, x = network_case()
     weights = cosines(x.shape)
 
@@ -196,14 +196,14 @@ def test_gradient_of_the_whole_network_equals_xlas(monkeypatch):
 
 def digest():
     """A digest of every bit of the gradients of a layer in several slabs, on all the threads there are."""
-    conv_grad._BACKWARD_BYTES = 1e6
+    conv_vjp._BACKWARD_BYTES = 1e6
     arrays = random(1, 32, 48, 48, 8), random(3, 3, 3, 8, 8), random(8)
     run = jax.jit(jax.grad(lambda *a: jnp.sin(layer(*a)).sum(), argnums=(0, 1, 2)))
     return {hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in run(*arrays))).hexdigest() for _ in range(3)}
 
 
 def test_gradients_are_the_same_to_the_last_bit_in_every_run_and_process(monkeypatch):
-    monkeypatch.setattr(conv_grad, "_BACKWARD_BYTES", 0)  # put back after `digest`
+    monkeypatch.setattr(conv_vjp, "_BACKWARD_BYTES", 0)  # put back after `digest`
     found = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=True).stdout.split()
     assert found == list(digest())
 

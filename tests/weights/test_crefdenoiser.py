@@ -5,7 +5,7 @@ import pytest
 
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3DConfig
-from crefjax.weights.published import import_checkpoint
+from crefjax.weights.crefdenoiser import import_checkpoint
 
 
 def arrays(by_array=True):
