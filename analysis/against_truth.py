@@ -32,8 +32,8 @@ from analysis.subjects import FULL, Subject
 from analysis.tables import box_plot, colour_of, small_legend
 from crefjax.io.entries import Entry
 from crefjax.plotting import resolution_axis
-from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.covariances import shell_covariances
+from crefjax.spectral.curves import solvent_level
 
 _ERROR = Headline("error", "error against the truth, within the mask", -1, 4)
 _BIAS = Headline("bias_share", "bias/signal, with the truth, up to FSC-0.143", -1, 4)

@@ -12,7 +12,8 @@ from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import Entry, load_mask, load_pair
 from crefjax.io.maps import Map
 from crefjax.masking import make_mask
-from crefjax.spectral.fsc import FscCurve, fsc_curve
+from crefjax.spectral.curves import FscCurve
+from crefjax.spectral.fsc import fsc_curve
 from crefjax.weights.store import load_weights
 
 

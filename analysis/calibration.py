@@ -44,7 +44,8 @@ from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import read_map
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.spectral.covariances import shell_covariances
-from crefjax.spectral.fsc import FscCurve, fsc_curve
+from crefjax.spectral.curves import FscCurve
+from crefjax.spectral.fsc import fsc_curve
 
 NAME = "calibration"
 FULL, WIENER, OWN, CALIBRATED = "full map", "Wiener filter", "network's own", "calibrated"

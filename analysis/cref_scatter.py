@@ -32,7 +32,7 @@ import jax
 import numpy as np
 from scipy import fft
 
-from crefjax.simulate.halfmaps import Settings
+from crefjax.simulate.half_maps import Settings
 from crefjax.simulate.reconstruction import reconstruct_parts
 from crefjax.spectral.fsc import c_ref, fsc_curve
 

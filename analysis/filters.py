@@ -11,8 +11,7 @@ from scipy.special import erf
 
 from crefjax.errors import UserError
 from crefjax.masking import noise_sigma
-from crefjax.spectral.curve import FscCurve
-from crefjax.spectral.host import solvent_level
+from crefjax.spectral.curves import FscCurve, solvent_level
 from crefjax.spectral.shells import box_shells
 
 CUT = 0.143

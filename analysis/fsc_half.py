@@ -20,9 +20,8 @@ from analysis.subjects import FULL, Subject
 from analysis.tables import box_plot, colour_of, small_legend
 from crefjax.plotting import GREY, resolution_axis
 from crefjax.report.measure import correlation
-from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.covariances import shell_covariances
-from crefjax.spectral.curve import FscCurve
+from crefjax.spectral.curves import FscCurve, solvent_level
 
 _MASKED = Headline("gain_masked", "gain in FSC-0.5, masked (Å)", 1, 2)
 _UNMASKED = Headline("gain_unmasked", "gain in FSC-0.5, unmasked (Å)", 1, 2)

@@ -32,7 +32,7 @@ from analysis.known_pairs import PLANTED_POWER, Known, known_denoisers, known_pa
 from crefjax import __version__
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.halfmaps import Settings
+from crefjax.simulate.half_maps import Settings
 from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
 from crefjax.spectral.shells import shell_frequencies

@@ -11,11 +11,12 @@ from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.maps import Map
 from crefjax.simulate.atoms import Atoms
-from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.half_maps import Settings, simulate_half_maps
 from crefjax.simulate.noise import NoiseLevelSolver, is_near
 from crefjax.simulate.reconstruction import reconstruct_parts
-from crefjax.spectral.calibrate import apply_calibration, solvent_level
+from crefjax.spectral.calibration import apply_calibration
 from crefjax.spectral.covariances import shell_covariances
+from crefjax.spectral.curves import solvent_level
 from crefjax.weights.store import Weights
 
 DRAWS = 5  # pairs of half-maps of one signal: the first is measured, the others tell what is true

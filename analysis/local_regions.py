@@ -8,8 +8,8 @@ from scipy.spatial import cKDTree
 
 from crefjax.errors import UserError
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.halfmaps import Flexible
-from crefjax.simulate.parts import poses
+from crefjax.simulate.half_maps import Flexible
+from crefjax.simulate.specimen import poses
 
 NEAR = 2.0  # Å, of an atom's centre: its density
 RADIUS = 9.0  # Å, of a ball of false density: a helix is 10 Å wide

@@ -46,9 +46,8 @@ from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.entry import write_entry
-from crefjax.simulate.halfmaps import Flexible, Settings, simulate_half_maps
-from crefjax.spectral.local import LocalMaps, local_maps
+from crefjax.simulate.half_maps import Flexible, Settings, simulate_half_maps, write_entry
+from crefjax.spectral.local_maps import LocalMaps, local_maps
 from crefjax.weights.store import load_weights
 
 NAME = "local_trust"

@@ -36,7 +36,8 @@ from crefjax.io.entries import Entry
 from crefjax.io.files import map_stem
 from crefjax.io.maps import Map, read_map
 from crefjax.plotting import GREY, resolution_axis
-from crefjax.spectral.calibrate import Calibration, apply_calibration, solvent_level
+from crefjax.spectral.calibration import Calibration, apply_calibration
+from crefjax.spectral.curves import solvent_level
 from crefjax.spectral.fsc import fsc_curve
 
 NAME = "map_model"

@@ -22,9 +22,8 @@ from analysis.tables import box_plot, colour_of, small_legend
 from crefjax.io.entries import Entry
 from crefjax.plotting import resolution_axis
 from crefjax.report.measure import correlation
-from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.covariances import shell_covariances
-from crefjax.spectral.curve import FscCurve
+from crefjax.spectral.curves import FscCurve, solvent_level
 
 _MEAN = Headline("mean_fsc", "mean FSC to the reference", 1, 4)
 _HALF = Headline("fsc_0.5", "FSC-0.5 to the reference (Å)", -1, 2)

@@ -43,8 +43,8 @@ from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.maps import Map
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.halfmaps import Settings, simulate_half_maps
-from crefjax.spectral.calibrate import solvent_level
+from crefjax.simulate.half_maps import Settings, simulate_half_maps
+from crefjax.spectral.curves import solvent_level
 from crefjax.spectral.fsc import fsc_curve
 
 NAME = "robustness"

@@ -25,8 +25,7 @@ from analysis import baselines, benchmark
 from analysis.files import entry_name, load_named, run_study, simulated_entry
 from crefjax.errors import UserError
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.entry import write_entry
-from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.half_maps import Settings, simulate_half_maps, write_entry
 from crefjax.simulate.noise import Colour, power_law, white, with_b_factor
 from crefjax.weights.store import Weights
 

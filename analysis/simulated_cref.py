@@ -32,8 +32,7 @@ from crefjax import __version__
 from crefjax.errors import UserError
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.entry import check_folder, write_entry
-from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.half_maps import Settings, check_folder, simulate_half_maps, write_entry
 from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
 

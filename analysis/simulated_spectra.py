@@ -31,11 +31,11 @@ from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import Map, read_map
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.half_maps import Settings, simulate_half_maps
 from crefjax.simulate.imaging import Particles
 from crefjax.simulate.noise import measured
 from crefjax.simulate.phantom import phantom
-from crefjax.spectral.host import solvent_level
+from crefjax.spectral.curves import solvent_level
 
 NAME = "simulated_spectra"
 SKY, PURPLE, BLACK = "#56B4E9", "#CC79A7", "#000000"  # further colours of Okabe & Ito

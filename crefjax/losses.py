@@ -104,7 +104,7 @@ def voxels_of(shells, dimensions):
 def _within(one, mask):
     """A map less its solvent level, times a mask.
 
-    The level is the mean outside the mask, as in `crefjax.spectral.host.solvent_level`; a patch with less than a
+    The level is the mean outside the mask, as in `crefjax.spectral.curves.solvent_level`; a patch with less than a
     thousandth of it outside has none, for its own mean is signal.
     """
     outside = 1 - mask

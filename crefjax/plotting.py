@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from crefjax.io.files import read_json_lines
-from crefjax.spectral.curve import FscCurve
+from crefjax.spectral.curves import FscCurve
 
 # The palette of Okabe & Ito, distinct with any color vision; their vermillion is ORANGE here, their orange AMBER.
 BLUE, ORANGE, GREEN, PINK, AMBER, SKY, YELLOW, BLACK = PALETTE = (

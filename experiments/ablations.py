@@ -33,7 +33,7 @@ from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import read_map
 from crefjax.losses import cref_rmse
-from crefjax.spectral.calibrate import solvent_level
+from crefjax.spectral.curves import solvent_level
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.weights.store import load_weights
 from experiments.configs.weights import EXCLUDE

@@ -7,7 +7,7 @@ import pytest
 
 from crefjax import plotting
 from crefjax.plotting import convergence_figure, fsc_figure, write_convergence_figure
-from crefjax.spectral.curve import FscCurve
+from crefjax.spectral.curves import FscCurve
 
 CURVE = FscCurve((16, 16, 16), 1.5, np.array([1, 0.99, 0.95, 0.9, 0.7, 0.4, 0.2, 0.05, 0.0]))
 

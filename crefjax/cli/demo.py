@@ -55,8 +55,7 @@ def _demo(folder: Path, output: Path, arguments):
     from crefjax.io.entries import load_mask, load_pair
     from crefjax.io.maps import read_map, write_maps
     from crefjax.plotting import DemoPanels, demo_figure
-    from crefjax.simulate.entry import write_entry
-    from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+    from crefjax.simulate.half_maps import Settings, simulate_half_maps, write_entry
     from crefjax.simulate.phantom import phantom
     from crefjax.spectral.fsc import fsc_curve
     from crefjax.weights.store import load_weights

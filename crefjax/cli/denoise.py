@@ -100,7 +100,7 @@ def run(arguments) -> None:
     """Denoise as the command line says."""
     from crefjax.inference.denoise import choose_scale, denoise_maps, plan_denoise
     from crefjax.io.maps import write_maps
-    from crefjax.spectral.curve import hardly_correlate
+    from crefjax.spectral.curves import hardly_correlate
     from crefjax.weights.store import load_weights
 
     output = Path(arguments.output)
@@ -141,7 +141,7 @@ def run(arguments) -> None:
     if arguments.local or arguments.report:
         study = _study(arguments, used, result, mask, {"weights": weights.name, "scale": scale})
     if arguments.local:
-        from crefjax.spectral.local import local_maps
+        from crefjax.spectral.local_maps import local_maps
 
         halves = (pair[0].array, pair[1].array, result.half_map_1.array, result.half_map_2.array)
         local = local_maps(*halves, pair[0].voxel_size, study.mask)

@@ -14,7 +14,7 @@ from crefjax.io.files import is_same_file
 from crefjax.utils.atomic import atomic_write_all
 
 if TYPE_CHECKING:
-    from crefjax.spectral.fsc import FscCurve
+    from crefjax.spectral.curves import FscCurve
 
 
 THRESHOLDS = (0.5, 0.143)

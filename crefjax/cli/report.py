@@ -189,7 +189,7 @@ def _equal(a, b):
 def _local(arguments, study):
     if not arguments.local:
         return None
-    from crefjax.spectral.local import local_maps
+    from crefjax.spectral.local_maps import local_maps
 
     maps = (study.half_map_1, study.half_map_2, study.denoised_1, study.denoised_2)
     return local_maps(*(one.array for one in maps), study.half_map_1.voxel_size, study.mask)

@@ -14,8 +14,7 @@ from crefjax.io.files import is_same_file
 from crefjax.utils.progress import progress_bar
 
 if TYPE_CHECKING:
-    from crefjax.simulate.entry import Simulation
-    from crefjax.simulate.halfmaps import Settings
+    from crefjax.simulate.half_maps import Settings, Simulation
 
 
 # Options that mean nothing without another one, and how that is told.
@@ -160,7 +159,7 @@ names.__name__ = "list of names between commas"
 
 def run(arguments) -> None:
     """Simulate half-maps as the command line says, and write them as an entry folder."""
-    from crefjax.simulate.entry import check_folder, write_entry
+    from crefjax.simulate.half_maps import check_folder, write_entry
 
     folder = Path(arguments.output)
     check_folder(folder, overwrite=arguments.overwrite)
@@ -176,7 +175,7 @@ def run(arguments) -> None:
 
 
 def _simulated(atoms, settings):
-    from crefjax.simulate.halfmaps import simulate_half_maps
+    from crefjax.simulate.half_maps import simulate_half_maps
 
     if settings.method != "reconstruction":
         return simulate_half_maps(atoms, settings)
@@ -191,7 +190,7 @@ def settings_of(arguments) -> Settings:
     Raises:
         UserError: the noise map cannot be used, or there are no such particles.
     """
-    from crefjax.simulate.halfmaps import Belt, Flexible, Settings
+    from crefjax.simulate.half_maps import Belt, Flexible, Settings
 
     own = ("voxel_size", "resolution", "seed", "box", "margin", "b_factor", "unevenness", "method", "refinements")
     settings = Settings(**_given(arguments, {name: name for name in own}), noise=_colour(arguments))

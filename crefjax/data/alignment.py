@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.fft
 
-from crefjax.spectral.host import fsc_of_products, shell_products, shell_voxels, solvent_level
+from crefjax.spectral.curves import fsc_of_products, shell_products, shell_voxels, solvent_level
 from crefjax.spectral.resample import fourier_resample
 
 _COARSE = 48  # voxels of the longest side, on which orientations are tried

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crefjax.spectral.curves import frequencies, fsc_of_products, shell_products, solvent_level
 from crefjax.spectral.falloff import low_pass_end, noise_b_factor, signal_b_factor
-from crefjax.spectral.host import blurred, frequencies, fsc_of_products, shell_products, solvent_level
 from crefjax.spectral.resample import fourier_resample, working_shape
+from crefjax.spectral.windows import blurred
 
 VOXELS = 3.3  # that the resolution takes on the data's grid, for weights that do not say
 THRESHOLD = 0.143  # of the FSC of the half-maps at the resolution

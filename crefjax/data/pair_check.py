@@ -15,8 +15,14 @@ from crefjax.data.grid import THRESHOLD, VOXELS, find_grid
 from crefjax.errors import path_error
 from crefjax.io.maps import Map
 from crefjax.masking import auto_mask, inverted_contrast
-from crefjax.spectral.curve import FscCurve, hardly_correlate
-from crefjax.spectral.host import fsc_of_products, shell_products, shell_voxels, solvent_level
+from crefjax.spectral.curves import (
+    FscCurve,
+    fsc_of_products,
+    hardly_correlate,
+    shell_products,
+    shell_voxels,
+    solvent_level,
+)
 
 _SCALE, _LEVEL = 1.25, 0.2  # ratio of the deviations, and offset over the deviation, of halves on one scale
 _OPPOSITE = -0.3  # FSC at low frequencies of a half-map of the other sign

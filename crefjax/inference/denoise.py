@@ -16,9 +16,10 @@ from crefjax.inference.rotations import run_rotated
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
 from crefjax.masking import auto_mask, inverted_contrast
-from crefjax.spectral.calibrate import Calibration, apply_calibration, calibrate, solvent_level
+from crefjax.spectral.calibration import Calibration, apply_calibration, calibrate
 from crefjax.spectral.covariances import shell_covariances
-from crefjax.spectral.host import blurred
+from crefjax.spectral.curves import solvent_level
+from crefjax.spectral.windows import blurred
 from crefjax.weights.store import Weights, load_weights
 
 
@@ -66,7 +67,7 @@ def denoise(
         mask: values 0 to 1 on the same grid; None for none.
         weights: loaded, or a name or path to load; the package's own if None.
         scale: `signal`, in every frequency shell the scale of the signal that the half-maps have in common, see
-            `crefjax.spectral.calibrate` (both half-maps are denoised too, so it takes three runs of the network);
+            `crefjax.spectral.calibration` (both half-maps are denoised too, so it takes three runs of the network);
             `input`, with the mean and the deviation of the full map (with a mask, of the masked one within it); `none`,
             as the network gives it. None is `signal` for two half-maps and `input` for one map. With a mask the
             solvent level is taken away, so that the map is 0 in the solvent and outside.

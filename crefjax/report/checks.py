@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.fft
 
-from crefjax.spectral.calibrate import solvent_level
+from crefjax.spectral.curves import solvent_level
 from crefjax.spectral.shells import box_shells, shell_voxels
 
 # Deviations of the correlation under chance that a shift has to beat no shift by: it is the best of very many places.

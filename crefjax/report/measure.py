@@ -8,9 +8,8 @@ from crefjax.io.maps import Map
 from crefjax.report import warnings as found
 from crefjax.report.checks import shift_between, signal_shells
 from crefjax.report.warnings import use_of
-from crefjax.spectral.calibrate import solvent_level
 from crefjax.spectral.covariances import Covariances, shell_covariances
-from crefjax.spectral.curve import FscCurve, hardly_correlate
+from crefjax.spectral.curves import FscCurve, hardly_correlate, solvent_level
 from crefjax.spectral.variances import Estimate, ShellVariances, overall_gain, variances_of
 
 

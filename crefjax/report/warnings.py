@@ -3,7 +3,7 @@
 import numpy as np
 
 from crefjax.report.checks import inverted, not_denoised, one_map, shifted, signal_shells, swapped, unrelated
-from crefjax.spectral.curve import hardly_correlate
+from crefjax.spectral.curves import hardly_correlate
 
 # Of the signal's power; what lies outside a mask beyond that is particle that the mask cuts.
 _OUTSIDE = 0.1

@@ -101,7 +101,7 @@ def write_report(
         numbers: what `crefjax.report.measure.account` returns of it.
         folder: to write.
         inputs: files that were read, by what they are, for their checksums.
-        local: `crefjax.spectral.local.LocalMaps`, or None.
+        local: `crefjax.spectral.local_maps.LocalMaps`, or None.
         local_paths: where agreement and change have been written; None writes them into the folder.
         overwrite: whether an earlier report is replaced.
 

@@ -1,3 +1,1 @@
-"""Half-maps whose signal is known exactly, made from atomic models."""
-
-from crefjax.simulate.stream import stream as stream
+"""Half-maps whose signal is known exactly, made from atomic models; `stream` makes patches to train on, without end."""

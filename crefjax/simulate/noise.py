@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from crefjax.errors import UserError
 from crefjax.io.maps import Map
-from crefjax.spectral.curve import resolution_at
+from crefjax.spectral.curves import resolution_at
 from crefjax.spectral.shells import (
     Shells,
     box_shells,

@@ -8,7 +8,7 @@ power is therefore compared with what a specimen of that kind has at B = 0, and 
 
 import numpy as np
 
-from crefjax.spectral.host import frequencies, fsc_of_products, shell_products
+from crefjax.spectral.curves import frequencies, fsc_of_products, shell_products
 
 # Power over that of atoms at random places, every 1/100 Å from 1/50 Å on: medians of 41 cryo-EM structures.
 _SHAPE_STEP, _SHAPE_FIRST = 0.01, 2
@@ -46,7 +46,7 @@ def signal_b_factor(products: np.ndarray, frequency: np.ndarray) -> tuple[float,
     The fit is weighted by the FSC, and goes up to the first shell whose FSC is below 0.3.
 
     Args:
-        products: `(shells, 2, 2)`, of the half-maps, levelled and masked; see `host.shell_products`.
+        products: `(shells, 2, 2)`, of the half-maps, levelled and masked; see `curves.shell_products`.
         frequency: `(shells,)`, 1/Å.
     """
     signal, fsc = products[:, 0, 1], fsc_of_products(products)

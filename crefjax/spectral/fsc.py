@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crefjax.spectral.curve import FscCurve
-from crefjax.spectral.host import solvent_level
+from crefjax.spectral.curves import FscCurve, solvent_level
 from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_sums
 
 

@@ -80,7 +80,7 @@ def default() -> ConfigDict:
     c.data.stream.gain = (1.0, 1.0)  # factor on a standardized patch: its deviation is not that of a whole map
     c.data.stream.level = (1.0, 1.0)  # share of a patch's mean that is subtracted: it is not that of a whole map
     c.data.stream.entries = 0.0  # share of the batches that are patches of `data.entries.folders` instead
-    # From here on as in `crefjax.simulate.stream_config.StreamConfig`, which tells more.
+    # From here on as in `crefjax.simulate.stream.StreamConfig`, which tells more.
     c.data.stream.voxel_size = (0.8, 1.6)  # Å
     c.data.stream.resolution = (2.1, 5.0)  # of the half-maps at FSC-0.143, voxels
     c.data.stream.resolution_limits = (0.1, 1000.0)  # Å, which it is kept within

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry
-from crefjax.simulate.stream import stream
-from crefjax.simulate.stream_config import StreamConfig
+from crefjax.simulate.stream import StreamConfig
+from crefjax.simulate.stream.batches import stream_half_maps
 from crefjax.training.stream_source import (
     MixedBatches,
     StreamBatches,
@@ -173,7 +173,7 @@ def _stream_source(config, batch):
     def training():
         files, shares = list(training_files), list(training_files.values())
         settings = {"patch": config.data.patch, "batch": batch, "seed": config.seed, "variety": variety}
-        streamed = StreamBatches(stream(files, shares=shares, phantoms=chosen.phantoms, **settings), prepare)
+        streamed = StreamBatches(stream_half_maps(files, shares=shares, phantoms=chosen.phantoms, **settings), prepare)
         if not specimens:
             return streamed
         others = specimen_source(specimens, config, batch, whole=True).training()
@@ -195,7 +195,7 @@ def _held_out_of_stream(config, batch, files, variety, prepare):
     models = [*files, *held_out_phantoms(chosen.held_out_phantoms)]
     side, seed = chosen.held_out_patch or config.data.patch, (2**31 + config.seed) % 2**32
     try:
-        batches = stream(models, patch=side, batch=batch, seed=seed, variety=variety)
+        batches = stream_half_maps(models, patch=side, batch=batch, seed=seed, variety=variety)
     except UserError as error:
         raise UserError(
             f"config: data.stream: held-out patches of {side} voxels a side cannot be made: {error}"

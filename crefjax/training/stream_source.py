@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from crefjax.errors import UserError
 from crefjax.simulate.atoms import Atoms
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.stream import PHANTOM_RESIDUES
+from crefjax.simulate.stream.batches import PHANTOM_RESIDUES
 from crefjax.training.task import NamedBatch, close
 
 _HELD_OUT_SEED = 2**20

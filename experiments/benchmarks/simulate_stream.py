@@ -50,9 +50,11 @@ def main(argv=None) -> int:
 
 def measure(arguments, patch: int, batch: int) -> dict:
     """A row of the table."""
-    from crefjax.simulate import stream
+    from crefjax.simulate.stream.batches import stream_half_maps
 
-    pairs = stream(arguments.models, phantoms=0 if arguments.models else arguments.phantoms, patch=patch, batch=batch)
+    pairs = stream_half_maps(
+        arguments.models, phantoms=0 if arguments.models else arguments.phantoms, patch=patch, batch=batch
+    )
     longest = warm_up(pairs, batch)
     pairs.set_state({"seed": 0, "position": 0})
     rate = pairs_per_second(pairs, batch, arguments.seconds)
@@ -94,7 +96,7 @@ def stage_shares(pairs, drawn, patch: int) -> dict:
     import jax
     from jax import lax
 
-    from crefjax.simulate import stream_device as device
+    from crefjax.simulate.stream import render as device
 
     def density(models, sample):
         return device.patch_density(device.patch_atoms(models, sample), sample, patch)

@@ -146,7 +146,7 @@ def parts(task, optimizer, parameters, pair, patch, batch, steps) -> dict:
 
     from crefjax import losses
     from crefjax.models.unet3d import apply_network
-    from crefjax.simulate.stream import stream
+    from crefjax.simulate.stream.batches import stream_half_maps
 
     first, second = pair.values()
     full = ((first + second) / 2)[..., None]
@@ -165,7 +165,7 @@ def parts(task, optimizer, parameters, pair, patch, batch, steps) -> dict:
         "optimizer": (jax.jit(update), parameters, state),
     }
     found = {name: median_seconds(function, arguments, steps) for name, (function, *arguments) in runs.items()}
-    batches = stream(phantoms=2, patch=patch, batch=batch)
+    batches = stream_half_maps(phantoms=2, patch=patch, batch=batch)
     return found | {"stream": median_seconds(lambda: next(batches)[:4], (), steps)}
 
 

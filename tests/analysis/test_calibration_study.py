@@ -9,7 +9,7 @@ import pytest
 
 import crefjax
 from analysis import calibration as study
-from crefjax.spectral.curve import FscCurve
+from crefjax.spectral.curves import FscCurve
 
 SIDE, VOXEL = 24, 2.0
 MAPS = [("", "full map"), ("", "Wiener filter"), ("small", "network's own"), ("small", "calibrated")]

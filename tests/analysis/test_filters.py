@@ -8,7 +8,8 @@ import pytest
 
 from analysis import filters
 from crefjax.errors import UserError
-from crefjax.spectral.fsc import FscCurve, fsc_curve
+from crefjax.spectral.curves import FscCurve
+from crefjax.spectral.fsc import fsc_curve
 
 BOX, VOXEL = (20, 24, 18), 2.0
 LONGEST, SHELLS = 24, 13

@@ -12,7 +12,7 @@ from analysis import known_denoisers as study
 from analysis.known_pairs import PLANTED_POWER, Denoiser, Known, filtered, known_denoisers, known_pairs, true_variances
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.maps import Map
-from crefjax.simulate.halfmaps import Settings
+from crefjax.simulate.half_maps import Settings
 from crefjax.simulate.phantom import phantom
 from crefjax.spectral.shells import shell_frequencies
 from crefjax.spectral.variances import shell_variances

@@ -9,7 +9,7 @@ from analysis import robustness
 from analysis.noise_alone import noise_alone, soft_sphere
 from crefjax.inference.streaming import run_network
 from crefjax.simulate.atoms import write_model
-from crefjax.simulate.halfmaps import Settings
+from crefjax.simulate.half_maps import Settings
 from crefjax.simulate.phantom import phantom
 from crefjax.weights.store import load_weights
 

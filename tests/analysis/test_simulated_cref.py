@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from analysis import cref_scatter, simulated_cref
-from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.half_maps import Settings, simulate_half_maps
 from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.reconstruction import reconstruct_parts

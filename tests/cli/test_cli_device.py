@@ -62,7 +62,7 @@ def test_the_cpu_is_what_computes(here, lines, monkeypatch):
         found.append(jax.numpy.zeros(()).devices())
         raise UserError("that will do")
 
-    monkeypatch.setattr("crefjax.simulate.halfmaps.simulate_half_maps", where)
+    monkeypatch.setattr("crefjax.simulate.half_maps.simulate_half_maps", where)
     with jax.default_device(jax.devices("cpu")[1]):
         refused(here, *lines["simulate"], "--device", "cpu", names=["that will do"])
         refused(here, *lines["simulate"], names=["that will do"])

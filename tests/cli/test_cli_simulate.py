@@ -15,7 +15,7 @@ from crefjax.cli import main as cli
 from crefjax.cli import simulate
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import read_map
-from crefjax.simulate.halfmaps import Belt, Flexible, Settings
+from crefjax.simulate.half_maps import Belt, Flexible, Settings
 from crefjax.simulate.imaging import CtfParameters, Particles
 
 SMALL = ["phantom", "--residues", 60, "--voxel-size", 2.0, "--resolution", 6.0, "--box", 32]

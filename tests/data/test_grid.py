@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from crefjax.data.grid import find_grid, moments_in
-from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.half_maps import Settings, simulate_half_maps
 from crefjax.simulate.phantom import phantom
-from crefjax.spectral.host import blurred
+from crefjax.spectral.windows import blurred
 
 VOXEL = 1.1
 

@@ -6,8 +6,7 @@ from reference import losses as slow_losses
 
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import load_pair
-from crefjax.simulate.entry import write_entry
-from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.half_maps import Settings, simulate_half_maps, write_entry
 from crefjax.simulate.phantom import phantom
 from crefjax.training.config import flat, read_config
 from crefjax.weights.store import load_weights

@@ -75,7 +75,7 @@ def account_numbers(*, halves=True, warnings=()):
 
 @dataclass(frozen=True)
 class LocalMaps:
-    """As `crefjax.spectral.local` gives them."""
+    """As `crefjax.spectral.local_maps` gives them."""
 
     agreement: np.ndarray
     change: np.ndarray

@@ -5,17 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crefjax import simulate
 from crefjax.simulate.atoms import LEAST_B, form_factors, from_structure, plausible_b_factors, read_atoms
 from crefjax.simulate.density import density, scatterers
-from crefjax.simulate.halfmaps import Settings, simulate_half_maps
-from crefjax.simulate.parts import Conformations, specimen
+from crefjax.simulate.half_maps import Settings, simulate_half_maps
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.stream_config import StreamConfig
-from crefjax.simulate.stream_device import body_side
-from crefjax.simulate.stream_device import simulate as make_maps
-from crefjax.simulate.stream_draw import collate, draw
-from crefjax.simulate.stream_models import prepare, table
+from crefjax.simulate.specimen import Conformations, specimen
+from crefjax.simulate.stream import StreamConfig
+from crefjax.simulate.stream.batches import stream_half_maps
+from crefjax.simulate.stream.draw import collate, draw, prepare, table
+from crefjax.simulate.stream.render import body_side
+from crefjax.simulate.stream.render import simulate as make_maps
 
 PATCH, VOXEL = 16, 0.8
 # The least B-factor at 2 Å; the largest that the package's own weights are trained with at 2.8 Å, sharpened.
@@ -100,7 +99,7 @@ def test_a_stream_of_an_outlying_atom_is_that_of_one_that_is_not(model):
     raised = np.maximum(b_factor, np.percentile(b_factor, 10).astype(np.float32))
     variety = StreamConfig(resolution=(2.2, 3.0), b_factor=(0.0, 30.0), sharpened=1.0, whole_map=True)
     made = [
-        next(simulate.stream([replace(model, b_factor=b)], patch=PATCH, batch=4, variety=variety))
+        next(stream_half_maps([replace(model, b_factor=b)], patch=PATCH, batch=4, variety=variety))
         for b in (b_factor, raised)
     ]
     assert made[0].info.b_factor.min() < -150

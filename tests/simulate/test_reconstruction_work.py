@@ -6,8 +6,8 @@ import pytest
 from helpers.quick_compiling import quick_compiling
 
 from crefjax.errors import UserError
-from crefjax.simulate import halfmaps
-from crefjax.simulate.halfmaps import Settings, check_memory, simulate_half_maps
+from crefjax.simulate import half_maps
+from crefjax.simulate.half_maps import Settings, check_memory, simulate_half_maps
 from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.reconstruction import reconstruct_parts
@@ -55,11 +55,11 @@ def test_a_box_that_memory_does_not_hold_is_refused(monkeypatch):
     points = (2 * side) ** 2 * (side + 1)
     # five channels of sums, two complex spectra of data, one inverse; two complex products and their two transforms
     least = points * 4 * (5 + 4 + 1 + 4) + 2 * 4 * (2 * side) ** 3
-    monkeypatch.setattr(halfmaps, "free_memory", lambda device: float(least))
+    monkeypatch.setattr(half_maps, "free_memory", lambda device: float(least))
     with pytest.raises(UserError, match=r"expected 2\d\.\d GiB of memory to reconstruct a box of 400 voxels") as caught:
         check_memory(side, device)
     assert f"found {least / GIB:.1f} GiB free; take larger voxels" in str(caught.value)
-    monkeypatch.setattr(halfmaps, "free_memory", lambda device: 1.5 * least)
+    monkeypatch.setattr(half_maps, "free_memory", lambda device: 1.5 * least)
     check_memory(side, device)
 
 
@@ -69,10 +69,10 @@ def test_memory_is_looked_at_before_any_work(monkeypatch):
     def no_work(*arguments, **more):
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr(halfmaps, "free_memory", lambda device: 0.3 * GIB)
-    monkeypatch.setattr(halfmaps, "specimen", no_work)
+    monkeypatch.setattr(half_maps, "free_memory", lambda device: 0.3 * GIB)
+    monkeypatch.setattr(half_maps, "specimen", no_work)
     with pytest.raises(UserError, match=r"box of 32 voxels a side, found 0\.3 GiB free"):
         simulate_half_maps(phantom(40), settings)
-    monkeypatch.setattr(halfmaps, "free_memory", lambda device: 4 * GIB)
+    monkeypatch.setattr(half_maps, "free_memory", lambda device: 4 * GIB)
     with pytest.raises(AssertionError, match="work was begun"):
         simulate_half_maps(phantom(40), settings)

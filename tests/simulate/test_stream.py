@@ -5,15 +5,14 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from crefjax import simulate
 from crefjax.errors import UserError
 from crefjax.simulate.density import density, scatterers
 from crefjax.simulate.noise import Colour
-from crefjax.simulate.parts import mask_of
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.stream_config import StreamConfig
-from crefjax.simulate.stream_draw import draw
-from crefjax.simulate.stream_models import prepare
+from crefjax.simulate.specimen import mask_of
+from crefjax.simulate.stream import StreamConfig
+from crefjax.simulate.stream.batches import stream_half_maps
+from crefjax.simulate.stream.draw import draw, prepare
 
 PATCH = 32
 VARIETY = StreamConfig(resolution=(2.2, 3.0), solvent=0.0, centre=0.5)
@@ -27,7 +26,7 @@ def model():
 @pytest.fixture(scope="module")
 def make(model):
     def make(models=(model,), *, patch=PATCH, batch=4, variety=VARIETY, **options):
-        return simulate.stream(models, patch=patch, batch=batch, variety=variety, **options)
+        return stream_half_maps(models, patch=patch, batch=batch, variety=variety, **options)
 
     return make
 

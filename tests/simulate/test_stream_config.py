@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from crefjax import simulate
 from crefjax.errors import UserError
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.stream_config import StreamConfig
-from crefjax.simulate.stream_draw import draw
-from crefjax.simulate.stream_models import prepare
+from crefjax.simulate.stream import StreamConfig
+from crefjax.simulate.stream.batches import stream_half_maps
+from crefjax.simulate.stream.draw import draw, prepare
 
 PATCH = 32
 PLAIN = StreamConfig(
@@ -27,7 +26,7 @@ def model():
 
 
 def batch_of(model, **changes):
-    return next(simulate.stream([model], patch=PATCH, batch=4, variety=replace(PLAIN, **changes)))
+    return next(stream_half_maps([model], patch=PATCH, batch=4, variety=replace(PLAIN, **changes)))
 
 
 def frequencies(side):
@@ -45,14 +44,14 @@ def test_models_are_drawn_as_often_as_their_shares(model):
     shares = np.array([0.5, 0.2, 0.3])
     found = Counter(int(draw(models, shares, PLAIN, 16, 20, 0, k).info.model) for k in range(600))
     assert chisquare([found[k] for k in range(3)], 600 * shares).pvalue > 1e-3
-    only = simulate.stream([phantom(20), model], shares=(0, 2), patch=16, batch=8, variety=replace(PLAIN, centre=0.5))
+    only = stream_half_maps([phantom(20), model], shares=(0, 2), patch=16, batch=8, variety=replace(PLAIN, centre=0.5))
     assert set(next(only).info.model) == {1}
 
 
 @pytest.mark.parametrize("shares", [(1.0,), (1.0, -1.0), (0.0, 0.0), (1.0, float("nan"))])
 def test_shares_that_do_not_fit(model, shares):
     with pytest.raises(UserError, match="shares of 0 or more for 2 models"):
-        simulate.stream([model, phantom(20)], shares=shares, patch=PATCH)
+        stream_half_maps([model, phantom(20)], shares=shares, patch=PATCH)
 
 
 def test_resolutions_stay_within_their_limits(model):

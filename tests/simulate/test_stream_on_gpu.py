@@ -4,12 +4,12 @@ import jax
 import numpy as np
 from on_gpu import cpu_and_gpu, error
 
-from crefjax.simulate import stream
+from crefjax.simulate.stream.batches import stream_half_maps
 
 
 def made(device):
     with jax.default_device(device):
-        batch = next(stream(phantoms=2, patch=32, batch=4, seed=3))
+        batch = next(stream_half_maps(phantoms=2, patch=32, batch=4, seed=3))
         return {name: np.asarray(getattr(batch, name)) for name in ("half_map_1", "half_map_2", "truth", "mask")}
 
 

@@ -5,15 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crefjax import simulate
 from crefjax.errors import UserError
 from crefjax.simulate.atoms import LEAST_B, plausible_b_factors, with_least_b_factor
 from crefjax.simulate.density import density, scatterers
-from crefjax.simulate.parts import mask_of
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.stream_config import StreamConfig
-from crefjax.simulate.stream_draw import draw
-from crefjax.simulate.stream_models import prepare
+from crefjax.simulate.specimen import mask_of
+from crefjax.simulate.stream import StreamConfig
+from crefjax.simulate.stream.batches import stream_half_maps
+from crefjax.simulate.stream.draw import draw, prepare
 from crefjax.training.stream_source import standardizing
 
 
@@ -106,7 +105,7 @@ def test_patches_of_one_map_have_one_noise(model):
         whole_map=True, resolution=(3.0, 3.0), voxel_size=(1.2, 1.2), unevenness=(0, 0), colours=("white",)
     )
     variety = replace(variety, b_factor=(60.0, 60.0))
-    batch = next(simulate.stream([model], patch=32, batch=4, variety=variety))
+    batch = next(stream_half_maps([model], patch=32, batch=4, variety=variety))
     noise = np.asarray(batch.half_map_1 - batch.truth).std((1, 2, 3))
     np.testing.assert_allclose(noise, batch.info.noise, rtol=0.02)
     np.testing.assert_allclose(batch.info.noise, batch.info.noise[0])

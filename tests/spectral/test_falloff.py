@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from crefjax.spectral.curves import frequencies, fsc_of_products, shell_products, solvent_level
 from crefjax.spectral.falloff import low_pass_end, noise_b_factor, signal_b_factor, specimen_power
-from crefjax.spectral.host import blurred, frequencies, fsc_of_products, shell_products, solvent_level
+from crefjax.spectral.windows import blurred
 
 BOX, VOXEL = 64, 1.2
 

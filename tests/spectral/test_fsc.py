@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reference import spectra as slow
 
-from crefjax.spectral.curve import FscCurve, resolution_at
+from crefjax.spectral.curves import FscCurve, resolution_at
 from crefjax.spectral.fsc import c_ref, fsc, fsc_curve
 
 SHAPES = [(16, 16, 16), (15, 15, 15), (20, 13, 16), (6, 18, 11)]

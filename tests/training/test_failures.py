@@ -11,10 +11,10 @@ from helpers.toy_task import POINTS, Line, SlowAdam, batch_of, config, parameter
 from test_step import DENOISING, maps
 from test_step import run as run_steps
 
-from crefjax import simulate
 from crefjax.errors import UserError
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.stream_config import StreamConfig
+from crefjax.simulate.stream import StreamConfig
+from crefjax.simulate.stream.batches import stream_half_maps
 from crefjax.training.loop import train
 from crefjax.training.step import from_devices
 from crefjax.training.stream_source import StreamBatches, standardizing
@@ -255,7 +255,7 @@ class Scale(Line):
 def test_a_model_of_the_stream_that_gives_no_finite_maps_is_named(tmp_path):
     models = [dataclasses.replace(phantom(40), source=name) for name in ("good.cif", "bad.cif")]
     variety = StreamConfig(resolution=(2.2, 3.0))
-    stream = simulate.stream(models, shares=(19, 1), patch=16, batch=4, variety=variety)
+    stream = stream_half_maps(models, shares=(19, 1), patch=16, batch=4, variety=variety)
     streamed = StreamBatches(Poisoned(stream), standardizing(0.5, (1.0, 1.0)))
     made = Source("stream", 16, True, None, lambda: streamed, None, "simulated patches")
     lines = []

@@ -13,11 +13,11 @@ import pytest
 from helpers.toy_task import config, exported, rows
 from helpers.training_run import write_entry, write_map, write_run
 
-from crefjax import simulate
 from crefjax.errors import UserError
 from crefjax.simulate.atoms import write_model
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.stream_config import StreamConfig
+from crefjax.simulate.stream import StreamConfig
+from crefjax.simulate.stream.batches import stream_half_maps
 from crefjax.training.loop import train
 from crefjax.training.sources import make_source
 from crefjax.training.stream_source import names_in, standardizing, stream_models
@@ -159,7 +159,7 @@ def slowly_prepared(model, c):
     """The first batch of the simulator itself, standardized by the full map and masked, in float64."""
     fields = [name for name in StreamConfig.__dataclass_fields__ if name in c.data.stream]
     variety = StreamConfig(**{name: c.data.stream[name] for name in fields})
-    made = next(simulate.stream([model], patch=c.data.patch, batch=c.batch, seed=c.seed, variety=variety))
+    made = next(stream_half_maps([model], patch=c.data.patch, batch=c.batch, seed=c.seed, variety=variety))
     first, second, truth, mask = (
         np.asarray(one, np.float64) for one in (made.half_map_1, made.half_map_2, made.truth, made.mask)
     )

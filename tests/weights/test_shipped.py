@@ -14,7 +14,7 @@ from reference import losses as slow_losses
 
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.maps import Map
-from crefjax.simulate.halfmaps import Settings, simulate_half_maps
+from crefjax.simulate.half_maps import Settings, simulate_half_maps
 from crefjax.simulate.noise import power_law
 from crefjax.simulate.phantom import phantom
 from crefjax.weights.store import DEFAULT, list_weights, load_weights

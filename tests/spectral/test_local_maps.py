@@ -8,8 +8,8 @@ from reference import spectra as slow_spectra
 from scipy import ndimage
 
 from crefjax.errors import UserError
-from crefjax.spectral.curve import resolution_at
-from crefjax.spectral.local import local_maps
+from crefjax.spectral.curves import resolution_at
+from crefjax.spectral.local_maps import local_maps
 
 VOXEL = 2.0
 

@@ -26,7 +26,7 @@ import scipy.fft
 from scipy.special import log_ndtr
 
 from crefjax.spectral.covariances import Covariances, over_neighbours
-from crefjax.spectral.host import solvent_level
+from crefjax.spectral.curves import solvent_level
 from crefjax.spectral.shells import box_shells
 
 __all__ = ["Calibration", "apply_calibration", "calibrate", "solvent_level"]

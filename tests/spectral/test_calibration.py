@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from helpers import filtered_pairs as made
 
-from crefjax.spectral.calibrate import Calibration, apply_calibration, calibrate, solvent_level
+from crefjax.spectral.calibration import Calibration, apply_calibration, calibrate
 from crefjax.spectral.covariances import shell_covariances
+from crefjax.spectral.curves import solvent_level
 
 SIDE = 48
 SHELLS = np.arange(SIDE // 2 + 1)

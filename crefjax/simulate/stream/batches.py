@@ -20,10 +20,9 @@ import numpy as np
 from crefjax.errors import UserError
 from crefjax.simulate.atoms import Atoms, read_atoms
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.stream_config import StreamConfig
-from crefjax.simulate.stream_device import EXTRAS, body_side, simulate
-from crefjax.simulate.stream_draw import Info, SampleSpec, collate, draw
-from crefjax.simulate.stream_models import prepare, table
+from crefjax.simulate.stream import StreamConfig
+from crefjax.simulate.stream.draw import Info, SampleSpec, collate, draw, prepare, table
+from crefjax.simulate.stream.render import EXTRAS, body_side, simulate
 
 SMALLEST_PATCH = 16  # voxels
 PHANTOM_RESIDUES = (150, 1500)
@@ -51,7 +50,7 @@ class Batch(NamedTuple):
 
 
 class Stream(Iterator[Batch]):
-    """See `stream`; its state is the position of the sample that comes next.
+    """See `stream_half_maps`; its state is the position of the sample that comes next.
 
     Attributes:
         names: of the models, to which `Info.model` points.
@@ -132,7 +131,7 @@ class Stream(Iterator[Batch]):
         return collate(samples, sum(len(one.positions) for one in self._models))
 
 
-def stream(
+def stream_half_maps(
     models: Sequence[Atoms | str | Path] = (),
     *,
     shares: Sequence[float] = (),

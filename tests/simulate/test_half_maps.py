@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from crefjax.errors import UserError
-from crefjax.simulate import entry
+from crefjax.simulate import half_maps
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.halfmaps import Belt, Flexible, Settings, check_folder, simulate_half_maps, write_entry
+from crefjax.simulate.half_maps import Belt, Flexible, Settings, check_folder, simulate_half_maps, write_entry
 from crefjax.simulate.imaging import Particles
 from crefjax.simulate.noise import power_law, with_b_factor
 from crefjax.simulate.phantom import phantom
@@ -236,7 +236,7 @@ def test_failure_leaves_nothing_behind_and_an_old_entry_as_it_was(tmp_path, simu
     def fail(*args, **kwargs):
         raise failure
 
-    monkeypatch.setattr(entry, "write_model", fail)
+    monkeypatch.setattr(half_maps, "write_model", fail)
     kind = KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else UserError
     for name, overwrite in (("new", False), ("entry", True)):
         with pytest.raises(kind):

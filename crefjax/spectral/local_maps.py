@@ -39,7 +39,7 @@ import scipy.fft
 from scipy import ndimage
 
 from crefjax.errors import UserError
-from crefjax.spectral.curve import resolution_at
+from crefjax.spectral.curves import resolution_at
 from crefjax.spectral.shells import box_shells
 
 THRESHOLD = 0.143

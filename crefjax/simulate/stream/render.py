@@ -21,9 +21,8 @@ from jax import lax
 
 from crefjax.simulate.density import Scatterers, density, good_side
 from crefjax.simulate.noise import THRESHOLD, Colour, coloured_noise, low_passed_noise, modulation
-from crefjax.simulate.parts import EXTEND, SOFT_EDGE, Belt
-from crefjax.simulate.stream_draw import SampleSpec
-from crefjax.simulate.stream_models import BODY_LOWPASS, AtomTable
+from crefjax.simulate.specimen import EXTEND, SOFT_EDGE, Belt
+from crefjax.simulate.stream.draw import BODY_LOWPASS, AtomTable, SampleSpec
 from crefjax.spectral.shells import box_shells, half_spectrum, shell_means
 
 MARGIN = 6  # voxels
@@ -73,7 +72,7 @@ def simulate(
 
     Args:
         models: the atoms of all models.
-        drawn: the batch, from `stream_draw.collate`.
+        drawn: the batch, from `draw.collate`.
         seed: of the stream, uint32.
         patch: voxels.
         extras: which of `belt`, `flexible` and `low_passed` any sample may have; the others cost no time.
@@ -144,7 +143,7 @@ def _smooth(atoms, sample, patch):
 
 
 def _belt(key, smooth, sample):
-    """A belt as in `parts.belt_density`, on the grid of the low-passed density."""
+    """A belt as in `specimen.belt_density`, on the grid of the low-passed density."""
     side, voxel_size, belt = len(smooth), 2 * sample.info.voxel_size, Belt()
     line = (jnp.arange(side) - side / 2) * voxel_size
     along = [line.reshape(shape) for shape in ((1, 1, -1), (1, -1, 1), (-1, 1, 1))]
@@ -185,7 +184,7 @@ def _fall(distance):
 
 
 def _mask(smooth, body_level):
-    """The mask of `parts.mask_of` in the patch, from the low-passed density in `_EDGE` more voxels on each side."""
+    """The mask of `specimen.mask_of` in the patch, from the low-passed density in `_EDGE` more voxels on each side."""
     beyond = jnp.sqrt(_squared_distance(smooth > body_level, _EDGE, "cut")) - EXTEND
     return 0.5 + 0.5 * jnp.cos(jnp.pi * jnp.clip(beyond / SOFT_EDGE, 0, 1))
 
