@@ -8,7 +8,7 @@ import numpy as np
 from crefjax.data.grid import moments_in
 from crefjax.data.pair_check import half_maps_uncorrelated
 from crefjax.inference.denoise import denoise_maps, plan_denoise
-from crefjax.inference.streaming import run_network
+from crefjax.inference.slabs import run_network
 from crefjax.io.maps import Map
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.weights.store import Weights

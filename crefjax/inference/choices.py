@@ -7,8 +7,8 @@ import numpy as np
 
 from crefjax.data.grid import VOXELS, WorkingGrid, find_grid
 from crefjax.errors import UserError
-from crefjax.inference.plan import InferencePlan, plan_run
-from crefjax.inference.rotations import choose_rotations
+from crefjax.inference.memory_plan import InferencePlan, plan_run
+from crefjax.inference.slabs import choose_rotations
 from crefjax.io.maps import Map
 from crefjax.masking import auto_mask
 from crefjax.utils.memory import find_device

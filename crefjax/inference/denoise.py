@@ -11,8 +11,8 @@ from crefjax.data.grid import WorkingGrid, moments_in
 from crefjax.data.pair_check import usable
 from crefjax.errors import UserError
 from crefjax.inference.choices import choose_scale, plan_denoise
-from crefjax.inference.plan import InferencePlan
-from crefjax.inference.rotations import run_rotated
+from crefjax.inference.memory_plan import InferencePlan
+from crefjax.inference.slabs import run_rotated
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
 from crefjax.masking import auto_mask, inverted_contrast

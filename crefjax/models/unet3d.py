@@ -1,7 +1,7 @@
 """The 3D U-Net of Agarwal et al. 2024, as a Flax module and as functions on slabs.
 
 The module holds the parameters; the arithmetic is in `down_level`, `bottom_level` and `up_level`, which
-work alike on a whole volume and on a slab of it, so that `crefjax.inference.streaming` computes the same network.
+work alike on a whole volume and on a slab of it, so that `crefjax.inference.slabs` computes the same network.
 """
 
 import math

@@ -90,7 +90,7 @@ class Benchmark(NamedTuple):
 
 def flops(side: int) -> float:
     """Of the paper's network over a cubic box, forward; forward and backward are three times as many."""
-    from crefjax.inference.streaming import network_cost, padded_shape
+    from crefjax.inference.slabs import network_cost, padded_shape
     from crefjax.models.unet3d import UNet3DConfig
 
     config = UNet3DConfig()

@@ -16,7 +16,7 @@ import jax
 
 from analysis.files import put
 from crefjax.errors import UserError
-from crefjax.inference.streaming import network_cost
+from crefjax.inference.slabs import network_cost
 from crefjax.training.denoising import denoising_task
 from crefjax.training.loop import make_plan
 from crefjax.training.sources import make_source

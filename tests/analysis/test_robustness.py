@@ -7,7 +7,7 @@ import pytest
 
 from analysis import robustness
 from analysis.noise_alone import noise_alone, soft_sphere
-from crefjax.inference.streaming import run_network
+from crefjax.inference.slabs import run_network
 from crefjax.simulate.atoms import write_model
 from crefjax.simulate.half_maps import Settings
 from crefjax.simulate.phantom import phantom

@@ -8,7 +8,7 @@ from helpers.small_network import CONFIG, network
 import crefjax
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
-from crefjax.inference.streaming import run_network
+from crefjax.inference.slabs import run_network
 from crefjax.io.maps import Map, write_map
 from crefjax.weights.store import Weights
 
@@ -113,7 +113,7 @@ def test_a_device_with_less_room_than_it_said_gets_thinner_slabs(weights, monkey
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
         return run_network(*arguments, slab=slab, **more)
 
-    monkeypatch.setattr("crefjax.inference.rotations.run_network", short_of_memory)
+    monkeypatch.setattr("crefjax.inference.slabs.run_network", short_of_memory)
     room = 4
     np.testing.assert_allclose(crefjax.denoise(one, two, weights=weights, scale="input").array, expected, atol=1e-5)
     assert tried == [16, 8, 4]

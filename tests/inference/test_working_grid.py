@@ -12,9 +12,8 @@ import crefjax
 from crefjax.errors import UserError
 from crefjax.inference.choices import part_around
 from crefjax.inference.denoise import denoise_maps, plan_denoise
-from crefjax.inference.plan import plan_run
-from crefjax.inference.rotations import choose_rotations, cube_rotations, run_rotated
-from crefjax.inference.streaming import run_network
+from crefjax.inference.memory_plan import plan_run
+from crefjax.inference.slabs import choose_rotations, cube_rotations, run_network, run_rotated
 from crefjax.io.maps import Map
 from crefjax.masking import auto_mask
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
@@ -38,7 +37,7 @@ def identity(monkeypatch):
         given.append(array)
         return array.copy()
 
-    monkeypatch.setattr("crefjax.inference.rotations.run_network", same)
+    monkeypatch.setattr("crefjax.inference.slabs.run_network", same)
     return given
 
 

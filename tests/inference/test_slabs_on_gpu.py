@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from on_gpu import cpu_and_gpu, error, result_on
 
-from crefjax.inference.streaming import run_network
+from crefjax.inference.slabs import run_network
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from crefjax.data.grid import WorkingGrid
 from crefjax.errors import UserError
-from crefjax.inference.streaming import level_slab, network_cost, padded_shape, slab_sizes
+from crefjax.inference.slabs import level_slab, network_cost, padded_shape, slab_sizes
 from crefjax.models.unet3d import UNet3DConfig
 from crefjax.utils.memory import GIB, free_memory
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers.quick_compiling import quick_compiling
 
-from crefjax.inference.streaming import level_slab, network_cost, padded_shape, run_network, slab_sizes
+from crefjax.inference.slabs import level_slab, network_cost, padded_shape, run_network, slab_sizes
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
 
 CONFIGS = [

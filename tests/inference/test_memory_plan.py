@@ -2,7 +2,7 @@ import jax
 import pytest
 
 from crefjax.errors import UserError
-from crefjax.inference.plan import network_bytes, plan_run
+from crefjax.inference.memory_plan import network_bytes, plan_run
 from crefjax.models.unet3d import UNet3DConfig
 from crefjax.utils import memory
 from crefjax.utils.memory import GIB, find_device
@@ -36,19 +36,19 @@ def test_account_of_temporaries_is_that_of_xla():
     """At the two levels that take the most, for the default network, within ten percent."""
     import jax.numpy as jnp
 
-    from crefjax.inference import streaming
+    from crefjax.inference import slabs
 
     side, slab = 64, 8
     parameters = {name: {"kernel": jnp.zeros((3, 3, 3, a, b)), "bias": jnp.zeros(b)} for name, a, b in CONFIG.layers()}
 
     def temporaries(level):
-        n, halo = side >> level, 2 * streaming._halo(CONFIG)
-        planes = streaming.level_slab(side, level, slab)
+        n, halo = side >> level, 2 * slabs._halo(CONFIG)
+        planes = slabs.level_slab(side, level, slab)
         skip = jax.ShapeDtypeStruct((n + halo, n, n, CONFIG.down_width if level else 1), jnp.float32)
         up = jax.ShapeDtypeStruct((n // 2 + halo, n // 2, n // 2, CONFIG.up_width), jnp.float32)
         out = (n + halo, n, n, CONFIG.up_width) if level else (n, n, n, 1)
         arguments = (parameters, skip, up, jax.ShapeDtypeStruct(out, jnp.float32), 0, (n, planes, 1), CONFIG, level)
-        analysis = streaming._up_slabs.lower(*arguments).compile().memory_analysis()
+        analysis = slabs._up_slabs.lower(*arguments).compile().memory_analysis()
         return analysis.temp_size_in_bytes
 
     measured = max(temporaries(0), temporaries(1))
