@@ -84,7 +84,7 @@ class Material:
     @cached_property
     def curve(self) -> FscCurve:
         """The FSC of the half-maps under the mask."""
-        return fsc_curve(*self.halves, self.pair[0].voxel_size, self.mask.array, levelled=True)
+        return fsc_curve(*self.halves, self.pair[0].voxel_size, self.mask.array, leveled=True)
 
     @property
     def about_curve(self) -> dict:

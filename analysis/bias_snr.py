@@ -40,7 +40,7 @@ def measure(subject: Subject) -> Row | None:
     for name in (*_RATIOS, *_VARIANCES):
         one = getattr(measured.variances, name)
         curves[name] = [float(v) if ok else None for v, ok in zip(one.value, one.trusted, strict=True)]
-    numbers = {"fsc_half_0.143": at.angstrom, "contradicted_shells": int(measured.variances.contradicted.sum())}
+    numbers = {"fsc_half_0.143": at.angstrom, "contradicted_shells": int(measured.variances.inconsistent.sum())}
     found = {name: _array(curves[name]) for name in _RATIOS}
     numbers["snr_gain"] = _median((found["signal_to_noise_after"] / found["signal_to_noise_before"])[within])
     for name in ("signal_to_bias", "signal_to_added"):

@@ -126,7 +126,7 @@ def score(entry, weights: dict, *, with_mask: bool = False) -> list[Scored]:
     pair = load_pair(entry.half_map_1, entry.half_map_2)
     mask, truth = load_mask(entry.mask, pair[0]), read_map(entry.truth).array
     full = (pair[0].array + pair[1].array) / 2
-    curve = fsc_curve(pair[0].array, pair[1].array, pair[0].voxel_size, mask.array, levelled=True)
+    curve = fsc_curve(pair[0].array, pair[1].array, pair[0].voxel_size, mask.array, leveled=True)
     maps = {("", FULL): full, ("", WIENER): wiener(full, curve)}
     for name, one in weights.items():
         given = mask if with_mask else None

@@ -32,8 +32,8 @@ import jax
 import numpy as np
 from scipy import fft
 
-from crefjax.simulate.half_maps import Settings
-from crefjax.simulate.reconstruction import reconstruct_parts
+from crefjax.simulate.half_maps import SimulationConfig
+from crefjax.simulate.reconstruction import reconstruct_signal_and_noise
 from crefjax.spectral.fsc import c_ref, fsc_curve
 
 QUANTILE = 1.96  # of the normal distribution: 95 % lie within
@@ -124,7 +124,7 @@ def independent_voxels(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return voxels, independent
 
 
-def shared_with_truth(simulation, settings: Settings) -> np.ndarray:
+def shared_with_truth(simulation, settings: SimulationConfig) -> np.ndarray:
     """Correlation with the truth of what the two half-maps would have in common without noise, `(shells,)`.
 
     The particles are those of the simulation. The mean of their noise-free maps has the correlation `c` with the
@@ -132,7 +132,7 @@ def shared_with_truth(simulation, settings: Settings) -> np.ndarray:
     part of `c` that it takes.
     """
     key = jax.random.fold_in(jax.random.key(settings.seed), 1)  # as `simulate_half_maps` draws them; a test holds it
-    parts = reconstruct_parts(
+    parts = reconstruct_signal_and_noise(
         simulation.truth, settings.voxel_size, key, settings.particles, refinements=settings.refinements
     )
     signals = [np.asarray(one) for one in (parts.signal_1, parts.signal_2)]

@@ -32,10 +32,10 @@ from analysis.known_pairs import PLANTED_POWER, Known, known_denoisers, known_pa
 from crefjax import __version__
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.half_maps import Settings
+from crefjax.simulate.half_maps import SimulationConfig
 from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
-from crefjax.spectral.shells import shell_frequencies
+from crefjax.spectral.curves import shell_frequencies
 from crefjax.spectral.variances import ShellVariances, shell_variances
 
 NAME = "known_denoisers"
@@ -124,7 +124,7 @@ def _run(arguments):
 
 
 def _settings(arguments, method):
-    return Settings(
+    return SimulationConfig(
         voxel_size=arguments.voxel_size,
         resolution=arguments.resolution,
         seed=arguments.seed,
@@ -162,7 +162,7 @@ def summary(trial: Trial) -> dict:
     told["shells_said_to_have_added_structure"] = int(trial.flagged[1:-1].sum())
     false = trial.flagged & (trial.true["added"] < trial.found.added.value / 2)
     told["shells_falsely_said_to_have_it"] = int(false[1:-1].sum())
-    told["contradicted_shells"] = np.flatnonzero(trial.found.contradicted).tolist()
+    told["contradicted_shells"] = np.flatnonzero(trial.found.inconsistent).tolist()
     return told
 
 

@@ -11,9 +11,9 @@ from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.maps import Map
 from crefjax.simulate.atoms import Atoms
-from crefjax.simulate.half_maps import Settings, simulate_half_maps
+from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.noise import NoiseLevelSolver, is_near
-from crefjax.simulate.reconstruction import reconstruct_parts
+from crefjax.simulate.reconstruction import reconstruct_signal_and_noise
 from crefjax.spectral.calibration import apply_calibration
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import solvent_level
@@ -52,7 +52,7 @@ class Known:
         return shell_covariances([one], self.mask).of(0, 0)
 
 
-def known_pairs(atoms: Atoms, settings: Settings) -> Known:
+def known_pairs(atoms: Atoms, settings: SimulationConfig) -> Known:
     """Simulate a model by either method.
 
     Additive noise is drawn anew for every pair. The noise of a reconstruction is made once, in two maps: shifted,
@@ -67,7 +67,7 @@ def known_pairs(atoms: Atoms, settings: Settings) -> Known:
         UserError: as `simulate_half_maps`, or no level of the noise gives the resolution.
     """
     noiseless = {"method": "additive", "unevenness": 0.0}
-    simulation = simulate_half_maps(atoms, Settings(**{**vars(settings), **noiseless}))
+    simulation = simulate_half_maps(atoms, SimulationConfig(**{**vars(settings), **noiseless}))
     truth, mask = simulation.truth, simulation.mask
     random = np.random.default_rng(settings.seed)
     if settings.method == "additive":
@@ -96,7 +96,9 @@ def _check_sphere(atoms, side):
 
 def _reconstructed(truth, mask, settings):
     key = jax.random.fold_in(jax.random.key(settings.seed), _KEY)
-    parts = reconstruct_parts(truth, settings.voxel_size, key, settings.particles, refinements=settings.refinements)
+    parts = reconstruct_signal_and_noise(
+        truth, settings.voxel_size, key, settings.particles, refinements=settings.refinements
+    )
     signals, noises = (
         [np.asarray(one) for one in two] for two in ((parts.signal_1, parts.signal_2), (parts.noise_1, parts.noise_2))
     )

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 from crefjax.errors import UserError
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.half_maps import Flexible
-from crefjax.simulate.specimen import poses
+from crefjax.simulate.specimen import sample_conformations
 
 NEAR = 2.0  # Å, of an atom's centre: its density
 RADIUS = 9.0  # Å, of a ball of false density: a helix is 10 Å wide
@@ -31,7 +31,7 @@ def atoms_regions(
         voxel_size: Å.
     """
     atoms = read_atoms(model)
-    moving = poses(atoms, flexible, seed).moving
+    moving = sample_conformations(atoms, flexible, seed).moving
     grid = np.indices(shape).reshape(3, -1).T * voxel_size
     nearest = cKDTree(atoms.positions[:, ::-1]).query(grid, distance_upper_bound=NEAR)[1]
     kind = np.append(np.where(moving, 2, 1), 0)[nearest].reshape(shape)

@@ -46,7 +46,7 @@ from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.half_maps import Flexible, Settings, simulate_half_maps, write_entry
+from crefjax.simulate.half_maps import Flexible, SimulationConfig, simulate_half_maps, write_entry
 from crefjax.spectral.local_maps import LocalMaps, local_maps
 from crefjax.weights.store import load_weights
 
@@ -145,7 +145,7 @@ def simulated(planned: Planned, models: Path, folder: Path) -> Path:
     """The folder of an entry with a flexible part, simulated if it is not there yet."""
     path = folder / Path(planned.model).name.split(".")[0]
     if not path.is_dir():
-        settings = Settings(
+        settings = SimulationConfig(
             voxel_size=planned.voxel_size,
             resolution=planned.resolution,
             seed=SEED,

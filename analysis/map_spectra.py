@@ -15,7 +15,8 @@ from scipy import ndimage
 
 from crefjax.errors import UserError
 from crefjax.io.maps import Map
-from crefjax.spectral.shells import box_shells, half_spectrum, shell_frequencies, shell_means
+from crefjax.spectral.curves import shell_frequencies
+from crefjax.spectral.shells import box_shells, half_spectrum, shell_means
 
 BINS = np.linspace(-6, 6, 61)  # of the solvent's histogram, deviations
 _ANGSTROM = (40.0, 20.0, 10.0)  # at which the power of the solvent is told

@@ -18,7 +18,7 @@ from crefjax.errors import UserError, path_error
 from crefjax.io.maps import ORIGIN_TOLERANCE, Map
 from crefjax.masking import taper_at_border
 from crefjax.simulate.atoms import B_FACTORS, Atoms, read_atoms
-from crefjax.simulate.density import density, good_side, scatterers
+from crefjax.simulate.density import density, next_fast_len, scatterers
 
 NEAR, SOFT_EDGE = 3.0, 3.0  # Å, of the mask: all of the density within NEAR of an atom, none beyond both
 LEAST_INSIDE = 0.5  # of the atoms, in the box
@@ -142,7 +142,7 @@ def density_at(atoms: Atoms, shape, voxel_size: float, origin, *, b_factor: floa
     block = _block(atoms.positions, shape, voxel_size, origin, _MARGIN, beyond=math.ceil(_MARGIN / voxel_size))
     if any(one.stop <= one.start for one in block):
         return made
-    sides = tuple(good_side(max(one.stop - one.start, 8)) for one in block)
+    sides = tuple(next_fast_len(max(one.stop - one.start, 8)) for one in block)
     corner = np.array(origin) + voxel_size * np.array([one.start for one in block[::-1]])
     part = np.asarray(
         density(scatterers(atoms, voxel_size), sides, voxel_size, origin=corner.astype(np.float32), b_factor=b_factor)

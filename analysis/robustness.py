@@ -43,14 +43,14 @@ from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.maps import Map
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.half_maps import Settings, simulate_half_maps
+from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.spectral.curves import solvent_level
 from crefjax.spectral.fsc import fsc_curve
 
 NAME = "robustness"
 SPECIMENS = {
-    "cryoem/8tze.cif.gz": Settings(voxel_size=1.4, resolution=3.64, seed=6001, b_factor=40.0),
-    "docking/2VDB_target.pdb.gz": Settings(voxel_size=1.3, resolution=3.9, seed=6002, b_factor=60.0),
+    "cryoem/8tze.cif.gz": SimulationConfig(voxel_size=1.4, resolution=3.64, seed=6001, b_factor=40.0),
+    "docking/2VDB_target.pdb.gz": SimulationConfig(voxel_size=1.3, resolution=3.9, seed=6002, b_factor=60.0),
 }
 _SHARPENED = (60.0, 250.0, -250.0)  # Å²; below 0: blurred
 _SHIFT = 5, -3, 6  # voxels, less than the margin around a particle
@@ -128,7 +128,7 @@ def _run(arguments):
     return 0
 
 
-def ways(atoms, settings: Settings) -> Iterator[Put]:
+def ways(atoms, settings: SimulationConfig) -> Iterator[Put]:
     """A specimen put in all ways, as it is first."""
     made = simulate_half_maps(atoms, settings)
     side = len(made.truth)

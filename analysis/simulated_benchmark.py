@@ -25,8 +25,8 @@ from analysis import baselines, benchmark
 from analysis.files import entry_name, load_named, run_study, simulated_entry
 from crefjax.errors import UserError
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.half_maps import Settings, simulate_half_maps, write_entry
-from crefjax.simulate.noise import Colour, power_law, white, with_b_factor
+from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps, write_entry
+from crefjax.simulate.noise import NoiseSpectrum, b_factor_spectrum, power_law_spectrum, white_spectrum
 from crefjax.weights.store import Weights
 
 NAME = "simulated_benchmark"
@@ -41,18 +41,18 @@ class Planned(NamedTuple):
     voxel_size: float
     resolution: float
     b_factor: float
-    noise: Colour
+    noise: NoiseSpectrum
     seed: int
 
 
 ENTRIES = (
-    Planned("cryoem/8tze.cif.gz", 1.4, 2.6, 40, white(), 1000),
-    Planned("cryoem/7yc8.cif.gz", 1.6, 3.1, 60, with_b_factor(30.0), 1001),
-    Planned("cryoem/9jmb.cif.gz", 1.3, 3.5, 80, white(), 1003),
-    Planned("cryoem/8tsq.cif.gz", 1.0, 2.2, 20, with_b_factor(10.0), 1004),
-    Planned("cryoem/6bqn.cif.gz", 1.2, 3.0, 60, with_b_factor(-15.0), 1005),
-    Planned("docking/1GP2_target.pdb.gz", 0.9, 2.4, 20, power_law(0.4, level_below=0.025), 1006),
-    Planned("docking/2VDB_target.pdb.gz", 1.5, 4.0, 100, white(), 1007),
+    Planned("cryoem/8tze.cif.gz", 1.4, 2.6, 40, white_spectrum(), 1000),
+    Planned("cryoem/7yc8.cif.gz", 1.6, 3.1, 60, b_factor_spectrum(30.0), 1001),
+    Planned("cryoem/9jmb.cif.gz", 1.3, 3.5, 80, white_spectrum(), 1003),
+    Planned("cryoem/8tsq.cif.gz", 1.0, 2.2, 20, b_factor_spectrum(10.0), 1004),
+    Planned("cryoem/6bqn.cif.gz", 1.2, 3.0, 60, b_factor_spectrum(-15.0), 1005),
+    Planned("docking/1GP2_target.pdb.gz", 0.9, 2.4, 20, power_law_spectrum(0.4, level_below=0.025), 1006),
+    Planned("docking/2VDB_target.pdb.gz", 1.5, 4.0, 100, white_spectrum(), 1007),
 )
 # Model, and the arguments of `crefjax simulate`.
 FURTHER = {
@@ -147,7 +147,7 @@ def simulated(planned: Planned, models: Path, folder: Path) -> Path:
     """The folder of an entry, simulated if it is not there yet."""
     path = folder / entry_name(planned.model)
     if not path.is_dir():
-        settings = Settings(
+        settings = SimulationConfig(
             voxel_size=planned.voxel_size,
             resolution=planned.resolution * planned.voxel_size,
             b_factor=planned.b_factor,

@@ -32,7 +32,7 @@ from crefjax import __version__
 from crefjax.errors import UserError
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.half_maps import Settings, check_folder, simulate_half_maps, write_entry
+from crefjax.simulate.half_maps import SimulationConfig, check_entry_folder, simulate_half_maps, write_entry
 from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
 
@@ -182,7 +182,7 @@ def _check(folder, names, arguments):
     for name in names:
         for method in arguments.methods:
             if (folder / "entries").is_dir():
-                check_folder(_entry(folder, name, method), overwrite=arguments.overwrite)
+                check_entry_folder(_entry(folder, name, method), overwrite=arguments.overwrite)
 
 
 def _atoms(model, arguments):
@@ -193,7 +193,7 @@ def _settings(arguments, method):
     particles = Particles(arguments.particles, arguments.pose_error, arguments.shift_error, arguments.preferred_views)
     if method == "reconstruction":
         particles.check()
-    return Settings(
+    return SimulationConfig(
         voxel_size=arguments.voxel_size,
         resolution=arguments.resolution,
         seed=arguments.seed,

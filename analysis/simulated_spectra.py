@@ -31,9 +31,9 @@ from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import Map, read_map
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.half_maps import Settings, simulate_half_maps
+from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.imaging import Particles
-from crefjax.simulate.noise import measured
+from crefjax.simulate.noise import measured_spectrum
 from crefjax.simulate.phantom import phantom
 from crefjax.spectral.curves import solvent_level
 
@@ -154,7 +154,7 @@ def _report(arguments, made):
 
 def _simulations(arguments):
     atoms = phantom(arguments.residues) if arguments.model == "phantom" else read_atoms(arguments.model)
-    plain = Settings(
+    plain = SimulationConfig(
         voxel_size=arguments.voxel_size,
         resolution=arguments.resolution,
         seed=arguments.seed,
@@ -165,10 +165,13 @@ def _simulations(arguments):
     plain.particles.check()
     wanted = {"additive, white": {}}
     if arguments.noise_map:
-        colour = measured(read_map(arguments.noise_map), until=arguments.noise_until)
+        colour = measured_spectrum(read_map(arguments.noise_map), until=arguments.noise_until)
         wanted[f"additive, {Path(arguments.noise_map).name.split('.')[0]}'s colour"] = {"noise": colour}
     wanted["reconstruction"] = {"method": "reconstruction"}
-    return {name: simulate_half_maps(atoms, Settings(**{**vars(plain), **changes})) for name, changes in wanted.items()}
+    return {
+        name: simulate_half_maps(atoms, SimulationConfig(**{**vars(plain), **changes}))
+        for name, changes in wanted.items()
+    }
 
 
 def _load_entry(path):

@@ -55,7 +55,7 @@ def _demo(folder: Path, output: Path, arguments):
     from crefjax.io.entries import load_mask, load_pair
     from crefjax.io.maps import read_map, write_maps
     from crefjax.plotting import DemoPanels, demo_figure
-    from crefjax.simulate.half_maps import Settings, simulate_half_maps, write_entry
+    from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps, write_entry
     from crefjax.simulate.phantom import phantom
     from crefjax.spectral.fsc import fsc_curve
     from crefjax.weights.store import load_weights
@@ -63,7 +63,7 @@ def _demo(folder: Path, output: Path, arguments):
     seed = arguments.seed
     atoms = phantom(_RESIDUES, seed=2**19 + seed)  # the stream has other seeds
     _say(f"simulating two half-maps of a phantom of {_RESIDUES} residues, FSC-0.143 at {_RESOLUTION} Å")
-    settings = Settings(voxel_size=_VOXEL_SIZE, resolution=_RESOLUTION, seed=seed, margin=9.0)
+    settings = SimulationConfig(voxel_size=_VOXEL_SIZE, resolution=_RESOLUTION, seed=seed, margin=9.0)
     write_entry(folder / "entry", simulate_half_maps(atoms, settings))
     weights = _trained(folder, seed) if arguments.train else load_weights()
     pair = load_pair(folder / "entry" / "half_map_1.mrc", folder / "entry" / "half_map_2.mrc")

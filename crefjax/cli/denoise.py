@@ -100,7 +100,7 @@ def run(arguments) -> None:
     """Denoise as the command line says."""
     from crefjax.inference.denoise import choose_scale, denoise_maps, plan_denoise
     from crefjax.io.maps import write_maps
-    from crefjax.spectral.curves import hardly_correlate
+    from crefjax.spectral.curves import has_no_signal
     from crefjax.weights.store import load_weights
 
     output = Path(arguments.output)
@@ -133,7 +133,7 @@ def run(arguments) -> None:
         result = denoise_maps(pair, weights, plan, progress=progress, **settings)
     for note in result.notes:
         _say(note)
-    if scale == "signal" and hardly_correlate(used.check.curve.fsc):
+    if scale == "signal" and has_no_signal(used.check.curve.fsc):
         _say("warning: the half-maps hardly correlate; on the signal's scale there is next to nothing to show")
     label = f"crefjax {__version__} denoised, weights {weights.name}, scale {scale}"
     maps = list(zip(outputs, (result.full, result.half_map_1, result.half_map_2), strict=False))

@@ -64,7 +64,7 @@ def _curve(arguments):
     for one in check_pair(first.array, second.array, first.voxel_size, region, fall_off=False).findings:
         if one.kind in _TOLD:
             print(f"note: if these are half-maps, {one.text}", file=sys.stderr)
-    return fsc_curve(first.array, second.array, first.voxel_size, region, levelled=True)
+    return fsc_curve(first.array, second.array, first.voxel_size, region, leveled=True)
 
 
 def as_json(curve: FscCurve) -> dict:

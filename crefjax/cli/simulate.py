@@ -14,7 +14,7 @@ from crefjax.io.files import is_same_file
 from crefjax.utils.progress import progress_bar
 
 if TYPE_CHECKING:
-    from crefjax.simulate.half_maps import Settings, Simulation
+    from crefjax.simulate.half_maps import Simulation, SimulationConfig
 
 
 # Options that mean nothing without another one, and how that is told.
@@ -159,10 +159,10 @@ names.__name__ = "list of names between commas"
 
 def run(arguments) -> None:
     """Simulate half-maps as the command line says, and write them as an entry folder."""
-    from crefjax.simulate.half_maps import check_folder, write_entry
+    from crefjax.simulate.half_maps import check_entry_folder, write_entry
 
     folder = Path(arguments.output)
-    check_folder(folder, overwrite=arguments.overwrite)
+    check_entry_folder(folder, overwrite=arguments.overwrite)
     _check_inputs_outside(folder, arguments)
     _check_combinations(arguments)
     with on_device(arguments.device):
@@ -184,16 +184,16 @@ def _simulated(atoms, settings):
         return simulate_half_maps(atoms, settings, progress=progress)
 
 
-def settings_of(arguments) -> Settings:
+def settings_of(arguments) -> SimulationConfig:
     """The settings that a parsed command line asks for.
 
     Raises:
         UserError: the noise map cannot be used, or there are no such particles.
     """
-    from crefjax.simulate.half_maps import Belt, Flexible, Settings
+    from crefjax.simulate.half_maps import Belt, Flexible, SimulationConfig
 
     own = ("voxel_size", "resolution", "seed", "box", "margin", "b_factor", "unevenness", "method", "refinements")
-    settings = Settings(**_given(arguments, {name: name for name in own}), noise=_colour(arguments))
+    settings = SimulationConfig(**_given(arguments, {name: name for name in own}), noise=_noise_spectrum(arguments))
     if arguments.belt is not None:
         names = {name: name.removeprefix("belt_") for name in _OF_BELT}
         settings = replace(settings, belt=Belt(**_given(arguments, {"belt": "strength", **names})))
@@ -212,19 +212,19 @@ def _given(arguments, names):
     return {field: value for field, value in found.items() if value is not None}
 
 
-def _colour(arguments):
+def _noise_spectrum(arguments):
     from crefjax.io.maps import read_map
     from crefjax.simulate import noise
 
     if arguments.noise_map is not None:
-        colour = noise.measured(read_map(arguments.noise_map), until=arguments.noise_until)
+        spectrum = noise.measured_spectrum(read_map(arguments.noise_map), until=arguments.noise_until)
         until = "" if arguments.noise_until is None else f", level beyond {arguments.noise_until:g} Å"
-        return replace(colour, name=colour.name + until)
+        return replace(spectrum, name=spectrum.name + until)
     if arguments.noise_b_factor is not None:
-        return noise.with_b_factor(arguments.noise_b_factor)
+        return noise.b_factor_spectrum(arguments.noise_b_factor)
     if arguments.noise_power is not None:
-        return noise.power_law(arguments.noise_power)
-    return noise.white()
+        return noise.power_law_spectrum(arguments.noise_power)
+    return noise.white_spectrum()
 
 
 def _particles(arguments):

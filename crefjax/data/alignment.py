@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.fft
 
-from crefjax.spectral.curves import fsc_of_products, shell_products, shell_voxels, solvent_level
+from crefjax.spectral.curves import count_shell_voxels, fsc_from_products, shell_products, solvent_level
 from crefjax.spectral.resample import fourier_resample
 
 _COARSE = 48  # voxels of the longest side, on which orientations are tried
@@ -20,7 +20,7 @@ _LEAST_SHIFTED, _BETTER_SHIFTED = (
 )  # where a shift is sought in each orientation: noise comes to 11 (36 pairs of 24³ to 48³)
 
 
-_voxels = functools.lru_cache(maxsize=4)(shell_voxels)
+_voxels = functools.lru_cache(maxsize=4)(count_shell_voxels)
 
 
 def _evidence(one, two, region):
@@ -30,7 +30,7 @@ def _evidence(one, two, region):
     `-1/2 n log(1 - FSC²)` over shells of `n` independent numbers.
     """
     numbers = _voxels(one.shape)[1:] / 2 * float(np.square(region, dtype=np.float64).mean())
-    fsc = np.clip(fsc_of_products(shell_products([one, two], region))[1:], 0, 0.9999)
+    fsc = np.clip(fsc_from_products(shell_products([one, two], region))[1:], 0, 0.9999)
     return float(-0.5 * np.sum(numbers * np.log1p(-np.square(fsc))))
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crefjax.spectral.curves import frequencies, fsc_of_products, shell_products, solvent_level
+from crefjax.spectral.curves import fsc_from_products, shell_frequencies, shell_products, solvent_level
 from crefjax.spectral.falloff import low_pass_end, noise_b_factor, signal_b_factor
 from crefjax.spectral.resample import fourier_resample, working_shape
-from crefjax.spectral.windows import blurred
+from crefjax.spectral.windows import apply_b_factor
 
 VOXELS = 3.3  # that the resolution takes on the data's grid, for weights that do not say
 THRESHOLD = 0.143  # of the FSC of the half-maps at the resolution
@@ -47,7 +47,7 @@ class WorkingGrid:
 
     def bring(self, array: np.ndarray) -> np.ndarray:
         """A map, `(z, y, x)` on the file's grid, for the network."""
-        return blurred(fourier_resample(array, self.shape), self.voxel_size, self.blur)
+        return apply_b_factor(fourier_resample(array, self.shape), self.voxel_size, self.blur)
 
     def bring_mask(self, mask: np.ndarray) -> np.ndarray:
         """A mask on the file's grid, brought to this one, within 0 to 1."""
@@ -55,7 +55,7 @@ class WorkingGrid:
 
     def restore(self, array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
         """A map on this grid, brought back to one of `shape` voxels, its blur taken back."""
-        return fourier_resample(blurred(array, self.voxel_size, -self.blur), shape)
+        return fourier_resample(apply_b_factor(array, self.voxel_size, -self.blur), shape)
 
 
 def find_grid(
@@ -86,7 +86,7 @@ def find_grid(
         if resolution is None:
             resolution, notes = _resolution_of_halves(products, longest)
         if resolution is not None:
-            blur, more = _blur(products, frequencies(shape, voxel_size), resolution, flattened_by)
+            blur, more = _blur(products, shell_frequencies(shape, voxel_size), resolution, flattened_by)
             notes += more
     elif resolution is None:
         resolution, notes = _resolution_of_one_map(maps[0], voxel_size, region)
@@ -121,12 +121,12 @@ def _flattened(halves, voxel_size):
     rise = noise_b_factor(*halves, voxel_size)
     if rise is None or rise > _RISING:
         return halves, 0.0
-    return [blurred(half, voxel_size, -rise) for half in halves], -rise
+    return [apply_b_factor(half, voxel_size, -rise) for half in halves], -rise
 
 
 def _resolution_of_halves(products, longest):
     """In Å, or None where nothing tells it; and what to say."""
-    fsc = fsc_of_products(products)
+    fsc = fsc_from_products(products)
     below = np.flatnonzero(fsc[1:] < THRESHOLD) + 1
     if not len(below):
         return longest / (len(fsc) - 1), ()
@@ -148,7 +148,7 @@ def _resolution_of_one_map(full, voxel_size, region):
         return None, (f"no particle was found by which to tell the resolution; {advice}",)
     level = solvent_level(full, region)
     inside = shell_products([full], region, levels=[level])[:, 0, 0]
-    end = low_pass_end(inside, frequencies(full.shape, voxel_size))
+    end = low_pass_end(inside, shell_frequencies(full.shape, voxel_size))
     if end is None:
         outside = np.clip(1 - region, 0, 1) * _border(region.shape)
         if outside.sum() < _LEAST_SOLVENT * outside.size:

@@ -17,10 +17,10 @@ from crefjax.io.maps import Map
 from crefjax.masking import auto_mask, inverted_contrast
 from crefjax.spectral.curves import (
     FscCurve,
-    fsc_of_products,
-    hardly_correlate,
+    count_shell_voxels,
+    fsc_from_products,
+    has_no_signal,
     shell_products,
-    shell_voxels,
     solvent_level,
 )
 
@@ -140,26 +140,26 @@ def check_pair(
 
 
 def half_maps_uncorrelated(half_map_1: np.ndarray, half_map_2: np.ndarray, region: np.ndarray | None) -> bool:
-    """Return whether two half-maps are nearly noise by their FSC, as `hardly_correlate` decides.
+    """Return whether two half-maps are nearly noise by their FSC, as `has_no_signal` decides.
 
     Args:
         half_map_1: `(z, y, x)`.
         half_map_2: the same shape.
         region: mask to measure within; None for the whole box.
     """
-    return hardly_correlate(_curve(half_map_1, half_map_2, 1.0, region).fsc)
+    return has_no_signal(_curve(half_map_1, half_map_2, 1.0, region).fsc)
 
 
 def _nothing_in_common(curve):
     """Not in the first shells taken together either: in a small box one of them may be low by chance."""
     low = slice(1, max(4, len(curve.fsc) // 10))
-    together = np.average(curve.fsc[low], weights=shell_voxels(curve.box)[low])
-    return hardly_correlate(curve.fsc) and together < THRESHOLD
+    together = np.average(curve.fsc[low], weights=count_shell_voxels(curve.box)[low])
+    return has_no_signal(curve.fsc) and together < THRESHOLD
 
 
 def _curve(first, second, voxel_size, region):
     levels = [solvent_level(half, region) for half in (first, second)]
-    fsc = fsc_of_products(shell_products([first, second], region, levels=levels))
+    fsc = fsc_from_products(shell_products([first, second], region, levels=levels))
     return FscCurve(first.shape, voxel_size, fsc)
 
 
@@ -171,7 +171,7 @@ def _moments(array):
 def _scale_between(first, second, products):
     """Half-map 2 as a multiple of half-map 1 and an offset, by the shells that are mostly signal, else by all."""
     (mean_1, deviation_1), (mean_2, deviation_2) = _moments(first), _moments(second)
-    fsc = fsc_of_products(products)
+    fsc = fsc_from_products(products)
     sign = -1 if np.median(fsc[1 : max(4, len(fsc) // 10)]) < _OPPOSITE else 1
     ratio = deviation_2 / deviation_1
     shared = np.flatnonzero(sign * fsc[1:] > _IN_COMMON) + 1
@@ -191,7 +191,7 @@ def _scale(first, ratio, offset):
 
 def _same_noise(products):
     """At high frequencies there is noise alone, of which two halves share nothing."""
-    fsc = fsc_of_products(products)
+    fsc = fsc_from_products(products)
     power = products[:, 0, 0]
     last = np.flatnonzero(power > 1e-10 * power.max())
     last = last[last >= 2 * len(fsc) // 3]

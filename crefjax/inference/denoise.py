@@ -19,7 +19,7 @@ from crefjax.masking import auto_mask, inverted_contrast
 from crefjax.spectral.calibration import Calibration, apply_calibration, calibrate
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import solvent_level
-from crefjax.spectral.windows import blurred
+from crefjax.spectral.windows import apply_b_factor
 from crefjax.weights.store import Weights, load_weights
 
 
@@ -220,7 +220,7 @@ class _Work:
         shape = self.arrays[0].shape
         unblurred = replace(self.grid, blur=0.0)
         arrays = self.arrays if self.same else [unblurred.bring(one) for one in self.arrays]
-        outputs = [blurred(one, self.grid.voxel_size, -self.grid.blur) for one in self.outputs]
+        outputs = [apply_b_factor(one, self.grid.voxel_size, -self.grid.blur) for one in self.outputs]
         coarser = max(self.grid.shape) < max(shape)
         results, calibration = _on_signal_scale(outputs, arrays, self.region, halves, corners=coarser)
         results = [unblurred.restore(one, shape) for one in results]

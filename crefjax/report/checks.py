@@ -163,7 +163,7 @@ def inverted(measured):
 
 
 def _enough(measured, shells):
-    return np.sum(measured.masked.independent[shells]) >= _FEWEST
+    return np.sum(measured.masked.dof[shells]) >= _FEWEST
 
 
 def _listed(names):
@@ -238,7 +238,7 @@ def swapped(measured):
     size = np.sqrt((m.of(0, 0) + m.of(1, 1)) * (m.of(3, 3) + m.of(4, 4))) / 2
     inner = slice(1, len(size) - 1)
     usable = size[inner] > 0
-    numbers = m.independent[inner][usable]
+    numbers = m.dof[inner][usable]
     mean = np.sum(numbers * ((own - other)[inner][usable] / size[inner][usable]))
     if np.sum(numbers) >= _FEWEST and mean < -_SIGMAS * np.sqrt(2 * np.sum(numbers)):
         return (

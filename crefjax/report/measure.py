@@ -9,8 +9,8 @@ from crefjax.report import warnings as found
 from crefjax.report.checks import shift_between, signal_shells
 from crefjax.report.warnings import use_of
 from crefjax.spectral.covariances import Covariances, shell_covariances
-from crefjax.spectral.curves import FscCurve, hardly_correlate, solvent_level
-from crefjax.spectral.variances import Estimate, ShellVariances, overall_gain, variances_of
+from crefjax.spectral.curves import FscCurve, has_no_signal, solvent_level
+from crefjax.spectral.variances import Estimate, ShellVariances, overall_gain, variances_from
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def measure(study: ReportInputs) -> Measurements:
     variances = None
     if len(maps) == 5:
         of_halves = masked.choose([0, 1, 3, 4])
-        variances = variances_of(of_halves, gain=overall_gain(of_halves))
+        variances = variances_from(of_halves, gain=overall_gain(of_halves))
     return Measurements(
         masked=masked,
         unmasked=unmasked,
@@ -136,14 +136,14 @@ def measure(study: ReportInputs) -> Measurements:
         variances=variances,
         mask_power=float(np.mean([np.square(plane, dtype=np.float64).mean() for plane in study.mask]))
         / max(float(study.mask.max()), 1e-30) ** 2,
-        shifts=_shifts(arrays, study.mask, first.voxel_size, curve, masked.independent),
+        shifts=_shifts(arrays, study.mask, first.voxel_size, curve, masked.dof),
         signal_scale=_on_signal_scale(study),
     )
 
 
 def _shifts(arrays, mask, voxel_size, curve, independent):
     """Of each denoised map against the one that it was made of, told by the shells with signal."""
-    last = 0 if hardly_correlate(curve.fsc) else signal_shells(curve)[-1]
+    last = 0 if has_no_signal(curve.fsc) else signal_shells(curve)[-1]
     numbers = np.where(np.arange(len(independent)) <= last, independent, 0)
     full = (arrays[0] + arrays[1]) * np.float32(0.5)
     pairs = {"map": (full, arrays[2])}

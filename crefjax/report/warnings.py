@@ -3,7 +3,7 @@
 import numpy as np
 
 from crefjax.report.checks import inverted, not_denoised, one_map, shifted, signal_shells, swapped, unrelated
-from crefjax.spectral.curves import hardly_correlate
+from crefjax.spectral.curves import has_no_signal
 
 # Of the signal's power; what lies outside a mask beyond that is particle that the mask cuts.
 _OUTSIDE = 0.1
@@ -54,7 +54,7 @@ def warnings_of(measured) -> list[dict]:
     checks = {
         "not_denoised": not_denoised,
         "no_signal": _no_signal,
-        **({} if hardly_correlate(measured.curve.fsc) else told_by_signal),
+        **({} if has_no_signal(measured.curve.fsc) else told_by_signal),
         "nothing_removed": _nothing_removed,
         "added": _added,
         "damped": _damped,
@@ -115,7 +115,7 @@ def ranges(chosen: np.ndarray, frequency: np.ndarray) -> str:
 
 
 def _no_signal(measured):
-    if not hardly_correlate(measured.curve.fsc):
+    if not has_no_signal(measured.curve.fsc):
         return None
     angstrom = measured.curve.resolution(0.143).angstrom
     return (
@@ -126,10 +126,10 @@ def _no_signal(measured):
 
 def _contradicted(measured):
     v = measured.variances
-    if v is None or not np.any(v.contradicted[1:]):
+    if v is None or not np.any(v.inconsistent[1:]):
         return None
     return (
-        f"The equations contradict themselves {ranges(v.contradicted, measured.curve.frequency)}: a variance comes "
+        f"The equations contradict themselves {ranges(v.inconsistent, measured.curve.frequency)}: a variance comes "
         "out negative by more than its error. There, signal, bias and noise are not independent (half-maps that share "
         "noise, or denoised half-maps that know of each other); nothing is drawn where that is so."
     )

@@ -97,7 +97,7 @@ def from_structure(structure: gemmi.Structure, source: str) -> Atoms:
     )
 
 
-def moved(atoms: Atoms, shift) -> Atoms:
+def translate_atoms(atoms: Atoms, shift) -> Atoms:
     """The model moved by `shift` (x, y, z) in Å, structure and all."""
     structure = atoms.structure.clone()
     transform = gemmi.Transform()

@@ -214,10 +214,10 @@ def _cut(spectrum, shape):
 
 def _fine_side(side):
     """The shortest even side of factors 2, 3 and 5 that is fine enough."""
-    return good_side(max(math.ceil(_FINER * side), 2 * _WIDTH))
+    return next_fast_len(max(math.ceil(_FINER * side), 2 * _WIDTH))
 
 
-def good_side(least: float) -> int:
+def next_fast_len(least: float) -> int:
     """The smallest even number of factors 2, 3 and 5 that is not below `least`: Fourier transforms are quick."""
     side = max(2, 2 * math.ceil(least / 2))
     while not _is_smooth(side):

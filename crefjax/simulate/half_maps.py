@@ -17,12 +17,20 @@ import numpy as np
 from crefjax import __version__
 from crefjax.errors import UserError
 from crefjax.io.maps import Map, write_map
-from crefjax.simulate.atoms import Atoms, moved, write_model
-from crefjax.simulate.density import good_side
+from crefjax.simulate.atoms import Atoms, translate_atoms, write_model
+from crefjax.simulate.density import next_fast_len
 from crefjax.simulate.imaging import Particles
-from crefjax.simulate.noise import THRESHOLD, Colour, NoiseLevelSolver, coloured_noise, is_near, modulation, white
-from crefjax.simulate.reconstruction import memory_needed, reconstruct_parts
-from crefjax.simulate.specimen import Belt, Flexible, belt_density, mask_of, poses, specimen
+from crefjax.simulate.noise import (
+    THRESHOLD,
+    NoiseLevelSolver,
+    NoiseSpectrum,
+    colored_noise,
+    is_near,
+    modulation,
+    white_spectrum,
+)
+from crefjax.simulate.reconstruction import memory_needed, reconstruct_signal_and_noise
+from crefjax.simulate.specimen import Belt, Flexible, belt_density, sample_conformations, specimen_density, truth_mask
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.utils.atomic import DISK_FULL, atomic_directory
 from crefjax.utils.memory import GIB, free_memory
@@ -37,7 +45,7 @@ _ATTEMPTS = 12  # with other noise, where a curve that scatters jumps over the r
 
 
 @dataclass(frozen=True, eq=False)
-class Settings:
+class SimulationConfig:
     """How a pair is made, but for its model.
 
     Attributes:
@@ -47,13 +55,13 @@ class Settings:
         box: voxels, of the cubic box; None for the smallest even one of factors 2, 3 and 5 that has the margin.
         margin: Å around the model (and its belt), for a box that is chosen.
         b_factor: Å², a blur of the whole signal; below 0 it is sharpened, but no atom beyond `atoms.LEAST_B`.
-        noise: its colour (additive method).
+        noise: its spectrum (additive method).
         unevenness: of the noise over the box (additive method); see `noise.modulation`.
         belt: disordered density that is the same in both half-maps and in the truth; None for none.
         flexible: a part of the model that moves; None for none.
         method: noise added to the truth, or reconstruction from simulated images.
         particles: what is imaged and how (reconstruction method).
-        refinements: of the reconstruction; see `reconstruct_parts`.
+        refinements: of the reconstruction; see `reconstruct_signal_and_noise`.
     """
 
     voxel_size: float
@@ -62,7 +70,7 @@ class Settings:
     box: int | None = None
     margin: float = 15.0
     b_factor: float = 60.0
-    noise: Colour = field(default_factory=white)
+    noise: NoiseSpectrum = field(default_factory=white_spectrum)
     unevenness: float = 0.0
     belt: Belt | None = None
     flexible: Flexible | None = None
@@ -94,7 +102,7 @@ class Simulation:
     report: dict
 
 
-def simulate_half_maps(atoms: Atoms, settings: Settings, *, progress: Show | None = None) -> Simulation:
+def simulate_half_maps(atoms: Atoms, settings: SimulationConfig, *, progress: Show | None = None) -> Simulation:
     """Make two half-maps of a model, with the truth and a mask.
 
     The model is moved to the middle of a box whose first voxel is at 0, 0, 0. The same settings give the same arrays
@@ -110,19 +118,19 @@ def simulate_half_maps(atoms: Atoms, settings: Settings, *, progress: Show | Non
             too large for the memory, or no level of noise gives the resolution.
     """
     _check(settings)
-    where = poses(atoms, settings.flexible, settings.seed)
+    where = sample_conformations(atoms, settings.flexible, settings.seed)
     reached = where.positions(atoms)
     middle = (reached.min(0) + reached.max(0)) / 2
     side = _choose_box(_extent(reached, middle, settings), settings)
     if settings.method == "reconstruction":
         check_memory(side, next(iter(jnp.zeros(()).devices())))
     shift = np.round(side * settings.voxel_size / 2 - middle, 3)
-    atoms = moved(atoms, shift)
-    where = poses(atoms, settings.flexible, settings.seed)  # the same about the hinge, now in the box
+    atoms = translate_atoms(atoms, shift)
+    where = sample_conformations(atoms, settings.flexible, settings.seed)  # the same about the hinge, now in the box
 
     key = jax.random.key(settings.seed)
     truth = _truth(jax.random.fold_in(key, 0), atoms, where, (side,) * 3, settings)
-    mask = mask_of(truth, settings.voxel_size)
+    mask = truth_mask(truth, settings.voxel_size)
     noise_key = jax.random.fold_in(key, 1)
     if settings.method == "reconstruction":
         halves, level = _reconstructed(noise_key, truth, mask, settings, progress)
@@ -166,10 +174,10 @@ def _extent(reached, middle, settings):
 def _choose_box(extent, settings):
     """The side of the box in voxels: the one given, if the model fits, or one with the margin."""
     belt = settings.belt.width if settings.belt else 0.0
-    least = good_side((extent + 2 * LEAST_MARGIN) / settings.voxel_size)
+    least = next_fast_len((extent + 2 * LEAST_MARGIN) / settings.voxel_size)
     side = settings.box
     if side is None:
-        side = max(good_side((extent + 2 * (settings.margin + belt)) / settings.voxel_size), least)
+        side = max(next_fast_len((extent + 2 * (settings.margin + belt)) / settings.voxel_size), least)
     elif side < (extent + 2 * LEAST_MARGIN) / settings.voxel_size:
         raise UserError(
             f"simulate: expected a box of at least {least} voxels for a model of {extent:.4g} Å at "
@@ -202,26 +210,26 @@ def check_memory(side: int, device: jax.Device) -> None:
 
 def _truth(key, atoms, where, shape, settings):
     extra = settings.flexible.b_factor if settings.flexible else 0.0
-    truth = specimen(atoms, where, shape, settings.voxel_size, b_factor=settings.b_factor, extra_b_factor=extra)
+    truth = specimen_density(atoms, where, shape, settings.voxel_size, b_factor=settings.b_factor, extra_b_factor=extra)
     if settings.belt:
         truth = truth + belt_density(key, truth, atoms, settings.belt, settings.voxel_size)
     return truth
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _noise_pair(key, shape, voxel_size, colour, unevenness):
+def _noise_pair(key, shape, voxel_size, spectrum, unevenness):
     keys = jax.random.split(key, 3)
     factor = modulation(keys[2], shape, unevenness)
-    return [coloured_noise(one, shape, voxel_size, colour) * factor for one in keys[:2]]
+    return [colored_noise(one, shape, voxel_size, spectrum) * factor for one in keys[:2]]
 
 
 def _additive(key, truth, mask, settings):
     """Two half-maps, and what was found: the level of the noise."""
-    colour = Colour(settings.noise.frequency, settings.noise.amplitude)  # a name would be compiled for
+    spectrum = NoiseSpectrum(settings.noise.frequency, settings.noise.amplitude)  # a name would be compiled for
     tried = []
     for attempt in range(_ATTEMPTS):
         noises = _noise_pair(
-            jax.random.fold_in(key, attempt), truth.shape, settings.voxel_size, colour, settings.unevenness
+            jax.random.fold_in(key, attempt), truth.shape, settings.voxel_size, spectrum, settings.unevenness
         )
         pair = NoiseLevelSolver((truth, truth), noises, mask, settings.voxel_size)
         level, found = pair.solve(settings.resolution)
@@ -243,7 +251,7 @@ def _reconstructed(key, truth, mask, settings, progress):
     Noise with its sign turned, or shifted in the box, is other noise, for nothing.
     """
     more = {"refinements": settings.refinements, "progress": progress}
-    parts = reconstruct_parts(truth, settings.voxel_size, key, settings.particles, **more)
+    parts = reconstruct_signal_and_noise(truth, settings.voxel_size, key, settings.particles, **more)
     signals = parts.signal_1, parts.signal_2
     tried = []
     side = truth.shape[0]
@@ -290,7 +298,7 @@ def _report(atoms, shift, halves, mask, level, settings):
 
 def _plain(value):
     """A setting as JSON knows it."""
-    if isinstance(value, Colour):
+    if isinstance(value, NoiseSpectrum):
         return value.name
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return value._asdict()
@@ -299,7 +307,7 @@ def _plain(value):
     return value
 
 
-def check_folder(folder, *, overwrite: bool = False) -> None:
+def check_entry_folder(folder, *, overwrite: bool = False) -> None:
     """Check, before long work, that an entry can be written; writes nothing.
 
     Raises:
@@ -332,14 +340,14 @@ def write_entry(folder, simulation: Simulation, *, overwrite: bool = False) -> N
         overwrite: whether an entry that is there, and was simulated, is replaced with all that is in it.
 
     Raises:
-        UserError: `check_folder` refuses, or the file system does; then nothing has been left behind.
+        UserError: `check_entry_folder` refuses, or the file system does; then nothing has been left behind.
     """
     folder = Path(folder)
-    check_folder(folder, overwrite=overwrite)
+    check_entry_folder(folder, overwrite=overwrite)
     try:
         with atomic_directory(folder) as hidden:
             _write_files(hidden, simulation)
-            check_folder(folder, overwrite=overwrite)
+            check_entry_folder(folder, overwrite=overwrite)
     except OSError as error:
         no_space = error.errno in DISK_FULL
         what = "make room or choose another folder" if no_space else "check the disk"

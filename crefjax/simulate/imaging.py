@@ -88,9 +88,9 @@ class Particles:
 
     Attributes:
         count: images in each half.
-        pose_error: degrees, standard deviation of each component of the rotation vector; see `draw_errors`.
+        pose_error: degrees, standard deviation of each component of the rotation vector; see `sample_pose_errors`.
         shift_error: Å, standard deviation of each of the two components.
-        preferred: 0 for even orientations; else how closely views gather around z, see `draw_rotations`.
+        preferred: 0 for even orientations; else how closely views gather around z, see `sample_rotations`.
         ctf: None for images without a contrast transfer function.
     """
 
@@ -136,7 +136,7 @@ class ParticlePoses(NamedTuple):
     counts: jax.Array
 
 
-def draw_views(key: jax.Array, particles: Particles) -> ParticlePoses:
+def sample_particle_poses(key: jax.Array, particles: Particles) -> ParticlePoses:
     """The particles of one half; particle `i` depends on the key and `i`, not on how many there are."""
     optics = particles.ctf or CtfParameters()
     spread = optics.defocus_min, optics.defocus_max
@@ -146,12 +146,12 @@ def draw_views(key: jax.Array, particles: Particles) -> ParticlePoses:
 @functools.partial(jax.jit, static_argnames="count")
 def _draw_views(key, count, preferred, pose_error, shift_error, spread):
     rotation_key, error_key, shift_key, defocus_key, noise_key = jax.random.split(key, 5)
-    rotation = draw_rotations(rotation_key, count, preferred)
+    rotation = sample_rotations(rotation_key, count, preferred)
     shift = jax.vmap(lambda one: jax.random.normal(one, (2,)))(particle_keys(shift_key, count))
     uniform = jax.vmap(jax.random.uniform)(particle_keys(defocus_key, count))
     return ParticlePoses(
         rotation=rotation,
-        assigned=_product(draw_errors(error_key, count, pose_error), rotation),
+        assigned=_product(sample_pose_errors(error_key, count, pose_error), rotation),
         shift=shift_error * shift,
         defocus=spread[0] + (spread[1] - spread[0]) * uniform,
         key=particle_keys(noise_key, count),
@@ -160,7 +160,7 @@ def _draw_views(key, count, preferred, pose_error, shift_error, spread):
 
 
 @functools.partial(jax.jit, static_argnames="count")
-def draw_rotations(key: jax.Array, count: int, concentration: float | jax.Array = 0.0) -> jax.Array:
+def sample_rotations(key: jax.Array, count: int, concentration: float | jax.Array = 0.0) -> jax.Array:
     """Random rotations, even over SO(3) or with views gathered around the density's z axis.
 
     The direction of view, the unit vector of the density that is turned onto the z axis of the image, follows the
@@ -187,7 +187,7 @@ def draw_rotations(key: jax.Array, count: int, concentration: float | jax.Array 
 
 
 @functools.partial(jax.jit, static_argnames="count")
-def draw_errors(key: jax.Array, count: int, degrees: float | jax.Array) -> jax.Array:
+def sample_pose_errors(key: jax.Array, count: int, degrees: float | jax.Array) -> jax.Array:
     """Small random rotations, to be multiplied to the left of those that they disturb.
 
     Their rotation vectors have independent Gaussian components about z, y and x.
@@ -298,7 +298,7 @@ def white_noise(key: jax.Array, side: int) -> jax.Array:
     return jnp.concatenate([mean, lax.complex(parts[0, 1:], parts[1, 1:])])
 
 
-def in_batches(views: ParticlePoses, batch: int) -> list[ParticlePoses]:
+def split_into_batches(views: ParticlePoses, batch: int) -> list[ParticlePoses]:
     """The views in batches of one size, the last filled up with copies of the first view that count 0."""
     count = len(views.counts)
     order = np.arange(-(-count // batch) * batch)

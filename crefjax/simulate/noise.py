@@ -1,4 +1,4 @@
-"""Gaussian noise of a chosen or measured colour, and uneven over the box if wanted, made on the device."""
+"""Gaussian noise of a chosen or measured spectrum, and uneven over the box if wanted, made on the device."""
 
 import functools
 import math
@@ -11,15 +11,8 @@ from scipy import ndimage
 
 from crefjax.errors import UserError
 from crefjax.io.maps import Map
-from crefjax.spectral.curves import resolution_at
-from crefjax.spectral.shells import (
-    Shells,
-    box_shells,
-    half_spectrum,
-    shell_frequencies,
-    shell_means,
-    shell_sums,
-)
+from crefjax.spectral.curves import resolution_at, shell_frequencies
+from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_means, shell_sums
 
 LARGEST_CHANGE = 10.0  # of the noise's deviation by unevenness, in either direction
 MIN_SOLVENT = 0.05  # of the box, to measure a spectrum in
@@ -27,7 +20,7 @@ MIN_SOLVENT = 0.05  # of the box, to measure a spectrum in
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["frequency", "amplitude"], meta_fields=["name"])
 @dataclass(frozen=True, eq=False)
-class Colour:
+class NoiseSpectrum:
     """How the amplitude of noise goes with frequency; its scale does not matter.
 
     Attributes:
@@ -41,28 +34,30 @@ class Colour:
     name: str = ""
 
 
-def white() -> Colour:
+def white_spectrum() -> NoiseSpectrum:
     """The same amplitude at every frequency."""
-    return Colour(np.array([0.0, 1.0], np.float32), np.ones(2, np.float32), "white")
+    return NoiseSpectrum(np.array([0.0, 1.0], np.float32), np.ones(2, np.float32), "white")
 
 
-def with_b_factor(b_factor: float) -> Colour:
+def b_factor_spectrum(b_factor: float) -> NoiseSpectrum:
     """Amplitude `exp(-B s²/4)`, as noise that was blurred (B in Å² above 0) or sharpened (below)."""
     s = np.linspace(0, 1.5, 3001)
     exponent = -b_factor * s**2 / 4
-    return Colour(s.astype(np.float32), np.exp(exponent - exponent.max()).astype(np.float32), f"b_factor {b_factor:g}")
+    return NoiseSpectrum(
+        s.astype(np.float32), np.exp(exponent - exponent.max()).astype(np.float32), f"b_factor {b_factor:g}"
+    )
 
 
-def power_law(exponent: float, *, level_below: float = 0.01) -> Colour:
+def power_law_spectrum(exponent: float, *, level_below: float = 0.01) -> NoiseSpectrum:
     """Power that falls as `s^-exponent`, and is level below a frequency in 1/Å (0.01: 100 Å)."""
     s = np.concatenate([[0.0], np.geomspace(level_below, 2.0, 2000)])
     power = np.maximum(s, level_below) ** -float(exponent)
     amplitude = np.sqrt(power / power.max())
-    return Colour(s.astype(np.float32), amplitude.astype(np.float32), f"power {exponent:g}")
+    return NoiseSpectrum(s.astype(np.float32), amplitude.astype(np.float32), f"power {exponent:g}")
 
 
-def measured(map_: Map, *, until: float | None = None) -> Colour:
-    """The colour of the noise in a real map's solvent.
+def measured_spectrum(map_: Map, *, until: float | None = None) -> NoiseSpectrum:
+    """The spectrum of the noise in a real map's solvent.
 
     The solvent is what is outside the particle, found by a threshold in the low-passed map and left with a soft
     edge. Its radial spectrum is the mean power of every shell of the map so masked; the mean of the solvent is taken
@@ -98,25 +93,25 @@ def measured(map_: Map, *, until: float | None = None) -> Colour:
         last = int(np.searchsorted(frequency, 1 / until, "right"))
     amplitude = np.sqrt(power[1:last] / power[1:last].max())  # shell 0 is the mean that was taken out
     label = f"measured in {map_.path.name}" if map_.path else "measured"
-    return Colour(frequency[1:last].astype(np.float32), amplitude.astype(np.float32), label)
+    return NoiseSpectrum(frequency[1:last].astype(np.float32), amplitude.astype(np.float32), label)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
-def coloured_noise(key: jax.Array, shape: tuple[int, int, int], voxel_size, colour: Colour) -> jax.Array:
+def colored_noise(key: jax.Array, shape: tuple[int, int, int], voxel_size, spectrum: NoiseSpectrum) -> jax.Array:
     """Gaussian noise with the power `amplitude(s)²` at every frequency, scaled to an expected variance of 1.
 
     Args:
         key: of `jax.random`.
         shape: `(z, y, x)` in voxels.
         voxel_size: Å; may be traced.
-        colour: of the noise; on a device inside `jax.jit` as outside.
+        spectrum: of the noise; on a device inside `jax.jit` as outside.
 
     Returns:
         `(z, y, x)`, float32, of mean 0 exactly.
     """
     white_noise = jax.random.normal(key, shape, jnp.float32)
     squared, weight = _frequencies(shape)
-    gain = jnp.interp(jnp.sqrt(squared) / voxel_size, jnp.asarray(colour.frequency), jnp.asarray(colour.amplitude))
+    gain = jnp.interp(jnp.sqrt(squared) / voxel_size, jnp.asarray(spectrum.frequency), jnp.asarray(spectrum.amplitude))
     gain = gain * (squared > 0)
     gain = gain / jnp.sqrt(jnp.sum(gain**2 * weight[None, None]) / math.prod(shape))
     return jnp.fft.irfftn(jnp.fft.rfftn(white_noise) * gain, s=shape)
@@ -126,8 +121,8 @@ def coloured_noise(key: jax.Array, shape: tuple[int, int, int], voxel_size, colo
 def low_passed_noise(key: jax.Array, shape: tuple[int, int, int], voxel_size, resolution) -> jax.Array:
     """Gaussian noise of variance 1 and mean 0 that falls off as `exp(-(s resolution)²)`, resolution in Å."""
     s = jnp.linspace(0.0, 4.0, 401)
-    colour = Colour(s / resolution, jnp.exp(-jnp.square(s)))
-    return coloured_noise(key, shape, voxel_size, colour)
+    spectrum = NoiseSpectrum(s / resolution, jnp.exp(-jnp.square(s)))
+    return colored_noise(key, shape, voxel_size, spectrum)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
@@ -174,7 +169,7 @@ def _is_constant(array):
 def _no_solvent(name, fraction):
     return UserError(
         f"{name}: expected unmasked solvent to measure noise in, at least {MIN_SOLVENT:.0%} of the box, found "
-        f"{fraction:.1%}; give a map that was not masked, or choose a colour"
+        f"{fraction:.1%}; give a map that was not masked, or choose a spectrum"
     )
 
 

@@ -21,12 +21,12 @@ from jax import lax
 from crefjax.errors import UserError
 from crefjax.simulate.imaging import (
     Particles,
-    draw_views,
     image_ctf,
     image_frequencies,
-    in_batches,
+    sample_particle_poses,
     shift_phases,
     slice_points,
+    split_into_batches,
     white_noise,
 )
 from crefjax.spectral.shells import box_shells, shell_means
@@ -51,8 +51,8 @@ def oversampled_spectrum(density: jax.Array) -> jax.Array:
     position = (np.arange(side) - side // 2) / (2 * side)
     waves = np.cos(2 * np.pi * position[:, None] * offsets)
     transform = np.trapezoid(_reading_kernel(offsets, np) * waves, offsets, axis=1)
-    spectrum = jnp.fft.rfftn(jnp.fft.ifftshift(jnp.pad(divided(density, transform), side // 2)))
-    beyond = [jnp.conj(mirrored(spectrum[:, :, x])) for x in (1, side - 1)]
+    spectrum = jnp.fft.rfftn(jnp.fft.ifftshift(jnp.pad(divide_by_transform(density, transform), side // 2)))
+    beyond = [jnp.conj(friedel_plane(spectrum[:, :, x])) for x in (1, side - 1)]
     return jnp.concatenate([beyond[0][:, :, None], spectrum, beyond[1][:, :, None]], 2)
 
 
@@ -102,12 +102,12 @@ def insert(sums: jax.Array, slices: jax.Array, power: jax.Array | None, rotation
     return flat.reshape(sums.shape)
 
 
-def mirrored(plane: jax.Array) -> jax.Array:
+def friedel_plane(plane: jax.Array) -> jax.Array:
     """A plane `(z, y, ...)` of a spectrum at `(-z, -y)`."""
     return jnp.roll(plane[::-1, ::-1], (1, 1), (0, 1))
 
 
-def divided(density: jax.Array, transform: np.ndarray) -> jax.Array:
+def divide_by_transform(density: jax.Array, transform: np.ndarray) -> jax.Array:
     """A cubic density divided by a transform `(side,)` along each of its axes."""
     one_over = (1 / transform).astype(np.float32)
     return density * one_over[:, None, None] * one_over[None, :, None] * one_over[None, None, :]
@@ -163,22 +163,22 @@ class SignalAndNoise(NamedTuple):
 def reconstruct_half_maps(
     density: jax.Array, voxel_size: float, key: jax.Array, snr: float, particles: Particles, **options: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Two half-maps from noisy images of a density; arguments but one and options as in `reconstruct_parts`.
+    """Two half-maps from noisy images of a density; arguments but one and options as in `reconstruct_signal_and_noise`.
 
     Args:
         snr: variance of the projections over the whole image, before their CTF, divided by the variance of a
             pixel's noise; `inf` for none. A larger empty margin lowers it at the same noise.
 
     Raises:
-        UserError: if the ratio is not positive, or as `reconstruct_parts`.
+        UserError: if the ratio is not positive, or as `reconstruct_signal_and_noise`.
     """
     if not snr > 0:
         raise UserError(f"the signal-to-noise ratio must be above 0, found {snr}")
-    parts = reconstruct_parts(density, voxel_size, key, particles, **options)
+    parts = reconstruct_signal_and_noise(density, voxel_size, key, particles, **options)
     return parts.half_maps(parts.sigma(snr))
 
 
-def reconstruct_parts(
+def reconstruct_signal_and_noise(
     density: jax.Array,
     voxel_size: float,
     key: jax.Array,
@@ -217,7 +217,7 @@ def reconstruct_parts(
     shells = box_shells((2 * len(density),) * 3)
     halves = []
     for number, half in enumerate(jax.random.split(key)):
-        views = in_batches(draw_views(half, particles), batch)
+        views = split_into_batches(sample_particle_poses(half, particles), batch)
 
         def show(share, number=number):
             if progress:
@@ -229,7 +229,7 @@ def reconstruct_parts(
 
 
 def memory_needed(side: int, batch: int = BATCH) -> float:
-    """About how many bytes `reconstruct_parts` takes on its device, with the maps around it.
+    """About how many bytes `reconstruct_signal_and_noise` takes on its device, with the maps around it.
 
     The largest arrays have `4 side³` points: the sums of five channels, the two complex spectra and their Fourier
     transforms. XLA's own account of the compiled steps on a CPU is 306 bytes a voxel where the sums become maps, and
@@ -324,8 +324,8 @@ def _weights(side, counts):
 def _complete(sums, maps=2):
     """The complex sums of the maps and what channels are left, Friedel mates on the plane `x = 0` brought together."""
     real, odd, even = sums[..., :maps], sums[..., maps : 2 * maps], sums[..., 2 * maps :]
-    real, even = (one.at[:, :, 0].add(mirrored(one[:, :, 0])) for one in (real, even))
-    return lax.complex(real, odd.at[:, :, 0].add(-mirrored(odd[:, :, 0]))), even
+    real, even = (one.at[:, :, 0].add(friedel_plane(one[:, :, 0])) for one in (real, even))
+    return lax.complex(real, odd.at[:, :, 0].add(-friedel_plane(odd[:, :, 0]))), even
 
 
 def _inverse(power, shells):
@@ -342,7 +342,7 @@ def _to_maps(spectrum):
     inner = slice(side // 2, side // 2 + side)
     transform = np.sinc((np.arange(side) - side // 2) / (2 * side)) ** 2
     wholes = [jnp.fft.fftshift(jnp.fft.irfftn(one, (2 * side,) * 3)) for one in jnp.moveaxis(spectrum, -1, 0)]
-    return jnp.stack([divided(one[inner, inner, inner], transform) for one in wholes])
+    return jnp.stack([divide_by_transform(one[inner, inner, inner], transform) for one in wholes])
 
 
 def _check(density, voxel_size, refinements, batch):

@@ -78,7 +78,7 @@ class Conformations:
         return np.concatenate([atoms.positions[~self.moving], turned])
 
 
-def poses(atoms: Atoms, flexible: Flexible | None, seed: int) -> Conformations:
+def sample_conformations(atoms: Atoms, flexible: Flexible | None, seed: int) -> Conformations:
     """The poses of a model's flexible part, drawn from a seed.
 
     Raises:
@@ -100,7 +100,7 @@ def poses(atoms: Atoms, flexible: Flexible | None, seed: int) -> Conformations:
     return Conformations(moving, hinge, Rotation.from_rotvec(vectors).as_matrix())
 
 
-def specimen(
+def specimen_density(
     atoms: Atoms, where: Conformations, shape, voxel_size: float, *, b_factor: float, extra_b_factor: float
 ) -> np.ndarray:
     """The density of a model, its moving part averaged over the poses; `extra_b_factor`, Å², is that part's.
@@ -131,7 +131,7 @@ def belt_density(key, model: np.ndarray, atoms: Atoms, belt: Belt, voxel_size: f
     lengths = belt.thickness, belt.width, belt.resolution
     if not (min(lengths) > 0 and belt.strength >= 0 and belt.roughness >= 0):
         raise UserError(f"belt: expected lengths above 0 Å, strength and roughness not below 0, found {belt}")
-    body, smooth = body_of(model, voxel_size)
+    body, smooth = particle_body(model, voxel_size)
     axis = _principal_axis(atoms)
     grid = np.meshgrid(*(np.arange(side, dtype=np.float32) * voxel_size for side in model.shape), indexing="ij")
     middle = atoms.positions.mean(0)
@@ -144,16 +144,16 @@ def belt_density(key, model: np.ndarray, atoms: Atoms, belt: Belt, voxel_size: f
     return (level * shape * (1 + belt.roughness * random)).astype(np.float32)
 
 
-def mask_of(truth: np.ndarray, voxel_size: float) -> np.ndarray:
+def truth_mask(truth: np.ndarray, voxel_size: float) -> np.ndarray:
     """A soft mask, float32 in [0, 1], around noise-free density: threshold at low resolution, extension, soft edge."""
-    body, _ = body_of(truth, voxel_size)
+    body, _ = particle_body(truth, voxel_size)
     longest = max(truth.shape)
     extend, edge = min(EXTEND, longest / 30), min(SOFT_EDGE, longest / 10)
     beyond = ndimage.distance_transform_edt(~body) - extend
     return (0.5 + 0.5 * np.cos(np.pi * np.clip(beyond / edge, 0, 1))).astype(np.float32)
 
 
-def body_of(truth: np.ndarray, voxel_size: float) -> tuple[np.ndarray, np.ndarray]:
+def particle_body(truth: np.ndarray, voxel_size: float) -> tuple[np.ndarray, np.ndarray]:
     """The voxels of a noise-free particle, and its density low-passed to about 10 Å."""
     smooth = ndimage.gaussian_filter(truth, max(10 / (math.pi * voxel_size), 0.7), mode="constant")
     return smooth > _BODY * smooth.max(), smooth

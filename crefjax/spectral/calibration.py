@@ -25,7 +25,7 @@ import numpy as np
 import scipy.fft
 from scipy.special import log_ndtr
 
-from crefjax.spectral.covariances import Covariances, over_neighbours
+from crefjax.spectral.covariances import Covariances, smooth_over_shells
 from crefjax.spectral.curves import solvent_level
 from crefjax.spectral.shells import box_shells
 
@@ -136,7 +136,7 @@ def _moments(covariances):
     s = covariances.matrix
     # A shell without power, in a band-limited or constant map, must not divide by zero.
     floor = max(1e-30 * float(np.max(s[:, 0, 0])), _LEAST_POWER)
-    numbers = covariances.independent.copy()
+    numbers = covariances.dof.copy()
     numbers[0] = 0
     cross = (s[:, 0, 3] + s[:, 1, 2]) / 2
     signal = s[:, 0, 1]
@@ -145,8 +145,8 @@ def _moments(covariances):
     network = np.maximum(s[:, 4, 4], max(1e-30 * float(np.max(s[:, 4, 4])), _LEAST_POWER))
     of_mean = (s[:, 2, 2] + s[:, 3, 3] + 2 * s[:, 2, 3]) / 4
     scale = np.sqrt(network / np.maximum(of_mean, 1e-12 * network))
-    full_noise, full_noise_numbers = over_neighbours(noise / 2, numbers, _NOISE_WIDTH)
-    share, _ = over_neighbours(scale * through / noise, numbers, _NOISE_WIDTH)
+    full_noise, full_noise_numbers = smooth_over_shells(noise / 2, numbers, _NOISE_WIDTH)
+    share, _ = smooth_over_shells(scale * through / noise, numbers, _NOISE_WIDTH)
     return _Moments(
         numbers=numbers,
         signal=signal,
@@ -197,7 +197,7 @@ def _network_alone(m, signal_in_network):
 def _steadied(values, errors):
     """Positive values, the uncertain ones drawn towards their neighbours in the logarithm, but for shell 0."""
     log, relative = np.log(values[1:]), (errors / values)[1:]
-    around, _ = over_neighbours(log, 1 / (relative**2 + 1e-6), _FACTOR_WIDTH)
+    around, _ = smooth_over_shells(log, 1 / (relative**2 + 1e-6), _FACTOR_WIDTH)
     weight = relative**2 / (relative**2 + _CERTAIN**2)
     return np.concatenate([values[:1], np.exp(log + weight * (around - log))])
 

@@ -9,7 +9,7 @@ densities *inside the mask*, in squared units of the maps. What the mask does be
   the masked maps, and a truth to compare with has to be masked too.
   `Covariances.leakage` says how much of a shell comes from which.
 - Neighbouring Fourier voxels are no longer independent: a shell of n voxels holds fewer than n independent numbers.
-  `Covariances.independent` counts them.
+  `Covariances.dof` counts them.
 """
 
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ class Covariances:
     Attributes:
         matrix: `(shells, n, n)`, float64, symmetric, squared units of the maps.
         voxels: `(shells,)`, voxels of the whole spectrum in each shell.
-        independent: `(shells,)`, how many independent real numbers they are worth under the mask; that many without.
+        dof: `(shells,)`, degrees of freedom: independent real numbers in each shell under the mask; `voxels` without.
         leakage: `(shells, shells)`, weights with which the shells without mask (columns) make those under it; None
             without mask.
     """
 
     matrix: np.ndarray
     voxels: np.ndarray
-    independent: np.ndarray
+    dof: np.ndarray
     leakage: np.ndarray | None = None
 
     def of(self, first: int, second: int) -> np.ndarray:
@@ -81,10 +81,10 @@ def shell_covariances(
     matrix /= np.maximum(voxels, 1)[:, np.newaxis, np.newaxis] * squared_mask
     if mask is None:
         return Covariances(matrix, voxels, voxels)
-    return Covariances(matrix, voxels, independent_numbers(mask), leakage(mask))
+    return Covariances(matrix, voxels, degrees_of_freedom(mask), leakage(mask))
 
 
-def independent_numbers(mask: np.ndarray) -> np.ndarray:
+def degrees_of_freedom(mask: np.ndarray) -> np.ndarray:
     """How many independent real numbers each shell of a masked map holds, for noise that is alike throughout the mask.
 
     With `g` the transform of the squared mask, divided by its value at 0, Fourier voxels that lie `q` apart are
@@ -157,7 +157,7 @@ def _cross(first, second, shells):
     return shell_sums(real_product(first.astype(jnp.complex128), second.astype(jnp.complex128)), shells)
 
 
-def over_neighbours(values: np.ndarray, weights: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+def smooth_over_shells(values: np.ndarray, weights: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
     """Weighted means over shells, with a Gaussian of that standard deviation, and the weights they rest on."""
     reach = int(np.ceil(4 * width))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)

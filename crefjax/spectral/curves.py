@@ -62,7 +62,7 @@ class FscCurve:
     @property
     def frequency(self) -> np.ndarray:
         """1/Å, of every shell."""
-        return frequencies(self.box, self.voxel_size)
+        return shell_frequencies(self.box, self.voxel_size)
 
     @property
     def cref(self) -> np.ndarray:
@@ -75,7 +75,7 @@ class FscCurve:
         return resolution_at(self.fsc, threshold, max(self.box) * self.voxel_size, 2 * self.voxel_size)
 
 
-def hardly_correlate(fsc: np.ndarray) -> bool:
+def has_no_signal(fsc: np.ndarray) -> bool:
     """Whether an FSC of half-maps falls below 0.143 within the first tenth of the shells, or three.
 
     Args:
@@ -100,7 +100,7 @@ def solvent_level(array: np.ndarray, mask: np.ndarray | None) -> float:
     return (float(array.sum(dtype=np.float64)) - inside) / outside
 
 
-def frequencies(shape: tuple[int, int, int], voxel_size: float) -> np.ndarray:
+def shell_frequencies(shape: tuple[int, int, int], voxel_size: float) -> np.ndarray:
     """The frequency of every shell in 1/Å, float64, shells 0 to `N // 2` of the longest side `N`."""
     longest = max(shape)
     return np.arange(longest // 2 + 1) / (longest * voxel_size)
@@ -140,7 +140,7 @@ def shell_products(
     return np.maximum(total, 0) if len(maps) == 1 else total + np.tril(total, -1).transpose(0, 2, 1)
 
 
-def shell_voxels(shape: tuple[int, int, int]) -> np.ndarray:
+def count_shell_voxels(shape: tuple[int, int, int]) -> np.ndarray:
     """The number of voxels of the whole spectrum of a box in every shell, `(shells,)`."""
     count = max(shape) // 2 + 1
     return sum(np.bincount(shell, weight, count + 1) for shell, weight in _planes(shape))[:-1]
@@ -163,7 +163,7 @@ def _planes(shape):
         yield np.minimum(shell, count).ravel(), weight
 
 
-def fsc_of_products(products: np.ndarray) -> np.ndarray:
+def fsc_from_products(products: np.ndarray) -> np.ndarray:
     """The FSC of two maps, `(shells,)`, of what `shell_products` gives for them; 0 where a map has no power."""
     power = np.sqrt(np.maximum(products[:, 0, 0] * products[:, 1, 1], 0))
     return np.where(power > 0, products[:, 0, 1] / np.where(power > 0, power, 1), 0)

@@ -8,7 +8,7 @@ power is therefore compared with what a specimen of that kind has at B = 0, and 
 
 import numpy as np
 
-from crefjax.spectral.curves import frequencies, fsc_of_products, shell_products
+from crefjax.spectral.curves import fsc_from_products, shell_frequencies, shell_products
 
 # Power over that of atoms at random places, every 1/100 Å from 1/50 Å on: medians of 41 cryo-EM structures.
 _SHAPE_STEP, _SHAPE_FIRST = 0.01, 2
@@ -46,10 +46,10 @@ def signal_b_factor(products: np.ndarray, frequency: np.ndarray) -> tuple[float,
     The fit is weighted by the FSC, and goes up to the first shell whose FSC is below 0.3.
 
     Args:
-        products: `(shells, 2, 2)`, of the half-maps, levelled and masked; see `curves.shell_products`.
+        products: `(shells, 2, 2)`, of the half-maps, leveled and masked; see `curves.shell_products`.
         frequency: `(shells,)`, 1/Å.
     """
-    signal, fsc = products[:, 0, 1], fsc_of_products(products)
+    signal, fsc = products[:, 0, 1], fsc_from_products(products)
     first = max(2, int(np.searchsorted(frequency, 1 / _COARSEST)))
     seen = (fsc > _LEAST_FSC) & (signal > 0)
     seen[:first] = True
@@ -76,7 +76,7 @@ def noise_b_factor(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: f
     Returns:
         the B-factor, below 0 where the noise rises; None where the half-maps are alike.
     """
-    frequency = frequencies(half_map_1.shape, voxel_size)
+    frequency = shell_frequencies(half_map_1.shape, voxel_size)
     power = shell_products([half_map_1 - half_map_2])[:, 0, 0]
     first = max(2, int(np.searchsorted(frequency, 1 / _COARSEST)))
     power, s = power[first:], frequency[first:]
@@ -92,7 +92,7 @@ def low_pass_end(power: np.ndarray, frequency: np.ndarray) -> float | None:
     Maps are deposited with a low-pass at about their resolution.
 
     Args:
-        power: `(shells,)`, of the map, levelled and masked.
+        power: `(shells,)`, of the map, leveled and masked.
         frequency: `(shells,)`, 1/Å.
     """
     s, first = frequency[1:], max(1 / _COARSEST, 4 * frequency[1])

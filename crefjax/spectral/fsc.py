@@ -81,7 +81,7 @@ def real_product(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def fsc_curve(
-    map_1: np.ndarray, map_2: np.ndarray, voxel_size: float, mask: np.ndarray | None = None, *, levelled: bool = False
+    map_1: np.ndarray, map_2: np.ndarray, voxel_size: float, mask: np.ndarray | None = None, *, leveled: bool = False
 ) -> FscCurve:
     """The FSC of two maps that lie in host memory, under a mask, computed in float64.
 
@@ -90,19 +90,19 @@ def fsc_curve(
     below that. The same functions in float64 cost twice the memory and have no such shells.
 
     A level that both maps share is correlated in the shape of the mask, and one of a single map hides what they have in
-    common: maps whose level is not 0 are to be levelled.
+    common: maps whose level is not 0 are to be leveled.
 
     Args:
         map_1: `(z, y, x)`, float32.
         map_2: the same shape.
         voxel_size: Å.
         mask: the same shape, 0 to 1, multiplied to both; None for none.
-        levelled: whether each map is taken less its solvent level, the mean outside the mask, before it is masked.
+        leveled: whether each map is taken less its solvent level, the mean outside the mask, before it is masked.
     """
     box = tuple(map_1.shape)
     with jax.enable_x64(True):
         spectra = [
-            _masked_spectrum(one, mask, solvent_level(one, mask) if levelled and mask is not None else 0.0)
+            _masked_spectrum(one, mask, solvent_level(one, mask) if leveled and mask is not None else 0.0)
             for one in (map_1, map_2)
         ]
         curve = np.asarray(_fsc_of_spectra(*spectra, box_shells(box)))

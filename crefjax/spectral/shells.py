@@ -60,12 +60,6 @@ def box_shells(shape: tuple[int, int, int]) -> Shells:
     return Shells(index, weight, count)
 
 
-def shell_frequencies(shape: tuple[int, int, int], voxel_size: float) -> np.ndarray:
-    """The frequency of every shell in 1/Å, float64, for a box `(z, y, x)` of voxels of `voxel_size` Å."""
-    longest = max(shape)
-    return np.arange(longest // 2 + 1) / (longest * voxel_size)
-
-
 def half_spectrum(maps: jax.Array) -> jax.Array:
     """The Fourier transform of real maps, `(..., z, y, x)` to complex `(..., z, y, x // 2 + 1)`, unnormalized.
 

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crefjax.spectral.covariances import Covariances, over_neighbours, shell_covariances
+from crefjax.spectral.covariances import Covariances, shell_covariances, smooth_over_shells
 
 # Over so many shells (standard deviation of a Gaussian) the gains of the two outputs are compared.
 _UNSTEADY_WIDTH = 3.0
@@ -60,7 +60,7 @@ def linear_form(s: np.ndarray, form: dict[tuple[int, int], float]) -> np.ndarray
     return sum(factor * s[:, i, j] for (i, j), factor in form.items())
 
 
-def scatter_of(linear: dict[str, np.ndarray], independent: np.ndarray) -> Callable[[str, str], np.ndarray]:
+def sampling_covariance(linear: dict[str, np.ndarray], independent: np.ndarray) -> Callable[[str, str], np.ndarray]:
     """Covariance of two quantities of `FORMS` due to noise, `(shells,)`, as a function of their names.
 
     Args:
@@ -98,7 +98,7 @@ def scatter_of(linear: dict[str, np.ndarray], independent: np.ndarray) -> Callab
     return of
 
 
-def mixed_shells(leakage: np.ndarray | None, kept: np.ndarray, signal: np.ndarray) -> np.ndarray:
+def leakage_bias(leakage: np.ndarray | None, kept: np.ndarray, signal: np.ndarray) -> np.ndarray:
     """The most that a filter seems to add because a mask mixes shells that it damps differently.
 
     It is that much if the signal fills the box as noise does, and less if it ends within the mask.
@@ -115,7 +115,7 @@ def mixed_shells(leakage: np.ndarray | None, kept: np.ndarray, signal: np.ndarra
     return np.maximum(leakage @ (signal * kept**2) - (leakage @ (signal * kept)) ** 2 / total, 0)
 
 
-def unsteady_gain(difference: np.ndarray, variance: np.ndarray, usable: np.ndarray) -> np.ndarray:
+def excess_gain_std(difference: np.ndarray, variance: np.ndarray, usable: np.ndarray) -> np.ndarray:
     """Deviation of the mean gain of two outputs beyond what noise in the shell explains, from half their difference.
 
     A network's gain depends on the noise as a whole, alike in neighbouring shells.
@@ -128,7 +128,7 @@ def unsteady_gain(difference: np.ndarray, variance: np.ndarray, usable: np.ndarr
     weights = np.zeros_like(variance)
     weights[usable] = 1 / (variance[usable] + 1e-4) ** 2
     weights[0] = 0
-    excess, _ = over_neighbours(np.where(weights > 0, difference**2 - variance, 0), weights, _UNSTEADY_WIDTH)
+    excess, _ = smooth_over_shells(np.where(weights > 0, difference**2 - variance, 0), weights, _UNSTEADY_WIDTH)
     return np.sqrt(np.maximum(excess, 0) + _STEADIEST**2)
 
 
@@ -171,7 +171,7 @@ class ShellVariances:
         signal_to_bias: var(S) / var(B).
         signal_to_added: k² var(S) / var(A), whatever the scale of a shell.
         gain: the factor by which both denoised half-maps were multiplied.
-        contradicted: `(shells,)`, where the assumptions fail: a variance is negative by more than its error allows.
+        inconsistent: `(shells,)`, where the assumptions fail: a variance is negative by more than its error allows.
     """
 
     signal: Estimate
@@ -186,7 +186,7 @@ class ShellVariances:
     signal_to_bias: Estimate
     signal_to_added: Estimate
     gain: float
-    contradicted: np.ndarray
+    inconsistent: np.ndarray
 
 
 def shell_variances(
@@ -212,7 +212,7 @@ def shell_variances(
         ValueError: shapes that differ, a mask of zeros.
     """
     found = shell_covariances([half_map_1, half_map_2, denoised_1, denoised_2], mask)
-    return variances_of(found, gain=gain)
+    return variances_from(found, gain=gain)
 
 
 def overall_gain(covariances: Covariances) -> float:
@@ -228,7 +228,7 @@ def overall_gain(covariances: Covariances) -> float:
     return float(above / below) if above > 0 and below > 0 else 1.0
 
 
-def variances_of(covariances: Covariances, *, gain: float | None = 1.0) -> ShellVariances:
+def variances_from(covariances: Covariances, *, gain: float | None = 1.0) -> ShellVariances:
     """The account from covariances of half-map 1 and 2, denoised 1 and 2, in that order.
 
     Args:
@@ -242,17 +242,17 @@ def variances_of(covariances: Covariances, *, gain: float | None = 1.0) -> Shell
     linear["mean N"] = linear["N"]
     for name, (first, second, cross) in {"N": (0, 1, "S"), "N_d": (2, 3, "DD")}.items():
         linear[name] = np.sqrt(np.maximum(s[:, first, first] * s[:, second, second], 0)) - linear[cross]
-    scatter = scatter_of(linear, covariances.independent)
+    scatter = sampling_covariance(linear, covariances.dof)
     return _account(linear, scatter, covariances, gain)
 
 
 def _account(linear, scatter, covariances, gain):
     """All estimates from the linear quantities."""
-    enough = covariances.independent >= _FEWEST
+    enough = covariances.dof >= _FEWEST
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         values, gradients = _values(linear)
         errors, least = _errors(values, gradients, linear, scatter, covariances)
-        trusted, contradicted = _trusted(values, errors, least, enough)
+        trusted, inconsistent = _trusted(values, errors, least, enough)
 
     def estimate(name):
         usable = np.isfinite(values[name]) & np.isfinite(errors[name])
@@ -272,7 +272,7 @@ def _account(linear, scatter, covariances, gain):
         signal_to_bias=estimate("to_bias"),
         signal_to_added=estimate("to_added"),
         gain=gain,
-        contradicted=contradicted,
+        inconsistent=inconsistent,
     )
 
 
@@ -301,15 +301,15 @@ def _values(linear):
 
 def _errors(values, gradients, linear, scatter, covariances):
     """Standard deviations of all quantities, and the least that they are: by noise alone."""
-    s, n, kept, added, independent = *(values[name] for name in ("S", "N", "kept", "A")), covariances.independent
+    s, n, kept, added, independent = *(values[name] for name in ("S", "N", "kept", "A")), covariances.dof
     errors = {}
     for name, gradient in gradients.items():
         total = sum(p * q * scatter(i, j) for i, p in gradient.items() for j, q in gradient.items())
         errors[name] = np.sqrt(np.maximum(total, 0))
     known = np.where((independent >= _FEWEST) & (s > _ERRORS * errors["S"]), s, 0)
-    mixed = mixed_shells(covariances.leakage, kept, known) / _ERRORS
-    noise_mixed = mixed_shells(covariances.leakage, values["noise_kept"], np.ones_like(s))
-    unsteady = unsteady_gain(linear["dX"] / s, scatter("dX", "dX") / s**2, (independent >= _FEWEST) & (s > 0))
+    mixed = leakage_bias(covariances.leakage, kept, known) / _ERRORS
+    noise_mixed = leakage_bias(covariances.leakage, values["noise_kept"], np.ones_like(s))
+    unsteady = excess_gain_std(linear["dX"] / s, scatter("dX", "dX") / s**2, (independent >= _FEWEST) & (s > 0))
     errors["A"] = np.hypot(errors["A"], kept * np.sqrt(2 * _ERRORS * mixed * (np.maximum(s, 0) + n) / independent))
     least, left = dict(errors), kept**2 * s
     for name, rooms in {
@@ -332,8 +332,8 @@ def _trusted(values, errors, least, enough):
         for name in ("S", "N", "N_d", "B", "A")
     }
     negative["A"] &= positive["S"]
-    contradicted = np.any(list(negative.values()), axis=0)
-    sound = enough & ~contradicted
+    inconsistent = np.any(list(negative.values()), axis=0)
+    sound = enough & ~inconsistent
     trusted = {name: positive[name] & sound for name in positive}
     trusted |= {
         "A": positive["A"] & positive["S"] & sound,
@@ -344,7 +344,7 @@ def _trusted(values, errors, least, enough):
         "to_bias": positive["S"] & positive["B"] & sound,
         "to_added": positive["S"] & positive["A"] & sound & (x > 0),
     }
-    return trusted, contradicted
+    return trusted, inconsistent
 
 
 def _beyond(shells):

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.fft
 
 
-def blurred(array: np.ndarray, voxel_size: float, b_factor: float) -> np.ndarray:
+def apply_b_factor(array: np.ndarray, voxel_size: float, b_factor: float) -> np.ndarray:
     """A map whose amplitudes are multiplied by `exp(-B s² / 4)`, level beyond Nyquist.
 
     Args:

@@ -164,7 +164,7 @@ def specimen_source(
 def _stream_source(config, batch):
     chosen = config.data.stream
     training_files, held_out_files = stream_models(config)
-    variety = StreamConfig(**{name: getattr(chosen, name) for name in _VARIETY})
+    stream_config = StreamConfig(**{name: getattr(chosen, name) for name in _VARIETY})
     prepare = standardizing(chosen.masked, chosen.gain, chosen.level, whole_map=chosen.whole_map)
     specimens = _specimens(config) if chosen.entries else []
     if any(one.truth is None for one in specimens):
@@ -172,7 +172,7 @@ def _stream_source(config, batch):
 
     def training():
         files, shares = list(training_files), list(training_files.values())
-        settings = {"patch": config.data.patch, "batch": batch, "seed": config.seed, "variety": variety}
+        settings = {"patch": config.data.patch, "batch": batch, "seed": config.seed, "config": stream_config}
         streamed = StreamBatches(stream_half_maps(files, shares=shares, phantoms=chosen.phantoms, **settings), prepare)
         if not specimens:
             return streamed
@@ -180,7 +180,7 @@ def _stream_source(config, batch):
         return MixedBatches(streamed, others, chosen.entries, chosen.gain, config.seed)
 
     wanted = chosen.held_out_samples > 0 and (held_out_files or chosen.held_out_phantoms)
-    held_out = _held_out_of_stream(config, batch, held_out_files, variety, prepare) if wanted else None
+    held_out = _held_out_of_stream(config, batch, held_out_files, stream_config, prepare) if wanted else None
     about = f"simulated patches of {len(training_files)} atomic models"
     if chosen.phantoms:
         about += f" and {chosen.phantoms} phantoms"
@@ -189,13 +189,13 @@ def _stream_source(config, batch):
     return Source("stream", config.data.patch, True, None, training, held_out, about)
 
 
-def _held_out_of_stream(config, batch, files, variety, prepare):
+def _held_out_of_stream(config, batch, files, stream_config, prepare):
     """Gives the same few samples whenever it is called; made now, as a mistake is better told before the training."""
     chosen = config.data.stream
     models = [*files, *held_out_phantoms(chosen.held_out_phantoms)]
     side, seed = chosen.held_out_patch or config.data.patch, (2**31 + config.seed) % 2**32
     try:
-        batches = stream_half_maps(models, patch=side, batch=batch, seed=seed, variety=variety)
+        batches = stream_half_maps(models, patch=side, batch=batch, seed=seed, config=stream_config)
     except UserError as error:
         raise UserError(
             f"config: data.stream: held-out patches of {side} voxels a side cannot be made: {error}"

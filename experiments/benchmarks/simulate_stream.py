@@ -105,17 +105,17 @@ def stage_shares(pairs, drawn, patch: int) -> dict:
         key = jax.random.fold_in(jax.random.key(0), sample.info.position)
         return device.unit_noises(jax.random.split(key), sample, patch)
 
-    at_once = jax.default_backend() != "cpu"
+    vectorize = jax.default_backend() != "cpu"
 
     def timed(stage):
         def every(models, drawn):
             one = lambda sample: stage(models, sample)  # noqa: E731
-            return jax.vmap(one)(drawn) if at_once else lax.map(one, drawn)
+            return jax.vmap(one)(drawn) if vectorize else lax.map(one, drawn)
 
         return median_seconds(jax.jit(every), pairs.models_on_device, drawn)
 
     whole = median_seconds(
-        lambda *given: device.simulate(*given, 0, patch=patch, extras=frozenset(), at_once=at_once),
+        lambda *given: device.render_batch(*given, 0, patch=patch, extras=frozenset(), vectorize=vectorize),
         pairs.models_on_device, drawn,
     )  # fmt: skip
     shares = {"density": timed(density) / whole, "noise": timed(noise) / whole}

@@ -100,8 +100,8 @@ def test_files_are_what_they_are_said_to_be(here, rows, small_weights):
 def test_scores_are_numpys(entry, here, rows, small_weights):
     first, second, mask, truth = maps_of(here, entry)
     full = (first + second) / 2
-    levelled = [(one - np.average(one, weights=1 - mask)) * mask for one in (first, second)]  # less the solvent
-    fsc = np.clip(numpy_fsc(*levelled), 0, 1)
+    leveled = [(one - np.average(one, weights=1 - mask)) * mask for one in (first, second)]  # less the solvent
+    fsc = np.clip(numpy_fsc(*leveled), 0, 1)
     factors = 2 * fsc / (1 + fsc)
     factors[0] = 1
     below = np.flatnonzero(fsc[1:] < 0.143) + 1

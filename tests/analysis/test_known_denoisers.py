@@ -12,9 +12,9 @@ from analysis import known_denoisers as study
 from analysis.known_pairs import PLANTED_POWER, Denoiser, Known, filtered, known_denoisers, known_pairs, true_variances
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.maps import Map
-from crefjax.simulate.half_maps import Settings
+from crefjax.simulate.half_maps import SimulationConfig
 from crefjax.simulate.phantom import phantom
-from crefjax.spectral.shells import shell_frequencies
+from crefjax.spectral.curves import shell_frequencies
 from crefjax.spectral.variances import shell_variances
 
 SMALL = [
@@ -102,7 +102,7 @@ def test_report_counts_what_the_table_holds(folder, table):
 
 def test_table_is_numpys(table):
     """Variances of the first pair, said and true, of the additive method."""
-    settings = Settings(2.0, 7.0, box=32, seed=0, method="additive")
+    settings = SimulationConfig(2.0, 7.0, box=32, seed=0, method="additive")
     known = known_pairs(phantom(60), settings)
     (first, second), mask = known.pairs[0], known.mask
     np.testing.assert_allclose(known.to_truth, 0, atol=1e-9)

@@ -9,11 +9,11 @@ from analysis import robustness
 from analysis.noise_alone import noise_alone, soft_sphere
 from crefjax.inference.slabs import run_network
 from crefjax.simulate.atoms import write_model
-from crefjax.simulate.half_maps import Settings
+from crefjax.simulate.half_maps import SimulationConfig
 from crefjax.simulate.phantom import phantom
 from crefjax.weights.store import load_weights
 
-SETTINGS = Settings(voxel_size=2.0, resolution=6.5, seed=5, b_factor=60.0, box=40)
+SETTINGS = SimulationConfig(voxel_size=2.0, resolution=6.5, seed=5, b_factor=60.0, box=40)
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from analysis import cref_scatter, simulated_cref
-from crefjax.simulate.half_maps import Settings, simulate_half_maps
+from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.reconstruction import reconstruct_parts
+from crefjax.simulate.reconstruction import reconstruct_signal_and_noise
 
 SMALL = [
     *("phantom", "--residues", "60", "--box", "32", "--voxel-size", "2", "--resolution", "6"),
@@ -164,12 +164,12 @@ def test_fsc_of_c_ref_turns_c_ref_back():
 
 def test_what_halves_share_is_taken_from_the_particles_of_the_simulation():
     """The noise-free maps are the simulation's own: what is left of its half-maps is that noise, of either sign."""
-    settings = Settings(
+    settings = SimulationConfig(
         2.0, 6.0, box=32, seed=3, method="reconstruction", particles=Particles(60, pose_error=8.0), refinements=0
     )
     made = simulate_half_maps(phantom(60), settings)
     key = jax.random.fold_in(jax.random.key(settings.seed), 1)
-    parts = reconstruct_parts(made.truth, 2.0, key, settings.particles, refinements=0)
+    parts = reconstruct_signal_and_noise(made.truth, 2.0, key, settings.particles, refinements=0)
     for half, signal, noise in (
         (made.half_map_1, parts.signal_1, parts.noise_1),
         (made.half_map_2, parts.signal_2, parts.noise_2),

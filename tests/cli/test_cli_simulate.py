@@ -15,7 +15,7 @@ from crefjax.cli import main as cli
 from crefjax.cli import simulate
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import read_map
-from crefjax.simulate.half_maps import Belt, Flexible, Settings
+from crefjax.simulate.half_maps import Belt, Flexible, SimulationConfig
 from crefjax.simulate.imaging import CtfParameters, Particles
 
 SMALL = ["phantom", "--residues", 60, "--voxel-size", 2.0, "--resolution", 6.0, "--box", 32]
@@ -268,7 +268,7 @@ def test_defaults_told_in_the_help_are_those_that_hold():
     needed = ["phantom", "-o", "e", "--voxel-size", "2", "--resolution", "6"]
     arguments = parser.parse_args(["simulate", *needed, "--belt", "0.5", "--flexible", "0.3"])
     settings = simulate.settings_of(arguments)
-    plain = Settings(2.0, 6.0)
+    plain = SimulationConfig(2.0, 6.0)
     assert (settings.belt, settings.flexible) == (Belt(strength=0.5), Flexible(fraction=0.3))
     expected = {name: getattr(plain, name) for name in ("seed", "margin", "b_factor", "unevenness", "refinements")}
     expected |= {f"belt_{name}": value for name, value in vars(Belt()).items() if name != "strength"}

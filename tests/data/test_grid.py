@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from crefjax.data.grid import find_grid, moments_in
-from crefjax.simulate.half_maps import Settings, simulate_half_maps
+from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.phantom import phantom
-from crefjax.spectral.windows import blurred
+from crefjax.spectral.windows import apply_b_factor
 
 VOXEL = 1.1
 
@@ -14,7 +14,7 @@ VOXEL = 1.1
 @pytest.fixture(scope="module")
 def made():
     return simulate_half_maps(
-        phantom(250, seed=3), Settings(voxel_size=VOXEL, resolution=4.4, seed=5, b_factor=60.0, margin=10.0)
+        phantom(250, seed=3), SimulationConfig(voxel_size=VOXEL, resolution=4.4, seed=5, b_factor=60.0, margin=10.0)
     )
 
 
@@ -72,7 +72,7 @@ def test_noise_alone_keeps_its_grid_and_says_so():
 
 @pytest.mark.parametrize("b_factor", [-250.0, 250.0])
 def test_what_was_sharpened_or_blurred_beyond_training_is_brought_back(made, b_factor):
-    halves = [blurred(half, VOXEL, b_factor) for half in (made.half_map_1, made.half_map_2)]
+    halves = [apply_b_factor(half, VOXEL, b_factor) for half in (made.half_map_1, made.half_map_2)]
     plain, grid = grid_of(made), grid_of(made, halves)
     assert grid.resolution == pytest.approx(plain.resolution, rel=0.06)
     if b_factor < 0:  # what is left is within what training has seen, less than was added
@@ -84,7 +84,7 @@ def test_what_was_sharpened_or_blurred_beyond_training_is_brought_back(made, b_f
 
 def test_there_and_back(made):
     """Nothing is lost that the working grid can hold, nothing is shifted, and the blur is taken back."""
-    grid = grid_of(made, [blurred(half, VOXEL, -250.0) for half in (made.half_map_1, made.half_map_2)])
+    grid = grid_of(made, [apply_b_factor(half, VOXEL, -250.0) for half in (made.half_map_1, made.half_map_2)])
     spectrum = np.fft.fftn(made.truth)
     k = np.fft.fftfreq(len(made.truth), VOXEL)
     spectrum[np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) > 0.45 / grid.voxel_size] = 0

@@ -6,7 +6,7 @@ from reference import losses as slow_losses
 
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import load_pair
-from crefjax.simulate.half_maps import Settings, simulate_half_maps, write_entry
+from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps, write_entry
 from crefjax.simulate.phantom import phantom
 from crefjax.training.config import flat, read_config
 from crefjax.weights.store import load_weights
@@ -45,7 +45,9 @@ def in_mask(one, mask):
 
 
 def test_what_is_measured(tmp_path):
-    made = simulate_half_maps(phantom(150, seed=4), Settings(voxel_size=1.8, resolution=5.0, seed=2, margin=8.0))
+    made = simulate_half_maps(
+        phantom(150, seed=4), SimulationConfig(voxel_size=1.8, resolution=5.0, seed=2, margin=8.0)
+    )
     write_entry(tmp_path / "one", made)
     weights = load_weights("truth")
     found = ablations.measure(weights, tmp_path / "one")

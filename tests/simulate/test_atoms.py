@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from crefjax.errors import UserError
-from crefjax.simulate.atoms import form_factors, moved, read_atoms, write_model
+from crefjax.simulate.atoms import form_factors, read_atoms, translate_atoms, write_model
 
 
 def line(name, element, x, y, z, *, b=30.0, occupancy=1.0, altloc=" ", residue="ALA", number=1, chain="A"):
@@ -137,7 +137,7 @@ def test_form_factors_are_gemmis(element):
 
 
 def test_moved_model_and_file_agree(tmp_path, pdb):
-    atoms = moved(read_atoms(pdb(LINES)), (10, 20, 30.5))
+    atoms = translate_atoms(read_atoms(pdb(LINES)), (10, 20, 30.5))
     np.testing.assert_allclose(atoms.positions[0], [11, 22, 33.5])
     write_model(tmp_path / "out.cif", atoms, (40.0, 50.0, 60.0))
     again = read_atoms(tmp_path / "out.cif")
@@ -150,7 +150,7 @@ def test_moved_model_and_file_agree(tmp_path, pdb):
 
 def test_moving_leaves_the_first_model_as_it_was(pdb):
     atoms = read_atoms(pdb(LINES))
-    moved(atoms, (10, 20, 30))
+    translate_atoms(atoms, (10, 20, 30))
     assert next(iter(atoms.structure[0].all())).atom.pos.tolist() == [1, 2, 3]
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from crefjax.simulate.atoms import from_structure, moved, read_atoms
-from crefjax.simulate.density import density, good_side, scatterers
+from crefjax.simulate.atoms import from_structure, read_atoms, translate_atoms
+from crefjax.simulate.density import density, next_fast_len, scatterers
 from crefjax.simulate.phantom import phantom
 
 
@@ -96,8 +96,8 @@ def unblurred_spectrum(grid, side, voxel_size, blur):
 
 
 def in_box(atoms, voxel_size, margin=12.0):
-    side = good_side((atoms.extent.max() + 2 * margin) / voxel_size)
-    return moved(atoms, side * voxel_size / 2 - atoms.center), side
+    side = next_fast_len((atoms.extent.max() + 2 * margin) / voxel_size)
+    return translate_atoms(atoms, side * voxel_size / 2 - atoms.center), side
 
 
 def assert_agrees_with_gemmi(atoms, voxel_size, finer, blur):
@@ -225,4 +225,4 @@ def test_refused(few, shape):
 
 @pytest.mark.parametrize(("least", "side"), [(1, 2), (7, 8), (13, 16), (31.2, 32), (97, 100), (181, 192)])
 def test_good_side(least, side):
-    assert good_side(least) == side
+    assert next_fast_len(least) == side

@@ -10,12 +10,19 @@ import pytest
 from crefjax.errors import UserError
 from crefjax.simulate import half_maps
 from crefjax.simulate.atoms import read_atoms
-from crefjax.simulate.half_maps import Belt, Flexible, Settings, check_folder, simulate_half_maps, write_entry
+from crefjax.simulate.half_maps import (
+    Belt,
+    Flexible,
+    SimulationConfig,
+    check_entry_folder,
+    simulate_half_maps,
+    write_entry,
+)
 from crefjax.simulate.imaging import Particles
-from crefjax.simulate.noise import power_law, with_b_factor
+from crefjax.simulate.noise import b_factor_spectrum, power_law_spectrum
 from crefjax.simulate.phantom import phantom
 
-SETTINGS = Settings(voxel_size=2.0, resolution=6.0, box=32)
+SETTINGS = SimulationConfig(voxel_size=2.0, resolution=6.0, box=32)
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +58,8 @@ def crossing(fsc, length, threshold=0.143):
     [
         {},
         {"seed": 7, "resolution": 5.0},
-        {"noise": with_b_factor(60.0), "b_factor": 100.0},
-        {"noise": power_law(1.0), "unevenness": 0.3},
+        {"noise": b_factor_spectrum(60.0), "b_factor": 100.0},
+        {"noise": power_law_spectrum(1.0), "unevenness": 0.3},
         {"belt": Belt(), "flexible": Flexible(fraction=0.4)},
         {"box": 33, "seed": 2},
     ],
@@ -174,7 +181,7 @@ def test_flexible_part_is_weak_at_high_resolution_and_the_rest_is_as_it_was(mode
         ({"flexible": Flexible(fraction=1.5)}, "expected a fraction"),
         ({"flexible": Flexible(angle=90)}, "expected an angle"),
         ({"belt": Belt(thickness=-1)}, "belt: expected"),
-        ({"noise": with_b_factor(900.0), "b_factor": 0.0}, "no level of the noise"),
+        ({"noise": b_factor_spectrum(900.0), "b_factor": 0.0}, "no level of the noise"),
     ],
 )
 def test_refused(model, change, match):
@@ -223,9 +230,9 @@ def test_existing_folders(tmp_path, simulation):
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious/data").write_text("data")
     with pytest.raises(UserError, match="expected a simulated entry to replace"):
-        check_folder(tmp_path / "precious", overwrite=True)
+        check_entry_folder(tmp_path / "precious", overwrite=True)
     with pytest.raises(UserError, match="does not exist; make it first"):
-        check_folder(tmp_path / "no/entry")
+        check_entry_folder(tmp_path / "no/entry")
     assert sorted(os.listdir(tmp_path)) == ["entry", "precious"]
 
 

@@ -7,14 +7,13 @@ import pytest
 
 from crefjax.simulate.atoms import LEAST_B, form_factors, from_structure, plausible_b_factors, read_atoms
 from crefjax.simulate.density import density, scatterers
-from crefjax.simulate.half_maps import Settings, simulate_half_maps
+from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.specimen import Conformations, specimen
+from crefjax.simulate.specimen import Conformations, specimen_density
 from crefjax.simulate.stream import StreamConfig
 from crefjax.simulate.stream.batches import stream_half_maps
-from crefjax.simulate.stream.draw import collate, draw, prepare, table
-from crefjax.simulate.stream.render import body_side
-from crefjax.simulate.stream.render import simulate as make_maps
+from crefjax.simulate.stream.draw import atom_table, collate, draw_sample, prepare_models
+from crefjax.simulate.stream.render import body_side, render_batch
 
 PATCH, VOXEL = 16, 0.8
 # The least B-factor at 2 Å; the largest that the package's own weights are trained with at 2.8 Å, sharpened.
@@ -38,23 +37,23 @@ def net_b_factors(atoms, blur):
     return np.maximum(b_factor, np.percentile(b_factor, 10)) + blur
 
 
-def around_the_sharpest_atom(models, atoms, index, variety):
+def around_the_sharpest_atom(models, atoms, index, config):
     """A sample that has the model's sharpest atom in its middle."""
     model = models[index]
-    drawn = draw(models, np.eye(len(models))[index], variety, PATCH, 1, 0, index)
+    drawn = draw_sample(models, np.eye(len(models))[index], config, PATCH, 1, 0, index)
     center = atoms[index].positions[np.argmin(atoms[index].b_factor)]
     turned = (model.positions - center) @ drawn.info.rotation.T
     near = np.flatnonzero(np.abs(turned).max(1) <= body_side(PATCH) * VOXEL)
     return drawn._replace(info=drawn.info._replace(center=center), atoms=(model.first + near).astype(np.int32))
 
 
-def check_samples(models, atoms, variety):
+def check_samples(models, atoms, config):
     """One sample of each model is neither infinite nor absurd."""
-    samples = [around_the_sharpest_atom(models, atoms, index, variety) for index in range(len(models))]
-    on_device = table(models)
+    samples = [around_the_sharpest_atom(models, atoms, index, config) for index in range(len(models))]
+    on_device = atom_table(models)
     batch = collate(samples, len(on_device.positions) - 1)
-    more = {"patch": PATCH, "extras": frozenset(), "at_once": False, "whole_map": True}
-    maps = [np.asarray(array) for array in make_maps(on_device, batch, np.uint32(0), **more)]
+    more = {"patch": PATCH, "extras": frozenset(), "vectorize": False, "whole_map": True}
+    maps = [np.asarray(array) for array in render_batch(on_device, batch, np.uint32(0), **more)]
     half_1, half_2, mask, truth, deviation = maps
     signal = batch.info.signal
     noise = np.abs([half_1 - truth, half_2 - truth]).max((0, 2, 3, 4))
@@ -71,15 +70,15 @@ def check_samples(models, atoms, variety):
         assert noise[index] < 10 * deviation[index], name
 
 
-@pytest.mark.parametrize("variety", [LOWEST, HIGHEST])
+@pytest.mark.parametrize("config", [LOWEST, HIGHEST])
 @pytest.mark.parametrize("outlier", [None, 0.0])
-def test_no_sample_of_a_model_of_any_b_factors_is_absurd(model, outlier, variety):
+def test_no_sample_of_a_model_of_any_b_factors_is_absurd(model, outlier, config):
     b_factor = np.random.default_rng(1).uniform(0, 300, len(model)).astype(np.float32)
     if outlier is not None:
         b_factor = 200 + b_factor / 3
         b_factor[len(model) // 2] = outlier
     atoms = [replace(model, b_factor=b_factor)]
-    check_samples(prepare(atoms, VOXEL), atoms, variety)
+    check_samples(prepare_models(atoms, VOXEL), atoms, config)
 
 
 def test_no_sample_of_any_model_is_absurd(shared):
@@ -87,9 +86,9 @@ def test_no_sample_of_any_model_is_absurd(shared):
     assert len(files) > 100
     atoms = [read_atoms(path) for path in files]
     assert min(each.b_factor.min() for each in atoms) == 0
-    models = prepare(atoms, VOXEL)
-    for variety in (LOWEST, HIGHEST):
-        check_samples(models, atoms, variety)
+    models = prepare_models(atoms, VOXEL)
+    for config in (LOWEST, HIGHEST):
+        check_samples(models, atoms, config)
 
 
 def test_a_stream_of_an_outlying_atom_is_that_of_one_that_is_not(model):
@@ -97,9 +96,9 @@ def test_a_stream_of_an_outlying_atom_is_that_of_one_that_is_not(model):
     b_factor = np.linspace(150, 250, len(model), dtype=np.float32)
     b_factor[40] = 0
     raised = np.maximum(b_factor, np.percentile(b_factor, 10).astype(np.float32))
-    variety = StreamConfig(resolution=(2.2, 3.0), b_factor=(0.0, 30.0), sharpened=1.0, whole_map=True)
+    config = StreamConfig(resolution=(2.2, 3.0), b_factor=(0.0, 30.0), sharpened=1.0, whole_map=True)
     made = [
-        next(stream_half_maps([replace(model, b_factor=b)], patch=PATCH, batch=4, variety=variety))
+        next(stream_half_maps([replace(model, b_factor=b)], patch=PATCH, batch=4, config=config))
         for b in (b_factor, raised)
     ]
     assert made[0].info.b_factor.min() < -150
@@ -126,7 +125,7 @@ def test_an_atom_of_an_entry_falls_off_as_its_net_b_factor_says(model, blur, mov
         **single,
     )
     where = Conformations(np.array([moves]), atom.positions[0], np.eye(3)[None])
-    found = specimen(atom, where, (side,) * 3, VOXEL, b_factor=blur, extra_b_factor=extra)
+    found = specimen_density(atom, where, (side,) * 3, VOXEL, b_factor=blur, extra_b_factor=extra)
     s = frequencies(side)
     a, b = form_factors()[6]
     net = max(own + blur, 5.0) + extra * moves
@@ -142,7 +141,7 @@ def test_an_entry_that_sharpens_no_atom_below_the_floor_has_the_bytes_it_had(mod
     where = Conformations(np.zeros(len(model), bool), np.zeros(3), np.eye(3)[None])
     least = float(atoms.b_factor.min())
     for blur in (LEAST_B - least, 0.0, 60.0):
-        found = specimen(atoms, where, shape, 1.5, b_factor=blur, extra_b_factor=0.0)
+        found = specimen_density(atoms, where, shape, 1.5, b_factor=blur, extra_b_factor=0.0)
         expected = density(scatterers(atoms, 1.5), shape, 1.5, b_factor=blur)
         np.testing.assert_array_equal(found, expected)
 
@@ -152,7 +151,7 @@ def test_half_maps_of_a_sharpened_model_are_sane(model):
     for number, site in enumerate(structure[0].all()):
         site.atom.b_iso = 300 * number / len(model)
     atoms = from_structure(structure, "sharp")
-    made = simulate_half_maps(atoms, Settings(voxel_size=1.0, resolution=3.0, margin=6.0, b_factor=-200.0))
+    made = simulate_half_maps(atoms, SimulationConfig(voxel_size=1.0, resolution=3.0, margin=6.0, b_factor=-200.0))
     np.testing.assert_array_equal(made.atoms.b_factor, atoms.b_factor)  # what is written is the model that was given
     inside = np.sqrt(np.sum(made.mask * made.truth**2) / made.mask.sum())
     assert np.isfinite(made.half_map_1).all()

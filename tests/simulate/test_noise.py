@@ -5,14 +5,14 @@ import pytest
 from crefjax.errors import UserError
 from crefjax.io.maps import Map, read_map
 from crefjax.simulate.noise import (
-    Colour,
-    coloured_noise,
+    NoiseSpectrum,
+    b_factor_spectrum,
+    colored_noise,
     low_passed_noise,
-    measured,
+    measured_spectrum,
     modulation,
-    power_law,
-    white,
-    with_b_factor,
+    power_law_spectrum,
+    white_spectrum,
 )
 
 
@@ -30,12 +30,12 @@ def shell_power(array, voxel_size):
 
 
 CASES = {
-    "white": (white(), lambda s: np.ones_like(s)),
-    "blurred": (with_b_factor(60.0), lambda s: np.exp(-60 * s**2 / 2)),
-    "sharpened": (with_b_factor(-40.0), lambda s: np.exp(40 * s**2 / 2)),
-    "power law": (power_law(2.0, level_below=0.03), lambda s: np.maximum(s, 0.03) ** -2),
+    "white": (white_spectrum(), lambda s: np.ones_like(s)),
+    "blurred": (b_factor_spectrum(60.0), lambda s: np.exp(-60 * s**2 / 2)),
+    "sharpened": (b_factor_spectrum(-40.0), lambda s: np.exp(40 * s**2 / 2)),
+    "power law": (power_law_spectrum(2.0, level_below=0.03), lambda s: np.maximum(s, 0.03) ** -2),
     "table": (
-        Colour(np.array([0.05, 0.2], np.float32), np.array([1.0, 3.0], np.float32), "table"),
+        NoiseSpectrum(np.array([0.05, 0.2], np.float32), np.array([1.0, 3.0], np.float32), "table"),
         lambda s: (1 + 2 * np.clip((s - 0.05) / 0.15, 0, 1)) ** 2,
     ),
 }
@@ -44,8 +44,8 @@ CASES = {
 @pytest.mark.parametrize("shape", [(32, 32, 32), (24, 27, 40)])
 @pytest.mark.parametrize("case", CASES)
 def test_power_of_every_shell(case, shape):
-    colour, expected = CASES[case]
-    noise = np.asarray(coloured_noise(jax.random.key(1), shape, 1.3, colour))
+    spectrum, expected = CASES[case]
+    noise = np.asarray(colored_noise(jax.random.key(1), shape, 1.3, spectrum))
     assert noise.shape == shape
     assert noise.dtype == np.float32
     power, s, voxels = shell_power(noise, 1.3)
@@ -60,7 +60,7 @@ def test_power_of_every_shell(case, shape):
 
 
 def test_mean_is_zero_and_variance_one():
-    noise = np.asarray(coloured_noise(jax.random.key(2), (40, 40, 40), 1.0, white()), np.float64)
+    noise = np.asarray(colored_noise(jax.random.key(2), (40, 40, 40), 1.0, white_spectrum()), np.float64)
     np.testing.assert_allclose(noise.mean(), 0, atol=1e-6)
     np.testing.assert_allclose(noise.var(), 1, atol=0.02)
     kurtosis = np.mean(noise**4) / noise.var() ** 2
@@ -71,14 +71,14 @@ def test_key_decides_under_jit_too():
     shape = (16, 18, 20)
 
     @jax.jit
-    def make(key, voxel_size, colour):
-        return coloured_noise(key, shape, voxel_size, colour)
+    def make(key, voxel_size, spectrum):
+        return colored_noise(key, shape, voxel_size, spectrum)
 
-    colour = power_law(1.0)
-    one = coloured_noise(jax.random.key(5), shape, 1.5, colour)
-    np.testing.assert_allclose(make(jax.random.key(5), 1.5, colour), one, atol=1e-5)
-    np.testing.assert_array_equal(coloured_noise(jax.random.key(5), shape, 1.5, colour), one)
-    other = np.asarray(coloured_noise(jax.random.key(6), shape, 1.5, white()))
+    spectrum = power_law_spectrum(1.0)
+    one = colored_noise(jax.random.key(5), shape, 1.5, spectrum)
+    np.testing.assert_allclose(make(jax.random.key(5), 1.5, spectrum), one, atol=1e-5)
+    np.testing.assert_array_equal(colored_noise(jax.random.key(5), shape, 1.5, spectrum), one)
+    other = np.asarray(colored_noise(jax.random.key(6), shape, 1.5, white_spectrum()))
     assert abs(np.corrcoef(other.ravel(), np.asarray(one).ravel())[0, 1]) < 0.06
 
 
@@ -99,18 +99,18 @@ def test_modulation_is_smooth_uneven_and_of_mean_square_one():
 @pytest.fixture
 def noisy_particle():
     """A map of noise that falls with frequency, and a strong particle in its middle."""
-    noise = coloured_noise(jax.random.key(3), (64, 64, 64), 2.0, with_b_factor(100.0))
+    noise = colored_noise(jax.random.key(3), (64, 64, 64), 2.0, b_factor_spectrum(100.0))
     z, y, x = np.meshgrid(*[np.arange(64.0) - 32] * 3, indexing="ij")
     particle = 30 * np.exp(-(z**2 + y**2 + x**2) / 2 / 7**2)
     return np.asarray(noise) + particle.astype(np.float32) + 5
 
 
 def test_measured_colour(noisy_particle):
-    colour = measured(Map.from_array(noisy_particle, 2.0))
-    s = colour.frequency
+    spectrum = measured_spectrum(Map.from_array(noisy_particle, 2.0))
+    s = spectrum.frequency
     expected = np.exp(-100 * s**2 / 4)
     usable = (s > 0.02) & (s < 0.25)
-    ratio = colour.amplitude[usable] / expected[usable]
+    ratio = spectrum.amplitude[usable] / expected[usable]
     np.testing.assert_allclose(ratio / ratio.mean(), 1, atol=0.2)
     # Without leaving the particle out, its lowest shells stand far out.
     power, _, _ = shell_power(noisy_particle, 2.0)
@@ -118,25 +118,25 @@ def test_measured_colour(noisy_particle):
 
 
 def test_measured_colour_is_level_beyond_a_filter(noisy_particle):
-    colour = measured(Map.from_array(noisy_particle, 2.0), until=8.0)
-    assert colour.frequency[-1] <= 1 / 8 < colour.frequency[-1] + 1 / 128
+    spectrum = measured_spectrum(Map.from_array(noisy_particle, 2.0), until=8.0)
+    assert spectrum.frequency[-1] <= 1 / 8 < spectrum.frequency[-1] + 1 / 128
     with pytest.raises(UserError, match="up to a resolution of 4 Å"):
-        measured(Map.from_array(noisy_particle, 2.0), until=3.0)
+        measured_spectrum(Map.from_array(noisy_particle, 2.0), until=3.0)
 
 
 def test_masked_map_is_refused(noisy_particle):
     z, y, x = np.meshgrid(*[np.arange(64.0) - 32] * 3, indexing="ij")
     noisy_particle[z**2 + y**2 + x**2 > 18**2] = 0
     with pytest.raises(UserError, match="expected unmasked solvent") as caught:
-        measured(Map.from_array(noisy_particle, 2.0))
+        measured_spectrum(Map.from_array(noisy_particle, 2.0))
     assert "\n" not in str(caught.value)
 
 
 def test_solvent_of_real_maps(shared):
     for name in ("emd_5168.map", "emd_5170.map"):
-        colour = measured(read_map(shared / "maps" / name))
-        assert np.isfinite(colour.amplitude).all()
-        assert colour.amplitude.min() > 0
-        assert name in colour.name
+        spectrum = measured_spectrum(read_map(shared / "maps" / name))
+        assert np.isfinite(spectrum.amplitude).all()
+        assert spectrum.amplitude.min() > 0
+        assert name in spectrum.name
     with pytest.raises(UserError, match=r"emd_3488\.map: expected unmasked solvent"):
-        measured(read_map(shared / "maps/emd_3488.map"))
+        measured_spectrum(read_map(shared / "maps/emd_3488.map"))

@@ -11,14 +11,14 @@ from crefjax.errors import UserError
 from crefjax.simulate.imaging import (
     CtfParameters,
     Particles,
-    draw_errors,
-    draw_rotations,
-    draw_views,
     image_frequencies,
-    in_batches,
     rotations_of_vectors,
+    sample_particle_poses,
+    sample_pose_errors,
+    sample_rotations,
     shift_phases,
     slice_points,
+    split_into_batches,
     white_noise,
 )
 
@@ -32,13 +32,13 @@ def angles_of(rotations):
 
 @pytest.mark.parametrize("concentration", [0.0, 1e-3, 5.0, 500.0])
 def test_rotations_are_rotations(concentration):
-    rotations = np.asarray(draw_rotations(jax.random.key(1), 100, concentration), np.float64)
+    rotations = np.asarray(sample_rotations(jax.random.key(1), 100, concentration), np.float64)
     np.testing.assert_allclose(rotations @ rotations.transpose(0, 2, 1), np.tile(np.eye(3), (100, 1, 1)), atol=1e-6)
     np.testing.assert_allclose(np.linalg.det(rotations), 1, atol=1e-6)
 
 
 def test_even_rotations_are_even_over_all_rotations():
-    rotations = np.asarray(draw_rotations(jax.random.key(2), MANY))
+    rotations = np.asarray(sample_rotations(jax.random.key(2), MANY))
     # Haar measure: the angle's distribution function is (a - sin a) / pi, wherever the rotations start from.
     for start in (np.eye(3), Rotation.from_rotvec([0.3, -1, 2]).as_matrix()):
         found = scipy.stats.kstest(angles_of(rotations @ start), lambda a: (a - np.sin(a)) / np.pi)
@@ -50,7 +50,7 @@ def test_even_rotations_are_even_over_all_rotations():
 
 @pytest.mark.parametrize("concentration", [1e-4, 2.0, 30.0])
 def test_preferred_views_follow_von_mises_and_fisher(concentration):
-    rotations = np.asarray(draw_rotations(jax.random.key(3), MANY, concentration))
+    rotations = np.asarray(sample_rotations(jax.random.key(3), MANY, concentration))
     views = rotations[:, 0]  # the vector of the density that is turned onto z
     distribution = scipy.stats.vonmises_fisher([1, 0, 0], concentration)
     expected = distribution.rvs(MANY, random_state=np.random.default_rng(4))
@@ -60,7 +60,7 @@ def test_preferred_views_follow_von_mises_and_fisher(concentration):
 
 
 def test_half_of_the_views_lie_as_near_as_the_docstring_says():
-    views = np.asarray(draw_rotations(jax.random.key(5), MANY, 5.0))[:, 0, 0]
+    views = np.asarray(sample_rotations(jax.random.key(5), MANY, 5.0))[:, 0, 0]
     np.testing.assert_allclose(np.median(np.degrees(np.arccos(views))), 30.53, atol=1)
 
 
@@ -72,18 +72,18 @@ def test_rotations_of_vectors_are_right_handed_about_their_axes():
 
 
 def test_errors_have_their_size_about_every_axis():
-    errors = np.asarray(draw_errors(jax.random.key(7), MANY, 3.0), np.float64)
+    errors = np.asarray(sample_pose_errors(jax.random.key(7), MANY, 3.0), np.float64)
     vectors = np.degrees(Rotation.from_matrix(errors).as_rotvec())
     np.testing.assert_allclose(vectors.std(0), 3.0, rtol=0.05)
     assert np.abs(vectors.mean(0)).max() < 5 * 3 / math.sqrt(MANY)
     np.testing.assert_array_equal(
-        draw_errors(jax.random.key(7), 5, 0.0), np.tile(np.eye(3, dtype=np.float32), (5, 1, 1))
+        sample_pose_errors(jax.random.key(7), 5, 0.0), np.tile(np.eye(3, dtype=np.float32), (5, 1, 1))
     )
 
 
 def test_a_particle_does_not_depend_on_how_many_there_are():
     settings = {"pose_error": 2.0, "shift_error": 1.0, "preferred": 1.0}
-    few, many = (draw_views(jax.random.key(8), Particles(count, **settings)) for count in (7, 20))
+    few, many = (sample_particle_poses(jax.random.key(8), Particles(count, **settings)) for count in (7, 20))
     for name in ("rotation", "assigned", "shift", "defocus"):
         np.testing.assert_array_equal(getattr(few, name), getattr(many, name)[:7])
     np.testing.assert_array_equal(jax.random.key_data(few.key), jax.random.key_data(many.key)[:7])
@@ -92,13 +92,13 @@ def test_a_particle_does_not_depend_on_how_many_there_are():
 def test_views_are_drawn_as_the_settings_say():
     optics = CtfParameters(defocus_min=5000, defocus_max=9000)
     particles = Particles(MANY, pose_error=2.0, shift_error=1.5, ctf=optics)
-    views = draw_views(jax.random.key(9), particles)
+    views = sample_particle_poses(jax.random.key(9), particles)
     assert scipy.stats.kstest(views.defocus, scipy.stats.uniform(5000, 4000).cdf).pvalue > 1e-3
     assert scipy.stats.kstest(np.ravel(views.shift), scipy.stats.norm(0, 1.5).cdf).pvalue > 1e-3
     error = np.asarray(views.assigned @ views.rotation.transpose(0, 2, 1), np.float64)
     # Three Gaussian components: the mean angle is that of Maxwell's distribution.
     np.testing.assert_allclose(np.degrees(angles_of(error)).mean(), 2 * math.sqrt(8 / math.pi), rtol=0.03)
-    exact = draw_views(jax.random.key(9), Particles(10))
+    exact = sample_particle_poses(jax.random.key(9), Particles(10))
     np.testing.assert_allclose(exact.assigned, exact.rotation, atol=1e-6)
     np.testing.assert_array_equal(exact.shift, 0)
 
@@ -148,8 +148,8 @@ def test_white_noise_is_that_of_independent_pixels():
 
 
 def test_batches_hold_every_particle_once_and_count_no_other():
-    views = draw_views(jax.random.key(13), Particles(10))
-    batches = in_batches(views, 4)
+    views = sample_particle_poses(jax.random.key(13), Particles(10))
+    batches = split_into_batches(views, 4)
     assert [one.rotation.shape for one in batches] == [(4, 3, 3)] * 3
     np.testing.assert_array_equal(np.concatenate([one.counts for one in batches]), [1] * 10 + [0] * 2)
     np.testing.assert_array_equal(np.concatenate([one.defocus for one in batches])[:10], views.defocus)

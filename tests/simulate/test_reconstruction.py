@@ -12,13 +12,13 @@ import scipy.ndimage
 from scipy.spatial.transform import Rotation
 
 from crefjax.errors import UserError
-from crefjax.simulate.imaging import CtfParameters, Particles, draw_rotations, image_frequencies
+from crefjax.simulate.imaging import CtfParameters, Particles, image_frequencies, sample_rotations
 from crefjax.simulate.reconstruction import (
     insert,
     oversampled_spectrum,
     project,
     reconstruct_half_maps,
-    reconstruct_parts,
+    reconstruct_signal_and_noise,
 )
 
 SIDE, COUNT, VOXEL = 32, 512, 1.5
@@ -51,7 +51,7 @@ def parts_of(kind, particles=None, seed=0):
     """Reconstructions that several tests look at."""
     particles = particles or Particles(COUNT, ctf=None)
     return jax.tree.map(
-        np.asarray, reconstruct_parts(gaussians(*particle(kind)), VOXEL, jax.random.key(seed), particles)
+        np.asarray, reconstruct_signal_and_noise(gaussians(*particle(kind)), VOXEL, jax.random.key(seed), particles)
     )
 
 
@@ -122,7 +122,7 @@ def test_projections_along_axes_are_sums(turn, compiled):
 
 
 def test_projections_of_gaussians_are_those_of_turned_gaussians():
-    rotations = np.asarray(draw_rotations(jax.random.key(1), 6))
+    rotations = np.asarray(sample_rotations(jax.random.key(1), 6))
     centres, widths, heights = particle("blobs")
     found = project(oversampled_spectrum(gaussians(centres, widths, heights)), rotations)
     for one, rotation in zip(found, rotations, strict=True):
@@ -156,7 +156,7 @@ def insert_by_loops(slices, rotations, side):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_insertion_is_linear_interpolation_with_friedel_mates(compiled):
     side = 8
-    rotations = np.asarray(draw_rotations(jax.random.key(2), 5))
+    rotations = np.asarray(sample_rotations(jax.random.key(2), 5))
     rng = np.random.default_rng(3)
     shape = (5, len(image_frequencies(side)))
     slices, power = rng.normal(size=shape) + 1j * rng.normal(size=shape), rng.random(shape)
@@ -197,7 +197,7 @@ def test_a_refinement_brings_the_lowest_shells_to_scale():
     particles = Particles(COUNT)
     errors = []
     for refinements in (0, 1):
-        parts = reconstruct_parts(density, VOXEL, jax.random.key(0), particles, refinements=refinements)
+        parts = reconstruct_signal_and_noise(density, VOXEL, jax.random.key(0), particles, refinements=refinements)
         errors.append(abs(slope(np.asarray(parts.signal_1), density)[1:5] - 1).max())
     errors.append(abs(slope(parts_of("atoms", particles).signal_1, density)[1:5] - 1).max())
     assert errors[0] > 2 * errors[1] > 3 * errors[2]
@@ -250,7 +250,7 @@ def test_half_maps_are_signal_and_noise_at_the_ratio_asked_for():
 def test_projection_variance_of_a_gaussian():
     width = 2.5
     density = gaussians([(0, 0, 0)], [width], [1.0])
-    parts = reconstruct_parts(density, VOXEL, jax.random.key(0), Particles(COUNT), refinements=0)
+    parts = reconstruct_signal_and_noise(density, VOXEL, jax.random.key(0), Particles(COUNT), refinements=0)
     image = math.sqrt(2 * math.pi) * width * np.exp(-(AXIS[:, None] ** 2 + AXIS**2) / (2 * width**2))
     np.testing.assert_allclose(parts.projection_variance, image.var(), rtol=1e-3)
 
@@ -258,7 +258,7 @@ def test_projection_variance_of_a_gaussian():
 def attenuation(particles, centre, exponent):
     """The regression of a reconstructed Gaussian on the Gaussian times `exp(-exponent(k))`, in bins of the exponent."""
     density = gaussians([centre], [0.8], [1.0])
-    parts = reconstruct_parts(density, VOXEL, jax.random.key(4), particles)
+    parts = reconstruct_signal_and_noise(density, VOXEL, jax.random.key(4), particles)
     half = 0.5 * np.asarray(parts.signal_1 + parts.signal_2)
     k, radius = frequencies()
     found, truth = (np.fft.rfftn(one.astype(np.float64)) for one in (half, density))
@@ -311,7 +311,7 @@ def test_preferred_views_leave_a_cone_empty():
 
 def test_particles_do_not_depend_on_the_batch_and_the_key_decides():
     density, particles = gaussians(*particle("atoms")), Particles(COUNT)
-    make = functools.partial(reconstruct_parts, density, VOXEL, particles=particles, refinements=0)
+    make = functools.partial(reconstruct_signal_and_noise, density, VOXEL, particles=particles, refinements=0)
     first = make(key=jax.random.key(1), batch=64)
     again = make(key=jax.random.key(1), batch=64)
     for one, other in zip(first, again, strict=True):

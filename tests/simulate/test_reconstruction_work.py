@@ -7,10 +7,10 @@ from helpers.quick_compiling import quick_compiling
 
 from crefjax.errors import UserError
 from crefjax.simulate import half_maps
-from crefjax.simulate.half_maps import Settings, check_memory, simulate_half_maps
+from crefjax.simulate.half_maps import SimulationConfig, check_memory, simulate_half_maps
 from crefjax.simulate.imaging import Particles
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.reconstruction import reconstruct_parts
+from crefjax.simulate.reconstruction import reconstruct_signal_and_noise
 from crefjax.utils.memory import GIB
 
 SIDE = 8
@@ -32,7 +32,9 @@ def test_progress_is_told_after_every_batch(density):
     """Two halves of three batches, each seen once at full cost and in two refinements at half of it."""
     told = []
     particles = Particles(10, ctf=None)
-    reconstruct_parts(density, 2.0, jax.random.key(0), particles, refinements=2, batch=4, progress=told.append)
+    reconstruct_signal_and_noise(
+        density, 2.0, jax.random.key(0), particles, refinements=2, batch=4, progress=told.append
+    )
     costs = np.cumsum(2 * ([1.0] * 3 + [0.5] * 6))
     np.testing.assert_allclose(told, costs / costs[-1])
 
@@ -46,7 +48,9 @@ def test_what_interrupts_between_batches_is_heeded(density):
 
     particles = Particles(10, ctf=None)
     with pytest.raises(KeyboardInterrupt):
-        reconstruct_parts(density, 2.0, jax.random.key(0), particles, refinements=2, batch=4, progress=interrupt)
+        reconstruct_signal_and_noise(
+            density, 2.0, jax.random.key(0), particles, refinements=2, batch=4, progress=interrupt
+        )
 
 
 def test_a_box_that_memory_does_not_hold_is_refused(monkeypatch):
@@ -64,13 +68,13 @@ def test_a_box_that_memory_does_not_hold_is_refused(monkeypatch):
 
 
 def test_memory_is_looked_at_before_any_work(monkeypatch):
-    settings = Settings(2.5, 9.0, box=32, method="reconstruction", particles=Particles(10))
+    settings = SimulationConfig(2.5, 9.0, box=32, method="reconstruction", particles=Particles(10))
 
     def no_work(*arguments, **more):
         raise AssertionError("work was begun")
 
     monkeypatch.setattr(half_maps, "free_memory", lambda device: 0.3 * GIB)
-    monkeypatch.setattr(half_maps, "specimen", no_work)
+    monkeypatch.setattr(half_maps, "specimen_density", no_work)
     with pytest.raises(UserError, match=r"box of 32 voxels a side, found 0\.3 GiB free"):
         simulate_half_maps(phantom(40), settings)
     monkeypatch.setattr(half_maps, "free_memory", lambda device: 4 * GIB)

@@ -7,15 +7,15 @@ from scipy.stats import kstest
 
 from crefjax.errors import UserError
 from crefjax.simulate.density import density, scatterers
-from crefjax.simulate.noise import Colour
+from crefjax.simulate.noise import NoiseSpectrum
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.specimen import mask_of
+from crefjax.simulate.specimen import truth_mask
 from crefjax.simulate.stream import StreamConfig
 from crefjax.simulate.stream.batches import stream_half_maps
-from crefjax.simulate.stream.draw import draw, prepare
+from crefjax.simulate.stream.draw import draw_sample, prepare_models
 
 PATCH = 32
-VARIETY = StreamConfig(resolution=(2.2, 3.0), solvent=0.0, centre=0.5)
+CONFIG = StreamConfig(resolution=(2.2, 3.0), solvent=0.0, centre=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def make(model):
-    def make(models=(model,), *, patch=PATCH, batch=4, variety=VARIETY, **options):
-        return stream_half_maps(models, patch=patch, batch=batch, variety=variety, **options)
+    def make(models=(model,), *, patch=PATCH, batch=4, config=CONFIG, **options):
+        return stream_half_maps(models, patch=patch, batch=batch, config=config, **options)
 
     return make
 
@@ -87,13 +87,13 @@ def direct(model, info, index):
         b_factor=float(info.b_factor[index]),
     )
     inner = (slice((side - PATCH) // 2, (side + PATCH) // 2),) * 3
-    return np.asarray(whole)[inner], mask_of(np.asarray(whole), voxel_size)[inner]
+    return np.asarray(whole)[inner], truth_mask(np.asarray(whole), voxel_size)[inner]
 
 
 def test_shapes_and_what_is_known(make):
     stream = make(phantoms=1)
     assert stream.names == ("phantom", "phantom 0")
-    assert stream.colours == ("white", "b_factor", "power")
+    assert stream.spectra == ("white", "b_factor", "power")
     batch = next(stream)
     for one in batch[:4]:
         assert one.shape == (4, PATCH, PATCH, PATCH)
@@ -129,7 +129,7 @@ def test_another_seed_is_another_stream(make):
 
 
 def test_truth_and_mask_are_those_of_the_whole_model(make, model):
-    batch = next(make(start=20, variety=replace(VARIETY, b_factor=(60.0, 150.0), falloff=20.0)))
+    batch = next(make(start=20, config=replace(CONFIG, b_factor=(60.0, 150.0), falloff=20.0)))
     for index in range(4):
         truth, mask = direct(model, batch.info, index)
         # What is missing are the ripples of atoms beyond the box, which a sharp end of the spectrum makes.
@@ -169,9 +169,9 @@ def test_full_map_correlates_with_the_truth_as_c_ref_says(samples):
 
 
 def test_measured_colour_and_evenness(make):
-    step = Colour(np.float32([0, 0.15, 0.16, 2]), np.float32([1, 1, 0.2, 0.2]), "step")
-    stream = make(variety=replace(VARIETY, colours=(step,), unevenness=(0, 0), voxel_size=(1.0, 1.0)))
-    assert stream.colours == ("step",)
+    step = NoiseSpectrum(np.float32([0, 0.15, 0.16, 2]), np.float32([1, 1, 0.2, 0.2]), "step")
+    stream = make(config=replace(CONFIG, spectra=(step,), unevenness=(0, 0), voxel_size=(1.0, 1.0)))
+    assert stream.spectra == ("step",)
     batch = next(stream)
     power = sum(shell_sums(np.abs(np.fft.fftn(one)) ** 2) for one in np.asarray(batch.half_map_1 - batch.truth))
     power = power / shell_sums(np.ones((PATCH,) * 3))
@@ -179,17 +179,17 @@ def test_measured_colour_and_evenness(make):
 
 
 def test_solvent_has_the_noise_of_a_map(make):
-    batch = next(make(variety=replace(VARIETY, solvent=1.0, centre=0.0)))
+    batch = next(make(config=replace(CONFIG, solvent=1.0, centre=0.0)))
     assert (batch.info.place == 2).all()
     assert np.mean(batch.mask) < 0.4
-    particle = next(make(variety=replace(VARIETY, solvent=0.0, centre=1.0)))
-    ratio = np.asarray(batch.noise_deviation / particle.noise_deviation)  # the other numbers are drawn alike
+    particle = next(make(config=replace(CONFIG, solvent=0.0, centre=1.0)))
+    ratio = np.asarray(batch.noise_std / particle.noise_std)  # the other numbers are drawn alike
     assert ((ratio > 0.1) & (ratio < 5)).all()
 
 
 def test_belt_lies_outside_the_model_and_is_the_same_in_both_halves(make):
     plain = next(make())
-    belted = next(make(variety=replace(VARIETY, belt=1.0, belt_strength=(0.6, 0.6))))
+    belted = next(make(config=replace(CONFIG, belt=1.0, belt_strength=(0.6, 0.6))))
     np.testing.assert_array_equal(plain.info.rotation, belted.info.rotation)
     belt = np.asarray(belted.truth - plain.truth)
     assert (belt.max((1, 2, 3)) > 0).all()
@@ -201,9 +201,12 @@ def test_belt_lies_outside_the_model_and_is_the_same_in_both_halves(make):
 
 
 def test_rotations_are_proper_and_even(model):
-    models = prepare([model], 0.8)
+    models = prepare_models([model], 0.8)
     rotations = np.array(
-        [draw(models, np.full(len(models), 1 / len(models)), VARIETY, 16, 40, 3, k).info.rotation for k in range(600)],
+        [
+            draw_sample(models, np.full(len(models), 1 / len(models)), CONFIG, 16, 40, 3, k).info.rotation
+            for k in range(600)
+        ],
         np.float64,
     )
     np.testing.assert_allclose(
@@ -217,9 +220,9 @@ def test_rotations_are_proper_and_even(model):
 
 
 def test_atoms_are_those_in_the_cube(model):
-    models = prepare([phantom(20), model], 0.8)
+    models = prepare_models([phantom(20), model], 0.8)
     for position in range(8):
-        drawn = draw(models, np.full(len(models), 1 / len(models)), VARIETY, 16, 20, 0, position)
+        drawn = draw_sample(models, np.full(len(models), 1 / len(models)), CONFIG, 16, 20, 0, position)
         chosen, first = ((phantom(20), 0), (model, len(phantom(20))))[drawn.info.model]
         turned = (chosen.positions - drawn.info.center) @ drawn.info.rotation.T
         inside = np.abs(turned).max(1) <= 10 * drawn.info.voxel_size
@@ -238,16 +241,16 @@ def test_atoms_are_those_in_the_cube(model):
         ({"seed": -1}, "a seed of 0"),
         ({"start": -1}, "a position of 0"),
         (
-            {"variety": StreamConfig(resolution=(1.9, 3.0))},
+            {"config": StreamConfig(resolution=(1.9, 3.0))},
             r"resolution .* within 2 to 8 voxels \(2 is Nyquist\), found 1.9",
         ),
-        ({"variety": StreamConfig(resolution=(2.0, 3.0))}, "above 2 voxels"),
-        ({"variety": StreamConfig(resolution=(2.5, 20.0))}, "found 2.5 to 20"),
-        ({"variety": StreamConfig(voxel_size=(1.5, 1.0))}, "voxel_size"),
-        ({"variety": StreamConfig(b_factor=(float("nan"), 10.0))}, "b_factor"),
-        ({"variety": StreamConfig(colours=("pink",))}, "found .'pink'"),
-        ({"variety": StreamConfig(colours=(Colour(np.zeros(1), np.zeros(1), "none"),))}, "above 0 .* 'none'"),
-        ({"variety": StreamConfig(centre=0.7, solvent=0.7)}, "shares of 0 to 1"),
+        ({"config": StreamConfig(resolution=(2.0, 3.0))}, "above 2 voxels"),
+        ({"config": StreamConfig(resolution=(2.5, 20.0))}, "found 2.5 to 20"),
+        ({"config": StreamConfig(voxel_size=(1.5, 1.0))}, "voxel_size"),
+        ({"config": StreamConfig(b_factor=(float("nan"), 10.0))}, "b_factor"),
+        ({"config": StreamConfig(spectra=("pink",))}, "found .'pink'"),
+        ({"config": StreamConfig(spectra=(NoiseSpectrum(np.zeros(1), np.zeros(1), "none"),))}, "above 0 .* 'none'"),
+        ({"config": StreamConfig(centre=0.7, solvent=0.7)}, "shares of 0 to 1"),
     ],
 )
 def test_refused(make, options, match):

@@ -11,11 +11,11 @@ from crefjax.errors import UserError
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.stream import StreamConfig
 from crefjax.simulate.stream.batches import stream_half_maps
-from crefjax.simulate.stream.draw import draw, prepare
+from crefjax.simulate.stream.draw import draw_sample, prepare_models
 
 PATCH = 32
 PLAIN = StreamConfig(
-    resolution=(2.2, 3.0), solvent=0.0, centre=1.0, colours=("white",), unevenness=(0.0, 0.0), b_factor=(90.0, 90.0),
+    resolution=(2.2, 3.0), solvent=0.0, centre=1.0, spectra=("white",), unevenness=(0.0, 0.0), b_factor=(90.0, 90.0),
     falloff=30.0,
 )  # fmt: skip
 
@@ -26,7 +26,7 @@ def model():
 
 
 def batch_of(model, **changes):
-    return next(stream_half_maps([model], patch=PATCH, batch=4, variety=replace(PLAIN, **changes)))
+    return next(stream_half_maps([model], patch=PATCH, batch=4, config=replace(PLAIN, **changes)))
 
 
 def frequencies(side):
@@ -40,11 +40,11 @@ def window():
 
 
 def test_models_are_drawn_as_often_as_their_shares(model):
-    models = prepare([phantom(20), model, phantom(40)], 0.8)
+    models = prepare_models([phantom(20), model, phantom(40)], 0.8)
     shares = np.array([0.5, 0.2, 0.3])
-    found = Counter(int(draw(models, shares, PLAIN, 16, 20, 0, k).info.model) for k in range(600))
+    found = Counter(int(draw_sample(models, shares, PLAIN, 16, 20, 0, k).info.model) for k in range(600))
     assert chisquare([found[k] for k in range(3)], 600 * shares).pvalue > 1e-3
-    only = stream_half_maps([phantom(20), model], shares=(0, 2), patch=16, batch=8, variety=replace(PLAIN, centre=0.5))
+    only = stream_half_maps([phantom(20), model], shares=(0, 2), patch=16, batch=8, config=replace(PLAIN, centre=0.5))
     assert set(next(only).info.model) == {1}
 
 
@@ -55,9 +55,9 @@ def test_shares_that_do_not_fit(model, shares):
 
 
 def test_resolutions_stay_within_their_limits(model):
-    models = prepare([model], 0.6)
-    variety = replace(PLAIN, voxel_size=(0.6, 2.2), resolution=(2.1, 5.0), resolution_limits=(2.0, 8.0))
-    drawn = [draw(models, np.ones(1), variety, 16, 20, 0, k).info for k in range(300)]
+    models = prepare_models([model], 0.6)
+    config = replace(PLAIN, voxel_size=(0.6, 2.2), resolution=(2.1, 5.0), resolution_limits=(2.0, 8.0))
+    drawn = [draw_sample(models, np.ones(1), config, 16, 20, 0, k).info for k in range(300)]
     voxel_size, resolution = np.array([(one.voxel_size, one.resolution) for one in drawn], np.float64).T
     assert (resolution > 1.9999).all()
     assert (resolution < 8.0001).all()
@@ -65,7 +65,7 @@ def test_resolutions_stay_within_their_limits(model):
     assert (resolution / voxel_size < 5.0001).all()
     # Where limits leave nothing, the end of the range in voxels that is nearest to them.
     far = replace(PLAIN, voxel_size=(1.0, 1.0), resolution=(2.1, 5.0), resolution_limits=(20.0, 30.0))
-    assert draw(models, np.ones(1), far, 16, 20, 0, 0).info.resolution == pytest.approx(5.0)
+    assert draw_sample(models, np.ones(1), far, 16, 20, 0, 0).info.resolution == pytest.approx(5.0)
 
 
 def test_flexible_side_is_blurred_by_its_b_factor_and_the_other_is_left(model):
@@ -73,9 +73,9 @@ def test_flexible_side_is_blurred_by_its_b_factor_and_the_other_is_left(model):
     moved = batch_of(model, flexible=1.0, flexible_b=(200.0, 200.0))
     assert (plain.info.flexible_b == 0).all()
     np.testing.assert_allclose(moved.info.flexible_b, 200)
-    models = prepare([model], PLAIN.voxel_size[0])
+    models = prepare_models([model], PLAIN.voxel_size[0])
     for index in range(4):
-        normal_x, normal_y, normal_z, height = draw(
+        normal_x, normal_y, normal_z, height = draw_sample(
             models, np.ones(1), replace(PLAIN, flexible=1.0), PATCH, 80, 0, index
         ).plane
         voxel_size = float(plain.info.voxel_size[index])

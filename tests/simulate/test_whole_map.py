@@ -9,10 +9,10 @@ from crefjax.errors import UserError
 from crefjax.simulate.atoms import LEAST_B, plausible_b_factors, with_least_b_factor
 from crefjax.simulate.density import density, scatterers
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.specimen import mask_of
+from crefjax.simulate.specimen import truth_mask
 from crefjax.simulate.stream import StreamConfig
 from crefjax.simulate.stream.batches import stream_half_maps
-from crefjax.simulate.stream.draw import draw, prepare
+from crefjax.simulate.stream.draw import draw_sample, prepare_models
 from crefjax.training.stream_source import standardizing
 
 
@@ -36,9 +36,9 @@ def test_no_atom_is_sharpened_beyond_a_point(model):
     """One atom far below the others takes their difference to the drawn B-factor with it, and would end below 0."""
     b_factor = np.full(len(model), 150.0, np.float32) + np.linspace(0, 50, len(model), dtype=np.float32)
     b_factor[7] = 0.0
-    (prepared,) = prepare([replace(model, b_factor=b_factor)], 1.0)
-    variety = StreamConfig(b_factor=(0.0, 150.0), sharpened=1.0, resolution=(2.5, 3.5))
-    blurs = [float(draw([prepared], np.ones(1), variety, 32, 48, 1, k).info.b_factor) for k in range(50)]
+    (prepared,) = prepare_models([replace(model, b_factor=b_factor)], 1.0)
+    config = StreamConfig(b_factor=(0.0, 150.0), sharpened=1.0, resolution=(2.5, 3.5))
+    blurs = [float(draw_sample([prepared], np.ones(1), config, 32, 48, 1, k).info.b_factor) for k in range(50)]
     lowest = np.percentile(b_factor, 10)
     assert prepared.best_b == pytest.approx(lowest)
     assert min(blurs) + lowest >= LEAST_B - 1e-3
@@ -78,11 +78,11 @@ def coloured(random, side, voxel_size, b_factor):
 )
 def test_signal_and_noise_are_those_of_the_whole_map(model, voxel_size, resolution, blur, noise_b, side):
     """A map of the model is made, and noise of the deviation that is told put on it: the FSC crosses as asked."""
-    (prepared,) = prepare([model], voxel_size)
+    (prepared,) = prepare_models([model], voxel_size)
     atoms = replace(model, b_factor=np.maximum(model.b_factor, prepared.best_b))
     origin = atoms.center - side * voxel_size / 2
     truth = np.asarray(density(scatterers(atoms, voxel_size), (side,) * 3, voxel_size, origin=origin, b_factor=blur))
-    mask = mask_of(truth, voxel_size)
+    mask = truth_mask(truth, voxel_size)
     frequency = np.linspace(0, 0.87 / voxel_size, 200)
     amplitude = 3 * np.exp(-noise_b * frequency**2 / 4)  # of any scale
     signal, noise = prepared.whole_map(voxel_size, resolution, blur, frequency, amplitude)
@@ -101,11 +101,11 @@ def test_signal_and_noise_are_those_of_the_whole_map(model, voxel_size, resoluti
 
 
 def test_patches_of_one_map_have_one_noise(model):
-    variety = StreamConfig(
-        whole_map=True, resolution=(3.0, 3.0), voxel_size=(1.2, 1.2), unevenness=(0, 0), colours=("white",)
+    config = StreamConfig(
+        whole_map=True, resolution=(3.0, 3.0), voxel_size=(1.2, 1.2), unevenness=(0, 0), spectra=("white",)
     )
-    variety = replace(variety, b_factor=(60.0, 60.0))
-    batch = next(stream_half_maps([model], patch=32, batch=4, variety=variety))
+    config = replace(config, b_factor=(60.0, 60.0))
+    batch = next(stream_half_maps([model], patch=32, batch=4, config=config))
     noise = np.asarray(batch.half_map_1 - batch.truth).std((1, 2, 3))
     np.testing.assert_allclose(noise, batch.info.noise, rtol=0.02)
     np.testing.assert_allclose(batch.info.noise, batch.info.noise[0])
@@ -114,11 +114,11 @@ def test_patches_of_one_map_have_one_noise(model):
 @pytest.mark.parametrize("edge", [0.05, 0.1, 0.3])
 def test_a_low_pass_ends_within_its_range_and_edge(model, edge):
     """It falls as a raised cosine over the last part of what it leaves, down to 0.003."""
-    variety = StreamConfig(low_passed=1.0, low_pass=(1.1, 1.2), low_pass_edge=(edge, edge), resolution=(3.0, 3.5))
-    models = prepare([model], 0.8)
+    config = StreamConfig(low_passed=1.0, low_pass=(1.1, 1.2), low_pass_edge=(edge, edge), resolution=(3.0, 3.5))
+    models = prepare_models([model], 0.8)
     ends = []
     for k in range(20):
-        drawn = draw(models, np.ones(1), variety, 32, 48, 1, k)
+        drawn = draw_sample(models, np.ones(1), config, 32, 48, 1, k)
         end = float(drawn.info.low_pass)
         ends.append(end * drawn.info.resolution)
         assert (drawn.passed[drawn.frequency < (0.999 - edge) * end] > 0.999).all()

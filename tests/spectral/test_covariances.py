@@ -5,7 +5,7 @@ import pytest
 from helpers import filtered_pairs as made
 from reference import spectra as slow
 
-from crefjax.spectral.covariances import independent_numbers, shell_covariances
+from crefjax.spectral.covariances import degrees_of_freedom, shell_covariances
 
 SHAPES = [(16, 16, 16), (15, 15, 15), (20, 13, 16)]
 
@@ -54,15 +54,15 @@ def test_white_noise_has_its_variance_under_any_mask(radius):
     draws = [2 * random.standard_normal(shape) for _ in range(40)]
     found = [shell_covariances([one], mask) for one in draws]
     mean = np.mean([one.of(0, 0) for one in found], axis=0)
-    independent = found[0].independent
+    independent = found[0].dof
     # The mean of n squared normal numbers scatters by sqrt(2 / n); 40 draws, four deviations.
     np.testing.assert_array_less(np.abs(mean / 4 - 1), 4 * np.sqrt(2 / (40 * independent)))
 
 
 def test_independent_numbers_without_a_mask_are_the_voxels():
     found = shell_covariances(maps_of((16, 16, 16)))
-    np.testing.assert_array_equal(found.independent, found.voxels)
-    np.testing.assert_allclose(independent_numbers(np.ones((16, 16, 16), np.float32)), found.voxels, rtol=1e-6)
+    np.testing.assert_array_equal(found.dof, found.voxels)
+    np.testing.assert_allclose(degrees_of_freedom(np.ones((16, 16, 16), np.float32)), found.voxels, rtol=1e-6)
 
 
 MASKS = {
@@ -85,7 +85,7 @@ def test_independent_numbers_are_what_many_boxes_of_noise_show(name):
         spectrum = np.fft.rfftn(random.standard_normal(mask.shape) * mask)
         powers.append(np.bincount(index, (np.abs(spectrum) ** 2 * weight).ravel())[:17] / voxels)
     shown = 2 * np.mean(powers, axis=0) ** 2 / np.var(powers, axis=0)
-    found = independent_numbers(mask.astype(np.float32))
+    found = degrees_of_freedom(mask.astype(np.float32))
     many, few = shown > 20, (shown > 6) & (shown <= 20)
     assert many.sum() >= 10
     np.testing.assert_allclose(found[many] / shown[many], 1, atol=0.25)
@@ -94,7 +94,7 @@ def test_independent_numbers_are_what_many_boxes_of_noise_show(name):
 
 def test_independent_numbers_are_bounded():
     for mask in MASKS.values():
-        found = independent_numbers(mask.astype(np.float32))
+        found = degrees_of_freedom(mask.astype(np.float32))
         assert (found >= 1).all()
         assert (found <= slow.shell_sums(np.ones(mask.shape), mask.shape)).all()
 

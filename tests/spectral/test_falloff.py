@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from crefjax.spectral.curves import frequencies, fsc_of_products, shell_products, solvent_level
+from crefjax.spectral.curves import fsc_from_products, shell_frequencies, shell_products, solvent_level
 from crefjax.spectral.falloff import low_pass_end, noise_b_factor, signal_b_factor, specimen_power
-from crefjax.spectral.windows import blurred
+from crefjax.spectral.windows import apply_b_factor
 
 BOX, VOXEL = 64, 1.2
 
@@ -34,14 +34,14 @@ def test_shell_products_are_those_of_every_voxel(shape, masked):
     ]
     longest = max(shape)
     shell = np.floor(radius(shape, 1.0) * longest + 0.5).astype(int)
-    assert len(found) == longest // 2 + 1 == len(frequencies(shape, 1.0))
+    assert len(found) == longest // 2 + 1 == len(shell_frequencies(shape, 1.0))
     for s in range(longest // 2 + 1):
         for i in range(2):
             for j in range(2):
                 expected = np.mean((spectra[i] * spectra[j].conj()).real[shell == s])
                 assert found[s, i, j] == pytest.approx(expected, rel=1e-4, abs=1e-3)
     fsc = found[:, 0, 1] / np.sqrt(found[:, 0, 0] * found[:, 1, 1])
-    np.testing.assert_allclose(fsc_of_products(found), fsc)
+    np.testing.assert_allclose(fsc_from_products(found), fsc)
 
 
 def test_the_solvents_level_is_the_mean_outside():
@@ -58,9 +58,9 @@ def test_a_blur_multiplies_a_wave_by_what_its_b_factor_says():
     x = np.arange(BOX)
     wave = np.broadcast_to(np.cos(2 * np.pi * 9 * x / BOX), (BOX,) * 3).astype(np.float32)
     factor = np.exp(-80 * (9 / (BOX * VOXEL)) ** 2 / 4)
-    np.testing.assert_allclose(blurred(wave, VOXEL, 80.0), factor * wave, atol=1e-5)
+    np.testing.assert_allclose(apply_b_factor(wave, VOXEL, 80.0), factor * wave, atol=1e-5)
     corner = np.random.default_rng(1).normal(size=(16,) * 3).astype(np.float32)
-    beyond = np.fft.fftn(blurred(corner, VOXEL, -40.0)) / np.fft.fftn(corner)
+    beyond = np.fft.fftn(apply_b_factor(corner, VOXEL, -40.0)) / np.fft.fftn(corner)
     level = np.exp(40 * (0.5 / VOXEL) ** 2 / 4)
     np.testing.assert_allclose(beyond[radius((16,) * 3, VOXEL) >= 0.5 / VOXEL].real, level, rtol=1e-3)
 
@@ -70,7 +70,7 @@ def test_the_signals_b_factor_is_found(b_factor):
     random = np.random.default_rng(2)
     signal = coloured(random, lambda s: np.sqrt(specimen_power(s)) * np.exp(-b_factor * s**2 / 4))
     halves = [(signal + 0.02 * signal.std() * random.normal(size=signal.shape)).astype(np.float32) for _ in range(2)]
-    found, error = signal_b_factor(shell_products(halves), frequencies(signal.shape, VOXEL))
+    found, error = signal_b_factor(shell_products(halves), shell_frequencies(signal.shape, VOXEL))
     assert found == pytest.approx(b_factor, abs=12)
     assert abs(found - b_factor) < 4 * error
 
@@ -78,7 +78,7 @@ def test_the_signals_b_factor_is_found(b_factor):
 def test_the_error_is_that_of_a_straight_line_and_that_of_the_specimen():
     """Products made by hand: deviation of a slope of evenly weighted points (any textbook's formula)."""
     random = np.random.default_rng(9)
-    frequency = frequencies((BOX,) * 3, VOXEL)
+    frequency = shell_frequencies((BOX,) * 3, VOXEL)
     chosen = slice(4, 25)  # from 25 Å on, up to where the FSC is made to end
     s = frequency[chosen]
     scatter = np.zeros(len(frequency))
@@ -99,7 +99,7 @@ def test_the_error_is_that_of_a_straight_line_and_that_of_the_specimen():
 def test_noise_alone_has_no_signal_whose_b_factor_could_be_found():
     random = np.random.default_rng(3)
     halves = [random.normal(size=(32,) * 3).astype(np.float32) for _ in range(2)]
-    assert signal_b_factor(shell_products(halves), frequencies((32,) * 3, VOXEL)) is None
+    assert signal_b_factor(shell_products(halves), shell_frequencies((32,) * 3, VOXEL)) is None
 
 
 @pytest.mark.parametrize("b_factor", [-120.0, 0.0, 90.0])
@@ -125,6 +125,6 @@ def test_where_a_map_was_low_passed():
 
         return shell_products([coloured(random, amplitude).astype(np.float32)])[:, 0, 0]
 
-    frequency = frequencies((BOX,) * 3, VOXEL)
+    frequency = shell_frequencies((BOX,) * 3, VOXEL)
     assert 1 / low_pass_end(power(4.0), frequency) == pytest.approx(4.0, rel=0.1)
     assert low_pass_end(power(None), frequency) is None

@@ -42,10 +42,10 @@ def test_a_level_is_no_signal_under_a_mask():
     mask = np.clip(8 - np.sqrt(z**2 + y**2 + x**2), 0, 1).astype(np.float32)
     noise = rng.standard_normal((2, 24, 24, 24))
     plain = slow.fsc(*((one - np.average(one, weights=1 - mask)) * mask for one in noise))
-    found = fsc_curve(*(noise + 5).astype(np.float32), 1.0, mask, levelled=True)
+    found = fsc_curve(*(noise + 5).astype(np.float32), 1.0, mask, leveled=True)
     np.testing.assert_allclose(found.fsc, plain, atol=1e-5)
     one, two = pair((24, 24, 24))
-    shifted, same = (fsc_curve(one, other, 1.0, mask, levelled=True) for other in (two + np.float32(3), two))
+    shifted, same = (fsc_curve(one, other, 1.0, mask, leveled=True) for other in (two + np.float32(3), two))
     np.testing.assert_allclose(shifted.fsc, same.fsc, atol=1e-5)
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from reference import spectra as slow
 
-from crefjax.spectral.shells import box_shells, half_spectrum, shell_frequencies, shell_means, shell_sums, shell_voxels
+from crefjax.spectral.curves import shell_frequencies
+from crefjax.spectral.shells import box_shells, half_spectrum, shell_means, shell_sums, shell_voxels
 
 SHAPES = [(8, 8, 8), (9, 9, 9), (16, 10, 12), (7, 12, 9), (5, 4, 30), (1, 6, 6)]
 

@@ -7,7 +7,7 @@ import pytest
 from helpers import filtered_pairs as made
 
 from crefjax.spectral.covariances import shell_covariances
-from crefjax.spectral.variances import overall_gain, shell_variances, variances_of
+from crefjax.spectral.variances import overall_gain, shell_variances, variances_from
 
 SIDE, NOISE = 40, 1.0
 SHELLS = np.arange(SIDE // 2 + 1)
@@ -168,7 +168,7 @@ def test_planted_structure_alone_without_a_filter():
         assert one.added.trusted[PLANTED].all()
         assert not one.bias.trusted[~PLANTED].any()
         assert not one.added.trusted[~PLANTED].any()
-        assert not one.contradicted.any()
+        assert not one.inconsistent.any()
 
 
 def truth_of_planting_alone():
@@ -192,7 +192,7 @@ def test_sound_pairs_are_not_contradicted(name):
     fired = 0
     for seed in range(50):
         maps = halves(seed)
-        fired += bool(shell_variances(*maps, *SOUND[name](*maps), MASK).contradicted.any())
+        fired += bool(shell_variances(*maps, *SOUND[name](*maps), MASK).inconsistent.any())
     assert fired <= 1
 
 
@@ -213,9 +213,9 @@ UNSOUND = {
 def test_pairs_that_break_the_assumptions_are_contradicted(name):
     for seed in range(5):
         one = shell_variances(*UNSOUND[name](*halves(seed)), MASK)
-        assert one.contradicted.sum() >= 3
+        assert one.inconsistent.sum() >= 3
         for quantity in (*QUANTITIES, "signal_to_noise_after", "signal_to_bias", "signal_to_added"):
-            assert not getattr(one, quantity).trusted[one.contradicted].any()
+            assert not getattr(one, quantity).trusted[one.inconsistent].any()
 
 
 def test_gain_undoes_any_overall_factor():
@@ -282,14 +282,14 @@ def test_shells_of_noise_alone_are_not_trusted():
         one = shell_variances(*maps, *maps, MASK)
         trusted.append(one.signal.trusted[1:])
         assert one.noise.trusted[4:].all()
-        assert not one.contradicted.any()
+        assert not one.inconsistent.any()
     assert np.mean(trusted) < 0.07
 
 
 def test_maps_without_power_give_no_numbers_and_no_warnings():
     zero = np.zeros((16, 16, 16), np.float32)
     for maps in ([zero] * 4, [*np.random.default_rng(0).standard_normal((2, 16, 16, 16)), zero, zero]):
-        one = variances_of(shell_covariances(maps))
+        one = variances_from(shell_covariances(maps))
         for quantity in (*QUANTITIES, "signal_to_noise_before", "signal_to_noise_after", "signal_to_bias"):
             estimate = getattr(one, quantity)
             assert not (estimate.trusted & ~np.isfinite(estimate.value)).any()

@@ -254,8 +254,8 @@ class Scale(Line):
 
 def test_a_model_of_the_stream_that_gives_no_finite_maps_is_named(tmp_path):
     models = [dataclasses.replace(phantom(40), source=name) for name in ("good.cif", "bad.cif")]
-    variety = StreamConfig(resolution=(2.2, 3.0))
-    stream = stream_half_maps(models, shares=(19, 1), patch=16, batch=4, variety=variety)
+    stream_config = StreamConfig(resolution=(2.2, 3.0))
+    stream = stream_half_maps(models, shares=(19, 1), patch=16, batch=4, config=stream_config)
     streamed = StreamBatches(Poisoned(stream), standardizing(0.5, (1.0, 1.0)))
     made = Source("stream", 16, True, None, lambda: streamed, None, "simulated patches")
     lines = []

@@ -158,8 +158,8 @@ class Gain:
 def slowly_prepared(model, c):
     """The first batch of the simulator itself, standardized by the full map and masked, in float64."""
     fields = [name for name in StreamConfig.__dataclass_fields__ if name in c.data.stream]
-    variety = StreamConfig(**{name: c.data.stream[name] for name in fields})
-    made = next(stream_half_maps([model], patch=c.data.patch, batch=c.batch, seed=c.seed, variety=variety))
+    stream_config = StreamConfig(**{name: c.data.stream[name] for name in fields})
+    made = next(stream_half_maps([model], patch=c.data.patch, batch=c.batch, seed=c.seed, config=stream_config))
     first, second, truth, mask = (
         np.asarray(one, np.float64) for one in (made.half_map_1, made.half_map_2, made.truth, made.mask)
     )

@@ -14,16 +14,18 @@ from reference import losses as slow_losses
 
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.maps import Map
-from crefjax.simulate.half_maps import Settings, simulate_half_maps
-from crefjax.simulate.noise import power_law
+from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
+from crefjax.simulate.noise import power_law_spectrum
 from crefjax.simulate.phantom import phantom
 from crefjax.weights.store import DEFAULT, list_weights, load_weights
 
 ENTRIES = {
-    "fine": (400, Settings(voxel_size=1.2, resolution=3.0, seed=91, b_factor=40.0, margin=8.0)),
+    "fine": (400, SimulationConfig(voxel_size=1.2, resolution=3.0, seed=91, b_factor=40.0, margin=8.0)),
     "coarse": (
         900,
-        Settings(voxel_size=1.6, resolution=5.2, seed=92, b_factor=80.0, margin=10.0, noise=power_law(0.6)),
+        SimulationConfig(
+            voxel_size=1.6, resolution=5.2, seed=92, b_factor=80.0, margin=10.0, noise=power_law_spectrum(0.6)
+        ),
     ),
 }
 LEAST_GAIN = {

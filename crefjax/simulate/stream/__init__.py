@@ -1,13 +1,18 @@
 """From where to where the samples of the stream are drawn."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crefjax.errors import UserError
-from crefjax.simulate.noise import Colour
 
-_COLOURS = ("white", "b_factor", "power")
+if TYPE_CHECKING:
+    from crefjax.simulate.noise import NoiseSpectrum
+
+_SPECTRA = ("white", "b_factor", "power")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +26,8 @@ class StreamConfig:
         b_factor: Å², of the model's best-ordered tenth of atoms; the others keep their distance to them.
         falloff: the range of B-factors ends at so many times the squared resolution in Å²: maps that reach far have
             low B-factors (12: amplitudes have fallen by `exp(-3)` at the resolution; Rosenthal & Henderson 2003).
-        colours: of the noise, with equal chances: "white", "b_factor" (`noise_b` times the signal's), "power"
-            (`noise_power`), or a `Colour`, such as `noise.measured` gives.
+        spectra: of the noise, with equal chances: "white", "b_factor" (`noise_b` times the signal's), "power"
+            (`noise_power`), or a `NoiseSpectrum`, such as `noise.measured_spectrum` gives.
         noise_b: B-factor of the noise over that of the signal.
         noise_power: the exponent with which the noise's power falls.
         unevenness: of the noise over the patch; see `noise.modulation`.
@@ -45,7 +50,7 @@ class StreamConfig:
     resolution_limits: tuple[float, float] = (0.1, 1000.0)
     b_factor: tuple[float, float] = (20.0, 150.0)
     falloff: float = 12.0
-    colours: tuple[str | Colour, ...] = _COLOURS
+    spectra: tuple[str | NoiseSpectrum, ...] = _SPECTRA
     noise_b: tuple[float, float] = (-0.3, 0.7)
     noise_power: tuple[float, float] = (0.0, 1.5)
     unevenness: tuple[float, float] = (0.0, 0.4)
@@ -65,7 +70,7 @@ class StreamConfig:
         """Refuse what cannot be drawn or simulated.
 
         Raises:
-            UserError: a range is empty or out of bounds, an unknown colour, shares beyond 1.
+            UserError: a range is empty or out of bounds, an unknown spectrum, shares beyond 1.
         """
         bounds = {
             "voxel_size": (0.1, 100), "resolution": (2, patch / 4), "b_factor": (0, 1000), "noise_b": (-2, 1),
@@ -89,16 +94,18 @@ class StreamConfig:
                 f"stream: expected shares of 0 to 1 and a falloff above 0, found {shares} and {self.falloff}; "
                 "correct them"
             )
-        _check_colours(self.colours)
+        _check_spectra(self.spectra)
 
 
-def _check_colours(colours):
-    unknown = [one for one in colours if not (isinstance(one, Colour) or one in _COLOURS)]
-    if unknown or not colours:
+def _check_spectra(spectra):
+    from crefjax.simulate.noise import NoiseSpectrum  # loads JAX
+
+    unknown = [one for one in spectra if not (isinstance(one, NoiseSpectrum) or one in _SPECTRA)]
+    if unknown or not spectra:
         raise UserError(
-            f"stream: expected colours out of {', '.join(_COLOURS)} or measured, found {unknown or 'none'}; name others"
+            f"stream: expected spectra out of {', '.join(_SPECTRA)} or measured, found {unknown or 'none'}; name others"
         )
-    for one in colours:
+    for one in spectra:
         # Where there is no noise, no level of it makes the FSC cross.
-        if isinstance(one, Colour) and not np.asarray(one.amplitude).min() > 0:
-            raise UserError(f"stream: expected colours above 0 at all frequencies, found {one.name!r}; correct it")
+        if isinstance(one, NoiseSpectrum) and not np.asarray(one.amplitude).min() > 0:
+            raise UserError(f"stream: expected spectra above 0 at all frequencies, found {one.name!r}; correct it")

@@ -21,8 +21,8 @@ from crefjax.errors import UserError
 from crefjax.simulate.atoms import Atoms, read_atoms
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.stream import StreamConfig
-from crefjax.simulate.stream.draw import Info, SampleSpec, collate, draw, prepare, table
-from crefjax.simulate.stream.render import EXTRAS, body_side, simulate
+from crefjax.simulate.stream.draw import Info, SampleSpec, atom_table, collate, draw_sample, prepare_models
+from crefjax.simulate.stream.render import EXTRAS, body_side, render_batch
 
 SMALLEST_PATCH = 16  # voxels
 PHANTOM_RESIDUES = (150, 1500)
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
         half_map_2: the same, with other noise of the same power.
         mask: 0 to 1; the soft mask around the truth, cut as the maps are: it does not fall off to the patch's borders.
         truth: the signal of both half-maps, before any low-pass.
-        noise_deviation: `(batch,)`, standard deviation of the noise in either half-map, before any low-pass.
+        noise_std: `(batch,)`, standard deviation of the noise in either half-map, before any low-pass.
         info: see `Info`.
     """
 
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
     half_map_2: jax.Array
     mask: jax.Array
     truth: jax.Array
-    noise_deviation: jax.Array
+    noise_std: jax.Array
     info: Info
 
 
@@ -54,7 +54,7 @@ class Stream(Iterator[Batch]):
 
     Attributes:
         names: of the models, to which `Info.model` points.
-        colours: names of the noises' colours, to which `Info.colour` points.
+        spectra: names of the noises' spectra, to which `Info.spectrum` points.
         models_on_device: the atoms of all models.
     """
 
@@ -62,7 +62,7 @@ class Stream(Iterator[Batch]):
         self,
         models: list[Atoms],
         shares: np.ndarray,
-        variety: StreamConfig,
+        config: StreamConfig,
         patch: int,
         batch: int,
         seed: int,
@@ -70,11 +70,11 @@ class Stream(Iterator[Batch]):
         ahead: int,
     ):
         self.names = tuple(one.source for one in models)
-        self.colours = tuple(one if isinstance(one, str) else one.name or "measured" for one in variety.colours)
-        self._variety, self._patch, self._batch, self._seed, self._ahead = variety, patch, batch, seed, ahead
+        self.spectra = tuple(one if isinstance(one, str) else one.name or "measured" for one in config.spectra)
+        self._variety, self._patch, self._batch, self._seed, self._ahead = config, patch, batch, seed, ahead
         self._shares = shares
-        self._models = prepare(models, variety.voxel_size[0])
-        self.models_on_device = jax.device_put(table(self._models))
+        self._models = prepare_models(models, config.voxel_size[0])
+        self.models_on_device = jax.device_put(atom_table(self._models))
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="stream")
         self._drawn = deque()
         self.set_state({"seed": seed, "position": start})
@@ -85,13 +85,13 @@ class Stream(Iterator[Batch]):
             self._drawn.append(self._threads.submit(self.draw_batch, self._position + len(self._drawn) * self._batch))
         drawn = self._drawn.popleft().result()
         self._position += self._batch
-        maps = simulate(
+        maps = render_batch(
             self.models_on_device,
             drawn,
             np.uint32(self._seed),
             patch=self._patch,
             extras=frozenset(name for name in EXTRAS if getattr(self._variety, name) > 0),
-            at_once=jax.default_backend() != "cpu",
+            vectorize=jax.default_backend() != "cpu",
             whole_map=self._variety.whole_map,
         )
         return Batch(*maps, drawn.info)
@@ -125,7 +125,7 @@ class Stream(Iterator[Batch]):
         """What the host prepares of the batch from a position on; changes nothing."""
         reach = 2 * body_side(self._patch)  # voxels
         samples = [
-            draw(self._models, self._shares, self._variety, self._patch, reach, self._seed, first + offset)
+            draw_sample(self._models, self._shares, self._variety, self._patch, reach, self._seed, first + offset)
             for offset in range(self._batch)
         ]
         return collate(samples, sum(len(one.positions) for one in self._models))
@@ -140,7 +140,7 @@ def stream_half_maps(
     batch: int = 8,
     seed: int = 0,
     start: int = 0,
-    variety: StreamConfig | None = None,
+    config: StreamConfig | None = None,
     ahead: int = 2,
 ) -> Stream:
     """Half-map pairs with mask and truth, without end: an iterator of `Batch`, with `get_state` and `set_state`.
@@ -160,20 +160,20 @@ def stream_half_maps(
         batch: samples in a batch.
         seed: of everything random.
         start: position of the first sample.
-        variety: from where to where samples are drawn.
+        config: from where to where samples are drawn.
         ahead: batches that are drawn ahead.
 
     Raises:
         UserError: there are no models, a file is none (see `read_atoms`), the patch is odd or too small, the resolution
             is beyond Nyquist, or another setting is out of its range.
     """
-    variety = variety or StreamConfig()
+    config = config or StreamConfig()
     patch = _whole(patch, "patches", SMALLEST_PATCH, 512)
     if patch % 2:
         raise UserError(f"stream: expected patches with an even side, found {patch}; take {patch + 1}")
     batch, seed = _whole(batch, "a batch", 1, 4096), _whole(seed, "a seed", 0, 2**32 - 1)
     phantoms, ahead = _whole(phantoms, "phantoms", 0, 1000), _whole(ahead, "batches ahead", 0, 1000)
-    variety.check(patch)
+    config.check(patch)
     if isinstance(models, (Atoms, str, Path)):
         models = [models]
     known = [one if isinstance(one, Atoms) else read_atoms(one) for one in models]
@@ -188,7 +188,7 @@ def stream_half_maps(
         raise UserError(
             f"stream: expected shares of 0 or more for {len(models)} models, found {tuple(shares)}; correct them"
         )
-    return Stream(known, weights / weights.sum(), variety, patch, batch, seed, start, ahead)
+    return Stream(known, weights / weights.sum(), config, patch, batch, seed, start, ahead)
 
 
 def _fingerprint(names):

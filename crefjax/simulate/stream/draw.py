@@ -15,12 +15,12 @@ from scipy import fft, ndimage
 
 from crefjax.simulate.atoms import LEAST_B, Atoms, plausible_b_factors
 from crefjax.simulate.density import Scatterers, scatterers
-from crefjax.simulate.noise import THRESHOLD, Colour, power_law, white
+from crefjax.simulate.noise import THRESHOLD, NoiseSpectrum, power_law_spectrum, white_spectrum
 from crefjax.simulate.specimen import EXTEND, SOFT_EDGE
 from crefjax.simulate.stream import StreamConfig
 
 GROUPS = 5  # common Gaussians of a model's atoms: within 0.1 % of the largest density; eight take 1.6 times as long
-BODY_LOWPASS = 10.0  # Å, as in `specimen.body_of`: there the Gaussian's deviation is this over pi
+BODY_LOWPASS = 10.0  # Å, as in `specimen.particle_body`: there the Gaussian's deviation is this over pi
 _BODY = 0.15  # of the largest density of the low-passed model, as there
 _CELL = 1.6  # Å, of the grid on which a model's low-passed density is looked at
 _SHAPE_UP_TO = 0.26  # 1/Å: beyond, a model's power is taken for that of atoms at random places
@@ -122,7 +122,7 @@ class Model:
             voxel_size: Å.
             resolution: Å, at which the masked FSC of the half-maps is to be 0.143.
             b_factor: Å², the global blur.
-            frequency: `(m,)`, 1/Å, where the colour of the noise is given.
+            frequency: `(m,)`, 1/Å, where the spectrum of the noise is given.
             amplitude: `(m,)`, of the noise there.
 
         Returns:
@@ -131,9 +131,9 @@ class Model:
         """
         s, modes = _modes(voxel_size)
         power = self._power(s, b_factor)
-        colour = np.square(np.interp(s, frequency, amplitude))
+        spectrum = np.square(np.interp(s, frequency, amplitude))
         at = np.array([1 / resolution])
-        relative = np.interp(at, frequency, amplitude) ** 2 / ((colour @ modes) / modes.sum())
+        relative = np.interp(at, frequency, amplitude) ** 2 / ((spectrum @ modes) / modes.sum())
         voxels = np.interp((EXTEND + 3 / 8 * SOFT_EDGE) * voxel_size, _DISTANCES, self.volumes) / voxel_size**3
         (ratio,) = self._power(at, b_factor) / voxel_size**6 / (voxels * relative)
         volume = np.interp((EXTEND + SOFT_EDGE / 2) * voxel_size, _DISTANCES, self.volumes)
@@ -146,7 +146,7 @@ class Model:
         return atoms * np.interp(s, self.shape_frequency, self.shape_power)
 
 
-def prepare(models: Sequence[Atoms], finest_voxel: float) -> list[Model]:
+def prepare_models(models: Sequence[Atoms], finest_voxel: float) -> list[Model]:
     """All models, for voxels not finer than `finest_voxel` Å."""
     prepared, first = [], 0
     for atoms in models:
@@ -155,7 +155,7 @@ def prepare(models: Sequence[Atoms], finest_voxel: float) -> list[Model]:
     return prepared
 
 
-def table(models: Sequence[Model]) -> AtomTable:
+def atom_table(models: Sequence[Model]) -> AtomTable:
     """All models in one table."""
     return AtomTable(
         np.concatenate([*(one.positions for one in models), np.zeros((1, 3), np.float32)]),
@@ -168,7 +168,7 @@ class _Body(NamedTuple):
     """What a coarse density of a model tells.
 
     Attributes:
-        level: that bounds the body, as `specimen.body_of` finds it in a density.
+        level: that bounds the body, as `specimen.particle_body` finds it in a density.
         mean: inside.
         volumes: Å³ within `_DISTANCES`.
         frequency: 1/Å.
@@ -236,7 +236,7 @@ def _modes(voxel_size):
 
 
 _UNIFORMS = 32  # numbers drawn for a sample
-_FREQUENCIES = 96  # points at which a colour is sent to the device
+_FREQUENCIES = 96  # points at which a spectrum is sent to the device
 PLACES = ("centre", "atom", "solvent")
 _SHARPEST = 32.0  # B-factor over the squared voxel size: amplitudes at Nyquist grow by exp(2) at most
 _LOW_PASS_FLOOR = 0.003  # to which it falls: exact zeros would leave shells without any direction
@@ -251,8 +251,8 @@ class Info(NamedTuple):
         voxel_size: Å.
         resolution: Å.
         b_factor: Å², the global blur (below 0: sharpening) on top of the atoms' own B-factors.
-        colour: index into the stream's `colours`.
-        colour_value: B-factor of the noise in Å² or exponent of its power; 0 for the other colours.
+        spectrum: index into the stream's `spectra`.
+        spectrum_parameter: B-factor of the noise in Å² or exponent of its power; 0 for the other spectra.
         unevenness: of the noise.
         belt: strength of the belt; 0 for none.
         flexible_b: Å², of the flexible part; 0 for none.
@@ -270,8 +270,8 @@ class Info(NamedTuple):
     voxel_size: np.ndarray
     resolution: np.ndarray
     b_factor: np.ndarray
-    colour: np.ndarray
-    colour_value: np.ndarray
+    spectrum: np.ndarray
+    spectrum_parameter: np.ndarray
     unevenness: np.ndarray
     belt: np.ndarray
     flexible_b: np.ndarray
@@ -290,7 +290,7 @@ class SampleSpec(NamedTuple):
     Attributes:
         info: see `Info`.
         atoms: `(n,)`, int32, rows of `stream_models.AtomTable`, filled with the row that has no weight.
-        frequency: `(m,)`, 1/Å, where the colour is given.
+        frequency: `(m,)`, 1/Å, where the spectrum is given.
         amplitude: `(m,)`, of the noise there.
         atom_power: the mean squared scattering of the model's atoms at the resolution, Å², blurred.
         body_level: Å/Å³, the low-passed density that bounds the body.
@@ -314,15 +314,15 @@ class SampleSpec(NamedTuple):
     passed: np.ndarray
 
 
-def draw(
-    models: list[Model], shares: np.ndarray, variety: StreamConfig, patch: int, reach: int, seed: int, position: int
+def draw_sample(
+    models: list[Model], shares: np.ndarray, config: StreamConfig, patch: int, reach: int, seed: int, position: int
 ) -> SampleSpec:
     """The sample of a seed at a position; its atoms are those within a cube of `reach` voxels.
 
     Args:
         models: to draw from.
         shares: `(models,)`, how often each is drawn, adding up to 1.
-        variety: from where to where.
+        config: from where to where.
         patch: voxels.
         reach: voxels.
         seed: of the stream.
@@ -331,21 +331,21 @@ def draw(
     u = iter(np.random.default_rng([seed, position]).random(_UNIFORMS).tolist())
     index = min(int(np.searchsorted(np.cumsum(shares), next(u), side="right")), len(models) - 1)
     model = models[index]
-    voxel_size = math.exp(_between(next(u), np.log(variety.voxel_size)))
-    resolution = math.exp(_between(next(u), np.log(_resolutions(variety, voxel_size))))
-    highest = min(variety.b_factor[1], max(variety.falloff * resolution**2, variety.b_factor[0]))
-    b_drawn = max(_between(next(u), (variety.b_factor[0], highest)), LEAST_B)
+    voxel_size = math.exp(_between(next(u), np.log(config.voxel_size)))
+    resolution = math.exp(_between(next(u), np.log(_resolutions(config, voxel_size))))
+    highest = min(config.b_factor[1], max(config.falloff * resolution**2, config.b_factor[0]))
+    b_drawn = max(_between(next(u), (config.b_factor[0], highest)), LEAST_B)
     frequency = np.linspace(0, 1, _FREQUENCIES) ** 2 * (math.sqrt(3) / 2 / voxel_size)
-    amplitude, value, which = _colour(next(u), next(u), b_drawn, variety, frequency)
-    unevenness = _between(next(u), variety.unevenness)
-    belt = _between(next(u), variety.belt_strength) * (next(u) < variety.belt)
+    amplitude, value, which = _draw_spectrum(next(u), next(u), b_drawn, config, frequency)
+    unevenness = _between(next(u), config.unevenness)
+    belt = _between(next(u), config.belt_strength) * (next(u) < config.belt)
     rotation = _rotation(next(u), next(u), next(u))
-    place, center = _place(u, model, rotation, patch * voxel_size, variety)
-    flexible_b = _between(next(u), variety.flexible_b) * (next(u) < variety.flexible)
+    place, center = _place(u, model, rotation, patch * voxel_size, config)
+    flexible_b = _between(next(u), config.flexible_b) * (next(u) < config.flexible)
     plane = _plane(next(u), next(u), next(u), patch * voxel_size)
-    sharpened = min(next(u) * max(b_drawn - LEAST_B, 0), _SHARPEST * voxel_size**2) * (next(u) < variety.sharpened)
-    low_pass = _between(next(u), variety.low_pass) / resolution * (next(u) < variety.low_passed)
-    low_pass_edge = _between(next(u), variety.low_pass_edge)
+    sharpened = min(next(u) * max(b_drawn - LEAST_B, 0), _SHARPEST * voxel_size**2) * (next(u) < config.sharpened)
+    low_pass = _between(next(u), config.low_pass) / resolution * (next(u) < config.low_passed)
+    low_pass_edge = _between(next(u), config.low_pass_edge)
     blur = b_drawn - model.best_b - sharpened
     passed = _low_pass(frequency, low_pass, low_pass_edge)
     amplitude = amplitude * _sharpening(frequency, sharpened, voxel_size)
@@ -387,29 +387,29 @@ def _between(u, bounds):
     return bounds[0] + u * (bounds[1] - bounds[0])
 
 
-def _colour(u, v, b_factor, variety, frequency):
-    """The noise's amplitude at every frequency, its number, and which of the variety's colours it is."""
-    which = int(u * len(variety.colours))
-    kind = variety.colours[which]
+def _draw_spectrum(u, v, b_factor, config, frequency):
+    """The noise's amplitude at every frequency, its number, and which of the config's spectra it is."""
+    which = int(u * len(config.spectra))
+    kind = config.spectra[which]
     if kind == "b_factor":
-        value = _between(v, variety.noise_b) * b_factor
+        value = _between(v, config.noise_b) * b_factor
         exponent = -value * frequency**2 / 4  # at these frequencies alone: farther out it may outgrow float32
         return np.exp(exponent - exponent.max()), value, which
     value = 0.0
     if kind == "power":
-        value = _between(v, variety.noise_power)
+        value = _between(v, config.noise_power)
         # Level below 1 / 40 Å: noise that ran on to the box's own size would tell its two ends of each other.
-        kind = power_law(value, level_below=0.025)
-    elif not isinstance(kind, Colour):
-        kind = white()
+        kind = power_law_spectrum(value, level_below=0.025)
+    elif not isinstance(kind, NoiseSpectrum):
+        kind = white_spectrum()
     return np.interp(frequency, kind.frequency, kind.amplitude), value, which
 
 
-def _resolutions(variety, voxel_size):
+def _resolutions(config, voxel_size):
     """The range in Å to draw from at a voxel size."""
-    low, high = (float(np.clip(one * voxel_size, *variety.resolution_limits)) for one in variety.resolution)
+    low, high = (float(np.clip(one * voxel_size, *config.resolution_limits)) for one in config.resolution)
     # Limits never lead out of the range in voxels, which has Nyquist at its end.
-    return tuple(float(np.clip(one, *(voxel_size * np.array(variety.resolution)))) for one in (low, high))
+    return tuple(float(np.clip(one, *(voxel_size * np.array(config.resolution)))) for one in (low, high))
 
 
 def _sharpening(frequency, b_factor, voxel_size):
@@ -448,14 +448,14 @@ def _rotation(u, v, w):
     )
 
 
-def _place(u, model, rotation, side, variety):
+def _place(u, model, rotation, side, config):
     """Which place, and the point of the model (x, y, z) that the patch of `side` Å has in its middle."""
     choice, atom, distance = next(u), next(u), next(u)
     random = np.array([next(u) for _ in range(3)]) - 0.5
     jitter = rotation.T @ (random * side / 2)  # a quarter of the side in either direction
-    if choice < variety.centre:
+    if choice < config.centre:
         return 0, model.center + jitter
-    if choice < variety.centre + variety.solvent:
+    if choice < config.centre + config.solvent:
         # Straight out from the atom that lies farthest in the direction of one of the patch's sides.
         outwards = rotation[int(3 * atom)]
         edge = model.positions[np.argmax(model.positions @ outwards)]

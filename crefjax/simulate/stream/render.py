@@ -5,7 +5,7 @@ voxels on each side, which are cut off at the end. The box is periodic, as Fouri
 border spread comes in on the other, and what atoms beyond it would spread is missing. Six voxels are four deviations
 of an atom of B = 110 Å² at 0.8 Å a voxel. Left are the ripples of well-ordered atoms beyond the box, from the sharp end
 of the spectrum at Nyquist: they make about 1 % of the density's deviation. The noise is cut from the same box, and
-at twelve voxels none of the colours is correlated: it does not run on from one face of the patch to the opposite one.
+at twelve voxels none of the spectra is correlated: it does not run on from one face of the patch to the opposite one.
 The mask looks farther, 9 voxels beyond the low-passed body. That density is smooth, and is made apart on a grid of
 twice the voxel size that reaches at least 12 voxels beyond the patch.
 """
@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from crefjax.simulate.density import Scatterers, density, good_side
-from crefjax.simulate.noise import THRESHOLD, Colour, coloured_noise, low_passed_noise, modulation
+from crefjax.simulate.density import Scatterers, density, next_fast_len
+from crefjax.simulate.noise import THRESHOLD, NoiseSpectrum, colored_noise, low_passed_noise, modulation
 from crefjax.simulate.specimen import EXTEND, SOFT_EDGE, Belt
 from crefjax.simulate.stream.draw import BODY_LOWPASS, AtomTable, SampleSpec
 from crefjax.spectral.shells import box_shells, half_spectrum, shell_means
@@ -44,28 +44,28 @@ class Maps(NamedTuple):
     half_map_2: jax.Array
     mask: jax.Array
     truth: jax.Array
-    noise_deviation: jax.Array
+    noise_std: jax.Array
 
 
 def box_side(patch: int) -> int:
     """Voxels of the box in which a patch is simulated."""
-    return good_side(patch + 2 * MARGIN)
+    return next_fast_len(patch + 2 * MARGIN)
 
 
 def body_side(patch: int) -> int:
     """Voxels, twice as wide, of the grid on which the body is found."""
-    return good_side(patch / 2 + _BODY_MARGIN)
+    return next_fast_len(patch / 2 + _BODY_MARGIN)
 
 
-@functools.partial(jax.jit, static_argnames=("patch", "extras", "at_once", "whole_map"))
-def simulate(
+@functools.partial(jax.jit, static_argnames=("patch", "extras", "vectorize", "whole_map"))
+def render_batch(
     models: AtomTable,
     drawn: SampleSpec,
     seed: jax.Array,
     *,
     patch: int,
     extras: frozenset[str],
-    at_once: bool,
+    vectorize: bool,
     whole_map: bool = False,
 ) -> Maps:
     """Make a batch.
@@ -76,7 +76,7 @@ def simulate(
         seed: of the stream, uint32.
         patch: voxels.
         extras: which of `belt`, `flexible` and `low_passed` any sample may have; the others cost no time.
-        at_once: whether the samples are made side by side (quick on a GPU) or one after the other (on a CPU, where a
+        vectorize: whether the samples are made side by side (quick on a GPU) or one after the other (on a CPU, where a
             sample then does not depend on the batch it is in to the last bit).
         whole_map: whether the noise is that of a map of the whole model, or what brings each patch to its resolution.
     """
@@ -85,7 +85,7 @@ def simulate(
     def one(sample):
         return _simulate_one(models, sample, jax.random.fold_in(key, sample.info.position), patch, extras, whole_map)
 
-    return jax.vmap(one)(drawn) if at_once else lax.map(one, drawn)
+    return jax.vmap(one)(drawn) if vectorize else lax.map(one, drawn)
 
 
 def _simulate_one(models, sample, key, patch, extras, whole_map):
@@ -130,8 +130,8 @@ def patch_density(atoms: Scatterers, sample: SampleSpec, patch: int) -> jax.Arra
 
 def unit_noises(keys: jax.Array, sample: SampleSpec, patch: int) -> jax.Array:
     """Two noises of variance 1 in the box, `(2, z, y, x)`."""
-    colour, side = Colour(sample.frequency, sample.amplitude), box_side(patch)
-    return jax.vmap(lambda one: coloured_noise(one, (side,) * 3, sample.info.voxel_size, colour))(keys)
+    spectrum, side = NoiseSpectrum(sample.frequency, sample.amplitude), box_side(patch)
+    return jax.vmap(lambda one: colored_noise(one, (side,) * 3, sample.info.voxel_size, spectrum))(keys)
 
 
 def _smooth(atoms, sample, patch):
@@ -184,7 +184,7 @@ def _fall(distance):
 
 
 def _mask(smooth, body_level):
-    """The mask of `specimen.mask_of` in the patch, from the low-passed density in `_EDGE` more voxels on each side."""
+    """Return the mask of `specimen.truth_mask`, from the low-passed density in `_EDGE` more voxels on each side."""
     beyond = jnp.sqrt(_squared_distance(smooth > body_level, _EDGE, "cut")) - EXTEND
     return 0.5 + 0.5 * jnp.cos(jnp.pi * jnp.clip(beyond / SOFT_EDGE, 0, 1))
 
