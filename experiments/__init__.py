@@ -1,1 +1,1 @@
-"""Settings and measurements; not part of the installed package."""
+"""Training configurations, benchmarks, and release tools; not part of the installed package."""

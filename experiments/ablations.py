@@ -1,15 +1,15 @@
-"""What helps: runs of the same budget that differ from `configs/weights.py` in one choice each.
+"""Measure training choices: runs of the same budget that differ from `configs/weights.py` in one choice each.
 
     python -m experiments.ablations MODELS -o DIR [--rows NAME ...] [--seeds N]
 
-Every row of `ROWS` is trained on as many voxels, with one seed or several, and denoises `ENTRIES`,
-of models that no run saw, as `crefjax denoise` does. It writes
+Every row of `ROWS` is trained on the same number of voxels, with one or more seeds, and denoises `ENTRIES`, whose
+models no run was trained on, as `crefjax denoise` does. The command writes
 
     ablations.csv    a row for each choice and seed: the means over the entries
-    ablations.md     the table to read: each choice's difference to the first row, and the scatter of seeds
+    ablations.md     a table for reading: the difference of each choice from the first row, and the scatter of seeds
 
-Killed and started again, it goes on where it was. MODELS has `cryoem/`, `em/` and `docking/`. Five to ten minutes for
-each row and seed on two cores.
+A command that was killed continues when it is run again. MODELS contains `cryoem/`, `em/`, and `docking/`. Five to ten
+minutes for each row and seed on two cores.
 """
 
 import argparse
@@ -40,10 +40,10 @@ from experiments.configs.weights import EXCLUDE
 
 NAME = "ablations"
 CONFIG = Path(__file__).parent / "configs" / "weights.py"
-VOXELS = 800 * 64**3  # of all patches of a run
+VOXELS = 800 * 64**3  # total over the patches of a run
 MODELS = ("cryoem/*.cif.gz", "em/*.gz")
-# Of models that no run saw and that are in no benchmark: those have no say in any choice. Large complexes come first:
-# small ones alone did not see what matters to most maps.
+# Models that no run is trained on and that are in no benchmark, so that benchmarks influence no choice. Large complexes
+# come first: small ones alone did not show what matters for most maps.
 ENTRIES = {
     "em/6o1p.pdb.gz": "--voxel-size 1.1 --resolution 3.3 --b-factor 60 --seed 9001",
     "em/7pbl.pdb.gz": "--voxel-size 1.25 --resolution 4.1 --b-factor 40 --seed 9002 --noise-b-factor 30",
@@ -58,7 +58,7 @@ _BASE = {
     "average": 0.98, "schedule.name": "cosine", "schedule.cycle_steps": 0,
     "evaluation.every_epochs": 0, "checkpoint.every_minutes": 0.0,
 }  # fmt: skip
-# Of `analysis/simulated_benchmark.py` (with the one that is the same protein as one of them), and of `ENTRIES`.
+# The models of `analysis/simulated_benchmark.py` (with one that is the same protein as one of them) and of `ENTRIES`.
 _DOCKING_NEVER = ",".join(
     f"{name}_target" for name in ("1GP2", "2VDB", "4GAM", "1H1V", "1EXB", "1KXP", "4FQI", "1T6B", "3LVK", "4LW4")
 )
@@ -103,8 +103,8 @@ ROWS = {
 COLUMNS = {
     "mean_fsc": "mean FSC to the truth",
     "own_fsc": "of the network's own output",
-    "least_gain": "its least gain in any shell",
-    "error": "error after calibration, over the Wiener filter's",
+    "least_gain": "its smallest gain in any shell",
+    "error": "error after calibration, relative to the Wiener filter",
     "cref_rmse": "RMSE to C_ref²",
     "bias_share": "bias/signal, up to FSC-0.143",
     "added_share": "added structure/signal, up to FSC-0.143",
@@ -112,14 +112,14 @@ COLUMNS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run it; returns 0, or 2 after a mistake of the user's, told in one line."""
+    """Run the command; return 0, or 2 after a mistake by the user."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.{NAME}", description=__doc__.splitlines()[0])
-    parser.add_argument("models", metavar="MODELS", type=Path, help="folder with cryoem/, em/ and docking/")
+    parser.add_argument("models", metavar="MODELS", type=Path, help="folder with cryoem/, em/, and docking/")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write")
     parser.add_argument(
-        "--rows", nargs="+", metavar="NAME", help="rows, by the beginnings of their names; default: all"
+        "--rows", nargs="+", metavar="NAME", help="rows to run, by the beginnings of their names (default: all)"
     )
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of every row; default: 1")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="number of seeds of every row (default: 1)")
     return run_study(NAME, parser, _run, argv)
 
 
@@ -130,7 +130,9 @@ def _run(arguments):
         raise UserError(f"--rows: expected beginnings of {'; '.join(ROWS)}, found {', '.join(arguments.rows)}")
     if arguments.seeds < 1:
         raise UserError(f"--seeds: expected at least 1, found {arguments.seeds}")
-    entries = [simulated_entry(arguments.models / one, more, folder / "entries") for one, more in ENTRIES.items()]
+    entries = [
+        simulated_entry(arguments.models / model, options, folder / "entries") for model, options in ENTRIES.items()
+    ]
     for seed in range(arguments.seeds):
         for name in names:
             run = folder / f"{re.sub('[^a-z0-9]+', '-', name.lower())}--{seed}"
@@ -145,12 +147,12 @@ def _run(arguments):
 
 
 def fields(changes: dict, seed: int, models: str | Path) -> list[str]:
-    """The arguments of `crefjax train` that make a row's run of `CONFIG`.
+    """Return the arguments of `crefjax train` for the run of a row.
 
     Args:
-        changes: of the row.
-        seed: of the run.
-        models: folder with `cryoem/`, `em/` and, for a row that asks for it, `docking/`.
+        changes: Fields of `CONFIG` that the row changes.
+        seed: Random seed of the run.
+        models: Folder with `cryoem/`, `em/`, and, for a row that uses it, `docking/`.
     """
     changes = dict(changes)
     patterns = ",".join(f"{models}/{pattern}" for pattern in changes.pop("models", MODELS))
@@ -161,20 +163,20 @@ def fields(changes: dict, seed: int, models: str | Path) -> list[str]:
 
 
 def _trained(run, changes, seed, models, entries):
-    """The means over the entries of what a run reaches."""
+    """Train a run, and return its mean scores over the entries."""
     if crefjax(["train", f"--config={CONFIG}", f"--workdir={run}", *fields(changes, seed, models)]) != 0:
         raise UserError(f"{run}: the run failed, see above")
     weights = load_weights(run / "last")
-    found = [measure(weights, one) for one in entries]
-    return {key: float(np.mean([one[key] for one in found])) for key in COLUMNS} | {"entries": found}
+    scores = [measure(weights, entry) for entry in entries]
+    return {key: float(np.mean([score[key] for score in scores])) for key in COLUMNS} | {"entries": scores}
 
 
 def measure(weights, path: Path) -> dict:
-    """What weights reach in an entry with truth and mask; keys as `COLUMNS`.
+    """Return the scores of weights on an entry with truth and mask, with the keys of `COLUMNS`.
 
     Args:
-        weights: loaded.
-        path: of the entry.
+        weights: Loaded weights.
+        path: Folder of the entry.
     """
     entry = find_entry(path)
     pair = load_pair(entry.half_map_1, entry.half_map_2)
@@ -188,10 +190,10 @@ def measure(weights, path: Path) -> dict:
         fsc_curve(array - np.float32(solvent_level(array, mask)), truth, pair[0].voxel_size, mask).fsc[1:-1]
         for array in (own, full, done.full.array)
     )
-    found = per_signal([done.half_map_1.array, done.half_map_2.array], truth, mask)
+    shares = per_signal([done.half_map_1.array, done.half_map_2.array], truth, mask)
     maps = [
-        np.asarray((one - np.float32(solvent_level(one, mask))) * mask, np.float32)[None]
-        for one in (own, pair[0].array, pair[1].array)
+        np.asarray((array - np.float32(solvent_level(array, mask))) * mask, np.float32)[None]
+        for array in (own, pair[0].array, pair[1].array)
     ]
     return {
         "entry": path.name,
@@ -200,43 +202,45 @@ def measure(weights, path: Path) -> dict:
         "least_gain": float((own_curve - full_curve).min()),
         "error": error(done.full.array, truth, mask) / error(wiener(full, curve), truth, mask),
         "cref_rmse": float(cref_rmse(*maps)[0]),
-        **averaged(found, up_to(curve.frequency, curve.resolution(0.143).angstrom)),
+        **averaged(shares, up_to(curve.frequency, curve.resolution(0.143).angstrom)),
     }
 
 
 def write(folder: Path) -> None:
     """Write the tables of all runs in a folder."""
-    runs = [json.loads(one.read_text()) for one in sorted(folder.glob("*/scores.json"))]
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*/scores.json"))]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["row", "seed", *COLUMNS, "minutes"])
-    writer.writerows([[one["row"], one["seed"], *(f"{one[key]:.5f}" for key in (*COLUMNS, "minutes"))] for one in runs])
+    writer.writerows([[run["row"], run["seed"], *(f"{run[key]:.5f}" for key in (*COLUMNS, "minutes"))] for run in runs])
     put(folder / "ablations.csv", stream.getvalue().encode())
     put(folder / "ablations.md", table(runs).encode())
 
 
 def table(runs: Sequence[dict]) -> str:
-    """Means over seeds; below the first row what each differs by, seed by seed, and the scatter of the first row's.
+    """Return a Markdown table of the means over seeds.
+
+    The first row shows the standard deviation of its seeds; the others show the mean difference from it, seed by seed.
 
     Args:
-        runs: contents of `scores.json`.
+        runs: Contents of the files `scores.json`.
     """
-    first = {one["seed"]: one for one in runs if one["row"] == next(iter(ROWS))}
+    first = {run["seed"]: run for run in runs if run["row"] == next(iter(ROWS))}
     lines = ["| choice | seeds | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
     for name in ROWS:
-        these = [one for one in runs if one["row"] == name]
-        if not these:
+        row = [run for run in runs if run["row"] == name]
+        if not row:
             continue
         cells = []
         for key in COLUMNS:
-            values = np.array([one[key] for one in these])
-            told = f"{values.mean():.3f}"
+            values = np.array([run[key] for run in row])
+            cell = f"{values.mean():.3f}"
             if name == next(iter(ROWS)):
-                told += f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
-            elif differences := [one[key] - first[one["seed"]][key] for one in these if one["seed"] in first]:
-                told += f" ({np.mean(differences):+.3f})"
-            cells.append(told)
-        lines.append(f"| {name} | {len(these)} | " + " | ".join(cells) + " |")
+                cell += f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
+            elif differences := [run[key] - first[run["seed"]][key] for run in row if run["seed"] in first]:
+                cell += f" ({np.mean(differences):+.3f})"
+            cells.append(cell)
+        lines.append(f"| {name} | {len(row)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

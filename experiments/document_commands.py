@@ -71,7 +71,7 @@ SHORTEN = {
     r"--weights crefdenoiser( \.\.\.)?": "--weights truth",
     r"ENTRIES\.\.\.": "entries/*",
     r"show NAME": "show truth",
-    r"MAP -o DENOISED|map\.mrc -o": "half_map_1.mrc -o",
+    r"MAP -o DENOISED|map\.mrc -o denoised\.mrc": "half_map_1.mrc -o denoised.mrc",
     r"/shared/software/crefjax/bin/|/scratch/": "",
 }
 

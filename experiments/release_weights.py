@@ -1,14 +1,14 @@
-"""Puts a finished run's weights into the package, with their card, and keeps the state that continues the run.
+"""Copy the weights of a finished run into the package, with their card, and keep the checkpoint that continues the run.
 
     python -m experiments.release_weights RUN NAME
 
-RUN is the folder of a run of `experiments/configs/weights.py`, NAME is one of `CARDS`. It replaces
-`crefjax/weights/shipped/NAME`, and `experiments/checkpoints/NAME`: its newest checkpoint, which goes on by
+RUN is the folder of a run of `experiments/configs/weights.py`, and NAME is one of `CARDS`. The command replaces
+`crefjax/weights/shipped/NAME`, and `experiments/checkpoints/NAME` by the newest checkpoint, which is continued by
 
     mkdir -p RUN && cp -r experiments/checkpoints/NAME RUN/checkpoints
     crefjax train --config=experiments/configs/weights.py --workdir=RUN --config.steps=STEPS
 
-and the other `--config` arguments that the run was begun with.
+with the other `--config` arguments that the run was started with.
 """
 
 import argparse
@@ -33,11 +33,12 @@ CARDS = {
         ),
         "good_for": (
             "looking at maps and building into them; proteins, and less well RNA and DNA, with FSC-0.143 at 1.8 to "
-            "9 Å, in voxels of any size, for they are brought to those of the training"
+            "9 Å, in voxels of any size, because maps are resampled to those of the training"
         ),
         "not_good_for": (
             "refining a model against, stating a resolution, other scales (subtomogram averages, whole cells), ligands "
-            "and ions; beyond FSC-0.143 what it shows is experience with proteins, not data: look at the report"
+            "and ions; detail beyond FSC-0.143 comes from what the network has learned about proteins, not from the "
+            "data: see the report"
         ),
     },
     "cref": {
@@ -47,60 +48,61 @@ CARDS = {
             "0.3 of the distance of the output's scale from the signal's, shell by shell"
         ),
         "good_for": (
-            "comparing with what is learned from a truth; what the published network is for: with `--scale input`, a "
-            "map whose FSC to its input follows C_ref"
+            "comparison with weights that learned from a truth; with `--scale input`, a map whose FSC to its input "
+            "follows C_ref, which is what the published network is for"
         ),
         "not_good_for": (
-            "refining a model against, stating a resolution; it comes less near to the truth than the weights `truth`"
+            "refining a model against, stating a resolution; its maps are farther from the truth than those of the "
+            "weights `truth`"
         ),
     },
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Ship one; returns 0, or 2 after a mistake of the user's, told in one line."""
+    """Run the command; return 0, or 2 after a mistake by the user."""
     parser = argparse.ArgumentParser(prog="python -m experiments.release_weights", description=__doc__.splitlines()[0])
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run")
-    parser.add_argument("name", metavar="NAME", choices=sorted(CARDS), help="what the weights are called")
+    parser.add_argument("name", metavar="NAME", choices=sorted(CARDS), help="name of the weights")
     arguments = parser.parse_args(argv)
     try:
-        ship(arguments.run, arguments.name)
+        release(arguments.run, arguments.name)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def ship(run: Path, name: str) -> None:
-    """Write the weights folder and the state.
+def release(run: Path, name: str) -> None:
+    """Write the weights folder and the checkpoint.
 
     Args:
-        run: folder of a run.
-        name: one of `CARDS`.
+        run: Folder of a run.
+        name: One of `CARDS`.
 
     Raises:
-        UserError: the run has no weights or no checkpoint, is not at the end of a cycle, was taught by another loss or
-            began neither from random parameters nor from weights of that name.
+        UserError: The run has no weights or no checkpoint, is not at the end of a cycle, used other losses, or started
+            neither from random parameters nor from weights of that name.
     """
-    weights = load_weights(run / "last")  # the end of a cycle: what was best before may be of another
+    weights = load_weights(run / "last")  # from the end of a cycle; `best` may be of an earlier one
     checkpoints = sorted((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
     if not checkpoints:
         raise UserError(f"{run / 'checkpoints'}: expected checkpoints of a run, found none; give the folder of a run")
     if weights.card.get("step") != int(checkpoints[-1].name):
         raise UserError(
             f"{run}: expected weights and a checkpoint of the same step, found {weights.card.get('step')} and "
-            f"{checkpoints[-1].name}; let the run end by itself"
+            f"{checkpoints[-1].name}; let the run finish"
         )
     about = _about(run, name, weights.card)
     folder = ROOT / "crefjax" / "weights" / "shipped" / name
     network = UNet3DConfig(**{**vars(weights.config), "compute_dtype": "float32"})
     save_weights(folder, weights.parameters, network, about, overwrite=True)
-    state = ROOT / "experiments" / "checkpoints" / name
-    state.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_directory(state) as new:
+    checkpoint = ROOT / "experiments" / "checkpoints" / name
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_directory(checkpoint) as new:
         shutil.copytree(checkpoints[-1], new / checkpoints[-1].name)
         forget_place(new)
-    print(f"wrote {folder} and {state / checkpoints[-1].name}")
+    print(f"wrote {folder} and {checkpoint / checkpoints[-1].name}")
 
 
 def _about(run, name, card):
@@ -109,22 +111,26 @@ def _about(run, name, card):
     about = dict(CARDS[name])
     losses = about.pop("losses")
     if card.get("losses") != losses:
-        raise UserError(f"{run}: expected a run by {losses}, found {card.get('losses')}; give another name")
+        raise UserError(
+            f"{run}: expected a run with the losses {losses}, found {card.get('losses')}; give another name"
+        )
     try:
         fields = json.loads((run / "config.json").read_text(encoding="utf-8"))
         config = _config_of(fields)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{run / 'config.json'}: expected the config of a run, cannot be read ({error!r})") from error
+        raise UserError(f"{run / 'config.json'}: expected the config of a run, found {error!r}") from error
     if Path(fields["weights"]).name not in ("", name):
         raise UserError(
             f"{run}: expected a run from random parameters or from {name}, found one from {fields['weights']}"
         )
     cycle = fields["schedule.cycle_steps"]
     if fields["schedule.name"] == "cycles" and card["step"] % cycle:
-        raise UserError(f"{run}: expected the end of a cycle of {cycle} steps, found step {card['step']}; let it go on")
+        raise UserError(
+            f"{run}: expected the end of a cycle of {cycle} steps, found step {card['step']}; continue the run"
+        )
     training, held_out = ({_pdb(path.name.split(".")[0]) for path in paths} for paths in stream_models(config))
-    unseen = {_pdb(one) for one in fields["data.stream.exclude"].split(",")}
-    if fields["weights"]:  # what was seen before was seen
+    unseen = {_pdb(name) for name in fields["data.stream.exclude"].split(",")}
+    if fields["weights"]:  # the models that those were trained on count too
         training |= _listed(name, "models")
         unseen = (unseen | _listed(name, "never_seen")) - training
 
@@ -142,12 +148,12 @@ def _about(run, name, card):
 
 
 def _listed(name, field):
-    """The entries on the card of the weights that are replaced."""
+    """Return the entries on the card of the weights that are replaced."""
     try:
         card = json.loads((ROOT / "crefjax" / "weights" / "shipped" / name / "card.json").read_text(encoding="utf-8"))
     except OSError:
         return set()
-    return {one.strip() for one in card[field].removeprefix("PDB entries").removeprefix(" (CC0)").split(",")}
+    return {entry.strip() for entry in card[field].removeprefix("PDB entries").removeprefix(" (CC0)").split(",")}
 
 
 def _config_of(fields):
@@ -155,10 +161,10 @@ def _config_of(fields):
 
     config = default()
     for field, value in fields.items():
-        *rooms, last = field.split(".")
+        *groups, last = field.split(".")
         holder = config
-        for room in rooms:
-            holder = holder[room]
+        for group in groups:
+            holder = holder[group]
         holder[last] = tuple(value) if isinstance(value, list) else value
     return config
 

@@ -1,12 +1,12 @@
-"""Makes a network of fewer levels of trained weights.
+"""Reduce trained weights to a network of fewer levels.
 
     python -m experiments.shallow_weights WEIGHTS FOLDER --depth 3
 
-It computes what the deeper one does when the level at which it now ends reads nothing from those below: the last level
-that is kept has a bottom of its own, with the kernel of the layer that stood there, which is read with zeros until a
-training teaches otherwise. `crefjax train --config.weights=FOLDER --config.network.depth=3` trains it.
+The new network computes the output of the deeper one with everything below its last level silenced. Its bottom layer
+has the kernel of the layer that was at that place; the layer above reads it with zeros, which training then changes.
+`crefjax train --config.weights=FOLDER --config.network.depth=3` trains it.
 
-Weights that worked on the map's own grid begin a training on the grid of the data with `--grid 3.3`.
+`--grid 3.3` prepares weights that worked on the grid of the map for training on the grid of the data.
 """
 
 import argparse
@@ -22,13 +22,16 @@ from crefjax.weights.store import CARD_FIELDS, load_weights, save_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make one; returns 0, or 2 after a mistake of the user's, told in one line."""
+    """Run the command; return 0, or 2 after a mistake by the user."""
     parser = argparse.ArgumentParser(prog="python -m experiments.shallow_weights", description=__doc__.splitlines()[0])
-    parser.add_argument("weights", metavar="WEIGHTS", help="a name or a folder")
-    parser.add_argument("folder", metavar="FOLDER", help="to be made")
-    parser.add_argument("--depth", metavar="N", type=int, required=True, help="levels of the new network")
+    parser.add_argument("weights", metavar="WEIGHTS", help="name or folder of the weights")
+    parser.add_argument("folder", metavar="FOLDER", help="weights folder to write")
+    parser.add_argument("--depth", metavar="N", type=int, required=True, help="number of levels of the new network")
     parser.add_argument(
-        "--grid", metavar="VOXELS", type=float, help="voxels to a resolution that they will be trained for (as before)"
+        "--grid",
+        metavar="VOXELS",
+        type=float,
+        help="voxels that the resolution takes on the grid of the data (default: as in WEIGHTS)",
     )
     arguments = parser.parse_args(argv)
     try:
@@ -51,31 +54,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def shallow(parameters: Parameters, old: UNet3DConfig, new: UNet3DConfig) -> Parameters:
-    """Parameters of a network of fewer levels.
+    """Return the parameters of a network of fewer levels.
 
     Args:
-        parameters: of the network.
-        old: what it is.
-        new: what it shall be: the same but for its depth.
+        parameters: Parameters of the deeper network.
+        old: Its configuration.
+        new: Configuration of the new network, which differs only in depth.
 
     Returns:
-        Layer name to `kernel` and `bias`, float32.
+        `kernel` and `bias` of every layer, by name, float32.
     """
-    found = {"out": parameters["out"]}
+    kept = {"out": parameters["out"]}
     for level in range(new.depth):
         names = zip(
             (*new.down_names(level), *new.up_names(level)), (*old.down_names(level), *old.up_names(level)), strict=True
         )
-        found |= {name: parameters[old_name] for name, old_name in names}
-    # As many channels come from the new bottom as from the old one; the levels above had more.
+        kept |= {name: parameters[old_name] for name, old_name in names}
+    # The new bottom has fewer channels than the level that this layer used to read.
     below = new.up_names(new.depth - 1)[0]
     layers = {layer.name: layer for layer in new.layers()}
     skip = 1 if new.depth == 1 else new.down_width
     kernel = np.zeros((3, 3, 3, layers[below].channels_in, layers[below].channels_out), np.float32)
-    kernel[..., :skip, :] = np.asarray(found[below]["kernel"])[..., :skip, :]
-    found[below] = {"kernel": kernel, "bias": found[below]["bias"]}
-    found["bottom"] = parameters[old.down_names(new.depth)[0]]
-    return {layer.name: found[layer.name] for layer in new.layers()}
+    kernel[..., :skip, :] = np.asarray(kept[below]["kernel"])[..., :skip, :]
+    kept[below] = {"kernel": kernel, "bias": kept[below]["bias"]}
+    kept["bottom"] = parameters[old.down_names(new.depth)[0]]
+    return {layer.name: kept[layer.name] for layer in new.layers()}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Simulates the entries that `experiments/configs/weights.py` trains on beside the endless stream.
+"""Simulate the entries that a training with `experiments/configs/weights.py` can use beside the endless stream.
 
     python -m experiments.simulate_training_entries MODELS -o DIR
 
-MODELS is a folder with `cryoem/` and `docking/`, of PDB entries. What the stream cannot draw is in these: noise of
-images that were reconstructed, with preferred views and errors of pose, and whole flexible ends of particles. Entries
-that are there already are left as they are. 15 minutes on two cores.
+MODELS is a folder with PDB entries in `cryoem/` and `docking/`. The entries have what the stream cannot simulate: the
+noise of reconstructed images, with preferred views and pose errors, and whole flexible ends of particles. Existing
+entries are left unchanged. 15 minutes on two cores.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from analysis.files import run_study, simulated_entry
 
 NAME = "simulate_training_entries"
-# Model, and the arguments of `crefjax simulate`.
+# Models, and the arguments of `crefjax simulate`.
 ENTRIES = {
     "cryoem/9n5j.cif.gz": "--voxel-size 1.3 --resolution 3.4 --method reconstruction --seed 7001",
     "cryoem/8eow.cif.gz": "--voxel-size 1.6 --resolution 4.8 --method reconstruction --seed 7002 --preferred-views 2",
@@ -46,7 +46,7 @@ ENTRIES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Simulate what is missing; returns 0, or 2 after a mistake of the user's, told in one line."""
+    """Simulate the missing entries; return 0, or 2 after a mistake by the user."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.{NAME}", description=__doc__.splitlines()[0])
     parser.add_argument("models", metavar="MODELS", type=Path, help="folder with cryoem/ and docking/")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write")
@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments):
-    for model, settings in ENTRIES.items():
-        simulated_entry(arguments.models / model, settings, arguments.output)
+    for model, options in ENTRIES.items():
+        simulated_entry(arguments.models / model, options, arguments.output)
     return 0
 
 

@@ -1,11 +1,11 @@
-"""Makes a wider network of trained weights, which computes the same and can learn more.
+"""Widen the network of trained weights, without changing its output.
 
     python -m experiments.widen_weights WEIGHTS FOLDER --down 24 --up 48 --last 24,12
 
-Channels that are new begin with random kernels, and what reads them with zeros there: the output is the same (Chen et
-al. 2016, Net2Net, widens by copies of channels, which start alike), and the first step of a training already
-tells them apart. `crefjax train --config.weights=FOLDER` trains them, with the widths as `--config.network.down_width`,
-`up_width` and `last_widths`.
+New channels start with random kernels, and the layers that read them with zeros, so the output is the same and the
+first training step already separates the channels. (Net2Net, Chen et al. 2016, widens by copies of channels, which
+start alike.) `crefjax train --config.weights=FOLDER` trains the network, with the widths given as
+`--config.network.down_width`, `up_width`, and `last_widths`.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from crefjax.weights.store import CARD_FIELDS, load_weights, save_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Widen one; returns 0, or 2 after a mistake of the user's, told in one line."""
+    """Run the command; return 0, or 2 after a mistake by the user."""
     parser = argparse.ArgumentParser(prog="python -m experiments.widen_weights", description=__doc__.splitlines()[0])
-    parser.add_argument("weights", metavar="WEIGHTS", help="a name or a folder")
-    parser.add_argument("folder", metavar="FOLDER", help="to be made")
-    parser.add_argument("--down", metavar="N", type=int, required=True, help="channels on the way down")
-    parser.add_argument("--up", metavar="N", type=int, required=True, help="channels on the way up")
-    parser.add_argument("--last", metavar="N,N", required=True, help="channels of the last level")
-    parser.add_argument("--seed", type=int, default=0, help="of the new kernels (default: 0)")
+    parser.add_argument("weights", metavar="WEIGHTS", help="name or folder of the weights")
+    parser.add_argument("folder", metavar="FOLDER", help="weights folder to write")
+    parser.add_argument("--down", metavar="N", type=int, required=True, help="number of channels on the way down")
+    parser.add_argument("--up", metavar="N", type=int, required=True, help="number of channels on the way up")
+    parser.add_argument("--last", metavar="N,N", required=True, help="numbers of channels of the last level")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the new kernels (default: 0)")
     arguments = parser.parse_args(argv)
     try:
         if arguments.seed < 0:
@@ -46,22 +46,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def widen(parameters: Parameters, old: UNet3DConfig, new: UNet3DConfig, rng: np.random.Generator) -> Parameters:
-    """Parameters of a wider network that computes the same.
+    """Return the parameters of a wider network that computes the same output.
 
     Args:
-        parameters: of the network.
-        old: what it is.
-        new: what it shall be: of the same depth, nowhere narrower.
-        rng: for the new kernels, He-normal (He et al. 2015).
+        parameters: Parameters of the narrower network.
+        old: Its configuration.
+        new: Configuration of the wider network: of the same depth, and nowhere narrower.
+        rng: Generator of the new kernels, which are He-normal (He et al. 2015).
 
     Returns:
-        Layer name to `kernel` and `bias`, float32.
+        `kernel` and `bias` of every layer, by name, float32.
     """
     wider = {}
     for layer in new.layers():
         kernel, bias = (np.asarray(parameters[layer.name][name]) for name in ("kernel", "bias"))
-        deviation = np.sqrt(2 / (27 * layer.channels_in))
-        grown = rng.normal(0, deviation, (3, 3, 3, layer.channels_in, layer.channels_out)).astype(np.float32)
+        std = np.sqrt(2 / (27 * layer.channels_in))
+        grown = rng.normal(0, std, (3, 3, 3, layer.channels_in, layer.channels_out)).astype(np.float32)
         outs = slice(0, kernel.shape[-1])
         grown[..., outs] = 0
         at = 0
@@ -73,7 +73,7 @@ def widen(parameters: Parameters, old: UNet3DConfig, new: UNet3DConfig, rng: np.
 
 
 def _sources(name, old, new):
-    """Where the old channels that a layer reads lie among the new ones: first channel and count, in the old order."""
+    """Return first new channel and count of every group of old channels that a layer reads, in the old order."""
     channels = {layer.name: layer.channels_in for layer in old.layers()}[name]
     for level in range(old.depth):
         if name == old.up_names(level)[0]:  # the skip, then the level below
@@ -84,13 +84,13 @@ def _sources(name, old, new):
 
 def _wider(config, arguments):
     try:
-        last = tuple(int(one) for one in arguments.last.split(","))
+        last = tuple(int(width) for width in arguments.last.split(","))
         new = dataclasses.replace(config, down_width=arguments.down, up_width=arguments.up, last_widths=last)
     except ValueError as error:
         raise UserError(f"widths: expected whole numbers, as --down 24 --up 48 --last 24,12 ({error})") from error
-    before, after = ((one.down_width, one.up_width, *one.last_widths) for one in (config, new))
+    before, after = ((sizes.down_width, sizes.up_width, *sizes.last_widths) for sizes in (config, new))
     if len(before) != len(after) or any(a < b for a, b in zip(after, before, strict=True)):
-        raise UserError(f"widths: expected {len(before)} of at least {before}, found {after}; give wider ones")
+        raise UserError(f"widths: expected {len(before)} of at least {before}, found {after}; increase them")
     return new
 
 

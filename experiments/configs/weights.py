@@ -1,10 +1,10 @@
-"""What weights for the package are trained on; models are looked for beside the project.
+"""Train the included weights, on half-maps simulated from the atomic models in `../shared/models`.
 
     export XLA_FLAGS=--xla_force_host_platform_device_count=2  # on two cores: shorter steps
     crefjax train --config=experiments/configs/weights.py --workdir=runs/truth
 
-One cycle is 12,000 patches (6,800 took 46 minutes on two CPU cores); the weights in `last` are those of its
-end. Again with `--config.steps` larger by 6000, the run goes on with another one, at lower rates. By half-maps alone:
+One cycle is 12,000 patches (6,800 took 46 minutes on two CPU cores); `last` has the weights at its end. The same
+command with `--config.steps` larger by 6000 continues the run for another cycle, at lower rates. From half-maps alone:
 
     crefjax train --config=experiments/configs/weights.py --workdir=runs/cref --config.losses.truth_fsc=0 \
         --config.losses.truth_l2=0 --config.losses.cref_l1=0.5 --config.losses.cref_l1_masked=0.5 \
@@ -13,11 +13,11 @@ end. Again with `--config.steps` larger by 6000, the run goes on with another on
 
 from crefjax.training.config import default
 
-# Those of `analysis/simulated_benchmark.py`, and the one that is the same protein as one of them (6rn3).
+# The models of `analysis/simulated_benchmark.py`, and one that is the same protein as one of them (6rn3).
 NEVER = "8tze,7yc8,9jmb,8tsq,6bqn,7a4m,7l2j,6rn2,6rn3,6m15,9c0g,8d3m,6gyn,7kmx,5gjv"
-# On which settings are chosen.
+# The models that settings are chosen by.
 HELD_OUT = "6o1p,7pbl,6out,7nsg"
-# The same proteins as real maps that results are measured on: T20S, and the one of EMD-3186.
+# The same proteins as in real maps that results are measured on: T20S, and the protein of EMD-3186.
 REAL = "3c91,3j9i,5fj6"
 # One of each family is enough: tubulins, CFTR, Hfq with its partners, VgrG1.
 RELATIVES = "6cvn,6e7c,3j8x,5ij0,6b0l,6o1l,6o1m,6h3l,5uak,7sv7,7svr"
@@ -25,7 +25,7 @@ EXCLUDE = f"{NEVER},{REAL},{RELATIVES}"
 
 
 def get_config():
-    """The paper's network, taught by the truth of an endless stream of simulated half-maps."""
+    """Return the configuration: a network of three levels, trained on the truth of an endless simulated stream."""
     c = default()
     c.batch = 2
     c.steps = 6000
@@ -33,17 +33,17 @@ def get_config():
     c.average = 0.998
     c.losses.cref_l1 = 0.0
     c.losses.truth_fsc = 1.0
-    c.losses.truth_l2 = 0.3  # without it the lowest frequencies of whole maps grow without limit
+    c.losses.truth_l2 = 0.3  # without it, the lowest frequencies of whole maps grow without limit
     c.data.source = "stream"
     c.data.patch = 64
     c.data.grid = 3.3
-    # In patches of 64³ the levels below see nothing but borders, and bring ruin to whole maps.
+    # In patches of 64³, deeper levels see nothing but borders, and break whole maps.
     c.network.depth = 3
     s = c.data.stream
     s.models = "../shared/models/cryoem/*.cif.gz,../shared/models/em/*.gz"
     s.exclude = EXCLUDE
     s.held_out = HELD_OUT
-    s.held_out_samples = 6  # as large as many whole maps: patches of 64³ do not show what breaks in those
+    s.held_out_samples = 6  # as large as many whole maps, whose faults patches of 64³ do not show
     s.held_out_patch = 128
     s.whole_map = True
     s.masked = 0.3

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from reference import losses as slow_losses
+from reference import losses
 
 from crefjax.inference.denoise import denoise_maps, plan_denoise
 from crefjax.io.entries import load_pair
@@ -14,7 +14,7 @@ from experiments import ablations
 
 
 @pytest.mark.parametrize("name", ablations.ROWS)
-def test_every_row_is_a_config_that_differs_from_the_first_in_what_it_says(name):
+def test_every_row_differs_from_the_first_only_in_the_fields_that_it_names(name):
     first, changed = (
         flat(read_config(str(ablations.CONFIG), ablations.fields(one, 3, "../shared/models")))
         for one in ({}, ablations.ROWS[name])
@@ -24,12 +24,12 @@ def test_every_row_is_a_config_that_differs_from_the_first_in_what_it_says(name)
     differ = {field for field in first if first[field] != changed[field]}
     named = {"data.stream.models" if field == "models" else field for field in ablations.ROWS[name]}
     assert differ - {"steps", "epoch_steps"} == named
-    voxels = [one["steps"] * one["batch"] * one["data.patch"] ** 3 for one in (first, changed)]
+    voxels = [config["steps"] * config["batch"] * config["data.patch"] ** 3 for config in (first, changed)]
     assert voxels[0] == 800 * 64**3
     assert voxels[1] == pytest.approx(voxels[0], rel=0.01)
 
 
-def test_entries_are_of_the_models_for_choosing():
+def test_entries_use_only_models_that_no_run_is_trained_on():
     stream = read_config(str(ablations.CONFIG)).data.stream
     unseen = {name.strip() for name in stream.held_out.split(",")}
     with_docking = ablations.ROWS["docking complexes too"]["data.stream.exclude"]
@@ -38,39 +38,38 @@ def test_entries_are_of_the_models_for_choosing():
     assert {name.split("/")[1].split(".")[0] for name in ablations.ENTRIES} <= unseen
 
 
-def in_mask(one, mask):
-    """Above the mean outside the mask, as what is 0 there is cut out without an edge."""
-    outside = one.astype(np.float64)[mask == 0].mean()
-    return (one.astype(np.float64) - outside) * mask
+def in_mask(array, mask):
+    """Subtract the mean outside the mask, and mask."""
+    outside = array.astype(np.float64)[mask == 0].mean()
+    return (array.astype(np.float64) - outside) * mask
 
 
-def test_what_is_measured(tmp_path):
-    made = simulate_half_maps(
-        phantom(150, seed=4), SimulationConfig(voxel_size=1.8, resolution=5.0, seed=2, margin=8.0)
-    )
-    write_entry(tmp_path / "one", made)
+def test_scores_agree_with_a_numpy_reference(tmp_path):
+    config = SimulationConfig(voxel_size=1.8, resolution=5.0, seed=2, margin=8.0)
+    simulated = simulate_half_maps(phantom(150, seed=4), config)
+    write_entry(tmp_path / "one", simulated)
     weights = load_weights("truth")
-    found = ablations.measure(weights, tmp_path / "one")
+    scores = ablations.measure(weights, tmp_path / "one")
     pair = load_pair(tmp_path / "one/half_map_1.mrc", tmp_path / "one/half_map_2.mrc")
     done = {
         scale: denoise_maps(pair, weights, plan_denoise(pair, weights, scale=scale), scale=scale).full.array
         for scale in ("signal", "input")
     }
-    masked = {name: in_mask(one, made.mask) for name, one in done.items()}
-    fsc = slow_losses.fsc(masked["signal"], made.truth * made.mask)[1:-1]
-    assert found["mean_fsc"] == pytest.approx(fsc.mean(), abs=2e-3)
-    halves = [in_mask(one.array, made.mask) for one in pair]
+    masked = {scale: in_mask(array, simulated.mask) for scale, array in done.items()}
+    fsc = losses.fsc(masked["signal"], simulated.truth * simulated.mask)[1:-1]
+    assert scores["mean_fsc"] == pytest.approx(fsc.mean(), abs=2e-3)
+    halves = [in_mask(half_map.array, simulated.mask) for half_map in pair]
     full = (halves[0] + halves[1]) / 2
-    half = slow_losses.fsc(*halves)
+    half = losses.fsc(*halves)
     cref2 = np.where(half > 0, 2 * half / (1 + half), 0)
-    own = slow_losses.fsc(masked["input"], full)
+    own = losses.fsc(masked["input"], full)
     rmse = np.sqrt(np.mean((own * np.abs(own) - cref2)[1:-1] ** 2))
-    assert found["cref_rmse"] == pytest.approx(rmse, abs=2e-3)
-    assert 0 < found["error"] < 1.5
-    assert found["entry"] == "one"
+    assert scores["cref_rmse"] == pytest.approx(rmse, abs=2e-3)
+    assert 0 < scores["error"] < 1.5
+    assert scores["entry"] == "one"
 
 
-def test_the_table():
+def test_table_shows_means_scatter_and_differences():
     first, second = list(ablations.ROWS)[:2]
     numbers = dict.fromkeys(ablations.COLUMNS, 0.5)
     runs = [

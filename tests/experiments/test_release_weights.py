@@ -1,4 +1,4 @@
-"""A run becomes weights of the package, with a card, and the state from which it goes on."""
+"""A finished run is released as included weights, with a card and the checkpoint that continues it."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from experiments import release_weights, simulate_training_entries
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, quick):
-    """A run on a tiny dataset, whose config says that it is of the stream: only names are read from there."""
+    """A run on a tiny dataset, whose config names models of a stream: only their names are read."""
     folder = write_run(tmp_path_factory.mktemp("run"))
     status, said = ended(folder, "run", environment=quick)
     assert status == 0, said
@@ -31,7 +31,7 @@ def run(tmp_path_factory, quick):
     return folder / "run"
 
 
-def test_weights_card_and_state(run, tmp_path, monkeypatch, capsys):
+def test_release_writes_weights_card_and_checkpoint(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(release_weights, "ROOT", tmp_path)
     (tmp_path / "crefjax/weights").mkdir(parents=True)
     assert release_weights.main([str(run), "truth"]) == 0
@@ -46,16 +46,18 @@ def test_weights_card_and_state(run, tmp_path, monkeypatch, capsys):
     state = tmp_path / "experiments/checkpoints/truth"
     assert [path.name for path in state.iterdir()] == [newest.name]
     assert {path.name for path in (state / newest.name).iterdir()} == {path.name for path in newest.iterdir()}
-    assert release_weights.main([str(run), "truth"]) == 0  # again, in their place
+    assert release_weights.main([str(run), "truth"]) == 0  # replaces the first release
     assert not [file for file in tmp_path.rglob("commit_success.txt") if "/" in file.read_text()]
     config = (run / "config.json").read_text()
     (run / "config.json").write_text(json.dumps(json.loads(config) | {"weights": "truth"}))
     path = tmp_path / "crefjax/weights/shipped/truth/card.json"
     older = {"models": "PDB entries (CC0) 2ABC, 9ABC", "never_seen": "PDB entries 1ABC, 8ABC"}
     path.write_text(json.dumps(json.loads(path.read_text()) | older))
-    assert release_weights.main([str(run), "truth"]) == 0  # a run that went on from those that it replaces
+    assert release_weights.main([str(run), "truth"]) == 0  # a run that started from the weights that it replaces
     shipped = load_weights(tmp_path / "crefjax/weights/shipped/truth")
-    assert shipped.card["models"] == "PDB entries (CC0) 1ABC, 2ABC, 9ABC"  # what those had seen was seen
+    assert (
+        shipped.card["models"] == "PDB entries (CC0) 1ABC, 2ABC, 9ABC"
+    )  # the models that those were trained on count too
     assert shipped.card["never_seen"] == "PDB entries 3ABC, 8ABC"
     (run / "config.json").write_text(config)
     before = sorted(tmp_path.rglob("*"))
@@ -79,26 +81,26 @@ def test_weights_card_and_state(run, tmp_path, monkeypatch, capsys):
     refused("config.json", changed(**{"optimizer.momentum": 0.9}), "expected the config of a run")
     refused("config.json", lambda text: text[:30], "expected the config of a run")
     refused("last/card.json", changed(step=1), "of the same step, found 1")
-    refused("last/card.json", lambda text: text, "expected a run by {'cref_l1': 0.5", name="cref")
+    refused("last/card.json", lambda text: text, "expected a run with the losses {'cref_l1': 0.5", name="cref")
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_folder_that_is_no_run(tmp_path, capsys):
+def test_folder_that_is_not_a_run_is_refused(tmp_path, capsys):
     assert release_weights.main([str(tmp_path), "truth"]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_entries_are_made_once_and_of_models_that_may_be_trained_on(tmp_path, monkeypatch):
+def test_training_entries_are_simulated_once_and_only_from_models_for_training(tmp_path, monkeypatch):
     from crefjax.training.config import read_config
 
-    asked = []
-    monkeypatch.setattr("crefjax.cli.main.main", lambda argv: asked.append(argv) or 0)
+    calls = []
+    monkeypatch.setattr("crefjax.cli.main.main", lambda argv: calls.append(argv) or 0)
     (tmp_path / "out" / "9n5j").mkdir(parents=True)
     assert simulate_training_entries.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 0
-    assert len(asked) == len(simulate_training_entries.ENTRIES) - 1
-    assert {argv[0] for argv in asked} == {"simulate"}
+    assert len(calls) == len(simulate_training_entries.ENTRIES) - 1
+    assert {argv[0] for argv in calls} == {"simulate"}
     stream = read_config(str(Path(simulate_training_entries.__file__).parent / "configs" / "weights.py")).data.stream
-    kept_out = {one.strip() for one in f"{stream.exclude},{stream.held_out}".split(",")}
-    assert not kept_out & {name.split("/")[1].split(".")[0] for name in simulate_training_entries.ENTRIES}
+    reserved = {name.strip() for name in f"{stream.exclude},{stream.held_out}".split(",")}
+    assert not reserved & {name.split("/")[1].split(".")[0] for name in simulate_training_entries.ENTRIES}
     monkeypatch.setattr("crefjax.cli.main.main", lambda argv: 2)
     assert simulate_training_entries.main([str(tmp_path), "-o", str(tmp_path / "other")]) == 2

@@ -1,4 +1,4 @@
-"""A network of fewer levels computes what the deeper one does without them."""
+"""A network of fewer levels computes the output of the deeper one with the removed levels silenced."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,30 +29,30 @@ def deep(tmp_path):
 
 
 @pytest.mark.parametrize("depth", [2, 3])
-def test_output_is_that_of_the_deep_one_with_its_coarse_levels_silent(deep, tmp_path, depth):
+def test_output_equals_that_of_the_deep_network_with_coarse_levels_silenced(deep, tmp_path, depth):
     assert shallow_weights.main([str(deep), str(tmp_path / "new"), "--depth", str(depth)]) == 0
     old, new = load_weights(deep), load_weights(tmp_path / "new")
     assert new.config.depth == depth
     assert new.grid == 3.0
-    silent = {name: dict(layer) for name, layer in old.parameters.items()}
-    kernel = np.array(silent[READS_BELOW[depth]]["kernel"])
+    silenced = {name: dict(layer) for name, layer in old.parameters.items()}
+    kernel = np.array(silenced[READS_BELOW[depth]]["kernel"])
     kernel[..., DEEP.down_width :, :] = 0
-    silent[READS_BELOW[depth]]["kernel"] = kernel
+    silenced[READS_BELOW[depth]]["kernel"] = kernel
     x = jnp.asarray(np.random.default_rng(2).normal(size=(1, 32, 16, 48, 1)), jnp.float32)
-    expected = np.asarray(apply_network(silent, x, old.config))
-    found = np.asarray(apply_network(new.parameters, x, new.config))
+    expected = np.asarray(apply_network(silenced, x, old.config))
+    actual = np.asarray(apply_network(new.parameters, x, new.config))
     assert expected.std() > 0.01
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("depth", ["0", "4"])
-def test_a_depth_that_is_none_is_refused(deep, tmp_path, depth, capsys):
+def test_depth_outside_the_range_is_refused(deep, tmp_path, depth, capsys):
     assert shallow_weights.main([str(deep), str(tmp_path / "new"), "--depth", depth]) == 2
     assert capsys.readouterr().err == f"--depth: expected 1 to 3, found {depth}; give another\n"
     assert not (tmp_path / "new").exists()
 
 
-def test_weights_of_the_own_grid_begin_on_that_of_the_data(deep, tmp_path):
+def test_grid_of_the_new_weights_can_be_set(deep, tmp_path):
     assert shallow_weights.main([str(deep), str(tmp_path / "new"), "--depth", "3", "--grid", "3.3"]) == 0
     assert load_weights(tmp_path / "new").grid == 3.3
     assert shallow_weights.main([str(deep), str(tmp_path / "none"), "--depth", "3", "--grid", "-1"]) == 2

@@ -1,4 +1,4 @@
-"""A wider network computes what the one computes that it was made of."""
+"""A widened network computes the output of the original one."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ ABOUT = {"source": "random", "licence": "Apache-2.0", "training": "none", "expec
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Random weights, biases too, of a small network with every kind of layer."""
+    """Random weights, including biases, of a small network with every kind of layer."""
     config, rng = UNet3DConfig(depth=3, down_width=3, up_width=4, last_widths=(3, 2)), np.random.default_rng(1)
     parameters = {
         name: {
@@ -37,13 +37,13 @@ def test_output_is_the_same(weights, tmp_path, widths):
     assert {field: wide.card[field] for field in ABOUT} == ABOUT
     assert wide.card["widened_from"] == "narrow"
     x = jnp.asarray(np.random.default_rng(2).normal(size=(1, 16, 8, 24, 1)), jnp.float32)
-    expected, found = (np.asarray(apply_network(one.parameters, x, one.config)) for one in (narrow, wide))
+    expected, actual = (np.asarray(apply_network(net.parameters, x, net.config)) for net in (narrow, wide))
     assert expected.std() > 0.01
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_new_channels_can_learn(weights):
-    """Their kernels are He-normal (deviation sqrt(2 / inputs)); what reads them begins at 0, the rest is kept."""
+    """New kernels are He-normal (std sqrt(2 / inputs)), weights that read them start at 0, and others are kept."""
     old = load_weights(weights)
     new = UNet3DConfig(depth=3, down_width=30, up_width=40, last_widths=(12, 8))
     wide = widen_weights.widen(old.parameters, old.config, new, np.random.default_rng(3))
@@ -56,7 +56,7 @@ def test_new_channels_can_learn(weights):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "said"),
+    ("sizes", "message"),
     [
         (("2", "4", "3,2"), "expected 4 of at least (3, 4, 3, 2), found (2, 4, 3, 2)"),
         (("3", "4", "3"), "expected 4 of at least"),
@@ -64,17 +64,17 @@ def test_new_channels_can_learn(weights):
         (("0", "4", "3,2"), "expected whole numbers"),
     ],
 )
-def test_widths_that_cannot_be(weights, tmp_path, capsys, sizes, said):
+def test_wrong_widths_are_refused(weights, tmp_path, capsys, sizes, message):
     down, up, last = sizes
     folder = tmp_path / "wide"
     assert widen_weights.main([str(weights), str(folder), "--down", down, "--up", up, "--last", last]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert not folder.exists()
 
 
-def test_a_seed_that_cannot_be(weights, tmp_path, capsys):
+def test_negative_seed_is_refused(weights, tmp_path, capsys):
     sizes = ["--down", "5", "--up", "7", "--last", "4,3"]
     assert widen_weights.main([str(weights), str(tmp_path / "wide"), *sizes, "--seed", "-1"]) == 2
     assert capsys.readouterr().err == "--seed: expected at least 0, found -1\n"
