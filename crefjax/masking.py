@@ -80,6 +80,35 @@ class MaskInfo:
     """One line for each thing the user should know: a setting adapted to the box, or a doubt."""
 
 
+@dataclass(frozen=True, eq=False)
+class MeasurementMask:
+    """A mask to measure within.
+
+    Attributes:
+        array: `(z, y, x)`, 0 to 1; None for the whole box, where no particle stands out of the noise.
+        info: how it was made; None for one that was given, or could not be made.
+        error: why it could not be made, or None.
+    """
+
+    array: np.ndarray | None
+    info: MaskInfo | None = None
+    error: UserError | None = None
+
+    @property
+    def inverted(self) -> bool:
+        """Whether the notes report inverted contrast."""
+        return self.info is not None and self.info.inverted
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One line for each thing to know."""
+        if self.error is not None:
+            return (
+                f"no mask could be made to measure the scale of the signal in, the whole box is taken ({self.error})",
+            )
+        return () if self.info is None else tuple(f"mask to measure within: {note}" for note in self.info.notes)
+
+
 def make_mask(
     half_map_1: np.ndarray,
     half_map_2: np.ndarray,
@@ -136,25 +165,18 @@ def make_mask(
     return mask, MaskInfo(*settings, inverted, parts_found, parts_kept, volume, fraction, tuple(notes))
 
 
-def auto_mask(
-    half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: float
-) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def auto_mask(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: float) -> MeasurementMask:
     """Make a mask to measure within, with automatic settings.
 
     Args:
         half_map_1: `(z, y, x)`, finite.
         half_map_2: the same shape.
         voxel_size: Å.
-
-    Returns:
-        `(z, y, x)`, 0 to 1, or None where no particle stands out of the noise; one line for each thing to know.
     """
     try:
-        array, info = make_mask(half_map_1, half_map_2, voxel_size)
+        return MeasurementMask(*make_mask(half_map_1, half_map_2, voxel_size))
     except UserError as error:
-        note = f"no mask could be made to measure the scale of the signal in, the whole box is taken ({error})"
-        return None, (note,)
-    return array, tuple(f"mask to measure within: {note}" for note in info.notes)
+        return MeasurementMask(None, error=error)
 
 
 def _check_maps(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: float) -> None:

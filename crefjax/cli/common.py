@@ -1,12 +1,26 @@
-"""What several subcommands share: types of arguments, options, and the device to compute on."""
+"""Helpers shared by the subcommands: types of arguments, options, lines for the user, and the device to compute on."""
 
 import os
+import re
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
+# Parameters that messages of the library name, and that are options of the same name on the command line.
+_PARAMETERS = ("device", "grid", "insist", "mask", "max_memory", "resolution", "rotations", "scale", "voxel_size")
+
+
+def log(line: str) -> None:
+    """Print a line on standard error, parameters of the library being named as options."""
+    print(as_options(line), file=sys.stderr, flush=True)
+
+
+def as_options(text: str) -> str:
+    """Return a message with the parameters that it names in backquotes as options: `max_memory` is --max-memory."""
+    return re.sub(f"`({'|'.join(_PARAMETERS)})`", lambda match: "--" + match[1].replace("_", "-"), text)
+
 
 def number(text):
-    """A finite number; argparse turns the error into its own line."""
+    """Return a finite number; argparse turns the error into its own line."""
     value = float(text)
     if value != value or value in (float("inf"), float("-inf")):
         raise ValueError
@@ -17,7 +31,7 @@ number.__name__ = "number"
 
 
 def number_or_auto(text):
-    """A finite number, or the word auto."""
+    """Return a finite number, or the word auto."""
     return "auto" if text == "auto" else number(text)
 
 
@@ -25,7 +39,7 @@ number_or_auto.__name__ = "number (or auto)"
 
 
 def positive(text):
-    """A finite number above 0."""
+    """Return a finite number above 0."""
     value = number(text)
     if value <= 0:
         raise ValueError
@@ -33,6 +47,18 @@ def positive(text):
 
 
 positive.__name__ = "positive number"
+
+
+def add_half_maps(command, second="the other half-map", **words):
+    """Add HALF1 and HALF2.
+
+    Args:
+        command: parser.
+        second: help of HALF2.
+        **words: further arguments of `add_argument` for HALF2.
+    """
+    command.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
+    command.add_argument("half_map_2", metavar="HALF2", help=second, **words)
 
 
 def add_overwrite(command):
@@ -60,23 +86,22 @@ def add_insist(command):
     command.add_argument(
         "--insist",
         action="store_true",
-        help="continue with half-maps that are not a pair (one is shifted, mirrored, or has the noise of the "
-        "other; see "
-        "`crefjax check`)",
+        help="continue with half-maps that are not a pair (one is shifted, mirrored, or has the noise of the other; "
+        "see `crefjax check`)",
     )
 
 
 def choose_platform(arguments):
-    """Keep JAX, if it is not loaded yet, off a GPU that `--device cpu` leaves unused: it would take its memory."""
+    """Keep JAX off a GPU that `--device cpu` leaves unused, as it would take its memory; before JAX is loaded."""
     if arguments.device == "cpu" and "jax" not in sys.modules:
         os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 def on_device(kind: str | None) -> AbstractContextManager:
-    """A context in which JAX computes on a device.
+    """Return a context in which JAX computes on a device.
 
     Args:
-        kind: `cpu`, `gpu`, or None for whatever JAX finds best.
+        kind: `cpu`, `gpu`, or None for the best.
 
     Raises:
         UserError: at once, if JAX has no such device.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 
 from crefjax import __version__
-from crefjax.cli.common import choose_platform
+from crefjax.cli.common import choose_platform, log
 from crefjax.errors import UserError
 from crefjax.utils.atomic import remove_all
 
@@ -68,19 +68,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where a closed pipe or a full disk behind it is caught
             return status
     except UserError as error:
-        print(f"crefjax: {error}", file=sys.stderr)
+        log(f"crefjax: {error}")
         return 2
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # as JAX says it
             raise
-        print("crefjax: out of memory; close other programs, or take smaller maps or larger voxels", file=sys.stderr)
+        log("crefjax: out of memory; close other programs, or take smaller maps or larger voxels")
         return 2
     except BrokenPipeError:  # `crefjax fsc ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a name that is too long, a folder that may not be looked into, a full disk behind a pipe
         where = f"{error.filename}: " if error.filename else ""
-        print(f"crefjax: {where}{error.strerror or error}; check the path and the disk", file=sys.stderr)
+        log(f"crefjax: {where}{error.strerror or error}; check the path and the disk")
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2

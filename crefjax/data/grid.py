@@ -66,6 +66,7 @@ def find_grid(
     voxels: float,
     resolution: float | None = None,
     keep: bool = False,
+    products: np.ndarray | None = None,
 ) -> WorkingGrid:
     """The working grid of two half-maps, or of one full map.
 
@@ -76,13 +77,15 @@ def find_grid(
         voxels: that the resolution is to take.
         resolution: Å; None to have it measured.
         keep: whether the file's grid is kept, and only the fall-off of the amplitudes is looked at.
+        products: `shell_products` of the half-maps less their solvent levels under that mask, if already measured.
     """
     shape = maps[0].shape
     longest = max(shape) * voxel_size
     notes, blur = (), 0.0
     if len(maps) == 2:
         maps, flattened_by = _flattened(maps, voxel_size)
-        products = shell_products(maps, region, levels=[solvent_level(half, region) for half in maps])
+        if products is None or flattened_by:
+            products = shell_products(maps, region, levels=[solvent_level(half, region) for half in maps])
         if resolution is None:
             resolution, notes = _resolution_of_halves(products, longest)
         if resolution is not None:
@@ -143,7 +146,7 @@ def _resolution_of_one_map(full, voxel_size, region):
     own solvent. With the power `P` within the mask and `N` outside, a full map has the ratio `(P - N) / N` of signal to
     noise; where it is 1/3, half-maps would have an FSC of 0.143.
     """
-    advice = "the file's grid is kept; --resolution tells it"
+    advice = "the file's grid is kept; give the `resolution` to choose by it"
     if region is None:
         return None, (f"no particle was found by which to tell the resolution; {advice}",)
     level = solvent_level(full, region)
@@ -163,7 +166,7 @@ def _resolution_of_one_map(full, voxel_size, region):
         if below[0] < _FIRST_SHELL:
             return None, (f"the particle hardly stands out of its solvent; {advice}",)
         end = below[0] / (max(full.shape) * voxel_size)
-    note = f"resolution estimated from the map alone: {1 / end:.3g} Å; give a better one with --resolution"
+    note = f"resolution estimated from the map alone: {1 / end:.3g} Å; give a better `resolution` if it is known"
     return float(1 / end), (note,)
 
 

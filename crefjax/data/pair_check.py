@@ -14,7 +14,7 @@ from crefjax.data.alignment import find_orientation, find_shift
 from crefjax.data.grid import THRESHOLD, VOXELS, find_grid
 from crefjax.errors import path_error
 from crefjax.io.maps import Map
-from crefjax.masking import auto_mask, inverted_contrast
+from crefjax.masking import MeasurementMask, auto_mask, inverted_contrast
 from crefjax.spectral.curves import (
     FscCurve,
     count_shell_voxels,
@@ -66,15 +66,15 @@ class PairCheck:
         halves: the half-maps as they are to be used: hot voxels mended, and half-map 2 on the scale of half-map 1; the
             arrays that were given where nothing of that was wrong.
         curve: the FSC of these, under the mask.
-        mask: `(z, y, x)`, given or made; None where none could be made.
-        mask_notes: one line for each thing to know of one that was made, or why there is none.
+        region: the mask, given or made.
+        products: `shell_products` of these halves, less their solvent levels, under the mask.
     """
 
     findings: tuple[Finding, ...]
     halves: tuple[np.ndarray, np.ndarray]
     curve: FscCurve
-    mask: np.ndarray | None
-    mask_notes: tuple[str, ...] = ()
+    region: MeasurementMask
+    products: np.ndarray
 
     @property
     def serious(self) -> bool:
@@ -83,7 +83,7 @@ class PairCheck:
 
     def told_resolution(self, *, mask_given: bool) -> str:
         """Where the FSC of the half-maps falls below 0.143, and within what, in words."""
-        region = "the mask" if mask_given else "the whole box" if self.mask is None else "a mask made from them"
+        region = "the mask" if mask_given else "the whole box" if self.region.array is None else "a mask made from them"
         resolution = self.curve.resolution(0.143)
         where = f"falls below 0.143 at {resolution.angstrom:.2f} Å" if resolution.crossed else "never falls below 0.143"
         return f"FSC of the half-maps {where}, within {region}"
@@ -115,12 +115,13 @@ def check_pair(
         second = (second - np.float32(offset)) / np.float32(ratio)
     else:
         ratio = 1.0
-    region, notes = (mask, ()) if mask is not None else auto_mask(first, second, voxel_size)
+    region = MeasurementMask(mask) if mask is not None else auto_mask(first, second, voxel_size)
     if same := _same_noise(products):
         findings.append(same)
     else:
-        findings += _place(first, second, voxel_size, region)
-    curve = _curve(first, second, voxel_size, region)
+        findings += _place(first, second, voxel_size, region.array)
+    under_mask = _products(first, second, region.array)
+    curve = FscCurve(first.shape, voxel_size, fsc_from_products(under_mask))
     if _nothing_in_common(curve) and not any(one.serious for one in findings):
         text = "the half-maps hardly have anything in common: check that they are of one refinement"
         findings.append(Finding("no_signal", False, text))
@@ -131,23 +132,12 @@ def check_pair(
         Finding("contrast", False, text.removeprefix("warning: ")) for text in inverted_contrast(full, voxel_size)
     ]
     if fall_off and not any(one.serious or one.kind in ("filtered", "no_signal") for one in findings):
-        grid = find_grid([first, second], voxel_size, region, voxels=VOXELS, keep=True)
+        grid = find_grid([first, second], voxel_size, region.array, voxels=VOXELS, keep=True, products=under_mask)
         findings += [Finding("fall_off", False, note, {"b_factor": grid.blur}) for note in grid.notes if grid.blur]
     for number, (half, places) in enumerate(zip((half_map_1, half_map_2), hot, strict=True), 1):
         findings += hot_findings(half, places, f"half-map {number}")
     findings.sort(key=lambda one: not one.serious)
-    return PairCheck(tuple(findings), (first, second), curve, region, notes)
-
-
-def half_maps_uncorrelated(half_map_1: np.ndarray, half_map_2: np.ndarray, region: np.ndarray | None) -> bool:
-    """Return whether two half-maps are nearly noise by their FSC, as `has_no_signal` decides.
-
-    Args:
-        half_map_1: `(z, y, x)`.
-        half_map_2: the same shape.
-        region: mask to measure within; None for the whole box.
-    """
-    return has_no_signal(_curve(half_map_1, half_map_2, 1.0, region).fsc)
+    return PairCheck(tuple(findings), (first, second), curve, region, under_mask)
 
 
 def _nothing_in_common(curve):
@@ -157,10 +147,12 @@ def _nothing_in_common(curve):
     return has_no_signal(curve.fsc) and together < THRESHOLD
 
 
+def _products(first, second, region):
+    return shell_products([first, second], region, levels=[solvent_level(half, region) for half in (first, second)])
+
+
 def _curve(first, second, voxel_size, region):
-    levels = [solvent_level(half, region) for half in (first, second)]
-    fsc = fsc_from_products(shell_products([first, second], region, levels=levels))
-    return FscCurve(first.shape, voxel_size, fsc)
+    return FscCurve(first.shape, voxel_size, fsc_from_products(_products(first, second, region)))
 
 
 def _moments(array):
@@ -226,7 +218,7 @@ def _place(first, second, voxel_size, region):
     if not way and not any(voxels):
         return
     right = np.roll(turned, [-one for one in voxels], (0, 1, 2))
-    region, _ = auto_mask(first, right, voxel_size) if region is None else (region, ())
+    region = auto_mask(first, right, voxel_size).array if region is None else region
     before, after = (_curve(first, one, voxel_size, region).resolution(0.143).angstrom for one in (second, right))
     shift = [one * voxel_size for one in voxels[::-1]]
     what = [way] if way else []
@@ -399,7 +391,7 @@ def usable(
     if check.serious and not insist:
         names = [str(one.path or f"half-map {number}") for number, one in enumerate(pair, 1)]
         text = "; ".join(one.text for one in check.findings if one.serious)
-        raise path_error(" and ".join(names), text + ("" if insist is None else ", or --insist on these"))
+        raise path_error(" and ".join(names), text + ("" if insist is None else ", or `insist` on these"))
     maps = (
         one if array is one.array else one.replace_array(array) for one, array in zip(pair, check.halves, strict=True)
     )

@@ -41,11 +41,24 @@ def rotate(array: np.ndarray, index: int) -> np.ndarray:
     return array.transpose(axes)[tuple(slice(None, None, -1 if flip else None) for flip in flips)]
 
 
-def moments(array: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation over all voxels of `(z, y, x)`, summed in float64 plane by plane."""
-    mean = sum(float(plane.sum(dtype=np.float64)) for plane in array) / array.size
-    squares = sum(float(np.square(plane - mean, dtype=np.float64).sum()) for plane in array)
-    return mean, float(np.sqrt(squares / array.size))
+def moments(array: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, float]:
+    """Return mean and standard deviation, weighted by a mask if given, summed in float64 plane by plane.
+
+    Args:
+        array: `(z, y, x)`.
+        mask: the same shape, 0 to 1, or None.
+    """
+    masks = [None] * len(array) if mask is None else mask
+    weight = float(array.size) if mask is None else sum(float(plane.sum(dtype=np.float64)) for plane in mask)
+
+    def total(planes):
+        return sum(
+            float((plane if inside is None else plane * inside).sum(dtype=np.float64))
+            for plane, inside in zip(planes, masks, strict=True)
+        )
+
+    mean = total(array) / weight
+    return mean, float(np.sqrt(total(np.square(plane - mean, dtype=np.float64) for plane in array) / weight))
 
 
 def standardize(

@@ -1,4 +1,4 @@
-"""From half-maps to a denoised map: standardize, run the network, put the result on the signal's scale."""
+"""Denoise half-maps: standardize, run the network, and put the result on the signal's scale."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,33 +7,34 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from crefjax.data.grid import WorkingGrid, moments_in
-from crefjax.data.pair_check import usable
+from crefjax.data.grid import moments_in
+from crefjax.data.patches import moments
 from crefjax.errors import UserError
-from crefjax.inference.choices import choose_scale, plan_denoise
-from crefjax.inference.memory_plan import InferencePlan
-from crefjax.inference.slabs import run_rotated
-from crefjax.io.entries import check_mask, load_mask, load_pair
-from crefjax.io.maps import Map, check_same_grid, read_map
-from crefjax.masking import auto_mask, inverted_contrast
+from crefjax.inference.memory_plan import InferencePlan, plan_denoise
+from crefjax.inference.request import DenoiseRequest, read_request
+from crefjax.inference.slabs import part_of, run_rotated
+from crefjax.io.maps import Map
+from crefjax.masking import MeasurementMask, inverted_contrast
 from crefjax.spectral.calibration import Calibration, apply_calibration, calibrate
 from crefjax.spectral.covariances import shell_covariances
-from crefjax.spectral.curves import solvent_level
+from crefjax.spectral.curves import FscCurve, fsc_from_products, solvent_level
 from crefjax.spectral.windows import apply_b_factor
-from crefjax.weights.store import Weights, load_weights
+from crefjax.weights.store import Weights
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """What a run gives: the denoised full map and, where asked for, the denoised half-maps.
+    """The result of a run.
 
     Attributes:
         full: the denoised full map.
-        half_map_1: the denoised half-map 1, or None.
+        half_map_1: the denoised half-map 1, or None if it was not requested.
         half_map_2: the denoised half-map 2, or None.
-        region: `(z, y, x)`, 0 to 1, within which the scale was measured; None for the whole box, or not measured.
+        region: `(z, y, x)`, 0 to 1, within which the scale was measured; None for the whole box, or if nothing was.
         calibration: factors per shell of network and full map; None unless the scale is the signal's.
-        notes: one line for each thing that the user should know.
+        half_map_fsc: FSC of the half-maps within `region`, by the check of the pair, else as far as the working grid
+            reaches; None unless the scale is the signal's.
+        notes: one line for each thing to know.
     """
 
     full: Map
@@ -41,6 +42,7 @@ class Denoised:
     half_map_2: Map | None = None
     region: np.ndarray | None = None
     calibration: Calibration | None = None
+    half_map_fsc: FscCurve | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -62,22 +64,22 @@ def denoise(
     """Denoise the full map of two half-maps.
 
     Args:
-        half_map_1: a map or the path of one; its header goes to the result.
+        half_map_1: a map or the path of one; the result has its header.
         half_map_2: the same; None if `half_map_1` is a full map already.
-        mask: values 0 to 1 on the same grid; None for none.
-        weights: loaded, or a name or path to load; the package's own if None.
-        scale: `signal`, in every frequency shell the scale of the signal that the half-maps have in common, see
-            `crefjax.spectral.calibration` (both half-maps are denoised too, so it takes three runs of the network);
-            `input`, with the mean and the deviation of the full map (with a mask, of the masked one within it); `none`,
-            as the network gives it. None is `signal` for two half-maps and `input` for one map. With a mask the
-            solvent level is taken away, so that the map is 0 in the solvent and outside.
-        grid: `data`, the network works where the resolution takes about three voxels, see `crefjax.data.grid`; `input`,
-            on the grid of the map. None is what the weights were trained for.
-        resolution: Å, by which the data's grid is chosen; None to have it measured.
-        rotations: over how many rotations of the cube the network's output is averaged, 1, 4 or 24; None for as many as
-            the working grid has made time for.
-        insist: whether to go on where the half-maps are found to be no pair, see `crefjax.data.pair_check`.
-        device: `cpu`, `gpu`, or None for whatever is best.
+        mask: values 0 to 1 on the same grid, `auto` for a mask made from the half-maps, or None. With a mask the
+            solvent level is subtracted, so that the result is 0 in the solvent and outside.
+        weights: loaded, or a name or path to load; None for the default of the package.
+        scale: `signal`, in every frequency shell the scale of the signal that the half-maps share, see
+            `crefjax.spectral.calibration` (both half-maps are denoised too, in three runs of the network); `input`,
+            with mean and standard deviation of the full map (with a mask, of the masked one within it); `none`, the
+            network's own output. By default `signal` for two half-maps and `input` for one map.
+        grid: `data`, where the resolution takes about three voxels, see `crefjax.data.grid`; `input`, the map's own. By
+            default the one that the weights were trained for. The result is on the map's own grid in either case.
+        resolution: Å, from which the data's grid is chosen; None to measure it.
+        rotations: number of rotations of the cube over which the output is averaged, 1, 4 or 24; None for as many as
+            take no longer on the data's grid than one does on the map's own.
+        insist: whether half-maps that are not a pair are accepted, see `crefjax.data.pair_check`.
+        device: `cpu`, `gpu`, or None for the best.
         max_memory: GiB to keep within; None for what is free.
         progress: called with the share of the work that is done, 0 to 1.
 
@@ -85,192 +87,86 @@ def denoise(
         The denoised map on the grid of the half-maps; nothing is written.
 
     Raises:
-        UserError: whatever is wrong with maps, mask, weights, device or memory, in one line.
+        UserError: maps, mask, weights, settings, device, or memory cannot be used; one line says why.
     """
-    if half_map_2 is None:
-        pair = (_as_map(half_map_1),)
-    elif isinstance(half_map_1, Map) or isinstance(half_map_2, Map):
-        pair = (_as_map(half_map_1), _as_map(half_map_2))
-        check_same_grid(*pair, "half-maps")
-    else:
-        pair = load_pair(half_map_1, half_map_2)
-    if isinstance(mask, Map):
-        check_mask(mask, pair[0])
-    elif mask is not None:
-        mask = load_mask(mask, pair[0])
-    if not isinstance(weights, Weights):
-        weights = load_weights(weights)
-    used = usable(pair, None if mask is None else mask.array, insist=insist)
-    pair, region = used.pair, None
-    if used.check is not None and mask is None:
-        region = (used.check.mask, used.check.mask_notes)
-    choices = {"mask": mask, "scale": scale, "grid": grid, "resolution": resolution, "rotations": rotations}
-    plan = plan_denoise(pair, weights, region=region, **choices, device=device, max_memory=max_memory)
-    return denoise_maps(pair, weights, plan, mask=mask, scale=scale, progress=progress).full
+    settings = {"scale": scale, "grid": grid, "resolution": resolution, "rotations": rotations}
+    limits = {"device": device, "max_memory": max_memory}
+    request = read_request(half_map_1, half_map_2, mask, weights, insist=insist, **settings, **limits)
+    return denoise_maps(request, progress=progress).full
 
 
 def denoise_maps(
-    pair: tuple[Map, ...],
-    weights: Weights,
-    plan: InferencePlan,
-    *,
-    mask: Map | None = None,
-    scale: str | None = None,
-    halves: bool = False,
-    progress: Callable[[float], None] | None = None,
+    request: DenoiseRequest, plan: InferencePlan | None = None, *, progress: Callable[[float], None] | None = None
 ) -> Denoised:
-    """Denoise checked half-maps, or one full map, as planned.
-
-    Full map and half-maps are standardized by the same two numbers, those of the full map.
+    """Denoise the maps of a request. Full map and half-maps are standardized by the same two numbers.
 
     Args:
-        pair: two half-maps on one grid, or one full map.
-        weights: of the network.
-        plan: from `plan_denoise`.
-        mask: on the same grid, 0 to 1.
-        scale: one of `SCALES`, or None; see `denoise`.
-        halves: whether the denoised half-maps are given back. An FSC between them is no resolution: both went through
-            the same network, so their errors are not independent.
+        request: maps, weights, and settings.
+        plan: from `plan_denoise`, if already made.
         progress: called with the share of the work that is done, 0 to 1.
 
     Raises:
-        UserError: the scale is unknown, halves are asked of one map, or nothing is left within the mask.
+        UserError: a map is constant, all or within the mask; the network's output is; or memory is exhausted.
     """
-    scale = choose_scale(scale, pair)
-    if halves and len(pair) != 2:
-        raise UserError("--halves: expected two half-maps, found one map; give both half-maps")
-    full = pair[0].array if len(pair) == 1 else _mean(*(one.array for one in pair))
-    arrays = [full, *(one.array for one in pair)] if halves or scale == "signal" else [full]
-    inside = None if mask is None else mask.array
-    grid = plan.grid or WorkingGrid(full.shape, pair[0].voxel_size)
-    region, notes = plan.region or (None, ())
-    if plan.region is None and scale == "signal":
-        region, notes = (
-            (inside, ()) if mask is not None else auto_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
-        )
-    contrast = inverted_contrast(full, pair[0].voxel_size)
-    if any("inverted contrast" in note for note in notes):
-        contrast = ()
-    work = _Work(arrays, region, inside, weights, plan, grid)
-    work.run(progress, scale, plan.part if scale == "signal" and not halves else None)
-    calibration = None
-    if scale == "signal":
-        outputs, calibration = work.on_signal_scale(halves)
+    plan = plan or plan_denoise(request)
+    pair, grid = request.pair, plan.grid
+    full = pair[0].array if len(pair) == 1 else _mean(pair[0].array, pair[1].array)
+    arrays = [full, *(half_map.array for half_map in pair)] if request.denoises_half_maps else [full]
+    mask = None if request.mask is None else request.mask.array
+    within = request.region if request.is_measured else MeasurementMask(None)
+    region, notes = within.array, within.notes + grid.notes
+    if not within.inverted:
+        notes = inverted_contrast(full, pair[0].voxel_size) + notes
+    working_region, working_mask = (
+        array if array is None or grid.shape == full.shape else grid.bring_mask(array) for array in (region, mask)
+    )
+    outputs = _network_outputs(arrays, request, plan, working_region, working_mask, progress)
+    calibration, half_map_fsc = None, None
+    if request.scale == "signal":
+        outputs, calibration, half_map_fsc = _on_signal_scale(outputs, arrays, request, grid, working_region)
     else:
-        outputs = [grid.restore(y, full.shape) for y in work.outputs]
-        if scale == "input":
-            moments = _moments(full)
-            outputs = [_on_input_scale(y, one, moments, inside) for y, one in zip(outputs, arrays, strict=True)]
+        outputs = [grid.restore(output, full.shape) for output in outputs]
+        if request.scale == "input":
+            own = moments(full)
+            outputs = [_on_input_scale(y, array, own, mask) for y, array in zip(outputs, arrays, strict=True)]
     if mask is not None:
-        # On the signal's scale half-maps come back only where they are wanted.
-        outputs = [_masked(y, one, inside, scale) for y, one in zip(outputs, arrays, strict=False)]
-    maps = (pair[0].replace_array(y) for y in outputs)
-    shown = region if plan.region is not None or scale == "signal" else None
-    return Denoised(*maps, region=shown, calibration=calibration, notes=contrast + notes + grid.notes)
+        # On the signal's scale half-maps are returned only on request.
+        outputs = [_masked(y, array, mask, request.scale) for y, array in zip(outputs, arrays, strict=False)]
+    maps = (pair[0].replace_array(output) for output in outputs)
+    about = {"region": region, "calibration": calibration, "half_map_fsc": half_map_fsc}
+    return Denoised(*maps, **about, notes=notes)
 
 
-class _Work:
-    """The maps on the working grid, and what the network makes of them.
+def _network_outputs(arrays, request, plan, region, mask, progress):
+    """Return the network's outputs on the working grid, all maps being standardized by the numbers of the full map.
 
-    Attributes:
-        arrays: full map and, where they are wanted, half-maps, on the file's grid.
-        outputs: of the network, on the working grid.
+    If only a part of the half-maps is planned, the solvent level within it stands for the output around it.
     """
-
-    def __init__(self, arrays, region, inside, weights, plan, grid):
-        self.arrays, self.grid, self.weights, self.plan = arrays, grid, weights, plan
-        self.same = grid.shape == arrays[0].shape
-        self.region, self.inside = (self._mask(one) for one in (region, inside))
-        self.outputs = []
-
-    def _mask(self, mask):
-        return mask if mask is None or self.same else self.grid.bring_mask(mask)
-
-    def run(self, progress, scale, part):
-        """Standardize all by the numbers of the full map, and run the network; over half-maps only in a part, if any.
-
-        There, beyond that part, the mean of the solvent within it stands for the output.
-        """
-        moments = None
-        for number, array in enumerate(self.arrays):
-            array = self.grid.bring(array)
-            if moments is None:
-                moments = moments_in(array, self.region) if self.weights.grid else _moments(array)
-                if not moments[1] > 0:
-                    raise UserError(
-                        "expected a density map, found the same value in every voxel of the full map; check the "
-                        "half-maps"
-                    )
-            x = _standardized(array, moments, self.inside)
-            share = _share(progress, number, len(self.arrays))
-            if part is None or number == 0:
-                self.outputs.append(_run(x, self.weights, self.plan, share))
-            else:
-                inner = _run(np.ascontiguousarray(x[part]), self.weights, self.plan, share)
-                y = np.full(x.shape, solvent_level(inner, self.region[part]), np.float32)
-                y[part] = inner
-                self.outputs.append(y)
-            if not _moments(self.outputs[-1], self.inside)[1] > 0 and scale != "none":
+    weights, outputs, own = request.weights, [], None
+    for number, array in enumerate(arrays):
+        array = plan.grid.bring(array)
+        if own is None:
+            own = moments_in(array, region) if weights.grid else moments(array)
+            if not own[1] > 0:
                 raise UserError(
-                    f"weights {self.weights.name}: the network produced a constant map; these weights are unusable"
+                    "expected a density map, found the same value in every voxel of the full map; check the half-maps"
                 )
-
-    def on_signal_scale(self, halves):
-        """Full map and, if wanted, half-maps with the factors of their shells, on the file's grid; the factors."""
-        shape = self.arrays[0].shape
-        unblurred = replace(self.grid, blur=0.0)
-        arrays = self.arrays if self.same else [unblurred.bring(one) for one in self.arrays]
-        outputs = [apply_b_factor(one, self.grid.voxel_size, -self.grid.blur) for one in self.outputs]
-        coarser = max(self.grid.shape) < max(shape)
-        results, calibration = _on_signal_scale(outputs, arrays, self.region, halves, corners=coarser)
-        results = [unblurred.restore(one, shape) for one in results]
-        return results, calibration
-
-
-def _standardized(array, moments, mask):
-    x = (array - np.float32(moments[0])) / np.float32(moments[1])
-    if mask is None:
-        return x
-    x *= mask
-    if not _moments(x, mask)[1] > 0:
-        raise UserError("expected density within the mask, found the same value in every voxel of it; check the mask")
-    return x
-
-
-def _on_input_scale(y, array, moments, mask):
-    """Mean and deviation as the standardized map has them; within the mask, for outside the network's input was 0."""
-    mean, deviation = moments
-    inside = _moments(_standardized(array, moments, mask), mask)
-    y_mean, y_deviation = _moments(y, mask)
-    gain = deviation * inside[1] / y_deviation
-    offset = mean + deviation * inside[0] - gain * y_mean
-    return y * np.float32(gain) + np.float32(offset)
-
-
-def _masked(y, array, mask, scale):
-    """A denoised map within the mask, less the solvent level of its input: a plateau would hide all but the mask."""
-    level = 0.0 if scale == "none" else solvent_level(array, mask)
-    return (y - np.float32(level)) * mask
-
-
-def _on_signal_scale(outputs, arrays, region, halves, *, corners=False):
-    """The network's outputs for full map and half-maps with the factors of their shells; half-maps only if wanted."""
-    order = (1, 2)
-    maps = [*(arrays[i] for i in order), *(outputs[i] for i in order), outputs[0]]
-    levels = [solvent_level(one, region) for one in maps]
-    calibration = calibrate(shell_covariances(maps, region, levels=levels))
-    results = []
-    for array, output in list(zip(arrays, outputs, strict=True))[: 3 if halves else 1]:
-        level = np.float32(solvent_level(array, region))
-        output = output - np.float32(solvent_level(output, region))
-        result = apply_calibration(output, array - level, calibration, corners=corners)
-        result += level
-        results.append(result)
-    return results, calibration
+        x = _standardized(array, own, mask)
+        part = part_of(progress, number, len(arrays))
+        if plan.part is None or number == 0:
+            output = _run(x, weights, plan, part)
+        else:
+            inner = _run(np.ascontiguousarray(x[plan.part]), weights, plan, part)
+            output = np.full(x.shape, solvent_level(inner, region[plan.part]), np.float32)
+            output[plan.part] = inner
+        if request.scale != "none" and not moments(output, mask)[1] > 0:
+            raise UserError(f"weights {weights.name}: the network produced a constant map; these weights are unusable")
+        outputs.append(output)
+    return outputs
 
 
 def _run(x, weights, plan, progress):
-    """The network, with thinner slabs if the device had less room than it said."""
+    """Run the network, with thinner slabs if the device has less memory than it reported."""
     slab = plan.slab
     while True:
         try:
@@ -281,35 +177,60 @@ def _run(x, weights, plan, progress):
             if slab <= 2:
                 raise UserError(
                     f"{plan.device.platform} ran out of memory with the thinnest slabs; close other programs, choose "
-                    "--device cpu, or crop or bin the half-maps"
+                    "`device` cpu, or crop or bin the half-maps"
                 ) from error
             slab = max(n for n in range(2, slab, 2) if plan.slab % n == 0)
 
 
-def _moments(array, mask=None):
-    """Mean and deviation, weighted by a mask if there is one; float64, plane by plane."""
-    masks = [None] * len(array) if mask is None else mask
-    weight = float(array.size) if mask is None else sum(float(plane.sum(dtype=np.float64)) for plane in mask)
+def _standardized(array, own, mask):
+    x = (array - np.float32(own[0])) / np.float32(own[1])
+    if mask is None:
+        return x
+    x *= mask
+    if not moments(x, mask)[1] > 0:
+        raise UserError("expected density within the mask, found the same value in every voxel of it; check the mask")
+    return x
 
-    def total(planes):
-        return sum(
-            float((plane if one is None else plane * one).sum(dtype=np.float64))
-            for plane, one in zip(planes, masks, strict=True)
-        )
 
-    mean = total(array) / weight
-    return mean, float(np.sqrt(total(np.square(plane - mean, dtype=np.float64) for plane in array) / weight))
+def _on_input_scale(y, array, own, mask):
+    """Give an output mean and deviation of its standardized map; within the mask, as the input was 0 outside."""
+    mean, std = own
+    inside = moments(_standardized(array, own, mask), mask)
+    y_mean, y_std = moments(y, mask)
+    gain = std * inside[1] / y_std
+    offset = mean + std * inside[0] - gain * y_mean
+    return y * np.float32(gain) + np.float32(offset)
+
+
+def _on_signal_scale(outputs, arrays, request, grid, region):
+    """Return full map and, if requested, half-maps on the file's grid, the factors of their shells, and the FSC."""
+    shape = arrays[0].shape
+    unblurred = replace(grid, blur=0.0)
+    if grid.shape != shape:
+        arrays = [unblurred.bring(array) for array in arrays]
+    outputs = [apply_b_factor(output, grid.voxel_size, -grid.blur) for output in outputs]
+    maps = [*arrays[1:], *outputs[1:], outputs[0]]
+    covariances = shell_covariances(maps, region, levels=[solvent_level(array, region) for array in maps])
+    calibration = calibrate(covariances)
+    results = []
+    for array, output in list(zip(arrays, outputs, strict=True))[: 3 if request.half_maps else 1]:
+        level = np.float32(solvent_level(array, region))
+        output = output - np.float32(solvent_level(output, region))
+        result = apply_calibration(output, array - level, calibration, corners=max(grid.shape) < max(shape))
+        result += level
+        results.append(unblurred.restore(result, shape))
+    if request.check is not None:
+        return results, calibration, request.check.curve
+    return results, calibration, FscCurve(grid.shape, grid.voxel_size, fsc_from_products(covariances.matrix))
+
+
+def _masked(y, array, mask, scale):
+    """Return a map within the mask, less its input's solvent level: a plateau would show the shape of the mask alone."""
+    level = 0.0 if scale == "none" else solvent_level(array, mask)
+    return (y - np.float32(level)) * mask
 
 
 def _mean(first, second):
     out = first + second
     out *= np.float32(0.5)
     return out
-
-
-def _as_map(one):
-    return one if isinstance(one, Map) else read_map(one)
-
-
-def _share(progress, number, count):
-    return None if progress is None else lambda share: progress((number + share) / count)

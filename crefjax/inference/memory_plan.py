@@ -1,45 +1,52 @@
-"""What a run over a whole map will take: the device, the slab, the peak memory and the time."""
+"""Plan a run over a whole map: device, working grid, rotations, slabs, and what it takes in memory and time."""
 
+import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crefjax.data.grid import WorkingGrid
+from crefjax.data.grid import VOXELS, WorkingGrid, find_grid
 from crefjax.errors import UserError
-from crefjax.inference.slabs import level_slab, network_cost, padded_shape, slab_sizes
+from crefjax.inference.request import ROTATIONS, DenoiseRequest
+from crefjax.inference.slabs import count_flops, level_slab, padded_shape, slab_sizes
 from crefjax.models.unet3d import UNet3DConfig
-from crefjax.utils.memory import GIB, free_memory
+from crefjax.utils.memory import GIB, find_device, free_memory
 
 # Resident memory of the program before any map is read: Python, JAX and its compiled code.
 _PROGRAM_BYTES = 0.45 * GIB
-# Of the memory that is free, how much a run takes when it is not told.
+# Share of the free memory that a run takes by default.
 _SHARE_OF_FREE = 0.8
 # On a CPU larger slabs than this bring nothing: their halos are a small part of the work already.
 _LARGEST_CPU_SLAB = 16
 # The network's share of the rate of a matrix product, with arithmetic counted as that of plain convolutions.
 _EFFICIENCY = {"cpu": 0.3, "gpu": 0.3}
 _START_SECONDS = 3.0  # compilation
+# Peaks as measured, in float32 maps: of five maps the spectra, and one of them as float64 on its way there; and of the
+# check of a pair, before the network runs.
+_MAPS_OF_CALIBRATION, _MAPS_OF_REPORT, _MAPS_OF_CHECK = 21, 24, 11
+# Voxels around the mask, beyond which a map changes next to nothing within it; and voxels that must be saved to pay for
+# another compilation.
+_MARGIN, _WORTH_COMPILING = 12, 4e6
+_AFFORDED = 0.9  # share of the time that the network takes on the map's own grid
 
 
 @dataclass(frozen=True, eq=False)
 class InferencePlan:
-    """How a whole map will be run.
+    """How the network is run over a whole map, and what that takes.
 
     Attributes:
         device: that computes.
         slab: planes of a slab at full resolution.
         host_bytes: peak resident memory of the program.
         device_bytes: peak memory on the device; on a CPU it is part of `host_bytes`.
-        seconds: about how long all runs take together.
-        grid: on which the network works; None for that of the map.
-        region: the mask within which was measured, on the map's grid (None for the whole box), and notes on it; None
-            where nothing was.
+        seconds: expected time of all runs together.
+        grid: on which the network works.
         rotations: of the cube, over which the output is averaged.
-        part: of the working grid, around the particle, in which half-maps are denoised that are only measured; None for
+        part: of the working grid, around the particle, to which half-maps are confined that are only measured; None for
             all of it.
     """
 
@@ -49,18 +56,114 @@ class InferencePlan:
     device_bytes: float
     seconds: float
     grid: WorkingGrid | None = None
-    region: tuple[np.ndarray | None, tuple[str, ...]] | None = None
     rotations: int = 1
     part: tuple[slice, slice, slice] | None = None
 
     def describe(self) -> str:
-        """One line for the user."""
+        """Return one line on device, slabs, memory, and time."""
         cores = f" ({_cores()} cores)" if self.device.platform == "cpu" else ""
         name = self.device.device_kind if self.device.platform != "cpu" else "CPU"
         memory = f"peak memory about {self.host_bytes / GIB:.1f} GiB"
         if self.device.platform != "cpu":
             memory += f" and {self.device_bytes / GIB:.1f} GiB on the device"
         return f"{name}{cores}, slabs of {self.slab} planes, {memory}, about {self.seconds:.0f} s"
+
+    def describe_grid(self, shape: tuple[int, int, int]) -> str | None:
+        """Return one line on resolution, working grid, and rotations; None if no resolution is known.
+
+        Args:
+            shape: `(z, y, x)` of the map.
+        """
+        if self.grid is None or self.grid.resolution is None:
+            return None
+        line = f"resolution {self.grid.resolution:.2f} Å"
+        if self.grid.shape != shape:
+            z, y, x = self.grid.shape
+            line += f", so the network works on {x}x{y}x{z} voxels of {self.grid.voxel_size:.3g} Å"
+        return line + (f", averaged over {self.rotations} rotations" if self.rotations > 1 else "")
+
+
+def plan_denoise(request: DenoiseRequest) -> InferencePlan:
+    """Plan a request. Where the network works on the data's grid, the half-maps are measured for it.
+
+    Raises:
+        UserError: there is no such device, or not enough memory.
+    """
+    device, weights = find_device(request.device), request.weights
+    grid = _working_grid(request)
+    shape, working = request.pair[0].array.shape, grid.shape
+    share = math.prod(working) / math.prod(shape)
+    rotations = request.rotations or affordable_rotations(working, shape)
+    part, runs = None, 3 if request.denoises_half_maps else 1
+    signal = request.scale == "signal"
+    if signal and not request.half_maps and weights.grid and request.region.array is not None:
+        part = part_around(request.region.array, working, weights.config.multiple)
+        saved = 1 - math.prod(piece.stop - piece.start for piece in part) / math.prod(working)
+        if 2 * saved * rotations * math.prod(working) > _WORTH_COMPILING:
+            runs -= 2 * saved
+        else:
+            part = None
+    # The maps themselves, the mask, and three for the standardized map, the output and what becomes of it.
+    host_maps = len(request.pair) + (request.mask is not None) + 3 + 2 * request.denoises_half_maps
+    later_maps = _MAPS_OF_CHECK / share if len(request.pair) == 2 else 0
+    if signal:
+        later_maps = _MAPS_OF_CALIBRATION + 4 / share
+    if request.report:
+        later_maps = _MAPS_OF_REPORT / share
+    plan = plan_run(
+        working,
+        weights.config,
+        device,
+        host_maps=host_maps / share + (0 if share == 1 else 3 * (1 + 2 * request.denoises_half_maps)),
+        later_maps=later_maps,
+        runs=runs * rotations,
+        max_memory=request.max_memory,
+    )
+    return replace(plan, grid=grid, rotations=rotations, part=part)
+
+
+def _working_grid(request):
+    pair, weights, keep = request.pair, request.weights, request.grid == "input"
+    if keep and not weights.grid:
+        return WorkingGrid(pair[0].array.shape, pair[0].voxel_size)
+    return find_grid(
+        [one.array for one in pair],
+        pair[0].voxel_size,
+        request.region.array,
+        voxels=weights.grid or VOXELS,
+        resolution=request.resolution,
+        keep=keep,
+        products=None if request.check is None else request.check.products,
+    )
+
+
+def affordable_rotations(working: tuple[int, int, int], shape: tuple[int, int, int]) -> int:
+    """Return how many rotations take no longer on the working grid than one run does on the map's own.
+
+    Args:
+        working: `(z, y, x)` of the working grid.
+        shape: of the map.
+    """
+    share = math.prod(working) / math.prod(shape)
+    return max(count for count in ROTATIONS if count == 1 or count * share <= _AFFORDED)
+
+
+def part_around(region: np.ndarray, shape: tuple[int, int, int], multiple: int) -> tuple[slice, slice, slice]:
+    """Return the part of a working grid around a mask, with a margin, in which the network pools the same voxels.
+
+    Args:
+        region: the mask, `(z, y, x)` on any grid of the box.
+        shape: of the working grid.
+        multiple: of the network's sides.
+    """
+    part = []
+    for axis, side in enumerate(shape):
+        inside = np.flatnonzero(region.any(axis=tuple({0, 1, 2} - {axis})))
+        ratio = side / region.shape[axis]
+        low, high = inside[0] * ratio - _MARGIN, (inside[-1] + 1) * ratio + _MARGIN
+        first = max(0, int(low // multiple) * multiple)
+        part.append(slice(first, min(side, first + math.ceil((high - first) / multiple) * multiple)))
+    return tuple(part)
 
 
 def plan_run(
@@ -73,7 +176,7 @@ def plan_run(
     runs: float = 1,
     max_memory: float | None = None,
 ) -> InferencePlan:
-    """Choose the slab for a map and say what the run will take.
+    """Choose the slab for a map, and estimate memory and time.
 
     Args:
         shape: `(z, y, x)` of the map.
@@ -81,8 +184,9 @@ def plan_run(
         device: to compute on.
         host_maps: float32 arrays of the map's size that are in memory besides the network's own.
         later_maps: the same, and temporaries, in what follows when the network's own are gone.
-        runs: how often the network is run, in whole boxes.
-        max_memory: GiB that the program (on a CPU) or the device's share (on a GPU) may take; what is free if None.
+        runs: number of runs of the network, in whole boxes.
+        max_memory: GiB that the program (on a CPU) or its arrays on the device (on a GPU) may take; None for what is
+            free.
 
     Raises:
         UserError: even the thinnest slab takes more.
@@ -99,21 +203,21 @@ def plan_run(
     network = {n: network_bytes(shape, config, n, on_cpu=on_cpu) for n in sizes}
     taken = {n: (max(host + network[n], later) if on_cpu else network[n]) for n in sizes}
     if not (fitting := [n for n in sizes if taken[n] <= limit]):
-        where = "--max-memory" if max_memory is not None else "free memory"
+        where = "`max_memory`" if max_memory is not None else "free memory"
         raise UserError(
             f"a box of {'x'.join(map(str, shape))} voxels needs at least {taken[sizes[0]] / GIB:.1f} GiB on "
             f"{device.platform}, found {limit / GIB:.1f} GiB of {where}; give more, or crop or bin the half-maps"
         )
     slab = max(fitting)
-    seconds = _START_SECONDS + runs * network_cost(padded_shape(shape, config), config) / _rate(device)
+    seconds = _START_SECONDS + runs * count_flops(padded_shape(shape, config), config) / _rate(device)
     host = max(host + (network[slab] if on_cpu else 12 * voxels), later)
     return InferencePlan(device, slab, host, network[slab], seconds)
 
 
 def network_bytes(shape: tuple[int, int, int], config: UNet3DConfig, slab: int, *, on_cpu: bool) -> float:
-    """Bytes of the arrays and temporaries of `run_network` at its peak.
+    """Return the bytes of the arrays and temporaries of `run_network` at its peak.
 
-    The arrays are counted; the temporaries of a slab were read off XLA's own account of the compiled functions
+    The arrays are counted; the temporaries of a slab follow XLA's own analysis of the compiled functions
     (`memory_analysis`), which for the default network is proportional to the slab's voxels within a few percent.
     """
     z, y, x = padded_shape(shape, config)
@@ -127,17 +231,17 @@ def network_bytes(shape: tuple[int, int, int], config: UNet3DConfig, slab: int, 
         floats = max(4.5 * config.last_widths[0], 3.8 * config.down_width) if level == 0 else 6 * config.up_width
         planes = level_slab(z, level, slab) + 6
         temporaries = max(temporaries, 4 * floats * planes * y * x / 4**level)
-    return arrays + temporaries * (1 if on_cpu else 2)  # cuDNN wants room to work in
+    return arrays + temporaries * (1 if on_cpu else 2)  # workspace of cuDNN
 
 
 def _cores():
-    if hasattr(os, "sched_getaffinity"):  # not everywhere
+    if hasattr(os, "sched_getaffinity"):  # Linux only
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
 
 
 def _rate(device):
-    """Floating point operations a second that the network reaches, from a matrix product timed on the device."""
+    """Return the network's floating point operations per second, from a matrix product timed on the device."""
     side = 1024 if device.platform == "cpu" else 4096
     matrix = jax.device_put(jnp.ones((side, side), jnp.float32), device)
     multiply = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))

@@ -1,9 +1,9 @@
-"""The network over a whole map in bounded memory, exactly.
+"""Run the network over a whole map in bounded memory, exactly, and average it over rotations of the cube.
 
-Nearly all the memory of a U-Net is taken at full resolution, where its convolutions look only two or three
-voxels far. So each level is computed slab by slab along z: a slab is read with a halo of that many planes,
-planes outside the box are kept at zero as the whole network has them, and the result is put in its place in the
-level's own array. No tile borders arise, and what comes out is the network's output, not an approximation.
+Nearly all the memory of a U-Net is taken at full resolution, where its convolutions look only two or three voxels far.
+So each level is computed slab by slab along z: a slab is read with a halo of that many planes, planes outside the box
+are kept at zero as in the whole network, and the result is put in its place in the level's own array. No tile borders
+arise, and the result is the network's output, not an approximation.
 """
 
 import functools
@@ -15,7 +15,6 @@ import numpy as np
 from jax import lax
 
 from crefjax.data.patches import ROTATIONS, rotate
-from crefjax.errors import UserError
 from crefjax.models.unet3d import (
     Parameters,
     Planes,
@@ -29,25 +28,23 @@ from crefjax.models.unet3d import (
 from crefjax.weights.store import Weights
 
 Progress = Callable[[float], None]
-# Slabs computed by one call into XLA. A call allocates its temporary memory anew, and on a CPU the page
-# faults of that cost as much as the arithmetic; too many slabs in a call would let a progress bar stand still.
+# Slabs computed by one call into XLA. Every call allocates its temporary memory, and on a CPU the page faults of that
+# cost as much as the arithmetic; with too many slabs in a call the progress bar would stand still.
 _SLABS_PER_CALL = 4
-NUMBERS = (1, 4, 24)
-_AFFORDED = 0.9  # share of the time that the network takes on the map's own grid
 
 
 def padded_shape(shape: tuple[int, int, int], config: UNet3DConfig) -> tuple[int, int, int]:
-    """The box `(z, y, x)` that the network works on: every side a multiple of `config.multiple`."""
+    """Return the box `(z, y, x)` that the network works on: every side a multiple of `config.multiple`."""
     return tuple(n + -n % config.multiple for n in shape)
 
 
 def slab_sizes(depth: int) -> list[int]:
-    """Numbers of planes that a slab of a box of `depth` planes can have, ascending: its even divisors."""
+    """Return the possible numbers of planes of a slab, ascending: the even divisors of the box's `depth`."""
     return [n for n in range(2, depth + 1, 2) if depth % n == 0]
 
 
 def level_slab(depth: int, level: int, slab: int) -> int:
-    """Planes of a slab at a level: more than at full resolution, where a plane has `4**level` times fewer voxels.
+    """Return the planes of a slab at a level: more than at full resolution, since a plane has fewer voxels there.
 
     Args:
         depth: planes of the padded box at full resolution.
@@ -80,7 +77,7 @@ def run_network(
         `(z, y, x)`, float32.
 
     Raises:
-        ValueError: if `slab` is none of the possible sizes.
+        ValueError: `slab` is not a possible size.
     """
     shape = padded_shape(array.shape, config)
     if slab not in slab_sizes(shape[0]):
@@ -93,90 +90,75 @@ def run_network(
         return np.asarray(out)[:z, :y, :x, 0]
 
 
-def choose_rotations(number: int | None, working: tuple[int, int, int], shape: tuple[int, int, int]) -> int:
-    """How many rotations to average over: the number given, or as many as the working grid has made time for.
-
-    Args:
-        number: one of `NUMBERS`, or None.
-        working: `(z, y, x)` of the working grid.
-        shape: of the map.
-
-    Raises:
-        UserError: there is no such number.
-    """
-    if number is None:
-        share = float(np.prod(working, dtype=float) / np.prod(shape, dtype=float))
-        return max(n for n in NUMBERS if n == 1 or n * share <= _AFFORDED)
-    if number not in NUMBERS:
-        raise UserError(f"--rotations: expected one of {', '.join(map(str, NUMBERS))}, found {number}")
-    return number
-
-
-def cube_rotations(number: int) -> list[int]:
-    """Indices into `crefjax.data.patches.ROTATIONS`: the identity; the half turns about each axis; or all.
-
-    The half turns keep the shape of every box.
-
-    Args:
-        number: one of `NUMBERS`.
-    """
-    unmoved = [index for index, (axes, _) in enumerate(ROTATIONS) if axes == (0, 1, 2)]
-    return {1: [0], 4: unmoved, 24: list(range(len(ROTATIONS)))}[number]
-
-
-def turned_back(array: np.ndarray, index: int) -> np.ndarray:
-    """What `crefjax.data.patches.rotate` makes, undone; a view."""
-    axes, flips = ROTATIONS[index]
-    return array[tuple(slice(None, None, -1 if flip else None) for flip in flips)].transpose(np.argsort(axes))
-
-
 def run_rotated(
     weights: Weights,
     array: np.ndarray,
-    number: int,
+    count: int,
     *,
     slab: int,
     device: jax.Device,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
-    """The mean of the network's outputs for a standardized map, `(z, y, x)`, over rotations of the cube.
+    """Return the mean of the network's outputs for a standardized map, `(z, y, x)`, over rotations of the cube.
 
     Args:
         weights: of the network.
         array: `(z, y, x)`, float32, standardized.
-        number: one of `NUMBERS`.
-        slab: planes of a slab; of a box that is no cube, as many as divide its depth when it is turned.
+        count: of rotations, see `cube_rotations`.
+        slab: planes of a slab; fewer if they do not divide the depth of a box that is rotated.
         device: to compute on.
         progress: called with the share of the work that is done, 0 to 1.
     """
     total = None
-    for done, index in enumerate(cube_rotations(number)):
-        share = None if progress is None else lambda part, done=done: progress((done + part) / number)
+    for number, index in enumerate(cube_rotations(count)):
         x = np.ascontiguousarray(rotate(array, index))
         planes = max(n for n in slab_sizes(padded_shape(x.shape, weights.config)[0]) if n <= slab or n == 2)
-        y = run_network(weights.parameters, x, weights.config, slab=planes, device=device, progress=share)
-        y = turned_back(y, index)
+        part = part_of(progress, number, count)
+        y = run_network(weights.parameters, x, weights.config, slab=planes, device=device, progress=part)
+        y = rotate_back(y, index)
         total = y if total is None else total + y
-    return total if number == 1 else total / np.float32(number)
+    return total if count == 1 else total / np.float32(count)
 
 
-def network_cost(shape: tuple[int, int, int], config: UNet3DConfig) -> float:
-    """Floating point operations of the network over a padded box, as the plain convolutions count them."""
+def cube_rotations(count: int) -> list[int]:
+    """Return indices into `crefjax.data.patches.ROTATIONS`.
+
+    Args:
+        count: 1 for the identity; 4 for it and the half turns about each axis, which keep the shape of every box; 24
+            for all.
+    """
+    diagonal = [index for index, (axes, _) in enumerate(ROTATIONS) if axes == (0, 1, 2)]
+    return {1: [0], 4: diagonal, 24: list(range(len(ROTATIONS)))}[count]
+
+
+def rotate_back(array: np.ndarray, index: int) -> np.ndarray:
+    """Undo `crefjax.data.patches.rotate`; a view."""
+    axes, flips = ROTATIONS[index]
+    return array[tuple(slice(None, None, -1 if flip else None) for flip in flips)].transpose(np.argsort(axes))
+
+
+def part_of(progress: Progress | None, number: int, count: int) -> Progress | None:
+    """Return the progress of one of `count` equal parts of the work, the first being number 0."""
+    return None if progress is None else lambda share: progress((number + share) / count)
+
+
+def count_flops(shape: tuple[int, int, int], config: UNet3DConfig) -> float:
+    """Return the floating point operations of the network over a padded box, as plain convolutions count them."""
     levels = range(config.depth)
     names = [(level, name) for level in levels for name in config.down_names(level) + config.up_names(level)]
-    return sum(_cost(config, name) / 8**level for level, name in names) * float(np.prod(shape))
+    return sum(_flops(config, name) / 8**level for level, name in names) * float(np.prod(shape))
 
 
 class _Run:
-    """One pass of the network: what stays the same from level to level."""
+    """One pass of the network, with everything that is the same at all levels."""
 
     def __init__(self, parameters, config, shape, slab, progress):
         self.parameters, self.config, self.slab, self.progress = parameters, config, slab, progress
         self.depth = shape[0]
-        self.done, self.total = 0.0, network_cost(shape, config)
+        self.done, self.total = 0.0, count_flops(shape, config)
 
     def level(self, skip, level):
-        """From the input of a level, with halo, to the output of that level, with halo (none at level 0)."""
+        """Return the output of a level, with halo (none at level 0), given its input, with halo."""
         halo, config = _halo(self.config), self.config
         if level == config.depth:
             return _bottom(self.parameters, skip, config)
@@ -192,14 +174,14 @@ class _Run:
         out = jnp.zeros(shape, jnp.float32)
         planes, height, width = self.depth >> level, *inputs[0].shape[1:3]
         size = level_slab(self.depth, level, self.slab)
-        cost = sum(_cost(self.config, name) for name in names) * size * height * width
+        flops = sum(_flops(self.config, name) for name in names) * size * height * width
         for first in range(0, planes // size, _SLABS_PER_CALL):
             count = min(_SLABS_PER_CALL, planes // size - first)
             where = (planes, size, count)
             out = compute(self.parameters, *inputs, out, first, where, self.config, level)
             if self.progress is not None:
                 jax.block_until_ready(out)
-                self.done += cost * count
+                self.done += flops * count
                 self.progress(min(1.0, self.done / self.total))
         return out
 
@@ -209,13 +191,13 @@ def _down_slabs(parameters, skip, out, first, where, config, level):
     planes, size, count = where
     halo, need = _halo(config), down_halo(config, level)
 
-    def one(index, out):
+    def add_slab(index, out):
         start = index * size
         slab = lax.dynamic_slice_in_dim(skip, start + halo - need, size + 2 * need)
         result = down_level(parameters, slab[None], config, level, Planes(start - need, planes))[0]
         return lax.dynamic_update_slice_in_dim(out, result, start // 2 + halo, 0)
 
-    return lax.fori_loop(first, first + count, one, out)
+    return lax.fori_loop(first, first + count, add_slab, out)
 
 
 @functools.partial(jax.jit, static_argnames=("where", "config", "level"), donate_argnames="out")
@@ -224,14 +206,14 @@ def _up_slabs(parameters, skip, up, out, first, where, config, level):
     halo, (need, need_up) = _halo(config), up_halo(config, level)
     margin = (out.shape[0] - planes) // 2
 
-    def one(index, out):
+    def add_slab(index, out):
         start = index * size
         slab = lax.dynamic_slice_in_dim(skip, start + halo - need, size + 2 * need)
         slab_up = lax.dynamic_slice_in_dim(up, start // 2 + halo - need_up, size // 2 + 2 * need_up)
         result = up_level(parameters, slab[None], slab_up[None], config, level, Planes(start - need, planes))
         return lax.dynamic_update_slice_in_dim(out, result[0], start + margin, 0)
 
-    return lax.fori_loop(first, first + count, one, out)
+    return lax.fori_loop(first, first + count, add_slab, out)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -242,18 +224,18 @@ def _bottom(parameters, x, config):
 
 
 def _halo(config):
-    """Planes of zeros around every level's array along z, so that each slab finds its halo there."""
+    """Return the planes of zeros around every level's array along z, where each slab finds its halo."""
     levels = range(config.depth)
     return max(max(down_halo(config, level), *up_halo(config, level)) for level in levels)
 
 
-def _cost(config, name):
-    """Floating point operations a voxel of one convolution."""
+def _flops(config, name):
+    """Return the floating point operations per voxel of one convolution."""
     return next(2.0 * 27 * n_in * n_out for layer, n_in, n_out in config.layers() if layer == name)
 
 
 def _padded(array, shape, config):
-    """The box as the network takes it: far ends padded symmetrically, planes of zeros around z, one channel."""
+    """Return the network's input: far ends padded symmetrically, planes of zeros around z, one channel."""
     halo = _halo(config)
     out = np.zeros((shape[0] + 2 * halo, *shape[1:], 1), np.float32)
     ends = [(0, n - m) for n, m in zip(shape, array.shape, strict=True)]

@@ -317,7 +317,7 @@ def _check_cell(header: Header, path: Path, sized: bool) -> None:
     if not (np.all(np.isfinite(sizes)) and np.all(sizes > 0)):
         raise path_error(
             path,
-            f"expected a voxel size above 0 Å, found {_listed(sizes)} Å along x, y, z; tell it with --voxel-size, or "
+            f"expected a voxel size above 0 Å, found {_listed(sizes)} Å along x, y, z; give the `voxel_size`, or "
             f"set it, for example in Python: mrcfile.open({path.name!r}, 'r+').voxel_size = 1.05",
         )
     if sizes.max() - sizes.min() > ISOTROPY * sizes.min():
@@ -334,8 +334,7 @@ def check_voxel_size(voxel_size: float, path: Path | str) -> None:
     if not least <= voxel_size <= most:
         raise path_error(
             path,
-            f"expected a voxel size of {least:g} to {most:g} Å, found {voxel_size:.4g} Å; give the right one with "
-            "--voxel-size",
+            f"expected a voxel size of {least:g} to {most:g} Å, found {voxel_size:.4g} Å; give the right `voxel_size`",
         )
 
 

@@ -23,8 +23,8 @@ def find_device(kind: str | None = None):
         return jax.devices(kind)[0]
     except RuntimeError as error:
         raise UserError(
-            f"--device {kind}: JAX finds no such device; for an NVIDIA GPU: pip install 'crefjax[cuda]', "
-            "or choose --device cpu"
+            f"`device` {kind}: JAX finds no such device; for an NVIDIA GPU: pip install 'crefjax[cuda]', "
+            "or choose `device` cpu"
         ) from error
 
 

@@ -1,0 +1,170 @@
+"""A request to denoise: maps, weights, and settings, checked once and completed with every default."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from crefjax.data.pair_check import PairCheck, usable
+from crefjax.errors import UserError
+from crefjax.io.entries import check_mask, load_mask, load_pair
+from crefjax.io.maps import Map, check_same_grid, read_map
+from crefjax.masking import MeasurementMask, auto_mask
+from crefjax.weights.store import Weights, load_weights
+
+SCALES = ("signal", "input", "none")
+GRIDS = ("data", "input")
+ROTATIONS = (1, 4, 24)
+
+
+@dataclass(frozen=True, eq=False)
+class DenoiseRequest:
+    """Maps, weights, and settings of one run; what is None in `scale` and `grid` is filled in.
+
+    Attributes:
+        pair: two half-maps on one grid, or one full map.
+        weights: of the network.
+        mask: on the same grid, 0 to 1, or None.
+        scale: one of `SCALES`; by default `signal` for two half-maps and `input` for one map.
+        grid: one of `GRIDS`; by default the one that the weights were trained for.
+        resolution: Å, from which the data's grid is chosen; None to measure it.
+        rotations: one of `ROTATIONS`; None for as many as take no longer than one does on the map's own grid.
+        half_maps: whether the denoised half-maps are returned. An FSC between them is not a resolution: both went
+            through the same network, so their errors are not independent.
+        report: whether memory is planned for a report or local maps too.
+        device: `cpu`, `gpu`, or None for the best.
+        max_memory: GiB to keep within; None for what is free.
+        check: result of checking the half-maps, or None.
+        warnings: findings of the check that the result does not report by itself, one line each.
+        mask_notes: one line for each thing to know of a mask made by `read_request`.
+
+    Raises:
+        UserError: a setting is out of range, or needs two half-maps and there is one map.
+    """
+
+    pair: tuple[Map, ...]
+    weights: Weights
+    mask: Map | None = None
+    scale: str | None = None
+    grid: str | None = None
+    resolution: float | None = None
+    rotations: int | None = None
+    half_maps: bool = False
+    report: bool = False
+    device: str | None = None
+    max_memory: float | None = None
+    check: PairCheck | None = None
+    warnings: tuple[str, ...] = ()
+    mask_notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        two = len(self.pair) == 2
+        _check_choices(two, scale=self.scale, grid=self.grid, rotations=self.rotations, half_maps=self.half_maps)
+        _check_resolution(self.resolution, self.pair[0])
+        defaults = {"scale": "signal" if two else "input", "grid": "data" if self.weights.grid else "input"}
+        for name, default in defaults.items():
+            object.__setattr__(self, name, getattr(self, name) or default)
+
+    @property
+    def denoises_half_maps(self) -> bool:
+        """Whether the network runs over both half-maps too: their outputs are wanted, or measured for the scale."""
+        return self.half_maps or self.scale == "signal"
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether anything is measured within `region`: the scale of the signal, the resolution, or the fall-off."""
+        return self.scale == "signal" or self.grid == "data" or bool(self.weights.grid)
+
+    @cached_property
+    def region(self) -> MeasurementMask:
+        """The mask to measure within: the one given, else that of the check, else one made from the maps."""
+        if self.mask is not None:
+            return MeasurementMask(self.mask.array)
+        if self.check is not None:
+            return self.check.region
+        return auto_mask(self.pair[0].array, self.pair[-1].array, self.pair[0].voxel_size)
+
+
+def read_request(
+    half_map_1: Map | str | Path,
+    half_map_2: Map | str | Path | None = None,
+    mask: Map | str | Path | None = None,
+    weights: Weights | str | Path | None = None,
+    *,
+    voxel_size: float | None = None,
+    insist: bool = False,
+    **settings,
+) -> DenoiseRequest:
+    """Read and check what is to be denoised.
+
+    Args:
+        half_map_1: a map or the path of one.
+        half_map_2: the same; None if `half_map_1` is a full map.
+        mask: a map, the path of one, `auto` for one made from the half-maps, or None.
+        weights: loaded, or a name or path to load; the default of the package if None.
+        voxel_size: Å, in place of the headers'; None for theirs.
+        insist: whether half-maps that are not a pair are accepted, see `crefjax.data.pair_check`.
+        **settings: further fields of `DenoiseRequest`.
+
+    Raises:
+        UserError: maps, mask, weights, or settings cannot be used.
+    """
+    choices = {name: settings.get(name) for name in ("scale", "grid", "rotations", "half_maps")}
+    _check_choices(half_map_2 is not None, mask=mask, **choices)
+    if not isinstance(weights, Weights):
+        weights = load_weights(weights)
+    pair = _read_pair(half_map_1, half_map_2, voxel_size)
+    automatic = isinstance(mask, str) and mask == "auto"
+    if automatic:
+        mask = None
+    elif isinstance(mask, Map):
+        check_mask(mask, pair[0])
+    elif mask is not None:
+        mask = load_mask(mask, pair[0], voxel_size=voxel_size)
+    # A lack of signal and inverted contrast are reported with the result.
+    used = usable(pair, None if mask is None else mask.array, insist=insist, without=("no_signal", "contrast"))
+    mask_notes = ()
+    if automatic:
+        region = used.check.region
+        if region.error is not None:
+            raise region.error
+        mask, mask_notes = pair[0].replace_array(region.array), region.info.notes
+    return DenoiseRequest(
+        used.pair, weights, mask, check=used.check, warnings=used.notes, mask_notes=mask_notes, **settings
+    )
+
+
+def _read_pair(half_map_1, half_map_2, voxel_size):
+    if half_map_2 is None:
+        return (_read_map(half_map_1, voxel_size),)
+    if isinstance(half_map_1, Map) or isinstance(half_map_2, Map):
+        pair = (_read_map(half_map_1, voxel_size), _read_map(half_map_2, voxel_size))
+        check_same_grid(*pair, "half-maps")
+        return pair
+    return load_pair(half_map_1, half_map_2, voxel_size=voxel_size)
+
+
+def _read_map(source, voxel_size):
+    return source if isinstance(source, Map) else read_map(source, voxel_size=voxel_size)
+
+
+def _check_choices(two_half_maps, *, scale, grid, rotations, half_maps, mask=None):
+    for name, value, choices in (("scale", scale, SCALES), ("grid", grid, GRIDS), ("rotations", rotations, ROTATIONS)):
+        if value is not None and value not in choices:
+            raise UserError(f"`{name}`: expected one of {', '.join(map(str, choices))}, found {value}")
+    needed = {
+        "`scale` signal": (scale == "signal", "both half-maps, or `scale` input"),
+        "`mask` auto": (isinstance(mask, str) and mask == "auto", "both, or a mask file"),
+        "`half_maps`": (half_maps, "both half-maps"),
+    }
+    for name, (wanted, remedy) in needed.items():
+        if wanted and not two_half_maps:
+            raise UserError(f"{name}: expected two half-maps, found one map; give {remedy}")
+
+
+def _check_resolution(resolution, full):
+    least, most = 2 * full.voxel_size, max(full.array.shape) * full.voxel_size / 4
+    if resolution is not None and not least <= resolution <= most:
+        raise UserError(
+            f"`resolution`: expected {least:.4g} Å (two voxels) to {most:.4g} Å (a quarter of the box), found "
+            f"{resolution:g} Å; correct it"
+        )
