@@ -8,7 +8,8 @@ import numpy as np
 
 from analysis import filters
 from analysis.programs import PROGRAMS
-from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.request import DenoiseRequest
 from crefjax.io.entries import Entry, load_mask, load_pair
 from crefjax.io.maps import Map
 from crefjax.masking import make_mask
@@ -130,8 +131,8 @@ def _lafter_like(material, plan):
 
 def _crefjax(material, plan):
     weights, scale = _weights(plan.path), plan.settings["scale"]
-    options = {"mask": material.mask if plan.settings["mask"] else None, "scale": scale, "halves": True}
-    found = denoise_maps(material.pair, weights, plan_denoise(material.pair, weights, **options), **options)
+    mask = material.mask if plan.settings["mask"] else None
+    found = denoise_maps(DenoiseRequest(material.pair, weights, mask, scale=scale, half_maps=True))
     return Output(found.full.array, (found.half_map_1.array, found.half_map_2.array), {"notes": list(found.notes)})
 
 

@@ -44,7 +44,7 @@ from analysis.files import load_named, run_study
 from analysis.programs import PROGRAMS, find_program
 from crefjax import __version__
 from crefjax.errors import UserError, path_error
-from crefjax.inference.choices import SCALES
+from crefjax.inference.request import SCALES
 from crefjax.io.entries import find_entry
 from crefjax.io.maps import write_maps
 from crefjax.utils.atomic import atomic_directory

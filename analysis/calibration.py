@@ -39,7 +39,8 @@ from analysis.files import check_output, load_named, put, run_study
 from analysis.filters import wiener
 from crefjax import __version__
 from crefjax.errors import UserError
-from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.request import DenoiseRequest
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import read_map
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes, resolution_axis
@@ -131,8 +132,7 @@ def score(entry, weights: dict, *, with_mask: bool = False) -> list[Scored]:
     for name, one in weights.items():
         given = mask if with_mask else None
         for scale, label in (("input", OWN), ("signal", CALIBRATED)):
-            plan = plan_denoise(pair, one, mask=given, scale=scale)
-            maps[name, label] = denoise_maps(pair, one, plan, mask=given, scale=scale).full.array
+            maps[name, label] = denoise_maps(DenoiseRequest(pair, one, given, scale=scale)).full.array
     return [
         Scored(entry.name, name, label, *_beside(one, truth, mask.array, pair[0].voxel_size))
         for (name, label), one in maps.items()

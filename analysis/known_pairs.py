@@ -8,7 +8,8 @@ import numpy as np
 
 from analysis import filters
 from crefjax.errors import UserError
-from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.request import DenoiseRequest
 from crefjax.io.maps import Map
 from crefjax.simulate.atoms import Atoms
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
@@ -177,8 +178,7 @@ def _network(weights, known):
 
     def denoised(pair, scale):
         maps = tuple(Map.from_array(half, known.voxel_size) for half in pair)
-        plan = plan_denoise(maps, weights, halves=True, scale=scale)
-        return denoise_maps(maps, weights, plan, halves=True, scale=scale)
+        return denoise_maps(DenoiseRequest(maps, weights, scale=scale, half_maps=True))
 
     first = denoised(known.pairs[0], "signal")
 

@@ -42,7 +42,8 @@ from analysis.files import check_output, put
 from analysis.local_regions import BALLS, RADIUS, atoms_regions, false_density
 from crefjax import __version__
 from crefjax.errors import UserError
-from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.request import DenoiseRequest
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes
 from crefjax.simulate.atoms import read_atoms
@@ -160,7 +161,7 @@ def trial(entry, weights) -> Trial:
     """Denoise an entry's half-maps, plant false density, and make the local maps."""
     pair = load_pair(entry.half_map_1, entry.half_map_2)
     mask, voxel_size = load_mask(entry.mask, pair[0]).array, pair[0].voxel_size
-    found = denoise_maps(pair, weights, plan_denoise(pair, weights, halves=True), scale="none", halves=True)
+    found = denoise_maps(DenoiseRequest(pair, weights, scale="none", half_maps=True))
     denoised = [found.half_map_1.array, found.half_map_2.array]
     regions = atoms_regions(entry.model, FLEXIBLE, SEED, mask.shape, voxel_size)
     planted, room, centers = false_density(sum(denoised) / 2, regions, voxel_size, seed=SEED)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from crefjax.data.grid import moments_in
-from crefjax.data.pair_check import half_maps_uncorrelated
-from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.memory_plan import plan_denoise
+from crefjax.inference.request import DenoiseRequest
 from crefjax.inference.slabs import run_network
 from crefjax.io.maps import Map
 from crefjax.spectral.covariances import shell_covariances
+from crefjax.spectral.curves import hardly_correlate
 from crefjax.weights.store import Weights
 
 _BOXES = 8
@@ -38,8 +40,9 @@ def noise_alone(halves: Sequence[np.ndarray], truth: np.ndarray, voxel_size: flo
     noises = [
         random.standard_normal(full.shape, np.float32) * np.float32(deviation / np.sqrt(2)) for _ in range(_BOXES)
     ]
-    plan = plan_denoise(tuple(Map.from_array(half, voxel_size) for half in halves), weights)
-    outputs = [_own_output(each, full, weights, plan) for each in (*noises, full)]
+    request = DenoiseRequest(tuple(Map.from_array(half, voxel_size) for half in halves), weights)
+    plan = plan_denoise(request)
+    outputs = [_own_output(each, full, request, plan) for each in (*noises, full)]
     inside = soft_sphere(len(full))
     found = shell_covariances(outputs, inside, levels=[float(np.average(each, weights=inside)) for each in outputs])
     # Beyond what the network's grid can hold there is nothing.
@@ -47,7 +50,7 @@ def noise_alone(halves: Sequence[np.ndarray], truth: np.ndarray, voxel_size: flo
     pairs = [found.of(i, j) / np.sqrt(power[i] * power[j]) for i, j in itertools.combinations(range(_BOXES), 2)]
     passed = np.mean(power, axis=0) / np.maximum(found.of(_BOXES, _BOXES), np.finfo(np.float64).tiny)
     pair = tuple(Map.from_array(each * np.float32(np.sqrt(2)), voxel_size) for each in noises[:2])
-    done = denoise_maps(pair, weights, plan_denoise(pair, weights))
+    done = denoise_maps(DenoiseRequest(pair, weights))
     mean = (pair[0].array + pair[1].array) / 2
     return {
         "fsc": np.mean(pairs, axis=0).tolist(),
@@ -56,7 +59,7 @@ def noise_alone(halves: Sequence[np.ndarray], truth: np.ndarray, voxel_size: flo
         "scatter": (np.sqrt(np.mean(np.square(pairs), axis=0) / len(pairs))).tolist(),
         "passed": passed.tolist(),
         "left": float(done.full.array.std() / mean.std()),
-        "told": bool(half_maps_uncorrelated(*(half_map.array for half_map in pair), done.region)),
+        "told": hardly_correlate(done.half_map_fsc.fsc),
     }
 
 
@@ -67,11 +70,12 @@ def soft_sphere(side: int) -> np.ndarray:
     return 0.5 + 0.5 * np.cos(np.pi * np.clip((radius - 0.35) / 0.1, 0, 1))
 
 
-def _own_output(one, full, weights, plan):
+def _own_output(one, full, request, plan):
     """The network's own output for a box in the units of a full map: on its grid, standardized by its moments."""
     # Noise standardized by its own moments would be stronger than it is beside a signal, and at another level.
-    grid, (region, _) = plan.grid, plan.region or (None, ())
+    grid, weights = plan.grid, request.weights
     if weights.grid:
+        region = request.region.array
         level, deviation = moments_in(grid.bring(full), None if region is None else grid.bring_mask(region))
     else:
         level, deviation = full.mean(), full.std()

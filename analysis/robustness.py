@@ -39,7 +39,8 @@ from analysis.files import check_output, load_named, put, run_study
 from analysis.noise_alone import noise_alone
 from crefjax import __version__
 from crefjax.errors import UserError
-from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.request import DenoiseRequest
 from crefjax.io.maps import Map
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, figure_bytes
 from crefjax.simulate.atoms import read_atoms
@@ -186,7 +187,7 @@ def scores(specimen: str, one: Put, weights: dict, finest: float) -> list[dict]:
     mask = Map.from_array(one.mask, one.voxel_size) if one.masked else None
     maps = {"full map": (sum(half.astype(np.float64) for half in one.halves).astype(np.float32) / 2, ())}
     for name, each in weights.items():
-        done = denoise_maps(pair, each, plan_denoise(pair, each, mask=mask), mask=mask)
+        done = denoise_maps(DenoiseRequest(pair, each, mask))
         maps[name] = done.full.array, done.notes
     rows = []
     for name, (array, notes) in maps.items():

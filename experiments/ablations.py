@@ -29,7 +29,8 @@ from analysis.files import put, run_study, simulated_entry
 from analysis.filters import wiener
 from crefjax.cli.main import main as crefjax
 from crefjax.errors import UserError
-from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.request import DenoiseRequest
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import read_map
 from crefjax.losses import cref_rmse
@@ -181,9 +182,8 @@ def measure(weights, path: Path) -> dict:
     entry = find_entry(path)
     pair = load_pair(entry.half_map_1, entry.half_map_2)
     mask, truth = load_mask(entry.mask, pair[0]).array, read_map(entry.truth).array
-    plan = plan_denoise(pair, weights, halves=True)
-    done = denoise_maps(pair, weights, plan, halves=True)
-    own = denoise_maps(pair, weights, plan, scale="none").full.array
+    done = denoise_maps(DenoiseRequest(pair, weights, half_maps=True))
+    own = denoise_maps(DenoiseRequest(pair, weights, scale="none")).full.array
     curve = fsc_curve(pair[0].array, pair[1].array, pair[0].voxel_size, mask)
     full = (pair[0].array + pair[1].array) / 2
     own_curve, full_curve, done_curve = (

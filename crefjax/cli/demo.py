@@ -51,7 +51,8 @@ class _Stopped(Exception):  # noqa: N818 - no error
 
 def _demo(folder: Path, output: Path, arguments):
     """The whole of it in a new folder, and the lines to print; `output` is what the folder will be called."""
-    from crefjax.inference.denoise import denoise_maps, plan_denoise
+    from crefjax.inference.denoise import denoise_maps
+    from crefjax.inference.request import DenoiseRequest
     from crefjax.io.entries import load_mask, load_pair
     from crefjax.io.maps import read_map, write_maps
     from crefjax.plotting import DemoPanels, demo_figure
@@ -69,7 +70,7 @@ def _demo(folder: Path, output: Path, arguments):
     pair = load_pair(folder / "entry" / "half_map_1.mrc", folder / "entry" / "half_map_2.mrc")
     mask = load_mask(folder / "entry" / "mask.mrc", pair[0])
     _say(f"denoising the pair, weights {'of the training' if arguments.train else weights.name}")
-    denoised = denoise_maps(pair, weights, plan_denoise(pair, weights, mask=mask), mask=mask).full
+    denoised = denoise_maps(DenoiseRequest(pair, weights, mask)).full
     write_maps([(folder / "denoised.mrc", denoised)], label="crefjax demo, denoised", overwrite=False)
     truth = read_map(folder / "entry" / "truth.mrc")
     full = (pair[0].array + pair[1].array) / 2

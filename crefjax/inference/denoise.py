@@ -225,7 +225,7 @@ def _on_signal_scale(outputs, arrays, request, grid, region):
 
 
 def _masked(y, array, mask, scale):
-    """Return a map within the mask, less its input's solvent level: a plateau would show the shape of the mask alone."""
+    """Return a map within the mask, less its input's solvent level: a plateau would show the mask's shape alone."""
     level = 0.0 if scale == "none" else solvent_level(array, mask)
     return (y - np.float32(level)) * mask
 

@@ -90,11 +90,11 @@ class Benchmark(NamedTuple):
 
 def flops(side: int) -> float:
     """Of the paper's network over a cubic box, forward; forward and backward are three times as many."""
-    from crefjax.inference.slabs import network_cost, padded_shape
+    from crefjax.inference.slabs import count_flops, padded_shape
     from crefjax.models.unet3d import UNet3DConfig
 
     config = UNet3DConfig()
-    return network_cost(padded_shape((side,) * 3, config), config)
+    return count_flops(padded_shape((side,) * 3, config), config)
 
 
 def benchmarks(sizes: Sizes, models: list[Path]) -> list[Benchmark]:

@@ -16,7 +16,7 @@ import jax
 
 from analysis.files import put
 from crefjax.errors import UserError
-from crefjax.inference.slabs import network_cost
+from crefjax.inference.slabs import count_flops
 from crefjax.training.denoising import denoising_task
 from crefjax.training.loop import make_plan
 from crefjax.training.sources import make_source
@@ -99,7 +99,7 @@ def _timed(config, settings, batch):
     found["stream_seconds"], _ = _seconds(lambda _: next(batches).batch, None, settings.steps)
     found["both_seconds"], _ = _seconds(streamed, state, settings.steps)
     found["per_second"] = batch / found["both_seconds"]
-    found["flops"] = 3 * batch * network_cost((settings.patch,) * 3, task.network)
+    found["flops"] = 3 * batch * count_flops((settings.patch,) * 3, task.network)
     return found | device_peak(plan.devices[0])
 
 

@@ -10,7 +10,8 @@ from helpers.quick_compiling import quick_compiling
 
 from analysis import known_denoisers as study
 from analysis.known_pairs import PLANTED_POWER, Denoiser, Known, filtered, known_denoisers, known_pairs, true_variances
-from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.request import DenoiseRequest
 from crefjax.io.maps import Map
 from crefjax.simulate.half_maps import SimulationConfig
 from crefjax.simulate.phantom import phantom
@@ -213,7 +214,7 @@ def test_network_denoises_the_first_pair_as_the_command_does(small_network):
     network = known_denoisers(known, {"small": small_network})[-1]
     assert (network.name, network.of_signal, network.band.any()) == ("small", None, False)
     maps = tuple(Map.from_array(half, VOXEL) for half in known.pairs[0])
-    expected = denoise_maps(maps, small_network, plan_denoise(maps, small_network, halves=True), halves=True)
+    expected = denoise_maps(DenoiseRequest(maps, small_network, half_maps=True))
     for found, one in zip(network.run(known.pairs[0]), (expected.half_map_1, expected.half_map_2), strict=True):
         np.testing.assert_allclose(found, one.array, atol=1e-4)
 

@@ -315,7 +315,7 @@ def test_half_maps_that_are_no_pair(tmp_path, entries):
     manifest, lines = prepared([shifted, scaled], tmp_path / "dataset")
     assert list(manifest.left_out) == ["shifted"]
     assert "half-map 2 is shifted by 4.5, 0, 0 Å" in manifest.left_out["shifted"]
-    assert manifest.left_out["shifted"].endswith("or --insist on these")
+    assert manifest.left_out["shifted"].endswith("or `insist` on these")
     assert any("scaled: half-map 2 is not on the scale of half-map 1" in line for line in lines)
     assert "is not on the scale" in manifest.entries[0].notes[0]
     assert load_manifest(tmp_path / "dataset") == manifest

@@ -43,7 +43,7 @@ def test_a_scale_is_told_by_what_they_have_in_common_not_by_their_noise(pair):
 
 def test_what_is_no_pair_is_refused_unless_the_user_insists(pair):
     shifted = (pair[0], pair[1].replace_array(np.roll(pair[1].array, 2, 2)))
-    for insist, words in ((False, "or --insist on these"), (None, "of one refinement")):
+    for insist, words in ((False, "or `insist` on these"), (None, "of one refinement")):
         with pytest.raises(UserError, match="half-map 2 is shifted by 4, 0, 0 Å") as caught:
             usable(shifted, insist=insist)
         assert str(caught.value).endswith(words)

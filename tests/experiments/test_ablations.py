@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from reference import losses
 
-from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.request import DenoiseRequest
 from crefjax.io.entries import load_pair
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps, write_entry
 from crefjax.simulate.phantom import phantom
@@ -51,10 +52,7 @@ def test_scores_agree_with_a_numpy_reference(tmp_path):
     weights = load_weights("truth")
     scores = ablations.measure(weights, tmp_path / "one")
     pair = load_pair(tmp_path / "one/half_map_1.mrc", tmp_path / "one/half_map_2.mrc")
-    done = {
-        scale: denoise_maps(pair, weights, plan_denoise(pair, weights, scale=scale), scale=scale).full.array
-        for scale in ("signal", "input")
-    }
+    done = {scale: denoise_maps(DenoiseRequest(pair, weights, scale=scale)).full.array for scale in ("signal", "input")}
     masked = {scale: in_mask(array, simulated.mask) for scale, array in done.items()}
     fsc = losses.fsc(masked["signal"], simulated.truth * simulated.mask)[1:-1]
     assert scores["mean_fsc"] == pytest.approx(fsc.mean(), abs=2e-3)

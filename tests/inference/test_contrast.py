@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.request import DenoiseRequest
 from crefjax.io.maps import Map, read_map
 from crefjax.masking import inverted_contrast
 
@@ -38,7 +39,7 @@ def test_denoising_tells(weights, count, masked):
     for sign in (1, -1):
         pair = tuple(Map.from_array(sign * ball(seed=0, noise=0.5 + 0.01 * n), 1.5) for n in range(count))
         mask = Map.from_array(np.ones((40, 40, 40), np.float32), 1.5) if masked else None
-        notes = denoise_maps(pair, weights, plan_denoise(pair, weights, mask=mask), mask=mask).notes
+        notes = denoise_maps(DenoiseRequest(pair, weights, mask)).notes
         assert sum("inverted contrast" in note for note in notes) == (sign == -1)
 
 

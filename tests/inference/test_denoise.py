@@ -7,7 +7,8 @@ from helpers.small_network import CONFIG, network
 
 import crefjax
 from crefjax.errors import UserError
-from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.request import DenoiseRequest
 from crefjax.inference.slabs import run_network
 from crefjax.io.maps import Map, write_map
 from crefjax.weights.store import Weights
@@ -64,8 +65,9 @@ def test_halves_are_standardized_as_the_full_map_is(weights):
     one, two = random_map(1), random_map(2)
     two = two.replace_array(1.5 * two.array + 1)
     full = (one.array.astype(np.float64) + two.array) / 2
-    plan = plan_denoise((one, two), weights, halves=True)
-    plain, scaled = (denoise_maps((one, two), weights, plan, scale=scale, halves=True) for scale in ("none", "input"))
+    plain, scaled = (
+        denoise_maps(DenoiseRequest((one, two), weights, scale=scale, half_maps=True)) for scale in ("none", "input")
+    )
     for name, half in (("half_map_1", one), ("half_map_2", two)):
         raw = network(weights, ((half.array - full.mean()) / full.std()).astype(np.float32))
         np.testing.assert_allclose(getattr(plain, name).array, raw, rtol=1e-5, atol=1e-5)
@@ -85,13 +87,15 @@ def test_refusals(weights):
     one, two = random_map(1), random_map(2, (8, 8, 8))
     with pytest.raises(UserError, match="same shape"):
         crefjax.denoise(one, two, weights=weights)
-    with pytest.raises(UserError, match="--scale"):
+    with pytest.raises(UserError, match="`scale`: expected one of signal, input, none, found loud"):
         crefjax.denoise(one, weights=weights, scale="loud")
     for given in ((one,), (one, None)):
-        with pytest.raises(UserError, match="--scale signal: expected two half-maps"):
+        with pytest.raises(UserError, match="`scale` signal: expected two half-maps"):
             crefjax.denoise(*given, weights=weights, scale="signal")
-    with pytest.raises(UserError, match="--halves"):
-        denoise_maps((one,), weights, plan_denoise((one,), weights), halves=True)
+    with pytest.raises(UserError, match="`half_maps`: expected two half-maps"):
+        DenoiseRequest((one,), weights, half_maps=True)
+    with pytest.raises(UserError, match="`mask` auto: expected two half-maps"):
+        crefjax.denoise(one, mask="auto", weights=weights)
     flat = one.replace_array(np.ones_like(one.array))
     with pytest.raises(UserError, match="same value in every voxel"):
         crefjax.denoise(flat, weights=weights)

@@ -5,9 +5,10 @@ import pytest
 from helpers.small_network import network
 
 import crefjax
-from crefjax.data.pair_check import half_maps_uncorrelated
-from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.request import DenoiseRequest
 from crefjax.io.maps import Map
+from crefjax.spectral.curves import hardly_correlate
 
 SHAPE = (18, 15, 20)
 
@@ -34,20 +35,22 @@ def level(one, region):
     return one.mean() if region is None else np.average(one, weights=1 - region.astype(np.float64))
 
 
+def shells_of(shape):
+    """The shell of every voxel of the whole spectrum."""
+    k = np.meshgrid(*(np.fft.fftfreq(n) * max(shape) for n in shape), indexing="ij")
+    return np.floor(np.sqrt(sum(axis**2 for axis in k)) + 0.5).astype(int)
+
+
 def by_shells(one, factors):
     """A map times a factor in every shell, 0 beyond the last."""
-    longest = max(one.shape)
-    k = np.meshgrid(*(np.fft.fftfreq(n) * longest for n in one.shape), indexing="ij")
-    shell = np.floor(np.sqrt(sum(axis**2 for axis in k)) + 0.5).astype(int)
-    of_voxel = np.append(factors, 0)[np.minimum(shell, len(factors))]
+    of_voxel = np.append(factors, 0)[np.minimum(shells_of(one.shape), len(factors))]
     return np.fft.ifftn(np.fft.fftn(one) * of_voxel).real
 
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_output_is_network_and_full_map_with_the_factors_of_their_shells(masked, pair, mask, weights):
     given = mask if masked else None
-    plan = plan_denoise(pair, weights, mask=given, scale="signal", halves=True)
-    found = denoise_maps(pair, weights, plan, mask=given, scale="signal", halves=True)
+    found = denoise_maps(DenoiseRequest(pair, weights, given, scale="signal", half_maps=True))
     a, b = found.calibration.network, found.calibration.full
     assert (a[0], b[0]) == (0, 1)
     assert min(a.min(), b.min()) >= 0
@@ -91,12 +94,22 @@ def test_scale_comes_through_the_level_does_not_within_a_mask_and_the_order_does
 def test_nothing_is_left_of_half_maps_of_noise(seed, weights):
     noise = np.random.default_rng(seed).standard_normal((2, 24, 24, 24))
     pair = tuple(Map.from_array(one, 1.5) for one in noise)
-    plan = plan_denoise(pair, weights)
-    found = denoise_maps(pair, weights, plan)
-    assert half_maps_uncorrelated(pair[0].array, pair[1].array, found.region)
+    found = denoise_maps(DenoiseRequest(pair, weights))
+    assert hardly_correlate(found.half_map_fsc.fsc)
     assert found.full.array.std() < 0.25 * noise.mean(0).std()
 
 
-def test_half_maps_that_agree_are_not_said_to_disagree(pair, mask):
-    assert not half_maps_uncorrelated(pair[0].array, pair[1].array, None)
-    assert not half_maps_uncorrelated(pair[0].array, pair[1].array, mask.array)
+@pytest.mark.parametrize("masked", [True, False])
+def test_result_holds_the_fsc_of_the_half_maps(masked, pair, mask, weights):
+    found = denoise_maps(DenoiseRequest(pair, weights, mask if masked else None))
+    weight = 1.0 if found.region is None else found.region
+    spectra = [np.fft.fftn((half.array - level(half.array, found.region)) * weight).ravel() for half in pair]
+    shell = shells_of(SHAPE).ravel()
+    cross, *power = (
+        np.bincount(shell, (a * b.conj()).real)[: max(SHAPE) // 2 + 1]
+        for a, b in (spectra, spectra[:1] * 2, spectra[1:] * 2)
+    )
+    np.testing.assert_allclose(found.half_map_fsc.fsc, cross / np.sqrt(power[0] * power[1]), atol=1e-5)
+    assert found.half_map_fsc.voxel_size == 1.5
+    assert not hardly_correlate(found.half_map_fsc.fsc)
+    assert denoise_maps(DenoiseRequest(pair, weights, scale="none")).half_map_fsc is None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers.quick_compiling import quick_compiling
 
-from crefjax.inference.slabs import level_slab, network_cost, padded_shape, run_network, slab_sizes
+from crefjax.inference.slabs import count_flops, level_slab, padded_shape, run_network, slab_sizes
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
 
 CONFIGS = [
@@ -80,4 +80,4 @@ def test_slabs():
 def test_cost_of_a_network_by_hand():
     config = UNet3DConfig(depth=1, down_width=2, up_width=3, last_widths=(4,))
     # multiplications a voxel: 1 to 2, 2 to 2, (1 + 2) to 4, 4 to 1
-    assert network_cost((4, 4, 4), config) == 2 * 27 * (2 + 4 + 12 + 4) * 64
+    assert count_flops((4, 4, 4), config) == 2 * 27 * (2 + 4 + 12 + 4) * 64

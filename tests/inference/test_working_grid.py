@@ -10,12 +10,11 @@ from helpers.small_network import CONFIG
 
 import crefjax
 from crefjax.errors import UserError
-from crefjax.inference.choices import part_around
-from crefjax.inference.denoise import denoise_maps, plan_denoise
-from crefjax.inference.memory_plan import plan_run
-from crefjax.inference.slabs import choose_rotations, cube_rotations, run_network, run_rotated
+from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.memory_plan import affordable_rotations, part_around, plan_denoise, plan_run
+from crefjax.inference.request import DenoiseRequest
+from crefjax.inference.slabs import cube_rotations, run_network, run_rotated
 from crefjax.io.maps import Map
-from crefjax.masking import auto_mask
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
 from crefjax.weights.store import Weights
 
@@ -73,9 +72,8 @@ def test_what_the_network_is_given(on_a_grid, identity):
     """Solvent at 0, root mean square of 1 within the mask, for the full map; the half-maps by the same numbers."""
     pair, blob = blob_pair((48, 48, 48), (22, 23, 24))
     mask = (blob > 0.02).astype(np.float32)
-    denoise = {"mask": pair[0].replace_array(mask), "resolution": 3.3}  # which leaves the grid as it is
-    plan = plan_denoise(pair, on_a_grid, **denoise)
-    denoise_maps(pair, on_a_grid, plan, mask=denoise["mask"])
+    # The resolution leaves the grid as it is.
+    denoise_maps(DenoiseRequest(pair, on_a_grid, pair[0].replace_array(mask), resolution=3.3))
     full = (pair[0].array + pair[1].array) / 2
     level = full[mask == 0].mean()
     rms = np.sqrt(np.mean((full[mask > 0] - level) ** 2))
@@ -85,56 +83,54 @@ def test_what_the_network_is_given(on_a_grid, identity):
 
 def test_published_weights_work_on_the_maps_own_grid(weights):
     pair, _ = blob_pair((32, 32, 32), (15, 16, 17))
-    plan = plan_denoise(pair, weights, scale="none")
+    plan = plan_denoise(DenoiseRequest(pair, weights, scale="none"))
     assert plan.grid.shape == (32, 32, 32)
     full = (pair[0].array + pair[1].array) / 2
     x = (full - full.mean(dtype=np.float64)) / full.std(dtype=np.float64)
     expected = run_network(weights.parameters, x.astype(np.float32), CONFIG, slab=plan.slab)
     found = crefjax.denoise(*pair, weights=weights, scale="none").array
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert plan_denoise(pair, weights, grid="data", resolution=5.0).grid.shape != (32, 32, 32)
+    assert plan_denoise(DenoiseRequest(pair, weights, grid="data", resolution=5.0)).grid.shape != (32, 32, 32)
 
 
 def test_what_a_run_takes_is_told_for_the_working_grid(on_a_grid):
     pair, _ = blob_pair((64, 64, 64), (30, 31, 32))
-    plan = plan_denoise(pair, on_a_grid, resolution=6.6, scale="none", rotations=1)
+    plan = plan_denoise(DenoiseRequest(pair, on_a_grid, resolution=6.6, scale="none", rotations=1))
     assert plan.grid.shape == (32, 32, 32)
     same = plan_run((32, 32, 32), CONFIG, plan.device, host_maps=0)
     assert plan.slab == same.slab
     assert plan.device_bytes == same.device_bytes
-    on_its_own = plan_denoise(pair, on_a_grid, resolution=6.6, scale="none", grid="input")
+    on_its_own = plan_denoise(DenoiseRequest(pair, on_a_grid, resolution=6.6, scale="none", grid="input"))
     assert on_its_own.device_bytes > 4 * plan.device_bytes
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 1.5}, r"--resolution: expected 2\.2 Å .* to 8\.8 Å .*, found 1\.5"),
+        ({"resolution": 1.5}, r"`resolution`: expected 2\.2 Å .* to 8\.8 Å .*, found 1\.5"),
         ({"resolution": 20.0}, "found 20"),
-        ({"grid": "mine"}, "--grid: expected one of data, input, found mine"),
-        ({"rotations": 3}, "--rotations: expected one of 1, 4, 24, found 3"),
+        ({"grid": "mine"}, "`grid`: expected one of data, input, found mine"),
+        ({"rotations": 3}, "`rotations`: expected one of 1, 4, 24, found 3"),
     ],
 )
 def test_choices_that_cannot_be_are_refused(on_a_grid, options, message):
     pair, _ = blob_pair((32, 32, 32), (15, 16, 17))
     with pytest.raises(UserError, match=message):
-        plan_denoise(pair, on_a_grid, **options)
+        DenoiseRequest(pair, on_a_grid, **options)
 
 
 def test_one_map_says_what_its_resolution_was_taken_for(on_a_grid):
     pair, _ = blob_pair((48, 48, 48), (22, 23, 24))
-    plan = plan_denoise(pair[:1], on_a_grid, resolution=5.0)
-    result = denoise_maps(pair[:1], on_a_grid, plan)
+    result = denoise_maps(DenoiseRequest(pair[:1], on_a_grid, resolution=5.0))
     assert not any("estimated" in note for note in result.notes)
-    told = denoise_maps(pair[:1], on_a_grid, plan_denoise(pair[:1], on_a_grid)).notes
-    assert any("--resolution" in note for note in told)
+    notes = denoise_maps(DenoiseRequest(pair[:1], on_a_grid)).notes
+    assert any("`resolution`" in note for note in notes)
 
 
 def test_rotations_by_their_cost():
     box = (100, 100, 100)
     for working, expected in (((100,) * 3, 1), ((64,) * 3, 1), ((60,) * 3, 4), ((34,) * 3, 4), ((32,) * 3, 24)):
-        assert choose_rotations(None, working, box) == expected
-    assert choose_rotations(24, box, box) == 24
+        assert affordable_rotations(working, box) == expected
 
 
 @pytest.mark.parametrize("number", [1, 4, 24])
@@ -175,22 +171,19 @@ def test_the_part_around_a_mask_by_hand():
 
 
 def test_half_maps_that_are_only_measured_are_denoised_around_the_particle(weights):
-    """The same map, nearly, by any network; where half-maps are asked for, they are denoised whole."""
+    """The same map, nearly, by any network."""
     side = 96
     z, y, x = np.meshgrid(*[np.arange(side) - side / 2] * 3, indexing="ij")
     random = np.random.default_rng(0)
     body = 4 * np.exp(-(z**2 + (y / 1.3) ** 2 + x**2) / 40) * (1 + 0.5 * np.sin(1.3 * x + 0.7 * y))
     pair = tuple(Map.from_array(body + 0.5 * random.standard_normal((side,) * 3), 1.5) for _ in range(2))
-    plan = plan_denoise(pair, weights, scale="signal")
+    request = DenoiseRequest(pair, weights, scale="signal")
+    plan = plan_denoise(request)
     assert plan.part is None
-    region = auto_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
-    part = part_around(region[0], (side,) * 3, weights.config.multiple)
+    part = part_around(request.region.array, (side,) * 3, weights.config.multiple)
     assert all(piece.stop - piece.start < 80 for piece in part)
-    plan = replace(plan, region=region)
-    whole, around = (denoise_maps(pair, weights, one, scale="signal") for one in (plan, replace(plan, part=part)))
+    whole, around = (denoise_maps(request, each) for each in (plan, replace(plan, part=part)))
     assert np.std(around.full.array - whole.full.array) < 0.005 * whole.full.array.std()
-    halves = [denoise_maps(pair, weights, one, scale="signal", halves=True) for one in (plan, replace(plan, part=part))]
-    assert np.array_equal(halves[0].half_map_1.array, halves[1].half_map_1.array)
 
 
 def test_the_part_is_planned_where_it_pays(on_a_grid):
@@ -200,11 +193,11 @@ def test_the_part_is_planned_where_it_pays(on_a_grid):
         random = np.random.default_rng(1)
         body = 3 * mask.array * (1 + random.standard_normal((side,) * 3))
         pair = tuple(Map.from_array(body + random.standard_normal((side,) * 3), 1.0) for _ in range(2))
-        return plan_denoise(pair, on_a_grid, mask=mask, grid="input", **words)
+        return plan_denoise(DenoiseRequest(pair, on_a_grid, mask, grid="input", **words))
 
     small, large = planned(64, 12), planned(160, 30)
     assert small.part is None
     assert large.part is not None
-    assert planned(160, 30, halves=True).part is None
+    assert planned(160, 30, half_maps=True).part is None
     assert planned(160, 30, scale="input").part is None
     assert planned(160, 70).part is None

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from reference import losses as slow_losses
 
-from crefjax.inference.denoise import denoise_maps, plan_denoise
+from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.request import DenoiseRequest
 from crefjax.io.maps import Map
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.noise import power_law_spectrum
@@ -65,7 +66,7 @@ def test_scores_on_entries_that_are_made_here(entry, name):
     label, made, voxel_size = entry
     pair = tuple(Map.from_array(half, voxel_size) for half in (made.half_map_1, made.half_map_2))
     weights = load_weights(name)
-    denoised = denoise_maps(pair, weights, plan_denoise(pair, weights)).full.array
+    denoised = denoise_maps(DenoiseRequest(pair, weights)).full.array
     full = score((made.half_map_1 + made.half_map_2) / 2, made)
     assert score(denoised, made) > full + LEAST_GAIN[label, name]
     # On the signal's scale its error is below that of the Wiener filter, cut where the FSC falls below 0.143.
