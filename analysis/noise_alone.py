@@ -12,7 +12,7 @@ from crefjax.inference.request import DenoiseRequest
 from crefjax.inference.slabs import run_network
 from crefjax.io.maps import Map
 from crefjax.spectral.covariances import shell_covariances
-from crefjax.spectral.curves import hardly_correlate
+from crefjax.spectral.curves import has_no_signal
 from crefjax.weights.store import Weights
 
 _BOXES = 8
@@ -59,7 +59,7 @@ def noise_alone(halves: Sequence[np.ndarray], truth: np.ndarray, voxel_size: flo
         "scatter": (np.sqrt(np.mean(np.square(pairs), axis=0) / len(pairs))).tolist(),
         "passed": passed.tolist(),
         "left": float(done.full.array.std() / mean.std()),
-        "told": hardly_correlate(done.half_map_fsc.fsc),
+        "told": has_no_signal(done.half_map_fsc.fsc),
     }
 
 

@@ -8,7 +8,7 @@ import crefjax
 from crefjax.inference.denoise import denoise_maps
 from crefjax.inference.request import DenoiseRequest
 from crefjax.io.maps import Map
-from crefjax.spectral.curves import hardly_correlate
+from crefjax.spectral.curves import has_no_signal
 
 SHAPE = (18, 15, 20)
 
@@ -95,7 +95,7 @@ def test_nothing_is_left_of_half_maps_of_noise(seed, weights):
     noise = np.random.default_rng(seed).standard_normal((2, 24, 24, 24))
     pair = tuple(Map.from_array(one, 1.5) for one in noise)
     found = denoise_maps(DenoiseRequest(pair, weights))
-    assert hardly_correlate(found.half_map_fsc.fsc)
+    assert has_no_signal(found.half_map_fsc.fsc)
     assert found.full.array.std() < 0.25 * noise.mean(0).std()
 
 
@@ -111,5 +111,5 @@ def test_result_holds_the_fsc_of_the_half_maps(masked, pair, mask, weights):
     )
     np.testing.assert_allclose(found.half_map_fsc.fsc, cross / np.sqrt(power[0] * power[1]), atol=1e-5)
     assert found.half_map_fsc.voxel_size == 1.5
-    assert not hardly_correlate(found.half_map_fsc.fsc)
+    assert not has_no_signal(found.half_map_fsc.fsc)
     assert denoise_maps(DenoiseRequest(pair, weights, scale="none")).half_map_fsc is None
