@@ -4,22 +4,21 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from crefjax.cli.common import add_device, add_voxel_size, on_device
+from crefjax.cli.common import add_device, add_half_maps, add_voxel_size, on_device
 from crefjax.errors import UserError
 from crefjax.io.files import is_same_file
 from crefjax.utils.atomic import atomic_write_all
 
 EPILOG = (
-    "Found are: a half-map that is shifted, mirrored, or has exchanged axes; the same noise in both; another scale; "
-    "nothing in common; a low-pass, mask, or sharpening that was applied; inverted contrast; hot voxels. Exit status "
-    "1: they are not a pair, and nothing computed from them would be right."
+    "Detects a half-map that is shifted, mirrored, or has exchanged axes; the same noise in both; different scales; "
+    "nothing in common; a low-pass, mask, or sharpening; inverted contrast; hot voxels. Exit status 1: they are not a "
+    "pair, and nothing computed from them would be right."
 )
 
 
 def add_arguments(parser):
     """Add the arguments of `crefjax check`."""
-    parser.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
-    parser.add_argument("half_map_2", metavar="HALF2", help="the other half-map")
+    add_half_maps(parser)
     parser.add_argument("--mask", metavar="M", help="mask to measure within (default: one made from the half-maps)")
     parser.add_argument("--json", metavar="F", help="also write the findings as JSON")
     add_voxel_size(parser)
@@ -27,7 +26,7 @@ def add_arguments(parser):
 
 
 def run(arguments) -> int:
-    """Say what is wrong with a pair; returns 1 where the two are none, else 0."""
+    """Print the findings; return 1 if the two maps are not a pair, else 0."""
     from crefjax.data.pair_check import check_pair
     from crefjax.io.entries import load_mask, load_pair
 

@@ -1,41 +1,35 @@
 """`crefjax mask`."""
 
-import sys
 from pathlib import Path
 
 from crefjax import __version__
-from crefjax.cli.common import add_overwrite, add_voxel_size, number_or_auto
+from crefjax.cli.common import add_half_maps, add_overwrite, add_voxel_size, log, number_or_auto
 from crefjax.io.files import check_output
 
-EPILOG = "Follows the steps of RELION's relion_mask_create. `auto` adapts a setting to the maps, and says so."
+EPILOG = "The steps are those of RELION's relion_mask_create. `auto` adapts a setting to the maps, and reports it."
 
 
 def add_arguments(parser):
     """Add the arguments of `crefjax mask`."""
-    parser.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
-    parser.add_argument("half_map_2", metavar="HALF2", help="the other half-map")
+    add_half_maps(parser)
     parser.add_argument("-o", "--output", metavar="MASK", required=True, help="mask to write")
-    for name, unit, usual in (
-        ("--lowpass", "Å", "15 Å, less in a small box"),
-        ("--threshold", "map's units", "from the noise of the half-maps"),
-        ("--extend", "voxels", "3, less in a small box"),
-        ("--soft-edge", "voxels", "6, less in a small box"),
+    for name, text, automatic in (
+        ("--lowpass", "resolution of the low-passed map that is thresholded, Å", "15 Å, less in a small box"),
+        (
+            "--threshold",
+            "density above which a voxel is in the particle, map's units",
+            "from their noise",
+        ),
+        ("--extend", "extension of the thresholded region, voxels", "3, less in a small box"),
+        ("--soft-edge", "width of the raised-cosine edge, voxels", "6, less in a small box"),
     ):
-        text = {
-            "--lowpass": "resolution of the low-passed map that is thresholded",
-            "--threshold": "density above which a voxel belongs to the particle",
-            "--extend": "extension of the thresholded region",
-            "--soft-edge": "width of the raised-cosine edge",
-        }[name]
-        parser.add_argument(
-            name, metavar="X", type=number_or_auto, default="auto", help=f"{text}, {unit}; auto: {usual}"
-        )
+        parser.add_argument(name, metavar="X", type=number_or_auto, default="auto", help=f"{text}; auto: {automatic}")
     add_voxel_size(parser)
     add_overwrite(parser)
 
 
 def run(arguments) -> None:
-    """Make and write a mask, and say how it was made."""
+    """Make and write a mask, and print how it was made."""
     from crefjax.data.pair_check import usable
     from crefjax.io.entries import load_pair
     from crefjax.io.maps import write_map
@@ -46,19 +40,12 @@ def run(arguments) -> None:
     pair = load_pair(arguments.half_map_1, arguments.half_map_2, voxel_size=arguments.voxel_size)
     used = usable(pair, insist=True, without=("no_signal",))
     for note in used.notes:
-        print(f"warning: {note}", file=sys.stderr)
+        log(f"warning: {note}")
     first, second = used.pair
-    array, info = make_mask(
-        first.array,
-        second.array,
-        first.voxel_size,
-        lowpass=arguments.lowpass,
-        threshold=arguments.threshold,
-        extend=arguments.extend,
-        soft_edge=arguments.soft_edge,
-    )
+    settings = {name: getattr(arguments, name) for name in ("lowpass", "threshold", "extend", "soft_edge")}
+    array, info = make_mask(first.array, second.array, first.voxel_size, **settings)
     for note in info.notes:
-        print(f"note: {note}", file=sys.stderr)
+        log(f"note: {note}")
     label = f"crefjax {__version__} mask, low-pass {info.lowpass:.4g} A, threshold {info.threshold:.4g}"
     write_map(output, first.replace_array(array), label=label, overwrite=arguments.overwrite)
     print(

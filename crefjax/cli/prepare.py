@@ -1,8 +1,6 @@
 """`crefjax prepare`."""
 
-import sys
-
-from crefjax.cli.common import add_insist, add_voxel_size, number
+from crefjax.cli.common import add_insist, add_voxel_size, log, number
 from crefjax.utils.progress import progress_bar
 
 EPILOG = (
@@ -48,7 +46,7 @@ def add_arguments(parser):
 
 
 def run(arguments) -> None:
-    """Cut entries into patches as the command line says, and say what came out."""
+    """Cut entries into patches, and print a summary of the dataset."""
     from crefjax.data.grid import VOXELS
     from crefjax.data.prepare import prepare
 
@@ -66,22 +64,22 @@ def run(arguments) -> None:
             voxel_size=arguments.voxel_size,
             insist=arguments.insist,
             overwrite=arguments.overwrite,
-            report=lambda line: print(line, file=sys.stderr, flush=True),
+            report=log,
             progress=progress,
         )
-    for line in told(manifest):
+    for line in summary(manifest):
         print(line)
 
 
-def told(manifest):
-    """What the user is told of a whole dataset, line by line."""
-    entries, gib = manifest.entries, sum(s.bytes for entry in manifest.entries for s in entry.shards) / 2**30
+def summary(manifest):
+    """Yield the lines that describe a dataset."""
+    entries, gib = manifest.entries, sum(shard.bytes for entry in manifest.entries for shard in entry.shards) / 2**30
     for split, patches in manifest.patches.items():
         count = len(manifest.of_split(split))
         yield f"{split}: {patches:,} patches of {count} {_entries(count)}"
-    made = sum(entry.mask is None for entry in entries)
-    if made:
-        yield f"masks were made for {made} {_entries(made)} that came with none; how is told in manifest.json"
+    without_mask = sum(entry.mask is None for entry in entries)
+    if without_mask:
+        yield f"masks were made for {without_mask} {_entries(without_mask)} without one; manifest.json has the settings"
     if manifest.truth:
         yield "every patch has its truth"
     if manifest.left_out:

@@ -36,7 +36,7 @@ def test_prepare_says_what_it_made(here, entries):
     assert outcome.out.splitlines()[:3] == [
         f"training: {counts['training']} patches of 2 entries",
         f"validation: {counts['validation']} patches of 1 entry",
-        "masks were made for 3 entries that came with none; how is told in manifest.json",
+        "masks were made for 3 entries without one; manifest.json has the settings",
     ]
     assert outcome.out.splitlines()[3].startswith("dataset: patches of 16³ voxels as float16, ")
     before = tree(here)
