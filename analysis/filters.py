@@ -12,27 +12,12 @@ from scipy.special import erf
 from crefjax.errors import UserError
 from crefjax.masking import noise_sigma
 from crefjax.spectral.curves import FscCurve, solvent_level
-from crefjax.spectral.shells import box_shells
+from crefjax.spectral.shells import filter_shells
+from crefjax.spectral.windows import raised_cosine
 
 CUT = 0.143
 EDGE = 2.0  # shells over which a low-pass falls from 1 to 0
 PATCH, DISTANCE, STRENGTH = 5, 3, 0.6  # of the non-local means: voxels, voxels, and in deviations of the noise
-
-
-def filtered(one: np.ndarray, factors: np.ndarray, *, beyond: float = 0.0) -> np.ndarray:
-    """A map times a factor in every shell.
-
-    Args:
-        one: the map.
-        factors: `(shells,)`, from shell 0 to Nyquist.
-        beyond: factor of the voxels in the corners of Fourier space that are in no shell.
-    """
-    index = box_shells(tuple(one.shape)).index
-    mean = one.mean(dtype=np.float64)  # taken out, or float32 would carry its rounding into every shell
-    spectrum = scipy.fft.rfftn(np.subtract(one, mean, dtype=np.float32), workers=-1)
-    spectrum *= np.append(factors, beyond).astype(np.float32)[index]
-    out = scipy.fft.irfftn(spectrum, s=one.shape, workers=-1, overwrite_x=True)
-    return out + np.float32(mean * factors[0])
 
 
 def wiener(one: np.ndarray, curve: FscCurve, *, half: bool = False) -> np.ndarray:
@@ -47,7 +32,7 @@ def wiener(one: np.ndarray, curve: FscCurve, *, half: bool = False) -> np.ndarra
         curve: FSC of the half-maps.
         half: whether `one` is a half-map.
     """
-    return filtered(one, wiener_factors(curve.fsc, half=half))
+    return filter_shells(one, wiener_factors(curve.fsc, half=half))
 
 
 def wiener_factors(fsc: np.ndarray, *, half: bool = False) -> np.ndarray:
@@ -66,13 +51,12 @@ def lowpass(one: np.ndarray, curve: FscCurve) -> np.ndarray:
 
     A raised cosine in amplitude over two shells, a half at the resolution.
     """
-    return filtered(one, lowpass_factors(len(curve.fsc), _shell_of_cut(curve)))
+    return filter_shells(one, lowpass_factors(len(curve.fsc), _shell_of_cut(curve)))
 
 
 def lowpass_factors(shells: int, shell: float, width: float = EDGE) -> np.ndarray:
     """The factors of a low-pass at a shell, which need be no whole number; `(shells,)`, that of shell 0 is 1."""
-    along = np.clip((np.arange(shells) - shell) / width + 0.5, 0, 1)
-    factors = 0.5 + 0.5 * np.cos(np.pi * along)
+    factors = raised_cosine((np.arange(shells) - shell) / width + 0.5)
     factors[0] = 1
     return factors
 
@@ -168,7 +152,7 @@ def lafter_like(half_map_1: np.ndarray, half_map_2: np.ndarray, mask: np.ndarray
     halves = [(one - np.float32(solvent_level(one, mask))) * mask for one in (half_map_1, half_map_2)]
     weighted = [np.zeros(mask.shape, np.float32) for _ in halves]
     for below, low in zip([np.zeros(shells), *lows], lows, strict=False):
-        bands = [filtered(one, low - below) for one in halves]
+        bands = [filter_shells(one, low - below) for one in halves]
         noise = np.average(np.square(bands[0] - bands[1], dtype=np.float64), weights=mask) / 2
         signal = np.average(np.multiply(*bands, dtype=np.float64), weights=mask)
         scale = np.float32(1 / np.sqrt(max(signal, noise) or 1.0))  # both are 0 in a band without power
@@ -177,12 +161,12 @@ def lafter_like(half_map_1: np.ndarray, half_map_2: np.ndarray, mask: np.ndarray
     halves = [one * mask for one in weighted]
     out, left = np.zeros(mask.shape, np.float32), mask > 0
     for low in reversed(lows):
-        first, second = (filtered(one, low) for one in halves)
+        first, second = (filter_shells(one, low) for one in halves)
         mean, noise = (first + second) / 2, np.abs(first - second) / 2
         found = left & (np.abs(mean) > noise[mask > 0].max())
         out[found] = mean[found]
         left &= ~found
-    return filtered(out * mask, lows[-1]) * mask
+    return filter_shells(out * mask, lows[-1]) * mask
 
 
 def _probability_smaller(band, deviation):

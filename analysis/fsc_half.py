@@ -19,7 +19,6 @@ from analysis.study_main import study_main
 from analysis.subjects import FULL, Subject
 from analysis.tables import box_plot, colour_of, small_legend
 from crefjax.plotting import GREY, resolution_axis
-from crefjax.report.measure import correlation
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import FscCurve, solvent_level
 
@@ -36,8 +35,8 @@ def measure(subject: Subject) -> Row | None:
     numbers, curves = {}, {}
     for name, mask in (("masked", subject.mask), ("unmasked", None)):
         found = shell_covariances(arrays, mask, levels=levels)
-        before = correlation(found, [1, 0], [0, 1])
-        after = (correlation(found, [1], [0, 0, 0, 1]) + correlation(found, [0, 1], [0, 0, 1])) / 2
+        before = found.fsc(0, 1)
+        after = (found.fsc(0, 3) + found.fsc(1, 2)) / 2
         pair = [FscCurve(arrays[0].shape, subject.voxel_size, one) for one in (before, after)]
         at = [one.resolution(0.5) for one in pair]
         numbers |= {f"half_maps_{name}": at[0].angstrom, f"denoised_{name}": at[1].angstrom}

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from analysis import filters
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps
 from crefjax.inference.request import DenoiseRequest
@@ -18,6 +17,7 @@ from crefjax.simulate.reconstruction import reconstruct_signal_and_noise
 from crefjax.spectral.calibration import apply_calibration
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import solvent_level
+from crefjax.spectral.shells import filter_shells
 from crefjax.weights.store import Weights
 
 DRAWS = 5  # pairs of half-maps of one signal: the first is measured, the others tell what is true
@@ -196,7 +196,7 @@ def _network(weights, known):
 
 def filtered(one: np.ndarray, factors: np.ndarray) -> np.ndarray:
     """A map times a factor in every shell; voxels beyond the last shell take its factor."""
-    return filters.filtered(one, factors, beyond=factors[-1])
+    return filter_shells(one, factors, beyond=factors[-1])
 
 
 def true_variances(known: Known, denoiser: Denoiser, denoised: Pair) -> dict[str, np.ndarray]:

@@ -36,9 +36,9 @@ from crefjax.io.entries import Entry
 from crefjax.io.files import map_stem
 from crefjax.io.maps import Map, read_map
 from crefjax.plotting import GREY, resolution_axis
-from crefjax.spectral.calibration import Calibration, apply_calibration
 from crefjax.spectral.curves import solvent_level
 from crefjax.spectral.fsc import fsc_curve
+from crefjax.spectral.shells import filter_shells
 
 NAME = "map_model"
 THRESHOLDS = (0.5, 0.143)
@@ -82,7 +82,7 @@ def site_of(model, full: Map, *, b_factor: float | None = None) -> Site:
     curve = _fsc(full.array, found, full.voxel_size)
     lowpass = curve.resolution(THRESHOLDS[1]).angstrom
     factors = (curve.frequency <= 1 / lowpass + 1e-9).astype(np.float64)
-    smooth = apply_calibration(found.density, found.density, Calibration(0 * factors, factors))
+    smooth = filter_shells(found.density, factors)
     return Site(found, lowpass, smooth)
 
 

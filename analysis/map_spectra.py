@@ -8,13 +8,12 @@ signal is the covariance of the masked half-maps per shell and the noise their m
 the mean noise.
 """
 
-import math
-
 import numpy as np
 from scipy import ndimage
 
 from crefjax.errors import UserError
 from crefjax.io.maps import Map
+from crefjax.simulate.noise import solvent_distance
 from crefjax.spectral.curves import shell_frequencies
 from crefjax.spectral.shells import box_shells, half_spectrum, shell_means
 
@@ -29,18 +28,8 @@ def solvent(map_: Map) -> np.ndarray:
     Raises:
         UserError: less than 5 % of the box is solvent, or the map is masked.
     """
-    array, voxel_size = map_.array, map_.voxel_size
-    lowpass = max(min(15.0, max(array.shape) * voxel_size / 5), 3 * voxel_size)
-    smooth = ndimage.gaussian_filter(array, lowpass / voxel_size / math.pi)
-    middle = np.median(smooth)
-    below = smooth[smooth < middle] - middle
-    particle = np.abs(smooth - middle) > 4 * np.sqrt(np.mean(below**2))
-    values, counts = np.unique(array, return_counts=True)
-    flat = array == values[counts.argmax()] if counts.max() > 0.01 * array.size else np.zeros(array.shape, bool)
-    flat = ndimage.binary_opening(flat, np.ones((3, 3, 3)))
-    out = particle | flat
-    distance = ndimage.distance_transform_edt(~out) if out.any() else np.full(array.shape, np.inf)
-    found = distance > lowpass / voxel_size / 2
+    distance, lowpass = solvent_distance(map_.array, map_.voxel_size)
+    found = distance > lowpass / 2
     if found.mean() < 0.05:
         raise UserError(
             f"{map_.path or 'the simulated map'}: expected unmasked solvent in at least 5% of the box, found "

@@ -19,6 +19,7 @@ from crefjax.io.maps import ORIGIN_TOLERANCE, Map
 from crefjax.masking import taper_at_border
 from crefjax.simulate.atoms import B_FACTORS, Atoms, read_atoms
 from crefjax.simulate.density import density, next_fast_len, scatterers
+from crefjax.spectral.windows import raised_cosine
 
 NEAR, SOFT_EDGE = 3.0, 3.0  # Å, of the mask: all of the density within NEAR of an atom, none beyond both
 LEAST_INSIDE = 0.5  # of the atoms, in the box
@@ -202,7 +203,7 @@ def in_box(positions: np.ndarray, like: Map, origin) -> np.ndarray:
 def _edge(distance, near, soft_edge):
     if soft_edge == 0:
         return distance < near
-    return 0.5 + 0.5 * np.cos(np.pi * np.clip((distance - near) / soft_edge, 0, 1))
+    return raised_cosine((distance - near) / soft_edge)
 
 
 def _block(positions, shape, voxel_size, origin, margin, *, beyond):

@@ -21,7 +21,6 @@ from analysis.subjects import FULL, Subject
 from analysis.tables import box_plot, colour_of, small_legend
 from crefjax.io.entries import Entry
 from crefjax.plotting import resolution_axis
-from crefjax.report.measure import correlation
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import FscCurve, solvent_level
 
@@ -37,8 +36,8 @@ def measure(subject: Subject) -> Row:
     maps = [subject.full.array, better, (first + second) * np.float32(0.5)]
     levels = [solvent_level(one, subject.mask) for one in maps]
     found = shell_covariances(maps, subject.mask, levels=levels)
-    curve = FscCurve(better.shape, subject.voxel_size, correlation(found, [1, 0, 0], [0, 1, 0]))
-    gain = curve.fsc - correlation(found, [0, 0, 1], [0, 1, 0])
+    curve = FscCurve(better.shape, subject.voxel_size, found.fsc(0, 1))
+    gain = curve.fsc - found.fsc(2, 1)
     numbers = {"reference": "truth" if entry.truth else "reference", "mean_fsc": float(curve.fsc[1:-1].mean())}
     numbers["least_gain"] = float(gain[1:-1].min())
     for threshold in (0.5, 0.143):

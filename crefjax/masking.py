@@ -27,6 +27,7 @@ import scipy.fft
 from scipy import ndimage
 
 from crefjax.errors import UserError
+from crefjax.spectral.windows import raised_cosine
 
 LOWPASS = 15.0  # Å
 EXTEND = 3.0  # voxels
@@ -298,8 +299,7 @@ def low_pass(volume: np.ndarray, voxel_size: float, resolution: float) -> np.nda
     x = np.square(scipy.fft.rfftfreq(volume.shape[2], voxel_size))
     for plane, z_square in zip(spectrum, z, strict=True):
         distance = np.sqrt(z_square + y[:, None] + x) * resolution
-        ramp = np.clip((distance - 1 + FILTER_EDGE) / (2 * FILTER_EDGE), 0, 1)
-        plane *= (0.5 + 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
+        plane *= raised_cosine((distance - 1 + FILTER_EDGE) / (2 * FILTER_EDGE)).astype(np.float32)
     return scipy.fft.irfftn(spectrum, s=volume.shape, workers=WORKERS, overwrite_x=True)
 
 
@@ -528,4 +528,4 @@ def _edge(distance: np.ndarray, extend: float, soft_edge: float) -> np.ndarray:
     beyond = distance - extend
     if soft_edge == 0:
         return beyond <= 0
-    return 0.5 + 0.5 * np.cos(np.pi * np.clip(beyond / soft_edge, 0, 1))
+    return raised_cosine(beyond / soft_edge)

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "crefjax"
 # A room may import itself, those named here, and those of everyone, which import none but each other.
 ROOMS = {
     "io": set(),
-    "masking": {"io"},
+    "masking": {"io", "spectral"},
     "spectral": set(),
     "models": set(),
     "data": {"io", "spectral", "masking"},  # of spectral what does without JAX

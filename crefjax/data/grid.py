@@ -14,7 +14,7 @@ import numpy as np
 from crefjax.spectral.curves import fsc_from_products, shell_frequencies, shell_products, solvent_level
 from crefjax.spectral.falloff import low_pass_end, noise_b_factor, signal_b_factor
 from crefjax.spectral.resample import fourier_resample, working_shape
-from crefjax.spectral.windows import apply_b_factor
+from crefjax.spectral.windows import apply_b_factor, raised_cosine
 
 VOXELS = 3.3  # that the resolution takes on the data's grid, for weights that do not say
 THRESHOLD = 0.143  # of the FSC of the half-maps at the resolution
@@ -175,7 +175,7 @@ def _border(shape, edge=6):
     box = np.ones(shape, np.float32)
     for axis, side in enumerate(shape):
         distance = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
-        line = 0.5 - 0.5 * np.cos(np.pi * np.clip(distance / edge, 0, 1))
+        line = raised_cosine(distance / edge, rising=True)
         box *= line.astype(np.float32).reshape([-1 if axis == other else 1 for other in range(3)])
     return box
 

@@ -23,6 +23,7 @@ from crefjax.data.patches import (
     mask_fraction,
 )
 from crefjax.errors import UserError
+from crefjax.spectral.windows import raised_cosine
 
 __all__ = ["Specimen", "load_entry", "load_specimen", "specimen_batches"]
 
@@ -90,8 +91,7 @@ def _spread(profile):
 
 
 def _rise(distance):
-    within = np.clip((distance - GAP / 2) / EDGE, 0, 1)
-    return (0.5 * (1 - np.cos(np.pi * within))).astype(np.float32)
+    return raised_cosine((distance - GAP / 2) / EDGE, rising=True).astype(np.float32)
 
 
 def split_off(specimen: Specimen, share: float) -> tuple[Specimen, Specimen]:

@@ -190,9 +190,7 @@ def _curves(measured):
     found = {"map": measured.with_full}
     if m.matrix.shape[1] == 5:
         for name, first, second in (("half-map 1", 1, 3), ("half-map 2", 0, 4)):
-            power = np.sqrt(np.maximum(m.of(first, first), 0)) * np.sqrt(np.maximum(m.of(second, second), 0))
-            usable = np.where(power > 0, power, 1)
-            found[name] = np.where(power > 0, m.of(first, second) / usable, 0)
+            found[name] = m.fsc(first, second)
     return found
 
 

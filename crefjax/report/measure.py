@@ -123,7 +123,7 @@ def measure(study: ReportInputs) -> Measurements:
     masked = shell_covariances(arrays, study.mask, levels=levels)
     unmasked = shell_covariances(arrays[:3], levels=levels[:3])
     first = study.half_map_1
-    curve = FscCurve(first.array.shape, first.voxel_size, correlation(masked, [1, 0], [0, 1]))
+    curve = FscCurve(first.array.shape, first.voxel_size, masked.fsc(0, 1))
     variances = None
     if len(maps) == 5:
         of_halves = masked.choose([0, 1, 3, 4])
@@ -132,7 +132,7 @@ def measure(study: ReportInputs) -> Measurements:
         masked=masked,
         unmasked=unmasked,
         curve=curve,
-        with_full=correlation(masked, [0.5, 0.5], [0, 0, 1]),
+        with_full=masked.fsc([0.5, 0.5], 2),
         variances=variances,
         mask_power=float(np.mean([np.square(plane, dtype=np.float64).mean() for plane in study.mask]))
         / max(float(study.mask.max()), 1e-30) ** 2,
@@ -161,30 +161,14 @@ def _on_signal_scale(study):
     return made.startswith(b"crefjax") and made.endswith(b"scale signal")
 
 
-def correlation(covariances: Covariances, first, second) -> np.ndarray:
-    """FSC of two sums of maps, `(shells,)`; 0 where either has no power.
-
-    Args:
-        covariances: of the maps.
-        first: factor of each map in the first sum; maps not named have none.
-        second: the same of the second.
-    """
-    count = covariances.matrix.shape[1]
-    a, b = (np.pad(np.asarray(one, np.float64), (0, count - len(one))) for one in (first, second))
-    cross = np.einsum("i,sij,j->s", a, covariances.matrix, b)
-    power = np.einsum("i,sij,j->s", a, covariances.matrix, a) * np.einsum("i,sij,j->s", b, covariances.matrix, b)
-    return np.where(power > 0, cross / np.sqrt(np.where(power > 0, power, 1)), 0)
-
-
 def _curves(measured, cref):
-    full, denoised = [0.5, 0.5], [0, 0, 1]
     masked = measured.masked
     return {
         "fsc_halves": measured.curve.fsc.tolist(),
-        "fsc_halves_unmasked": correlation(measured.unmasked, [1, 0], [0, 1]).tolist(),
+        "fsc_halves_unmasked": measured.unmasked.fsc(0, 1).tolist(),
         "cref": cref.tolist(),
         "fsc_denoised_full": measured.with_full.tolist(),
-        "fsc_denoised_full_unmasked": correlation(measured.unmasked, full, denoised).tolist(),
+        "fsc_denoised_full_unmasked": measured.unmasked.fsc([0.5, 0.5], 2).tolist(),
         "power_full": ((masked.of(0, 0) + masked.of(1, 1) + 2 * masked.of(0, 1)) / 4).tolist(),
         "power_denoised": masked.of(2, 2).tolist(),
     }

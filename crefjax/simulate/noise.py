@@ -13,6 +13,7 @@ from crefjax.errors import UserError
 from crefjax.io.maps import Map
 from crefjax.spectral.curves import resolution_at, shell_frequencies
 from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_means, shell_sums
+from crefjax.spectral.windows import raised_cosine
 
 LARGEST_CHANGE = 10.0  # of the noise's deviation by unevenness, in either direction
 MIN_SOLVENT = 0.05  # of the box, to measure a spectrum in
@@ -73,7 +74,7 @@ def measured_spectrum(map_: Map, *, until: float | None = None) -> NoiseSpectrum
             and Nyquist.
     """
     array, name = np.asarray(map_.array, np.float32), map_.path or "the noise map"
-    weight = _solvent(array, map_.voxel_size, name)
+    weight = _solvent_weights(array, map_.voxel_size, name)
     mean = np.average(array, weights=weight)
     shells = box_shells(array.shape)
     spectrum = half_spectrum(jnp.asarray((array - mean) * weight))
@@ -139,38 +140,44 @@ def modulation(key: jax.Array, shape: tuple[int, int, int], unevenness) -> jax.A
     return factor / jnp.sqrt(jnp.mean(factor**2))
 
 
-def _solvent(array, voxel_size, name):
-    """Weights, float32 in [0, 1], of the voxels outside the particle."""
-    lowpass = max(min(15.0, max(array.shape) * voxel_size / 5), 3 * voxel_size)
-    smooth = ndimage.gaussian_filter(array, lowpass / voxel_size / math.pi)
+def solvent_distance(array: np.ndarray, voxel_size: float) -> tuple[np.ndarray, float]:
+    """Find the solvent: the distance of every voxel from the particle, and the resolution at which that was found.
+
+    The particle is above four standard deviations of the solvent in the map low-passed to 15 Å (adapted to small boxes
+    and large voxels). Regions of one constant value, where the map was masked, are not solvent either.
+
+    Args:
+        array: `(z, y, x)`, float32.
+        voxel_size: Å.
+
+    Returns:
+        the distances, voxels, 0 where there is no solvent, infinite if all is solvent; and the low-pass, voxels.
+    """
+    lowpass = max(min(15.0, max(array.shape) * voxel_size / 5), 3 * voxel_size) / voxel_size
+    smooth = ndimage.gaussian_filter(array, lowpass / math.pi)
     middle = float(np.median(smooth))
     below = smooth[smooth <= middle] - middle  # that side of the median has no particle
-    particle = np.abs(smooth - middle) > 4 * math.sqrt(float(np.mean(below**2)))
-    margin, edge = lowpass / voxel_size / 2, max(3.0, lowpass / voxel_size / 3)
-    out = particle | _is_constant(array)
-    if out.mean() > 1 - MIN_SOLVENT:
-        raise _no_solvent(name, 1 - float(out.mean()))
-    distance = ndimage.distance_transform_edt(~out) if out.any() else np.full(array.shape, np.inf)
-    weight = 0.5 - 0.5 * np.cos(np.pi * np.clip((distance - margin) / edge, 0, 1))
-    if weight.mean() < MIN_SOLVENT:
-        raise _no_solvent(name, float(weight.mean()))
-    return weight.astype(np.float32)
-
-
-def _is_constant(array):
-    """Where the map was masked: voxels of one and the same value, if that value is found often and side by side."""
+    excluded = np.abs(smooth - middle) > 4 * math.sqrt(float(np.mean(below**2)))
     values, counts = np.unique(array, return_counts=True)
-    commonest = counts.argmax()
-    if counts[commonest] < 0.01 * array.size:
-        return np.zeros(array.shape, bool)
-    return ndimage.binary_opening(array == values[commonest], np.ones((3, 3, 3)))
+    most_common = counts.argmax()
+    if counts[most_common] >= 0.01 * array.size:
+        excluded |= ndimage.binary_opening(array == values[most_common], np.ones((3, 3, 3)))
+    if not excluded.any():
+        return np.full(array.shape, np.inf), lowpass
+    return ndimage.distance_transform_edt(~excluded), lowpass
 
 
-def _no_solvent(name, fraction):
-    return UserError(
-        f"{name}: expected unmasked solvent to measure noise in, at least {MIN_SOLVENT:.0%} of the box, found "
-        f"{fraction:.1%}; give a map that was not masked, or choose a spectrum"
-    )
+def _solvent_weights(array, voxel_size, name):
+    """Return weights, float32 in [0, 1], of the voxels outside the particle."""
+    distance, lowpass = solvent_distance(array, voxel_size)
+    weight = raised_cosine((distance - lowpass / 2) / max(3.0, lowpass / 3), rising=True)
+    for fraction in (float(np.mean(distance > 0)), float(weight.mean())):
+        if fraction < MIN_SOLVENT:
+            raise UserError(
+                f"{name}: expected unmasked solvent to measure noise in, at least {MIN_SOLVENT:.0%} of the box, found "
+                f"{fraction:.1%}; give a map that was not masked, or choose a noise spectrum"
+            )
+    return weight.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=8)

@@ -12,6 +12,7 @@ from crefjax.errors import UserError
 from crefjax.simulate.atoms import Atoms, with_least_b_factor
 from crefjax.simulate.density import Scatterers, density, scatterers
 from crefjax.simulate.noise import low_passed_noise
+from crefjax.spectral.windows import raised_cosine
 
 EXTEND, SOFT_EDGE = 3.0, 6.0  # voxels, of the mask; less in a small box
 _BODY = 0.15  # of the largest density of the low-passed map: what is above it is the body
@@ -150,7 +151,7 @@ def truth_mask(truth: np.ndarray, voxel_size: float) -> np.ndarray:
     longest = max(truth.shape)
     extend, edge = min(EXTEND, longest / 30), min(SOFT_EDGE, longest / 10)
     beyond = ndimage.distance_transform_edt(~body) - extend
-    return (0.5 + 0.5 * np.cos(np.pi * np.clip(beyond / edge, 0, 1))).astype(np.float32)
+    return raised_cosine(beyond / edge).astype(np.float32)
 
 
 def particle_body(truth: np.ndarray, voxel_size: float) -> tuple[np.ndarray, np.ndarray]:

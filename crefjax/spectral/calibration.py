@@ -26,10 +26,7 @@ import scipy.fft
 from scipy.special import log_ndtr
 
 from crefjax.spectral.covariances import Covariances, smooth_over_shells
-from crefjax.spectral.curves import solvent_level
-from crefjax.spectral.shells import box_shells
-
-__all__ = ["Calibration", "apply_calibration", "calibrate", "solvent_level"]
+from crefjax.spectral.shells import filtered_spectrum
 
 # Noise density and the share of it that passes change little over so many shells (standard deviation of a Gaussian).
 _NOISE_WIDTH = 1.5
@@ -92,12 +89,11 @@ def apply_calibration(
     Returns:
         `(z, y, x)`, float32.
     """
-    index = box_shells(tuple(full.shape)).index
-    total = None
-    for one, factors in ((network, calibration.network), (full, calibration.full)):
-        spectrum = scipy.fft.rfftn(np.asarray(one, np.float32), workers=-1)
-        spectrum *= np.append(factors, factors[-2] if corners else 0).astype(np.float32)[index]
-        total = spectrum if total is None else np.add(total, spectrum, out=total)
+    total, added = (
+        filtered_spectrum(array, factors, beyond=factors[-2] if corners else 0.0)
+        for array, factors in ((network, calibration.network), (full, calibration.full))
+    )
+    total += added
     return scipy.fft.irfftn(total, s=full.shape, workers=-1, overwrite_x=True)
 
 

@@ -45,6 +45,26 @@ class Covariances:
         """The covariance of two maps by their places, `(shells,)`."""
         return self.matrix[:, first, second]
 
+    def fsc(self, first: int | Sequence[float], second: int | Sequence[float]) -> np.ndarray:
+        """Return the FSC of two maps or sums of maps, `(shells,)`; 0 where either has no power.
+
+        Args:
+            first: the place of a map, or the factor of each map in a sum; maps beyond its end have factor 0.
+            second: likewise.
+        """
+        a, b = (self._factors(maps) for maps in (first, second))
+        cross = np.einsum("i,sij,j->s", a, self.matrix, b)
+        power = np.einsum("i,sij,j->s", a, self.matrix, a) * np.einsum("i,sij,j->s", b, self.matrix, b)
+        return np.where(power > 0, cross / np.sqrt(np.where(power > 0, power, 1)), 0)
+
+    def _factors(self, maps):
+        factors = np.zeros(self.matrix.shape[1])
+        if isinstance(maps, int):
+            factors[maps] = 1
+        else:
+            factors[: len(maps)] = maps
+        return factors
+
     def choose(self, places: Sequence[int]) -> Self:
         """The covariances of some of the maps, by their places, in that order."""
         return replace(self, matrix=self.matrix[:, places][:, :, places])

@@ -41,6 +41,7 @@ from scipy import ndimage
 from crefjax.errors import UserError
 from crefjax.spectral.curves import resolution_at
 from crefjax.spectral.shells import box_shells
+from crefjax.spectral.windows import raised_cosine
 
 THRESHOLD = 0.143
 WINDOW = 3.0  # times the resolution: full width at half maximum
@@ -177,7 +178,9 @@ def _filters(noisy, mask, voxel_size):
     flatten = np.divide(1.0, np.sqrt(np.maximum(signal, _LEAST_FSC * power)), out=np.zeros_like(power), where=power > 0)
     flatten[[0, -1]] = 0
     shell = np.arange(len(flatten))
-    upto, upto_half = _fall(shell / last, 0.85, 1.15), _fall(shell / last, 0.25, 0.75)
+    upto, upto_half = (
+        raised_cosine((shell / last - start) / (end - start)) for start, end in ((0.85, 1.15), (0.25, 0.75))
+    )
     bands = [flatten * np.sqrt(one) for one in (upto_half, upto * (1 - upto_half))]
     flat = flatten * np.sqrt(upto)
     noise = np.maximum(power - signal, 0) * flat**2
@@ -204,11 +207,6 @@ def _sums(a, b, shape):
         product = (one.real * other.real + one.imag * other.imag) * shells.weight
         total += np.bincount(index.ravel(), product.ravel(), minlength=shells.count + 1)
     return total
-
-
-def _fall(x, start, end):
-    """A raised cosine: 1 up to `start`, 0 from `end` on."""
-    return 0.5 + 0.5 * np.cos(np.pi * np.clip((x - start) / (end - start), 0, 1))
 
 
 class _View:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
 from jax import lax
 
 # Voxels of a half-spectrum that one stage of a sum takes at once; above it, planes are taken in turns.
@@ -58,6 +59,30 @@ def box_shells(shape: tuple[int, int, int]) -> Shells:
     if shape[2] % 2 == 0:
         weight[-1] = 1.0
     return Shells(index, weight, count)
+
+
+def filter_shells(array: np.ndarray, factors: np.ndarray, *, beyond: float = 0.0) -> np.ndarray:
+    """Multiply every shell of a map in host memory by a factor.
+
+    Args:
+        array: `(z, y, x)`.
+        factors: `(shells,)`, from shell 0 to Nyquist.
+        beyond: factor of the voxels in the corners of Fourier space that belong to no shell.
+
+    Returns:
+        `(z, y, x)`, float32.
+    """
+    mean = array.mean(dtype=np.float64)  # taken out, or float32 would carry its rounding into every shell
+    spectrum = filtered_spectrum(np.subtract(array, mean, dtype=np.float32), factors, beyond=beyond)
+    filtered = scipy.fft.irfftn(spectrum, s=array.shape, workers=-1, overwrite_x=True)
+    return filtered + np.float32(mean * factors[0])
+
+
+def filtered_spectrum(array: np.ndarray, factors: np.ndarray, *, beyond: float = 0.0) -> np.ndarray:
+    """Return the half-spectrum, complex64, of a map whose shells are multiplied by factors; see `filter_shells`."""
+    spectrum = scipy.fft.rfftn(np.asarray(array, np.float32), workers=-1)
+    spectrum *= np.append(factors, beyond).astype(np.float32)[box_shells(tuple(array.shape)).index]
+    return spectrum
 
 
 def half_spectrum(maps: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
+from crefjax.simulate.stream import config_fields
 
 # What may change when a run goes on, alone or with all its fields: none of it touches what a step computes from its
 # state and its batch. A cosine has its length from `epochs` and `steps`, which then may not.
@@ -80,26 +81,9 @@ def default() -> ConfigDict:
     c.data.stream.gain = (1.0, 1.0)  # factor on a standardized patch: its deviation is not that of a whole map
     c.data.stream.level = (1.0, 1.0)  # share of a patch's mean that is subtracted: it is not that of a whole map
     c.data.stream.entries = 0.0  # share of the batches that are patches of `data.entries.folders` instead
-    # From here on as in `crefjax.simulate.stream.StreamConfig`, which tells more.
-    c.data.stream.voxel_size = (0.8, 1.6)  # Å
-    c.data.stream.resolution = (2.1, 5.0)  # of the half-maps at FSC-0.143, voxels
-    c.data.stream.resolution_limits = (0.1, 1000.0)  # Å, which it is kept within
-    c.data.stream.b_factor = (20.0, 150.0)  # of the best-ordered atoms, Å²
-    c.data.stream.falloff = 12.0  # largest B-factor over the squared resolution
-    c.data.stream.noise_b = (-0.3, 0.7)  # B-factor of the noise over that of the signal
-    c.data.stream.noise_power = (0.0, 1.5)  # exponent with which the noise's power falls
-    c.data.stream.unevenness = (0.0, 0.4)  # of the noise over the patch
-    c.data.stream.belt = 0.0  # share of the samples with a disordered belt
-    c.data.stream.belt_strength = (0.3, 0.9)  # its mean density over the model's
-    c.data.stream.flexible = 0.0  # share of the samples of which a part is blurred
-    c.data.stream.flexible_b = (50.0, 300.0)  # Å², by which it is
-    c.data.stream.sharpened = 0.0  # share of the samples that are sharpened
-    c.data.stream.low_passed = 0.0  # share of the samples whose half-maps are low-passed at about the resolution
-    c.data.stream.low_pass = (1.25, 1.6)  # where such a low-pass ends, over the frequency of the resolution
-    c.data.stream.low_pass_edge = (0.2, 0.2)  # the part of that over which it falls
-    c.data.stream.whole_map = False  # whether noise and standardization are those of a map of the whole model
-    c.data.stream.centre = 0.2  # share of the patches around the middle of the model
-    c.data.stream.solvent = 0.1  # share of those that only touch it
+    # The ranges that samples are drawn from; `crefjax.simulate.stream.StreamConfig` describes each.
+    for name, value in config_fields().items():
+        c.data.stream[name] = value
 
     c.data.entries = ConfigDict()
     c.data.entries.folders = ""  # entry folders, names or patterns with *, separated by commas

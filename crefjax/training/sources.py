@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry
-from crefjax.simulate.stream import StreamConfig
+from crefjax.simulate.stream import StreamConfig, config_fields
 from crefjax.simulate.stream.batches import stream_half_maps
 from crefjax.training.stream_source import (
     MixedBatches,
@@ -23,12 +23,6 @@ from crefjax.training.stream_source import (
     stream_models,
 )
 from crefjax.training.task import NamedBatch, Source
-
-_VARIETY = (
-    *("voxel_size", "resolution", "resolution_limits", "b_factor", "falloff", "noise_b", "noise_power", "unevenness"),
-    *("belt", "belt_strength", "flexible", "flexible_b", "sharpened", "low_passed", "low_pass", "low_pass_edge"),
-    *("whole_map", "centre", "solvent"),
-)
 
 
 class _Named:
@@ -164,7 +158,7 @@ def specimen_source(
 def _stream_source(config, batch):
     chosen = config.data.stream
     training_files, held_out_files = stream_models(config)
-    stream_config = StreamConfig(**{name: getattr(chosen, name) for name in _VARIETY})
+    stream_config = StreamConfig(**{name: chosen[name] for name in config_fields()})
     prepare = standardizing(chosen.masked, chosen.gain, chosen.level, whole_map=chosen.whole_map)
     specimens = _specimens(config) if chosen.entries else []
     if any(one.truth is None for one in specimens):

@@ -10,6 +10,7 @@ from analysis import filters
 from crefjax.errors import UserError
 from crefjax.spectral.curves import FscCurve
 from crefjax.spectral.fsc import fsc_curve
+from crefjax.spectral.shells import filter_shells
 
 BOX, VOXEL = (20, 24, 18), 2.0
 LONGEST, SHELLS = 24, 13
@@ -43,15 +44,13 @@ def noisy():
 @pytest.mark.parametrize("beyond", [0.0, 0.5])
 def test_every_shell_has_its_factor(noisy, beyond):
     factors = np.linspace(0.9, 0.1, SHELLS)
-    np.testing.assert_allclose(
-        filters.filtered(noisy, factors, beyond=beyond), slowly(noisy, factors, beyond), atol=1e-5
-    )
+    np.testing.assert_allclose(filter_shells(noisy, factors, beyond=beyond), slowly(noisy, factors, beyond), atol=1e-5)
 
 
 def test_large_mean_leaves_the_filter_as_accurate(noisy):
     factors = np.append(1.0, np.linspace(0.9, 0.1, SHELLS - 1))
     expected = slowly(noisy + 2e4, factors)
-    np.testing.assert_allclose(filters.filtered(noisy + np.float32(2e4), factors), expected, atol=4e-3)
+    np.testing.assert_allclose(filter_shells(noisy + np.float32(2e4), factors), expected, atol=4e-3)
 
 
 def test_wiener_factors_by_hand():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -95,6 +95,11 @@ class StreamConfig:
                 "correct them"
             )
         _check_spectra(self.spectra)
+
+
+def config_fields() -> dict[str, Any]:
+    """Return the fields of `StreamConfig` that a training configuration has (`data.stream`), with their defaults."""
+    return {field.name: field.default for field in fields(StreamConfig) if field.name != "spectra"}
 
 
 def _check_spectra(spectra):

@@ -18,6 +18,7 @@ from crefjax.simulate.density import Scatterers, scatterers
 from crefjax.simulate.noise import THRESHOLD, NoiseSpectrum, power_law_spectrum, white_spectrum
 from crefjax.simulate.specimen import EXTEND, SOFT_EDGE
 from crefjax.simulate.stream import StreamConfig
+from crefjax.spectral.windows import raised_cosine
 
 GROUPS = 5  # common Gaussians of a model's atoms: within 0.1 % of the largest density; eight take 1.6 times as long
 BODY_LOWPASS = 10.0  # Å, as in `specimen.particle_body`: there the Gaussian's deviation is this over pi
@@ -421,8 +422,7 @@ def _low_pass(frequency, end, edge):
     """What a raised cosine leaves that falls over the last part below `end`; all where that is 0."""
     if not end:
         return np.ones_like(frequency)
-    within = np.clip((frequency / end - 1 + edge) / edge, 0, 1)
-    return _LOW_PASS_FLOOR + (1 - _LOW_PASS_FLOOR) * (0.5 + 0.5 * np.cos(math.pi * within))
+    return _LOW_PASS_FLOOR + (1 - _LOW_PASS_FLOOR) * raised_cosine((frequency / end - 1 + edge) / edge)
 
 
 def _plane(u, v, w, side):

@@ -24,6 +24,7 @@ from crefjax.simulate.noise import THRESHOLD, NoiseSpectrum, colored_noise, low_
 from crefjax.simulate.specimen import EXTEND, SOFT_EDGE, Belt
 from crefjax.simulate.stream.draw import BODY_LOWPASS, AtomTable, SampleSpec
 from crefjax.spectral.shells import box_shells, half_spectrum, shell_means
+from crefjax.spectral.windows import raised_cosine
 
 MARGIN = 6  # voxels
 EXTRAS = ("belt", "flexible", "low_passed")
@@ -186,7 +187,7 @@ def _fall(distance):
 def _mask(smooth, body_level):
     """Return the mask of `specimen.truth_mask`, from the low-passed density in `_EDGE` more voxels on each side."""
     beyond = jnp.sqrt(_squared_distance(smooth > body_level, _EDGE, "cut")) - EXTEND
-    return 0.5 + 0.5 * jnp.cos(jnp.pi * jnp.clip(beyond / SOFT_EDGE, 0, 1))
+    return raised_cosine(beyond / SOFT_EDGE, xp=jnp)
 
 
 def _squared_distance(body, reach, border):
@@ -242,7 +243,7 @@ def window(patch: int) -> np.ndarray:
     """What falls off to 0 at the borders of a patch, as a raised cosine over an eighth of the side; float32."""
     edge = patch // 8
     from_border = np.minimum(np.arange(patch) + 0.5, patch - np.arange(patch) - 0.5)
-    line = 0.5 - 0.5 * np.cos(np.pi * np.clip(from_border / edge, 0, 1))
+    line = raised_cosine(from_border / edge, rising=True)
     return (line[:, None, None] * line[:, None] * line).astype(np.float32)
 
 
