@@ -1,11 +1,10 @@
 """`crefjax demo`."""
 
 import shutil
-import sys
 import time
 from pathlib import Path
 
-from crefjax.cli.common import add_overwrite
+from crefjax.cli.common import add_overwrite, log
 from crefjax.errors import UserError
 from crefjax.utils.atomic import atomic_directory
 
@@ -36,7 +35,7 @@ def run(arguments) -> int:
             lines = _demo(folder, output, arguments)
     except _Stopped as stopped:
         number, text = stopped.args
-        _say(f"{text}; nothing was written")
+        log(f"{text}; nothing was written")
         return 128 + number
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror or error}); choose another folder") from error
@@ -63,13 +62,13 @@ def _demo(folder: Path, output: Path, arguments):
 
     seed = arguments.seed
     atoms = phantom(_RESIDUES, seed=2**19 + seed)  # the stream has other seeds
-    _say(f"simulating two half-maps of a phantom of {_RESIDUES} residues, FSC-0.143 at {_RESOLUTION} Å")
+    log(f"simulating two half-maps of a phantom of {_RESIDUES} residues, FSC-0.143 at {_RESOLUTION} Å")
     settings = SimulationConfig(voxel_size=_VOXEL_SIZE, resolution=_RESOLUTION, seed=seed, margin=9.0)
     write_entry(folder / "entry", simulate_half_maps(atoms, settings))
     weights = _trained(folder, seed) if arguments.train else load_weights()
     pair = load_pair(folder / "entry" / "half_map_1.mrc", folder / "entry" / "half_map_2.mrc")
     mask = load_mask(folder / "entry" / "mask.mrc", pair[0])
-    _say(f"denoising the pair, weights {'of the training' if arguments.train else weights.name}")
+    log(f"denoising the pair, weights {'of the training' if arguments.train else weights.name}")
     denoised = denoise_maps(DenoiseRequest(pair, weights, mask)).full
     write_maps([(folder / "denoised.mrc", denoised)], label="crefjax demo, denoised", overwrite=False)
     truth = read_map(folder / "entry" / "truth.mrc")
@@ -92,8 +91,8 @@ def _trained(folder, seed):
     config = demo_config()
     config.seed = seed
     source = make_source(config)
-    _say(f"training a network on {config.data.stream.phantoms} other phantoms, {config.steps} steps")
-    result = train(config, folder / "training", denoising_task(config, truth=True), source, say=_say)
+    log(f"training a network on {config.data.stream.phantoms} other phantoms, {config.steps} steps")
+    result = train(config, folder / "training", denoising_task(config, truth=True), source, say=log)
     if result.stopped is not None:
         raise _Stopped(result.stopped, f"stopped at step {result.step} of {result.steps}")
     weights = load_weights(result.weights)
@@ -132,7 +131,3 @@ def _check(output, arguments):
         raise UserError(f"{output}: exists already; give another folder with -o, or --overwrite to replace it")
     if not output.is_dir() or (any(output.iterdir()) and not (output / "demo.png").is_file()):
         raise UserError(f"{output}: expected an earlier demo to replace, found something else; give another folder")
-
-
-def _say(line):
-    print(line, file=sys.stderr, flush=True)

@@ -1,10 +1,9 @@
 """`crefjax finetune`."""
 
 import math
-import sys
 from pathlib import Path
 
-from crefjax.cli.common import add_insist, add_overwrite, add_voxel_size, positive
+from crefjax.cli.common import add_insist, add_overwrite, add_voxel_size, log, positive
 from crefjax.errors import UserError
 from crefjax.utils.atomic import temporary_sibling
 
@@ -50,11 +49,11 @@ def run(arguments) -> int:
     settings = {"voxels": weights.grid, "voxel_size": arguments.voxel_size, "insist": arguments.insist}
     specimen = load_specimen(*given, **settings)
     for note in specimen.notes:
-        _say(f"warning: {note}")
+        log(f"warning: {note}")
     for note in specimen.mask_info.notes if specimen.mask_info else ():
-        _say(f"mask: {note}")
+        log(f"mask: {note}")
     for note in specimen.grid.notes if specimen.grid else ():
-        _say(note)
+        log(note)
     config = finetune_config()
     config.minutes = float(arguments.minutes)
     config.data.patch = _patch(specimen.mask.shape) if arguments.patch is None else arguments.patch
@@ -62,12 +61,10 @@ def run(arguments) -> int:
     _check(config)
     from crefjax.training.finetune import finetune
 
-    _say(
-        f"fine-tuning {weights.name}, patches of {config.data.patch} voxels a side, {config.minutes:g} minutes at most"
-    )
+    log(f"fine-tuning {weights.name}, patches of {config.data.patch} voxels a side, {config.minutes:g} minutes at most")
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with temporary_sibling(output) as workdir:
-        parameters, gain, stopped = finetune(specimen, weights, config, workdir, say=_say)
+        parameters, gain, stopped = finetune(specimen, weights, config, workdir, say=log)
     print(gain.describe())
     about = {
         "source": f"fine-tuned with crefjax from {weights.name}",
@@ -97,7 +94,3 @@ def _check(config):
         raise UserError(f"--patch: expected an even number of at least 16 voxels, found {config.data.patch}; change it")
     if not 0 <= config.seed < 2**31:
         raise UserError(f"--seed: expected a number from 0 to 2147483647, found {config.seed}; change it")
-
-
-def _say(line):
-    print(line, file=sys.stderr, flush=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crefjax.cli.common import add_insist, add_overwrite, add_voxel_size
+from crefjax.cli.common import add_insist, add_overwrite, add_voxel_size, log
 from crefjax.errors import UserError, path_error
 from crefjax.io.files import is_same_file
 
@@ -66,9 +65,9 @@ def run(arguments) -> None:
         overwrite=arguments.overwrite,
     )
     for warning in numbers["warnings"]:
-        _say(f"warning: {warning['text']}")
-    _say(f"wrote {Path(arguments.output) / PAGE} and {len(written) - 1} more files")
-    _say(f"done in {time.monotonic() - start:.1f} s")
+        log(f"warning: {warning['text']}")
+    log(f"wrote {Path(arguments.output) / PAGE} and {len(written) - 1} more files")
+    log(f"done in {time.monotonic() - start:.1f} s")
 
 
 def check_denoised(denoised: Map, half_map: Map, what: str = "denoised map") -> None:
@@ -176,7 +175,7 @@ def _made_mask(pair):
 
     array, info = make_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
     for note in info.notes:
-        _say(f"mask: {note}")
+        log(f"mask: {note}")
     return array
 
 
@@ -193,7 +192,3 @@ def _local(arguments, study):
 
     maps = (study.half_map_1, study.half_map_2, study.denoised_1, study.denoised_2)
     return local_maps(*(one.array for one in maps), study.half_map_1.voxel_size, study.mask)
-
-
-def _say(line):
-    print(line, file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
 """`crefjax train`."""
 
-import sys
 from pathlib import Path
 
+from crefjax.cli.common import log
 from crefjax.errors import UserError
 
 EPILOG = (
@@ -47,15 +47,11 @@ def run(arguments) -> int:
 
     source = make_source(config)
     task = denoising_task(config, truth=source.truth)
-    result = train(config, Path(arguments.workdir), task, source, after_evaluation=write_convergence_figure, say=_say)
+    result = train(config, Path(arguments.workdir), task, source, after_evaluation=write_convergence_figure, say=log)
     if result.stopped is not None:
-        _say(f"stopped at step {result.step} of {result.steps}; the same command goes on from there")
+        log(f"stopped at step {result.step} of {result.steps}; the same command goes on from there")
         return 128 + result.stopped
     if result.best_loss is not None:
-        _say(f"least held-out loss {result.best_loss:.4f} at step {result.best_step}")
-    _say(f"trained {result.step} steps; weights: {result.weights}")
+        log(f"least held-out loss {result.best_loss:.4f} at step {result.best_step}")
+    log(f"trained {result.step} steps; weights: {result.weights}")
     return 0
-
-
-def _say(line):
-    print(line, file=sys.stderr, flush=True)
