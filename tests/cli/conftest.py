@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from helpers.cli import densities, done, write
+from helpers.cli import densities, run_ok, write
 
 ABOUT = {"source": "random numbers", "licence": "none needed", "training": "none", "expected_input": "any map"}
 
@@ -61,33 +61,33 @@ def arrays_file(tmp_path_factory):
 def imported(tmp_path_factory, arrays_file):
     """A weights folder imported from `arrays_file`."""
     folder = tmp_path_factory.mktemp("imported") / "random"
-    done("weights", "import", arrays_file, "-o", folder)
+    run_ok("weights", "import", arrays_file, "-o", folder)
     return folder
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     """An empty folder that is also the working directory: a stray file anywhere is seen."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
-def pair(here):
+def pair(workdir):
     """Two half-map files of 20 x 17 x 23 voxels (z, y, x) of 1.5 Å."""
-    return tuple(write(here / f"half_{n}.mrc", data) for n, data in enumerate(densities(), 1))
+    return tuple(write(workdir / f"half_{n}.mrc", data) for n, data in enumerate(densities(), 1))
 
 
 @pytest.fixture
-def commands(here, weights):
+def commands(workdir, weights):
     """For each command that reads two maps, what to run it with; outputs would be in a folder of their own."""
-    (here / "out").mkdir()
+    (workdir / "out").mkdir()
 
     def make(command, map_1, map_2):
         extra = {
-            "denoise": ["-o", here / "out" / "denoised.mrc", "--weights", weights, "--halves"],
-            "mask": ["-o", here / "out" / "mask.mrc"],
-            "fsc": ["--json", here / "out" / "fsc.json", "--plot", here / "out" / "fsc.png"],
+            "denoise": ["-o", workdir / "out" / "denoised.mrc", "--weights", weights, "--halves"],
+            "mask": ["-o", workdir / "out" / "mask.mrc"],
+            "fsc": ["--json", workdir / "out" / "fsc.json", "--plot", workdir / "out" / "fsc.png"],
         }[command]
         return [command, map_1, map_2, *extra]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.cli import crefjax, densities, done, labels_of, read, relative, tree, valid, write
+from helpers.cli import densities, labels_of, read, relative, run_crefjax, run_ok, tree, valid, write
 from reference.network import run_published
 
 AXES = (3, 2, 1)
@@ -18,16 +18,16 @@ def denoise(pair, weights):
 
     def run(*more, inputs=pair, output="out.mrc"):
         before = [path.read_bytes() for path in inputs]
-        done("denoise", *inputs, "-o", output, "--weights", weights, *more)
+        run_ok("denoise", *inputs, "-o", output, "--weights", weights, *more)
         assert [path.read_bytes() for path in inputs] == before
         return read(output)[0]
 
     return run
 
 
-def test_raw_output_is_the_networks(pair, imported, arrays_file, here):
+def test_raw_output_is_the_network_output(pair, imported, arrays_file, workdir):
     """Full map, standardized, through the network in NumPy."""
-    done("denoise", *pair, "-o", "raw.mrc", "--weights", imported, "--scale", "none")
+    run_ok("denoise", *pair, "-o", "raw.mrc", "--weights", imported, "--scale", "none")
     with np.load(arrays_file) as arrays:
         full = np.mean([half.astype("f8") for half in densities()], axis=0)
         expected = run_published(arrays, (full - full.mean()) / full.std())
@@ -36,11 +36,11 @@ def test_raw_output_is_the_networks(pair, imported, arrays_file, here):
 
 
 @pytest.mark.parametrize("memory", ["0.6", "100"])
-def test_memory_changes_nothing_in_the_result(memory, denoise):
+def test_memory_limit_does_not_change_the_result(memory, denoise):
     assert relative(denoise("--max-memory", memory, "--overwrite"), denoise("--overwrite")) < 1e-5
 
 
-def test_scaled_output_has_mean_and_deviation_of_the_full_map(denoise):
+def test_input_scale_keeps_mean_and_std_of_the_full_map(denoise):
     full = np.mean([half.astype("f8") for half in densities()], axis=0)
     output = denoise("--scale", "input")
     assert output.shape == full.shape
@@ -48,17 +48,17 @@ def test_scaled_output_has_mean_and_deviation_of_the_full_map(denoise):
     assert output.std() == pytest.approx(full.std(), rel=1e-5)
 
 
-def test_scaled_output_is_the_raw_one_scaled(denoise):
+def test_input_scale_is_linear_in_the_raw_output(denoise):
     raw, output = denoise("--scale", "none", output="raw.mrc"), denoise("--scale", "input")
     full = np.mean([half.astype("f8") for half in densities()], axis=0)
     assert relative(output, (raw - raw.mean()) / raw.std() * full.std() + full.mean()) < 1e-5
 
 
-def test_header_is_kept_and_the_file_valid(here, weights):
+def test_header_is_kept_and_the_file_is_valid(workdir, weights):
     shape = (20, 17, 23)
     words = {"axes": AXES, "origin": (12.5, -3.25, 100), "nstart": (-5, 7, 11), "labels": LABELS, "extended": EXTENDED}
-    pair = [write(here / f"h{n}.mrc", data, **words) for n, data in enumerate(densities(), 1)]
-    done("denoise", *pair, "-o", "out.mrc", "--weights", weights)
+    pair = [write(workdir / f"h{n}.mrc", data, **words) for n, data in enumerate(densities(), 1)]
+    run_ok("denoise", *pair, "-o", "out.mrc", "--weights", weights)
     assert valid("out.mrc")
     data, h = read("out.mrc")
     assert data.shape == shape
@@ -69,7 +69,7 @@ def test_header_is_kept_and_the_file_valid(here, weights):
     assert h.origin.tolist() == (12.5, -3.25, 100)
     assert (h.nxstart, h.nystart, h.nzstart) == (-5, 7, 11)
     assert (h.ispg, h.mode, h.nsymbt, bytes(h.exttyp)) == (1, 2, len(EXTENDED), b"SERI")
-    assert (here / "out.mrc").read_bytes()[1024 : 1024 + len(EXTENDED)] == EXTENDED
+    assert (workdir / "out.mrc").read_bytes()[1024 : 1024 + len(EXTENDED)] == EXTENDED
     assert labels_of(h)[:2] == LABELS
     assert len(labels_of(h)) == 3
     assert b"crefjax" in labels_of(h)[2]
@@ -78,8 +78,8 @@ def test_header_is_kept_and_the_file_valid(here, weights):
     assert float(h.rms) == pytest.approx(data.std(), rel=1e-5)
 
 
-def test_order_of_axes_in_the_file_changes_no_voxel(denoise, here):
-    turned = [write(here / f"turned_{n}.mrc", data, axes=(2, 3, 1)) for n, data in enumerate(densities(), 1)]
+def test_axis_order_of_the_file_does_not_change_voxels(denoise, workdir):
+    turned = [write(workdir / f"turned_{n}.mrc", data, axes=(2, 3, 1)) for n, data in enumerate(densities(), 1)]
     assert relative(denoise(inputs=turned, output="turned.mrc"), denoise()) < 1e-6
 
 
@@ -87,23 +87,23 @@ SCALES = pytest.mark.parametrize("scale", ["signal", "input"])
 
 
 @SCALES
-def test_map_times_1000_gives_the_output_times_1000(scale, denoise, here):
-    large = [write(here / f"large_{n}.mrc", 1000 * data) for n, data in enumerate(densities(), 1)]
+def test_output_scales_with_the_map(scale, denoise, workdir):
+    large = [write(workdir / f"large_{n}.mrc", 1000 * data) for n, data in enumerate(densities(), 1)]
     assert (
         relative(denoise("--scale", scale, inputs=large, output="large.mrc"), 1000 * denoise("--scale", scale)) < 1e-5
     )
 
 
 @SCALES
-def test_map_and_a_constant_gives_the_output_and_the_constant(scale, denoise, here):
-    lifted = [write(here / f"lifted_{n}.mrc", data + 5) for n, data in enumerate(densities(), 1)]
+def test_output_follows_a_constant_offset(scale, denoise, workdir):
+    lifted = [write(workdir / f"lifted_{n}.mrc", data + 5) for n, data in enumerate(densities(), 1)]
     found, expected = denoise("--scale", scale, inputs=lifted, output="lifted.mrc"), denoise("--scale", scale)
     assert relative(found - 5, expected) < 1e-4
 
 
 @SCALES
-def test_tiny_densities_do_not_vanish(scale, denoise, here):
-    small = [write(here / f"small_{n}.mrc", 1e-9 * data) for n, data in enumerate(densities(), 1)]
+def test_tiny_densities_do_not_vanish(scale, denoise, workdir):
+    small = [write(workdir / f"small_{n}.mrc", 1e-9 * data) for n, data in enumerate(densities(), 1)]
     assert (
         relative(denoise("--scale", scale, inputs=small, output="small.mrc"), 1e-9 * denoise("--scale", scale)) < 1e-4
     )
@@ -115,18 +115,18 @@ def test_order_of_the_half_maps_does_not_matter(scale, denoise, pair):
     assert relative(swapped, denoise("--scale", scale)) < 1e-6
 
 
-def test_halves_are_written_beside_and_called_no_resolution(pair, weights, here):
-    outcome = done("denoise", *pair, "-o", "out.mrc", "--weights", weights, "--halves")
-    assert set(tree(here)) == {*(path.name for path in pair), "out.mrc", "out_half_map_1.mrc", "out_half_map_2.mrc"}
-    assert "resolution" in outcome.said
+def test_half_maps_are_written_with_a_note_on_resolution(pair, weights, workdir):
+    outcome = run_ok("denoise", *pair, "-o", "out.mrc", "--weights", weights, "--halves")
+    assert set(tree(workdir)) == {*(path.name for path in pair), "out.mrc", "out_half_map_1.mrc", "out_half_map_2.mrc"}
+    assert "resolution" in outcome.text
     assert all(valid(f"out_half_map_{n}.mrc") for n in (1, 2))
     halves = [read(f"out_half_map_{n}.mrc")[0] for n in (1, 2)]
     assert relative(*halves) > 1e-3
 
 
-def test_denoised_halves_belong_to_their_inputs(pair, imported, arrays_file):
+def test_denoised_half_maps_match_their_inputs(pair, imported, arrays_file):
     """Each half-map's output is the network's for that half-map, standardized as the full map is."""
-    done("denoise", *pair, "-o", "out.mrc", "--weights", imported, "--halves", "--scale", "none")
+    run_ok("denoise", *pair, "-o", "out.mrc", "--weights", imported, "--halves", "--scale", "none")
     with np.load(arrays_file) as arrays:
         full = np.mean([half.astype("f8") for half in densities()], axis=0)
         for n, half in enumerate(densities(), 1):
@@ -134,18 +134,18 @@ def test_denoised_halves_belong_to_their_inputs(pair, imported, arrays_file):
             assert relative(read(f"out_half_map_{n}.mrc")[0], expected) < 1e-5
 
 
-def test_one_full_map_is_taken_with_a_warning(pair, weights, here):
+def test_single_full_map_is_accepted_with_a_warning(pair, weights, workdir):
     full = np.mean(densities(), axis=0)
-    outcome = done("denoise", write(here / "full.mrc", full), "-o", "one.mrc", "--weights", weights)
+    outcome = run_ok("denoise", write(workdir / "full.mrc", full), "-o", "one.mrc", "--weights", weights)
     assert "warning" in outcome.err.lower()
-    done("denoise", *pair, "-o", "two.mrc", "--weights", weights, "--scale", "input")
+    run_ok("denoise", *pair, "-o", "two.mrc", "--weights", weights, "--scale", "input")
     assert relative(read("one.mrc")[0], read("two.mrc")[0]) < 1e-5
 
 
-def test_mask_file_is_applied_and_scale_is_taken_within(denoise, here):
+def test_mask_file_is_applied_and_scale_is_measured_within_it(denoise, workdir):
     mask = np.zeros((20, 17, 23), "f4")
     mask[5:15, 3:14, 4:20] = 1
-    write(here / "mask.mrc", mask)
+    write(workdir / "mask.mrc", mask)
     full = np.mean([half.astype("f8") for half in densities()], axis=0)
     output = denoise("--mask", "mask.mrc", "--scale", "input")
     inside = mask > 0
@@ -155,46 +155,46 @@ def test_mask_file_is_applied_and_scale_is_taken_within(denoise, here):
     assert output[inside].std() == pytest.approx(full[inside].std(), rel=1e-4)
 
 
-def test_automatic_mask_is_the_one_that_mask_makes(denoise, pair, here):
-    done("mask", *pair, "-o", "mask.mrc")
+def test_automatic_mask_equals_that_of_the_mask_command(denoise, pair, workdir):
+    run_ok("mask", *pair, "-o", "mask.mrc")
     automatic = denoise("--mask", "auto")
     assert not automatic[read("mask.mrc")[0] == 0].any()
     assert relative(automatic, denoise("--mask", "mask.mrc", output="by_file.mrc")) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["in.map", "in.ccp4", "in.mrc.gz", "in.map.bz2", "IN.MRC"])
-def test_names_and_packings_of_inputs(name, denoise, here):
-    packed = [write(here / f"{n}_{name}", data) for n, data in enumerate(densities(), 1)]
+def test_suffixes_and_compressions_of_inputs(name, denoise, workdir):
+    packed = [write(workdir / f"{n}_{name}", data) for n, data in enumerate(densities(), 1)]
     assert relative(denoise(inputs=packed, output="packed.mrc"), denoise()) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["out.map", "out.ccp4", "out.mrc.gz", "out.map.bz2"])
-def test_names_and_packings_of_outputs(name, denoise):
+def test_suffixes_and_compressions_of_outputs(name, denoise):
     assert relative(denoise(output=name), denoise()) < 1e-6
     assert Path(name).read_bytes().startswith({"gz": b"\x1f\x8b", "z2": b"BZh"}.get(name[-2:], b"\x17\0\0"))
 
 
 @pytest.mark.parametrize("dtype", ["i1", "i2", "u2", "f2"])
-def test_modes_of_inputs(dtype, here, weights):
+def test_modes_of_inputs(dtype, workdir, weights):
     """Modes 0, 1, 6 and 12 give what the same numbers give in mode 2."""
     whole = [np.clip(np.round(20 * data + 40), 0, 127) for data in densities()]
     for kind in (dtype, "f4"):
-        pair = [write(here / f"{kind}_{n}.mrc", data.astype(kind)) for n, data in enumerate(whole, 1)]
-        done("denoise", *pair, "-o", f"{kind}.mrc", "--weights", weights)
+        pair = [write(workdir / f"{kind}_{n}.mrc", data.astype(kind)) for n, data in enumerate(whole, 1)]
+        run_ok("denoise", *pair, "-o", f"{kind}.mrc", "--weights", weights)
     output, h = read(f"{dtype}.mrc")
     assert h.mode == 2
     assert relative(output, read("f4.mrc")[0]) < 1e-5
 
 
-def test_overwrite_replaces(denoise, here):
-    (here / "out.mrc").write_text("older")
+def test_overwrite_replaces_an_existing_output(denoise, workdir):
+    (workdir / "out.mrc").write_text("older")
     first = denoise("--overwrite", "--scale", "none")
     assert relative(denoise("--overwrite"), first) > 1e-3
-    assert len(tree(here)) == 3
+    assert len(tree(workdir)) == 3
 
 
-def test_command_says_what_it_will_take_and_where(pair, weights):
-    said = crefjax("denoise", *pair, "-o", "out.mrc", "--weights", weights).said
+def test_command_reports_device_memory_and_output(pair, weights):
+    said = run_crefjax("denoise", *pair, "-o", "out.mrc", "--weights", weights).text
     assert "GiB" in said
     assert "CPU" in said or "GPU" in said
     assert "23" in said

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.cli import densities, done, labels_of, read, valid, write
+from helpers.cli import densities, labels_of, read, run_ok, valid, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -32,13 +32,13 @@ SHAPES = [tuple(shape) for shape in np.random.default_rng(3).integers(9, 27, (4,
     suffix=st.sampled_from(["", "", ".gz", ".bz2"]),
     scale=st.sampled_from([[], ["--scale", "input"]]),
 )
-def test_grid_and_header_of_half_map_1_are_found_in_the_output(shape, words, seed, suffix, scale, weights):
+def test_output_has_grid_and_header_of_half_map_1(shape, words, seed, suffix, scale, weights):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         halves = densities(shape, seed=seed)
         pair = [write(folder / f"h{n}.mrc{suffix}", data, **words) for n, data in enumerate(halves, 1)]
         raw = [path.read_bytes() for path in pair]
-        done("denoise", *pair, "-o", folder / "out.mrc", "--weights", weights, *scale)
+        run_ok("denoise", *pair, "-o", folder / "out.mrc", "--weights", weights, *scale)
         assert [path.read_bytes() for path in pair] == raw
         assert valid(folder / "out.mrc")
         data, h = read(folder / "out.mrc")

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers.cli import crefjax, densities, done, labels_of, read, refused, relative, tree, valid, write
+from helpers.cli import assert_refused, densities, labels_of, read, relative, run_crefjax, run_ok, tree, valid, write
 from scipy import ndimage
 
 FIGURES = ("fsc", "fit_to_cref", "power", "ratios", "kept")
@@ -16,49 +16,49 @@ def words(pair, weights):
     return ["denoise", *pair, "-o", "out.mrc", "--weights", weights]
 
 
-def test_default_scale_is_told_in_the_label(words, pair, weights):
-    done(*words)
-    done("denoise", pair[0], "-o", "one.mrc", "--weights", weights)
+def test_default_scale_is_in_the_label(words, pair, weights):
+    run_ok(*words)
+    run_ok("denoise", pair[0], "-o", "one.mrc", "--weights", weights)
     for name, scale in (("out.mrc", "signal"), ("one.mrc", "input")):
         assert labels_of(read(name)[1])[-1].endswith(f"scale {scale}".encode())
-    done(*words[:4], "named.mrc", *words[5:], "--scale", "signal")
+    run_ok(*words[:4], "named.mrc", *words[5:], "--scale", "signal")
     np.testing.assert_array_equal(read("named.mrc")[0], read("out.mrc")[0])
 
 
 @pytest.mark.parametrize("name", ["mask.mrc", "auto"])
 def test_output_on_the_signals_scale_is_0_outside_the_mask(name, words, pair):
-    done("mask", *pair, "-o", "mask.mrc")
+    run_ok("mask", *pair, "-o", "mask.mrc")
     mask = read("mask.mrc")[0]
-    done(*words, "--mask", name, "--halves")
+    run_ok(*words, "--mask", name, "--halves")
     for output in ("out.mrc", "out_half_map_1.mrc", "out_half_map_2.mrc"):
         data = read(output)[0]
         assert not data[mask == 0].any()
         assert data[mask == 1].std() > 0.1
 
 
-def test_half_maps_of_noise_are_warned_of_and_leave_nothing(here, weights):
+def test_half_maps_of_noise_give_a_warning_and_an_empty_map(workdir, weights):
     noise = np.random.default_rng(7).standard_normal((2, 24, 24, 24)).astype("f4")
-    pair = [write(here / f"noise_{n}.mrc", one) for n, one in enumerate(noise, 1)]
-    outcome = done("denoise", *pair, "-o", "out.mrc", "--weights", weights)
+    pair = [write(workdir / f"noise_{n}.mrc", one) for n, one in enumerate(noise, 1)]
+    outcome = run_ok("denoise", *pair, "-o", "out.mrc", "--weights", weights)
     warnings = [line for line in outcome.err.splitlines() if line.startswith("warning")]
     assert len(warnings) == 1
     assert "hardly correlate" in warnings[0]
     assert read("out.mrc")[0].std() < 0.25 * noise.mean(0).std()
 
 
-def test_report_is_written_beside_and_the_maps_it_names_are_there(words, here):
-    before = tree(here)
-    outcome = done(*words, "--report", "told")
-    after = tree(here)
+def test_report_is_written_and_its_maps_exist(words, workdir):
+    before = tree(workdir)
+    outcome = run_ok(*words, "--report", "told")
+    after = tree(workdir)
     figures = {f"told/figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
     plain = {f"told/{name}" for name in ("index.html", "report.json", "view.cxc", "full_map.mrc")}
     assert set(after) == {*before, "out.mrc", "told", "told/figures", *figures, *plain}
     assert {name: after[name] for name in before} == before
-    opened = re.findall(r'^open "([^"]+)"', (here / "told" / "view.cxc").read_text(encoding="utf-8"), re.MULTILINE)
-    full, denoised = (read(here / "told" / name)[0] for name in opened)
+    opened = re.findall(r'^open "([^"]+)"', (workdir / "told" / "view.cxc").read_text(encoding="utf-8"), re.MULTILINE)
+    full, denoised = (read(workdir / "told" / name)[0] for name in opened)
     assert relative(full, np.mean([one.astype("f8") for one in densities()], axis=0)) < 1e-6
     np.testing.assert_array_equal(denoised, read("out.mrc")[0])
-    report = json.loads((here / "told" / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((workdir / "told" / "report.json").read_text(encoding="utf-8"))
     assert report["parameters"]["command"] == "denoise"
     assert report["parameters"]["scale"] == "signal"
     for name, file in (("half_map_1", "half_1.mrc"), ("half_map_2", "half_2.mrc")):
@@ -69,27 +69,29 @@ def test_report_is_written_beside_and_the_maps_it_names_are_there(words, here):
     assert "index.html" in outcome.err
 
 
-def test_numbers_are_those_of_the_maps_that_halves_writes(words, pair, here):
+def test_report_numbers_equal_those_of_the_report_command(words, pair, workdir):
     """`crefjax report` of the files says what `--report` says, with the same mask."""
     box = np.zeros((20, 17, 23), "f4")
     box[4:16, 3:14, 4:20] = 1
-    mask = write(here / "mask.mrc", ndimage.uniform_filter(box, 3))
-    done(*words, "--halves", "--mask", mask, "--report", "told")
+    mask = write(workdir / "mask.mrc", ndimage.uniform_filter(box, 3))
+    run_ok(*words, "--halves", "--mask", mask, "--report", "told")
     maps = ("--denoised", "out.mrc", "--denoised-halves", "out_half_map_1.mrc", "out_half_map_2.mrc")
-    done("report", *pair, *maps, "--mask", mask, "-o", "again")
-    told, again = (json.loads((here / name / "report.json").read_text(encoding="utf-8")) for name in ("told", "again"))
+    run_ok("report", *pair, *maps, "--mask", mask, "-o", "again")
+    told, again = (
+        json.loads((workdir / name / "report.json").read_text(encoding="utf-8")) for name in ("told", "again")
+    )
     for part in ("curves", "variances", "ratios", "resolution", "warnings", "mask"):
         assert told[part] == again[part], part
 
 
-def test_local_maps_lie_on_the_same_grid(here, weights):
+def test_local_maps_are_on_the_grid_of_the_half_maps(workdir, weights):
     shape = (20, 17, 23)
     header = {"axes": (3, 2, 1), "origin": (12.5, -3.25, 100), "nstart": (-5, 7, 11), "labels": [b"of a refinement"]}
-    pair = [write(here / f"h{n}.mrc", data, **header) for n, data in enumerate(densities(), 1)]
-    before = tree(here)
-    done("denoise", *pair, "-o", "out.map.gz", "--weights", weights, "--local", "--report", "told")
+    pair = [write(workdir / f"h{n}.mrc", data, **header) for n, data in enumerate(densities(), 1)]
+    before = tree(workdir)
+    run_ok("denoise", *pair, "-o", "out.map.gz", "--weights", weights, "--local", "--report", "told")
     names = ("out_local_agreement.map.gz", "out_local_change.map.gz")
-    assert {name for name in tree(here) if "/" not in name} == {*before, "out.map.gz", "told", *names}
+    assert {name for name in tree(workdir) if "/" not in name} == {*before, "out.map.gz", "told", *names}
     for name in names:
         data, h = read(name)
         assert valid(name)
@@ -102,18 +104,18 @@ def test_local_maps_lie_on_the_same_grid(here, weights):
         assert labels_of(h)[0] == b"of a refinement"
 
 
-def test_one_map_is_not_enough(pair, weights, here):
+def test_options_that_need_two_half_maps_are_refused_with_one(pair, weights, workdir):
     words = ["denoise", pair[0], "-o", "out.mrc", "--weights", weights]
     for more in (["--scale", "signal"], ["--report", "told"], ["--local"], ["--report", "told", "--local"]):
-        message = refused(here, *words, *more, names="two half-maps")
+        message = assert_refused(workdir, *words, *more, names="two half-maps")
         assert message.count("\n") == 0
         assert more[0] in message or more[-1] in message
 
 
 @pytest.mark.parametrize("place", ["others", "a file", "around an input", "an earlier report"])
-def test_report_in_the_way_is_told_before_any_map_is_read(place, words, here):
-    (here / "half_2.mrc").write_text("no map")
-    told = here / "told"
+def test_unusable_report_folder_is_refused_before_maps_are_read(place, words, workdir):
+    (workdir / "half_2.mrc").write_text("no map")
+    told = workdir / "told"
     if place == "others":
         told.mkdir()
         (told / "notes.txt").write_text("dear to the user")
@@ -121,38 +123,38 @@ def test_report_in_the_way_is_told_before_any_map_is_read(place, words, here):
         told.write_text("dear to the user")
     elif place == "around an input":
         told.mkdir()
-        (here / "half_1.mrc").rename(told / "half_1.mrc")
+        (workdir / "half_1.mrc").rename(told / "half_1.mrc")
         words[1] = told / "half_1.mrc"
     else:
         told.mkdir()
         (told / "report.json").write_text('{"files": ["report.json"]}')
     more = [] if place == "an earlier report" else ["--overwrite"]
-    message = refused(here, *words, "--report", told, *more, names="told")
+    message = assert_refused(workdir, *words, "--report", told, *more, names="told")
     assert "half_2.mrc" not in message
     assert ("--overwrite" in message) == (place == "an earlier report")
 
 
-def test_report_and_an_output_need_places_of_their_own(words, here):
-    (here / "half_2.mrc").write_text("no map")
+def test_report_folder_may_not_hold_an_output(words, workdir):
+    (workdir / "half_2.mrc").write_text("no map")
     for more in (["--report", "out.mrc"], ["--report", "out_half_map_1.mrc", "--halves"]):
-        assert "found the name of an output" in refused(here, *words, *more, names=more[1])
-    assert "found the name of an output" in refused(here, *words, "--report", here / "out.mrc")
-    (here / "told").mkdir()
+        assert "found the name of an output" in assert_refused(workdir, *words, *more, names=more[1])
+    assert "found the name of an output" in assert_refused(workdir, *words, "--report", workdir / "out.mrc")
+    (workdir / "told").mkdir()
     words[words.index("-o") + 1] = "told/out.mrc"
-    message = refused(here, *words, "--report", "told", "--overwrite", names="told/out.mrc")
+    message = assert_refused(workdir, *words, "--report", "told", "--overwrite", names="told/out.mrc")
     assert "folder of the output" in message
     assert "input" not in message
     words[words.index("-o") + 1] = "new.mrc"
-    refused(here, *words, "--report", "new.mrc/told", names="new.mrc/told")
+    assert_refused(workdir, *words, "--report", "new.mrc/told", names="new.mrc/told")
 
 
-def test_where_no_mask_can_be_made_it_is_said_plainly(here, weights):
+def test_report_states_that_no_mask_could_be_made(workdir, weights):
     noise = np.random.default_rng(7).standard_normal((2, 24, 24, 24)).astype("f4")
-    pair = [write(here / f"noise_{n}.mrc", one) for n, one in enumerate(noise, 1)]
+    pair = [write(workdir / f"noise_{n}.mrc", one) for n, one in enumerate(noise, 1)]
     for scale in ("signal", "input"):
         words = ["denoise", *pair, "-o", f"{scale}.mrc", "--weights", weights, "--scale", scale, "--report", scale]
-        outcome = done(*words)
-        report = json.loads((here / scale / "report.json").read_text(encoding="utf-8"))
+        outcome = run_ok(*words)
+        report = json.loads((workdir / scale / "report.json").read_text(encoding="utf-8"))
         assert report["mask"]["from"] == "none, the whole box"
         assert outcome.err.count("no mask could be made") == 1
         assert report["warnings"][0]["kind"] == "no_signal"
@@ -160,16 +162,16 @@ def test_where_no_mask_can_be_made_it_is_said_plainly(here, weights):
 
 
 @pytest.mark.parametrize("what", ["agreement", "change"])
-def test_local_map_that_exists_is_kept(what, words, here):
-    (here / f"out_local_{what}.mrc").write_text("dear to the user")
-    assert "--overwrite" in refused(here, *words, "--local", names=f"out_local_{what}.mrc")
+def test_existing_local_map_is_kept(what, words, workdir):
+    (workdir / f"out_local_{what}.mrc").write_text("dear to the user")
+    assert "--overwrite" in assert_refused(workdir, *words, "--local", names=f"out_local_{what}.mrc")
 
 
-def test_all_is_replaced_on_demand(words, here):
+def test_overwrite_replaces_all_outputs(words, workdir):
     more = ("--halves", "--local", "--report", "told")
-    done(*words, *more)
-    first = tree(here)
-    refused(here, *words, *more)
-    outcome = crefjax(*words, *more, "--overwrite")
+    run_ok(*words, *more)
+    first = tree(workdir)
+    assert_refused(workdir, *words, *more)
+    outcome = run_crefjax(*words, *more, "--overwrite")
     assert outcome.status == 0, outcome.err
-    assert set(tree(here)) == set(first)
+    assert set(tree(workdir)) == set(first)

@@ -6,7 +6,7 @@ import sys
 
 import jax
 import pytest
-from helpers.cli import densities, done, refused, write
+from helpers.cli import assert_refused, densities, run_ok, write
 
 from crefjax.errors import UserError
 
@@ -30,32 +30,32 @@ PHANTOM = ["phantom", "--residues", "40", "--voxel-size", "2.5", "--resolution",
 
 
 @pytest.fixture
-def lines(here):
+def lines(workdir):
     """A command line of each command that has the option."""
-    maps = [str(write(here / f"{n}.mrc", one)) for n, one in enumerate(densities((16, 16, 16)), 1)]
+    maps = [str(write(workdir / f"{n}.mrc", one)) for n, one in enumerate(densities((16, 16, 16)), 1)]
     return {"fsc": ["fsc", *maps], "simulate": ["simulate", *PHANTOM, "-o", "entry"]}
 
 
 @pytest.mark.parametrize("name", ["fsc", "simulate"])
 @pytest.mark.parametrize(("more", "platform"), [(["--device", "cpu"], "cpu"), (["--device", "gpu"], None), ([], None)])
-def test_the_platform_is_chosen_before_jax_is_loaded(here, lines, name, more, platform):
+def test_platform_is_chosen_before_jax_is_imported(workdir, lines, name, more, platform):
     environment = {key: value for key, value in os.environ.items() if key != "JAX_PLATFORMS"}
     argv = [sys.executable, "-c", WATCHED, *lines[name], *more]
-    ended = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment, cwd=here)
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment, cwd=workdir)
     assert (ended.returncode, ended.stdout) == (0, f"{platform}\n"), ended.stderr
 
 
 @pytest.mark.parametrize("name", ["fsc", "simulate"])
-def test_a_gpu_where_there_is_none_is_refused(here, lines, name):
+def test_missing_gpu_is_refused_by_every_command(workdir, lines, name):
     if any(device.platform == "gpu" for device in jax.devices()):
         pytest.skip("this machine has a GPU")
-    refused(here, *lines[name], "--device", "gpu", names=["--device gpu"])
-    refused(here, *lines[name], "--device", "tpu", names=["--device", "tpu"])
+    assert_refused(workdir, *lines[name], "--device", "gpu", names=["--device gpu"])
+    assert_refused(workdir, *lines[name], "--device", "tpu", names=["--device", "tpu"])
 
 
-def test_the_cpu_is_what_computes(here, lines, monkeypatch):
+def test_cpu_is_used_on_request(workdir, lines, monkeypatch):
     """Two fake CPU devices are there; the second is nobody's choice."""
-    assert done(*lines["fsc"], "--device", "cpu").out == done(*lines["fsc"]).out
+    assert run_ok(*lines["fsc"], "--device", "cpu").out == run_ok(*lines["fsc"]).out
     found = []
 
     def where(*arguments, **more):
@@ -64,6 +64,6 @@ def test_the_cpu_is_what_computes(here, lines, monkeypatch):
 
     monkeypatch.setattr("crefjax.simulate.half_maps.simulate_half_maps", where)
     with jax.default_device(jax.devices("cpu")[1]):
-        refused(here, *lines["simulate"], "--device", "cpu", names=["that will do"])
-        refused(here, *lines["simulate"], names=["that will do"])
+        assert_refused(workdir, *lines["simulate"], "--device", "cpu", names=["that will do"])
+        assert_refused(workdir, *lines["simulate"], names=["that will do"])
     assert found == [{jax.devices("cpu")[0]}, {jax.devices("cpu")[1]}]

@@ -7,7 +7,7 @@ import signal
 import mrcfile
 import numpy as np
 import pytest
-from helpers.cli import crefjax, done, one_line, read, refused, tree, write
+from helpers.cli import assert_refused, error_line, read, run_crefjax, run_ok, tree, write
 from helpers.quick_compiling import quick_compiling
 from reference import losses as slow_losses
 
@@ -39,7 +39,7 @@ def halves(tmp_path_factory):
     return [*paths, "--mask", write(folder / "mask.mrc", mask)]
 
 
-def test_finetune_writes_weights_that_say_what_was_gained(here, halves, weights, monkeypatch):
+def test_finetune_writes_weights_with_the_measured_improvement(workdir, halves, weights, monkeypatch):
     right = training_config.finetune_config
 
     def preset():
@@ -49,7 +49,7 @@ def test_finetune_writes_weights_that_say_what_was_gained(here, halves, weights,
         return c
 
     monkeypatch.setattr(training_config, "finetune_config", preset)
-    outcome = done("finetune", *halves, "--weights", weights, "-o", "tuned", "--minutes", 5, "--patch", 16)
+    outcome = run_ok("finetune", *halves, "--weights", weights, "-o", "tuned", "--minutes", 5, "--patch", 16)
     before, after, change, error = map(
         float,
         re.search(
@@ -74,10 +74,10 @@ def test_finetune_writes_weights_that_say_what_was_gained(here, halves, weights,
     assert new.card["licence"] == old.card["licence"]
     assert new.card["fine_tuning"] in outcome.out
     assert re.match(r"(6|12) steps on one specimen; before: none", new.card["training"])
-    done("denoise", *halves[:2], "-o", "denoised.mrc", "--weights", "tuned")
+    run_ok("denoise", *halves[:2], "-o", "denoised.mrc", "--weights", "tuned")
 
 
-def test_weights_that_are_not_bettered_are_kept(here, halves, weights, monkeypatch):
+def test_finetune_keeps_weights_that_did_not_improve(workdir, halves, weights, monkeypatch):
     def no_better(specimen, start, config, workdir, **more):
         parameters = {
             layer: {name: array + 1 for name, array in named.items()} for layer, named in start.parameters.items()
@@ -85,7 +85,7 @@ def test_weights_that_are_not_bettered_are_kept(here, halves, weights, monkeypat
         return parameters, Gain(0.5, 0.51, 0.02, 20, 40), None
 
     monkeypatch.setattr("crefjax.training.finetune.finetune", no_better)
-    outcome = done("finetune", *halves, "--weights", weights, "-o", "tuned", "--patch", 16)
+    outcome = run_ok("finetune", *halves, "--weights", weights, "-o", "tuned", "--patch", 16)
     lines = outcome.out.splitlines()
     assert lines[0].endswith("(+0.0100 ± 0.0200): no gain beyond the scatter")
     assert lines[1:] == ["the old weights are kept: tuned holds those of small", "wrote tuned"]
@@ -106,20 +106,20 @@ def test_weights_that_are_not_bettered_are_kept(here, halves, weights, monkeypat
         (["-o", "."], ["."]),
     ],
 )
-def test_mistakes_of_finetune_are_one_line(here, halves, weights, more, names):
-    refused(here, "finetune", *halves, "--weights", weights, "-o", "tuned", *more, names=names)
+def test_finetune_reports_errors_in_one_line(workdir, halves, weights, more, names):
+    assert_refused(workdir, "finetune", *halves, "--weights", weights, "-o", "tuned", *more, names=names)
 
 
-def test_files_that_finetune_refuses(here, halves, weights):
+def test_finetune_refuses_unusable_files(workdir, halves, weights):
     first, second = halves[:2]
     more = ["--weights", weights, "-o", "tuned"]
-    refused(here, "finetune", first, first, *more, names="half_1.mrc")
-    refused(here, "finetune", first, here / "missing.mrc", *more, names="missing.mrc")
-    refused(here, "finetune", first, second, "--mask", "missing.mrc", *more, names="missing.mrc")
-    (here / "tuned").mkdir()
-    (here / "tuned" / "mine.txt").write_text("mine")
-    refused(here, "finetune", *halves, *more, names=["tuned", "exists"])
-    refused(here, "finetune", *halves, *more, "--overwrite", names=["tuned"])
+    assert_refused(workdir, "finetune", first, first, *more, names="half_1.mrc")
+    assert_refused(workdir, "finetune", first, workdir / "missing.mrc", *more, names="missing.mrc")
+    assert_refused(workdir, "finetune", first, second, "--mask", "missing.mrc", *more, names="missing.mrc")
+    (workdir / "tuned").mkdir()
+    (workdir / "tuned" / "mine.txt").write_text("mine")
+    assert_refused(workdir, "finetune", *halves, *more, names=["tuned", "exists"])
+    assert_refused(workdir, "finetune", *halves, *more, "--overwrite", names=["tuned"])
 
 
 def check_numbers(shown, out):
@@ -136,13 +136,13 @@ def check_numbers(shown, out):
     assert abs(better - int(np.sum(curves[1] > curves[0]))) <= 1
 
 
-def test_demo_denoises_with_the_packages_own_weights(here, monkeypatch):
+def test_demo_uses_the_default_weights(workdir, monkeypatch):
     monkeypatch.setattr("crefjax.cli.demo._RESIDUES", 60)
-    outcome = done("demo", "-o", "shown")
-    assert {name for name in tree(here / "shown") if "/" not in name} == {"demo.png", "denoised.mrc", "entry"}
-    check_numbers(here / "shown", outcome.out)
+    outcome = run_ok("demo", "-o", "shown")
+    assert {name for name in tree(workdir / "shown") if "/" not in name} == {"demo.png", "denoised.mrc", "entry"}
+    check_numbers(workdir / "shown", outcome.out)
     assert "weights truth" in outcome.err
-    done(
+    run_ok(
         "denoise",
         *(f"shown/entry/half_map_{n}.mrc" for n in (1, 2)),
         "--mask",
@@ -153,7 +153,7 @@ def test_demo_denoises_with_the_packages_own_weights(here, monkeypatch):
     np.testing.assert_array_equal(read("again.mrc")[0], read("shown/denoised.mrc")[0])
 
 
-def test_demo_shows_what_a_short_training_gave(here, monkeypatch, tmp_path_factory):
+def test_demo_shows_the_result_of_a_short_training(workdir, monkeypatch, tmp_path_factory):
     models = tmp_path_factory.mktemp("models")
     for name in "ab":
         write_model(models / f"{name}.cif", phantom(40, seed=3), (60.0, 60.0, 60.0))
@@ -171,44 +171,44 @@ def test_demo_shows_what_a_short_training_gave(here, monkeypatch, tmp_path_facto
 
     monkeypatch.setattr(training_config, "demo_config", preset)
     monkeypatch.setattr("crefjax.cli.demo._RESIDUES", 60)
-    outcome = done("demo", "-o", "shown", "--train")
-    shown = here / "shown"
+    outcome = run_ok("demo", "-o", "shown", "--train")
+    shown = workdir / "shown"
     names = {name for name in tree(shown) if "/" not in name}
     assert names == {"demo.png", "denoised.mrc", "entry", "training", "weights"}
     assert (shown / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert load_weights(shown / "weights").config.down_width == 2
-    assert not [name for name in tree(here) if ".crefjax-" in name or "shown" not in name]
+    assert not [name for name in tree(workdir) if ".crefjax-" in name or "shown" not in name]
     check_numbers(shown, outcome.out)
-    assert ".crefjax-" not in outcome.said.replace("going on", "")
+    assert ".crefjax-" not in outcome.text.replace("going on", "")
     assert outcome.out.splitlines()[-1].endswith("look at shown/demo.png")
     with mrcfile.open(shown / "denoised.mrc") as mrc:
         assert mrc.data.dtype == np.float32
     assert json.loads((shown / "training" / "config.json").read_text())["steps"] == 3
-    refused(here, "demo", "-o", "shown", names=["shown", "exists already", "--overwrite"])
+    assert_refused(workdir, "demo", "-o", "shown", names=["shown", "exists already", "--overwrite"])
 
 
-def test_a_demo_that_is_stopped_leaves_nothing(here, monkeypatch):
+def test_interrupted_demo_leaves_no_files(workdir, monkeypatch):
     def stopped(config, workdir, *more, **options):
         workdir.mkdir()
         return Result(7, 220, signal.SIGTERM, None, None, workdir / "last")
 
     monkeypatch.setattr("crefjax.training.loop.train", stopped)
     monkeypatch.setattr("crefjax.cli.demo._RESIDUES", 60)
-    outcome = crefjax("demo", "-o", "shown", "--train")
+    outcome = run_crefjax("demo", "-o", "shown", "--train")
     assert outcome.status == 143
     assert outcome.out == ""
     assert outcome.err.splitlines()[-1] == "stopped at step 7 of 220; nothing was written"
-    assert tree(here) == {}
+    assert tree(workdir) == {}
 
 
-def test_mistakes_of_demo_are_one_line(here):
-    refused(here, "demo", "--seed", -1, names=["--seed", "-1"])
-    refused(here, "demo", "--seed", 2**19, names=["--seed", str(2**19 - 1)])
-    (here / "mine").mkdir()
-    (here / "mine" / "notes.txt").write_text("mine")
-    refused(here, "demo", "-o", "mine", names=["mine", "exists already"])
-    refused(here, "demo", "-o", "mine", "--overwrite", names=["mine", "something else"])
-    (here / "file").write_text("")
-    refused(here, "demo", "-o", "file", "--overwrite", names=["file", "something else"])
-    outcome = crefjax("demo", "-o", here / "file" / "shown")
-    assert "file" in one_line(outcome.err, outcome.status)
+def test_demo_reports_errors_in_one_line(workdir):
+    assert_refused(workdir, "demo", "--seed", -1, names=["--seed", "-1"])
+    assert_refused(workdir, "demo", "--seed", 2**19, names=["--seed", str(2**19 - 1)])
+    (workdir / "mine").mkdir()
+    (workdir / "mine" / "notes.txt").write_text("mine")
+    assert_refused(workdir, "demo", "-o", "mine", names=["mine", "exists already"])
+    assert_refused(workdir, "demo", "-o", "mine", "--overwrite", names=["mine", "something else"])
+    (workdir / "file").write_text("")
+    assert_refused(workdir, "demo", "-o", "file", "--overwrite", names=["file", "something else"])
+    outcome = run_crefjax("demo", "-o", workdir / "file" / "shown")
+    assert "file" in error_line(outcome.err, outcome.status)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.cli import crefjax, densities, done, tree, write
+from helpers.cli import densities, run_crefjax, run_ok, tree, write
 
 KEYS = {"box", "voxel_size", "shell", "frequency", "fsc", "cref", "resolution_at_0.5", "resolution_at_0.143"}
 VOXEL = 1.5
@@ -35,12 +35,12 @@ def slow_resolution(curve, threshold, length):
     return length / (len(curve) - 1)
 
 
-def written(here, halves, **words):
-    return [write(here / f"map_{n}.mrc", data, voxel=VOXEL, **words) for n, data in enumerate(halves, 1)]
+def written(workdir, halves, **words):
+    return [write(workdir / f"map_{n}.mrc", data, voxel=VOXEL, **words) for n, data in enumerate(halves, 1)]
 
 
 def measured(*words):
-    done("fsc", *words, "--json", "fsc.json")
+    run_ok("fsc", *words, "--json", "fsc.json")
     return json.loads(Path("fsc.json").read_text())
 
 
@@ -58,71 +58,71 @@ def check(result, a, b):
 
 
 @pytest.mark.parametrize("shape", [(20, 17, 23), (16, 16, 16), (21, 21, 21), (12, 30, 7), (9, 24, 24)])
-def test_curve_of_any_box(shape, here):
+def test_curve_of_any_box(shape, workdir):
     halves = densities(shape, noise=1.0)
-    result = measured(*written(here, halves))
+    result = measured(*written(workdir, halves))
     check(result, *halves)
     assert result["voxel_size"] == pytest.approx(VOXEL)
     assert sorted(np.ravel(result["box"]).tolist()) in (sorted(shape), [shape[0]])
 
 
-def test_box_is_in_the_order_of_arrays(here):
-    assert measured(*written(here, densities((20, 17, 23))))["box"] == [20, 17, 23]
+def test_box_is_in_array_order(workdir):
+    assert measured(*written(workdir, densities((20, 17, 23))))["box"] == [20, 17, 23]
 
 
-def test_order_of_axes_in_the_file_changes_nothing(here):
+def test_axis_order_of_the_file_does_not_change_the_curve(workdir):
     halves = densities((20, 17, 23))
-    check(measured(*written(here, halves, axes=(2, 3, 1))), *halves)
+    check(measured(*written(workdir, halves, axes=(2, 3, 1))), *halves)
 
 
-def test_mask_multiplies_both_maps(here):
+def test_mask_multiplies_both_maps(workdir):
     halves = densities((20, 17, 23), noise=2.0)
     mask = np.clip(1.2 - 3 * abs(np.random.default_rng(5).standard_normal((20, 17, 23))), 0, 1).astype("f4")
-    write(here / "mask.mrc", mask, voxel=VOXEL)
+    write(workdir / "mask.mrc", mask, voxel=VOXEL)
     centred = [half - np.average(half.astype("f8"), weights=1 - mask.astype("f8")) for half in halves]
-    check(measured(*written(here, halves), "--mask", "mask.mrc"), *(half * mask for half in centred))
+    check(measured(*written(workdir, halves), "--mask", "mask.mrc"), *(half * mask for half in centred))
 
 
-def test_large_mean_does_not_spoil_the_other_shells(here):
+def test_large_mean_does_not_affect_other_shells(workdir):
     halves = [half + np.float32(1000) for half in densities((20, 20, 20), noise=1.0)]
-    result = measured(*written(here, halves))
+    result = measured(*written(workdir, halves))
     assert result["fsc"] == pytest.approx(slow_curve(*halves)[1], abs=1e-4)
 
 
-def test_sign_of_the_means_does_not_decide_the_resolution(here):
+def test_sign_of_the_means_does_not_change_the_resolution(workdir):
     """Half-maps are often about 0 on average: shell 0 says nothing."""
     a, b = (half - half.mean() for half in densities((20, 20, 20), noise=1.0))
-    check(measured(*written(here, (a + 0.01, b - 0.01))), a + 0.01, b - 0.01)
+    check(measured(*written(workdir, (a + 0.01, b - 0.01))), a + 0.01, b - 0.01)
 
 
-def test_inverted_map_has_the_negative_curve(here):
+def test_inverted_map_has_the_negative_curve(workdir):
     a, b = densities((16, 16, 16), noise=1.0)
-    result = measured(*written(here, (a, -b)))
+    result = measured(*written(workdir, (a, -b)))
     assert result["fsc"] == pytest.approx(-slow_curve(a, b)[1], abs=1e-5)
     assert result["cref"][1] == 0
 
 
-def test_empty_shells_are_0(here):
+def test_empty_shells_are_0(workdir):
     """A plane wave of 4 periods in both maps: no power in the shells around its own."""
     wave = np.zeros((16, 16, 16)) + np.sin(2 * np.pi * 4 * np.arange(16) / 16)
-    result = measured(*written(here, (wave.astype("f4"), (2 * wave).astype("f4"))))
+    result = measured(*written(workdir, (wave.astype("f4"), (2 * wave).astype("f4"))))
     assert np.isfinite(result["fsc"]).all()
     assert result["fsc"][4] == pytest.approx(1, abs=1e-5)
 
 
-def test_curve_that_never_falls_gives_nyquist_and_says_so(here):
+def test_curve_that_never_falls_gives_the_nyquist_limit(workdir):
     a, _ = densities((16, 16, 16), noise=1.0)
-    outcome = crefjax("fsc", *written(here, (a, 2 * a + 1)), "--json", "fsc.json")
+    outcome = run_crefjax("fsc", *written(workdir, (a, 2 * a + 1)), "--json", "fsc.json")
     assert outcome.status == 0
-    assert "Nyquist" in outcome.said
+    assert "Nyquist" in outcome.text
     result = json.loads(Path("fsc.json").read_text())
     assert result["resolution_at_0.143"] == pytest.approx(2 * VOXEL)
     assert result["resolution_at_0.5"] == pytest.approx(2 * VOXEL)
 
 
-def test_table_has_every_shell_and_both_resolutions(here):
+def test_table_has_every_shell_and_both_resolutions(workdir):
     halves = densities((20, 17, 23), noise=1.0)
-    outcome = done("fsc", *written(here, halves))
+    outcome = run_ok("fsc", *written(workdir, halves))
     frequency, curve = slow_curve(*halves)
     rows = [line.split() for line in outcome.out.splitlines() if line.strip()[:1].isdigit()]
     assert [int(row[0]) for row in rows] == list(range(12))
@@ -130,21 +130,21 @@ def test_table_has_every_shell_and_both_resolutions(here):
     assert [float(row[3]) for row in rows] == pytest.approx(curve, abs=6e-5)
     for threshold in (0.5, 0.143):
         assert f"{slow_resolution(curve, threshold, 23 * VOXEL):.2f} Å" in outcome.out
-    assert set(tree(here)) == {"map_1.mrc", "map_2.mrc"}
+    assert set(tree(workdir)) == {"map_1.mrc", "map_2.mrc"}
 
 
 @pytest.mark.parametrize(
     ("name", "start"), [("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.svg", b"<?xml"), ("A.PNG", b"\x89PNG")]
 )
-def test_plot_is_written_as_named(name, start, here):
-    done("fsc", *written(here, densities((16, 16, 16), noise=1.0)), "--plot", name)
-    assert (here / name).read_bytes().startswith(start)
-    assert len(list(here.iterdir())) == 3
+def test_plot_format_follows_the_suffix(name, start, workdir):
+    run_ok("fsc", *written(workdir, densities((16, 16, 16), noise=1.0)), "--plot", name)
+    assert (workdir / name).read_bytes().startswith(start)
+    assert len(list(workdir.iterdir())) == 3
 
 
-def test_json_is_strict(here):
+def test_json_holds_no_nan(workdir):
     """No NaN and no Infinity, which other programs' parsers refuse."""
-    measured(*written(here, densities((16, 16, 16))))
+    measured(*written(workdir, densities((16, 16, 16))))
 
     def stop(name):
         raise AssertionError(name)

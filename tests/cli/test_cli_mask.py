@@ -2,25 +2,25 @@
 
 import numpy as np
 import pytest
-from helpers.cli import densities, done, labels_of, read, valid, write
+from helpers.cli import densities, labels_of, read, run_ok, valid, write
 
 
 @pytest.fixture
-def ball(here):
+def ball(workdir):
     """Half-maps of a ball of radius 8 voxels in a box of 40 x 36 x 44, with noise."""
     random = np.random.default_rng(2)
     z, y, x = np.meshgrid(*(np.arange(n) - n / 2 for n in (40, 36, 44)), indexing="ij")
     radius = np.sqrt(z**2 + y**2 + x**2)
     body = (radius < 8).astype("f4")
     pair = [
-        write(here / f"h{n}.mrc", (body + 0.5 * random.standard_normal(body.shape)).astype("f4"), voxel=3.0)
+        write(workdir / f"h{n}.mrc", (body + 0.5 * random.standard_normal(body.shape)).astype("f4"), voxel=3.0)
         for n in (1, 2)
     ]
     return pair, radius
 
 
 def made(pair, *more):
-    done("mask", *pair, "-o", "mask.mrc", "--overwrite", *more)
+    run_ok("mask", *pair, "-o", "mask.mrc", "--overwrite", *more)
     assert valid("mask.mrc")
     return read("mask.mrc")[0]
 
@@ -38,7 +38,7 @@ def test_mask_is_1_within_the_body_and_0_far_from_it(ball):
     assert np.unique(mask[edge]).size > 5
 
 
-def test_extension_and_edge_reach_as_far_as_they_say(ball):
+def test_extension_and_edge_have_the_requested_widths(ball):
     """Each further voxel of extension or edge moves the outer limit by one voxel."""
     pair, radius = ball
 
@@ -73,17 +73,17 @@ def test_threshold_is_in_the_maps_units(ball):
     assert sizes[0] > sizes[1] > 0
 
 
-def test_scale_of_the_maps_changes_nothing(ball, here):
+def test_scale_of_the_maps_does_not_change_the_mask(ball, workdir):
     pair, _ = ball
     large = [
-        write(here / f"large{n}.mrc", (1000 * read(path)[0]).astype("f4"), voxel=3.0) for n, path in enumerate(pair)
+        write(workdir / f"large{n}.mrc", (1000 * read(path)[0]).astype("f4"), voxel=3.0) for n, path in enumerate(pair)
     ]
     np.testing.assert_allclose(made(large), made(pair), atol=1e-4)
 
 
-def test_header_is_the_half_maps(here):
+def test_mask_has_the_header_of_half_map_1(workdir):
     words = {"axes": (3, 1, 2), "origin": (10, 20, -30.5), "nstart": (1, -2, 3), "labels": [b"one"], "voxel": 2.0}
-    pair = [write(here / f"h{n}.mrc", data, **words) for n, data in enumerate(densities((20, 17, 23)), 1)]
+    pair = [write(workdir / f"h{n}.mrc", data, **words) for n, data in enumerate(densities((20, 17, 23)), 1)]
     mask = made(pair)
     h = read("mask.mrc")[1]
     assert mask.shape == (20, 17, 23)
@@ -96,16 +96,16 @@ def test_header_is_the_half_maps(here):
     assert b"crefjax" in labels_of(h)[-1]
 
 
-def test_mask_serves_the_other_commands(ball, weights):
+def test_mask_is_accepted_by_other_commands(ball, weights):
     pair, _ = ball
     made(pair)
-    done("fsc", *pair, "--mask", "mask.mrc")
-    done("denoise", *pair, "-o", "out.mrc", "--mask", "mask.mrc", "--weights", weights)
+    run_ok("fsc", *pair, "--mask", "mask.mrc")
+    run_ok("denoise", *pair, "-o", "out.mrc", "--mask", "mask.mrc", "--weights", weights)
     assert not read("out.mrc")[0][read("mask.mrc")[0] == 0].any()
 
 
-def test_command_says_what_auto_chose(ball):
+def test_command_prints_the_automatic_settings(ball):
     pair, _ = ball
-    said = done("mask", *pair, "-o", "mask.mrc").said
+    said = run_ok("mask", *pair, "-o", "mask.mrc").text
     assert "Å" in said
     assert "threshold" in said

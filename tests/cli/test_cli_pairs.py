@@ -5,15 +5,15 @@ import json
 import mrcfile
 import numpy as np
 import pytest
-from helpers.cli import crefjax, done, one_line, read, refused, write
+from helpers.cli import assert_refused, error_line, read, run_crefjax, run_ok, write
 
 
 @pytest.fixture
-def entry(here):
+def entry(workdir):
     """A phantom, with noise of its own in either half."""
     words = ("--voxel-size", 1.5, "--resolution", 5, "--residues", 150, "--margin", 12)
-    done("simulate", "phantom", "-o", "entry", *words)
-    return here / "entry"
+    run_ok("simulate", "phantom", "-o", "entry", *words)
+    return workdir / "entry"
 
 
 def changed(entry, change, name="changed.mrc"):
@@ -28,7 +28,7 @@ NO_PAIR = {
 
 
 @pytest.mark.parametrize("text", NO_PAIR)
-def test_no_pair_is_refused_before_work_unless_the_user_insists(here, entry, weights, text):
+def test_half_maps_that_are_not_a_pair_are_refused_without_insist(workdir, entry, weights, text):
     pair = (entry / "half_map_1.mrc", changed(entry, NO_PAIR[text]))
     commands = {
         "denoise": ("denoise", *pair, "-o", "out.mrc", "--weights", weights),
@@ -36,80 +36,80 @@ def test_no_pair_is_refused_before_work_unless_the_user_insists(here, entry, wei
         "finetune": ("finetune", *pair, "-o", "weights", "--weights", weights, "--minutes", 0.01),
     }
     for words in commands.values():
-        message = refused(here, *words, names=("half_map_1.mrc", "changed.mrc", text, "--insist"))
+        message = assert_refused(workdir, *words, names=("half_map_1.mrc", "changed.mrc", text, "--insist"))
         assert "FSC-0.143 at" in message
     for name in ("denoise", "report"):
-        outcome = done(*commands[name], "--insist")
+        outcome = run_ok(*commands[name], "--insist")
         assert text in outcome.err
-    numbers = json.loads((here / "report" / "report.json").read_text())
+    numbers = json.loads((workdir / "report" / "report.json").read_text())
     assert any(one["kind"] == "half_maps" and text in one["text"] for one in numbers["warnings"])
-    assert text in (here / "report" / "index.html").read_text()
+    assert text in (workdir / "report" / "index.html").read_text()
 
 
 @pytest.mark.parametrize("text", NO_PAIR)
-def test_fsc_and_mask_say_so(here, entry, text):
+def test_fsc_and_mask_report_half_maps_that_are_not_a_pair(workdir, entry, text):
     pair = (entry / "half_map_1.mrc", changed(entry, NO_PAIR[text]))
-    outcome = done("fsc", *pair)
+    outcome = run_ok("fsc", *pair)
     assert outcome.err.startswith("note: if these are half-maps, half-map 2 is")
     assert text in outcome.err
     assert "resolution at FSC 0.143" in outcome.out
-    assert text in done("mask", *pair, "-o", "mask.mrc").err
-    assert done("fsc", entry / "half_map_1.mrc", entry / "half_map_2.mrc").err == ""
+    assert text in run_ok("mask", *pair, "-o", "mask.mrc").err
+    assert run_ok("fsc", entry / "half_map_1.mrc", entry / "half_map_2.mrc").err == ""
 
 
 @pytest.mark.parametrize("given_mask", [False, True])
-def test_another_scale_gives_the_same_map(here, entry, weights, given_mask):
+def test_rescaled_half_map_gives_the_same_map(workdir, entry, weights, given_mask):
     mask = ("--mask", entry / "mask.mrc") if given_mask else ()
     first = entry / "half_map_1.mrc"
     common = ("--weights", weights, *mask)
-    sound = done("denoise", first, entry / "half_map_2.mrc", "-o", "sound.mrc", *common)
+    sound = run_ok("denoise", first, entry / "half_map_2.mrc", "-o", "sound.mrc", *common)
     assert "FSC of the half-maps falls below 0.143 at" in sound.err
     assert ("within the mask" if given_mask else "within a mask made from them") in sound.err
     assert "warning" not in sound.err
-    expected, _ = read(here / "sound.mrc")
+    expected, _ = read(workdir / "sound.mrc")
     for number, change in enumerate((lambda one: 37 * one + 5, lambda one: one - 20 * one.std())):
         path = changed(entry, change)
-        outcome = done("denoise", first, path, "-o", f"out{number}.mrc", *common)
+        outcome = run_ok("denoise", first, path, "-o", f"out{number}.mrc", *common)
         assert "warning: half-map 2 is not on the scale of half-map 1" in outcome.err
         path.unlink()
-        found, _ = read(here / f"out{number}.mrc")
+        found, _ = read(workdir / f"out{number}.mrc")
         assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
         assert np.polyfit(expected.ravel(), found.ravel(), 1)[0] == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_hot_voxel_is_named_and_does_no_harm(here, entry, weights, count):
+def test_hot_voxel_is_reported_and_replaced(workdir, entry, weights, count):
     def heat(array):
         array[3, 5, 4] = 1000 * array.std()
         return array
 
     sound = entry / "half_map_2.mrc"
     first = (entry / "half_map_1.mrc",) if count == 2 else ()
-    done("denoise", *first, sound, "-o", "sound.mrc", "--weights", weights)
-    outcome = done("denoise", *first, changed(entry, heat), "-o", "out.mrc", "--weights", weights)
+    run_ok("denoise", *first, sound, "-o", "sound.mrc", "--weights", weights)
+    outcome = run_ok("denoise", *first, changed(entry, heat), "-o", "out.mrc", "--weights", weights)
     what = "half-map 2" if count == 2 else "the map"
     assert f"warning: {what} has a hot voxel at x, y, z = 4, 5, 3 (" in outcome.err
-    found, expected = (read(here / name)[0] for name in ("out.mrc", "sound.mrc"))
+    found, expected = (read(workdir / name)[0] for name in ("out.mrc", "sound.mrc"))
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.9999
 
 
-def test_finetune_tells_of_inverted_contrast(here, entry, weights):
+def test_finetune_reports_inverted_contrast(workdir, entry, weights):
     """`denoise` does so as well, and `prepare`, see tests/data."""
     paths = []
     for number in (1, 2):
         array, _ = read(entry / f"half_map_{number}.mrc")
-        paths.append(write(here / f"dark_{number}.mrc", -array.astype("f4"), voxel=1.5))
-    outcome = crefjax("finetune", *paths, "-o", "w", "--weights", weights, "--minutes", 0.01, "--patch", 16)
+        paths.append(write(workdir / f"dark_{number}.mrc", -array.astype("f4"), voxel=1.5))
+    outcome = run_crefjax("finetune", *paths, "-o", "w", "--weights", weights, "--minutes", 0.01, "--patch", 16)
     assert "warning: the particle seems to be darker than the solvent (inverted contrast)" in outcome.err
-    assert done("denoise", *paths, "-o", "out.mrc", "--weights", weights).err.count("inverted contrast") == 1
+    assert run_ok("denoise", *paths, "-o", "out.mrc", "--weights", weights).err.count("inverted contrast") == 1
 
 
 @pytest.mark.parametrize("command", ["denoise", "report", "check", "fsc", "mask"])
-def test_a_voxel_size_that_headers_lack_can_be_told(here, entry, weights, command):
+def test_missing_voxel_size_can_be_given_as_an_option(workdir, entry, weights, command):
     names = {"half_map_1": "h1.mrc", "half_map_2": "h2.mrc", "mask": "m.mrc", "truth": "t.mrc"}
     for name, new in names.items():
         array, _ = read(entry / f"{name}.mrc")
-        write(here / new, array.astype("f4"), voxel=0)
+        write(workdir / new, array.astype("f4"), voxel=0)
     words = {
         "denoise": ("h1.mrc", "h2.mrc", "-o", "out.mrc", "--mask", "m.mrc", "--weights", weights),
         "report": ("h1.mrc", "h2.mrc", "--denoised", "t.mrc", "--mask", "m.mrc", "-o", "report"),
@@ -117,30 +117,30 @@ def test_a_voxel_size_that_headers_lack_can_be_told(here, entry, weights, comman
         "fsc": ("h1.mrc", "h2.mrc", "--mask", "m.mrc"),
         "mask": ("h1.mrc", "h2.mrc", "-o", "out.mrc"),
     }[command]
-    refused(here, command, *words, names=("h1.mrc", "voxel size above 0", "--voxel-size"))
-    refused(here, command, *words, "--voxel-size", -1)
-    outcome = done(command, *words, "--voxel-size", 1.5)
+    assert_refused(workdir, command, *words, names=("h1.mrc", "voxel size above 0", "--voxel-size"))
+    assert_refused(workdir, command, *words, "--voxel-size", -1)
+    outcome = run_ok(command, *words, "--voxel-size", 1.5)
     if command in ("denoise", "mask"):
-        with mrcfile.open(here / "out.mrc") as file:
+        with mrcfile.open(workdir / "out.mrc") as file:
             assert file.voxel_size.x == pytest.approx(1.5)
-            assert mrcfile.validate(here / "out.mrc")
+            assert mrcfile.validate(workdir / "out.mrc")
     if command in ("check", "fsc"):
-        sound = done(command, entry / "half_map_1.mrc", entry / "half_map_2.mrc", "--mask", entry / "mask.mrc")
+        sound = run_ok(command, entry / "half_map_1.mrc", entry / "half_map_2.mrc", "--mask", entry / "mask.mrc")
         assert outcome.out == sound.out
 
 
-def test_a_mask_of_bytes_0_and_255(here, entry):
+def test_mask_of_bytes_0_and_255_is_refused(workdir, entry):
     mask, _ = read(entry / "mask.mrc")
-    write(here / "bytes.mrc", np.where(mask > 0.5, -1, 0).astype("i1"), voxel=1.5)
+    write(workdir / "bytes.mrc", np.where(mask > 0.5, -1, 0).astype("i1"), voxel=1.5)
     words = ("fsc", entry / "half_map_1.mrc", entry / "half_map_2.mrc", "--mask", "bytes.mrc")
-    refused(here, *words, names=("bytes.mrc", "found 0 and 255"))
+    assert_refused(workdir, *words, names=("bytes.mrc", "found 0 and 255"))
 
 
-def test_a_folder_twice_is_a_folder(here, entry):
+def test_same_folder_twice_is_reported_as_a_folder(workdir, entry):
     for command in ("denoise", "fsc"):
         more = ("-o", "out.mrc") if command == "denoise" else ()
-        message = refused(here, command, entry, entry, *more, names="entry")
+        message = assert_refused(workdir, command, entry, entry, *more, names="entry")
         assert "same map twice" not in message
         assert "folder" in message
-    outcome = crefjax("check", entry, entry)
-    assert "folder" in one_line(outcome.err, outcome.status)
+    outcome = run_crefjax("check", entry, entry)
+    assert "folder" in error_line(outcome.err, outcome.status)

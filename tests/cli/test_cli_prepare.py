@@ -9,14 +9,14 @@ import time
 import mrcfile
 import numpy as np
 import pytest
-from helpers.cli import crefjax, densities, done, one_line, refused, tree, write
+from helpers.cli import assert_refused, densities, error_line, run_crefjax, run_ok, tree, write
 from scipy.signal import resample
 
 
 @pytest.fixture
-def entries(here):
+def entries(workdir):
     """Three entry folders of 20 x 17 x 23 voxels, without masks."""
-    folders = [here / f"entry {number}" for number in range(3)]
+    folders = [workdir / f"entry {number}" for number in range(3)]
     for number, folder in enumerate(folders):
         folder.mkdir()
         for half, array in enumerate(densities(seed=number), 1):
@@ -28,10 +28,10 @@ def prepare(entries, *more):
     return ["prepare", *entries, "-o", "dataset", "--patch", 16, "--stride", 16, *more]
 
 
-def test_prepare_says_what_it_made(here, entries):
-    outcome = done(*prepare(entries))
+def test_prepare_prints_a_summary(workdir, entries):
+    outcome = run_ok(*prepare(entries))
     assert outcome.err == ""
-    manifest = json.loads((here / "dataset/manifest.json").read_text())
+    manifest = json.loads((workdir / "dataset/manifest.json").read_text())
     counts = manifest["patches"]
     assert outcome.out.splitlines()[:3] == [
         f"training: {counts['training']} patches of 2 entries",
@@ -39,22 +39,24 @@ def test_prepare_says_what_it_made(here, entries):
         "masks were made for 3 entries without one; manifest.json has the settings",
     ]
     assert outcome.out.splitlines()[3].startswith("dataset: patches of 16³ voxels as float16, ")
-    before = tree(here)
-    again = done(*prepare(entries, "--jobs", 1))
+    before = tree(workdir)
+    again = run_ok(*prepare(entries, "--jobs", 1))
     assert again.err == "dataset is complete: nothing was left to do\n"
-    assert tree(here) == before
+    assert tree(workdir) == before
 
 
-def test_entries_are_brought_to_the_grid_of_the_data(here):
+def test_entries_are_resampled_to_the_grid_of_the_data(workdir):
     """By SciPy's Fourier resampling along each axis; level and root mean square of the full map within the mask."""
     more = ("--voxel-size", 1.1, "--resolution", 4.6, "--residues", 120, "--margin", 10)
-    done("simulate", "phantom", "-o", "phantom", *more)
+    run_ok("simulate", "phantom", "-o", "phantom", *more)
     call = ["prepare", "phantom", "-o", "dataset", "--patch", 16, "--validation", 0]
-    done(*call, "--grid", "data")
-    manifest = json.loads((here / "dataset/manifest.json").read_text())
+    run_ok(*call, "--grid", "data")
+    manifest = json.loads((workdir / "dataset/manifest.json").read_text())
     assert manifest["grid"] == 3.3
     (entry,) = manifest["entries"]
-    first, second, mask = (mrcfile.read(here / f"phantom/{name}.mrc") for name in ("half_map_1", "half_map_2", "mask"))
+    first, second, mask = (
+        mrcfile.read(workdir / f"phantom/{name}.mrc") for name in ("half_map_1", "half_map_2", "mask")
+    )
     side = entry["box"][0]
     assert 4.6 / entry["voxel_size"] == pytest.approx(3.3, rel=0.06)
     assert side * entry["voxel_size"] == pytest.approx(len(mask) * 1.1)
@@ -66,25 +68,25 @@ def test_entries_are_brought_to_the_grid_of_the_data(here):
     level = np.average(full, weights=1 - inside)
     assert entry["mean"] == pytest.approx(level, abs=1e-4 * float(full.std()))
     assert entry["deviation"] == pytest.approx(np.sqrt(np.average((full - level) ** 2, weights=inside)), rel=1e-4)
-    refused(here, *call, names="begun with --grid data, not input")
+    assert_refused(workdir, *call, names="begun with --grid data, not input")
 
 
-def test_a_bad_entry_is_one_line_and_the_rest_is_prepared(here, entries):
+def test_unusable_entry_is_reported_and_skipped(workdir, entries):
     (entries[1] / "half_map_2.mrc").unlink()
-    outcome = done(*prepare(entries))
+    outcome = run_ok(*prepare(entries))
     assert len(outcome.err.splitlines()) == 1
     assert outcome.err.startswith(f"left out entry 1: {entries[1]}: expected half_map_2.mrc")
     assert "left out 1 of 3: entry 1" in outcome.out.splitlines()
 
 
-def test_no_good_entry_is_a_failure(here, entries):
+def test_prepare_fails_without_a_usable_entry(workdir, entries):
     for entry in entries:
         (entry / "half_map_1.mrc").write_bytes(b"no map")
-    before = tree(here)
-    outcome = crefjax(*prepare(entries))
-    assert "expected an entry that can be used, found none among 3" in one_line(outcome.err, outcome.status)
+    before = tree(workdir)
+    outcome = run_crefjax(*prepare(entries))
+    assert "expected an entry that can be used, found none among 3" in error_line(outcome.err, outcome.status)
     assert len(outcome.err.splitlines()) == 4
-    assert tree(here) == before
+    assert tree(workdir) == before
 
 
 @pytest.mark.parametrize(
@@ -102,16 +104,16 @@ def test_no_good_entry_is_a_failure(here, entries):
         (["-o", "entry 0"], "lies in the folder to be written"),
     ],
 )
-def test_mistakes_are_one_line(here, entries, more, message):
-    (here / "a_file").write_text("text")
-    refused(here, *prepare(entries, *more), names=message)
+def test_mistakes_are_one_line(workdir, entries, more, message):
+    (workdir / "a_file").write_text("text")
+    assert_refused(workdir, *prepare(entries, *more), names=message)
 
 
-def test_other_settings_need_overwrite(here, entries):
-    done(*prepare(entries))
-    refused(here, *prepare(entries, "--seed", 1), names=["dataset: ", "begun with --seed 0, not 1"])
-    done(*prepare(entries, "--seed", 1, "--overwrite"))
-    assert json.loads((here / "dataset/manifest.json").read_text())["seed"] == 1
+def test_other_settings_need_overwrite(workdir, entries):
+    run_ok(*prepare(entries))
+    assert_refused(workdir, *prepare(entries, "--seed", 1), names=["dataset: ", "begun with --seed 0, not 1"])
+    run_ok(*prepare(entries, "--seed", 1, "--overwrite"))
+    assert json.loads((workdir / "dataset/manifest.json").read_text())["seed"] == 1
 
 
 def run(entries, *more, **settings):
@@ -119,7 +121,7 @@ def run(entries, *more, **settings):
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
 
 
-def test_prepare_does_not_load_jax(here, entries):
+def test_prepare_does_not_load_jax(workdir, entries):
     code = (
         "import sys; from crefjax.cli.main import main; status = main(sys.argv[1:])\n"
         "assert not {'jax', 'grain'} & set(sys.modules); sys.exit(status)"
@@ -130,29 +132,29 @@ def test_prepare_does_not_load_jax(here, entries):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_an_interrupted_run_says_so_and_leaves_only_finished_entries(here, entries, jobs):
+def test_interrupted_run_leaves_only_finished_entries(workdir, entries, jobs):
     process = run(entries, "--jobs", jobs, start_new_session=True)
-    while not (here / "dataset/entries").exists() and process.poll() is None:
+    while not (workdir / "dataset/entries").exists() and process.poll() is None:
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to the workers too
     _, err = process.communicate(timeout=30)
     if process.returncode:  # else it was too late
         assert process.returncode == 130
         assert err == "crefjax: interrupted (SIGINT); no unfinished file was left\n"
-    names = [name for name, kind in tree(here / "dataset").items() if kind != "folder"]
+    names = [name for name, kind in tree(workdir / "dataset").items() if kind != "folder"]
     known = r"(dataset|manifest)\.json|entries/[\w-]+/(entry\.json|\d{5}\.array_record)"
     assert all(re.fullmatch(known, name) for name in names), names
-    outcome = crefjax(*prepare(entries))
+    outcome = run_crefjax(*prepare(entries))
     assert outcome.status == 0
-    done(*prepare(entries), "-o", "other")
-    assert tree(here / "dataset") == tree(here / "other")
+    run_ok(*prepare(entries), "-o", "other")
+    assert tree(workdir / "dataset") == tree(workdir / "other")
 
 
-def test_a_full_disk_is_one_line(here, entries):
+def test_full_disk_is_reported_in_one_line(workdir, entries):
     limited = 'ulimit -f 100; trap "" XFSZ; exec "$@"'
     argv = [sys.executable, "-m", "crefjax", *map(str, prepare(entries, "--dtype", "float32"))]
     outcome = subprocess.run(["bash", "-c", limited, "bash", *argv], capture_output=True, text=True, check=False)
-    message = one_line(outcome.stderr, outcome.returncode)
+    message = error_line(outcome.stderr, outcome.returncode)
     assert "dataset: no space left (File too large); make room and run the same command again" in message
-    assert not (here / "dataset").exists()
-    done(*prepare(entries, "--dtype", "float32"))
+    assert not (workdir / "dataset").exists()
+    run_ok(*prepare(entries, "--dtype", "float32"))

@@ -10,7 +10,7 @@ import time
 
 import mrcfile
 import pytest
-from helpers.cli import densities, one_line, tree, write
+from helpers.cli import densities, error_line, tree, write
 
 COMMAND = [sys.executable, "-m", "crefjax"]
 
@@ -19,7 +19,7 @@ def process(*words, **more):
     return subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=100, **more)
 
 
-def test_help_loads_neither_jax_nor_numpys_friends(here):
+def test_help_imports_neither_jax_nor_scipy(workdir):
     program = (
         "import sys, crefjax.cli.main\n"
         "for words in (['--help'], ['denoise', '--help'], ['--version']):\n"
@@ -31,7 +31,7 @@ def test_help_loads_neither_jax_nor_numpys_friends(here):
     assert ended.stdout.splitlines()[-1] == "[]"
 
 
-def test_help_answers_in_under_a_second(here):
+def test_help_answers_in_under_a_second(workdir):
     times = []
     for _ in range(3):
         start = time.monotonic()
@@ -41,13 +41,13 @@ def test_help_answers_in_under_a_second(here):
 
 
 @pytest.mark.parametrize("command", ["denoise", "fsc", "mask", "weights"])
-def test_help_is_printed_and_succeeds(command, here):
+def test_help_is_printed_with_status_0(command, workdir):
     ended = process(command, "--help")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert command in ended.stdout.splitlines()[0]
 
 
-def test_defaults_and_units_stand_in_the_help(here):
+def test_help_has_defaults_and_units(workdir):
     text = " ".join(process("mask", "--help").stdout.split())
     assert text.count("(default: ") >= 4
     assert "Å" in text
@@ -58,30 +58,30 @@ def test_defaults_and_units_stand_in_the_help(here):
 
 
 @pytest.mark.parametrize("terminal", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}], ids=["C", "ascii"])
-def test_terminal_without_the_letter_for_angstrom(terminal, pair, here):
+def test_terminal_without_the_angstrom_sign(terminal, pair, workdir):
     for words in (["mask", "--help"], ["mask", *pair, "-o", "m.mrc"]):
         ended = process(*words, env={**os.environ, **terminal})
         assert ended.returncode == 0, ended.stderr
         assert "Traceback" not in ended.stderr
 
 
-def test_refusal_is_one_line_and_status_2(pair, here):
+def test_refusal_is_one_line_and_status_2(pair, workdir):
     pair[1].write_bytes(pair[1].read_bytes()[:2000])
-    before = tree(here)
+    before = tree(workdir)
     ended = process("fsc", *pair, "--json", "fsc.json")
-    assert one_line(ended.stderr, ended.returncode)
+    assert error_line(ended.stderr, ended.returncode)
     assert ended.stderr.count("\n") == 1
     assert ended.stdout == ""
-    assert tree(here) == before
+    assert tree(workdir) == before
 
 
-def test_success_is_status_0(pair, here):
+def test_success_is_status_0(pair, workdir):
     ended = process("fsc", *pair, "--json", "fsc.json")
     assert ended.returncode == 0
-    assert len(json.loads((here / "fsc.json").read_text())["fsc"]) == 12
+    assert len(json.loads((workdir / "fsc.json").read_text())["fsc"]) == 12
 
 
-def test_closed_pipe_is_no_traceback(pair, here):
+def test_closed_pipe_gives_no_traceback(pair, workdir):
     """As in `crefjax fsc A B | head -1`, with and without Python's own buffer before the pipe."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
@@ -93,8 +93,8 @@ def test_closed_pipe_is_no_traceback(pair, here):
     assert "Exception" not in err
 
 
-def test_file_names_that_are_no_utf8(pair, here):
-    odd = os.fsdecode(os.fsencode(str(here)) + b"/\xff.mrc")
+def test_file_names_that_are_not_utf8(pair, workdir):
+    odd = os.fsdecode(os.fsencode(str(workdir)) + b"/\xff.mrc")
     ended = subprocess.run([*COMMAND, "fsc", pair[0], odd], capture_output=True, timeout=100)
     assert ended.returncode == 2
     assert b"Traceback" not in ended.stderr
@@ -120,24 +120,24 @@ def interrupted(words, folder, sign, ready):
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_interruption_while_writing_leaves_nothing(sign, large, weights, here):
+def test_interruption_while_writing_leaves_no_file(sign, large, weights, workdir):
     words = ["denoise", *large, "-o", "out.mrc.bz2", "--weights", weights]
-    status, err = interrupted(words, here, sign, lambda running: any(here.iterdir()))
+    status, err = interrupted(words, workdir, sign, lambda running: any(workdir.iterdir()))
     assert status != 0
     assert "Traceback" not in err
-    assert tree(here) == {}
+    assert tree(workdir) == {}
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_interruption_while_computing_leaves_nothing(sign, large, imported, here):
+def test_interruption_while_computing_leaves_no_file(sign, large, imported, workdir):
     def announced(running):
         return "peak memory" in running.stderr.readline()
 
     words = ["denoise", *large, "-o", "out.mrc", "--weights", imported]
-    status, err = interrupted(words, here, sign, announced)
+    status, err = interrupted(words, workdir, sign, announced)
     assert status != 0
     assert "Traceback" not in err
-    assert tree(here) == {}
+    assert tree(workdir) == {}
 
 
 WITH_A_SIGNAL = """
@@ -155,38 +155,38 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_interruption_while_starting_is_not_lost(sign, pair, weights, here):
+def test_interruption_during_startup_takes_effect(sign, pair, weights, workdir):
     """What is raised in a garbage collector's callback is lost, and JAX has one: the command must stop all the same."""
-    before = tree(here)
+    before = tree(workdir)
     words = [str(int(sign)), "denoise", *pair, "-o", "out.mrc", "--weights", weights]
     ended = subprocess.run(
         [sys.executable, "-c", WITH_A_SIGNAL, *map(str, words)], capture_output=True, text=True, timeout=100
     )
     assert ended.returncode != 0
     assert "crefjax/" not in ended.stderr
-    assert tree(here) == before
+    assert tree(workdir) == before
 
 
-def test_process_that_is_killed_while_writing_keeps_the_old_output(large, weights, here):
+def test_killed_process_keeps_the_old_output(large, weights, workdir):
     """SIGKILL may leave a hidden file, never half an output under its name."""
-    (here / "out.mrc.bz2").write_text("the older one")
+    (workdir / "out.mrc.bz2").write_text("the older one")
     words = ["denoise", *large, "-o", "out.mrc.bz2", "--weights", weights, "--overwrite"]
-    status, _ = interrupted(words, here, signal.SIGKILL, lambda running: len(list(here.iterdir())) > 1)
+    status, _ = interrupted(words, workdir, signal.SIGKILL, lambda running: len(list(workdir.iterdir())) > 1)
     assert status == -signal.SIGKILL
-    assert (here / "out.mrc.bz2").read_text() == "the older one"
-    assert all(path.name.startswith(".") for path in here.iterdir() if path.name != "out.mrc.bz2")
+    assert (workdir / "out.mrc.bz2").read_text() == "the older one"
+    assert all(path.name.startswith(".") for path in workdir.iterdir() if path.name != "out.mrc.bz2")
 
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (1, 2), (0, 1, 2)])
-def test_closed_standard_streams_lose_nothing(here, closed):
+def test_closed_standard_streams_do_not_damage_the_output(workdir, closed):
     """As under some schedulers; a map must not be opened under the number of a standard stream."""
     for number, half in enumerate(densities(), 1):
-        write(here / f"half_{number}.mrc", half)
+        write(workdir / f"half_{number}.mrc", half)
     shell = shlex.join([*COMMAND, "mask", "half_1.mrc", "half_2.mrc", "-o", "mask.mrc"])
     shell += "".join(f" {number}{'<' if number == 0 else '>'}&-" for number in closed)
-    ended = subprocess.run(["sh", "-c", shell], cwd=here, capture_output=True, text=True, timeout=100)
+    ended = subprocess.run(["sh", "-c", shell], cwd=workdir, capture_output=True, text=True, timeout=100)
     assert ended.returncode == 0
     assert "Traceback" not in ended.stderr
-    assert mrcfile.read(here / "mask.mrc").max() == 1
-    ended = subprocess.run(["sh", "-c", shell], cwd=here, capture_output=True, text=True, timeout=100)
+    assert mrcfile.read(workdir / "mask.mrc").max() == 1
+    ended = subprocess.run(["sh", "-c", shell], cwd=workdir, capture_output=True, text=True, timeout=100)
     assert ended.returncode == 2  # it is there already

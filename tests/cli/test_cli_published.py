@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.cli import done, read, relative, valid
+from helpers.cli import read, relative, run_ok, valid
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 BENCH = SHARED / "bench"
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.skipif(not (BENCH.is_dir() and ARRAYS.is_file()), reaso
 
 
 @pytest.mark.parametrize("case", ["7yc8", "8tze"])
-def test_published_network_gives_the_published_output(here, case):
+def test_published_network_gives_the_published_output(workdir, case):
     """And stands where the known truth stands: they agree best at no shift."""
     entry = BENCH / case
     halves = [entry / f"half_map_{n}.mrc" for n in (1, 2)]
     before = [half.read_bytes() for half in halves]
-    done("weights", "import", ARRAYS, "-o", "published")
-    done("denoise", *halves, "-o", "out.mrc", "--weights", "published", "--scale", "input")
+    run_ok("weights", "import", ARRAYS, "-o", "published")
+    run_ok("denoise", *halves, "-o", "out.mrc", "--weights", "published", "--scale", "input")
     assert [half.read_bytes() for half in halves] == before
     assert valid("out.mrc")
     output, truth = read("out.mrc")[0], read(entry / "truth.mrc")[0]
@@ -31,16 +31,16 @@ def test_published_network_gives_the_published_output(here, case):
 
 
 @pytest.mark.parametrize("pair", ["npc", "microtubule_13pf"])
-def test_real_pairs_go_through_mask_fsc_and_denoise(here, pair):
+def test_real_pairs_go_through_mask_fsc_and_denoise(workdir, pair):
     """Noise falls, the structure stands where it stood, and under the mask nothing correlates at Nyquist."""
     halves = [SHARED / "halfmaps" / pair / f"half_map_{n}.mrc" for n in (1, 2)]
-    done("weights", "import", ARRAYS, "-o", "published")
-    done("mask", *halves, "-o", "mask.mrc")
-    done("fsc", *halves, "--mask", "mask.mrc", "--json", "fsc.json")
+    run_ok("weights", "import", ARRAYS, "-o", "published")
+    run_ok("mask", *halves, "-o", "mask.mrc")
+    run_ok("fsc", *halves, "--mask", "mask.mrc", "--json", "fsc.json")
     curve = json.loads(Path("fsc.json").read_text())["fsc"]
     assert min(curve[1:5]) > 0.9
     assert max(map(abs, curve[-2:])) < 0.2
-    done("denoise", *halves, "-o", "out.mrc", "--weights", "published", "--halves")
+    run_ok("denoise", *halves, "-o", "out.mrc", "--weights", "published", "--halves")
     one, two = (read(half)[0].astype(np.float64) for half in halves)
     output, out_1, out_2 = (read(name)[0] for name in ("out.mrc", "out_half_map_1.mrc", "out_half_map_2.mrc"))
     full = (one + two) / 2

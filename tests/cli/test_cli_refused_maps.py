@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from helpers.cli import densities, refused, write
+from helpers.cli import assert_refused, densities, write
 
 COMMANDS = ["denoise", "fsc", "mask"]
 PIXELS = 20 * 17 * 23
@@ -129,16 +129,18 @@ DAMAGES = [
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damaged_map_is_refused_wherever_it_stands(command, damage, pair, commands, here):
+def test_damaged_map_is_refused_as_either_half_map(command, damage, pair, commands, workdir):
     damage(pair[1])
-    refused(here, *commands(command, *pair), names="half_2.mrc")
-    refused(here, *commands(command, *reversed(pair)), names="half_2.mrc")
+    assert_refused(workdir, *commands(command, *pair), names="half_2.mrc")
+    assert_refused(workdir, *commands(command, *reversed(pair)), names="half_2.mrc")
 
 
 @pytest.mark.parametrize("damage", [missing, text, cut(1024), voxels(np.nan), constant, image_stack, anisotropic])
-def test_damaged_full_map_is_refused(damage, pair, here, weights):
+def test_damaged_full_map_is_refused(damage, pair, workdir, weights):
     damage(pair[0])
-    refused(here, "denoise", pair[0], "-o", here / "denoised.mrc", "--weights", weights, names="half_1.mrc")
+    assert_refused(
+        workdir, "denoise", pair[0], "-o", workdir / "denoised.mrc", "--weights", weights, names="half_1.mrc"
+    )
 
 
 def broken_checksum(raw):
@@ -159,41 +161,41 @@ def broken_checksum(raw):
     ],
     ids=["half", "end", "start", "checksum", "empty"],
 )
-def test_damaged_compressed_map_is_refused(command, pack, damage, pair, commands, here):
-    name = here / f"half_2.mrc.{'gz' if pack is gzip else 'bz2'}"
+def test_damaged_compressed_map_is_refused(command, pack, damage, pair, commands, workdir):
+    name = workdir / f"half_2.mrc.{'gz' if pack is gzip else 'bz2'}"
     name.write_bytes(damage(bytearray(pack.compress(pair[1].read_bytes()))))
-    refused(here, *commands(command, pair[0], name), names=name.name)
+    assert_refused(workdir, *commands(command, pair[0], name), names=name.name)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("pack", [gzip, bz2], ids=["gz", "bz2"])
-def test_text_that_was_compressed_is_refused(command, pack, pair, commands, here):
-    name = here / f"half_2.map.{'gz' if pack is gzip else 'bz2'}"
+def test_text_that_was_compressed_is_refused(command, pack, pair, commands, workdir):
+    name = workdir / f"half_2.map.{'gz' if pack is gzip else 'bz2'}"
     name.write_bytes(pack.compress(b"no map at all\n" * 300))
-    refused(here, *commands(command, pair[0], name), names=name.name)
+    assert_refused(workdir, *commands(command, pair[0], name), names=name.name)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_message_of_a_missing_file_says_so(command, commands, pair, here):
-    message = refused(here, *commands(command, pair[0], here / "nowhere.mrc"), names="nowhere.mrc")
+def test_message_of_a_missing_file_says_so(command, commands, pair, workdir):
+    message = assert_refused(workdir, *commands(command, pair[0], workdir / "nowhere.mrc"), names="nowhere.mrc")
     assert "no such file" in message.lower() or "not found" in message.lower() or "not exist" in message.lower()
 
 
-def test_message_of_a_cut_file_has_both_sizes(pair, here):
+def test_message_of_a_cut_file_has_both_sizes(pair, workdir):
     cut(5000)(pair[1])
-    message = refused(here, "fsc", *pair).replace(",", "")
+    message = assert_refused(workdir, "fsc", *pair).replace(",", "")
     assert "5000" in message
     assert str(1024 + 4 * PIXELS) in message
 
 
-def test_message_of_a_bad_voxel_counts(pair, here):
+def test_message_of_a_bad_voxel_counts(pair, workdir):
     data = densities()[0]
     data[0, :2, 0] = np.nan, np.inf
     write(pair[0], data)
-    message = refused(here, "fsc", *pair)
+    message = assert_refused(workdir, "fsc", *pair)
     assert "NaN" in message or "infinite" in message
 
 
-def test_message_of_anisotropic_voxels_has_the_sizes(pair, here, weights):
+def test_message_of_anisotropic_voxels_has_the_sizes(pair, workdir, weights):
     anisotropic(pair[0])
-    refused(here, "denoise", *pair, "-o", "o.mrc", "--weights", weights, names=("1.5", "1.7"))
+    assert_refused(workdir, "denoise", *pair, "-o", "o.mrc", "--weights", weights, names=("1.5", "1.7"))

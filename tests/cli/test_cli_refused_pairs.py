@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.cli import crefjax, densities, refused, write
+from helpers.cli import assert_refused, densities, run_crefjax, write
 
 COMMANDS = ["denoise", "fsc", "mask"]
 
@@ -33,47 +33,47 @@ def other_start(path):
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("change", [other_shape, turned_shape, other_voxel_size, other_origin, other_start])
-def test_maps_on_different_grids_are_refused(command, change, pair, commands, here):
+def test_maps_on_different_grids_are_refused(command, change, pair, commands, workdir):
     change(pair[1])
-    refused(here, *commands(command, *pair), names="half_2.mrc")
+    assert_refused(workdir, *commands(command, *pair), names="half_2.mrc")
 
 
-def test_message_of_different_grids_has_both(pair, here):
+def test_message_of_different_grids_has_both(pair, workdir):
     other_shape(pair[1])
-    refused(here, "fsc", *pair, names=("20", "17", "23", "24"))
+    assert_refused(workdir, "fsc", *pair, names=("20", "17", "23", "24"))
     other_voxel_size(pair[1])
-    refused(here, "fsc", *pair, names=("1.5", "1.6"))
+    assert_refused(workdir, "fsc", *pair, names=("1.5", "1.6"))
 
 
-def same_name(path, here):
+def same_name(path, workdir):
     return path
 
 
-def other_spelling(path, here):
+def other_spelling(path, workdir):
     return f"./out/../{path.name}"
 
 
-def soft_link(path, here):
-    (here / "link.mrc").symlink_to(path.name)
-    return here / "link.mrc"
+def soft_link(path, workdir):
+    (workdir / "link.mrc").symlink_to(path.name)
+    return workdir / "link.mrc"
 
 
-def hard_link(path, here):
-    os.link(path, here / "link.mrc")
-    return here / "link.mrc"
+def hard_link(path, workdir):
+    os.link(path, workdir / "link.mrc")
+    return workdir / "link.mrc"
 
 
-def copy(path, here):
-    return shutil.copy(path, here / "copy.mrc")
+def copy(path, workdir):
+    return shutil.copy(path, workdir / "copy.mrc")
 
 
-def compressed_copy(path, here):
-    (here / "copy.mrc.gz").write_bytes(gzip.compress(path.read_bytes()))
-    return here / "copy.mrc.gz"
+def compressed_copy(path, workdir):
+    (workdir / "copy.mrc.gz").write_bytes(gzip.compress(path.read_bytes()))
+    return workdir / "copy.mrc.gz"
 
 
-def copy_with_another_header(path, here):
-    return write(here / "copy.mrc", densities()[0], labels=[b"not the same file"], axes=(3, 1, 2))
+def copy_with_another_header(path, workdir):
+    return write(workdir / "copy.mrc", densities()[0], labels=[b"not the same file"], axes=(3, 1, 2))
 
 
 SAME = [same_name, other_spelling, soft_link, hard_link, copy, compressed_copy, copy_with_another_header]
@@ -81,15 +81,15 @@ SAME = [same_name, other_spelling, soft_link, hard_link, copy, compressed_copy, 
 
 @pytest.mark.parametrize("command", ["denoise", "mask"])
 @pytest.mark.parametrize("again", SAME)
-def test_a_map_is_no_pair_with_itself(command, again, pair, commands, here):
-    twin = again(pair[0], here)
-    refused(here, *commands(command, pair[0], twin), names="same")
-    refused(here, *commands(command, twin, pair[0]), names="same")
+def test_map_is_not_a_pair_with_itself(command, again, pair, commands, workdir):
+    twin = again(pair[0], workdir)
+    assert_refused(workdir, *commands(command, pair[0], twin), names="same")
+    assert_refused(workdir, *commands(command, twin, pair[0]), names="same")
 
 
 @pytest.mark.parametrize("again", SAME)
-def test_fsc_of_a_map_with_itself_is_never_a_silent_result(again, pair, commands, here):
-    outcome = crefjax(*commands("fsc", pair[0], again(pair[0], here)))
+def test_fsc_of_a_map_with_itself_is_reported(again, pair, commands, workdir):
+    outcome = run_crefjax(*commands("fsc", pair[0], again(pair[0], workdir)))
     assert "same" in outcome.err
     assert "Traceback" not in outcome.err
 
@@ -120,30 +120,30 @@ BAD_MASKS = {
 
 @pytest.mark.parametrize("command", ["denoise", "fsc"])
 @pytest.mark.parametrize("mask", BAD_MASKS)
-def test_mask_that_is_none_is_refused(command, mask, pair, commands, here):
-    write(here / "mask.mrc", BAD_MASKS[mask])
-    refused(here, *commands(command, *pair), "--mask", here / "mask.mrc", names="mask.mrc")
+def test_invalid_mask_is_refused(command, mask, pair, commands, workdir):
+    write(workdir / "mask.mrc", BAD_MASKS[mask])
+    assert_refused(workdir, *commands(command, *pair), "--mask", workdir / "mask.mrc", names="mask.mrc")
 
 
 @pytest.mark.parametrize("command", ["denoise", "fsc"])
-def test_mask_file_that_is_no_map_is_refused(command, pair, commands, here):
-    refused(here, *commands(command, *pair), "--mask", "nowhere.mrc", names="nowhere.mrc")
-    (here / "mask.mrc").write_text("a mask\n" * 300)
-    refused(here, *commands(command, *pair), "--mask", "mask.mrc", names="mask.mrc")
-    (here / "mask.mrc").write_bytes(write(here / "whole.mrc", half_mask()).read_bytes()[:9000])
-    refused(here, *commands(command, *pair), "--mask", "mask.mrc", names="mask.mrc")
-    refused(here, *commands(command, *pair), "--mask", here, names=here.name)
+def test_mask_file_that_is_not_a_map_is_refused(command, pair, commands, workdir):
+    assert_refused(workdir, *commands(command, *pair), "--mask", "nowhere.mrc", names="nowhere.mrc")
+    (workdir / "mask.mrc").write_text("a mask\n" * 300)
+    assert_refused(workdir, *commands(command, *pair), "--mask", "mask.mrc", names="mask.mrc")
+    (workdir / "mask.mrc").write_bytes(write(workdir / "whole.mrc", half_mask()).read_bytes()[:9000])
+    assert_refused(workdir, *commands(command, *pair), "--mask", "mask.mrc", names="mask.mrc")
+    assert_refused(workdir, *commands(command, *pair), "--mask", workdir, names=workdir.name)
 
 
 @pytest.mark.parametrize("command", ["denoise", "fsc"])
-def test_mask_of_another_voxel_size_is_refused(command, pair, commands, here):
-    write(here / "mask.mrc", half_mask(), voxel=3.0)
-    refused(here, *commands(command, *pair), "--mask", "mask.mrc", names=("mask.mrc", "1.5", "3"))
+def test_mask_of_another_voxel_size_is_refused(command, pair, commands, workdir):
+    write(workdir / "mask.mrc", half_mask(), voxel=3.0)
+    assert_refused(workdir, *commands(command, *pair), "--mask", "mask.mrc", names=("mask.mrc", "1.5", "3"))
 
 
 @pytest.mark.parametrize("option", [["--halves"], ["--mask", "auto"]])
-def test_what_needs_two_half_maps_is_refused_with_one(option, pair, here, weights):
-    message = refused(here, "denoise", pair[0], "-o", "out.mrc", "--weights", weights, *option)
+def test_option_that_needs_two_half_maps_is_refused_with_one(option, pair, workdir, weights):
+    message = assert_refused(workdir, "denoise", pair[0], "-o", "out.mrc", "--weights", weights, *option)
     assert "half-map" in message
 
 
@@ -166,26 +166,26 @@ WORDS["--soft-edge"] += ("soft edge",)
 
 
 @pytest.mark.parametrize(("command", "option", "value"), BAD_VALUES)
-def test_option_value_that_makes_no_sense_is_refused(command, option, value, pair, commands, here):
-    message = refused(here, *commands(command, *pair), f"{option}={value}")
+def test_invalid_option_value_is_refused(command, option, value, pair, commands, workdir):
+    message = assert_refused(workdir, *commands(command, *pair), f"{option}={value}")
     assert any(word in message for word in WORDS[option])
 
 
-def test_threshold_above_every_voxel_is_refused(pair, commands, here):
-    refused(here, *commands("mask", *pair), "--threshold", "1000", names="1000")
+def test_threshold_above_every_voxel_is_refused(pair, commands, workdir):
+    assert_refused(workdir, *commands("mask", *pair), "--threshold", "1000", names="1000")
 
 
-def test_too_little_memory_says_how_much_is_needed(pair, commands, here):
-    message = refused(here, *commands("denoise", *pair), "--max-memory", "0.001")
+def test_too_little_memory_reports_the_memory_needed(pair, commands, workdir):
+    message = assert_refused(workdir, *commands("denoise", *pair), "--max-memory", "0.001")
     assert "GiB" in message
 
 
-def test_gpu_where_there_is_none_is_refused(pair, commands, here):
+def test_missing_gpu_is_refused(pair, commands, workdir):
     import jax
 
     if any(device.platform == "gpu" for device in jax.devices()):
         pytest.skip("this machine has a GPU")
-    message = refused(here, *commands("denoise", *pair), "--device", "gpu")
+    message = assert_refused(workdir, *commands("denoise", *pair), "--device", "gpu")
     assert "GPU" in message or "gpu" in message
 
 
@@ -203,5 +203,5 @@ def test_gpu_where_there_is_none_is_refused(pair, commands, here):
         ["denoise", "half_1.mrc", "half_2.mrc", "-o", "out.mrc", "--sharpen"],
     ],
 )
-def test_command_line_that_is_not_understood_is_refused(words, pair, here):
-    refused(here, *words)
+def test_invalid_command_line_is_refused(words, pair, workdir):
+    assert_refused(workdir, *words)

@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from helpers.cli import refused
+from helpers.cli import assert_refused
 
 # Orbax's threads may complain after a damaged folder was refused, also during a later test.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -21,22 +21,22 @@ def denoise(pair):
 
 
 @pytest.fixture
-def damaged(here, weights):
+def damaged(workdir, weights):
     """A copy of the weights folder, to be damaged."""
-    shutil.copytree(weights, here / "damaged")
-    return here / "damaged"
+    shutil.copytree(weights, workdir / "damaged")
+    return workdir / "damaged"
 
 
 @pytest.mark.parametrize("name", ["nobody", "./nobody", "nobody/else", ""])
-def test_unknown_weights_are_refused(name, denoise, here):
-    refused(here, *denoise, "--weights", name, names=name)
-    refused(here, "weights", "show", name, names=name)
+def test_unknown_weights_are_refused(name, denoise, workdir):
+    assert_refused(workdir, *denoise, "--weights", name, names=name)
+    assert_refused(workdir, "weights", "show", name, names=name)
 
 
-def test_unknown_name_is_answered_with_the_known_ones(denoise, here, weights, monkeypatch):
-    shutil.copytree(weights, here / "found" / "known")
-    monkeypatch.setenv("CREFJAX_WEIGHTS", str(here / "found"))
-    refused(here, *denoise, "--weights", "unknown", names=("unknown", "(cref, truth, known)"))
+def test_unknown_weights_message_lists_the_known_names(denoise, workdir, weights, monkeypatch):
+    shutil.copytree(weights, workdir / "found" / "known")
+    monkeypatch.setenv("CREFJAX_WEIGHTS", str(workdir / "found"))
+    assert_refused(workdir, *denoise, "--weights", "unknown", names=("unknown", "(cref, truth, known)"))
 
 
 def no_card(folder):
@@ -135,20 +135,20 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damaged_weights_folder_is_refused(damage, denoise, damaged, here):
+def test_damaged_weights_folder_is_refused(damage, denoise, damaged, workdir):
     damage(damaged)
-    refused(here, *denoise, "--weights", damaged, names="damaged")
+    assert_refused(workdir, *denoise, "--weights", damaged, names="damaged")
 
 
-def test_message_of_another_card_version_has_both(denoise, damaged, here):
+def test_message_of_another_card_version_has_both(denoise, damaged, workdir):
     card_with("card_version", 99)(damaged)
-    refused(here, *denoise, "--weights", damaged, names=("99", "1"))
+    assert_refused(workdir, *denoise, "--weights", damaged, names=("99", "1"))
 
 
 @pytest.mark.parametrize("damage", [no_card, card_cut, card_with("card_version", 99), only_a_file])
-def test_damaged_weights_are_not_shown(damage, damaged, here):
+def test_damaged_weights_are_not_shown(damage, damaged, workdir):
     damage(damaged)
-    refused(here, "weights", "show", damaged, names="damaged")
+    assert_refused(workdir, "weights", "show", damaged, names="damaged")
 
 
 def changed(**arrays):
@@ -189,17 +189,17 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_arrays_of_another_network_are_refused(change, arrays_file, here):
+def test_arrays_of_another_network_are_refused(change, arrays_file, workdir):
     with np.load(arrays_file) as known:
         arrays = CHANGES[change](dict(known))
-    np.savez(here / "arrays.npz", **arrays)
-    refused(here, "weights", "import", "arrays.npz", "-o", "imported", names="arrays.npz")
+    np.savez(workdir / "arrays.npz", **arrays)
+    assert_refused(workdir, "weights", "import", "arrays.npz", "-o", "imported", names="arrays.npz")
 
 
-def test_message_of_a_wrong_array_has_its_name_and_both_shapes(arrays_file, here):
+def test_message_of_a_wrong_array_has_its_name_and_both_shapes(arrays_file, workdir):
     with np.load(arrays_file) as known:
-        np.savez(here / "arrays.npz", **CHANGES["other shape"](dict(known)))
-    refused(here, "weights", "import", "arrays.npz", "-o", "imported", names=("01_bias", "16", "17"))
+        np.savez(workdir / "arrays.npz", **CHANGES["other shape"](dict(known)))
+    assert_refused(workdir, "weights", "import", "arrays.npz", "-o", "imported", names=("01_bias", "16", "17"))
 
 
 def text(path, arrays_file):
@@ -231,55 +231,55 @@ def one_array(path, arrays_file):
 
 
 @pytest.mark.parametrize("make", [text, cut, one_byte_wrong, other_zip, folder, one_array])
-def test_file_that_holds_no_arrays_is_refused(make, arrays_file, here):
-    make(here / "arrays.npz", arrays_file)
-    refused(here, "weights", "import", "arrays.npz", "-o", "imported", names="arrays.npz")
+def test_file_without_arrays_is_refused(make, arrays_file, workdir):
+    make(workdir / "arrays.npz", arrays_file)
+    assert_refused(workdir, "weights", "import", "arrays.npz", "-o", "imported", names="arrays.npz")
 
 
-def test_missing_arrays_are_refused(here):
-    refused(here, "weights", "import", "nowhere.npz", "-o", "imported", names="nowhere.npz")
+def test_missing_arrays_are_refused(workdir):
+    assert_refused(workdir, "weights", "import", "nowhere.npz", "-o", "imported", names="nowhere.npz")
 
 
 @pytest.mark.parametrize("prefix", ["saved-model-epoch-192", "nowhere/saved-model-epoch-192"])
-def test_missing_checkpoint_is_refused(prefix, here):
-    refused(here, "weights", "import", prefix, "-o", "imported", names="saved-model-epoch-192")
+def test_missing_checkpoint_is_refused(prefix, workdir):
+    assert_refused(workdir, "weights", "import", prefix, "-o", "imported", names="saved-model-epoch-192")
 
 
 @pytest.mark.skipif(HAS_TENSORFLOW, reason="TensorFlow is installed")
-def test_checkpoint_without_tensorflow_says_what_to_install(here):
+def test_checkpoint_without_tensorflow_names_the_package_to_install(workdir):
     for suffix in (".index", ".data-00000-of-00001"):
-        (here / f"model{suffix}").write_bytes(bytes(100))
-    message = refused(here, "weights", "import", "model", "-o", "imported")
+        (workdir / f"model{suffix}").write_bytes(bytes(100))
+    message = assert_refused(workdir, "weights", "import", "model", "-o", "imported")
     assert "published" in message or "tensorflow" in message.lower()
 
 
 @pytest.mark.skipif(not HAS_TENSORFLOW, reason="TensorFlow is not installed")
-def test_damaged_checkpoint_is_refused(here):
+def test_damaged_checkpoint_is_refused(workdir):
     for suffix in (".index", ".data-00000-of-00001"):
-        (here / f"model{suffix}").write_bytes(bytes(100))
-    refused(here, "weights", "import", "model", "-o", "imported", names="model")
+        (workdir / f"model{suffix}").write_bytes(bytes(100))
+    assert_refused(workdir, "weights", "import", "model", "-o", "imported", names="model")
 
 
-def test_weights_folder_that_exists_is_kept(arrays_file, damaged, here):
-    message = refused(here, "weights", "import", arrays_file, "-o", damaged, names="damaged")
+def test_existing_weights_folder_is_kept(arrays_file, damaged, workdir):
+    message = assert_refused(workdir, "weights", "import", arrays_file, "-o", damaged, names="damaged")
     assert "--overwrite" in message
 
 
 @pytest.mark.parametrize("more", [(), ("--overwrite",)])
-def test_folder_of_other_things_is_never_replaced(more, arrays_file, here):
-    (here / "work").mkdir()
-    (here / "work" / "thesis.txt").write_text("years")
-    refused(here, "weights", "import", arrays_file, "-o", "work", *more, names="work")
-    refused(here, "weights", "import", arrays_file, "-o", here, *more)
-    (here / "file").write_text("no folder")
-    refused(here, "weights", "import", arrays_file, "-o", "file", *more, names="file")
+def test_foreign_folder_is_never_replaced(more, arrays_file, workdir):
+    (workdir / "work").mkdir()
+    (workdir / "work" / "thesis.txt").write_text("years")
+    assert_refused(workdir, "weights", "import", arrays_file, "-o", "work", *more, names="work")
+    assert_refused(workdir, "weights", "import", arrays_file, "-o", workdir, *more)
+    (workdir / "file").write_text("no folder")
+    assert_refused(workdir, "weights", "import", arrays_file, "-o", "file", *more, names="file")
 
 
-def test_arrays_are_never_replaced_by_their_weights(arrays_file, here):
-    shutil.copy(arrays_file, here / "arrays.npz")
-    refused(here, "weights", "import", "arrays.npz", "-o", "arrays.npz", "--overwrite", names="arrays.npz")
+def test_arrays_are_never_replaced_by_their_weights(arrays_file, workdir):
+    shutil.copy(arrays_file, workdir / "arrays.npz")
+    assert_refused(workdir, "weights", "import", "arrays.npz", "-o", "arrays.npz", "--overwrite", names="arrays.npz")
 
 
-def test_failed_import_keeps_the_old_folder(damaged, here):
-    (here / "arrays.npz").write_text("none")
-    refused(here, "weights", "import", "arrays.npz", "-o", damaged, "--overwrite", names="arrays.npz")
+def test_failed_import_keeps_the_old_folder(damaged, workdir):
+    (workdir / "arrays.npz").write_text("none")
+    assert_refused(workdir, "weights", "import", "arrays.npz", "-o", damaged, "--overwrite", names="arrays.npz")

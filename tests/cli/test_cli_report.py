@@ -9,7 +9,7 @@ import shutil
 import mrcfile
 import numpy as np
 import pytest
-from helpers.cli import crefjax, densities, done, one_line, read, refused, tree, write
+from helpers.cli import assert_refused, densities, error_line, read, run_crefjax, run_ok, tree, write
 from scipy import ndimage
 
 SHAPE = (20, 17, 23)
@@ -47,20 +47,20 @@ def numbers(folder="out"):
         return json.load(stream, parse_constant=refuse)
 
 
-def test_report_is_a_folder_with_page_numbers_figures_and_script(words, here):
-    before = tree(here)
-    outcome = done(*words, "--local")
-    after = tree(here)
+def test_report_is_a_folder_with_page_numbers_figures_and_script(words, workdir):
+    before = tree(workdir)
+    outcome = run_ok(*words, "--local")
+    after = tree(workdir)
     assert {name: after[name] for name in before} == before
     made = {name for name in after if name.startswith("out/")}
     figures = {f"out/figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
     plain = {"index.html", "report.json", "view.cxc", "full_map.mrc", "local_agreement.mrc", "local_change.mrc"}
     assert made == {"out/figures", *figures, *(f"out/{name}" for name in plain)}
     assert set(after) == {*before, *made, "out"}
-    assert "index.html" in outcome.said
+    assert "index.html" in outcome.text
     report = numbers()
     for name, file in (("half_map_1", "half_1.mrc"), ("denoised_2", "denoised_2.mrc"), ("mask", "mask.mrc")):
-        assert report["inputs"][name]["sha256"] == hashlib.sha256((here / file).read_bytes()).hexdigest()
+        assert report["inputs"][name]["sha256"] == hashlib.sha256((workdir / file).read_bytes()).hexdigest()
     assert report["mask"]["from"] == "mask.mrc"
     assert report["parameters"]["command"] == "report"
     assert report["variances"] is not None
@@ -72,52 +72,52 @@ def test_report_is_a_folder_with_page_numbers_figures_and_script(words, here):
 FIGURES = ("fsc", "fit_to_cref", "power", "ratios", "kept")
 
 
-def test_mask_is_made_where_none_is_given_and_halves_are_optional(pair, blurred, here):
-    done("report", *pair, "--denoised", blurred[0], "-o", "out")
-    done("mask", *pair, "-o", "auto.mrc")
+def test_report_without_mask_and_half_maps(pair, blurred, workdir):
+    run_ok("report", *pair, "--denoised", blurred[0], "-o", "out")
+    run_ok("mask", *pair, "-o", "auto.mrc")
     report = numbers()
     assert report["mask"]["from"] == "made automatically"
     assert report["mask"]["share"] == pytest.approx((read("auto.mrc")[0] > 0.5).mean(), abs=1e-3)
     assert report["variances"] is None
     assert sorted(report["inputs"]) == ["denoised", "half_map_1", "half_map_2"]
-    assert "--denoised-halves" in (here / "out" / "index.html").read_text(encoding="utf-8")
+    assert "--denoised-halves" in (workdir / "out" / "index.html").read_text(encoding="utf-8")
 
 
-def test_packed_maps_are_read(pair, blurred, here):
-    packed = here / "packed.mrc.gz"
+def test_compressed_maps_are_read(pair, blurred, workdir):
+    packed = workdir / "packed.mrc.gz"
     packed.write_bytes(gzip.compress(blurred[0].read_bytes()))
-    done("report", *pair, "--denoised", packed, "-o", "out")
+    run_ok("report", *pair, "--denoised", packed, "-o", "out")
     assert read("out/denoised_map.mrc")[0] == pytest.approx(read(blurred[0])[0])
 
 
-def test_earlier_report_is_replaced_on_demand_only(words, here):
-    done(*words)
-    first = tree(here / "out")
-    assert "--overwrite" in refused(here, *words, names="out")
-    done(*words, "--overwrite", "--local")
-    assert set(tree(here / "out")) > set(first)
-    (here / "out" / "notes.txt").write_text("dear to the user")
-    refused(here, *words, "--overwrite", names="notes.txt")
+def test_earlier_report_is_replaced_only_with_overwrite(words, workdir):
+    run_ok(*words)
+    first = tree(workdir / "out")
+    assert "--overwrite" in assert_refused(workdir, *words, names="out")
+    run_ok(*words, "--overwrite", "--local")
+    assert set(tree(workdir / "out")) > set(first)
+    (workdir / "out" / "notes.txt").write_text("dear to the user")
+    assert_refused(workdir, *words, "--overwrite", names="notes.txt")
 
 
 @pytest.mark.parametrize("place", ["full of others'", "a file", "a link", "nowhere/out", ".", "around the input"])
-def test_output_that_cannot_be_is_refused_before_anything_is_read(place, words, here):
+def test_invalid_output_is_refused_before_maps_are_read(place, words, workdir):
     words = [*words[:-1], "out"]
     if place == "full of others'":
-        (here / "out").mkdir()
-        (here / "out" / "notes.txt").write_text("dear to the user")
+        (workdir / "out").mkdir()
+        (workdir / "out" / "notes.txt").write_text("dear to the user")
     elif place == "a file":
-        (here / "out").write_text("dear to the user")
+        (workdir / "out").write_text("dear to the user")
     elif place == "a link":
-        (here / "real").mkdir()
-        (here / "out").symlink_to("real")
+        (workdir / "real").mkdir()
+        (workdir / "out").symlink_to("real")
     elif place == "around the input":
-        (here / "out").mkdir()
-        shutil.move(words[1], here / "out" / "half.mrc")
-        words[1] = here / "out" / "half.mrc"
+        (workdir / "out").mkdir()
+        shutil.move(words[1], workdir / "out" / "half.mrc")
+        words[1] = workdir / "out" / "half.mrc"
     else:
         words[-1] = place
-    refused(here, *words, "--overwrite", names=str(words[-1]))
+    assert_refused(workdir, *words, "--overwrite", names=str(words[-1]))
 
 
 def again(path, name, **changed):
@@ -134,74 +134,80 @@ def again(path, name, **changed):
     ],
 )
 @pytest.mark.parametrize("which", ["--denoised", "--denoised-halves"])
-def test_denoised_map_on_another_grid_is_refused(which, changed, told, words, here):
+def test_denoised_map_on_another_grid_is_refused(which, changed, told, words, workdir):
     place = words.index(which) + 1
     words[place] = again(words[place], "moved.mrc", **changed)
-    refused(here, *words, names=["half_1.mrc", "moved.mrc", *told])
+    assert_refused(workdir, *words, names=["half_1.mrc", "moved.mrc", *told])
 
 
-def test_denoised_map_of_another_shape_is_refused(words, here):
-    words[words.index("--denoised") + 1] = write(here / "cut.mrc", densities((20, 17, 22))[0])
-    refused(here, *words, names=["cut.mrc", "(20, 17, 22)", "(20, 17, 23)"])
+def test_denoised_map_of_another_shape_is_refused(words, workdir):
+    words[words.index("--denoised") + 1] = write(workdir / "cut.mrc", densities((20, 17, 22))[0])
+    assert_refused(workdir, *words, names=["cut.mrc", "(20, 17, 22)", "(20, 17, 23)"])
 
 
-def test_denoised_map_on_a_finer_grid_is_told_as_such(words, here):
+def test_denoised_map_on_a_finer_grid_is_reported_as_such(words, workdir):
     fine = np.repeat(np.repeat(np.repeat(densities()[0], 2, 0), 2, 1), 2, 2)
-    words[words.index("--denoised") + 1] = write(here / "fine.mrc", fine, voxel=0.75)
-    message = refused(here, *words, names=["fine.mrc", "2 times as fine", "46x34x40", "23x17x20"])
+    words[words.index("--denoised") + 1] = write(workdir / "fine.mrc", fine, voxel=0.75)
+    message = assert_refused(workdir, *words, names=["fine.mrc", "2 times as fine", "46x34x40", "23x17x20"])
     assert "resample" in message
 
 
-def test_half_maps_that_are_none_are_refused(words, here, pair):
-    refused(here, words[0], pair[0], pair[0], *words[3:], names="half_1.mrc")
-    twin = shutil.copy(pair[0], here / "twin.mrc")
-    refused(here, words[0], pair[0], twin, *words[3:], names="same map twice")
+def test_invalid_half_maps_are_refused(words, workdir, pair):
+    assert_refused(workdir, words[0], pair[0], pair[0], *words[3:], names="half_1.mrc")
+    twin = shutil.copy(pair[0], workdir / "twin.mrc")
+    assert_refused(workdir, words[0], pair[0], twin, *words[3:], names="same map twice")
 
 
-def test_denoised_half_that_is_given_twice_is_refused(words, blurred, here):
+def test_same_denoised_half_map_twice_is_refused(words, blurred, workdir):
     place = words.index("--denoised-halves") + 1
-    refused(here, *words[:place], blurred[1], blurred[1], *words[place + 2 :], names=["denoised_1.mrc", "twice"])
-    twin = shutil.copy(blurred[1], here / "twin.mrc")
-    refused(here, *words[:place], blurred[1], twin, *words[place + 2 :], names=["twin.mrc", "twice"])
-    refused(here, *words[:place], blurred[0], blurred[2], *words[place + 2 :], names=["denoised.mrc", "full map"])
+    assert_refused(
+        workdir, *words[:place], blurred[1], blurred[1], *words[place + 2 :], names=["denoised_1.mrc", "twice"]
+    )
+    twin = shutil.copy(blurred[1], workdir / "twin.mrc")
+    assert_refused(workdir, *words[:place], blurred[1], twin, *words[place + 2 :], names=["twin.mrc", "twice"])
+    assert_refused(
+        workdir, *words[:place], blurred[0], blurred[2], *words[place + 2 :], names=["denoised.mrc", "full map"]
+    )
 
 
-def test_missing_and_foreign_files_are_refused(words, here):
-    (here / "text.mrc").write_text("no map")
+def test_missing_and_foreign_files_are_refused(words, workdir):
+    (workdir / "text.mrc").write_text("no map")
     for option in ("--denoised", "--denoised-halves", "--mask"):
         place = words.index(option) + 1
         for name in ("missing.mrc", "text.mrc"):
-            refused(here, *words[:place], here / name, *words[place + 1 :], names=name)
+            assert_refused(workdir, *words[:place], workdir / name, *words[place + 1 :], names=name)
 
 
-def test_local_maps_need_denoised_half_maps(pair, blurred, here):
-    refused(here, "report", *pair, "--denoised", blurred[0], "-o", "out", "--local", names="--denoised-halves")
+def test_local_maps_need_denoised_half_maps(pair, blurred, workdir):
+    assert_refused(
+        workdir, "report", *pair, "--denoised", blurred[0], "-o", "out", "--local", names="--denoised-halves"
+    )
 
 
 @pytest.mark.parametrize(("option", "name"), [("--denoised", "half-map 1"), ("--denoised-halves", "half-map 1")])
-def test_map_that_was_not_denoised_is_a_warning(option, name, words, pair, here):
+def test_map_that_was_not_denoised_gives_a_warning(option, name, words, pair, workdir):
     place = words.index(option) + 1
-    outcome = done(*words[:place], pair[0], *words[place + 1 :])
+    outcome = run_ok(*words[:place], pair[0], *words[place + 1 :])
     first = numbers()["warnings"][0]["text"]
     assert name in first
     assert first in outcome.err
-    assert "nothing was denoised" in (here / "out" / "index.html").read_text(encoding="utf-8")
+    assert "nothing was denoised" in (workdir / "out" / "index.html").read_text(encoding="utf-8")
 
 
-def test_full_map_taken_for_denoised_is_a_warning(pair, mask, here):
-    full = write(here / "mean.mrc", np.mean(densities(), axis=0, dtype="f4"))
-    done("report", *pair, "--denoised", full, "--mask", mask, "-o", "out")
+def test_full_map_given_as_denoised_gives_a_warning(pair, mask, workdir):
+    full = write(workdir / "mean.mrc", np.mean(densities(), axis=0, dtype="f4"))
+    run_ok("report", *pair, "--denoised", full, "--mask", mask, "-o", "out")
     assert "full map" in numbers()["warnings"][0]["text"]
 
 
-def test_file_names_that_are_no_utf8_are_words_all_the_same(words, here):
+def test_report_with_file_names_that_are_not_utf8(words, workdir):
     """Bytes of Latin-1; ChimeraX gets a copy."""
     for place, name in ((1, b"h\xe9lice.mrc"), (words.index("--denoised") + 1, b"d\xe9bruit\xe9.mrc")):
-        path = here / os.fsdecode(name)
+        path = workdir / os.fsdecode(name)
         shutil.move(words[place], path)
         words[place] = path
-    words[-1] = here / os.fsdecode(b"re\xe7u")
-    done(*words)
+    words[-1] = workdir / os.fsdecode(b"re\xe7u")
+    run_ok(*words)
     report = numbers(words[-1])
     assert report["inputs"]["denoised"]["path"] == "d\ufffdbruit\ufffd.mrc"
     page = (words[-1] / "index.html").read_text(encoding="utf-8")
@@ -211,24 +217,24 @@ def test_file_names_that_are_no_utf8_are_words_all_the_same(words, here):
     assert read(words[-1] / "denoised_map.mrc")[0] == pytest.approx(read(words[words.index("--denoised") + 1])[0])
 
 
-def test_use_of_a_map_that_was_not_denoised_is_nothing(pair, mask, here):
-    scaled = write(here / "scaled.mrc", np.sum(densities(), axis=0))
-    done("report", *pair, "--denoised", scaled, "--mask", mask, "-o", "out")
+def test_map_that_was_not_denoised_has_no_recommended_use(pair, mask, workdir):
+    scaled = write(workdir / "scaled.mrc", np.sum(densities(), axis=0))
+    run_ok("report", *pair, "--denoised", scaled, "--mask", mask, "-o", "out")
     report = numbers()
     assert report["warnings"][0]["kind"] == "not_denoised"
     (use,) = report["use"]["for"]
     assert use.startswith("Nothing, until")
-    assert use in (here / "out" / "index.html").read_text(encoding="utf-8")
+    assert use in (workdir / "out" / "index.html").read_text(encoding="utf-8")
 
 
-def test_usage_is_one_line_too(pair):
-    outcome = crefjax("report", *pair, "-o", "out")
-    assert "--denoised" in one_line(outcome.err, outcome.status)
+def test_usage_error_is_one_line(pair):
+    outcome = run_crefjax("report", *pair, "-o", "out")
+    assert "--denoised" in error_line(outcome.err, outcome.status)
 
 
-def test_output_of_another_program(shared, here):
+def test_output_of_another_program(shared, workdir):
     entry = shared / "bench" / "8tze"
-    done(
+    run_ok(
         *("report", entry / "half_map_1.mrc", entry / "half_map_2.mrc", "--mask", entry / "mask.mrc"),
         *("--denoised", entry / "outputs" / "lafter" / "full.mrc", "-o", "out"),
     )

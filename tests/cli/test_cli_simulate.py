@@ -9,7 +9,7 @@ import sys
 import gemmi
 import numpy as np
 import pytest
-from helpers.cli import done, read, refused, tree, valid, write
+from helpers.cli import assert_refused, read, run_ok, tree, valid, write
 
 from crefjax.cli import main as cli
 from crefjax.cli import simulate
@@ -27,13 +27,13 @@ PDB = "ATOM  {:5d} {:<4} ALA A{:4d}    {:8.3f}{:8.3f}{:8.3f}  1.00 30.00        
 def made(tmp_path_factory):
     """The small phantom's entry, and what was said when it was made."""
     folder = tmp_path_factory.mktemp("simulated") / "entry"
-    return folder, done("simulate", *SMALL, "-o", folder)
+    return folder, run_ok("simulate", *SMALL, "-o", folder)
 
 
 @pytest.fixture
-def model(here):
+def model(workdir):
     """A model file of ten carbon atoms within 20 Å."""
-    return write_pdb(here / "model.pdb", [(i % 3, 2.0 * i, 5.0 * (i % 4), "C") for i in range(10)])
+    return write_pdb(workdir / "model.pdb", [(i % 3, 2.0 * i, 5.0 * (i % 4), "C") for i in range(10)])
 
 
 def write_pdb(path, atoms):
@@ -60,7 +60,7 @@ def crossing(folder):
     return len(mask) * read_map(folder / "mask.mrc").voxel_size / (shell - 1 + share)
 
 
-def test_makes_an_entry_that_the_other_commands_take(made):
+def test_simulated_entry_is_accepted_by_other_commands(made):
     folder, _ = made
     assert {path.name for path in folder.iterdir()} == FILES
     assert [path.name for path in folder.parent.iterdir()] == ["entry"]
@@ -75,7 +75,7 @@ def test_makes_an_entry_that_the_other_commands_take(made):
         assert valid(folder / name)
 
 
-def test_half_maps_are_the_truth_and_noise_of_their_own(made):
+def test_half_maps_are_the_truth_with_independent_noise(made):
     folder, _ = made
     first, second, truth = (read(folder / f"{name}.mrc")[0] for name in ("half_map_1", "half_map_2", "truth"))
     noises = np.array([(half - truth).ravel() for half in (first, second)])
@@ -84,7 +84,7 @@ def test_half_maps_are_the_truth_and_noise_of_their_own(made):
     assert abs(np.corrcoef(noises)[0, 1]) < 4 / np.sqrt(truth.size)
 
 
-def test_fsc_crosses_where_it_is_asked_to_and_says_so(made):
+def test_fsc_crosses_at_the_requested_resolution(made):
     folder, outcome = made
     assert crossing(folder) == pytest.approx(6.0, rel=0.02)
     report = json.loads((folder / "entry.json").read_text())
@@ -94,10 +94,10 @@ def test_fsc_crosses_where_it_is_asked_to_and_says_so(made):
     assert all(name in outcome.out for name in FILES)
 
 
-def test_command_that_it_tells_denoises_the_entry(made, here, weights):
+def test_printed_command_denoises_the_entry(made, workdir, weights):
     line = made[1].out.rstrip().split("\n")[-1].split("crefjax ", 1)[1]
-    done(*shlex.split(line), "--weights", weights)
-    assert read(here / "denoised.mrc")[0].shape == (32, 32, 32)
+    run_ok(*shlex.split(line), "--weights", weights)
+    assert read(workdir / "denoised.mrc")[0].shape == (32, 32, 32)
 
 
 def test_report_has_every_parameter(made):
@@ -124,63 +124,63 @@ def test_model_overlays_the_truth(made):
     assert mean_at(places) > 1.2 * mean_at(places * [1, 1, -1] + [0, 0, 64])
 
 
-def test_same_seed_gives_the_same_bytes_and_another_seed_others(made, here):
+def test_bytes_depend_on_the_seed_alone(made, workdir):
     folder, _ = made
-    done("simulate", *SMALL, "-o", here / "again")
-    done("simulate", *SMALL, "-o", here / "other", "--seed", 1)
-    first, again, other = tree(folder), tree(here / "again"), tree(here / "other")
+    run_ok("simulate", *SMALL, "-o", workdir / "again")
+    run_ok("simulate", *SMALL, "-o", workdir / "other", "--seed", 1)
+    first, again, other = tree(folder), tree(workdir / "again"), tree(workdir / "other")
     assert again == first
     assert {name for name in FILES if other[name] != first[name]} == {"half_map_1.mrc", "half_map_2.mrc", "entry.json"}
 
 
-def test_reconstruction(here):
+def test_reconstruction(workdir):
     optics = ["--defocus", 9000, 12000, "--voltage", 200]
-    done(
+    run_ok(
         *("simulate", *SMALL, "-o", "e", "--method", "reconstruction", "--particles", 60, "--pose-error", 1),
         *("--shift-error", 0.5, "--refinements", 0, *optics),
     )
-    assert crossing(here / "e") == pytest.approx(6.0, rel=0.02)
-    particles = json.loads((here / "e" / "entry.json").read_text())["parameters"]["particles"]
+    assert crossing(workdir / "e") == pytest.approx(6.0, rel=0.02)
+    particles = json.loads((workdir / "e" / "entry.json").read_text())["parameters"]["particles"]
     assert {"count": 60, "pose_error": 1.0, "shift_error": 0.5}.items() <= particles.items()
     assert {"defocus_min": 9000.0, "defocus_max": 12000.0, "voltage": 200.0}.items() <= particles["ctf"].items()
 
 
-def test_specimen_and_noise_are_as_asked_for(here):
+def test_specimen_and_noise_have_the_requested_properties(workdir):
     noise = np.random.default_rng(0).standard_normal((32, 32, 32)).astype("f4")
-    write(here / "noise.mrc", noise, voxel=2.0)
-    done(
+    write(workdir / "noise.mrc", noise, voxel=2.0)
+    run_ok(
         *("simulate", *SMALL, "-o", "e", "--belt", 0.5, "--belt-width", 8, "--flexible-chains", "A,B"),
         *("--flexible-angle", 2, "--noise-map", "noise.mrc", "--noise-until", 5, "--unevenness", 0.2),
     )
-    assert crossing(here / "e") == pytest.approx(6.0, rel=0.02)
-    parameters = json.loads((here / "e" / "entry.json").read_text())["parameters"]
+    assert crossing(workdir / "e") == pytest.approx(6.0, rel=0.02)
+    parameters = json.loads((workdir / "e" / "entry.json").read_text())["parameters"]
     assert {"strength": 0.5, "width": 8.0, "thickness": 30.0}.items() <= parameters["belt"].items()
     assert {"chains": ["A", "B"], "angle": 2.0, "b_factor": 50.0}.items() <= parameters["flexible"].items()
     assert parameters["noise"] == "measured in noise.mrc, level beyond 5 Å"
     assert parameters["unevenness"] == 0.2
 
 
-def test_reads_a_model_file(here, model):
-    done("simulate", model, "-o", "e", "--voxel-size", 2, "--resolution", 6, "--box", 32, "--noise-b-factor", 20)
-    report = json.loads((here / "e" / "entry.json").read_text())
+def test_reads_a_model_file(workdir, model):
+    run_ok("simulate", model, "-o", "e", "--voxel-size", 2, "--resolution", 6, "--box", 32, "--noise-b-factor", 20)
+    report = json.loads((workdir / "e" / "entry.json").read_text())
     assert report["atoms"] == 10
     assert report["model_options"] == {"assembly": None, "keep_hydrogens": False, "keep_waters": False}
 
 
-def test_overwrite_replaces_a_simulated_entry_and_nothing_else(made, here):
-    (here / "mine").mkdir()
-    (here / "mine" / "notes.txt").write_text("mine")
-    refused(here, "simulate", *SMALL, "-o", "mine", "--overwrite", names=["mine", "no entry.json"])
-    done("simulate", *SMALL, "-o", "e", "--seed", 1)
-    refused(here, "simulate", *SMALL, "-o", "e", names=["e:", "--overwrite"])
-    done("simulate", *SMALL, "-o", "e", "--overwrite")
-    assert tree(here / "e") == tree(made[0])
+def test_overwrite_replaces_only_a_simulated_entry(made, workdir):
+    (workdir / "mine").mkdir()
+    (workdir / "mine" / "notes.txt").write_text("mine")
+    assert_refused(workdir, "simulate", *SMALL, "-o", "mine", "--overwrite", names=["mine", "no entry.json"])
+    run_ok("simulate", *SMALL, "-o", "e", "--seed", 1)
+    assert_refused(workdir, "simulate", *SMALL, "-o", "e", names=["e:", "--overwrite"])
+    run_ok("simulate", *SMALL, "-o", "e", "--overwrite")
+    assert tree(workdir / "e") == tree(made[0])
 
 
-def test_an_input_within_the_entry_is_not_replaced(made, here):
-    done("simulate", *SMALL, "-o", "e")
+def test_input_within_the_entry_is_not_replaced(made, workdir):
+    run_ok("simulate", *SMALL, "-o", "e")
     argv = ["simulate", "e/model.cif", "-o", "e", "--overwrite", *SMALL[3:]]
-    refused(here, *argv, names=["e:", "replace the input e/model.cif"])
+    assert_refused(workdir, *argv, names=["e:", "replace the input e/model.cif"])
 
 
 @pytest.mark.parametrize(
@@ -219,14 +219,14 @@ def test_an_input_within_the_entry_is_not_replaced(made, here):
         (["-o", "no/such/place"], ["no/such", "make it first"]),
     ],
 )
-def test_bad_settings_are_refused(here, change, names):
+def test_bad_settings_are_refused(workdir, change, names):
     noise = np.random.default_rng(0).standard_normal((32, 32, 32)).astype("f4")
-    write(here / "noise.mrc", noise, voxel=2.0)
+    write(workdir / "noise.mrc", noise, voxel=2.0)
     z = np.arange(32) - 16
     ball = z[:, None, None] ** 2 + z[:, None] ** 2 + z**2 < 64
-    write(here / "masked.mrc", np.where(ball, 1 + 0.1 * noise, 0).astype("f4"), voxel=2.0)
-    (here / "taken").write_text("a file")
-    refused(here, "simulate", "-o", "e", *SMALL, *change, names=names)
+    write(workdir / "masked.mrc", np.where(ball, 1 + 0.1 * noise, 0).astype("f4"), voxel=2.0)
+    (workdir / "taken").write_text("a file")
+    assert_refused(workdir, "simulate", "-o", "e", *SMALL, *change, names=names)
 
 
 @pytest.mark.parametrize(
@@ -249,15 +249,15 @@ def test_bad_settings_are_refused(here, change, names):
         ),
     ],
 )
-def test_bad_models_are_refused(here, name, content, more, names):
+def test_bad_models_are_refused(workdir, name, content, more, names):
     if content == "folder":
-        (here / name).mkdir()
+        (workdir / name).mkdir()
     elif content is not None:
-        (here / name).write_bytes(content.encode() if isinstance(content, str) else content)
-    refused(here, "simulate", name, "-o", "e", *SMALL[3:], *more, names=names)
+        (workdir / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    assert_refused(workdir, "simulate", name, "-o", "e", *SMALL[3:], *more, names=names)
 
 
-def test_defaults_told_in_the_help_are_those_that_hold():
+def test_defaults_in_the_help_are_in_effect():
     parser = cli.make_parser("simulate")
     command = parser._subparsers._group_actions[0].choices["simulate"]
     told = {}
@@ -284,7 +284,7 @@ def test_defaults_told_in_the_help_are_those_that_hold():
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_help_loads_nothing_heavy(command):
+def test_help_imports_no_heavy_module(command):
     code = "import sys; from crefjax.cli.main import main; main(sys.argv[1:]); "
     code += "sys.exit(bool({'jax', 'numpy', 'matplotlib'} & set(sys.modules)))"
     words = [sys.executable, "-c", code, command, "--help"]

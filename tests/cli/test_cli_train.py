@@ -11,7 +11,7 @@ import mrcfile
 import numpy as np
 import optax
 import pytest
-from helpers.cli import crefjax, done, one_line, tree, write
+from helpers.cli import error_line, run_crefjax, run_ok, tree, write
 from helpers.quick_compiling import quick_compiling
 from helpers.training_config import tiny_config
 
@@ -47,22 +47,22 @@ def material(tmp_path_factory):
     (folder / "tiny.py").write_text(CONFIG)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        outcome = done("train", "--config", "tiny.py", "--workdir", "run")
+        outcome = run_ok("train", "--config", "tiny.py", "--workdir", "run")
     return folder, outcome
 
 
 @pytest.fixture
-def work(material, here):
+def work(material, workdir):
     """A copy of it all in the working directory."""
-    shutil.copytree(material[0], here, dirs_exist_ok=True)
-    return here
+    shutil.copytree(material[0], workdir, dirs_exist_ok=True)
+    return workdir
 
 
 def train(*more, config="tiny.py", workdir="new"):
-    return crefjax("train", "--config", config, "--workdir", workdir, *more)
+    return run_crefjax("train", "--config", config, "--workdir", workdir, *more)
 
 
-def test_a_run_writes_everything_and_says_where(material):
+def test_run_writes_all_outputs_and_names_them(material):
     folder, outcome = material
     rows = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
     assert [(row["kind"], row["step"]) for row in rows] == [("training", 1), ("evaluation", 1)]
@@ -89,17 +89,17 @@ def test_a_run_writes_everything_and_says_where(material):
         assert weights.card["losses"] == {"cref_l1": 1.0}
 
 
-def test_the_weights_denoise_a_map(work):
-    done("denoise", "e0/half_map_1.mrc", "e0/half_map_2.mrc", "-o", "denoised.mrc", "--weights", "run/best")
+def test_trained_weights_denoise_a_map(work):
+    run_ok("denoise", "e0/half_map_1.mrc", "e0/half_map_2.mrc", "-o", "denoised.mrc", "--weights", "run/best")
     with mrcfile.open("denoised.mrc") as mrc:
         assert mrc.data.shape == (16, 16, 48)
         assert np.isfinite(mrc.data).all()
 
 
-def test_the_same_command_again_finds_nothing_to_do(work):
+def test_finished_run_is_not_repeated(work):
     before = load_weights("run/last").parameters
     metrics = (work / "run/metrics.jsonl").read_text()
-    outcome = done("train", "--config", "tiny.py", "--workdir", "run")
+    outcome = run_ok("train", "--config", "tiny.py", "--workdir", "run")
     assert outcome.err.splitlines()[0] == f"going on from step 1 of 1 in {work}/run"
     assert (work / "run/metrics.jsonl").read_text() == metrics
     after = load_weights("run/last").parameters
@@ -131,41 +131,41 @@ def test_the_same_command_again_finds_nothing_to_do(work):
 )
 def test_mistakes_are_one_line(work, more, names):
     outcome = train(*more)
-    message = one_line(outcome.err, outcome.status)
+    message = error_line(outcome.err, outcome.status)
     for name in names:
         assert name in message, message
     assert not (work / "new/metrics.jsonl").exists() or not (work / "new/metrics.jsonl").read_text()
 
 
-def test_a_platform_that_is_not_there_is_one_line(work):
+def test_missing_platform_is_reported_in_one_line(work):
     """As a process: the choice of a platform is made once."""
     more = ["--config.platform=gpu"]
     argv = [sys.executable, "-m", "crefjax", "train", "--config", "tiny.py", "--workdir", "new", *more]
     ended = subprocess.run(argv, capture_output=True, text=True, check=False, env=os.environ | {"JAX_PLATFORMS": ""})
-    assert "platform" in one_line(ended.stderr, ended.returncode)
+    assert "platform" in error_line(ended.stderr, ended.returncode)
 
 
-def test_files_that_are_no_config(work):
+def test_invalid_config_files_are_refused(work):
     (work / "wrong.py").write_text(CONFIG.replace("c.batch = 2", "c.batch = 'two'"))
     (work / "raising.py").write_text("raise ValueError('no\\nway')")
     for config, name in (("missing.py", "no such file"), ("wrong.py", "batch"), ("raising.py", "no way")):
         outcome = train(config=config)
-        message = one_line(outcome.err, outcome.status)
+        message = error_line(outcome.err, outcome.status)
         assert config in message
         assert name in message
     assert not (work / "new").exists()
 
 
 @pytest.mark.parametrize("words", [["--workdir", "new"], ["--config", "tiny.py"]])
-def test_config_and_folder_must_be_given(work, words):
-    outcome = crefjax("train", *words)
-    assert "required" in one_line(outcome.err, outcome.status)
+def test_config_and_workdir_are_required(work, words):
+    outcome = run_crefjax("train", *words)
+    assert "required" in error_line(outcome.err, outcome.status)
 
 
-def test_another_config_is_refused_and_more_epochs_are_not(work):
+def test_changed_config_is_refused_except_more_epochs(work):
     before = tree(work / "run/checkpoints")
     outcome = train("--config.schedule.rate=0.1", workdir="run")
-    message = one_line(outcome.err, outcome.status)
+    message = error_line(outcome.err, outcome.status)
     assert "run: was begun with schedule.rate = 0.0003, found 0.1; go on with the first, or" in message
     assert tree(work / "run/checkpoints") == before
     outcome = train("--config.epochs=2", "--config.log_every=2", workdir="run")
@@ -173,16 +173,16 @@ def test_another_config_is_refused_and_more_epochs_are_not(work):
     assert "trained 2 steps" in outcome.err
 
 
-def test_a_damaged_checkpoint_is_one_line(work):
+def test_damaged_checkpoint_is_reported_in_one_line(work):
     files = [path for path in (work / "run/checkpoints").rglob("*") if path.is_file()]
     for file in sorted(files, key=lambda path: path.stat().st_size)[-3:]:
         raw = file.read_bytes()
         file.write_bytes(raw[: len(raw) // 3])
     outcome = train("--config.epochs=2", workdir="run")
-    assert f"{work}/run/checkpoints/1: the checkpoint cannot be read" in one_line(outcome.err, outcome.status)
+    assert f"{work}/run/checkpoints/1: the checkpoint cannot be read" in error_line(outcome.err, outcome.status)
 
 
-def test_a_checkpoint_of_another_network_is_one_line(work):
+def test_checkpoint_of_another_network_is_reported_in_one_line(work):
     """The config that is kept with it says otherwise."""
     checkpoints = Checkpoints(work / "run/checkpoints", keep=3)
     parameters = load_weights("run/last").parameters
@@ -191,15 +191,15 @@ def test_a_checkpoint_of_another_network_is_one_line(work):
     checkpoints.save(2, state, checkpoints.about(1))
     checkpoints.close()
     outcome = train("--config.epochs=3", workdir="run")
-    message = one_line(outcome.err, outcome.status)
+    message = error_line(outcome.err, outcome.status)
     assert f"{work}/run/checkpoints/2: expected the array " in message
     assert "to be of shape (2,), found (3,): a checkpoint of another architecture" in message
 
 
-def test_a_loss_that_is_not_finite_again_and_again_is_one_line(work):
+def test_repeated_nonfinite_loss_is_reported_in_one_line(work):
     """With a huge rate the network's output is beyond float32 after a step, and of four steps three change nothing."""
     outcome = train("--config.schedule.rate=1e30", "--config.epochs=4", "--config.checkpoint.every_steps=1")
-    message = one_line(outcome.err, outcome.status)
+    message = error_line(outcome.err, outcome.status)
     assert "of step 4 is not finite, with data of e" in message
     assert "new: the " in message
     warnings = [line for line in outcome.err.splitlines() if line.startswith("warning: the ")]
@@ -214,12 +214,12 @@ def test_a_loss_that_is_not_finite_again_and_again_is_one_line(work):
         ([], 20, "run: cannot be written"),  # the figure
     ],
 )
-def test_a_full_disk_is_one_line_and_earlier_checkpoints_are_whole(work, quick, more, kib, what):
+def test_full_disk_is_reported_and_earlier_checkpoints_are_whole(work, quick, more, kib, what):
     argv = ["-m", "crefjax", "train", "--config", "tiny.py", "--workdir", "run", "--config.epochs=2", *more]
     limited = ["bash", "-c", f'ulimit -f {kib}; trap "" XFSZ; exec "$@"', "bash", sys.executable, *argv]
     before = tree(work / "run/checkpoints")
     ended = subprocess.run(limited, capture_output=True, text=True, check=False, env=os.environ | quick)
-    message = one_line(ended.stderr, ended.returncode)
+    message = error_line(ended.stderr, ended.returncode)
     assert f"{work}/{what} (File too large); make room and start again with the same command" in message
     assert {name: what for name, what in tree(work / "run/checkpoints").items() if "tmp" not in name} == before
     outcome = train("--config.epochs=2", workdir="run")

@@ -5,27 +5,27 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.cli import done, read, relative
+from helpers.cli import read, relative, run_ok
 
 
 @pytest.fixture
-def found(here, monkeypatch):
+def found(workdir, monkeypatch):
     """The folder whose weights are found by name."""
-    (here / "found").mkdir()
-    monkeypatch.setenv("CREFJAX_WEIGHTS", str(here / "found"))
-    return here / "found"
+    (workdir / "found").mkdir()
+    monkeypatch.setenv("CREFJAX_WEIGHTS", str(workdir / "found"))
+    return workdir / "found"
 
 
-def test_imported_weights_have_a_card(arrays_file, here):
-    done("weights", "import", arrays_file, "-o", "imported")
-    card = json.loads((here / "imported" / "card.json").read_text())
+def test_imported_weights_have_a_card(arrays_file, workdir):
+    run_ok("weights", "import", arrays_file, "-o", "imported")
+    card = json.loads((workdir / "imported" / "card.json").read_text())
     assert {"architecture", "source", "licence", "training", "expected_input"} <= set(card)
     assert "322881" in json.dumps(card)
-    assert list(here.iterdir()) == [here / "imported"]
+    assert list(workdir.iterdir()) == [workdir / "imported"]
 
 
-def test_import_says_how_many_parameters(arrays_file, here):
-    assert "322,881" in done("weights", "import", arrays_file, "-o", "imported").said
+def test_import_prints_the_number_of_parameters(arrays_file, workdir):
+    assert "322,881" in run_ok("weights", "import", arrays_file, "-o", "imported").text
 
 
 def test_import_reads_any_order_of_arrays(arrays_file, imported, pair):
@@ -34,47 +34,47 @@ def test_import_reads_any_order_of_arrays(arrays_file, imported, pair):
         np.savez_compressed(
             "a.npz", **{name: np.asarray(known[name], order="F") for name in sorted(known, reverse=True)}
         )
-    done("weights", "import", "a.npz", "-o", "again")
+    run_ok("weights", "import", "a.npz", "-o", "again")
     for name in ("again", imported):
-        done("denoise", *pair, "-o", "out.mrc", "--weights", name, "--scale", "none", "--overwrite")
+        run_ok("denoise", *pair, "-o", "out.mrc", "--weights", name, "--scale", "none", "--overwrite")
         shutil.copy("out.mrc", f"{'again' if name == 'again' else 'first'}.mrc")
     assert relative(read("again.mrc")[0], read("first.mrc")[0]) == 0
 
 
-def test_empty_list_says_where_weights_would_be_found(found):
-    said = done("weights", "list").said
+def test_empty_list_names_the_folder_of_weights(found):
+    said = run_ok("weights", "list").text
     assert str(found) in said
 
 
-def test_weights_in_the_users_folder_are_listed_shown_and_found(found, arrays_file, weights, pair):
-    done("weights", "import", arrays_file, "-o", found / "mine")
+def test_weights_in_the_user_folder_are_found_by_name(found, arrays_file, weights, pair):
+    run_ok("weights", "import", arrays_file, "-o", found / "mine")
     shutil.copytree(weights, found / "small")
-    listed = done("weights", "list").out
+    listed = run_ok("weights", "list").out
     assert {line.split()[0] for line in listed.splitlines() if str(found) in line and "," in line} >= {"mine"}
     assert "small" in listed
-    shown = done("weights", "show", "small").out
+    shown = run_ok("weights", "show", "small").out
     for text in ("random numbers", "none needed", "any map"):
         assert text in shown
-    assert "322881" in done("weights", "show", "mine").out.replace(",", "")
-    by_name = done("denoise", *pair, "-o", "name.mrc", "--weights", "small").said
-    done("denoise", *pair, "-o", "path.mrc", "--weights", weights)
+    assert "322881" in run_ok("weights", "show", "mine").out.replace(",", "")
+    by_name = run_ok("denoise", *pair, "-o", "name.mrc", "--weights", "small").text
+    run_ok("denoise", *pair, "-o", "path.mrc", "--weights", weights)
     assert "small" in by_name
     assert relative(read("name.mrc")[0], read("path.mrc")[0]) == 0
 
 
-def test_the_packages_own_are_listed_and_taken_without_being_named(found, weights, pair):
+def test_shipped_weights_are_listed_and_the_default(found, weights, pair):
     shutil.copytree(weights, found / "another")
-    listed = done("weights", "list").out.splitlines()
+    listed = run_ok("weights", "list").out.splitlines()
     assert [line.split()[:2] for line in listed[:2]] == [["cref", "322,881"], ["truth", "170,657"]]
     assert [line.endswith("(default)") for line in listed] == [False, True, False]
-    assert "weights truth" in done("denoise", *pair, "-o", "out.mrc").said
-    done("denoise", *pair, "-o", "named.mrc", "--weights", "truth")
+    assert "weights truth" in run_ok("denoise", *pair, "-o", "out.mrc").text
+    run_ok("denoise", *pair, "-o", "named.mrc", "--weights", "truth")
     assert relative(read("out.mrc")[0], read("named.mrc")[0]) == 0
 
 
 @pytest.mark.parametrize("name", ["cref", "truth"])
-def test_the_packages_own_may_be_shared_and_say_what_they_are(name):
-    shown = done("weights", "show", name).out
+def test_shipped_weights_have_license_and_description(name):
+    shown = run_ok("weights", "show", name).out
     for text in ("licence: Apache-2.0", "good for: ", "not good for: ", "training: ", "models: PDB entries (CC0) "):
         assert text in shown
     # The entries that the project is measured on.
@@ -83,19 +83,19 @@ def test_the_packages_own_may_be_shared_and_say_what_they_are(name):
         assert never not in trained_on
 
 
-def test_a_damaged_folder_does_not_hide_the_others(found, weights, pair):
+def test_damaged_folder_does_not_hide_other_weights(found, weights, pair):
     shutil.copytree(weights, found / "good")
     shutil.copytree(weights, found / "bad")
     (found / "bad" / "card.json").write_text("{")
     (found / "notes.txt").write_text("mine")
     (found / "empty").mkdir()
-    done("denoise", *pair, "-o", "out.mrc", "--weights", "good")
-    assert "good" in done("weights", "show", "good").out
-    assert "good" in done("weights", "list").out
+    run_ok("denoise", *pair, "-o", "out.mrc", "--weights", "good")
+    assert "good" in run_ok("weights", "show", "good").out
+    assert "good" in run_ok("weights", "list").out
 
 
-def test_overwrite_replaces_a_weights_folder(arrays_file, weights, here):
-    shutil.copytree(weights, here / "small")
-    done("weights", "import", arrays_file, "-o", "small", "--overwrite")
-    assert "322881" in done("weights", "show", "small").out.replace(",", "")
-    assert list(here.iterdir()) == [here / "small"]
+def test_overwrite_replaces_a_weights_folder(arrays_file, weights, workdir):
+    shutil.copytree(weights, workdir / "small")
+    run_ok("weights", "import", arrays_file, "-o", "small", "--overwrite")
+    assert "322881" in run_ok("weights", "show", "small").out.replace(",", "")
+    assert list(workdir.iterdir()) == [workdir / "small"]

@@ -24,7 +24,7 @@ from corpus_material import (
     write_map,
 )
 from corpus_results import check_curve, check_dataset, check_map, check_report, header_of, left_out, read
-from helpers.cli import Outcome, cli, one_line, tree
+from helpers.cli import Outcome, cli, error_line, tree
 
 SECONDS = 30
 PHANTOM = ("phantom", "--residues", 20, "--voxel-size", 4, "--resolution", 12, "--margin", 5)
@@ -148,7 +148,7 @@ class Bench:
         assert {name: after.get(name) for name in before} == before, "something that was there has changed"
         made = {name for name in after if name not in before}
         assert not [name for name in made if ".crefjax-" in name or "tmp" in name], made
-        assert "Traceback" not in outcome.said
+        assert "Traceback" not in outcome.text
         judge = {
             Refused: check_refused,
             NotAPair: check_no_pair,
@@ -164,13 +164,13 @@ class Bench:
             check_orderly(expected, run)
             return
         if command == "finetune":  # the box is too small to train on, which shows once all else is found right
-            assert NOT_ENOUGH in one_line(outcome.err, outcome.status)
+            assert NOT_ENOUGH in error_line(outcome.err, outcome.status)
             assert not run.made
         else:
-            assert outcome.status == 0, outcome.said
+            assert outcome.status == 0, outcome.text
             assert {name.split("/")[0].split(".")[0] for name in run.made} == {"out"}
         if command in WARNING or "hot_voxel" in (expected.findings or ()) or command == "check":
-            check_words(expected, outcome.said)
+            check_words(expected, outcome.text)
         kind = {"like_sound": expected.like_sound}
         if command == "check":
             check_findings(expected, outcome)
@@ -198,7 +198,7 @@ def check_refused(expected, run):
         assert run.outcome.status == 0, run.outcome.err
         message = left_out(run.outcome.err, Path("out"))
     else:
-        message = one_line(run.outcome.err, run.outcome.status)
+        message = error_line(run.outcome.err, run.outcome.status)
         assert run.inputs.stdout or not run.made, run.made
     check_words(expected, message)
 
@@ -206,7 +206,7 @@ def check_refused(expected, run):
 def check_no_pair(expected, run):
     outcome = run.outcome
     if run.command in ("check", "fsc", "mask"):
-        assert outcome.status == (1 if run.command == "check" else 0), outcome.said
+        assert outcome.status == (1 if run.command == "check" else 0), outcome.text
         check_words(expected, outcome.out if run.command == "check" else outcome.err)
     else:
         check_refused(expected, run)
@@ -229,12 +229,12 @@ def check_findings(expected, outcome):
 def check_not_silent(expected, run):
     check_orderly(expected, run)
     if run.outcome.status != 2 and "left out inputs: " not in run.outcome.err:
-        check_words(expected, run.outcome.said if run.command == "check" else run.outcome.err)
+        check_words(expected, run.outcome.text if run.command == "check" else run.outcome.err)
 
 
 def check_orderly(expected, run):
     outcome = run.outcome
-    assert outcome.status in ((0, 1, 2) if run.command == "check" else (0, 2)), outcome.said
+    assert outcome.status in ((0, 1, 2) if run.command == "check" else (0, 2)), outcome.text
     if outcome.status == 2:
-        one_line(outcome.err, outcome.status)
+        error_line(outcome.err, outcome.status)
         assert not run.made, run.made

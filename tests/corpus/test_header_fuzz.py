@@ -141,8 +141,8 @@ def test_a_command_ends_as_it_should(command, request, tmp_path, monkeypatch):
         raw = content(**words)
         Path("map.mrc").write_bytes(raw)
         outcome = run([command, "sound.mrc", "map.mrc"])
-        assert outcome.status in ((0, 1, 2) if command == "check" else (0, 2)), outcome.said
-        assert "Traceback" not in outcome.said
+        assert outcome.status in ((0, 1, 2) if command == "check" else (0, 2)), outcome.text
+        assert "Traceback" not in outcome.text
         if outcome.status == 2:
             last = outcome.err.splitlines()[-1]
             assert last.startswith("crefjax: ")

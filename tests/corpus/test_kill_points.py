@@ -12,7 +12,7 @@ import threading
 import numpy as np
 import pytest
 from corpus_material import half_maps, write_inputs, write_map
-from helpers.cli import crefjax, one_line, tree
+from helpers.cli import error_line, run_crefjax, tree
 from helpers.quick_compiling import quick_compiling
 from helpers.training_config import tiny_config
 from helpers.training_run import arrays, left_over, losses, write_entry
@@ -119,7 +119,7 @@ def whole(place):
     def run(command):
         folder, words = place(command)
         with interrupted(folder) as disk:
-            outcome = crefjax(*words)
+            outcome = run_crefjax(*words)
         assert outcome.status == 0, outcome.err
         assert len(ENDINGS) * disk.count >= POINTS[command], "too few changes for as many points"
         return folder, disk.count
@@ -135,7 +135,7 @@ def hidden(name):
 @pytest.mark.parametrize("command", POINTS)
 def test_two_runs_give_the_same(command, place, whole, here):
     folder, words = place(command)
-    assert crefjax(*words).status == 0
+    assert run_crefjax(*words).status == 0
     check_whole(command, folder, whole(command)[0])
 
 
@@ -151,11 +151,11 @@ def test_what_is_there_is_whole_and_the_rest_is_made_up_for(command, point, plac
     if isinstance(outcome, EndedError):
         assert outcome.args == {"killed": (), "terminated": (143,)}[ending]
     elif ending == "full" and outcome.status:
-        assert "space" in one_line(outcome.err, outcome.status).lower()
+        assert "space" in error_line(outcome.err, outcome.status).lower()
     else:
         assert outcome.status == (143 if ending == "terminated" else 0), outcome.err
     check_left(command, ending, before, tree(folder), tree(right))
-    outcome = crefjax(*words, *(("--overwrite",) if command == "denoise" and not older else ()))
+    outcome = run_crefjax(*words, *(("--overwrite",) if command == "denoise" and not older else ()))
     assert outcome.status == 0, outcome.err
     check_whole(command, folder, right)
 
@@ -163,7 +163,7 @@ def test_what_is_there_is_whole_and_the_rest_is_made_up_for(command, point, plac
 def test_training_on_a_full_disk_leaves_no_unfinished_checkpoint(place, here):
     folder, words = place("train")
     outcome = run_until(folder, 35, "full", words)  # within a checkpoint
-    assert "space" in one_line(outcome.err, outcome.status).lower()
+    assert "space" in error_line(outcome.err, outcome.status).lower()
     assert {name for name in tree(folder) if hidden(name)} == set()
 
 
@@ -171,7 +171,7 @@ def run_until(folder, at, ending, words):
     """What a command gave back, or with what its process ended before."""
     try:
         with interrupted(folder, at, ending):
-            return crefjax(*words)
+            return run_crefjax(*words)
     except EndedError as end:
         return end
 

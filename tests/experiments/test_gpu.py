@@ -301,10 +301,10 @@ def run_python(tmp_path, code, **more):
 
 def test_a_process_is_done_or_failed_and_its_error_is_told(tmp_path):
     ended, log = run_python(tmp_path, "print('much'); print('the end')")
-    assert (ended.status, ended.said) == ("done", "the end")
+    assert (ended.status, ended.text) == ("done", "the end")
     assert "much" in log
     ended, log = run_python(tmp_path, "print('begun', flush=True); raise ValueError('why')")
-    assert (ended.status, ended.said) == ("failed", "ValueError: why")
+    assert (ended.status, ended.text) == ("failed", "ValueError: why")
     assert "much" in log  # of the one before
     assert telling_line("jax.errors.Error: one\n----\nFor simplicity\n", failed=True) == "jax.errors.Error: one"
     assert telling_line("", failed=True) == ""

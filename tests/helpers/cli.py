@@ -1,4 +1,4 @@
-"""Maps for the command-line tests, made with NumPy and mrcfile alone, and a way to run the command."""
+"""Maps for the command-line tests, made with NumPy and mrcfile alone, and functions that run the command."""
 
 import bz2
 import contextlib
@@ -20,19 +20,19 @@ OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
 
 @dataclass
 class Outcome:
-    """What a command gave back."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
     err: str
 
     @property
-    def said(self) -> str:
+    def text(self) -> str:
         return self.out + self.err
 
 
-def crefjax(*argv) -> Outcome:
-    """The command in this process, with what it printed."""
+def run_crefjax(*argv) -> Outcome:
+    """Run the command in this process."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -42,30 +42,30 @@ def crefjax(*argv) -> Outcome:
     return Outcome(status or 0, out.getvalue(), err.getvalue())
 
 
-def done(*argv) -> Outcome:
-    """The same for what must succeed."""
-    outcome = crefjax(*argv)
+def run_ok(*argv) -> Outcome:
+    """Run a command that must succeed."""
+    outcome = run_crefjax(*argv)
     if outcome.status != 0:
         raise AssertionError(f"status {outcome.status}: {outcome.err}")
     return outcome
 
 
 def tree(folder) -> dict:
-    """Everything under a folder, hidden files too: what each file holds, where each link points."""
-    found = {}
+    """Return the entries under a folder, hidden ones too: checksums of files, targets of links."""
+    entries = {}
     for path in sorted(Path(folder).rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_symlink():
-            found[name] = os.readlink(path)
+            entries[name] = os.readlink(path)
         elif path.is_file():
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            entries[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         else:
-            found[name] = "folder" if path.is_dir() else "other"
-    return found
+            entries[name] = "folder" if path.is_dir() else "other"
+    return entries
 
 
-def one_line(err: str, status: int) -> str:
-    """The message of a refusal: the last line, the only one that speaks for the command, no traceback."""
+def error_line(err: str, status: int) -> str:
+    """Return the message of a refusal: the last line, the only one of the command itself, without a traceback."""
     assert status == 2, (status, err)
     assert "Traceback" not in err
     lines = err.rstrip("\n").split("\n")
@@ -80,19 +80,19 @@ def one_line(err: str, status: int) -> str:
     return lines[-1]
 
 
-def refused(folder, *argv, names=()) -> str:
-    """Runs what must be refused, with nothing under `folder` changed; gives the message."""
+def assert_refused(folder, *argv, names=()) -> str:
+    """Run a command that must be refused without a change under `folder`, and return the message."""
     before = tree(folder)
-    outcome = crefjax(*argv)
+    outcome = run_crefjax(*argv)
     assert tree(folder) == before, outcome.err
-    message = one_line(outcome.err, outcome.status)
+    message = error_line(outcome.err, outcome.status)
     for name in [names] if isinstance(names, str) else names:
         assert name in message, message
     return message
 
 
 def densities(shape=(20, 17, 23), noise=0.3, seed=0):
-    """Two half-maps (z, y, x): the same soft body off the middle, with noise of their own."""
+    """Return two half-maps (z, y, x): the same soft body off the center, with independent noise."""
     random = np.random.default_rng(seed)
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     body = 3 * np.exp(-8 * ((z - 0.1) ** 2 + (y + 0.15) ** 2 + (x - 0.05) ** 2))
@@ -101,14 +101,14 @@ def densities(shape=(20, 17, 23), noise=0.3, seed=0):
 
 
 def file_order(axes):
-    """The transposition of a (z, y, x) array into the sections, rows and columns of `axes` (MAPC, MAPR, MAPS)."""
+    """Return the transposition of a (z, y, x) array into sections, rows and columns of `axes` (MAPC, MAPR, MAPS)."""
     return tuple(3 - axis for axis in reversed(axes))
 
 
 def write(
     path, zyx, *, voxel=1.5, axes=(1, 2, 3), origin=(0, 0, 0), nstart=(0, 0, 0), labels=(), extended=b"", **words
 ):
-    """An MRC file of a (z, y, x) array. `voxel` may have three values, x, y, z; `words` are header fields to set."""
+    """Write an MRC file of a (z, y, x) array; `voxel` may be three values, x, y, z, and `words` are header fields."""
     path = Path(path)
     data = np.ascontiguousarray(np.asarray(zyx).transpose(file_order(axes)))
     plain = path.with_name(path.name + ".plain")
@@ -139,7 +139,7 @@ def write(
 
 
 def read(path):
-    """The (z, y, x) array of an MRC file, in float64, and its header."""
+    """Return the (z, y, x) array of an MRC file, in float64, and its header."""
     with mrcfile.open(path) as mrc:
         h = mrc.header.copy()
         axes = (int(h.mapc), int(h.mapr), int(h.maps))
@@ -151,11 +151,11 @@ def labels_of(header):
 
 
 def valid(path) -> bool:
-    """What mrcfile's validation says of a file."""
+    """Return whether a file passes the validation of mrcfile."""
     with open(os.devnull, "w") as nowhere:
         return mrcfile.validate(path, print_file=nowhere)
 
 
 def relative(a, b) -> float:
-    """Relative L2 difference of a from b."""
+    """Return the relative L2 difference of a from b."""
     return float(np.linalg.norm(np.asarray(a, "f8") - b) / np.linalg.norm(b))

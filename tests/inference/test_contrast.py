@@ -19,7 +19,7 @@ def ball(side=40, radius=11, noise=1.0, seed=0):
 
 @pytest.mark.parametrize("voxel_size", [0.6, 2.0, 10.0])
 @pytest.mark.parametrize("noise", [0.1, 0.6])
-def test_a_ball_and_its_negative(voxel_size, noise):
+def test_only_the_negative_of_a_ball_is_inverted(voxel_size, noise):
     one = ball(noise=noise)
     assert inverted_contrast(one, voxel_size) == ()
     (line,) = inverted_contrast(-one, voxel_size)
@@ -27,7 +27,7 @@ def test_a_ball_and_its_negative(voxel_size, noise):
     assert "\n" not in line
 
 
-def test_noise_and_small_boxes_say_nothing():
+def test_noise_and_small_boxes_are_not_inverted():
     random = np.random.default_rng(2)
     for shape in ((40, 40, 40), (3, 9, 5), (33, 40, 57)):
         assert inverted_contrast(random.standard_normal(shape).astype(np.float32), 1.5) == ()
@@ -35,7 +35,7 @@ def test_noise_and_small_boxes_say_nothing():
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("masked", [False, True])
-def test_denoising_tells(weights, count, masked):
+def test_denoising_reports_inverted_contrast_once(weights, count, masked):
     for sign in (1, -1):
         pair = tuple(Map.from_array(sign * ball(seed=0, noise=0.5 + 0.01 * n), 1.5) for n in range(count))
         mask = Map.from_array(np.ones((40, 40, 40), np.float32), 1.5) if masked else None
@@ -43,7 +43,7 @@ def test_denoising_tells(weights, count, masked):
         assert sum("inverted contrast" in note for note in notes) == (sign == -1)
 
 
-def test_real_maps_are_not_taken_for_inverted(shared):
+def test_real_maps_are_not_inverted(shared):
     paths = sorted((shared / "maps").glob("*.m*"))
     assert len(paths) >= 4
     for path in paths:

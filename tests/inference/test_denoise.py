@@ -33,7 +33,7 @@ def test_scale_none_is_the_network_on_the_standardized_full_map(weights):
     assert found.origin == (1.0, 2.0, 3.0)
 
 
-def test_scale_input_has_mean_and_deviation_of_the_full_map(weights):
+def test_input_scale_has_mean_and_std_of_the_full_map(weights):
     one, two = random_map(1), random_map(2)
     found = crefjax.denoise(one, two, weights=weights, scale="input").array.astype(np.float64)
     full = (one.array.astype(np.float64) + two.array) / 2
@@ -41,7 +41,7 @@ def test_scale_input_has_mean_and_deviation_of_the_full_map(weights):
     np.testing.assert_allclose(found, standardized(raw) * full.std() + full.mean(), atol=1e-4)
 
 
-def test_within_a_mask(weights):
+def test_input_scale_within_a_mask(weights):
     one, two = random_map(1), random_map(2)
     mask = np.random.default_rng(5).uniform(0, 1, one.array.shape).astype(np.float32)
     mask[:3] = 0
@@ -61,7 +61,7 @@ def test_within_a_mask(weights):
     assert not found[:3].any()
 
 
-def test_halves_are_standardized_as_the_full_map_is(weights):
+def test_half_maps_are_standardized_by_the_moments_of_the_full_map(weights):
     one, two = random_map(1), random_map(2)
     two = two.replace_array(1.5 * two.array + 1)
     full = (one.array.astype(np.float64) + two.array) / 2
@@ -83,7 +83,7 @@ def test_maps_may_be_paths(weights, tmp_path):
     np.testing.assert_array_equal(found.array, crefjax.denoise(one, two, weights=weights).array)
 
 
-def test_refusals(weights):
+def test_invalid_requests_raise(weights):
     one, two = random_map(1), random_map(2, (8, 8, 8))
     with pytest.raises(UserError, match="same shape"):
         crefjax.denoise(one, two, weights=weights)
@@ -106,7 +106,7 @@ def test_refusals(weights):
         crefjax.denoise(one, random_map(2), weights=silent)
 
 
-def test_a_device_with_less_room_than_it_said_gets_thinner_slabs(weights, monkeypatch):
+def test_exhausted_device_memory_gives_thinner_slabs(weights, monkeypatch):
     one, two = random_map(1, (16, 8, 8)), random_map(2, (16, 8, 8))
     expected = crefjax.denoise(one, two, weights=weights, scale="input").array
     tried = []

@@ -10,7 +10,7 @@ from crefjax.utils.memory import GIB, find_device
 CONFIG = UNet3DConfig()
 
 
-def test_less_memory_gives_thinner_slabs_and_the_plan_keeps_within_it():
+def test_plan_keeps_within_the_memory_limit_by_thinner_slabs():
     device = jax.devices("cpu")[0]
     slabs = []
     for limit in (64, 2.0, 1.5, 1.35):
@@ -22,17 +22,17 @@ def test_less_memory_gives_thinner_slabs_and_the_plan_keeps_within_it():
     assert slabs[-1] < 16
 
 
-def test_what_cannot_fit_is_told_with_what_it_would_take():
+def test_box_that_does_not_fit_is_refused_with_its_memory():
     with pytest.raises(UserError, match=r"512x512x512 voxels needs at least \d+\.\d GiB .* found 1\.0 GiB"):
         plan_run((512, 512, 512), CONFIG, jax.devices("cpu")[0], host_maps=3, max_memory=1)
 
 
-def test_memory_grows_as_the_voxels_do():
+def test_memory_grows_no_faster_than_voxels():
     small, large = (network_bytes((n, n, n), CONFIG, 16, on_cpu=True) for n in (128, 256))
     assert large < 8 * small
 
 
-def test_account_of_temporaries_is_that_of_xla():
+def test_temporaries_agree_with_the_analysis_of_xla():
     """At the two levels that take the most, for the default network, within ten percent."""
     import jax.numpy as jnp
 
@@ -58,13 +58,13 @@ def test_account_of_temporaries_is_that_of_xla():
     assert arrays == pytest.approx(measured, rel=0.1)
 
 
-def test_default_limit_is_what_is_free(monkeypatch):
+def test_default_limit_is_the_free_memory(monkeypatch):
     monkeypatch.setattr(memory, "free_host_memory", lambda: 1.0 * GIB)
     with pytest.raises(UserError, match="free memory"):
         plan_run((512, 512, 512), CONFIG, jax.devices("cpu")[0], host_maps=3)
 
 
-def test_devices():
+def test_missing_device_is_refused():
     assert find_device("cpu").platform == "cpu"
     if not any(device.platform == "gpu" for device in jax.devices()):
         with pytest.raises(UserError, match="no such device"):

@@ -48,7 +48,7 @@ def by_shells(one, factors):
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_output_is_network_and_full_map_with_the_factors_of_their_shells(masked, pair, mask, weights):
+def test_output_is_the_calibrated_sum_of_network_and_full_map(masked, pair, mask, weights):
     given = mask if masked else None
     found = denoise_maps(DenoiseRequest(pair, weights, given, scale="signal", half_maps=True))
     a, b = found.calibration.network, found.calibration.full
@@ -68,7 +68,7 @@ def test_output_is_network_and_full_map_with_the_factors_of_their_shells(masked,
         assert (result.voxel_size, result.origin) == (1.5, (4.0, 0.0, -3.0))
 
 
-def test_two_half_maps_are_on_the_signals_scale_and_one_map_on_its_own(pair, weights):
+def test_default_scale_is_signal_for_two_maps_and_input_for_one(pair, weights):
     signal, plain = (crefjax.denoise(*pair, weights=weights, scale=scale).array for scale in ("signal", None))
     np.testing.assert_array_equal(plain, signal)
     full = pair[0].replace_array((pair[0].array + pair[1].array) / 2)
@@ -77,7 +77,7 @@ def test_two_half_maps_are_on_the_signals_scale_and_one_map_on_its_own(pair, wei
     assert np.abs(signal - own).max() > 0.1
 
 
-def test_scale_comes_through_the_level_does_not_within_a_mask_and_the_order_does_not_matter(pair, mask, weights):
+def test_masked_output_scales_with_the_maps_and_ignores_level_and_order(pair, mask, weights):
     def denoised(first, second):
         return crefjax.denoise(first, second, mask, weights).array.astype(np.float64)
 
@@ -91,7 +91,7 @@ def test_scale_comes_through_the_level_does_not_within_a_mask_and_the_order_does
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_nothing_is_left_of_half_maps_of_noise(seed, weights):
+def test_half_maps_of_noise_are_denoised_to_almost_zero(seed, weights):
     noise = np.random.default_rng(seed).standard_normal((2, 24, 24, 24))
     pair = tuple(Map.from_array(one, 1.5) for one in noise)
     found = denoise_maps(DenoiseRequest(pair, weights))

@@ -40,7 +40,7 @@ def error(found, expected):
     ("shape", "config"),
     [((16, 16, 16), CONFIGS[0])] + [(shape, config) for shape in ((23, 10, 17), (5, 24, 9)) for config in CONFIGS],
 )
-def test_any_slab_gives_the_whole_network(shape, config):
+def test_every_slab_size_gives_the_output_of_the_whole_network(shape, config):
     parameters = network(config)
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     expected = at_once(parameters, x, config)
@@ -49,7 +49,7 @@ def test_any_slab_gives_the_whole_network(shape, config):
 
 
 @pytest.mark.parametrize(("shape", "slab"), [((64, 64, 64), 16), ((40, 70, 33), 2)])
-def test_the_papers_network(shape, slab):
+def test_default_network_slab_by_slab(shape, slab):
     config = UNet3DConfig()
     parameters = network(config)
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
@@ -57,7 +57,7 @@ def test_the_papers_network(shape, slab):
     assert error(run_network(parameters, x, config, slab=slab), expected) < 1e-5
 
 
-def test_the_input_is_not_changed_and_progress_runs_to_one():
+def test_input_is_unchanged_and_progress_reaches_1():
     config = CONFIGS[0]
     x = np.random.default_rng(0).standard_normal((16, 8, 8)).astype(np.float32)
     before, shares = x.copy(), []
@@ -67,7 +67,7 @@ def test_the_input_is_not_changed_and_progress_runs_to_one():
     assert shares[-1] == pytest.approx(1)
 
 
-def test_slabs():
+def test_slab_sizes_and_padded_shapes():
     assert slab_sizes(12) == [2, 4, 6, 12]
     assert level_slab(96, 0, 6) == 6
     assert level_slab(96, 1, 6) == 12  # of 48 planes
@@ -77,7 +77,7 @@ def test_slabs():
         run_network({}, np.zeros((16, 16, 16), np.float32), CONFIGS[0], slab=5)
 
 
-def test_cost_of_a_network_by_hand():
+def test_flops_of_a_small_network():
     config = UNet3DConfig(depth=1, down_width=2, up_width=3, last_widths=(4,))
     # multiplications a voxel: 1 to 2, 2 to 2, (1 + 2) to 4, 4 to 1
     assert count_flops((4, 4, 4), config) == 2 * 27 * (2 + 4 + 12 + 4) * 64

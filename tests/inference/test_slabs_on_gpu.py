@@ -9,7 +9,7 @@ from crefjax.inference.slabs import run_network
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
 
 
-def test_is_the_whole_network():
+def test_slabs_on_a_gpu_give_the_output_of_the_whole_network():
     cpu, gpu = cpu_and_gpu()
     config = UNet3DConfig()
     with jax.default_device(cpu):

@@ -68,7 +68,7 @@ def test_output_overlays_input(on_a_grid, identity, shape, resolution, scale):
         assert centre == pytest.approx(expected, abs=0.01), axis
 
 
-def test_what_the_network_is_given(on_a_grid, identity):
+def test_network_input_is_standardized_within_the_mask(on_a_grid, identity):
     """Solvent at 0, root mean square of 1 within the mask, for the full map; the half-maps by the same numbers."""
     pair, blob = blob_pair((48, 48, 48), (22, 23, 24))
     mask = (blob > 0.02).astype(np.float32)
@@ -81,7 +81,7 @@ def test_what_the_network_is_given(on_a_grid, identity):
         np.testing.assert_allclose(given, (array - level) / rms * mask, atol=1e-4)
 
 
-def test_published_weights_work_on_the_maps_own_grid(weights):
+def test_weights_without_a_grid_use_the_grid_of_the_map(weights):
     pair, _ = blob_pair((32, 32, 32), (15, 16, 17))
     plan = plan_denoise(DenoiseRequest(pair, weights, scale="none"))
     assert plan.grid.shape == (32, 32, 32)
@@ -93,7 +93,7 @@ def test_published_weights_work_on_the_maps_own_grid(weights):
     assert plan_denoise(DenoiseRequest(pair, weights, grid="data", resolution=5.0)).grid.shape != (32, 32, 32)
 
 
-def test_what_a_run_takes_is_told_for_the_working_grid(on_a_grid):
+def test_plan_is_for_the_working_grid(on_a_grid):
     pair, _ = blob_pair((64, 64, 64), (30, 31, 32))
     plan = plan_denoise(DenoiseRequest(pair, on_a_grid, resolution=6.6, scale="none", rotations=1))
     assert plan.grid.shape == (32, 32, 32)
@@ -113,13 +113,13 @@ def test_what_a_run_takes_is_told_for_the_working_grid(on_a_grid):
         ({"rotations": 3}, "`rotations`: expected one of 1, 4, 24, found 3"),
     ],
 )
-def test_choices_that_cannot_be_are_refused(on_a_grid, options, message):
+def test_invalid_settings_are_refused(on_a_grid, options, message):
     pair, _ = blob_pair((32, 32, 32), (15, 16, 17))
     with pytest.raises(UserError, match=message):
         DenoiseRequest(pair, on_a_grid, **options)
 
 
-def test_one_map_says_what_its_resolution_was_taken_for(on_a_grid):
+def test_single_map_reports_its_estimated_resolution(on_a_grid):
     pair, _ = blob_pair((48, 48, 48), (22, 23, 24))
     result = denoise_maps(DenoiseRequest(pair[:1], on_a_grid, resolution=5.0))
     assert not any("estimated" in note for note in result.notes)
@@ -127,14 +127,14 @@ def test_one_map_says_what_its_resolution_was_taken_for(on_a_grid):
     assert any("`resolution`" in note for note in notes)
 
 
-def test_rotations_by_their_cost():
+def test_affordable_rotations():
     box = (100, 100, 100)
     for working, expected in (((100,) * 3, 1), ((64,) * 3, 1), ((60,) * 3, 4), ((34,) * 3, 4), ((32,) * 3, 24)):
         assert affordable_rotations(working, box) == expected
 
 
 @pytest.mark.parametrize("number", [1, 4, 24])
-def test_rotations_are_the_mean_over_turned_boxes(number, tmp_path):
+def test_rotated_output_is_the_mean_over_rotated_boxes(number, tmp_path):
     """NumPy's own quarter turns of the box, all that there are, or the half turns alone."""
     config = UNet3DConfig(depth=1, down_width=2, up_width=2, last_widths=(2,))
     parameters = UNet3D(config).init(jax.random.key(3), jnp.zeros((1, 4, 4, 4, 1)))["params"]
@@ -161,7 +161,7 @@ def test_rotations_are_the_mean_over_turned_boxes(number, tmp_path):
     np.testing.assert_allclose(run_rotated(weights, x, number, **run), np.mean(outputs, axis=0), atol=1e-5)
 
 
-def test_the_part_around_a_mask_by_hand():
+def test_part_around_a_mask():
     """12 voxels of margin; beginning and length are multiples of the network's, within the box."""
     mask = np.zeros((100, 60, 80), np.float32)
     mask[40:61, 5:20, 30:70] = 1
@@ -170,7 +170,7 @@ def test_the_part_around_a_mask_by_hand():
     assert part_around(mask, (200, 120, 160), 4) == (slice(68, 136), slice(0, 52), slice(48, 152))
 
 
-def test_half_maps_that_are_only_measured_are_denoised_around_the_particle(weights):
+def test_denoising_half_maps_in_part_gives_nearly_the_same_map(weights):
     """The same map, nearly, by any network."""
     side = 96
     z, y, x = np.meshgrid(*[np.arange(side) - side / 2] * 3, indexing="ij")
@@ -186,7 +186,7 @@ def test_half_maps_that_are_only_measured_are_denoised_around_the_particle(weigh
     assert np.std(around.full.array - whole.full.array) < 0.005 * whole.full.array.std()
 
 
-def test_the_part_is_planned_where_it_pays(on_a_grid):
+def test_part_is_planned_only_if_it_saves_time(on_a_grid):
     def planned(side, radius, **words):
         z, y, x = np.meshgrid(*[np.arange(side) - side / 2] * 3, indexing="ij")
         mask = Map.from_array((z**2 + y**2 + x**2 < radius**2).astype(np.float32), 1.0)

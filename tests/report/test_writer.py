@@ -238,7 +238,7 @@ addEventListener('load', async () => {
   found.at = {0: move(0), 30: move(30), 100: move(100)};
   document.getElementById('fade').click();
   found.fade = {0: move(0), 30: move(30)};
-  found.said = slider.getAttribute('aria-valuetext');
+  found.text = slider.getAttribute('aria-valuetext');
   document.getElementById('edge').click();
   found.edge = getComputedStyle(document.querySelector('.edge')).display;
   found.images = [...document.images].map(one => [one.naturalWidth, one.clientWidth, one.clientHeight]);
