@@ -1,1 +1,1 @@
-"""All that a short time on a machine with a GPU is for, by one command; see `experiments/gpu/__main__.py`."""
+"""Tests, benchmarks, and training in a few minutes on a GPU, by one command; see `experiments/gpu/__main__.py`."""

@@ -1,4 +1,4 @@
-"""Which benchmarks are run, in which order, and what of their rows is told."""
+"""The benchmarks, their order, and the rows of their results."""
 
 import itertools
 import math
@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 
 class Sizes(NamedTuple):
-    """How large everything is.
+    """Sizes of patches, batches, and maps, and the shares of the time.
 
     Attributes:
-        patch: voxels a side, of the training.
-        batches: to rehearse.
-        few: models for the rehearsal and for the stream.
-        steps: timed, of every step.
-        maps: sides of whole maps.
-        train_steps: patch, batch and type of every train step.
-        streams: patch and batch of every stream.
-        stream_seconds: for which one is measured.
-        shares: of all the time that tests and that benchmarks have at most.
-        fields: of the training's config, `FIELD=VALUE`.
+        patch: Side of the training patches, voxels.
+        batches: Batch sizes to rehearse.
+        few: Number of models for the rehearsal and for the stream.
+        steps: Number of steps to time.
+        maps: Sides of the whole maps, voxels.
+        train_steps: Patch, batch, and type of every training step.
+        streams: Patch and batch of every stream.
+        stream_seconds: Duration of the measurement of a stream.
+        shares: Largest shares of the total time for the tests and for the benchmarks.
+        fields: Fields of the training configuration, `FIELD=VALUE`.
     """
 
     patch: int
@@ -60,36 +60,39 @@ SMOKE = Sizes(
 
 
 class Benchmark(NamedTuple):
-    """One of `experiments.benchmarks`, with arguments that make it write one row.
+    """A module of `experiments.benchmarks`, with arguments for which it writes one row.
 
     Attributes:
-        name: of the part.
-        module: of the benchmark.
-        arguments: but for `-o`.
+        name: Name of the part.
+        module: Name of the module.
+        arguments: Arguments without `-o`.
     """
 
     name: str
     module: str
     arguments: tuple[str, ...]
 
-    def told(self, row: dict) -> dict:
-        """A row of the results, `flops` among it, from one that the benchmark wrote."""
-        told = {"what": self.name, "raw": row}
+    def result(self, row: dict) -> dict:
+        """Return a row of the results, including `flops`, from a row that the benchmark wrote."""
+        result = {"what": self.name, "raw": row}
         if "failed" in row:
-            return told | {"failed": row["failed"]}
-        told |= {"device_gib": row["device_gib"]} if "device_gib" in row else {}
+            return result | {"failed": row["failed"]}
+        result |= {"device_gib": row["device_gib"]} if "device_gib" in row else {}
         if self.module == "whole_map":
-            return told | {"dtype": "float32", "seconds": row["second_seconds"], "flops": flops(row["box"])}
+            return result | {"dtype": "float32", "seconds": row["second_seconds"], "flops": flops(row["box"])}
         if self.module == "simulate_stream":
             per_second = row["pairs_per_second"]
-            return told | {"batch": row["batch"], "per_second": per_second, "seconds": row["batch"] / per_second}
+            return result | {"batch": row["batch"], "per_second": per_second, "seconds": row["batch"] / per_second}
         patch = int(self.arguments[self.arguments.index("--patch") + 1])
-        told |= {name: row[name] for name in ("dtype", "batch", "seconds")}
-        return told | {"per_second": row["patches_per_second"], "flops": 3 * row["batch"] * flops(patch)}
+        result |= {name: row[name] for name in ("dtype", "batch", "seconds")}
+        return result | {"per_second": row["patches_per_second"], "flops": 3 * row["batch"] * flops(patch)}
 
 
 def flops(side: int) -> float:
-    """Of the paper's network over a cubic box, forward; forward and backward are three times as many."""
+    """Return the floating point operations of a forward pass of the published network over a cubic box.
+
+    Forward and backward pass together take three times as many.
+    """
     from crefjax.inference.slabs import count_flops, padded_shape
     from crefjax.models.unet3d import UNet3DConfig
 
@@ -98,11 +101,11 @@ def flops(side: int) -> float:
 
 
 def benchmarks(sizes: Sizes, models: list[Path]) -> list[Benchmark]:
-    """All of them, in the order of how much they tell: the time may end before the last.
+    """Return the benchmarks, the most informative first, because the time may not suffice for all.
 
     Args:
-        sizes: see there.
-        models: files, for the stream.
+        sizes: Sizes of patches, batches, and maps.
+        models: Files of atomic models, for the stream.
     """
     maps = [
         Benchmark(f"whole map, {side}³", "whole_map", ("--boxes", str(side), "--methods", "slabs"))
@@ -119,18 +122,18 @@ def benchmarks(sizes: Sizes, models: list[Path]) -> list[Benchmark]:
         )
         for patch, batch, dtype in sizes.train_steps
     ]
-    # A few files of all sizes, the largest among them: reading many takes longer than the measurement.
-    some = sorted(models, key=lambda path: -path.stat().st_size)[:: max(1, math.ceil(len(models) / sizes.few))]
+    # A few files of all sizes, including the largest; reading many takes longer than the measurement.
+    sample = sorted(models, key=lambda path: -path.stat().st_size)[:: max(1, math.ceil(len(models) / sizes.few))]
     streams = [
         Benchmark(
             f"stream, {patch}³, batch {batch}",
             "simulate_stream",
             (
                 *("--patches", str(patch), "--batches", str(batch), "--seconds", str(sizes.stream_seconds)),
-                *("--models", *map(str, some)),
+                *("--models", *map(str, sample)),
             ),
         )
         for patch, batch in sizes.streams
     ]
-    in_turns = itertools.chain.from_iterable(itertools.zip_longest(maps, steps, streams))
-    return [one for one in in_turns if one is not None]
+    interleaved = itertools.chain.from_iterable(itertools.zip_longest(maps, steps, streams))
+    return [benchmark for benchmark in interleaved if benchmark is not None]

@@ -1,4 +1,4 @@
-"""Prints what it runs on, as JSON: the device, its memory, and the versions of what matters.
+"""Print the device, its memory, and the versions of packages, as JSON.
 
 python -m experiments.gpu.machine
 """
@@ -12,21 +12,21 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def machine() -> dict:
-    """The device and the versions, in the order in which they are told."""
+    """Return the device, its memory, and the versions of packages."""
     import jax
 
     device = jax.devices()[0]
-    found = {"device": device.device_kind, "platform": device.platform, "devices": jax.device_count()}
+    description = {"device": device.device_kind, "platform": device.platform, "devices": jax.device_count()}
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
-        found["memory_gib"] = round(stats["bytes_limit"] / 2**30, 1)
-    found |= {"cores": os.cpu_count(), "python": platform.python_version()}
+        description["memory_gib"] = round(stats["bytes_limit"] / 2**30, 1)
+    description |= {"cores": os.cpu_count(), "python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            description[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "none"
-    return found
+            description[name] = "none"
+    return description
 
 
 if __name__ == "__main__":

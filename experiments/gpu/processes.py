@@ -1,4 +1,4 @@
-"""Runs a command with a limit of time; what it says goes to a log."""
+"""Run a command with a time limit, with its output in a log."""
 
 import os
 import re
@@ -16,18 +16,18 @@ _LONGEST_ERROR = 300  # characters
 _LONGEST_LOG = 4 * 2**20  # bytes, of which the last half is kept
 
 
-class Ended(NamedTuple):
-    """How a process ended.
+class Outcome(NamedTuple):
+    """The outcome of a process.
 
     Attributes:
         status: `DONE`, `FAILED`, or `LATE` if it was stopped.
-        seconds: that it took.
-        said: the line of its output that tells most: its error, or its last.
+        seconds: Duration.
+        message: The error, or the last line of the output.
     """
 
     status: str
     seconds: float
-    said: str
+    message: str
 
 
 def run_process(
@@ -39,24 +39,24 @@ def run_process(
     grace: float = 2.0,
     tick: Callable[[], None] = lambda: None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Ended:
+) -> Outcome:
     """Run a command in the root of the repository.
 
     Args:
-        command: to run.
-        seconds: after which it is asked to end.
-        log: file that its output is appended to.
-        environment: of the process, whole.
-        grace: seconds between asking it and killing it, with all that it started.
-        tick: called a few times a second meanwhile.
-        stopped: whether to ask it to end now.
+        command: Program and arguments.
+        seconds: Time after which the process receives SIGTERM.
+        log: File that the output is appended to.
+        environment: Complete environment of the process.
+        grace: Seconds between SIGTERM and SIGKILL, which also ends the processes that it started.
+        tick: Called a few times a second while the process runs.
+        stopped: Returns whether to end the process now.
     """
     start = time.monotonic()
     with open(log, "ab") as stream:
         stream.write(f"\n== {' '.join(map(str, command))}\n".encode())
         stream.flush()
         begin = stream.tell()
-        # A group of its own, in which those that it starts are ended too.
+        # In a process group of its own, so that the processes that it starts are ended too.
         process = subprocess.Popen(
             list(map(str, command)), stdout=stream, stderr=stream, env=dict(environment), cwd=ROOT, process_group=0
         )
@@ -66,14 +66,14 @@ def run_process(
             _kill_group(process)
             process.wait()
     status = LATE if late else FAILED if process.returncode else DONE
-    said = telling_line(_since(log, begin), failed=status == FAILED)
+    message = last_message(_since(log, begin), failed=status == FAILED)
     if log.stat().st_size > _LONGEST_LOG:
         log.write_bytes(log.read_bytes()[-_LONGEST_LOG // 2 :])
-    return Ended(status, time.monotonic() - start, said)
+    return Outcome(status, time.monotonic() - start, message)
 
 
 def _wait(process, until, grace, tick, stopped):
-    """Until it ends; whether it was asked to."""
+    """Wait for the end of a process; return whether it was asked to end."""
     asked = None
     while process.poll() is None:
         now = time.monotonic()
@@ -87,8 +87,8 @@ def _wait(process, until, grace, tick, stopped):
     return asked is not None
 
 
-def telling_line(text: str, *, failed: bool) -> str:
-    """The last line, or, after a failure, the last one that names an error; shortened."""
+def last_message(text: str, *, failed: bool) -> str:
+    """Return the last line, or, after a failure, the last line that names an error; shortened."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = failed and [line for line in lines if re.match(r"(E +)?[\w.]*(Error|Exception|Interrupt)\b", line)]
     return (errors or lines or [""])[-1][:_LONGEST_ERROR]

@@ -1,8 +1,8 @@
-"""A rehearsal of training: a few steps with every batch, with and without the stream, timed.
+"""Time a few training steps with every batch size, with and without the stream.
 
     python -m experiments.gpu.rehearsal SETTINGS
 
-writes a row of JSON for each batch, and ends at the first that is not faster by a twentieth, or does not fit.
+writes a row of JSON for each batch size, and stops at the first that is not faster by 5 % or does not fit into memory.
 """
 
 import dataclasses
@@ -22,26 +22,26 @@ from crefjax.training.loop import make_plan
 from crefjax.training.sources import make_source
 from crefjax.training.step import compile_step, divided, init_state, make_train_step, on_devices
 from experiments.benchmarks.train_step import device_peak
+from experiments.gpu.checkpoints import copy_checkpoint
 from experiments.gpu.settings import PAYS, Settings, make_config
-from experiments.gpu.state import take
 
-_WARM = 3  # batches of the stream before any is timed
+_WARM = 3  # batches of the stream before the first that is timed
 
 
 def main(file: str) -> int:
-    """Rehearse as the settings say; 2 after a mistake of the user's."""
+    """Time the batches of the settings; return 0, or 2 after a mistake by the user."""
     settings = Settings.read(file)
     rows, fastest = [], settings.faster
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            goes_on = take(dataclasses.replace(settings, few=0), Path(scratch) / "checkpoints").config
-        for batch in [goes_on.batch] if goes_on else settings.batches:
+            resumed = copy_checkpoint(dataclasses.replace(settings, few=0), Path(scratch) / "checkpoints").config
+        for batch in [resumed.batch] if resumed else settings.batches:
             if time.time() > settings.until:
                 break
-            row = rehearse(settings, batch) | {"goes_on": goes_on is not None}
+            row = rehearse(settings, batch) | {"resumes": resumed is not None}
             rows.append(row)
             put(Path(settings.output), json.dumps(rows).encode())
-            print(told(row), flush=True)
+            print(describe(row), flush=True)
             if "failed" in row or row["per_second"] < PAYS * fastest:
                 break
             fastest = row["per_second"]
@@ -51,25 +51,25 @@ def main(file: str) -> int:
     return 0
 
 
-def told(row: dict) -> str:
-    """A row in a line."""
+def describe(row: dict) -> str:
+    """Return a row as one line of text."""
     if "failed" in row:
         return f"batch {row['batch']}: {row['failed']}"
     return f"batch {row['batch']}: {row['per_second']:.3g} patches a second"
 
 
 def rehearse(settings: Settings, batch: int) -> dict:
-    """A row of the table; what does not fit is `failed`.
+    """Return a row of the table, with `failed` for a batch that does not fit into memory.
 
     Args:
-        settings: see there.
-        batch: patches in a step.
+        settings: Settings of the rehearsal.
+        batch: Number of patches in a step.
     """
     row = {"what": f"{settings.patch}³", "dtype": "bfloat16", "batch": batch}
     config = make_config(settings, batch)
     try:
         return row | _timed(config, settings, batch)
-    except Exception as error:  # out of memory is of several kinds
+    except Exception as error:  # several types mean out of memory
         text = " ".join(str(error).split())
         return row | {"failed": f"{type(error).__name__}: {text[:200]}"}
 
@@ -83,33 +83,33 @@ def _timed(config, settings, batch):
     step = make_train_step(task, plan.optimizer, decay=config.average, seed=0, devices=plan.devices)
     for _ in range(_WARM):
         samples = next(batches)
-    one = divided(samples.batch, plan.devices)
+    batch_on_devices = divided(samples.batch, plan.devices)
     start = time.perf_counter()
-    step = compile_step(step, state, one, plan.devices, f"a step of {batch} patches")
-    found = {"compile_seconds": time.perf_counter() - start}
-    state, _ = jax.block_until_ready(step(state, one))
+    step = compile_step(step, state, batch_on_devices, plan.devices, f"a step of {batch} patches")
+    timings = {"compile_seconds": time.perf_counter() - start}
+    state, _ = jax.block_until_ready(step(state, batch_on_devices))
 
     def alone(state):
-        return step(state, one)[0]
+        return step(state, batch_on_devices)[0]
 
     def streamed(state):
         return step(state, divided(next(batches).batch, plan.devices))[0]
 
-    found["seconds"], state = _seconds(alone, state, settings.steps)
-    found["stream_seconds"], _ = _seconds(lambda _: next(batches).batch, None, settings.steps)
-    found["both_seconds"], _ = _seconds(streamed, state, settings.steps)
-    found["per_second"] = batch / found["both_seconds"]
-    found["flops"] = 3 * batch * count_flops((settings.patch,) * 3, task.network)
-    return found | device_peak(plan.devices[0])
+    timings["seconds"], state = _seconds(alone, state, settings.steps)
+    timings["stream_seconds"], _ = _seconds(lambda _: next(batches).batch, None, settings.steps)
+    timings["both_seconds"], _ = _seconds(streamed, state, settings.steps)
+    timings["per_second"] = batch / timings["both_seconds"]
+    timings["flops"] = 3 * batch * count_flops((settings.patch,) * 3, task.network)
+    return timings | device_peak(plan.devices[0])
 
 
-def _seconds(function, given, count):
-    """Of one of `count` calls, each given what the one before gave, and what the last gave."""
+def _seconds(function, argument, count):
+    """Return the mean time of `count` calls, each with the result of the previous one, and the last result."""
     start = time.perf_counter()
     for _ in range(count):
-        given = function(given)
-    jax.block_until_ready(given)
-    return (time.perf_counter() - start) / count, given
+        argument = function(argument)
+    jax.block_until_ready(argument)
+    return (time.perf_counter() - start) / count, argument
 
 
 if __name__ == "__main__":

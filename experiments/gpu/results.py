@@ -1,4 +1,4 @@
-"""`results.json` and `results.md`, written anew, whole, whenever something is known."""
+"""The results, `results.json` and `results.md`, which are rewritten after every part."""
 
 import json
 import math
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from analysis.files import put
 
-# TFLOP/s by the vendor's datasheets: float32 outside the tensor cores, dense bfloat16 inside.
+# TFLOP/s, from the datasheets of the vendor: float32 without tensor cores, dense bfloat16 with them.
 _HOPPER = {"float32": 67.0, "bfloat16": 989.0}
 PEAKS = {"NVIDIA H100 80GB HBM3": _HOPPER, "NVIDIA H200": _HOPPER}
 _COLUMNS = {
@@ -16,22 +16,22 @@ _COLUMNS = {
 
 
 class Results:
-    """Everything that is known so far.
+    """The results so far.
 
     Attributes:
-        content: what `results.json` has: `machine`; `parts`, each with `name`, `status`, `seconds` and `said`;
-            `benchmarks`, rows; `rehearsal`, rows; `training`.
+        content: Content of `results.json`: `machine`; `parts`, each with `name`, `status`, `seconds`, and `message`;
+            rows of `benchmarks` and `rehearsal`; `training`.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder
         self.content = {"machine": {}, "parts": [], "rehearsal": [], "benchmarks": [], "training": {}}
 
-    def part(self, name: str, status: str, seconds: float = 0.0, said: str = "") -> None:
-        """Note how a part ended, or that it runs; the last note of a name counts."""
+    def part(self, name: str, status: str, seconds: float = 0.0, message: str = "") -> None:
+        """Record the status of a part; a later record replaces an earlier one of the same name."""
         parts = self.content["parts"]
-        row = {"name": name, "status": status, "seconds": round(seconds, 1), "said": said}
-        names = [one["name"] for one in parts]
+        row = {"name": name, "status": status, "seconds": round(seconds, 1), "message": message}
+        names = [part["name"] for part in parts]
         if name in names:
             parts[names.index(name)] = row
         else:
@@ -39,7 +39,7 @@ class Results:
         self.save()
 
     def add(self, key: str, rows: list[dict]) -> None:
-        """Add rows to `rehearsal` or `benchmarks`, with the share of the device's peak where that is known."""
+        """Add rows to `rehearsal` or `benchmarks`, with the share of the peak of the device if that is known."""
         kind = self.content["machine"].get("device", "")
         self.content[key] += [with_peak(row, kind) for row in rows]
         self.save()
@@ -51,11 +51,11 @@ class Results:
 
 
 def with_peak(row: dict, kind: str) -> dict:
-    """A row with `tflops`, and `of_peak` on a device whose peak is known.
+    """Return a row with `tflops`, and with `of_peak` for a device whose peak is known.
 
     Args:
-        row: with `flops`, floating point operations as plain convolutions count them, and `seconds`; others stay.
-        kind: of the device, as JAX calls it.
+        row: Row with `flops`, the floating point operations of plain convolutions, and `seconds`.
+        kind: Kind of the device, as JAX calls it.
     """
     if not row.get("flops") or not row.get("seconds"):
         return row
@@ -65,12 +65,12 @@ def with_peak(row: dict, kind: str) -> dict:
 
 
 def markdown(content: dict) -> str:
-    """The tables to read."""
+    """Return the results as Markdown tables."""
     machine = content["machine"]
     lines = [", ".join(f"{name} {value}" for name, value in machine.items()), ""] if machine else []
     lines += ["| part | status | seconds | |", "|---|---|---|---|"]
-    for one in content["parts"]:
-        lines.append(f"| {one['name']} | {one['status']} | {one['seconds']:.0f} | {_cell(one['said'])} |")
+    for part in content["parts"]:
+        lines.append(f"| {part['name']} | {part['status']} | {part['seconds']:.0f} | {_cell(part['message'])} |")
     for title, key in (("Rehearsal of training", "rehearsal"), ("Benchmarks", "benchmarks")):
         if content[key]:
             lines += ["", title, "", *_table(content[key])]

@@ -1,4 +1,4 @@
-"""What rehearsal and training are told, and the config that they make of it."""
+"""Settings of rehearsal and training, and the training configuration derived from them."""
 
 import glob
 import json
@@ -11,38 +11,38 @@ from ml_collections import ConfigDict
 from crefjax.errors import UserError
 from crefjax.training.config import read_config
 
-# Fields that this command chooses when a run begins; one that goes on has them from its state.
+# Fields that this command chooses for a new run; a run that is continued has them from its checkpoint.
 CHOSEN = (
     *("batch", "seed", "weights", "average", "epoch_steps", "schedule.rate", "schedule.cycle_steps"),
     *("data.stream.held_out_patch", "data.stream.held_out_samples"),
 )
-PAYS = 1.05  # times as many patches a second are worth a larger batch
-_INDICES = 2**31  # voxels times channels of one array, above which convolutions of a GPU may refuse
-SHARE = 0.9  # of the steps that there is time for by the rehearsal, which are counted on
-EVALUATIONS = 3  # in a cycle
-_HELD_OUT_PHANTOMS = 4  # where no model is held out
+PAYS = 1.05  # gain in patches a second for which a larger batch is taken
+_INDICES = 2**31  # voxels times channels of an array, above which convolutions on a GPU may fail
+SHARE = 0.9  # of the steps that the rehearsal predicts, which are planned
+EVALUATIONS = 3  # per cycle
+_HELD_OUT_PHANTOMS = 4  # if no model is held out
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a rehearsal or a training is to do; as a file of JSON it goes to the process that does it.
+    """Settings of a rehearsal or a training, passed to its process as a JSON file.
 
     Attributes:
-        config: file of the config.
-        models: folder of the folders of models.
-        state: `checkpoints` of the run to go on from.
-        patch: voxels a side.
-        changes: `--config.FIELD=VALUE`, which have the last word.
-        cycle_steps: of the rate; 0 for as many as there is time for.
-        largest_rate: largest factor on the config's rate.
-        anew: whether to begin a new run though the state could go on as it is.
-        few: models to use, for a rehearsal; 0 for all.
-        batches: to rehearse, or the one to train with.
-        steps: to time, in a rehearsal.
-        faster: patches a second that a batch has to surpass by `PAYS`, in a rehearsal; 0 for none.
-        per_second: patches a second that were rehearsed, for training; 0 if unknown.
-        until: Unix time by which it ends.
-        output: a JSON file to write, or the folder of the run.
+        config: File of the training configuration.
+        models: Folder of the folders of models.
+        state: Folder `checkpoints` of the run to continue.
+        patch: Side of the patches, voxels.
+        changes: Arguments `--config.FIELD=VALUE`, which override all other choices.
+        cycle_steps: Steps of a cycle of the learning rate; 0 for as many as the time allows.
+        largest_rate: Largest factor on the learning rate of the configuration.
+        new_run: Whether to start a new run even if the checkpoint can be continued.
+        few: Number of models for a rehearsal; 0 for all.
+        batches: Batch sizes to rehearse, or the batch size to train with.
+        steps: Steps to time in a rehearsal.
+        faster: Patches a second that a rehearsed batch has to exceed by `PAYS`; 0 for none.
+        per_second: Patches a second of the rehearsal, for training; 0 if unknown.
+        until: Unix time of the end.
+        output: JSON file to write, or folder of the run.
     """
 
     config: str
@@ -54,7 +54,7 @@ class Settings:
     largest_rate: float
     batches: list[int]
     output: str
-    anew: bool = False
+    new_run: bool = False
     few: int = 0
     steps: int = 8
     faster: float = 0.0
@@ -63,24 +63,24 @@ class Settings:
 
     @classmethod
     def read(cls, file: str | Path) -> "Settings":
-        """From a file."""
+        """Read settings from a file."""
         return cls(**json.loads(Path(file).read_text(encoding="utf-8")))
 
     def write(self, file: Path) -> None:
-        """To a file."""
+        """Write the settings to a file."""
         file.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
 
 def make_config(settings: Settings, batch: int, **chosen) -> ConfigDict:
-    """The config of a run.
+    """Return the configuration of a run.
 
     Args:
-        settings: see there.
-        batch: patches in a step.
-        chosen: further fields, a `.` in their names written as `__`.
+        settings: Settings of the rehearsal or training.
+        batch: Number of patches in a step.
+        chosen: Further fields, with `__` for `.` in their names.
 
     Raises:
-        UserError: a field is mistyped or out of its range, or there are no models.
+        UserError: A field is misspelled or out of its range, or there are no models.
     """
     base = read_config(settings.config)
     fields = {
@@ -98,13 +98,13 @@ def make_config(settings: Settings, batch: int, **chosen) -> ConfigDict:
 
 
 def chosen(rows: list[dict]) -> dict | None:
-    """The row whose batch, and whose flags for XLA, pay: each larger one that is faster than the best before by `PAYS`.
+    """Return the row with the best batch size and XLA flags: larger batches have to be faster by a factor of `PAYS`.
 
     Args:
-        rows: of all rehearsals.
+        rows: Rows of all rehearsals.
 
     Returns:
-        one of them; None if every one failed.
+        The best row; None if all rehearsals failed.
     """
     best = None
     for row in sorted((row for row in rows if "failed" not in row), key=lambda row: row["batch"]):
@@ -114,65 +114,65 @@ def chosen(rows: list[dict]) -> dict | None:
 
 
 def rate_factor(batch: int, base: int, largest: float) -> float:
-    """What a larger batch multiplies the rate by: the root of how much larger it is, within bounds."""
+    """Return the factor on the learning rate for a larger batch: the square root of the ratio, from 1 to `largest`."""
     return min(max(1.0, math.sqrt(batch / base)), max(1.0, largest))
 
 
 def cycle_steps(settings: Settings, batch: int, seconds: float, base: ConfigDict) -> int:
-    """The length of a new cycle, which ends with the time.
+    """Return the number of steps of a new cycle, which ends when the time does.
 
     Args:
-        settings: with a length that is asked for, or the patches a second that were rehearsed.
-        batch: patches in a step.
-        seconds: that there are.
-        base: the config, whose length it has where nothing else is known.
+        settings: Settings with a requested number of steps, or with the patches a second of the rehearsal.
+        batch: Number of patches in a step.
+        seconds: Available time.
+        base: Configuration, whose number is used if nothing else is known.
     """
     cycle = settings.cycle_steps or possible_steps(settings, batch, seconds) or base.schedule.cycle_steps
     return max(cycle, base.schedule.warmup + 1)
 
 
 def averaging(decay: float, cycle: int) -> float:
-    """The decay of the parameters' average, which is over a tenth of a cycle at most."""
+    """Return the decay of the average of the parameters, which extends over at most a tenth of a cycle."""
     return min(decay, max(0.0, 1 - 10 / cycle))
 
 
 def possible_steps(settings: Settings, batch: int, seconds: float) -> int:
-    """The steps that there is time for, with some to spare; 0 where that is not known."""
+    """Return the number of steps that the time allows, with a reserve; 0 if the speed is unknown."""
     return int(SHARE * settings.per_second * seconds / batch)
 
 
 def last_step(step: int, cycle: int, possible: int) -> int:
-    """Where a run ends: at the last end of a cycle that there is time for, or at the next one.
+    """Return the last step of a run: the last end of a cycle that the time allows, or else the next end of a cycle.
 
     Args:
-        step: from which it goes on.
-        cycle: steps of one.
-        possible: steps that there is time for.
+        step: Step of the checkpoint that is continued.
+        cycle: Number of steps of a cycle.
+        possible: Number of steps that the time allows.
     """
     return max((step + possible) // cycle, step // cycle + 1) * cycle
 
 
 def model_fields(base: ConfigDict, models: Path, few: int = 0) -> dict:
-    """The stream's fields, with the config's patterns looked for in another folder; what finds nothing is left out.
+    """Return the fields of the stream, with the models in another folder; patterns without a match are omitted.
 
     Args:
-        base: the config, whose patterns are like `.../cryoem/*.cif.gz`.
-        models: folder that has `cryoem` and others like it.
-        few: models to train on, spread over the sizes of the files, the largest among them; 0 for all.
+        base: Configuration, with patterns such as `.../cryoem/*.cif.gz`.
+        models: Folder that contains `cryoem` and other folders of models.
+        few: Number of models to train on, spread over the sizes of the files, including the largest; 0 for all.
 
     Raises:
-        UserError: no pattern finds anything.
+        UserError: No pattern matches a file.
     """
     stream = base.data.stream
     if not stream.models:  # phantoms alone
         return {}
-    patterns = [f"{Path(one).parent.name}/{Path(one).name}" for one in _parts(stream.models)]
+    patterns = [f"{Path(pattern).parent.name}/{Path(pattern).name}" for pattern in _parts(stream.models)]
     shares = _parts(stream.shares) or ["1"] * len(patterns)
-    found = {pattern: sorted(models.glob(pattern)) for pattern in patterns}
-    names = {path.name.split(".")[0]: path for paths in found.values() for path in paths}
+    matches = {pattern: sorted(models.glob(pattern)) for pattern in patterns}
+    names = {path.name.split(".")[0]: path for paths in matches.values() for path in paths}
     if not names:
-        raise UserError(f"{models}: expected models as {' or '.join(patterns)}, found none; check --models")
-    kept = [pattern for pattern in patterns if found[pattern]]
+        raise UserError(f"{models}: expected models such as {' or '.join(patterns)}, found none; check --models")
+    kept = [pattern for pattern in patterns if matches[pattern]]
     exclude = [name for name in _parts(stream.exclude) if name in names]
     held_out = [name for name in _parts(stream.held_out) if name in names]
     if few:
@@ -181,7 +181,7 @@ def model_fields(base: ConfigDict, models: Path, few: int = 0) -> dict:
         exclude += sorted(set(training) - set(training[:: math.ceil(len(training) / few)]))
     return {
         "data.stream.models": ",".join(f"{models}/{pattern}" for pattern in kept),
-        "data.stream.shares": ",".join(shares[patterns.index(one)] for one in kept if stream.shares),
+        "data.stream.shares": ",".join(shares[patterns.index(pattern)] for pattern in kept if stream.shares),
         "data.stream.exclude": ",".join(exclude),
         "data.stream.held_out": ",".join(held_out),
         "data.stream.held_out_phantoms": stream.held_out_phantoms or (0 if held_out else _HELD_OUT_PHANTOMS),
@@ -190,16 +190,16 @@ def model_fields(base: ConfigDict, models: Path, few: int = 0) -> dict:
 
 
 def _held_out_fields(base, batch, patch):
-    """As many held-out samples as fill batches, and as large as an evaluation of one can be."""
+    """Return fields for held-out samples that fill whole batches and are as large as an evaluation can be."""
     channels = 1 + base.network.up_width
     sides = [side for side in (base.data.stream.held_out_patch, 96) if side > patch]
-    side = next((one for one in sides if batch * one**3 * channels < _INDICES), patch)
+    side = next((side for side in sides if batch * side**3 * channels < _INDICES), patch)
     samples = math.ceil(max(base.data.stream.held_out_samples, 1) / batch) * batch
     return {"data.stream.held_out_patch": side, "data.stream.held_out_samples": samples}
 
 
 def _any_entries(base):
-    return any(glob.glob(one) for one in _parts(base.data.entries.folders))
+    return any(glob.glob(pattern) for pattern in _parts(base.data.entries.folders))
 
 
 def _parts(text):

@@ -1,8 +1,8 @@
-"""Trains from a state until a given time.
+"""Train from a checkpoint until a given time.
 
     python -m experiments.gpu.training SETTINGS
 
-A signal ends it as it ends `crefjax train`: with a checkpoint and weights.
+A signal ends it like `crefjax train`, with a checkpoint and weights.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from crefjax.training.loop import make_plan, train
 from crefjax.training.optimizer import make_optimizer, make_schedule
 from crefjax.training.sources import make_source
 from crefjax.training.step import evaluate, find_devices, init_state, make_evaluation_step, on_devices
-from experiments.gpu.packing import BEFORE
+from experiments.gpu.checkpoints import BEFORE, copy_checkpoint, start_from
 from experiments.gpu.settings import (
     EVALUATIONS,
     Settings,
@@ -34,13 +34,12 @@ from experiments.gpu.settings import (
     make_config,
     possible_steps,
 )
-from experiments.gpu.state import begin_from, take
 
-_SAVING = 8.0  # seconds, for the last checkpoint and the weights
+_SAVING = 8.0  # seconds for the last checkpoint and the weights
 
 
 def main(file: str) -> int:
-    """Train as the settings say; 2 after a mistake of the user's, 128 and its number after a signal."""
+    """Train; return 0, 2 after a mistake by the user, or 128 plus the number of the signal that stopped the run."""
     try:
         return _train(Settings.read(file))
     except UserError as error:
@@ -50,27 +49,27 @@ def main(file: str) -> int:
 
 def _train(settings):
     run = Path(settings.output)
-    taken = take(settings, run / "checkpoints")
-    config = taken.config or _new_config(settings, taken)
+    copied = copy_checkpoint(settings, run / "checkpoints")
+    config = copied.config or _new_config(settings, copied)
     source = make_source(config)
     task = denoising_task(config, truth=source.truth)
     batches = source.training()
     source = dataclasses.replace(source, training=lambda: batches)
-    if taken.config is None:
+    if copied.config is None:
         config.schedule.cycle_steps = cycle_steps(settings, config.batch, _left(settings), config)
         config.epoch_steps = math.ceil(config.schedule.cycle_steps / EVALUATIONS)
         config.steps = config.schedule.cycle_steps
         config.average = averaging(config.average, config.schedule.cycle_steps)
-        begin_from(taken, config, task, make_plan(config, source, say=_say), batches)
-    told = first_evaluation(run, config, task, source)
-    put(run / BEFORE, json.dumps(told).encode())
-    _say(f"before: {told}")
-    if "failed" in told:
+        start_from(copied, config, task, make_plan(config, source, say=_say), batches)
+    before = first_evaluation(run, config, task, source)
+    put(run / BEFORE, json.dumps(before).encode())
+    _say(f"before: {before}")
+    if "failed" in before:
         config.evaluation.every_epochs = 0
-    seconds, step = (taken.saved.run["seconds"], taken.step) if taken.config else (0.0, 0)
+    seconds, step = (copied.saved.run["seconds"], copied.step) if copied.config else (0.0, 0)
     left = _left(settings)
     if left < 1:
-        raise UserError("no time is left to train; give more minutes")
+        raise UserError("no time is left for training; increase --minutes")
     config.minutes = (seconds + left) / 60
     config.steps = last_step(step, config.schedule.cycle_steps, possible_steps(settings, config.batch, left))
     _say(f"from step {step} until step {config.steps} or {left:.0f} s from now, rate {config.schedule.rate:g}")
@@ -79,13 +78,15 @@ def _train(settings):
 
 
 def first_evaluation(run: Path, config, task, source) -> dict:
-    """The metrics of what a run starts from; why there are none, `failed`, which must not end the run later.
+    """Return the held-out metrics of the parameters that a run starts from, or `failed` with the reason.
+
+    An evaluation that does not fit into memory must not end the run later.
 
     Args:
-        run: folder with a checkpoint.
-        config: of the run.
-        task: of it.
-        source: of it.
+        run: Folder with a checkpoint.
+        config: Configuration of the run.
+        task: Task of the run.
+        source: Data source of the run.
     """
     if source.held_out is None:
         return {}
@@ -96,10 +97,10 @@ def first_evaluation(run: Path, config, task, source) -> dict:
     checkpoints.close()
     try:
         step = make_evaluation_step(task, devices)
-        found = evaluate(step, on_devices(parameters, devices), source, batch=config.batch, devices=devices)
-    except Exception as error:  # out of memory is of several kinds
+        metrics = evaluate(step, on_devices(parameters, devices), source, batch=config.batch, devices=devices)
+    except Exception as error:  # several types mean out of memory
         return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
-    return {name: value for name, value in found.items() if isinstance(value, float)}
+    return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
 
 def _optimizer(config):
@@ -107,14 +108,14 @@ def _optimizer(config):
 
 
 def _left(settings):
-    """Seconds in which to train."""
+    """Return the seconds that are left for training."""
     return settings.until - _SAVING - time.time()
 
 
-def _new_config(settings, taken):
-    """Of a run that begins; its samples are others than the state's were. The cycle's length is still to be known."""
+def _new_config(settings, copied):
+    """Return the configuration of a new run, with other samples than the checkpoint; the cycle is set later."""
     (batch,) = settings.batches
-    return make_config(settings, batch, seed=(taken.saved.config["seed"] + 1) % 2**31)
+    return make_config(settings, batch, seed=(copied.saved.config["seed"] + 1) % 2**31)
 
 
 def _say(line):
