@@ -17,7 +17,7 @@ from crefjax.io.maps import Map
 from crefjax.masking import MeasurementMask, inverted_contrast
 from crefjax.spectral.calibration import Calibration, apply_calibration, calibrate
 from crefjax.spectral.covariances import shell_covariances
-from crefjax.spectral.curves import FscCurve, fsc_from_products, solvent_level
+from crefjax.spectral.curves import FscCurve, solvent_level
 from crefjax.spectral.windows import apply_b_factor
 from crefjax.weights.store import Weights
 
@@ -221,7 +221,7 @@ def _on_signal_scale(outputs, arrays, request, grid, region):
         results.append(unblurred.restore(result, shape))
     if request.check is not None:
         return results, calibration, request.check.curve
-    return results, calibration, FscCurve(grid.shape, grid.voxel_size, fsc_from_products(covariances.matrix))
+    return results, calibration, FscCurve(grid.shape, grid.voxel_size, covariances.fsc(0, 1))
 
 
 def _masked(y, array, mask, scale):

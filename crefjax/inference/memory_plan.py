@@ -127,7 +127,7 @@ def _working_grid(request):
     if keep and not weights.grid:
         return WorkingGrid(pair[0].array.shape, pair[0].voxel_size)
     return find_grid(
-        [one.array for one in pair],
+        [map_.array for map_ in pair],
         pair[0].voxel_size,
         request.region.array,
         voxels=weights.grid or VOXELS,

@@ -36,9 +36,9 @@ def test_shifted_half_map_gives_exit_status_1(workdir, pair):
     found = json.loads((workdir / "check.json").read_text())
     assert found["pair"] is False
     assert found["voxel_size"] == 1.5
-    (one,) = found["findings"]
-    assert (one["kind"], one["serious"], one["numbers"]["shift"]) == ("shift", True, [3.0, 0.0, 0.0])
-    assert found["resolution_at_0.143"] == pytest.approx(one["numbers"]["resolution"])
+    (finding,) = found["findings"]
+    assert (finding["kind"], finding["serious"], finding["numbers"]["shift"]) == ("shift", True, [3.0, 0.0, 0.0])
+    assert found["resolution_at_0.143"] == pytest.approx(finding["numbers"]["resolution"])
 
 
 def test_invalid_json_outputs_are_refused(workdir, pair):

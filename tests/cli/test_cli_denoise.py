@@ -1,4 +1,4 @@
-"""What `crefjax denoise` writes, against NumPy."""
+"""Outputs of `crefjax denoise` against NumPy."""
 
 from pathlib import Path
 
@@ -194,8 +194,8 @@ def test_overwrite_replaces_an_existing_output(denoise, workdir):
 
 
 def test_command_reports_device_memory_and_output(pair, weights):
-    said = run_crefjax("denoise", *pair, "-o", "out.mrc", "--weights", weights).text
-    assert "GiB" in said
-    assert "CPU" in said or "GPU" in said
-    assert "23" in said
-    assert "out.mrc" in said
+    text = run_crefjax("denoise", *pair, "-o", "out.mrc", "--weights", weights).text
+    assert "GiB" in text
+    assert "CPU" in text or "GPU" in text
+    assert "23" in text
+    assert "out.mrc" in text

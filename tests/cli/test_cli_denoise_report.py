@@ -18,8 +18,8 @@ def words(pair, weights):
 
 def test_default_scale_is_in_the_label(words, pair, weights):
     run_ok(*words)
-    run_ok("denoise", pair[0], "-o", "one.mrc", "--weights", weights)
-    for name, scale in (("out.mrc", "signal"), ("one.mrc", "input")):
+    run_ok("denoise", pair[0], "-o", "single.mrc", "--weights", weights)
+    for name, scale in (("out.mrc", "signal"), ("single.mrc", "input")):
         assert labels_of(read(name)[1])[-1].endswith(f"scale {scale}".encode())
     run_ok(*words[:4], "named.mrc", *words[5:], "--scale", "signal")
     np.testing.assert_array_equal(read("named.mrc")[0], read("out.mrc")[0])
@@ -38,7 +38,7 @@ def test_output_on_the_signals_scale_is_0_outside_the_mask(name, words, pair):
 
 def test_half_maps_of_noise_give_a_warning_and_an_empty_map(workdir, weights):
     noise = np.random.default_rng(7).standard_normal((2, 24, 24, 24)).astype("f4")
-    pair = [write(workdir / f"noise_{n}.mrc", one) for n, one in enumerate(noise, 1)]
+    pair = [write(workdir / f"noise_{n}.mrc", half) for n, half in enumerate(noise, 1)]
     outcome = run_ok("denoise", *pair, "-o", "out.mrc", "--weights", weights)
     warnings = [line for line in outcome.err.splitlines() if line.startswith("warning")]
     assert len(warnings) == 1
@@ -48,17 +48,19 @@ def test_half_maps_of_noise_give_a_warning_and_an_empty_map(workdir, weights):
 
 def test_report_is_written_and_its_maps_exist(words, workdir):
     before = tree(workdir)
-    outcome = run_ok(*words, "--report", "told")
+    outcome = run_ok(*words, "--report", "findings")
     after = tree(workdir)
-    figures = {f"told/figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
-    plain = {f"told/{name}" for name in ("index.html", "report.json", "view.cxc", "full_map.mrc")}
-    assert set(after) == {*before, "out.mrc", "told", "told/figures", *figures, *plain}
+    figures = {f"findings/figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
+    plain = {f"findings/{name}" for name in ("index.html", "report.json", "view.cxc", "full_map.mrc")}
+    assert set(after) == {*before, "out.mrc", "findings", "findings/figures", *figures, *plain}
     assert {name: after[name] for name in before} == before
-    opened = re.findall(r'^open "([^"]+)"', (workdir / "told" / "view.cxc").read_text(encoding="utf-8"), re.MULTILINE)
-    full, denoised = (read(workdir / "told" / name)[0] for name in opened)
-    assert relative(full, np.mean([one.astype("f8") for one in densities()], axis=0)) < 1e-6
+    opened = re.findall(
+        r'^open "([^"]+)"', (workdir / "findings" / "view.cxc").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    full, denoised = (read(workdir / "findings" / name)[0] for name in opened)
+    assert relative(full, np.mean([half.astype("f8") for half in densities()], axis=0)) < 1e-6
     np.testing.assert_array_equal(denoised, read("out.mrc")[0])
-    report = json.loads((workdir / "told" / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((workdir / "findings" / "report.json").read_text(encoding="utf-8"))
     assert report["parameters"]["command"] == "denoise"
     assert report["parameters"]["scale"] == "signal"
     for name, file in (("half_map_1", "half_1.mrc"), ("half_map_2", "half_2.mrc")):
@@ -74,14 +76,14 @@ def test_report_numbers_equal_those_of_the_report_command(words, pair, workdir):
     box = np.zeros((20, 17, 23), "f4")
     box[4:16, 3:14, 4:20] = 1
     mask = write(workdir / "mask.mrc", ndimage.uniform_filter(box, 3))
-    run_ok(*words, "--halves", "--mask", mask, "--report", "told")
+    run_ok(*words, "--halves", "--mask", mask, "--report", "findings")
     maps = ("--denoised", "out.mrc", "--denoised-halves", "out_half_map_1.mrc", "out_half_map_2.mrc")
     run_ok("report", *pair, *maps, "--mask", mask, "-o", "again")
-    told, again = (
-        json.loads((workdir / name / "report.json").read_text(encoding="utf-8")) for name in ("told", "again")
+    own, again = (
+        json.loads((workdir / name / "report.json").read_text(encoding="utf-8")) for name in ("findings", "again")
     )
     for part in ("curves", "variances", "ratios", "resolution", "warnings", "mask"):
-        assert told[part] == again[part], part
+        assert own[part] == again[part], part
 
 
 def test_local_maps_are_on_the_grid_of_the_half_maps(workdir, weights):
@@ -89,9 +91,9 @@ def test_local_maps_are_on_the_grid_of_the_half_maps(workdir, weights):
     header = {"axes": (3, 2, 1), "origin": (12.5, -3.25, 100), "nstart": (-5, 7, 11), "labels": [b"of a refinement"]}
     pair = [write(workdir / f"h{n}.mrc", data, **header) for n, data in enumerate(densities(), 1)]
     before = tree(workdir)
-    run_ok("denoise", *pair, "-o", "out.map.gz", "--weights", weights, "--local", "--report", "told")
+    run_ok("denoise", *pair, "-o", "out.map.gz", "--weights", weights, "--local", "--report", "findings")
     names = ("out_local_agreement.map.gz", "out_local_change.map.gz")
-    assert {name for name in tree(workdir) if "/" not in name} == {*before, "out.map.gz", "told", *names}
+    assert {name for name in tree(workdir) if "/" not in name} == {*before, "out.map.gz", "findings", *names}
     for name in names:
         data, h = read(name)
         assert valid(name)
@@ -106,7 +108,7 @@ def test_local_maps_are_on_the_grid_of_the_half_maps(workdir, weights):
 
 def test_options_that_need_two_half_maps_are_refused_with_one(pair, weights, workdir):
     words = ["denoise", pair[0], "-o", "out.mrc", "--weights", weights]
-    for more in (["--scale", "signal"], ["--report", "told"], ["--local"], ["--report", "told", "--local"]):
+    for more in (["--scale", "signal"], ["--report", "findings"], ["--local"], ["--report", "findings", "--local"]):
         message = assert_refused(workdir, *words, *more, names="two half-maps")
         assert message.count("\n") == 0
         assert more[0] in message or more[-1] in message
@@ -115,21 +117,21 @@ def test_options_that_need_two_half_maps_are_refused_with_one(pair, weights, wor
 @pytest.mark.parametrize("place", ["others", "a file", "around an input", "an earlier report"])
 def test_unusable_report_folder_is_refused_before_maps_are_read(place, words, workdir):
     (workdir / "half_2.mrc").write_text("no map")
-    told = workdir / "told"
+    folder = workdir / "findings"
     if place == "others":
-        told.mkdir()
-        (told / "notes.txt").write_text("dear to the user")
+        folder.mkdir()
+        (folder / "notes.txt").write_text("dear to the user")
     elif place == "a file":
-        told.write_text("dear to the user")
+        folder.write_text("dear to the user")
     elif place == "around an input":
-        told.mkdir()
-        (workdir / "half_1.mrc").rename(told / "half_1.mrc")
-        words[1] = told / "half_1.mrc"
+        folder.mkdir()
+        (workdir / "half_1.mrc").rename(folder / "half_1.mrc")
+        words[1] = folder / "half_1.mrc"
     else:
-        told.mkdir()
-        (told / "report.json").write_text('{"files": ["report.json"]}')
+        folder.mkdir()
+        (folder / "report.json").write_text('{"files": ["report.json"]}')
     more = [] if place == "an earlier report" else ["--overwrite"]
-    message = assert_refused(workdir, *words, "--report", told, *more, names="told")
+    message = assert_refused(workdir, *words, "--report", folder, *more, names="findings")
     assert "half_2.mrc" not in message
     assert ("--overwrite" in message) == (place == "an earlier report")
 
@@ -139,18 +141,18 @@ def test_report_folder_may_not_hold_an_output(words, workdir):
     for more in (["--report", "out.mrc"], ["--report", "out_half_map_1.mrc", "--halves"]):
         assert "found the name of an output" in assert_refused(workdir, *words, *more, names=more[1])
     assert "found the name of an output" in assert_refused(workdir, *words, "--report", workdir / "out.mrc")
-    (workdir / "told").mkdir()
-    words[words.index("-o") + 1] = "told/out.mrc"
-    message = assert_refused(workdir, *words, "--report", "told", "--overwrite", names="told/out.mrc")
+    (workdir / "findings").mkdir()
+    words[words.index("-o") + 1] = "findings/out.mrc"
+    message = assert_refused(workdir, *words, "--report", "findings", "--overwrite", names="findings/out.mrc")
     assert "folder of the output" in message
     assert "input" not in message
     words[words.index("-o") + 1] = "new.mrc"
-    assert_refused(workdir, *words, "--report", "new.mrc/told", names="new.mrc/told")
+    assert_refused(workdir, *words, "--report", "new.mrc/findings", names="new.mrc/findings")
 
 
 def test_report_states_that_no_mask_could_be_made(workdir, weights):
     noise = np.random.default_rng(7).standard_normal((2, 24, 24, 24)).astype("f4")
-    pair = [write(workdir / f"noise_{n}.mrc", one) for n, one in enumerate(noise, 1)]
+    pair = [write(workdir / f"noise_{n}.mrc", half) for n, half in enumerate(noise, 1)]
     for scale in ("signal", "input"):
         words = ["denoise", *pair, "-o", f"{scale}.mrc", "--weights", weights, "--scale", scale, "--report", scale]
         outcome = run_ok(*words)
@@ -168,7 +170,7 @@ def test_existing_local_map_is_kept(what, words, workdir):
 
 
 def test_overwrite_replaces_all_outputs(words, workdir):
-    more = ("--halves", "--local", "--report", "told")
+    more = ("--halves", "--local", "--report", "findings")
     run_ok(*words, *more)
     first = tree(workdir)
     assert_refused(workdir, *words, *more)

@@ -10,7 +10,7 @@ from helpers.cli import assert_refused, densities, run_ok, write
 
 from crefjax.errors import UserError
 
-# Ends where JAX would be loaded, and tells what platform it would find.
+# Ends where JAX would be imported, and prints the platform that it would find.
 WATCHED = """
 import os, sys
 from importlib.abc import MetaPathFinder
@@ -32,7 +32,7 @@ PHANTOM = ["phantom", "--residues", "40", "--voxel-size", "2.5", "--resolution",
 @pytest.fixture
 def lines(workdir):
     """A command line of each command that has the option."""
-    maps = [str(write(workdir / f"{n}.mrc", one)) for n, one in enumerate(densities((16, 16, 16)), 1)]
+    maps = [str(write(workdir / f"{n}.mrc", half)) for n, half in enumerate(densities((16, 16, 16)), 1)]
     return {"fsc": ["fsc", *maps], "simulate": ["simulate", *PHANTOM, "-o", "entry"]}
 
 

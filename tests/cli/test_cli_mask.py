@@ -106,6 +106,6 @@ def test_mask_is_accepted_by_other_commands(ball, weights):
 
 def test_command_prints_the_automatic_settings(ball):
     pair, _ = ball
-    said = run_ok("mask", *pair, "-o", "mask.mrc").text
-    assert "Å" in said
-    assert "threshold" in said
+    text = run_ok("mask", *pair, "-o", "mask.mrc").text
+    assert "Å" in text
+    assert "threshold" in text

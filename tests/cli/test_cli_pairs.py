@@ -1,4 +1,4 @@
-"""Half-maps that are no pair, or not as a refinement wrote them: what every command says, and what it does."""
+"""Half-maps that are not a pair, or not as a refinement wrote them, in every command."""
 
 import json
 
@@ -22,8 +22,8 @@ def changed(entry, change, name="changed.mrc"):
 
 
 NO_PAIR = {
-    "shifted by 3, 0, 0 Å": lambda one: np.roll(one, 2, 2),
-    "mirrored along z": lambda one: one[::-1],
+    "shifted by 3, 0, 0 Å": lambda half: np.roll(half, 2, 2),
+    "mirrored along z": lambda half: half[::-1],
 }
 
 
@@ -42,7 +42,7 @@ def test_half_maps_that_are_not_a_pair_are_refused_without_insist(workdir, entry
         outcome = run_ok(*commands[name], "--insist")
         assert text in outcome.err
     numbers = json.loads((workdir / "report" / "report.json").read_text())
-    assert any(one["kind"] == "half_maps" and text in one["text"] for one in numbers["warnings"])
+    assert any(warning["kind"] == "half_maps" and text in warning["text"] for warning in numbers["warnings"])
     assert text in (workdir / "report" / "index.html").read_text()
 
 
@@ -67,7 +67,7 @@ def test_rescaled_half_map_gives_the_same_map(workdir, entry, weights, given_mas
     assert ("within the mask" if given_mask else "within a mask made from them") in sound.err
     assert "warning" not in sound.err
     expected, _ = read(workdir / "sound.mrc")
-    for number, change in enumerate((lambda one: 37 * one + 5, lambda one: one - 20 * one.std())):
+    for number, change in enumerate((lambda half: 37 * half + 5, lambda half: half - 20 * half.std())):
         path = changed(entry, change)
         outcome = run_ok("denoise", first, path, "-o", f"out{number}.mrc", *common)
         assert "warning: half-map 2 is not on the scale of half-map 1" in outcome.err

@@ -1,4 +1,4 @@
-"""The command as a process of its own: speed of its help, exit status, what an interruption leaves."""
+"""The command in a process: speed of its help, exit status, files after an interruption."""
 
 import json
 import os
@@ -156,7 +156,7 @@ sys.exit(main(sys.argv[2:]))
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_interruption_during_startup_takes_effect(sign, pair, weights, workdir):
-    """What is raised in a garbage collector's callback is lost, and JAX has one: the command must stop all the same."""
+    """The command stops although exceptions in a callback of the garbage collector, such as that of JAX, are lost."""
     before = tree(workdir)
     words = [str(int(sign)), "denoise", *pair, "-o", "out.mrc", "--weights", weights]
     ended = subprocess.run(

@@ -41,10 +41,10 @@ def test_real_pairs_go_through_mask_fsc_and_denoise(workdir, pair):
     assert min(curve[1:5]) > 0.9
     assert max(map(abs, curve[-2:])) < 0.2
     run_ok("denoise", *halves, "-o", "out.mrc", "--weights", "published", "--halves")
-    one, two = (read(half)[0].astype(np.float64) for half in halves)
+    first, second = (read(half)[0].astype(np.float64) for half in halves)
     output, out_1, out_2 = (read(name)[0] for name in ("out.mrc", "out_half_map_1.mrc", "out_half_map_2.mrc"))
-    full = (one + two) / 2
-    assert (out_1 - out_2).std() / output.std() < 0.85 * (one - two).std() / full.std()
+    full = (first + second) / 2
+    assert (out_1 - out_2).std() / output.std() < 0.85 * (first - second).std() / full.std()
     assert np.corrcoef(full.ravel(), output.ravel())[0, 1] > 0.95
     spectrum = np.fft.fftn(full - full.mean()) * np.fft.fftn(output - output.mean()).conj()
     assert np.fft.ifftn(spectrum).real.argmax() == 0

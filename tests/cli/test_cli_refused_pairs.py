@@ -1,4 +1,4 @@
-"""Two maps that are no pair, masks that do not fit, and options that make no sense."""
+"""Maps that are not a pair, masks that do not fit, and invalid options."""
 
 import gzip
 import os

@@ -42,8 +42,8 @@ def test_import_reads_any_order_of_arrays(arrays_file, imported, pair):
 
 
 def test_empty_list_names_the_folder_of_weights(found):
-    said = run_ok("weights", "list").text
-    assert str(found) in said
+    text = run_ok("weights", "list").text
+    assert str(found) in text
 
 
 def test_weights_in_the_user_folder_are_found_by_name(found, arrays_file, weights, pair):

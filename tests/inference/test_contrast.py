@@ -1,4 +1,4 @@
-"""Inverted contrast is noticed, in one map as in two, with a mask and without; and nothing else is taken for it."""
+"""Inverted contrast is detected in one map and in two, with and without a mask, and only where it is present."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from crefjax.masking import inverted_contrast
 
 
 def ball(side=40, radius=11, noise=1.0, seed=0):
-    """A lumpy ball off the middle, brighter than the solvent, in white noise as strong as it is."""
+    """Return a lumpy ball off the center, brighter than the solvent, in white noise of its strength."""
     random = np.random.default_rng(seed)
     apart = np.linalg.norm(np.indices((side,) * 3) - side / 2 + 2, axis=0)
     density = (apart < radius) * (1 + 0.5 * random.standard_normal((side,) * 3))
@@ -20,9 +20,9 @@ def ball(side=40, radius=11, noise=1.0, seed=0):
 @pytest.mark.parametrize("voxel_size", [0.6, 2.0, 10.0])
 @pytest.mark.parametrize("noise", [0.1, 0.6])
 def test_only_the_negative_of_a_ball_is_inverted(voxel_size, noise):
-    one = ball(noise=noise)
-    assert inverted_contrast(one, voxel_size) == ()
-    (line,) = inverted_contrast(-one, voxel_size)
+    density = ball(noise=noise)
+    assert inverted_contrast(density, voxel_size) == ()
+    (line,) = inverted_contrast(-density, voxel_size)
     assert "inverted contrast" in line
     assert "\n" not in line
 

@@ -1,4 +1,4 @@
-"""Scales, masks and halves, with a network of one layer's worth of weights that is known by hand."""
+"""Scales, masks and half-maps, with a small network that NumPy computes too."""
 
 import jax
 import numpy as np
@@ -25,28 +25,29 @@ def standardized(array):
 
 
 def test_scale_none_is_the_network_on_the_standardized_full_map(weights):
-    one, two = random_map(1), random_map(2)
-    found = crefjax.denoise(one, two, weights=weights, scale="none")
-    expected = network(weights, standardized((one.array + two.array) / 2).astype(np.float32))
+    first, second = random_map(1), random_map(2)
+    found = crefjax.denoise(first, second, weights=weights, scale="none")
+    expected = network(weights, standardized((first.array + second.array) / 2).astype(np.float32))
     np.testing.assert_allclose(found.array, expected, atol=1e-5)
     assert found.voxel_size == 1.2
     assert found.origin == (1.0, 2.0, 3.0)
 
 
 def test_input_scale_has_mean_and_std_of_the_full_map(weights):
-    one, two = random_map(1), random_map(2)
-    found = crefjax.denoise(one, two, weights=weights, scale="input").array.astype(np.float64)
-    full = (one.array.astype(np.float64) + two.array) / 2
+    first, second = random_map(1), random_map(2)
+    found = crefjax.denoise(first, second, weights=weights, scale="input").array.astype(np.float64)
+    full = (first.array.astype(np.float64) + second.array) / 2
     raw = network(weights, standardized(full).astype(np.float32))
     np.testing.assert_allclose(found, standardized(raw) * full.std() + full.mean(), atol=1e-4)
 
 
 def test_input_scale_within_a_mask(weights):
-    one, two = random_map(1), random_map(2)
-    mask = np.random.default_rng(5).uniform(0, 1, one.array.shape).astype(np.float32)
+    first, second = random_map(1), random_map(2)
+    mask = np.random.default_rng(5).uniform(0, 1, first.array.shape).astype(np.float32)
     mask[:3] = 0
-    found = crefjax.denoise(one, two, one.replace_array(mask), weights=weights, scale="input").array.astype(np.float64)
-    full = (one.array.astype(np.float64) + two.array) / 2
+    found = crefjax.denoise(first, second, first.replace_array(mask), weights=weights, scale="input")
+    found = found.array.astype(np.float64)
+    full = (first.array.astype(np.float64) + second.array) / 2
     raw = network(weights, (standardized(full) * mask).astype(np.float32))
 
     def moments(values):
@@ -62,13 +63,14 @@ def test_input_scale_within_a_mask(weights):
 
 
 def test_half_maps_are_standardized_by_the_moments_of_the_full_map(weights):
-    one, two = random_map(1), random_map(2)
-    two = two.replace_array(1.5 * two.array + 1)
-    full = (one.array.astype(np.float64) + two.array) / 2
+    first, second = random_map(1), random_map(2)
+    second = second.replace_array(1.5 * second.array + 1)
+    full = (first.array.astype(np.float64) + second.array) / 2
     plain, scaled = (
-        denoise_maps(DenoiseRequest((one, two), weights, scale=scale, half_maps=True)) for scale in ("none", "input")
+        denoise_maps(DenoiseRequest((first, second), weights, scale=scale, half_maps=True))
+        for scale in ("none", "input")
     )
-    for name, half in (("half_map_1", one), ("half_map_2", two)):
+    for name, half in (("half_map_1", first), ("half_map_2", second)):
         raw = network(weights, ((half.array - full.mean()) / full.std()).astype(np.float32))
         np.testing.assert_allclose(getattr(plain, name).array, raw, rtol=1e-5, atol=1e-5)
         expected = standardized(raw) * half.array.std(dtype=np.float64) + half.array.mean(dtype=np.float64)
@@ -76,39 +78,40 @@ def test_half_maps_are_standardized_by_the_moments_of_the_full_map(weights):
 
 
 def test_maps_may_be_paths(weights, tmp_path):
-    one, two = random_map(1), random_map(2)
-    for name, each in (("a.mrc", one), ("b.mrc", two)):
-        write_map(tmp_path / name, each, label="test")
+    first, second = random_map(1), random_map(2)
+    for name, map_ in (("a.mrc", first), ("b.mrc", second)):
+        write_map(tmp_path / name, map_, label="test")
     found = crefjax.denoise(tmp_path / "a.mrc", str(tmp_path / "b.mrc"), weights=weights)
-    np.testing.assert_array_equal(found.array, crefjax.denoise(one, two, weights=weights).array)
+    np.testing.assert_array_equal(found.array, crefjax.denoise(first, second, weights=weights).array)
 
 
 def test_invalid_requests_raise(weights):
-    one, two = random_map(1), random_map(2, (8, 8, 8))
+    first, second = random_map(1), random_map(2, (8, 8, 8))
     with pytest.raises(UserError, match="same shape"):
-        crefjax.denoise(one, two, weights=weights)
+        crefjax.denoise(first, second, weights=weights)
     with pytest.raises(UserError, match="`scale`: expected one of signal, input, none, found loud"):
-        crefjax.denoise(one, weights=weights, scale="loud")
-    for given in ((one,), (one, None)):
+        crefjax.denoise(first, weights=weights, scale="loud")
+    for given in ((first,), (first, None)):
         with pytest.raises(UserError, match="`scale` signal: expected two half-maps"):
             crefjax.denoise(*given, weights=weights, scale="signal")
     with pytest.raises(UserError, match="`half_maps`: expected two half-maps"):
-        DenoiseRequest((one,), weights, half_maps=True)
+        DenoiseRequest((first,), weights, half_maps=True)
     with pytest.raises(UserError, match="`mask` auto: expected two half-maps"):
-        crefjax.denoise(one, mask="auto", weights=weights)
-    flat = one.replace_array(np.ones_like(one.array))
+        crefjax.denoise(first, mask="auto", weights=weights)
+    flat = first.replace_array(np.ones_like(first.array))
     with pytest.raises(UserError, match="same value in every voxel"):
         crefjax.denoise(flat, weights=weights)
     silent = Weights("silent", weights.path, CONFIG, {}, jax.tree.map(np.zeros_like, weights.parameters))
     with pytest.raises(UserError, match="silent: the network produced a constant map"):
-        crefjax.denoise(one, weights=silent)
+        crefjax.denoise(first, weights=silent)
     with pytest.raises(UserError, match="silent: the network produced a constant map"):
-        crefjax.denoise(one, random_map(2), weights=silent)
+        crefjax.denoise(first, random_map(2), weights=silent)
 
 
 def test_exhausted_device_memory_gives_thinner_slabs(weights, monkeypatch):
-    one, two = random_map(1, (16, 8, 8)), random_map(2, (16, 8, 8))
-    expected = crefjax.denoise(one, two, weights=weights, scale="input").array
+    first, second = random_map(1, (16, 8, 8)), random_map(2, (16, 8, 8))
+    maps = {"half_map_1": first, "half_map_2": second, "weights": weights, "scale": "input"}
+    expected = crefjax.denoise(**maps).array
     tried = []
 
     def short_of_memory(*arguments, slab, **more):
@@ -119,8 +122,8 @@ def test_exhausted_device_memory_gives_thinner_slabs(weights, monkeypatch):
 
     monkeypatch.setattr("crefjax.inference.slabs.run_network", short_of_memory)
     room = 4
-    np.testing.assert_allclose(crefjax.denoise(one, two, weights=weights, scale="input").array, expected, atol=1e-5)
+    np.testing.assert_allclose(crefjax.denoise(**maps).array, expected, atol=1e-5)
     assert tried == [16, 8, 4]
     room = 0
     with pytest.raises(UserError, match="ran out of memory"):
-        crefjax.denoise(one, two, weights=weights, scale="input")
+        crefjax.denoise(**maps)

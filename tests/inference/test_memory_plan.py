@@ -33,7 +33,7 @@ def test_memory_grows_no_faster_than_voxels():
 
 
 def test_temporaries_agree_with_the_analysis_of_xla():
-    """At the two levels that take the most, for the default network, within ten percent."""
+    """They agree within ten percent at the two levels that take most, for the default network."""
     import jax.numpy as jnp
 
     from crefjax.inference import slabs

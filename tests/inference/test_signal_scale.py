@@ -1,4 +1,4 @@
-"""The default scale: what the network gives and the full map, with the factors of their shells, in slow NumPy."""
+"""The default scale, against a sum of network and full map with factors per shell in NumPy."""
 
 import numpy as np
 import pytest
@@ -15,12 +15,12 @@ SHAPE = (18, 15, 20)
 
 @pytest.fixture(scope="module")
 def pair():
-    """A body off the middle on a level of 2, with noise."""
+    """Return half-maps of a body off the center, on a level of 2, with noise."""
     z, y, x = np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij")
     body = 3 * np.exp(-(((z - 8) / 4) ** 2 + ((y - 7) / 3.5) ** 2 + ((x - 11) / 4) ** 2))
     body = body * (1 + 0.5 * np.sin(1.3 * x + 0.7 * y))
     noise = np.random.default_rng(2).standard_normal((2, *SHAPE))
-    return tuple(Map.from_array(2 + body + 0.3 * one, 1.5, (4.0, 0.0, -3.0)) for one in noise)
+    return tuple(Map.from_array(2 + body + 0.3 * white, 1.5, (4.0, 0.0, -3.0)) for white in noise)
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +31,20 @@ def mask(pair):
     return pair[0].replace_array(mask)
 
 
-def level(one, region):
-    return one.mean() if region is None else np.average(one, weights=1 - region.astype(np.float64))
+def level(array, region):
+    return array.mean() if region is None else np.average(array, weights=1 - region.astype(np.float64))
 
 
 def shells_of(shape):
-    """The shell of every voxel of the whole spectrum."""
+    """Return the shell of every voxel of the whole spectrum."""
     k = np.meshgrid(*(np.fft.fftfreq(n) * max(shape) for n in shape), indexing="ij")
     return np.floor(np.sqrt(sum(axis**2 for axis in k)) + 0.5).astype(int)
 
 
-def by_shells(one, factors):
-    """A map times a factor in every shell, 0 beyond the last."""
-    of_voxel = np.append(factors, 0)[np.minimum(shells_of(one.shape), len(factors))]
-    return np.fft.ifftn(np.fft.fftn(one) * of_voxel).real
+def by_shells(array, factors):
+    """Multiply the shells of a map by factors, 0 beyond the last."""
+    of_voxel = np.append(factors, 0)[np.minimum(shells_of(array.shape), len(factors))]
+    return np.fft.ifftn(np.fft.fftn(array) * of_voxel).real
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -55,7 +55,7 @@ def test_output_is_the_calibrated_sum_of_network_and_full_map(masked, pair, mask
     assert (a[0], b[0]) == (0, 1)
     assert min(a.min(), b.min()) >= 0
     assert a[1:].max() > 0
-    arrays = [one.array.astype(np.float64) for one in pair]
+    arrays = [half_map.array.astype(np.float64) for half_map in pair]
     full = (arrays[0] + arrays[1]) / 2
     inside = mask.array if masked else 1.0
     if masked:
@@ -83,9 +83,9 @@ def test_masked_output_scales_with_the_maps_and_ignores_level_and_order(pair, ma
 
     plain = denoised(*pair)
     np.testing.assert_allclose(denoised(*pair[::-1]), plain, atol=1e-5)
-    large = [one.replace_array(1000 * one.array) for one in pair]
+    large = [half_map.replace_array(1000 * half_map.array) for half_map in pair]
     np.testing.assert_allclose(denoised(*large), 1000 * plain, atol=0.05)
-    lifted = [one.replace_array(one.array + 5) for one in pair]
+    lifted = [half_map.replace_array(half_map.array + 5) for half_map in pair]
     np.testing.assert_allclose(denoised(*lifted), plain, atol=1e-4)  # no plateau in the shape of the mask
     assert not plain[mask.array == 0].any()
 
@@ -93,7 +93,7 @@ def test_masked_output_scales_with_the_maps_and_ignores_level_and_order(pair, ma
 @pytest.mark.parametrize("seed", range(3))
 def test_half_maps_of_noise_are_denoised_to_almost_zero(seed, weights):
     noise = np.random.default_rng(seed).standard_normal((2, 24, 24, 24))
-    pair = tuple(Map.from_array(one, 1.5) for one in noise)
+    pair = tuple(Map.from_array(white, 1.5) for white in noise)
     found = denoise_maps(DenoiseRequest(pair, weights))
     assert has_no_signal(found.half_map_fsc.fsc)
     assert found.full.array.std() < 0.25 * noise.mean(0).std()

@@ -23,7 +23,7 @@ def quick(tmp_path_factory):
 def network(config, seed=0):
     side = config.multiple
     parameters = jax.jit(UNet3D(config).init)(jax.random.key(seed), jnp.zeros((1, side, side, side, 1)))["params"]
-    # A bias makes the planes outside the box nonzero where they are not put back to zero.
+    # A bias makes planes outside the box nonzero unless they are reset to zero.
     keys = iter(jax.random.split(jax.random.key(1), 99))
     return jax.tree.map(lambda a: a + 0.3 * jax.random.normal(next(keys), a.shape), parameters)
 

@@ -1,4 +1,4 @@
-"""Slab by slab on a GPU is the network at once on the CPU."""
+"""Slabs on a GPU give the output of the whole network on the CPU."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The network on the grid of the data: where its output lies, what it is given, rotations, and what is refused."""
+"""The network on the grid of the data: place of the output, input, rotations, parts, and invalid settings."""
 
 from dataclasses import replace
 
@@ -23,25 +23,25 @@ VOXEL = 1.1
 
 @pytest.fixture
 def on_a_grid(weights):
-    """Weights that say that they want a resolution to take three voxels."""
+    """Return weights for a grid on which the resolution takes three voxels."""
     return replace(weights, card={"grid": 3.0})
 
 
 @pytest.fixture
 def identity(monkeypatch):
-    """A network that gives back what it is given."""
-    given = []
+    """Replace the network by one that returns its input; return the list of its inputs."""
+    inputs = []
 
     def same(parameters, array, config, **more):
-        given.append(array)
+        inputs.append(array)
         return array.copy()
 
     monkeypatch.setattr("crefjax.inference.slabs.run_network", same)
-    return given
+    return inputs
 
 
 def blob_pair(shape, place):
-    """Two half-maps of a blob with its centre at a place in voxels, and white noise; the blob."""
+    """Return two half-maps of a blob with its center at a place in voxels, in white noise, and the blob."""
     axes = np.meshgrid(*(np.arange(side) for side in shape), indexing="ij")
     squared = sum((axis - at) ** 2 for axis, at in zip(axes, place, strict=True))
     blob = np.exp(-squared / (2 * 5.0**2)) * (1 + 0.8 * np.cos(1.7 * np.sqrt(squared)))
@@ -54,22 +54,22 @@ def blob_pair(shape, place):
 @pytest.mark.parametrize("resolution", [2.5, 4.6])
 @pytest.mark.parametrize("scale", ["none", "input", "signal"])
 def test_output_overlays_input(on_a_grid, identity, shape, resolution, scale):
-    """By a network that changes nothing: the centre of what comes out is that of what went in, to 1/100 voxel."""
+    """With a network that returns its input, the center of the output is that of the input to 1/100 voxel."""
     place = [0.46 * side for side in shape]
     pair, blob = blob_pair(shape, place)
     found = crefjax.denoise(*pair, weights=on_a_grid, resolution=resolution, scale=scale, rotations=1)
     assert found.array.shape == shape
     assert found.voxel_size == VOXEL
-    assert all(given.shape != shape for given in identity)
+    assert all(array.shape != shape for array in identity)
     out = found.array.astype(np.float64) - np.median(found.array)
     inside = blob > 0.2
     for axis, indices in enumerate(np.nonzero(inside)):
-        centre, expected = (np.average(indices, weights=values[inside]) for values in (out, blob))
-        assert centre == pytest.approx(expected, abs=0.01), axis
+        center, expected = (np.average(indices, weights=values[inside]) for values in (out, blob))
+        assert center == pytest.approx(expected, abs=0.01), axis
 
 
 def test_network_input_is_standardized_within_the_mask(on_a_grid, identity):
-    """Solvent at 0, root mean square of 1 within the mask, for the full map; the half-maps by the same numbers."""
+    """The full map has solvent at 0 and a root mean square of 1 within the mask; the half-maps use its numbers."""
     pair, blob = blob_pair((48, 48, 48), (22, 23, 24))
     mask = (blob > 0.02).astype(np.float32)
     # The resolution leaves the grid as it is.
@@ -77,8 +77,8 @@ def test_network_input_is_standardized_within_the_mask(on_a_grid, identity):
     full = (pair[0].array + pair[1].array) / 2
     level = full[mask == 0].mean()
     rms = np.sqrt(np.mean((full[mask > 0] - level) ** 2))
-    for given, array in zip(identity, (full, pair[0].array, pair[1].array), strict=True):
-        np.testing.assert_allclose(given, (array - level) / rms * mask, atol=1e-4)
+    for received, array in zip(identity, (full, pair[0].array, pair[1].array), strict=True):
+        np.testing.assert_allclose(received, (array - level) / rms * mask, atol=1e-4)
 
 
 def test_weights_without_a_grid_use_the_grid_of_the_map(weights):
@@ -135,14 +135,14 @@ def test_affordable_rotations():
 
 @pytest.mark.parametrize("number", [1, 4, 24])
 def test_rotated_output_is_the_mean_over_rotated_boxes(number, tmp_path):
-    """NumPy's own quarter turns of the box, all that there are, or the half turns alone."""
+    """The expected rotations are quarter turns of NumPy: all 24 orientations, or the half turns alone."""
     config = UNet3DConfig(depth=1, down_width=2, up_width=2, last_widths=(2,))
     parameters = UNet3D(config).init(jax.random.key(3), jnp.zeros((1, 4, 4, 4, 1)))["params"]
     weights = Weights("tiny", tmp_path, config, {}, parameters)
     x = np.random.default_rng(2).normal(size=(8, 8, 8)).astype(np.float32)
 
     def turns(array):
-        """Every orientation of a box with the way back: which face is up, and how it is turned."""
+        """Yield every orientation of a box, by the face that is up and its spin, with its inverse."""
         for face in range(6):
             axes, times = ((1, 2), face) if face < 4 else ((0, 2), 1 if face == 4 else 3)
             for spin in range(4):
@@ -162,16 +162,16 @@ def test_rotated_output_is_the_mean_over_rotated_boxes(number, tmp_path):
 
 
 def test_part_around_a_mask():
-    """12 voxels of margin; beginning and length are multiples of the network's, within the box."""
+    """The margin is 12 voxels; start and length are multiples of the network's, within the box."""
     mask = np.zeros((100, 60, 80), np.float32)
     mask[40:61, 5:20, 30:70] = 1
     assert part_around(mask, (100, 60, 80), 8) == (slice(24, 80), slice(0, 32), slice(16, 80))
-    # On a grid twice as fine: 80 to 122, 10 to 40 and 60 to 140, and 12 more on either side.
+    # On a grid twice as fine: 80 to 122, 10 to 40 and 60 to 140, with 12 voxels more on either side.
     assert part_around(mask, (200, 120, 160), 4) == (slice(68, 136), slice(0, 52), slice(48, 152))
 
 
 def test_denoising_half_maps_in_part_gives_nearly_the_same_map(weights):
-    """The same map, nearly, by any network."""
+    """The network is random."""
     side = 96
     z, y, x = np.meshgrid(*[np.arange(side) - side / 2] * 3, indexing="ij")
     random = np.random.default_rng(0)
