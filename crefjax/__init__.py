@@ -1,11 +1,11 @@
-"""Removes noise from cryo-EM density maps, and says shell by shell what in the result is signal, noise and bias."""
+"""Remove noise from cryo-EM density maps, and measure signal, noise and bias of the result shell by shell."""
 
 __version__ = "0.1.0"
 __all__ = ["UserError", "__version__", "denoise"]
 
 
 def __getattr__(name):
-    # JAX takes half a second to import: `crefjax --help` should not wait for it.
+    # Importing JAX takes half a second, which `crefjax --help` does not need.
     if name == "denoise":
         from crefjax.inference.denoise import denoise
 

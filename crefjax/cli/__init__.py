@@ -1,4 +1,4 @@
-"""The command line: `main`, and a module for each subcommand with its arguments and what it does.
+"""The command line: `main`, and a module for each subcommand with its `add_arguments` and `run`.
 
-Nothing heavy is imported before a command runs: `crefjax --help` answers at once.
+Heavy modules are imported only when a command runs, so that `crefjax --help` answers at once.
 """
