@@ -60,11 +60,12 @@ _PHANTOMS = " ".join(
 )
 # Parts of commands, and what replaces them so that they take seconds and need nothing that is not included.
 SHORTEN = {
-    r"crefjax train .*configs/paper\.py.*": rf"\g<0> {_FEW_STEPS} --config.batch=1 --config.network.depth=2",
+    r"crefjax train .*configs/paper\.py.*": rf"\g<0> {_FEW_STEPS} --config.batch=2 --config.network.depth=2",
     r"crefjax train .*configs/weights\.py[^;]*": (
         rf"\g<0> {_FEW_STEPS} --config.schedule.cycle_steps=2 --config.schedule.warmup=1 {_PHANTOMS}"
-        " --config.data.stream.held_out_patch=64"
+        " --config.data.stream.held_out_patch=32 --config.data.patch=32"
     ),
+    r"7a4m\.cif\.gz( 8tze\.cif\.gz)? 9be6\.cif\.gz": "7a4m.cif.gz",
     r"runs/deep/last": "cref",
     r"--minutes 10": "--minutes 1",
     r"--box (108|256)": "--box 64",

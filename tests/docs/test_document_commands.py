@@ -78,6 +78,13 @@ def test_every_module_in_the_text_exists(page):
                 assert hasattr(importlib.import_module(module), attribute), f"{page.name}: {text}"
 
 
+def test_paths_in_the_continuous_integration_exist():
+    text = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    paths = re.findall(r"tests/[\w./]+\.py|crefjax/weights/\w+", text)
+    assert paths
+    assert all((ROOT / path).exists() for path in paths)
+
+
 def test_folders_in_the_map_of_the_readme_exist():
     (text,) = (text for _, language, text in blocks(ROOT / "README.md") if language == "text")
     folder = ROOT
