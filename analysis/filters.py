@@ -10,7 +10,7 @@ from scipy.ndimage import fourier_gaussian
 from scipy.special import erf
 
 from crefjax.errors import UserError
-from crefjax.masking import noise_sigma
+from crefjax.masking.threshold import noise_sigma
 from crefjax.spectral.curves import FscCurve, solvent_level
 from crefjax.spectral.shells import filter_shells
 from crefjax.spectral.windows import raised_cosine

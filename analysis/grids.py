@@ -20,7 +20,8 @@ from crefjax.errors import UserError, path_error
 from crefjax.io.files import open_map_file
 from crefjax.io.header import HEADER_BYTES, ISOTROPY, Header, byte_order
 from crefjax.io.maps import ORIGIN_TOLERANCE, Map, check_header, check_voxels, read_map
-from crefjax.masking import LOWPASS, MIN_PART, is_inverted, low_pass, particle_level, remove_small_components
+from crefjax.masking import LOWPASS, MIN_PART, remove_small_components
+from crefjax.masking.threshold import is_inverted, low_pass, particle_level
 
 COVERED = 0.9  # of the entry's density must be in the map
 RATIOS = (0.2, 5.0)  # of the map's voxel size to the entry's

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crefjax.data.grid import moments_in
+from crefjax.data.grid import level_and_rms
 from crefjax.inference.denoise import denoise_maps
 from crefjax.inference.memory_plan import plan_denoise
 from crefjax.inference.request import DenoiseRequest
@@ -76,9 +76,9 @@ def _own_output(one, full, request, plan):
     grid, weights = plan.grid, request.weights
     if weights.grid:
         region = request.region.array
-        level, deviation = moments_in(grid.bring(full), None if region is None else grid.bring_mask(region))
+        level, deviation = level_and_rms(grid.resample(full), None if region is None else grid.resample_mask(region))
     else:
         level, deviation = full.mean(), full.std()
-    scaled = ((grid.bring(one) - level) / deviation).astype(np.float32)
+    scaled = ((grid.resample(one) - level) / deviation).astype(np.float32)
     out = run_network(weights.parameters, scaled, weights.config, slab=plan.slab, device=plan.device)
     return grid.restore(out, one.shape)

@@ -12,17 +12,17 @@ PACKAGE = Path(__file__).parents[1] / "crefjax"
 # A room may import itself, those named here, and those of everyone, which import none but each other.
 ROOMS = {
     "io": set(),
-    "masking": {"io", "spectral"},
+    "masking": {"spectral"},
     "spectral": set(),
     "models": set(),
     "data": {"io", "spectral", "masking"},  # of spectral what does without JAX
     "losses": {"spectral"},
     "simulate": {"spectral", "io"},
-    "weights": {"models"},
+    "weights": {"models", "io"},
     "inference": {"weights", "models", "spectral", "data", "io", "masking"},
     "plotting": {"spectral", "io"},
     "report": {"plotting", "inference", "spectral", "data", "io", "masking"},
-    "training": {"data", "io", "spectral", "simulate", "models", "losses", "weights"},
+    "training": {"data", "io", "masking", "spectral", "simulate", "models", "losses", "weights"},
 }
 EVERYONES = {"errors", "utils", "__version__"}
 ABOVE_ALL = {"cli", "__main__", "__init__"}

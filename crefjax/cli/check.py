@@ -7,7 +7,7 @@ from pathlib import Path
 from crefjax.cli.common import add_device, add_half_maps, add_voxel_size, on_device
 from crefjax.errors import UserError
 from crefjax.io.files import is_same_file
-from crefjax.utils.atomic import atomic_write_all
+from crefjax.utils.atomic import write_bytes
 
 EPILOG = (
     "Detects a half-map that is shifted, mirrored, or has exchanged axes; the same noise in both; different scales; "
@@ -51,11 +51,10 @@ def run(arguments) -> int:
             "findings": [asdict(one) for one in found.findings],
         }
         text = (json.dumps(content, indent=1) + "\n").encode()
-        with atomic_write_all(overwrite=True) as stage, stage(output, len(text)) as stream:
-            stream.write(text)
+        write_bytes(output, text)
     z, y, x = first.array.shape
     print(f"{x}x{y}x{z} voxels of {first.voxel_size:.4g} Å")
-    print(found.told_resolution(mask_given=bool(arguments.mask)))
+    print(found.describe_resolution(mask_given=bool(arguments.mask)))
     for one in found.findings:
         print(f"{'not a pair' if one.serious else 'note'}: {one.text}")
     if not found.findings:

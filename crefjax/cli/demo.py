@@ -6,6 +6,7 @@ from pathlib import Path
 
 from crefjax.cli.common import add_overwrite, log
 from crefjax.errors import UserError
+from crefjax.io.files import check_output_folder
 from crefjax.utils.atomic import atomic_directory
 
 _RESIDUES = 600
@@ -53,7 +54,7 @@ def _demo(folder: Path, output: Path, arguments):
     from crefjax.inference.denoise import denoise_maps
     from crefjax.inference.request import DenoiseRequest
     from crefjax.io.entries import load_mask, load_pair
-    from crefjax.io.maps import read_map, write_maps
+    from crefjax.io.maps import full_map, read_map, write_maps
     from crefjax.plotting import DemoPanels, demo_figure
     from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps, write_entry
     from crefjax.simulate.phantom import phantom
@@ -72,7 +73,7 @@ def _demo(folder: Path, output: Path, arguments):
     denoised = denoise_maps(DenoiseRequest(pair, weights, mask)).full
     write_maps([(folder / "denoised.mrc", denoised)], label="crefjax demo, denoised", overwrite=False)
     truth = read_map(folder / "entry" / "truth.mrc")
-    full = (pair[0].array + pair[1].array) / 2
+    full = full_map(pair[0].array, pair[1].array)
     curves = [fsc_curve(one, truth.array, _VOXEL_SIZE, mask.array) for one in (full, denoised.array)]
     half = fsc_curve(pair[0].array, pair[1].array, _VOXEL_SIZE, mask.array)
     shown = DemoPanels(full, denoised.array, truth.array, mask.array, half, *curves)
@@ -125,9 +126,4 @@ def _told(full, denoised, output, trained):
 def _check(output, arguments):
     if not 0 <= arguments.seed < 2**19:
         raise UserError(f"--seed: expected a number from 0 to {2**19 - 1}, found {arguments.seed}; change it")
-    if not output.exists():
-        return
-    if not arguments.overwrite:
-        raise UserError(f"{output}: exists already; give another folder with -o, or --overwrite to replace it")
-    if not output.is_dir() or (any(output.iterdir()) and not (output / "demo.png").is_file()):
-        raise UserError(f"{output}: expected an earlier demo to replace, found something else; give another folder")
+    check_output_folder(output, "a demo", "demo.png", overwrite=arguments.overwrite, make_parents=True)

@@ -147,9 +147,9 @@ def _check_before_work(arguments, outputs):
     for path in outputs.values():
         check_output(path, overwrite=arguments.overwrite, inputs=inputs)
     if arguments.report:
-        from crefjax.report.writer import check_folder
+        from crefjax.report.writer import check_report_folder
 
-        check_folder(arguments.report, overwrite=arguments.overwrite, inputs=inputs, outputs=outputs.values())
+        check_report_folder(arguments.report, overwrite=arguments.overwrite, inputs=inputs, outputs=outputs.values())
 
 
 def _inputs(arguments) -> dict[str, Path]:
@@ -171,7 +171,7 @@ def _log_request(arguments, request: DenoiseRequest) -> None:
     z, y, x = full.array.shape
     log(f"crefjax {__version__}: {x}x{y}x{z} voxels of {full.voxel_size:.4g} Å, weights {request.weights.name}")
     if request.check is not None:
-        log(request.check.told_resolution(mask_given=arguments.mask not in (None, "auto")))
+        log(request.check.describe_resolution(mask_given=arguments.mask not in (None, "auto")))
     for warning in request.warnings:
         log(f"warning: {warning}")
 

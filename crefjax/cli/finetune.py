@@ -38,10 +38,10 @@ def add_arguments(parser):
 def run(arguments) -> int:
     """Fine-tune as the command line says; the status is 128 and the signal's number if one ended the training."""
     from crefjax.training.config import finetune_config
-    from crefjax.weights.store import check_folder, load_weights, save_weights
+    from crefjax.weights.store import check_weights_folder, load_weights, save_weights
 
     output = Path(arguments.output)
-    check_folder(output, overwrite=arguments.overwrite)
+    check_weights_folder(output, overwrite=arguments.overwrite)
     weights = load_weights(arguments.weights)
     from crefjax.data.specimen_batches import load_specimen
 

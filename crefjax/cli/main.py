@@ -7,15 +7,14 @@ on standard error; 130 or 143 interrupted.
 import argparse
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from crefjax import __version__
 from crefjax.cli.common import choose_platform, log
 from crefjax.errors import UserError
-from crefjax.utils.atomic import remove_all
+from crefjax.utils.signals import exit_on_signals
 
 # Every subcommand is a module of this package, with `add_arguments` and `run`.
 COMMANDS = {
@@ -61,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse's own, after --help or a mistake
         return stop.code or 0
     try:
-        with _ended_by_signals():
+        with exit_on_signals():
             if hasattr(arguments, "device"):
                 choose_platform(arguments)
             status = arguments.run(arguments) or 0
@@ -101,35 +100,6 @@ def open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
         if name != "stdin":
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process
-
-
-@contextmanager
-def _ended_by_signals():
-    """Ctrl-C, SIGTERM and a lost terminal end the program once a call into XLA is over, with no unfinished file left.
-
-    Not by an exception: one that is raised while Python collects garbage, which JAX hooks into, is lost.
-    """
-
-    def end(number, _):
-        remove_all()
-        with suppress(OSError, ValueError, RuntimeError):  # the stream may be closed, or in the midst of writing
-            print(
-                f"crefjax: interrupted ({signal.Signals(number).name}); no unfinished file was left",
-                file=sys.stderr,
-                flush=True,
-            )
-        os._exit(128 + number)
-
-    before = {}
-    with suppress(ValueError):  # not in the main thread, where signals cannot be set
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                before[number] = signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _parsed(argv):

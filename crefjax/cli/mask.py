@@ -30,7 +30,7 @@ def add_arguments(parser):
 
 def run(arguments) -> None:
     """Make and write a mask, and print how it was made."""
-    from crefjax.data.pair_check import usable
+    from crefjax.data.pair_check import validate_maps
     from crefjax.io.entries import load_pair
     from crefjax.io.maps import write_map
     from crefjax.masking import make_mask
@@ -38,7 +38,7 @@ def run(arguments) -> None:
     output = Path(arguments.output)
     check_output(output, overwrite=arguments.overwrite, inputs=(arguments.half_map_1, arguments.half_map_2))
     pair = load_pair(arguments.half_map_1, arguments.half_map_2, voxel_size=arguments.voxel_size)
-    used = usable(pair, insist=True, without=("no_signal",))
+    used = validate_maps(pair, insist=True, without=("no_signal",))
     for note in used.notes:
         log(f"warning: {note}")
     first, second = used.pair

@@ -84,7 +84,7 @@ def summary(manifest):
         yield "every patch has its truth"
     if manifest.left_out:
         names = ", ".join(manifest.left_out)
-        yield f"left out {len(manifest.left_out)} of {len(entries) + len(manifest.left_out)}: {names}"
+        yield f"skipped {len(manifest.left_out)} of {len(entries) + len(manifest.left_out)}: {names}"
     yield f"{manifest.folder}: patches of {manifest.patch}³ voxels as {manifest.dtype}, {gib:.3g} GiB"
 
 

@@ -48,11 +48,11 @@ def add_arguments(parser):
 def run(arguments) -> None:
     """Report as the command line says."""
     from crefjax.report.measure import account
-    from crefjax.report.writer import PAGE, check_folder, write_report
+    from crefjax.report.writer import PAGE, check_report_folder, write_report
 
     start = time.monotonic()
     inputs = _inputs(arguments)
-    check_folder(arguments.output, overwrite=arguments.overwrite, inputs=inputs.values())
+    check_report_folder(arguments.output, overwrite=arguments.overwrite, inputs=inputs.values())
     _check_before_work(arguments)
     study = _study(arguments)
     numbers = account(study)
@@ -127,7 +127,7 @@ def _check_before_work(arguments):
 
 def _study(arguments):
     """All maps, on one grid."""
-    from crefjax.data.pair_check import usable
+    from crefjax.data.pair_check import validate_maps
     from crefjax.io.entries import load_mask, load_pair
     from crefjax.io.maps import read_map
     from crefjax.report.measure import ReportInputs
@@ -146,10 +146,12 @@ def _study(arguments):
             "denoised alone",
         )
     mask = None if arguments.mask == "auto" else load_mask(arguments.mask, pair[0], **size).array
-    used = usable(pair, mask, insist=arguments.insist, without=("no_signal",))
+    used = validate_maps(pair, mask, insist=arguments.insist, without=("no_signal",))
     pair, mask_from = used.pair, Path(arguments.mask).name
     if mask is None:
-        mask, mask_from = _made_mask(pair), "made automatically"
+        mask, mask_from = used.check.region.require(), "made automatically"
+        for note in used.check.region.info.notes:
+            log(f"mask: {note}")
     return ReportInputs(
         half_map_1=pair[0],
         half_map_2=pair[1],
@@ -168,15 +170,6 @@ def _study(arguments):
         },
         pair_warnings=used.notes,
     )
-
-
-def _made_mask(pair):
-    from crefjax.masking import make_mask
-
-    array, info = make_mask(pair[0].array, pair[1].array, pair[0].voxel_size)
-    for note in info.notes:
-        log(f"mask: {note}")
-    return array
 
 
 def _equal(a, b):

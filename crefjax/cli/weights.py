@@ -69,9 +69,9 @@ def _show(arguments):
 
 def _import(arguments):
     from crefjax.weights.crefdenoiser import import_checkpoint
-    from crefjax.weights.store import check_folder, save_weights
+    from crefjax.weights.store import check_weights_folder, save_weights
 
-    check_folder(Path(arguments.output), overwrite=arguments.overwrite)
+    check_weights_folder(Path(arguments.output), overwrite=arguments.overwrite)
     parameters, config, about = import_checkpoint(arguments.checkpoint)
     save_weights(arguments.output, parameters, config, about, overwrite=arguments.overwrite)
     count = sum(array.size for layer in parameters.values() for array in layer.values())

@@ -1,1 +1,1 @@
-"""What the network is given: masks, and patches of half-maps, prepared on the disk or cut as they are needed."""
+"""Half-maps on their way to a network: checks, working grid, specimens, patches, and datasets. No JAX."""

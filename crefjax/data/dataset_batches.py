@@ -1,6 +1,6 @@
-"""Batches for training: patches of a prepared dataset, read with Grain, shuffled, turned, and resumed exactly.
+"""Batches of the patches of a prepared dataset, read with Grain: shuffled, rotated, and resumed exactly.
 
-Grain loads JAX, so it is imported where it is used: worker processes import this room without it.
+Grain loads JAX, so it is imported where it is used: worker processes import this subpackage without it.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ _MAX_SEED = 2**32 - 1
 
 
 class Batches:
-    """An iterator of batches whose position can be saved and set, exactly.
+    """An iterator of batches whose position can be saved and restored exactly.
 
-    Each batch is a dict of NumPy arrays: `half_map_1`, `half_map_2` and, where there is one, `truth`, float32
+    Each batch is a dict of NumPy arrays: `half_map_1`, `half_map_2` and, if present, `truth`, float32
     `(batch, p, p, p)`, standardized and masked; and `entry`, int32 `(batch,)`, an index into `names`.
 
     Attributes:
-        names: of the entries.
-        size: patches in one epoch, of all processes together; 0 if there is no epoch, for random crops.
+        names: names of the entries.
+        size: number of patches in one epoch, of all processes together; 0 for random patches, which have no epoch.
     """
 
     def __init__(self, dataset, *, names: Sequence[str], size: int, threads: int, fingerprint: dict):
@@ -39,8 +39,8 @@ class Batches:
             dataset: the batches.
             names: see the class.
             size: see the class.
-            threads: that make batches ahead, as many plus two; 0 makes each batch when it is asked for.
-            fingerprint: JSON-able; what a saved position is true for.
+            threads: number of threads that prepare batches, two more than it in advance; 0 prepares each on demand.
+            fingerprint: settings, as JSON, for which a saved position is valid.
         """
         import grain
 
@@ -58,31 +58,31 @@ class Batches:
         return next(self._batches)
 
     def get_state(self) -> dict:
-        """The position after the last batch that was given, JSON-able; the same in every process."""
+        """Return the position after the last batch, as JSON; the same in every process."""
         return {"next_batch": int(self._batches.get_state()["next_index"]), "of": self._fingerprint}
 
     def set_state(self, state: dict) -> None:
-        """Go to a saved position; the following batches are the ones that followed it.
+        """Restore a saved position.
 
         Raises:
-            UserError: it was saved by batches of other patches or other settings.
+            UserError: it was saved with other patches or other settings.
         """
         if state.get("of") != self._fingerprint:
             raise UserError(
                 "position in the data: expected one saved with the same patches, batch size, seed and number of "
-                "processes, found another; resume with the settings that it was saved with"
+                "processes, found another; resume with those settings"
             )
         self._batches.set_state({"next_index": int(state["next_batch"])})
 
     def close(self) -> None:
-        """End the threads; no batch can be had after that."""
+        """End the threads; there are no batches after that."""
         self._batches.close()
 
 
-def stack(samples: Sequence[dict]) -> dict[str, np.ndarray]:
-    """A batch of samples: float32 arrays `(batch, p, p, p)`, and int32 `entry`.
+def collate(samples: Sequence[dict]) -> dict[str, np.ndarray]:
+    """Return a batch of samples: float32 arrays `(batch, p, p, p)`, and int32 `entry`.
 
-    Turned views of any float type are turned, converted and put side by side in one pass.
+    Rotated views of any float type are copied and converted in one pass.
     """
     batch = {"entry": np.array([sample["entry"] for sample in samples], np.int32)}
     for name in (name for name in samples[0] if name != "entry"):
@@ -92,14 +92,14 @@ def stack(samples: Sequence[dict]) -> dict[str, np.ndarray]:
     return batch
 
 
-def turned(sample: dict, random: np.random.Generator) -> dict:
-    """A sample with all its maps in one of the 24 orientations, drawn at random."""
+def random_rotation(sample: dict, random: np.random.Generator) -> dict:
+    """Return a sample with all its maps in one random orientation of the 24."""
     index = int(random.integers(len(ROTATIONS)))
     return {name: value if name == "entry" else rotate(value, index) for name, value in sample.items()}
 
 
 def check_common(*, batch: int, seed: int, threads: int) -> None:
-    """Raises UserError where a setting that all batches have is out of range."""
+    """Raise UserError if a setting that all batches have is out of range."""
     if batch < 1:
         raise UserError(f"batch: expected 1 patch or more, found {batch}; change it")
     if threads < 0:
@@ -114,10 +114,10 @@ class _Patches:
     def __init__(self, manifest: Manifest, split: str):
         self._patch, self._dtype = manifest.patch, manifest.dtype
         self._maps = shards.MAPS if manifest.truth else shards.MAPS[:2]
-        listed = [found for found in all_shards(manifest.entries) if manifest.entries[found[0]].split == split]
-        self._entries = [number for number, _ in listed]
-        self._paths = [manifest.folder / shard.file for _, shard in listed]
-        lengths = [shard.records for _, shard in listed]
+        files = [(number, s) for number, s in all_shards(manifest.entries) if manifest.entries[number].split == split]
+        self._entries = [number for number, _ in files]
+        self._paths = [manifest.folder / shard.file for _, shard in files]
+        lengths = [shard.records for _, shard in files]
         self._starts = np.cumsum([0, *lengths])
         self._reader = shards.ShardReader(list(zip(self._paths, lengths, strict=True)))
 
@@ -131,7 +131,7 @@ class _Patches:
         try:
             maps = shards.decode(raw, within, self._patch, self._dtype, len(self._maps))
         except ValueError as error:
-            raise shards.damaged(self._paths[shard], f"record {within} is {error}") from error
+            raise shards.damaged_error(self._paths[shard], f"record {within} is {error}") from error
         return {**dict(zip(self._maps, maps, strict=True)), "entry": self._entries[shard]}
 
 
@@ -147,27 +147,27 @@ def dataset_batches(
     process: tuple[int, int] = (0, 1),
     threads: int = THREADS,
 ) -> Batches:
-    """Batches of the patches of a prepared dataset.
+    """Return batches of the patches of a prepared dataset.
 
-    With the same arguments the batches are the same, whatever the number of threads. A sample's orientation depends on
-    seed, epoch and place in the shuffled order, not on the number of processes.
+    The batches do not depend on the number of threads. A sample's orientation depends on seed, epoch, and place in the
+    shuffled order, not on the number of processes.
 
     Args:
         folder: a dataset of `crefjax prepare`.
         split: `training` or `validation`.
-        batch: patches a batch; each process gets as many.
-        seed: of order and orientations.
-        rotations: whether each sample is turned to one of the cube's 24 orientations; no mirror images.
-        shuffle: whether the order is a random one, another each epoch, over the whole split; nothing is held in memory.
-        repeat: whether epochs follow without end, batches running on over their borders; else one epoch, its last
-            batch as short as need be.
-        process: index of this process and number of processes; each has a share of its own of each epoch, all of the
-            same length: what does not divide is left out of the epoch, another part each epoch if shuffled.
-        threads: that read and make batches ahead.
+        batch: number of patches per batch, in each process.
+        seed: random seed of order and orientations.
+        rotations: whether each sample is rotated to one of the cube's 24 orientations; no mirror images.
+        shuffle: whether the order over the whole split is random, another in each epoch; nothing is held in memory.
+        repeat: whether epochs follow each other without end, and batches cross their borders; else there is one epoch,
+            whose last batch may be shorter.
+        process: index of this process and number of processes. Each has its own share of each epoch, all of the same
+            length; the remainder is dropped from the epoch, another one in each epoch if shuffled.
+        threads: number of threads that prepare batches in advance.
 
     Raises:
-        UserError: no whole dataset; no patch on this side, or fewer than processes; a setting out of range. While
-            iterating: a shard that is damaged or gone.
+        UserError: not a complete dataset; fewer patches on this side than processes; a setting out of range. While
+            iterating: a shard that is damaged or missing.
     """
     check_common(batch=batch, seed=seed, threads=threads)
     _check(split, *process)
@@ -180,7 +180,7 @@ def dataset_batches(
     checksums = [shard.sha256 for entry in manifest.of_split(split) for shard in entry.shards]
     settings = {"batch": batch, "seed": seed, "rotations": rotations, "shuffle": shuffle, "repeat": repeat}
     return Batches(
-        data.batch(batch, drop_remainder=False, batch_fn=stack),
+        data.batch(batch, drop_remainder=False, batch_fn=collate),
         names=[entry.name for entry in manifest.entries],
         size=len(patches),
         threads=threads,
@@ -196,7 +196,7 @@ def _check(split, index, count):
 
 
 def _in_order(patches, seed, rotations, shuffle, repeat, process):
-    """A process's share of the patches of every epoch, as a `grain.MapDataset` of samples."""
+    """Return a process's share of the patches of every epoch, as a `grain.MapDataset` of samples."""
     import grain
 
     index, count = process
@@ -204,6 +204,6 @@ def _in_order(patches, seed, rotations, shuffle, repeat, process):
     if shuffle:
         data = data.shuffle()
     if rotations:
-        data = data.random_map(turned)
+        data = data.random_map(random_rotation)
     data = data[: len(patches) // count * count][index::count]
     return data.repeat() if repeat else data

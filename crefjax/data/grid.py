@@ -1,9 +1,9 @@
-"""The grid on which the network works: that of the data, in place of that of the file.
+"""The working grid: the sampling of the maps that the network sees, chosen by their resolution.
 
-A network of moderate size serves maps of one sampling best. Weights that were trained on maps whose resolution takes
-about three voxels are given such maps, in training and in use alike: the half-maps are brought to a grid on which it
-does, by cropping or padding their spectrum, and what the network makes of them is brought back to the grid of the file.
-No voxel is shifted: the first voxel of either grid lies at the same place.
+A network of moderate size works best on maps of one sampling. For weights that were trained on maps with about three
+voxels per resolution, half-maps are resampled to that, in training and in use, by cropping or padding their spectrum,
+and the output of the network is resampled back to the grid of the file. The first voxel of both grids lies at the same
+place.
 """
 
 from collections.abc import Sequence
@@ -16,25 +16,25 @@ from crefjax.spectral.falloff import low_pass_end, noise_b_factor, signal_b_fact
 from crefjax.spectral.resample import fourier_resample, working_shape
 from crefjax.spectral.windows import apply_b_factor, raised_cosine
 
-VOXELS = 3.3  # that the resolution takes on the data's grid, for weights that do not say
+VOXELS = 3.3  # per resolution on the working grid, for weights that do not say
 THRESHOLD = 0.143  # of the FSC of the half-maps at the resolution
 # The signal's B-factor over the squared resolution in training; a map outside is brought to the nearer end.
 B_RANGE = (1.0, 18.0)
-_RISING = -30.0  # Å²: noise that rises by more than that towards high frequencies is flattened before it is measured
-_ERRORS = 2.0  # of a B-factor, by which it must lie outside
-_FIRST_SHELL = 6  # a resolution below says that there is nothing to go by
-_LEAST_SOLVENT = 0.05  # of the box, to compare a map without half-maps with
-KEPT = (0.9, 1.1)  # ratio of the voxels within which the file's grid stays
+_RISING = -30.0  # Å²: noise that rises more steeply towards high frequencies is flattened before measuring
+_ERRORS = 2.0  # standard errors of a B-factor by which it must lie outside
+_FIRST_SHELL = 6  # a resolution below is not a measurement
+_LEAST_SOLVENT = 0.05  # of the box, for estimating the noise of a map without half-maps
+KEPT = (0.9, 1.1)  # ratio of the two samplings within which the file's grid is kept
 
 
 @dataclass(frozen=True)
 class WorkingGrid:
-    """Where the network works, and how a map gets there.
+    """Grid of the network, and the resampling to it and back.
 
     Attributes:
         shape: `(z, y, x)` in voxels.
-        voxel_size: Å, along its longest side.
-        resolution: Å, by which it was chosen; None where nothing told it, and the file's grid was kept.
+        voxel_size: Å, along the longest side.
+        resolution: Å, by which it was chosen; None if it is unknown, and the file's grid was kept.
         blur: Å², the B-factor by which maps are blurred (below 0: sharpened) for the network.
         notes: one line for each thing that the user should know.
     """
@@ -45,16 +45,16 @@ class WorkingGrid:
     blur: float = 0.0
     notes: tuple[str, ...] = ()
 
-    def bring(self, array: np.ndarray) -> np.ndarray:
-        """A map, `(z, y, x)` on the file's grid, for the network."""
+    def resample(self, array: np.ndarray) -> np.ndarray:
+        """Return a map, `(z, y, x)` on the file's grid, on this one, blurred for the network."""
         return apply_b_factor(fourier_resample(array, self.shape), self.voxel_size, self.blur)
 
-    def bring_mask(self, mask: np.ndarray) -> np.ndarray:
-        """A mask on the file's grid, brought to this one, within 0 to 1."""
+    def resample_mask(self, mask: np.ndarray) -> np.ndarray:
+        """Return a mask on the file's grid, on this one, within 0 to 1."""
         return np.clip(fourier_resample(mask, self.shape), 0, 1)
 
     def restore(self, array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-        """A map on this grid, brought back to one of `shape` voxels, its blur taken back."""
+        """Return a map on this grid, on one of `shape` voxels, with the blur undone."""
         return fourier_resample(apply_b_factor(array, self.voxel_size, -self.blur), shape)
 
 
@@ -68,15 +68,15 @@ def find_grid(
     keep: bool = False,
     products: np.ndarray | None = None,
 ) -> WorkingGrid:
-    """The working grid of two half-maps, or of one full map.
+    """Choose the working grid of two half-maps, or of one full map.
 
     Args:
         maps: two half-maps, or one full map, each `(z, y, x)`.
         voxel_size: Å.
         region: mask within which to measure; None for the whole box.
-        voxels: that the resolution is to take.
+        voxels: number of voxels per resolution.
         resolution: Å; None to have it measured.
-        keep: whether the file's grid is kept, and only the fall-off of the amplitudes is looked at.
+        keep: whether the file's grid is kept, and only the fall-off of the amplitudes is measured.
         products: `shell_products` of the half-maps less their solvent levels under that mask, if already measured.
     """
     shape = maps[0].shape
@@ -89,21 +89,21 @@ def find_grid(
         if resolution is None:
             resolution, notes = _resolution_of_halves(products, longest)
         if resolution is not None:
-            blur, more = _blur(products, shell_frequencies(shape, voxel_size), resolution, flattened_by)
-            notes += more
+            blur, blur_notes = _blur(products, shell_frequencies(shape, voxel_size), resolution, flattened_by)
+            notes += blur_notes
     elif resolution is None:
         resolution, notes = _resolution_of_one_map(maps[0], voxel_size, region)
     file_grid = WorkingGrid(shape, voxel_size, resolution, blur, notes)
     if resolution is None or keep or KEPT[0] <= voxels * voxel_size / resolution <= KEPT[1]:
         return file_grid
-    new = working_shape(shape, voxel_size, resolution, voxels)
-    return WorkingGrid(new, longest / max(new), resolution, blur, notes)
+    shape = working_shape(shape, voxel_size, resolution, voxels)
+    return WorkingGrid(shape, longest / max(shape), resolution, blur, notes)
 
 
-def moments_in(full: np.ndarray, region: np.ndarray | None) -> tuple[float, float]:
-    """The solvent's level, and the root mean square of a full map relative to it within a mask.
+def level_and_rms(full: np.ndarray, region: np.ndarray | None) -> tuple[float, float]:
+    """Return the solvent's level, and the root mean square of a full map relative to it within a mask.
 
-    Maps of any box are standardized by the two for weights of a working grid: what is around the particle has no say.
+    With weights for a working grid, maps are standardized by the two, which do not depend on the size of the box.
 
     Args:
         full: `(z, y, x)`.
@@ -120,7 +120,7 @@ def moments_in(full: np.ndarray, region: np.ndarray | None) -> tuple[float, floa
 
 
 def _flattened(halves, voxel_size):
-    """The half-maps without a steep rise of their noise, which would hide all else under a mask, and the blur in Å²."""
+    """Return the half-maps without a steep rise of their noise, which would dominate under a mask; the blur in Å²."""
     rise = noise_b_factor(*halves, voxel_size)
     if rise is None or rise > _RISING:
         return halves, 0.0
@@ -128,7 +128,7 @@ def _flattened(halves, voxel_size):
 
 
 def _resolution_of_halves(products, longest):
-    """In Å, or None where nothing tells it; and what to say."""
+    """Return the resolution in Å, or None if it is unknown; notes for the user."""
     fsc = fsc_from_products(products)
     below = np.flatnonzero(fsc[1:] < THRESHOLD) + 1
     if not len(below):
@@ -140,29 +140,29 @@ def _resolution_of_halves(products, longest):
 
 
 def _resolution_of_one_map(full, voxel_size, region):
-    """In Å, or None; and what to say.
+    """Return the resolution in Å, or None if it is unknown; notes for the user.
 
-    It is where the map was low-passed, if it clearly was; else it follows from how far the particle stands out of its
-    own solvent. With the power `P` within the mask and `N` outside, a full map has the ratio `(P - N) / N` of signal to
-    noise; where it is 1/3, half-maps would have an FSC of 0.143.
+    If the map was clearly low-passed, it is that of the low-pass; else it follows from the contrast of the particle to
+    its solvent. With the power `P` within the mask and `N` outside, a full map has the ratio `(P - N) / N` of signal to
+    noise; if it is 1/3, half-maps would have an FSC of 0.143.
     """
     advice = "the file's grid is kept; give the `resolution` to choose by it"
     if region is None:
-        return None, (f"no particle was found by which to tell the resolution; {advice}",)
+        return None, (f"no particle was found by which to estimate the resolution; {advice}",)
     level = solvent_level(full, region)
     inside = shell_products([full], region, levels=[level])[:, 0, 0]
     end = low_pass_end(inside, shell_frequencies(full.shape, voxel_size))
     if end is None:
         outside = np.clip(1 - region, 0, 1) * _border(region.shape)
         if outside.sum() < _LEAST_SOLVENT * outside.size:
-            return None, (f"there is too little solvent by which to tell the resolution; {advice}",)
+            return None, (f"there is too little solvent by which to estimate the resolution; {advice}",)
         noise = shell_products([full], outside, levels=[level])[:, 0, 0]
         noise *= np.square(region, dtype=np.float64).sum() / np.square(outside, dtype=np.float64).sum()
         ratio = inside / np.maximum(noise, 1e-12 * inside.max()) - 1
         smooth = np.convolve(np.pad(ratio, 1, "edge"), np.ones(3) / 3, "valid")
         below = np.flatnonzero(smooth[1:] < 1 / 3) + 1
         if not len(below):
-            return None, (f"the solvent is empty, and does not tell the resolution; {advice}",)
+            return None, (f"the solvent is empty, so the resolution cannot be estimated; {advice}",)
         if below[0] < _FIRST_SHELL:
             return None, (f"the particle hardly stands out of its solvent; {advice}",)
         end = below[0] / (max(full.shape) * voxel_size)
@@ -171,7 +171,7 @@ def _resolution_of_one_map(full, voxel_size, region):
 
 
 def _border(shape, edge=6):
-    """1, falling off to 0 at the borders of a box over `edge` voxels."""
+    """Return 1, falling off to 0 at the borders of a box over `edge` voxels."""
     box = np.ones(shape, np.float32)
     for axis, side in enumerate(shape):
         distance = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
@@ -181,11 +181,11 @@ def _border(shape, edge=6):
 
 
 def _blur(products, frequency, resolution, flattened_by):
-    """The blur in Å² that brings the signal's fall-off to what training covers, and what to say of it."""
-    found = signal_b_factor(products, frequency)
-    if found is None:
+    """Return the blur in Å² that brings the signal's fall-off into the range of training; notes for the user."""
+    estimate = signal_b_factor(products, frequency)
+    if estimate is None:
         return 0.0, ()
-    b_factor, error = found
+    b_factor, error = estimate
     own = b_factor - flattened_by
     blur = float(np.clip(own, *(bound * resolution**2 for bound in B_RANGE)) - own)
     if abs(blur) <= _ERRORS * error:

@@ -1,6 +1,5 @@
-"""Entries of half-maps cut into patches for training, as ArrayRecord shards with a manifest: `crefjax prepare`."""
+"""Preparation of a dataset: entries of half-maps are cut into patches, in ArrayRecord shards with a manifest."""
 
-import fcntl
 import functools
 import hashlib
 import itertools
@@ -16,52 +15,66 @@ from dataclasses import replace
 from pathlib import Path
 
 from crefjax import __version__
-from crefjax.data import manifest as layout
-from crefjax.data.manifest import EntryRecord, Manifest
+from crefjax.data.manifest import (
+    DATASET_VERSION,
+    ENTRIES_FOLDER,
+    FORMAT,
+    MANIFEST_FILE,
+    SETTINGS_FILE,
+    SPLITS,
+    EntryRecord,
+    Manifest,
+    check_version,
+    manifest_content,
+    read_json,
+)
 from crefjax.data.patches import check_patch
-from crefjax.data.prepare_entry import EntryFiles, EntryTask, Source, cut_entry, finished_entry, inspect
+from crefjax.data.prepare_entry import EntryFiles, EntryFolder, EntryTask, cut_entry, finished_entry, inspect_entry
 from crefjax.data.shards import DTYPES
-from crefjax.data.traces import alike
+from crefjax.data.traces import similar_entries
 from crefjax.errors import UserError, path_error
-from crefjax.utils.atomic import temporary_sibling
+from crefjax.utils.atomic import temporary_sibling, write_json
+from crefjax.utils.signals import exclusive_lock
 from crefjax.utils.workers import WorkerKilledError, run_tasks
+
+_SHARE_OF_INSPECTION = 0.1  # of the work
 
 
 @contextmanager
-def begun(output: Path, settings: dict, sources: Sequence[Source], *, overwrite: bool) -> Iterator[None]:
-    """The dataset's folder, begun with these settings and entries, and no other process at it.
+def locked_dataset(output: Path, settings: dict, sources: Sequence[EntryFolder], *, overwrite: bool) -> Iterator[None]:
+    """Create or continue a dataset with these settings and entries, locked against other processes.
 
-    If the body of the `with` raises before any entry was finished, what was begun is taken away.
+    If the body of the `with` raises before any entry was finished, the new dataset is removed.
 
     Args:
         output: the folder.
-        settings: that a dataset can be gone on with only if they are the same.
+        settings: those that must be the same for a dataset to be continued.
         sources: its entries.
-        overwrite: whether a dataset that is there is taken away first.
+        overwrite: whether an existing dataset is removed first.
 
     Raises:
-        UserError: the folder is no dataset, or one begun with other settings or entries, or another process is at it;
-            an entry lies in it; the disk refuses.
+        UserError: the folder is not a dataset, or one with other settings or entries, or another process uses it; an
+            entry lies in it; the file system refused.
     """
     if not output.absolute().parent.is_dir():
         raise path_error(output, f"the folder {output.absolute().parent} does not exist; make it first")
-    wanted = {
-        "format": layout.FORMAT,
-        "dataset_version": layout.DATASET_VERSION,
+    content = {
+        "format": FORMAT,
+        "dataset_version": DATASET_VERSION,
         "crefjax": __version__,
         **settings,
         "entries": [str(source.folder) for source in sources],
     }
-    _check_folder(output, wanted, sources, overwrite)
-    created = not output.exists()
+    _check_folder(output, content, sources, overwrite)
+    is_new = not output.exists()
     try:
         output.mkdir(exist_ok=True)
-        with _locked(output):
+        with exclusive_lock(output, "another crefjax prepare is writing this dataset; wait until it ends"):
             try:
-                _begin(output, wanted, overwrite)
+                _start(output, content, overwrite)
                 yield
             except BaseException:
-                _remove_if_empty(output, created)
+                _remove_if_empty(output, is_new)
                 raise
     except OSError as error:
         raise path_error(
@@ -69,7 +82,7 @@ def begun(output: Path, settings: dict, sources: Sequence[Source], *, overwrite:
         ) from error
 
 
-def _check_folder(output, wanted, sources, overwrite):
+def _check_folder(output, content, sources, overwrite):
     for source in sources:
         if output.absolute() in (source.folder, *source.folder.parents):
             raise path_error(output, f"the entry {source.folder} lies in the folder to be written; choose another one")
@@ -77,83 +90,64 @@ def _check_folder(output, wanted, sources, overwrite):
         return
     if not output.is_dir() or (overwrite and output.is_symlink()):
         raise path_error(output, "expected a folder to write the dataset to, found something else; choose another name")
-    if not (output / layout.BEGUN).is_file():
+    if not (output / SETTINGS_FILE).is_file():
         if any(not name.startswith(".crefjax-") for name in os.listdir(output)):
-            text = f"the folder has files and no {layout.BEGUN}, so it is no dataset; choose another name"
+            text = f"the folder has files and no {SETTINGS_FILE}, so it is not a dataset; choose another name"
             raise path_error(output, text)
         return
-    found = layout.read_json(output / layout.BEGUN)
+    existing = read_json(output / SETTINGS_FILE)
     if overwrite:
-        if found.get("format") != layout.FORMAT:
-            raise path_error(output, "expected a dataset to replace, found another folder; choose another name")
+        if existing.get("format") != FORMAT:
+            raise path_error(output, "expected a dataset to replace, found something else; choose another name")
         return
-    layout.check_version(output / layout.BEGUN, found)
-    found.setdefault("grid", 0.0)  # datasets of earlier versions have no such setting
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise path_error(output, f"{_difference(name, found.get(name), value)}, or choose another folder")
+    check_version(output / SETTINGS_FILE, existing)
+    existing.setdefault("grid", 0.0)  # not in datasets of earlier versions
+    for name, value in content.items():
+        if existing.get(name) != value:
+            raise path_error(output, f"{_difference(name, existing.get(name), value)}, or choose another folder")
 
 
-def _difference(name, there, asked):
+def _difference(name, existing, requested):
     if name == "entries":
-        there, asked = set(there or ()), set(asked)
-        found = [f"{path} is new" for path in sorted(asked - there)]
-        found += [f"{path} is missing" for path in sorted(there - asked)]
-        more = f", and {len(found) - 2} more" if len(found) > 2 else ""
-        found = ", ".join(found[:2]) + more
-        return f"the dataset was begun with other entries ({found}); give the same ones, give --overwrite"
+        existing, requested = set(existing or ()), set(requested)
+        changes = [f"{path} is new" for path in sorted(requested - existing)]
+        changes += [f"{path} is missing" for path in sorted(existing - requested)]
+        listed = ", ".join(changes[:2]) + (f", and {len(changes) - 2} more" if len(changes) > 2 else "")
+        return f"the dataset was started with other entries ({listed}); give the same ones, give --overwrite"
     if name == "grid":  # as the command line names it
-        there, asked = ("data" if voxels else "input" for voxels in (there, asked))
-    what = "crefjax" if name == "crefjax" else f"--{name}"
-    return f"the dataset was begun with {what} {there}, not {asked}; ask for the same, give --overwrite"
+        existing, requested = ("data" if voxels else "input" for voxels in (existing, requested))
+    option = "crefjax" if name == "crefjax" else f"--{name}"
+    return f"the dataset was started with {option} {existing}, not {requested}; give the same, give --overwrite"
 
 
-@contextmanager
-def _locked(folder):
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise path_error(folder, "another crefjax prepare is writing this dataset; wait for its end") from error
-        except OSError:  # some network file systems know no locks
-            pass
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _begin(output, wanted, overwrite):
+def _start(output, content, overwrite):
     if overwrite:
         _remove(output)
-    for left in output.glob(".crefjax-*.tmp"):  # of a run that was killed
+    for leftover in output.glob(".crefjax-*.tmp"):  # of a run that was killed
         for _ in range(10):  # workers of that run may be about to end
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
-            if not left.exists():
+            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink()
+            if not leftover.exists():
                 break
             time.sleep(0.1)
-    if not (output / layout.BEGUN).exists():
-        layout.write_json(output / layout.BEGUN, wanted)
-    (output / layout.ENTRIES).mkdir(exist_ok=True)
+    if not (output / SETTINGS_FILE).exists():
+        write_json(output / SETTINGS_FILE, content)
+    (output / ENTRIES_FOLDER).mkdir(exist_ok=True)
 
 
 def _remove(output):
-    """Take away what a dataset is made of and nothing else; what makes it one goes last."""
-    (output / layout.MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(output / layout.ENTRIES, ignore_errors=True)
-    (output / layout.BEGUN).unlink(missing_ok=True)
+    """Remove the files of a dataset and nothing else; the one by which it is recognized is the last."""
+    (output / MANIFEST_FILE).unlink(missing_ok=True)
+    shutil.rmtree(output / ENTRIES_FOLDER, ignore_errors=True)
+    (output / SETTINGS_FILE).unlink(missing_ok=True)
 
 
-def _remove_if_empty(output, created):
-    """Take away what was begun and came to nothing, so that a mended command is not refused for another one's sake."""
+def _remove_if_empty(output, is_new):
+    """Remove a dataset without entries, so that it does not refuse a corrected command with other settings."""
     with suppress(OSError):
-        if not any((output / layout.ENTRIES).iterdir()):
+        if not any((output / ENTRIES_FOLDER).iterdir()):
             _remove(output)
-            if created:
+            if is_new:
                 output.rmdir()
-
-
-_SHARE_OF_INSPECTION = 0.1  # of the work
 
 
 def prepare(
@@ -175,34 +169,34 @@ def prepare(
 ) -> Manifest:
     """Cut checked half-map pairs into standardized, masked patches.
 
-    A run that was ended by whatever goes on where it was, and ends with the bytes of one that was not, with any number
-    of jobs and the entries in any order. Entries that cannot be used are reported and left out, as are those that
-    share a half-map with an earlier one (by name) that is used: it would be on both sides of the split. Entries that
-    seem to be made of one map, turned, cropped or masked, are told of.
+    A run that was stopped or killed continues where it stopped, and ends with the bytes of an uninterrupted one, with
+    any number of jobs and any order of the entries. Entries that cannot be used are reported and skipped, as are those
+    that share a half-map with an earlier one (by name) that is used: it would be on both sides of the split. Entries
+    that seem to be made from one map, rotated, cropped, or masked, are reported.
 
     Args:
         entries: entry folders; a folder that is given twice is used once.
-        output: folder of the dataset; its parent must be there.
+        output: folder of the dataset; its parent must exist.
         patch: side of the patches, voxels; even, at least 16.
-        stride: from patch to patch, voxels; at most `patch`, and as much if None.
-        dtype: of the stored densities, `float16` or `float32`.
+        stride: distance from patch to patch, voxels; at most `patch`, which is the default.
+        dtype: type of the stored densities, `float16` or `float32`.
         validation: share of the entries kept for validation, chosen by a hash of seed and checksums.
-        jobs: entries worked on at once, each by a process; memory grows with it, not with the number of entries.
-        seed: of the split.
-        grid: voxels that the resolution takes on the grid to which entries are brought (`grid.find_grid`), as `denoise`
-            brings maps for weights that were trained so; 0 leaves them on their own.
-        voxel_size: Å, in place of that of all headers; None for theirs.
-        insist: whether entries are used whose half-maps are no pair, see `crefjax.data.pair_check`.
-        overwrite: whether a dataset that is there, finished or not, is replaced.
-        report: called with a line for each entry that is left out, and for whatever else the user should know.
-        progress: called with the share of the work that is done, 0 to 1.
+        jobs: number of worker processes; memory grows with it, not with the number of entries.
+        seed: random seed of the split.
+        grid: voxels per resolution on the grid to which entries are resampled (`grid.find_grid`), as `denoise` does for
+            weights that were trained so; 0 keeps the grid of the files.
+        voxel_size: Å, instead of that of all headers; None for theirs.
+        insist: whether half-maps that are not a pair are accepted, see `crefjax.data.pair_check`.
+        overwrite: whether an existing dataset, complete or not, is replaced.
+        report: called with a line for each skipped entry, and for everything else that the user should know.
+        progress: called with the completed share of the work, 0 to 1.
 
     Returns:
-        What is in the dataset.
+        The manifest of the dataset.
 
     Raises:
-        UserError: a setting is out of range; the folder is no dataset, or one begun with other settings or entries; no
-            entry can be used; a worker was killed; the disk is full or refuses, and then the same call goes on later.
+        UserError: a setting is out of range; the folder is not a dataset, or one with other settings or entries; no
+            entry can be used; a worker was killed, or the file system refused: then the same call continues later.
     """
     output = Path(output)
     stride = patch if stride is None else stride
@@ -216,14 +210,14 @@ def prepare(
         settings["insist"] = True
     progress = progress or (lambda share: None)
     try:
-        with begun(output, settings, sources, overwrite=overwrite), temporary_sibling(output / "work") as work:
-            inspected, left_out = _inspect_all(sources, jobs, voxel_size, report, progress)
-            inspected, truth = _agree_on_truth(inspected, report)
-            _tell_of_alike(inspected, report)
+        with locked_dataset(output, settings, sources, overwrite=overwrite), temporary_sibling(output / "work") as work:
+            files, skipped = _inspect_all(sources, jobs, voxel_size, report, progress)
+            files, truth = _agree_on_truth(files, report)
+            _report_similar(files, report)
             work.mkdir()
-            make = functools.partial(_task, output, work, patch, stride, dtype, float(grid), voxel_size, insist)
-            done = _cut_all(output, inspected, make, jobs, left_out, report, progress)
-            return _finish(output, settings, truth, done, left_out, report)
+            task = functools.partial(_task, output, work, patch, stride, dtype, float(grid), voxel_size, insist)
+            records = _cut_all(output, files, task, jobs, skipped, report, progress)
+            return _finish(output, settings, truth, records, skipped, report)
     except WorkerKilledError as error:
         text = (
             "a worker process was killed, most often because memory ran out; run the same command again with "
@@ -246,134 +240,132 @@ def _check(patch, stride, dtype, validation, jobs, grid):
         raise UserError(f"jobs: expected 1 or more, found {jobs}; change it")
 
 
-def find_sources(entries: Sequence[str | Path]) -> list[Source]:
-    """The folders that were given, once each, sorted by path, with names of their own."""
+def find_sources(entries: Sequence[str | Path]) -> list[EntryFolder]:
+    """Return the given folders, once each, sorted by path, with unique names."""
     given = [entries] if isinstance(entries, str | Path) else entries
     folders = sorted({Path(os.path.abspath(folder)) for folder in given})
     names = unique_names([folder.resolve().name or "entry" for folder in folders])
     keys = unique_names([re.sub(r"[^A-Za-z0-9_-]", "_", name)[:100] for name in names])
-    return [Source(*each) for each in zip(folders, names, keys, strict=True)]
+    return [EntryFolder(*each) for each in zip(folders, names, keys, strict=True)]
 
 
-def unique_names(names):
-    """The names, with a number where one was there before; upper and lower case count as the same."""
-    taken, out = {name.lower() for name in names}, []
-    seen = set()
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return names, with a number added to repeated ones; upper and lower case count as the same."""
+    taken, seen, unique = {name.lower() for name in names}, set(), []
     for name in names:
-        unique, number = name, 2
-        while unique.lower() in seen or (unique != name and unique.lower() in taken):
-            unique, number = f"{name}-{number}", number + 1
-        seen.add(unique.lower())
-        out.append(unique)
-    return out
+        candidate, number = name, 2
+        while candidate.lower() in seen or (candidate != name and candidate.lower() in taken):
+            candidate, number = f"{name}-{number}", number + 1
+        seen.add(candidate.lower())
+        unique.append(candidate)
+    return unique
 
 
-def _task(output, work, patch, stride, dtype, grid, voxel_size, insist, inspected):
-    slim = replace(inspected, traces=())
+def _task(output, work, patch, stride, dtype, grid, voxel_size, insist, files):
+    slim = replace(files, traces=())  # less to send to a worker
     return EntryTask(slim, output, work, patch, stride, dtype, grid, voxel_size, insist)
 
 
 def _inspect_all(sources, jobs, voxel_size, report, progress) -> tuple[list[EntryFiles], dict[str, str]]:
-    """The entries whose files can be read; why others are left out, by name."""
-    found, left_out = [], {}
-    with ThreadPoolExecutor(jobs) as threads:  # reading and hashing leave Python's lock alone
-        for result in threads.map(inspect, sources, itertools.repeat(voxel_size)):
-            found.append(result)
-            progress(_SHARE_OF_INSPECTION * len(found) / len(sources))
-    for source, result in zip(sources, found, strict=True):
+    """Return the entries whose files can be read, and the reasons for skipping the others, by name."""
+    results, skipped = [], {}
+    with ThreadPoolExecutor(jobs) as threads:  # reading and hashing release Python's lock
+        for result in threads.map(inspect_entry, sources, itertools.repeat(voxel_size)):
+            results.append(result)
+            progress(_SHARE_OF_INSPECTION * len(results) / len(sources))
+    for source, result in zip(sources, results, strict=True):
         if isinstance(result, str):
-            _leave_out(source.name, result, left_out, report)
-    return [result for result in found if not isinstance(result, str)], left_out
+            _skip(source.name, result, skipped, report)
+    return [result for result in results if not isinstance(result, str)], skipped
 
 
-def _first_copy(one: EntryFiles, others: Sequence[EntryFiles]) -> EntryFiles | None:
-    """The first of the others that shares a half-map with an entry."""
-    return next((other for other in others if any(a.is_copy_of(b) for a in one.traces for b in other.traces)), None)
+def _first_copy(entry: EntryFiles, others: Sequence[EntryFiles]) -> EntryFiles | None:
+    """Return the first of the others that shares a half-map with an entry."""
+    return next((other for other in others if any(a.is_copy_of(b) for a in entry.traces for b in other.traces)), None)
 
 
-def _tell_of_alike(inspected, report):
-    for a, b in alike([one.traces for one in inspected]):
-        first, second = inspected[a], inspected[b]
+def _report_similar(files, report):
+    for a, b in similar_entries([entry.traces for entry in files]):
+        first, second = files[a], files[b]
         if _first_copy(first, [second]) is None:
             report(
-                f"note: {first.source.name} and {second.source.name} seem to be made of one map, turned, cropped or "
-                "masked; take one of them out, or they may be on both sides of the split"
+                f"note: {first.source.name} and {second.source.name} seem to be made from one map, rotated, cropped, "
+                "or masked; remove one of them, or they may be on both sides of the split"
             )
 
 
-def _leave_out(name, why, left_out, report):
-    left_out[name] = why
-    report(f"left out {name}: {why}")
+def _skip(name, reason, skipped, report):
+    skipped[name] = reason
+    report(f"skipped {name}: {reason}")
 
 
-def _agree_on_truth(inspected, report):
-    """A dataset has the truth of all its entries or of none; decided before any is cut, so by the files' names."""
-    have = sum(one.paths["truth"] is not None for one in inspected)
-    if have == len(inspected):
-        return inspected, bool(inspected)
-    if have:
-        report(f"{have} of {len(inspected)} entries have a truth map, not all: none is stored")
-    return [one.without_truth() for one in inspected], False
+def _agree_on_truth(files, report):
+    """Keep the truth of all entries or of none; decided by the files' names, before any entry is cut."""
+    count = sum(entry.paths["truth"] is not None for entry in files)
+    if count == len(files):
+        return files, bool(files)
+    if count:
+        report(f"{count} of {len(files)} entries have a truth map, not all: none is stored")
+    return [entry.without_truth() for entry in files], False
 
 
-def _cut_all(output, inspected, make, jobs, left_out, report, progress) -> list[EntryRecord]:
-    """What became of the entries; of those that share a half-map the first that can be used."""
-    waiting, used, done = list(inspected), [], []
-    sizes = {one.source.name: _half_map_bytes(one) for one in inspected}
+def _cut_all(output, files, task, jobs, skipped, report, progress) -> list[EntryRecord]:
+    """Cut the entries, sorted by name; of those that share a half-map, the first that can be used."""
+    waiting, used, records = list(files), [], []
+    sizes = {entry.source.name: _half_map_bytes(entry) for entry in files}
     while chosen := _without_copies(waiting, used):
-        done += _cut(output, [make(one) for one in chosen], used, jobs, left_out, report, progress, sizes)
-        used += [one for one in chosen if one.source.name not in left_out]
-        waiting = [one for one in waiting if one not in chosen]
-    for one in waiting:
-        first = _first_copy(one, used).source.name
-        why = f"expected half-maps of its own, found one of {first}, a duplicate; keep one of them"
-        _leave_out(one.source.name, f"{one.source.folder}: {why}", left_out, report)
-    return sorted(done, key=lambda entry: entry.name)
+        records += _cut(output, [task(entry) for entry in chosen], used, jobs, skipped, report, progress, sizes)
+        used += [entry for entry in chosen if entry.source.name not in skipped]
+        waiting = [entry for entry in waiting if entry not in chosen]
+    for entry in waiting:
+        first = _first_copy(entry, used).source.name
+        reason = f"expected half-maps of its own, found one of {first}, a duplicate; keep one of them"
+        _skip(entry.source.name, f"{entry.source.folder}: {reason}", skipped, report)
+    return sorted(records, key=lambda record: record.name)
 
 
 def _without_copies(waiting, used):
     chosen = []
-    for one in waiting:
-        if _first_copy(one, [*used, *chosen]) is None:
-            chosen.append(one)
+    for entry in waiting:
+        if _first_copy(entry, [*used, *chosen]) is None:
+            chosen.append(entry)
     return chosen
 
 
-def _cut(output, tasks, used, jobs, left_out, report, progress, sizes):
-    there = [finished_entry(task) for task in tasks]
-    done = [entry for entry in there if entry is not None]
-    missing = [task for task, entry in zip(tasks, there, strict=True) if entry is None]
-    finished = {task.inspected.source.key for task in tasks} - {task.inspected.source.key for task in missing}
-    _remove_stale(output, finished | {one.source.key for one in used})
-    so_far, total = 0, sum(sizes[task.inspected.source.name] for task in missing) or 1
+def _cut(output, tasks, used, jobs, skipped, report, progress, sizes):
+    finished = {task.files.source.key: record for task in tasks if (record := finished_entry(task)) is not None}
+    missing = [task for task in tasks if task.files.source.key not in finished]
+    _remove_stale(output, {*finished, *(entry.source.key for entry in used)})
+    records = list(finished.values())
+    done, total = 0, sum(sizes[task.files.source.name] for task in missing) or 1
     for task, result in run_tasks(cut_entry, missing, jobs=jobs):
-        name = task.inspected.source.name
+        name = task.files.source.name
         if isinstance(result, str):
-            _leave_out(name, result, left_out, report)
+            _skip(name, result, skipped, report)
         else:
-            done.append(result)
+            records.append(result)
             for note in result.notes:
                 report(f"{name}: {note}")
-        so_far += sizes[name]
-        progress(_SHARE_OF_INSPECTION + (1 - _SHARE_OF_INSPECTION) * so_far / total)
-    return done
+        done += sizes[name]
+        progress(_SHARE_OF_INSPECTION + (1 - _SHARE_OF_INSPECTION) * done / total)
+    return records
 
 
-def _half_map_bytes(inspected):
-    return sum(os.path.getsize(inspected.paths[part]) for part in ("half_map_1", "half_map_2"))
+def _half_map_bytes(files):
+    return sum(os.path.getsize(files.paths[part]) for part in ("half_map_1", "half_map_2"))
 
 
-def _remove_stale(output, finished):
-    """Take away what was cut of files that have changed since, after the manifest that tells of it."""
-    stale = [folder for folder in (output / layout.ENTRIES).iterdir() if folder.name not in finished]
+def _remove_stale(output, current):
+    """Remove the manifest, and then the entries whose files have changed since."""
+    stale = [folder for folder in (output / ENTRIES_FOLDER).iterdir() if folder.name not in current]
     if stale:
-        (output / layout.MANIFEST).unlink(missing_ok=True)
+        (output / MANIFEST_FILE).unlink(missing_ok=True)
     for folder in stale:
         shutil.rmtree(folder)
 
 
 def split_entries(entries: Sequence[EntryRecord], validation: float, seed: int) -> list[EntryRecord]:
-    """The entries with their side of the split, the same whatever their order and names.
+    """Return the entries with their side of the split, which depends neither on their order nor on their names.
 
     Ordered by SHA-256 of the seed and the half-maps' checksums, the first ones are for validation: the rounded share
     of them, but at least one, and at least one is left for training. A single entry is for training.
@@ -386,33 +378,33 @@ def split_entries(entries: Sequence[EntryRecord], validation: float, seed: int) 
         return hashlib.sha256(" ".join([str(seed), *checksums]).encode()).hexdigest()
 
     chosen = {entry.name for entry in sorted(entries, key=rank)[:count]}
-    return [replace(entry, split=layout.SPLITS[entry.name in chosen]) for entry in entries]
+    return [replace(entry, split=SPLITS[entry.name in chosen]) for entry in entries]
 
 
-def _finish(output, settings, truth, done, left_out, report):
-    if not done:
+def _finish(output, settings, truth, records, skipped, report):
+    if not records:
         raise path_error(
             output,
-            f"expected an entry that can be used, found none among {len(left_out)}; see the lines above",
+            f"expected an entry that can be used, found none among {len(skipped)}; see the lines above",
         )
-    if len(done) == 1 and settings["validation"] > 0:
+    if len(records) == 1 and settings["validation"] > 0:
         report("only one entry: there is no validation, for an entry is never on both sides")
-    entries = split_entries(done, settings["validation"], settings["seed"])
-    patches = {name: sum(entry.patches for entry in entries if entry.split == name) for name in layout.SPLITS}
+    entries = split_entries(records, settings["validation"], settings["seed"])
+    patches = {name: sum(entry.patches for entry in entries if entry.split == name) for name in SPLITS}
     manifest = Manifest(
-        dataset_version=layout.DATASET_VERSION,
+        dataset_version=DATASET_VERSION,
         crefjax=__version__,
         **settings,
         truth=truth,
         patches=patches,
         entries=tuple(entries),
-        left_out=dict(sorted(left_out.items())),
+        left_out=dict(sorted(skipped.items())),
         folder=output,
     )
-    content = layout.manifest_content(manifest)
-    path = output / layout.MANIFEST
-    if path.is_file() and layout.read_json(path) == content:
+    content = manifest_content(manifest)
+    path = output / MANIFEST_FILE
+    if path.is_file() and read_json(path) == content:
         report(f"{output} is complete: nothing was left to do")
     else:
-        layout.write_json(path, content)
+        write_json(path, content)
     return manifest

@@ -1,6 +1,5 @@
-"""What `crefjax prepare` does with one entry; runs in worker processes."""
+"""One entry of a dataset: its files, and its patches; runs in worker processes."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,86 +8,109 @@ from pathlib import Path
 
 import numpy as np
 
-from crefjax.data import manifest as layout
 from crefjax.data import shards
-from crefjax.data.manifest import EntryRecord, Shard
+from crefjax.data.manifest import (
+    ENTRIES_FOLDER,
+    ENTRY_FILE,
+    EntryRecord,
+    Shard,
+    check_shards,
+    entry_content,
+    entry_from,
+    read_json,
+)
 from crefjax.data.patches import MIN_MASK, SMALLEST_PATCH, Specimen, cut, grid_positions, load_specimen, mask_fraction
 from crefjax.data.traces import Trace, trace_of
-from crefjax.errors import UserError, path_error
+from crefjax.errors import UserError
 from crefjax.io.entries import find_entry
+from crefjax.io.files import sha256
 from crefjax.io.maps import read_map
-from crefjax.utils.atomic import DISK_FULL
+from crefjax.utils.atomic import is_disk_full, write_json
 
 MAX_SHARD = 2**30  # bytes before compression
 
 
 class CannotWriteError(UserError):
-    """The disk is full, or refuses: no entry can be written, not just this one."""
+    """The file system refused to write: this concerns all entries, not just one."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """An entry folder that was given."""
+class EntryFolder:
+    """A given entry folder.
+
+    Attributes:
+        folder: absolute path.
+        name: unique among the given ones.
+        key: the name as a safe name of a folder.
+    """
 
     folder: Path
-    """Absolute."""
     name: str
-    """Unique among those given."""
     key: str
-    """The same as a safe name of a folder."""
 
 
 @dataclass(frozen=True)
 class EntryFiles:
-    """The files of an entry, read for nothing but their checksums and what tells the half-maps from others."""
+    """The files of an entry, with their checksums and the traces of the half-maps.
 
-    source: Source
+    Attributes:
+        source: the entry folder.
+        paths: absolute, of `half_map_1`, `half_map_2`, `mask` and `truth`; None for missing ones.
+        sha256: checksums of those that exist.
+        traces: one for each half-map.
+    """
+
+    source: EntryFolder
     paths: dict[str, str | None]
-    """Absolute, of `half_map_1`, `half_map_2`, `mask` and `truth`; None where there is none."""
     sha256: dict[str, str]
-    """Of those that there are."""
     traces: tuple[Trace, ...] = ()
-    """Of each half-map."""
 
     def without_truth(self) -> "EntryFiles":
-        """The same, for a dataset that stores no truth."""
+        """Return the same files without the truth."""
         checksums = {part: value for part, value in self.sha256.items() if part != "truth"}
         return replace(self, paths={**self.paths, "truth": None}, sha256=checksums)
 
 
 @dataclass(frozen=True)
 class EntryTask:
-    """An entry to be cut into patches."""
+    """An entry to be cut into patches.
 
-    inspected: EntryFiles
+    Attributes:
+        files: the entry's files.
+        output: the dataset.
+        work: folder in it for temporary files.
+        patch: side of the patches, voxels.
+        stride: distance from patch to patch, voxels.
+        dtype: type of the stored densities.
+        grid: voxels per resolution on the working grid; 0 for the grid of the files.
+        voxel_size: Å, instead of the headers'; None for theirs.
+        insist: whether half-maps that are not a pair are accepted.
+    """
+
+    files: EntryFiles
     output: Path
-    """The dataset."""
     work: Path
-    """A folder in it for what is unfinished."""
     patch: int
     stride: int
     dtype: str
     grid: float = 0.0
-    """Voxels that the resolution takes on the working grid; 0 for the grid of the files."""
     voxel_size: float | None = None
-    """Å, in place of the headers'."""
     insist: bool = False
-    """Whether half-maps that are no pair are taken too."""
 
 
-def inspect(source: Source, voxel_size: float | None = None) -> EntryFiles | str:
-    """The files of an entry with their checksums, or in one line why there are none."""
+def inspect_entry(source: EntryFolder, voxel_size: float | None = None) -> EntryFiles | str:
+    """Return the files of an entry, or one line that says why they cannot be used."""
     try:
         entry = find_entry(source.folder)
         found = {part: getattr(entry, part) for part in ("half_map_1", "half_map_2", "mask", "truth")}
         paths = {part: None if path is None else os.path.abspath(path) for part, path in found.items()}
-        checksums = {part: _sha256(path) for part, path in paths.items() if path is not None}
+        checksums = {part: sha256(path) for part, path in paths.items() if path is not None}
         halves = (paths["half_map_1"], paths["half_map_2"])
         traces = tuple(trace_of(read_map(path, voxel_size=voxel_size).array) for path in halves)
         return EntryFiles(source, paths, checksums, traces)
     except UserError as error:
         return str(error)
-    except Exception as error:  # the other entries are sound
+    except Exception as error:  # the other entries are not affected
         return _unforeseen(source, error)
 
 
@@ -97,46 +119,40 @@ def _unforeseen(source, error):
     return f"{source.folder}: the entry cannot be read ({type(error).__name__}: {text}); check its files"
 
 
-def _sha256(path):
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise path_error(path, f"cannot be read ({error.strerror}); check its permissions and the disk") from error
-
-
 def finished_entry(task: EntryTask) -> EntryRecord | None:
-    """What an earlier run made of an entry, if its files are the same now and its shards are there."""
-    path = task.output / layout.ENTRIES / task.inspected.source.key / layout.ENTRY
+    """Return the entry as an earlier run prepared it, if its files are the same and its shards are complete."""
+    path = task.output / ENTRIES_FOLDER / task.files.source.key / ENTRY_FILE
     if not path.is_file():
         return None
     try:
-        entry = layout.entry_from(layout.read_json(path))
+        entry = entry_from(read_json(path))
+        check_shards(task.output, entry)
     except (UserError, TypeError, KeyError, AttributeError):
         return None
-    paths, same_name = task.inspected.paths, entry.name == task.inspected.source.name
-    same_paths = all(getattr(entry, part) == path for part, path in paths.items())
-    if not (same_name and same_paths and entry.sha256 == task.inspected.sha256):
-        return None
-    return None if layout.damaged_or_missing(task.output, entry) else entry
+    same_name = entry.name == task.files.source.name
+    same_paths = all(getattr(entry, part) == path for part, path in task.files.paths.items())
+    return entry if same_name and same_paths and entry.sha256 == task.files.sha256 else None
 
 
 def cut_entry(task: EntryTask) -> EntryRecord | str:
-    """Cut one entry into patches, on the disk under `entries/` in one step; or in one line why it cannot be used.
+    """Cut one entry into patches; they appear under `entries/` in one step.
+
+    Returns:
+        The entry, or one line that says why it cannot be used.
 
     Raises:
-        CannotWriteError: the disk is full, or refuses.
+        CannotWriteError: the file system refused.
     """
     try:
         return _cut_entry(task)
     except CannotWriteError:
         raise
-    except Exception as error:  # the other entries are sound
-        return _unforeseen(task.inspected.source, error)
+    except Exception as error:  # the other entries are not affected
+        return _unforeseen(task.files.source, error)
 
 
 def _cut_entry(task):
-    source, paths = task.inspected.source, task.inspected.paths
+    source, paths = task.files.source, task.files.paths
     try:
         specimen = load_specimen(
             *(paths[part] for part in ("half_map_1", "half_map_2", "mask")),
@@ -149,20 +165,20 @@ def _cut_entry(task):
     except UserError as error:
         return str(error)
     try:
-        kept, dropped = choose_positions(specimen, task.patch, task.stride)
+        positions, dropped = choose_positions(specimen, task.patch, task.stride)
     except UserError as error:
         return f"{source.folder}: {error}"
     hidden = task.work / source.key
     try:
         shutil.rmtree(hidden, ignore_errors=True)
-        hidden.mkdir()  # not its parents: a worker that outlives its killed parent makes nothing anew
-        entry = _entry(task, specimen, dropped, _write_shards(task, specimen, kept, hidden))
-        layout.write_json(hidden / layout.ENTRY, layout.entry_content(entry))
-        os.replace(hidden, task.output / layout.ENTRIES / source.key)
+        hidden.mkdir()  # without its parents: a worker that outlives its killed parent must not create them
+        entry = _entry(task, specimen, dropped, tuple(_write_shards(task, specimen, positions, hidden)))
+        write_json(hidden / ENTRY_FILE, entry_content(entry))
+        os.replace(hidden, task.output / ENTRIES_FOLDER / source.key)
     except OSError as error:
         raise _cannot_write(task.output, error) from error
     except UserError as error:
-        if isinstance(error.__cause__, OSError):  # of the JSON file
+        if isinstance(error.__cause__, OSError):  # from the JSON file
             raise _cannot_write(task.output, error.__cause__) from error
         shutil.rmtree(hidden, ignore_errors=True)
         return f"{source.folder}: {error}"
@@ -170,13 +186,13 @@ def _cut_entry(task):
 
 
 def choose_positions(specimen: Specimen, patch: int, stride: int) -> tuple[list[tuple[int, int, int]], int]:
-    """First voxels of the patches that are kept, and how many are not.
+    """Return the first voxels of the patches that are kept, and the number of those that are dropped.
 
-    A patch is dropped where the mask's mean over those of its voxels that lie in the box is below `MIN_MASK`, 1 %, or
-    where a half-map has one value throughout.
+    A patch is dropped if the mask's mean over those of its voxels that lie in the box is below `MIN_MASK`, 1 %, or if a
+    half-map is constant in it.
 
     Raises:
-        UserError: none is left.
+        UserError: all are dropped.
     """
     grid = grid_positions(specimen.mask.shape, patch, stride)
     kept = [position for position in grid if _is_useful(specimen, position, patch)]
@@ -193,8 +209,8 @@ def choose_positions(specimen: Specimen, patch: int, stride: int) -> tuple[list[
 def _is_useful(specimen, position, patch):
     if mask_fraction(specimen.mask, position, patch) < MIN_MASK:
         return False
-    halves = (cut(array, position, patch) for array in (specimen.half_map_1, specimen.half_map_2))
-    return all(half.min() < half.max() for half in halves)
+    patches = (cut(array, position, patch) for array in (specimen.half_map_1, specimen.half_map_2))
+    return all(array.min() < array.max() for array in patches)
 
 
 def _write_shards(task, specimen, positions, hidden) -> Iterator[Shard]:
@@ -202,29 +218,28 @@ def _write_shards(task, specimen, positions, hidden) -> Iterator[Shard]:
     each = max(1, MAX_SHARD // shards.record_bytes(task.patch, task.dtype, len(arrays)))
     for number, first in enumerate(range(0, len(positions), each)):
         path = hidden / f"{number:05d}.array_record"
-        made = (
+        records = (
             shards.encode(index, position, [cut(array, position, task.patch) for array in arrays], task.dtype)
             for index, position in enumerate(positions[first : first + each])
         )
-        count = shards.write_shard(path, made)
-        file = f"{layout.ENTRIES}/{task.inspected.source.key}/{path.name}"
-        yield Shard(file, count, path.stat().st_size, _sha256(path))
+        count = shards.write_shard(path, records)
+        file = f"{ENTRIES_FOLDER}/{task.files.source.key}/{path.name}"
+        yield Shard(file, count, path.stat().st_size, sha256(path))
 
 
-def _entry(task, specimen, dropped, shards):
-    shards = tuple(shards)
+def _entry(task, specimen, dropped, shard_files):
     return EntryRecord(
         name=specimen.name,
-        **task.inspected.paths,
-        sha256=task.inspected.sha256,
+        **task.files.paths,
+        sha256=task.files.sha256,
         voxel_size=specimen.voxel_size,
         box=specimen.mask.shape,
         mean=specimen.mean,
-        deviation=specimen.deviation,
+        deviation=specimen.std,
         mask_info=None if specimen.mask_info is None else _plain_numbers(asdict(specimen.mask_info)),
-        patches=sum(shard.records for shard in shards),
+        patches=sum(shard.records for shard in shard_files),
         patches_dropped=dropped,
-        shards=shards,
+        shards=shard_files,
         notes=specimen.notes,
     )
 
@@ -235,8 +250,8 @@ def _plain_numbers(info):
 
 def _cannot_write(output, error):
     reason = error.strerror or (error.args[0] if error.args else error)
-    if error.errno in DISK_FULL:
-        text = f"no space left ({reason}); make room and run the same command again: it goes on where it was"
+    if is_disk_full(error):
+        text = f"no space left ({reason}); make room and run the same command again: it continues where it stopped"
     else:
         text = f"the dataset cannot be written ({reason}); check the disk and run the same command again"
-    return CannotWriteError(str(path_error(output, text)))
+    return CannotWriteError(text, path=output)

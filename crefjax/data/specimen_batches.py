@@ -1,7 +1,7 @@
-"""Random patches straight from half-maps, for fine-tuning on one or a few specimens; a part can be held out.
+"""Batches of patches cut from specimens in memory, for fine-tuning on one or a few; a part can be held out.
 
-The held-out part is the end of the particle, beyond a plane across its longest axis. No voxel has weight both in
-training and in the held-out patches: both are multiplied by a weight along that axis that falls to 0 before the plane.
+The held-out part is the end of the particle, beyond a plane across its longest axis. No voxel has weight in both the
+training and the held-out patches: both are multiplied by a weight along that axis that falls to 0 before the plane.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crefjax.data.dataset_batches import THREADS, Batches, check_common, stack, turned
+from crefjax.data.dataset_batches import THREADS, Batches, check_common, collate, random_rotation
 from crefjax.data.patches import (
     MIN_MASK,
     SMALLEST_PATCH,
@@ -36,19 +36,24 @@ _ENDLESS = 2**62
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A specimen with the weight of one region along one axis."""
+    """A specimen with the weight of one region along one axis.
+
+    Attributes:
+        specimen: the specimen.
+        axis: the axis.
+        weight: `(side of the axis,)`, 0 to 1.
+        voxels: flat indices of the voxels at which `mask` is at least 0.5.
+        mask: that of the specimen times the weight.
+    """
 
     specimen: Specimen
     axis: int
     weight: np.ndarray
-    """`(side of the axis,)`, 0 to 1."""
     voxels: np.ndarray
-    """Flat indices of the voxels that are in the mask and in the region by at least a half."""
     mask: np.ndarray
-    """That of the specimen times the weight."""
 
     def cut(self, array, position, patch):
-        """A patch of a map, times the weight."""
+        """Return a patch of a map, times the weight."""
         out = cut(array, position, patch)
         first, side = position[self.axis], len(self.weight)
         weight = np.zeros(patch, np.float32)
@@ -58,10 +63,10 @@ class _Part:
 
 
 def split_weights(mask: np.ndarray, held_out: float) -> tuple[int, np.ndarray, np.ndarray]:
-    """Weights that part a particle in two along its longest axis.
+    """Return weights that divide a particle in two along its longest axis.
 
-    That axis is the one along which the mask spreads most (standard deviation). The plane is put where the mask beyond
-    it is closest to `held_out` of its sum. With `d` the distance of a voxel's plane of its axis to it, both weights are
+    That axis is the one with the largest standard deviation of the mask. The plane is placed so that the mask beyond it
+    is closest to `held_out` of its sum. With `d` the distance of a voxel's plane of its axis to it, both weights are
     0 for `d < GAP / 2`, then rise as `0.5 (1 - cos(pi (d - GAP / 2) / EDGE))` to 1 within `EDGE` voxels, each on
     its own side.
 
@@ -70,7 +75,7 @@ def split_weights(mask: np.ndarray, held_out: float) -> tuple[int, np.ndarray, n
         held_out: share of the mask, from 0 to below 1; 0 gives all to training.
 
     Returns:
-        the axis, and for each index along it the weight in training and in the held-out part, float32.
+        The axis, and for each index along it the weight in training and in the held-out part, float32.
     """
     profiles = [mask.sum(axis=tuple({0, 1, 2} - {axis}), dtype=np.float64) for axis in range(3)]
     spreads = [_spread(profile) for profile in profiles]
@@ -95,7 +100,7 @@ def _rise(distance):
 
 
 def split_off(specimen: Specimen, share: float) -> tuple[Specimen, Specimen]:
-    """A specimen without a share of its mask, and that share, by `split_weights`; no voxel is in both."""
+    """Return a specimen without a share of its mask, and that share, by `split_weights`; no voxel is in both."""
     axis, *weights = split_weights(specimen.mask, share)
     parts = []
     for weight in weights:
@@ -117,24 +122,24 @@ def specimen_batches(
     count: int | None = None,
     threads: int = THREADS,
 ) -> Batches:
-    """Batches of patches cut out of specimens in memory; same batches as those of `dataset_batches`.
+    """Return batches of patches cut from specimens in memory, with the content of those of `dataset_batches`.
 
-    In training, patch `k` depends on seed and `k` alone: a voxel within mask and region is drawn, each as likely, and
-    then where it lies in the patch, until the mask fills at least `MIN_MASK` of it. Held-out patches lie at fixed
-    places that cover the held-out part, are not turned, and come once. Where a box is smaller than the patch, there
-    are zeros around it.
+    In training, patch `k` depends on seed and `k` alone: a random voxel within mask and region and its random place in
+    the patch are chosen, until the mask fills at least `MIN_MASK` of the patch. Held-out patches lie at fixed places
+    that cover the held-out part, are not rotated, and come once. A box that is smaller than the patch is padded with
+    zeros.
 
     Args:
-        specimens: from `load_specimen` or `load_entry`; truth is given if all have it.
+        specimens: from `load_specimen` or `load_entry`; batches have the truth if all specimens do.
         patch: side, voxels; even, at least 16.
-        batch: patches a batch; the last one of a finite number may be shorter.
-        seed: of the random patches.
-        rotations: whether random patches are turned to one of the cube's 24 orientations; no mirror images.
+        batch: number of patches per batch; the last batch of a finite number may be shorter.
+        seed: random seed of the patches.
+        rotations: whether random patches are rotated to one of the cube's 24 orientations; no mirror images.
         held_out: share of each mask that is held out; 0 to train on everything.
-        region: `training`, `held_out`, or `all`: fixed patches over the whole mask, whatever is held out.
-        count: how many patches; None for training without end, or for all that cover the part. Fewer are chosen
+        region: `training`, `held_out`, or `all`: fixed patches over the whole mask.
+        count: number of patches; None for training without end, or for all that cover the part. Fewer are chosen
             evenly among those; for more, the patches overlap.
-        threads: that make batches ahead.
+        threads: number of threads that prepare batches in advance.
 
     Raises:
         UserError: a setting is out of range; or a region of a specimen is too small for any patch.
@@ -152,9 +157,9 @@ def specimen_batches(
         source = _Fixed(parts, patch, truth, count)
     settings = {"patch": patch, "batch": batch, "seed": seed, "rotations": rotations, "held_out": held_out}
     # Few digits: an entry that is simulated again on another machine agrees to rounding.
-    data = [[one.name, one.mask.shape, f"{one.mean:.3g}", f"{one.deviation:.3g}"] for one in specimens]
+    data = [[each.name, each.mask.shape, f"{each.mean:.3g}", f"{each.std:.3g}"] for each in specimens]
     return Batches(
-        grain.MapDataset.source(source).batch(batch, drop_remainder=False, batch_fn=stack),
+        grain.MapDataset.source(source).batch(batch, drop_remainder=False, batch_fn=collate),
         names=[specimen.name for specimen in specimens],
         size=0 if len(source) == _ENDLESS else len(source),
         threads=threads,
@@ -181,7 +186,7 @@ def _part(specimen, held_out, region, patch):
     mask = specimen.mask * weight.reshape([-1 if number == axis else 1 for number in range(3)])
     part = _Part(specimen, axis, weight, np.flatnonzero(mask >= 0.5), mask)
     if not part.voxels.size or not _covering(part, patch, patch // 2):
-        what = "what is left for training" if region == "training" else "a held-out part"
+        what = "the part for training" if region == "training" else "a held-out part"
         advice = "change held_out" if patch <= SMALLEST_PATCH else "take smaller patches, or change held_out"
         raise UserError(
             f"{specimen.name}: expected a patch of {patch} voxels a side with at least {MIN_MASK:.0%} of it in "
@@ -191,7 +196,7 @@ def _part(specimen, held_out, region, patch):
 
 
 def _covering(part, patch, stride):
-    """First voxels of patches over the part of the mask, `stride` apart, that hold enough of it."""
+    """Return the first voxels of patches over the part of the mask, `stride` apart, that hold enough of it."""
     box, per_axis = part.mask.shape, []
     where = np.nonzero(part.mask > 0)
     for side, indices in zip(box, where, strict=True):
@@ -229,14 +234,14 @@ class _Random:
         number = min(int(np.searchsorted(self._shares, random.random(), side="right")), len(self._parts) - 1)
         position = self._position(self._parts[number], random)
         sample = _sample(self._parts, number, position, self._patch, self._truth)
-        return turned(sample, random) if self._rotations else sample
+        return random_rotation(sample, random) if self._rotations else sample
 
     def _position(self, part, random):
         best, most = None, -math.inf
         for _ in range(_TRIES):
             voxel = np.unravel_index(part.voxels[random.integers(part.voxels.size)], part.mask.shape)
             position = tuple(
-                _shifted(int(at), int(random.integers(self._patch)), side, self._patch)
+                _first_voxel(int(at), int(random.integers(self._patch)), side, self._patch)
                 for at, side in zip(voxel, part.mask.shape, strict=True)
             )
             fraction = mask_fraction(part.mask, position, self._patch)
@@ -247,8 +252,8 @@ class _Random:
         return best
 
 
-def _shifted(at, place, side, patch):
-    """Where a patch begins that has voxel `at` at `place`, moved into the box where it fits."""
+def _first_voxel(at, place, side, patch):
+    """Return the first voxel of a patch that has voxel `at` at `place`, moved into the box if it fits."""
     if side <= patch:
         return cut_positions(side, patch, patch)[0]
     return min(max(at - place, 0), side - patch)
@@ -260,7 +265,7 @@ class _Fixed:
     def __init__(self, parts, patch, truth, count):
         self._parts, self._patch, self._truth = parts, patch, truth
         for stride in (patch, patch // 2, patch // 4):
-            places = [(number, one) for number, part in enumerate(parts) for one in _covering(part, patch, stride)]
+            places = [(number, at) for number, part in enumerate(parts) for at in _covering(part, patch, stride)]
             if len(places) >= (count or 1):
                 break
         if count is not None and len(places) > count:

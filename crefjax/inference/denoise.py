@@ -7,14 +7,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from crefjax.data.grid import moments_in
-from crefjax.data.patches import moments
+from crefjax.data.grid import level_and_rms
 from crefjax.errors import UserError
 from crefjax.inference.memory_plan import InferencePlan, plan_denoise
 from crefjax.inference.request import DenoiseRequest, read_request
 from crefjax.inference.slabs import part_of, run_rotated
-from crefjax.io.maps import Map
-from crefjax.masking import MeasurementMask, inverted_contrast
+from crefjax.io.maps import Map, full_map, mean_and_std
+from crefjax.masking import MeasurementMask
+from crefjax.masking.threshold import INVERTED_CONTRAST, has_inverted_contrast
 from crefjax.spectral.calibration import Calibration, apply_calibration, calibrate
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import FscCurve, solvent_level
@@ -110,15 +110,15 @@ def denoise_maps(
     """
     plan = plan or plan_denoise(request)
     pair, grid = request.pair, plan.grid
-    full = pair[0].array if len(pair) == 1 else _mean(pair[0].array, pair[1].array)
+    full = pair[0].array if len(pair) == 1 else full_map(pair[0].array, pair[1].array)
     arrays = [full, *(half_map.array for half_map in pair)] if request.denoises_half_maps else [full]
     mask = None if request.mask is None else request.mask.array
     within = request.region if request.is_measured else MeasurementMask(None)
     region, notes = within.array, within.notes + grid.notes
-    if not within.inverted:
-        notes = inverted_contrast(full, pair[0].voxel_size) + notes
+    if not within.inverted and has_inverted_contrast(full, pair[0].voxel_size):
+        notes = (f"warning: {INVERTED_CONTRAST}", *notes)
     working_region, working_mask = (
-        array if array is None or grid.shape == full.shape else grid.bring_mask(array) for array in (region, mask)
+        array if array is None or grid.shape == full.shape else grid.resample_mask(array) for array in (region, mask)
     )
     outputs = _network_outputs(arrays, request, plan, working_region, working_mask, progress)
     calibration, half_map_fsc = None, None
@@ -127,7 +127,7 @@ def denoise_maps(
     else:
         outputs = [grid.restore(output, full.shape) for output in outputs]
         if request.scale == "input":
-            own = moments(full)
+            own = mean_and_std(full)
             outputs = [_on_input_scale(y, array, own, mask) for y, array in zip(outputs, arrays, strict=True)]
     if mask is not None:
         # On the signal's scale half-maps are returned only on request.
@@ -144,9 +144,9 @@ def _network_outputs(arrays, request, plan, region, mask, progress):
     """
     weights, outputs, own = request.weights, [], None
     for number, array in enumerate(arrays):
-        array = plan.grid.bring(array)
+        array = plan.grid.resample(array)
         if own is None:
-            own = moments_in(array, region) if weights.grid else moments(array)
+            own = level_and_rms(array, region) if weights.grid else mean_and_std(array)
             if not own[1] > 0:
                 raise UserError(
                     "expected a density map, found the same value in every voxel of the full map; check the half-maps"
@@ -159,7 +159,7 @@ def _network_outputs(arrays, request, plan, region, mask, progress):
             inner = _run(np.ascontiguousarray(x[plan.part]), weights, plan, part)
             output = np.full(x.shape, solvent_level(inner, region[plan.part]), np.float32)
             output[plan.part] = inner
-        if request.scale != "none" and not moments(output, mask)[1] > 0:
+        if request.scale != "none" and not mean_and_std(output, mask)[1] > 0:
             raise UserError(f"weights {weights.name}: the network produced a constant map; these weights are unusable")
         outputs.append(output)
     return outputs
@@ -187,7 +187,7 @@ def _standardized(array, own, mask):
     if mask is None:
         return x
     x *= mask
-    if not moments(x, mask)[1] > 0:
+    if not mean_and_std(x, mask)[1] > 0:
         raise UserError("expected density within the mask, found the same value in every voxel of it; check the mask")
     return x
 
@@ -195,8 +195,8 @@ def _standardized(array, own, mask):
 def _on_input_scale(y, array, own, mask):
     """Give an output mean and deviation of its standardized map; within the mask, as the input was 0 outside."""
     mean, std = own
-    inside = moments(_standardized(array, own, mask), mask)
-    y_mean, y_std = moments(y, mask)
+    inside = mean_and_std(_standardized(array, own, mask), mask)
+    y_mean, y_std = mean_and_std(y, mask)
     gain = std * inside[1] / y_std
     offset = mean + std * inside[0] - gain * y_mean
     return y * np.float32(gain) + np.float32(offset)
@@ -207,7 +207,7 @@ def _on_signal_scale(outputs, arrays, request, grid, region):
     shape = arrays[0].shape
     unblurred = replace(grid, blur=0.0)
     if grid.shape != shape:
-        arrays = [unblurred.bring(array) for array in arrays]
+        arrays = [unblurred.resample(array) for array in arrays]
     outputs = [apply_b_factor(output, grid.voxel_size, -grid.blur) for output in outputs]
     maps = [*arrays[1:], *outputs[1:], outputs[0]]
     covariances = shell_covariances(maps, region, levels=[solvent_level(array, region) for array in maps])
@@ -228,9 +228,3 @@ def _masked(y, array, mask, scale):
     """Return a map within the mask, less its input's solvent level: a plateau would show the mask's shape alone."""
     level = 0.0 if scale == "none" else solvent_level(array, mask)
     return (y - np.float32(level)) * mask
-
-
-def _mean(first, second):
-    out = first + second
-    out *= np.float32(0.5)
-    return out

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from crefjax.data.pair_check import PairCheck, usable
+from crefjax.data.pair_check import PairCheck, validate_maps
 from crefjax.errors import UserError
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
@@ -121,13 +121,10 @@ def read_request(
     elif mask is not None:
         mask = load_mask(mask, pair[0], voxel_size=voxel_size)
     # A lack of signal and inverted contrast are reported with the result.
-    used = usable(pair, None if mask is None else mask.array, insist=insist, without=("no_signal", "contrast"))
+    used = validate_maps(pair, None if mask is None else mask.array, insist=insist, without=("no_signal", "contrast"))
     mask_notes = ()
     if automatic:
-        region = used.check.region
-        if region.error is not None:
-            raise region.error
-        mask, mask_notes = pair[0].replace_array(region.array), region.info.notes
+        mask, mask_notes = pair[0].replace_array(used.check.region.require()), used.check.region.info.notes
     return DenoiseRequest(
         used.pair, weights, mask, check=used.check, warnings=used.notes, mask_notes=mask_notes, **settings
     )

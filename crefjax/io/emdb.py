@@ -1,8 +1,8 @@
 """Download of an EMDB entry's half-maps and mask into an entry folder.
 
 The Electron Microscopy Data Bank serves the files of entry EMD-N under `structures/EMD-N/`: half-maps as
-`other/emd_N_half_map_1.map.gz` and `_2`, masks as `masks/emd_N_msk_1.map`. Half-maps are asked for since 2022;
-many older entries have none.
+`other/emd_N_half_map_1.map.gz` and `_2`, masks as `masks/emd_N_msk_1.map`. EMDB has required half-maps
+since 2022; many older entries have none.
 """
 
 import http.client
@@ -23,10 +23,10 @@ _SECONDS = 60  # without a byte from the server
 
 
 def entry_number(name: str) -> str:
-    """The number of an entry, from `EMD-1234`, `emd_1234` or `1234`.
+    """Return the number of an entry, given `EMD-1234`, `emd_1234` or `1234`.
 
     Raises:
-        UserError: it is none of these.
+        UserError: another name.
     """
     match = re.fullmatch(r"(?:emd[-_]?)?(\d{4,6})", name.strip(), re.IGNORECASE)
     if not match:
@@ -43,14 +43,14 @@ def fetch_entry(
 ) -> list[Path]:
     """Download the half-maps of an entry, and its mask if it has one, under EMDB's own names.
 
-    A file that is in the folder already is not downloaded again, so that an interrupted download goes on with the next
-    file. Files appear whole or not at all.
+    Files that are in the folder already are not downloaded again, so that an interrupted download continues with the
+    next file. Files appear complete or not at all.
 
     Args:
         name: of the entry, `EMD-1234` or its number.
-        folder: to put the files into; made if it is not there.
+        folder: where to put the files; made if it does not exist.
         server: address of the archive or of a mirror of it.
-        report: called with the name of a file and the share of it that is here.
+        report: called with the name of a file and the share of it that has been received.
 
     Returns:
         The files of the entry in the folder.
@@ -66,28 +66,28 @@ def fetch_entry(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: the folder cannot be made ({error.strerror}); choose another") from error
-    found = []
+    paths = []
     try:
         for place in half_maps:
             path = folder / Path(place).name
             if not path.exists() and not _download(f"{base}/{place}", path, report):
                 raise UserError(
-                    f"EMD-{number}: expected {path.name} at {base}, found none; the entry has no half-maps, or there "
-                    "is no such entry"
+                    f"EMD-{number}: expected {path.name} at {base}, found no such file; the entry has no half-maps, or "
+                    "does not exist"
                 )
-            found.append(path)
+            paths.append(path)
         mask = folder / f"emd_{number}_msk_1.map"
         if mask.exists() or _download(f"{base}/masks/{mask.name}", mask, report):
-            found.append(mask)
+            paths.append(mask)
     finally:
-        with suppress(OSError):  # it is left where there is anything in it
+        with suppress(OSError):  # it stays unless it is empty
             folder.rmdir()
-    return found
+    return paths
 
 
 def _download(address, path, report):
-    """Whether the server has the file, which is then at `path`."""
-    with _complaining(address):
+    """Download a file to `path`; return whether the server has it."""
+    with _network_errors(address):
         request = urllib.request.Request(address, headers={"User-Agent": f"crefjax/{__version__}"})
         try:
             answer = urllib.request.urlopen(request, timeout=_SECONDS)
@@ -111,12 +111,12 @@ def _download(address, path, report):
 
 
 def _read(answer, address):
-    with _complaining(address):
+    with _network_errors(address):
         return answer.read(_CHUNK)
 
 
 @contextmanager
-def _complaining(address) -> Iterator[None]:
+def _network_errors(address) -> Iterator[None]:
     try:
         yield
     except urllib.error.HTTPError as error:

@@ -1,4 +1,4 @@
-"""Entry folders: a half-map pair with its mask, model and outputs; pairs and masks read and checked."""
+"""Entry folders, which hold a half-map pair with its mask, model, and outputs; reading of pairs and masks."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from crefjax.io.files import is_same_file, map_stem
 from crefjax.io.maps import Map, check_same_grid, extremes, read_map
 
 MASK_TOLERANCE = 1e-3  # float16 rounds 1 to about 5e-4
-LEAST_MASK = 27  # voxels; under fewer a shell says nothing
+LEAST_MASK = 27  # voxels; with fewer, a shell is meaningless
 
 _EMDB = re.compile(r"emd_(\d+)_(half_map_1|half_map_2|msk_1)", re.IGNORECASE)
 _MODELS = ("model.cif", "model.pdb", "model.cif.gz", "model.pdb.gz")
@@ -20,7 +20,13 @@ _MODELS = ("model.cif", "model.pdb", "model.cif.gz", "model.pdb.gz")
 
 @dataclass(frozen=True)
 class Output:
-    """What one method made of an entry: the denoised full map and half-maps, None where there is none."""
+    """Maps that one method made of an entry; None for those that are missing.
+
+    Attributes:
+        full: the denoised full map.
+        half_map_1: the denoised half-map 1.
+        half_map_2: the denoised half-map 2.
+    """
 
     full: Path | None
     half_map_1: Path | None
@@ -32,14 +38,15 @@ class Entry:
     """The files of an entry folder.
 
     Attributes:
-      path: the folder.
-      name: its name.
-      half_map_1, half_map_2: the pair.
-      mask: values 0 to 1, or None.
-      model: atomic model (`.cif`, `.pdb`), or None.
-      reference: a better map of the same specimen, or None.
-      truth: the noise-free map of a simulated entry, or None.
-      outputs: what methods made of it, by the method's name, sorted.
+        path: the folder.
+        name: its name.
+        half_map_1: half-map 1.
+        half_map_2: half-map 2.
+        mask: values 0 to 1, or None.
+        model: atomic model (`.cif`, `.pdb`), or None.
+        reference: a better map of the same specimen, or None.
+        truth: the noise-free map of a simulated entry, or None.
+        outputs: the maps of each method, by its name, sorted.
     """
 
     path: Path
@@ -54,15 +61,13 @@ class Entry:
 
 
 def find_entry(folder) -> Entry:
-    """Finds the files of an entry folder by their names; opens none of them.
+    """Find the files of an entry folder by their names, without opening them.
 
-    Half-maps are `half_map_1.*` or EMDB's `emd_<id>_half_map_1.*`; a mask is `mask.*` or, where that is not
-    there, EMDB's `emd_<id>_msk_1.*`. EMDB's deposited map `emd_<id>.*` is no reference: it may be made from
-    this very pair.
+    Half-maps are `half_map_1.*` or EMDB's `emd_<id>_half_map_1.*`; a mask is `mask.*` or else EMDB's
+    `emd_<id>_msk_1.*`. EMDB's deposited map `emd_<id>.*` is not a reference: it may be made from this pair.
 
     Raises:
-      UserError: no folder; a half-map is missing; two files could be the same part; two EMDB entries are
-        mixed.
+        UserError: no folder; a half-map is missing; two files could be the same part; two EMDB entries are mixed.
     """
     folder = Path(folder)
     files = _map_files(folder)
@@ -83,9 +88,9 @@ def find_entry(folder) -> Entry:
 
 
 def _map_files(folder: Path) -> dict[str, list[Path]]:
-    """The maps of a folder by what they are, which is the name without suffix and without EMDB's number."""
+    """Return the maps of a folder by part, which is the name without suffix and EMDB's number."""
     files: dict[str, list[Path]] = {}
-    for path in _listed(folder):
+    for path in _list_folder(folder):
         stem = map_stem(path.name)
         if stem is not None and os.path.isfile(path):
             emdb = _EMDB.fullmatch(stem)
@@ -93,7 +98,7 @@ def _map_files(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _listed(folder: Path) -> list[Path]:
+def _list_folder(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -106,8 +111,8 @@ def _listed(folder: Path) -> list[Path]:
 def _half_map(folder: Path, files: dict[str, list[Path]], part: str) -> Path:
     path = _at_most_one(folder, files, part)
     if path is None:
-        there = sorted(file.name for group in files.values() for file in group)
-        found = ", ".join(there[:6]) + (", ..." if len(there) > 6 else "") if there else "no map at all"
+        names = sorted(file.name for group in files.values() for file in group)
+        found = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "no map at all"
         raise path_error(
             folder,
             f"expected {part}.mrc or emd_<id>_{part}.map (.mrc, .map, .ccp4, plain, .gz or .bz2), found "
@@ -132,16 +137,16 @@ def _check_one_emdb_entry(folder: Path, half_maps: list[Path]) -> None:
 
 
 def _model(folder: Path) -> Path | None:
-    found = [folder / name for name in _MODELS if os.path.isfile(folder / name)]
-    return _at_most_one(folder, {"model": found}, "model")
+    models = [folder / name for name in _MODELS if os.path.isfile(folder / name)]
+    return _at_most_one(folder, {"model": models}, "model")
 
 
 def _outputs(folder: Path) -> dict[str, Output]:
     if not os.path.isdir(folder):
         return {}
     outputs = {}
-    for method in filter(os.path.isdir, _listed(folder)):
-        if method.name.startswith("."):  # one that is being written
+    for method in filter(os.path.isdir, _list_folder(folder)):
+        if method.name.startswith("."):  # being written
             continue
         files = _map_files(method)
         parts = [_at_most_one(method, files, part) for part in ("full", "half_map_1", "half_map_2")]
@@ -151,15 +156,15 @@ def _outputs(folder: Path) -> dict[str, Output]:
 
 
 def load_pair(half_map_1_path, half_map_2_path, *, voxel_size: float | None = None) -> tuple[Map, Map]:
-    """Reads two half-maps on one grid; whether they are a pair otherwise, `crefjax.data.pair_check` tells.
+    """Read two half-maps on one grid; `crefjax.data.pair_check` checks whether they are a pair otherwise.
 
     Args:
-      half_map_1_path: the first one.
-      half_map_2_path: the second one.
-      voxel_size: Å, in place of the headers'; None for theirs.
+        half_map_1_path: half-map 1.
+        half_map_2_path: half-map 2.
+        voxel_size: Å, instead of the headers'; None for theirs.
 
     Raises:
-      UserError: what `read_map` refuses; the two paths are one file; the grids differ; every voxel is equal.
+        UserError: `read_map` refuses a file; the two paths are one file; the grids differ; all voxels are equal.
     """
     names = f"{half_map_1_path} and {half_map_2_path}"
     advice = "give the two half-maps of one reconstruction"
@@ -173,16 +178,15 @@ def load_pair(half_map_1_path, half_map_2_path, *, voxel_size: float | None = No
 
 
 def load_mask(path, like: Map, *, voxel_size: float | None = None) -> Map:
-    """Reads a mask for a map.
+    """Read a mask for a map.
 
     Args:
-      path: the mask; values 0 to 1. What lies outside by no more than 0.001 is rounding and is cut off.
-      like: a map on the grid that the mask must have.
-      voxel_size: Å, in place of the header's; None for its own.
+        path: the mask; values 0 to 1. Values outside by no more than 0.001 are rounding errors and are clipped.
+        like: a map on the grid that the mask must have.
+        voxel_size: Å, instead of the header's; None for its own.
 
     Raises:
-      UserError: what `read_map` refuses (a constant map is allowed); another grid; values beyond 0 to 1; 0 in
-        every voxel.
+        UserError: `read_map` refuses the file (a constant map is allowed); `check_mask` refuses the mask.
     """
     mask = read_map(path, allow_constant=True, voxel_size=voxel_size)
     check_mask(mask, like)
@@ -191,10 +195,14 @@ def load_mask(path, like: Map, *, voxel_size: float | None = None) -> Map:
 
 
 def check_mask(mask: Map, like: Map) -> None:
-    """Checks that a map is a mask for another.
+    """Check that a map is a mask for another map.
+
+    Args:
+        mask: values 0 to 1.
+        like: the other map.
 
     Raises:
-      UserError: another grid; values beyond 0 to 1 by more than 0.001; 0 in every voxel, or in nearly every.
+        UserError: another grid; values outside 0 to 1 by more than 0.001; 0 in (nearly) every voxel.
     """
     check_same_grid(mask, like, "mask and half-map")
     path = mask.path or "the mask"

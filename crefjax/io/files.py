@@ -1,7 +1,8 @@
-"""Map files by name and content, checks of output paths, and files of JSON lines."""
+"""Map files by name and content, checks of output paths before long work, checksums, and files of JSON lines."""
 
 import bz2
 import gzip
+import hashlib
 import json
 import os
 import stat
@@ -16,39 +17,37 @@ from crefjax.utils.atomic import check_free
 
 MAP_SUFFIXES = (".mrc", ".map", ".ccp4")
 COMPRESSED_SUFFIXES = (".gz", ".bz2")
-
 _MAP_ID = slice(208, 211)  # "MAP" stands here in every MRC2014 and CCP4 header
 
 
 def map_stem(name: str) -> str | None:
-    """A map's file name without its suffix (`a.map.gz` -> `a`), or None for a name that no map has."""
-    base = _without_compression(name)
-    stem, suffix = os.path.splitext(base)
+    """Return a map's file name without its suffix (`a.map.gz` -> `a`), or None for the name of another file."""
+    stem, suffix = os.path.splitext(_without_compression(name))
     return stem if suffix.lower() in MAP_SUFFIXES else None
 
 
-def _without_compression(name: str) -> str:
+def is_stack_name(name: str) -> bool:
+    """Return whether a file name is that of an image stack (`.mrcs`, `.st`)."""
+    return os.path.splitext(_without_compression(name))[1].lower() in (".mrcs", ".st")
+
+
+def _without_compression(name):
     stem, suffix = os.path.splitext(name)
     return stem if suffix.lower() in COMPRESSED_SUFFIXES else name
 
 
-def is_stack_name(name: str) -> bool:
-    """Whether a file name says that images, not a map, are inside (`.mrcs`, `.st`)."""
-    return os.path.splitext(_without_compression(name))[1].lower() in (".mrcs", ".st")
-
-
 @contextmanager
 def open_map_file(path: Path) -> Iterator[tuple[BinaryIO, int | None]]:
-    """Opens a plain, gzip or bzip2 file, told apart by content; gives the stream and a plain file's size.
+    """Open a plain, gzip, or bzip2 file, as its content says; give the stream and the size of a plain file.
 
     The size in bytes is None for a compressed file, whose length is known only at its end.
 
     Raises:
-      UserError: the file is missing, no plain file, empty, not readable, or compressed and damaged; also
-        where that shows only while the body of the `with` reads.
+        UserError: the file is missing, empty, not a regular file, not readable, or compressed and damaged; also if the
+            body of the `with` finds that while reading.
     """
     try:
-        _check_readable_kind(path)
+        _check_readable(path)
         with open(path, "rb") as file:
             head = file.read(212)
             file.seek(0)
@@ -61,14 +60,14 @@ def open_map_file(path: Path) -> Iterator[tuple[BinaryIO, int | None]]:
     except (EOFError, zlib.error) as error:
         raise path_error(path, f"the compressed file is cut short or damaged ({error}); get it again") from error
     except OSError as error:
-        if error.errno is None:  # gzip and bz2 report damage so
+        if error.errno is None:  # so gzip and bz2 report damage
             text = f"the compressed file is damaged ({error}); get it again"
         else:
             text = f"cannot be read ({error.strerror}); check its permissions and the disk"
         raise path_error(path, text) from error
 
 
-def _check_readable_kind(path: Path) -> None:
+def _check_readable(path):
     try:
         info = os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -81,8 +80,8 @@ def _check_readable_kind(path: Path) -> None:
         raise path_error(path, "expected an MRC/CCP4 map, found an empty file; get it again")
 
 
-def _compression(head: bytes):
-    # The first word of a plain map is its width, which can be any two bytes: the map's own mark goes first.
+def _compression(head):
+    # The first word of a plain map is its width, which can be any two bytes: the map's own mark comes first.
     if head[_MAP_ID] == b"MAP":
         return None
     if head[:2] == b"\x1f\x8b":
@@ -93,16 +92,16 @@ def _compression(head: bytes):
 
 
 def check_output(path, *, overwrite: bool = False, inputs=()) -> None:
-    """Checks, before long work, that a map can be written at `path`; writes nothing.
+    """Check, before long work, that a map can be written; writes nothing.
 
     Args:
-      path: where the map shall go; `.mrc`, `.map` or `.ccp4`, plain or with `.gz` or `.bz2`.
-      overwrite: whether a file that is there may be replaced.
-      inputs: paths of files that are read; the output must be none of them, overwrite or not.
+        path: where to write; `.mrc`, `.map` or `.ccp4`, plain or with `.gz` or `.bz2`.
+        overwrite: whether an existing file may be replaced.
+        inputs: files that are read, or None; never replaced.
 
     Raises:
-      UserError: another suffix, a folder, an existing file, an input, or a parent folder that is missing or
-        not writable.
+        UserError: another suffix, a folder, an existing file, an input, or a parent folder that is missing or
+            not writable.
     """
     path = Path(path)
     if map_stem(path.name) is None:
@@ -114,27 +113,81 @@ def check_output(path, *, overwrite: bool = False, inputs=()) -> None:
         if source is not None and is_same_file(path, source):
             raise path_error(path, f"the output would replace the input {source}; choose another name")
     check_free(path, overwrite)
-    _check_folder(path)
+    _check_parent(path, path.parent)
 
 
-def is_same_file(a, b) -> bool:
-    """Whether two paths lead to one file, links followed; False where one of them leads nowhere."""
-    try:
-        return os.path.samefile(a, b)
-    except OSError:
-        return False
+def check_output_folder(
+    folder, what: str, marker: str, *, overwrite: bool = False, inputs=(), outputs=(), make_parents: bool = False
+) -> None:
+    """Check, before long work, that an output folder can be written; writes nothing.
+
+    An empty folder may be replaced; one that holds an earlier output, only with `overwrite`; anything else, never.
+
+    Args:
+        folder: where to write.
+        what: name of the output in messages, such as `a report`.
+        marker: name of a file by which an earlier output is recognized.
+        overwrite: whether an earlier output may be replaced.
+        inputs: files that are read; none may lie in the folder.
+        outputs: other files that are written; none may lie in the folder or be it.
+        make_parents: whether missing parent folders will be made.
+
+    Raises:
+        UserError: the folder exists and may not be replaced, or its parent is missing or not writable.
+    """
+    folder = Path(folder)
+    real, working = Path(os.path.realpath(folder)), Path.cwd()
+    for kind, paths in (("input", inputs), ("output", outputs)):
+        for path in paths:
+            place = Path(os.path.realpath(path))
+            if kind == "output" and real == place:
+                raise path_error(folder, f"expected a folder for {what}, found the name of an output; choose another")
+            if real in place.parents:
+                raise path_error(folder, f"{what} would replace the folder of the {kind} {path}; choose another name")
+    if real == working or real in working.parents:
+        raise path_error(folder, f"{what} would replace the folder you work in; choose another name")
+    if not make_parents:
+        _check_parent(folder, Path(os.path.abspath(folder)).parent)
+    if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+        return
+    if not os.path.lexists(folder):
+        return
+    if not overwrite:
+        raise path_error(folder, "exists and is not replaced; choose another name or give --overwrite")
+    if folder.is_symlink() or not (folder / marker).is_file():
+        raise path_error(folder, f"expected {what} to replace, found something else; choose another name")
 
 
-def _check_folder(path: Path) -> None:
-    folder = path.parent
+def _check_parent(path, folder):
     if not os.path.isdir(folder):
         raise path_error(path, f"the folder {folder} does not exist; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise path_error(path, f"the folder {folder} is not writable; choose another one")
 
 
+def is_same_file(a, b) -> bool:
+    """Return whether two paths lead to one file, following links; False if one of them leads nowhere."""
+    try:
+        return os.path.samefile(a, b)
+    except OSError:
+        return False
+
+
+def sha256(path) -> str:
+    """Return the SHA-256 checksum of a file, in hexadecimal digits.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise path_error(path, f"cannot be read ({error.strerror}); check its permissions and the disk") from error
+
+
 def read_json_lines(path: Path) -> list[dict]:
-    """The whole lines of a file of JSON lines; what was cut off at its end is left out, and no file has no lines."""
+    """Read a file of JSON lines up to the first incomplete one; a missing file has no lines."""
     rows = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,4 +1,4 @@
-"""The MRC2014/CCP4 header: what it says of a map, what makes it unusable, and how it is written back.
+"""The MRC2014/CCP4 header: its fields, and how it is written back.
 
 Field names and meanings are those of the MRC2014 standard (Cheng et al. 2015, J. Struct. Biol. 192, 146).
 """
@@ -27,9 +27,9 @@ class Header:
     """A map's header as found in its file.
 
     Attributes:
-      raw: the 1024 bytes of the header, unchanged.
-      extended: the bytes of the extended header, unchanged; empty where there is none.
-      byte_order: "<" or ">", the order in which the file holds its numbers.
+        raw: the 1024 bytes of the header, unchanged.
+        extended: the bytes of the extended header, unchanged; empty if there is none.
+        byte_order: "<" or ">", the order in which the file holds its numbers.
     """
 
     raw: bytes
@@ -38,50 +38,50 @@ class Header:
 
     @property
     def fields(self) -> np.recarray:
-        """The header's fields under mrcfile's names, read-only."""
+        """Fields of the header under mrcfile's names, read-only."""
         return _view(self.raw, self.byte_order)
 
     @property
     def axes(self) -> tuple[int, int, int]:
-        """(MAPC, MAPR, MAPS): which of x=1, y=2, z=3 the columns, rows and sections run along."""
+        """(MAPC, MAPR, MAPS): the axes, x=1, y=2, z=3, along which columns, rows and sections run."""
         axes = tuple(int(self.fields[name]) for name in ("mapc", "mapr", "maps"))
         return (1, 2, 3) if axes == (0, 0, 0) else axes  # left blank by some programs, always meaning x, y, z
 
     @property
     def file_shape(self) -> tuple[int, int, int]:
-        """(sections, rows, columns), the shape of the data as they lie in the file."""
+        """Shape of the data in the file, (sections, rows, columns)."""
         return tuple(int(self.fields[name]) for name in ("nz", "ny", "nx"))
 
     @property
     def to_zyx(self) -> tuple[int, int, int]:
-        """The transposition that turns data as they lie in the file to (z, y, x)."""
+        """Transposition from the axes of the file to (z, y, x)."""
         slowest_first = self.axes[::-1]
         return tuple(slowest_first.index(axis) for axis in (3, 2, 1))
 
     @property
     def from_zyx(self) -> tuple[int, int, int]:
-        """The transposition that turns (z, y, x) to data as they lie in the file."""
+        """Transposition from (z, y, x) to the axes of the file."""
         return tuple(int(axis) for axis in np.argsort(self.to_zyx))
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(z, y, x), the shape of the map's array."""
+        """Shape of the map's array, (z, y, x)."""
         return tuple(self.file_shape[axis] for axis in self.to_zyx)
 
     @property
     def dtype(self) -> np.dtype:
-        """The type of a voxel in the file, with its byte order."""
+        """Type of a voxel in the file, with its byte order."""
         return utils.dtype_from_mode(self.fields.mode).newbyteorder(self.byte_order)
 
     @property
     def data_bytes(self) -> int:
-        """How many bytes the voxels take in the file."""
+        """Bytes of the voxels in the file."""
         sections, rows, columns = self.file_shape
         return sections * rows * columns * self.dtype.itemsize
 
     @property
     def voxel_sizes(self) -> tuple[float, float, float]:
-        """Å along (x, y, z): cell length over number of intervals, which need not be the map's own side."""
+        """Voxel size along (x, y, z), Å: cell length over number of intervals, which may differ from the map's side."""
         cell = self.fields.cella
         with np.errstate(all="ignore"):
             return tuple(
@@ -91,7 +91,7 @@ class Header:
 
     @property
     def origin(self) -> tuple[float, float, float]:
-        """Å, (x, y, z), of the first voxel: ORIGIN if any word of it is set, else NSTART times voxel size."""
+        """Position of the first voxel, (x, y, z), Å: ORIGIN if any word of it is set, else NSTART times voxel size."""
         origin = tuple(float(self.fields.origin[axis]) for axis in "xyz")
         if any(origin) and np.all(np.isfinite(origin)):
             return origin
@@ -102,13 +102,13 @@ class Header:
         )
 
     def for_output(self, statistics: tuple[float, float, float, float], label: str) -> bytes:
-        """The 1024 bytes to write before float32 voxels: this header, made valid, with one label more.
+        """Return the 1024 bytes to write before float32 voxels: this header, made valid, with one more label.
 
-        The file's own byte order is kept, since only in it the extended header still means what it did.
+        The file's own byte order is kept, because the extended header is in it.
 
         Args:
-          statistics: minimum, maximum, mean and standard deviation of the voxels.
-          label: cut to 80 ASCII characters; takes the last place where ten labels are there already.
+            statistics: minimum, maximum, mean and standard deviation of the voxels.
+            label: cut to 80 ASCII characters; it replaces the last of ten labels.
         """
         raw = bytearray(self.raw)
         labels = _labels(self.raw, label)
@@ -132,12 +132,12 @@ class Header:
 
 
 def new_header(shape, voxel_size: float, origin) -> Header:
-    """The header of a map that comes from no file.
+    """Return the header of a map that comes from no file.
 
     Args:
-      shape: (z, y, x).
-      voxel_size: Å.
-      origin: Å, (x, y, z), of the first voxel.
+        shape: (z, y, x).
+        voxel_size: Å.
+        origin: Å, (x, y, z), of the first voxel.
     """
     raw = bytearray(HEADER_BYTES)
     fields = _view(raw, "<")
@@ -156,11 +156,11 @@ def new_header(shape, voxel_size: float, origin) -> Header:
 
 
 def with_voxel_size(header: Header, voxel_size: float) -> Header:
-    """The header with another voxel size, and intervals where it had none.
+    """Return a header with another voxel size, and with intervals if they were missing.
 
     Args:
-      header: whose size is wrong, or missing.
-      voxel_size: Å, along all axes.
+        header: one whose voxel size is wrong or missing.
+        voxel_size: Å, along all axes.
     """
     raw = bytearray(header.raw)
     fields = _view(raw, header.byte_order)
@@ -172,10 +172,10 @@ def with_voxel_size(header: Header, voxel_size: float) -> Header:
 
 
 def byte_order(raw: bytes) -> str | None:
-    """The byte order in which 1024 bytes read as a header, or None where they do in neither.
+    """Return the byte order in which 1024 bytes are a plausible header, or None.
 
-    The machine stamp is asked first, but files are about whose stamp is empty or wrong, and some without the
-    mark "MAP": what the fields say decides.
+    The order of the machine stamp is tried first. Some files have an empty or wrong stamp, or no mark "MAP", so the
+    fields decide.
     """
     stamped = _stamped_order(raw) or "<"
     for order in (stamped, "<" if stamped == ">" else ">"):

@@ -7,7 +7,7 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from crefjax.errors import UserError, path_error
+from crefjax.errors import path_error
 from crefjax.io.files import check_output, is_stack_name, open_map_file
 from crefjax.io.header import (
     HEADER_BYTES,
@@ -25,7 +25,7 @@ ORIGIN_TOLERANCE = 0.01  # voxels
 _ANGLE_TOLERANCE = 0.01  # degrees
 _LARGEST, _LEAST = 1e15, 1e-15  # squares of larger or smaller values, summed over a map, leave the range of float32
 _VOXEL_SIZES = (0.05, 1000.0)  # Å; nothing finer or coarser is a map
-_FEW_BYTES = 1024  # at the end of a file that no header needs to tell of
+_FEW_BYTES = 1024  # at the end of a file that need not be accounted for
 _IMOD_STAMP = 1146047817  # "IMOD" in the word after the 39th; flags follow, of which the first says: signed bytes
 _IMOD_WORDS = slice(152, 160)
 
@@ -47,12 +47,12 @@ class Map:
     """A density map.
 
     Attributes:
-      array: float32, (z, y, x), C-contiguous.
-      voxel_size: Å, the same along all axes.
-      origin: Å, (x, y, z), of the first voxel: the header's ORIGIN where any of its words is set, else NSTART
-        times the voxel size, as ChimeraX places maps.
-      header: what is needed to write the map back as it came.
-      path: the file that the header was read from, or None.
+        array: float32, (z, y, x), C-contiguous.
+        voxel_size: Å, the same along all axes.
+        origin: Å, (x, y, z), of the first voxel: the header's ORIGIN where any of its words is set, else NSTART
+            times the voxel size, as ChimeraX places maps.
+        header: of the file, for writing the map back.
+        path: the file that the header was read from, or None.
     """
 
     array: np.ndarray
@@ -62,13 +62,13 @@ class Map:
     path: Path | None
 
     def replace_array(self, array: np.ndarray) -> Self:
-        """The map with other voxels and the same header.
+        """Return the map with other voxels and the same header.
 
         Args:
-          array: (z, y, x), of this map's shape; turned to float32.
+            array: (z, y, x), of this map's shape; converted to float32.
 
         Raises:
-          ValueError: the shape is another.
+            ValueError: another shape.
         """
         array = np.ascontiguousarray(array, dtype=np.float32)
         if array.shape != self.array.shape:
@@ -79,15 +79,15 @@ class Map:
     def from_array(
         cls, array: np.ndarray, voxel_size: float, origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     ) -> Self:
-        """A map that comes from no file.
+        """Return a map that comes from an array and has no file.
 
         Args:
-          array: (z, y, x); turned to float32.
-          voxel_size: Å.
-          origin: Å, (x, y, z), of the first voxel.
+            array: (z, y, x); converted to float32.
+            voxel_size: Å.
+            origin: Å, (x, y, z), of the first voxel.
 
         Raises:
-          ValueError: the array has not three axes, or the voxel size is not above 0.
+            ValueError: not three axes, or a voxel size that is not above 0.
         """
         array = np.ascontiguousarray(array, dtype=np.float32)
         if array.ndim != 3 or 0 in array.shape:
@@ -99,23 +99,23 @@ class Map:
 
 
 def read_map(path: Path | str, *, allow_constant: bool = False, voxel_size: float | None = None) -> Map:
-    """Reads a map: plain, gzip or bzip2, any real mode, byte order and axis order.
+    """Read a map: plain, gzip, or bzip2, of any real mode, byte order, and axis order.
 
-    Holds one copy of the voxels in memory and one section.
+    One copy of the voxels and one section are in memory.
 
     Args:
-      path: the file; what is in it decides, not its suffix (but `.mrcs` and `.st` are stacks by name).
-      allow_constant: whether a map may have the same value everywhere, as a mask may.
-      voxel_size: Å, in place of the header's, which may be wrong or missing; None for the header's.
+        path: the file; its content decides, not its suffix (but `.mrcs` and `.st` are stacks by name).
+        allow_constant: whether a map may have the same value everywhere, as a mask may.
+        voxel_size: Å, instead of the header's, which may be wrong or missing; None for the header's.
 
     Raises:
-      UserError: the file is missing, unreadable, foreign, cut short, a stack or an image, of a complex mode,
-        has voxels that are NaN, infinite or larger than 1e15, all equal, not cubes, or without a size, or bytes
-        that its header contradicts.
+        UserError: the file is missing, unreadable, foreign, cut short, a stack or an image, of a complex mode,
+            has voxels that are NaN, infinite or larger than 1e15, all equal, not cubes, or without a size, or bytes
+            that its header contradicts.
     """
     path = Path(path)
     if voxel_size is not None:
-        check_voxel_size(voxel_size, path)
+        _check_voxel_size(voxel_size, path)
     if is_stack_name(path.name):
         raise path_error(path, "expected a map, found the name of an image stack (.mrcs, .st); give a volume")
     with open_map_file(path) as (stream, size):
@@ -123,8 +123,8 @@ def read_map(path: Path | str, *, allow_constant: bool = False, voxel_size: floa
         array = _read_voxels(stream, header, path)
         expected = HEADER_BYTES + len(header.extended) + header.data_bytes
         surplus = _read_to_the_end(stream) if size is None else size - expected
-        check_surplus(surplus, len(header.extended), path)
-    if header.fields.mode == 0 and has_unsigned_bytes(header, array, path):
+        _check_surplus(surplus, len(header.extended), path)
+    if header.fields.mode == 0 and _has_unsigned_bytes(header, array, path):
         for slab in array:
             slab[slab < 0] += 256
     check_voxels(array, path, allow_constant=allow_constant)
@@ -135,14 +135,14 @@ def _read_header(stream: BinaryIO, size: int | None, path: Path, voxel_size: flo
     raw = stream.read(HEADER_BYTES)
     order = byte_order(raw) if len(raw) == HEADER_BYTES else None
     if order is None:
-        raise foreign_file(raw, path)
+        raise _foreign_file(raw, path)
     header = Header(raw, b"", order)
     check_header(header, path, sized=voxel_size is None)
     if voxel_size is not None:
         header = with_voxel_size(header, voxel_size)
     extended_bytes = int(header.fields.nsymbt)
     expected = HEADER_BYTES + extended_bytes + header.data_bytes
-    if size is not None and size < expected:  # before memory is taken for what is not there
+    if size is not None and size < expected:  # before memory is allocated for missing voxels
         if extended_bytes and size == expected - extended_bytes:
             raise path_error(
                 path,
@@ -161,28 +161,28 @@ def _read_voxels(stream: BinaryIO, header: Header, path: Path) -> np.ndarray:
     try:
         array = np.empty(header.shape, np.float32)
         section = np.empty((rows, columns), header.dtype)
-    except (MemoryError, ValueError) as error:  # ValueError: more bytes than an address can tell
+    except (MemoryError, ValueError) as error:  # ValueError: more bytes than can be addressed
         raise path_error(
             path, f"a map of {header.shape} voxels does not fit into memory; use a larger machine"
         ) from error
     as_in_file = array.transpose(header.from_zyx)
     expected = HEADER_BYTES + len(header.extended) + header.data_bytes
     for index in range(sections):
-        found = stream.readinto(section.view(np.uint8))  # less only at the end of the file
-        if found < section.nbytes:
-            raise _cut_short(path, expected, expected - (sections - index) * section.nbytes + found)
-        with np.errstate(invalid="ignore"):  # a signalling NaN is found and told later
+        received = stream.readinto(section.view(np.uint8))  # fewer bytes only at the end of the file
+        if received < section.nbytes:
+            raise _cut_short(path, expected, expected - (sections - index) * section.nbytes + received)
+        with np.errstate(invalid="ignore"):  # a signalling NaN is reported later
             as_in_file[index] = section
     return array
 
 
 def _read_to_the_end(stream: BinaryIO) -> int:
-    """The bytes that were left."""
-    # Only at its end does a compressed stream show whether it is whole and its checksum right.
-    left = 0
-    while found := len(stream.read(2**20)):
-        left += found
-    return left
+    """Return the number of remaining bytes."""
+    # A compressed stream checks its length and its checksum only at its end.
+    remaining = 0
+    while received := len(stream.read(2**20)):
+        remaining += received
+    return remaining
 
 
 def _cut_short(path: Path, expected: int, found: int):
@@ -190,25 +190,25 @@ def _cut_short(path: Path, expected: int, found: int):
 
 
 def write_map(path: Path | str, map_: Map, *, label: str, overwrite: bool = False) -> None:
-    """Writes one map; see `write_maps`."""
+    """Write one map; see `write_maps`."""
     write_maps([(path, map_)], label=label, overwrite=overwrite)
 
 
 def write_maps(maps: Iterable[tuple[Path | str, Map]], *, label: str, overwrite: bool = False) -> None:
-    """Writes maps as float32 (mode 2) under the headers they came with, so that they pass mrcfile's validation.
+    """Write maps as float32 (mode 2) with their own headers, so that they pass mrcfile's validation.
 
     Kept: voxel size, cell, origin, NSTART, axis order, byte order, space group, extended header, labels. Set:
-    statistics, and whatever was not valid. Written beside their places and renamed into them when all are whole.
+    statistics, and fields that are not valid. All files appear together, once they are complete.
 
     Args:
-      maps: where to, and the map; `.mrc`, `.map` or `.ccp4`, plain or with `.gz` or `.bz2`.
-      label: text added to the labels, cut to 80 ASCII characters; where ten are there, it replaces the last.
-      overwrite: whether files that are there may be replaced.
+        maps: paths with their maps; `.mrc`, `.map` or `.ccp4`, plain or with `.gz` or `.bz2`.
+        label: text added to the labels, cut to 80 ASCII characters; it replaces the last of ten.
+        overwrite: whether existing files may be replaced.
 
     Raises:
-      UserError: `check_output` refuses a path, voxels are not finite, or the disk is full or refuses;
-        then nothing has been left behind and what was at the paths is as it was.
-      ValueError: array and header are of different shapes.
+        UserError: `check_output` refuses a path, voxels are not finite, or the file system refused; nothing is left
+            behind, and the paths are as they were.
+        ValueError: array and header have different shapes.
     """
     maps = [(Path(path), map_) for path, map_ in maps]
     for path, map_ in maps:
@@ -224,43 +224,72 @@ def write_maps(maps: Iterable[tuple[Path | str, Map]], *, label: str, overwrite:
 def _check_writable(path: Path, map_: Map) -> None:
     if map_.array.shape != map_.header.shape:
         raise ValueError(f"expected voxels of shape {map_.header.shape}, found {map_.array.shape}")
-    if found := not_finite(map_.array):
-        raise path_error(path, f"nothing was written: expected finite voxels, got {found}; check the input maps")
+    if counts := _count_not_finite(map_.array):
+        raise path_error(path, f"nothing was written: expected finite voxels, got {counts}; check the input maps")
 
 
 def _write_to(stream: BinaryIO, map_: Map, label: str) -> None:
     header = map_.header
-    stream.write(header.for_output(statistics(map_.array), label))
+    stream.write(header.for_output((*extremes(map_.array), *mean_and_std(map_.array)), label))
     stream.write(header.extended)
     for section in map_.array.transpose(header.from_zyx):
         stream.write(section.astype(f"{header.byte_order}f4", order="C").tobytes())
 
 
-def statistics(array: np.ndarray) -> tuple[float, float, float, float]:
-    """Minimum, maximum, mean and standard deviation, summed in float64 slab by slab along the first axis."""
-    mean = sum(float(slab.sum(dtype=np.float64)) for slab in array) / array.size
-    squares = sum(float(np.square(slab - np.float64(mean)).sum()) for slab in array)
-    return *extremes(array), mean, float(np.sqrt(squares / array.size))
+def mean_and_std(array: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, float]:
+    """Return mean and standard deviation, computed in float64 plane by plane.
+
+    Args:
+        array: `(z, y, x)`.
+        mask: weights of the voxels, the same shape; None for equal weights.
+    """
+    planes = [None] * len(array) if mask is None else mask
+    weight = float(array.size) if mask is None else sum(float(plane.sum(dtype=np.float64)) for plane in mask)
+
+    def total(values):
+        return sum(
+            float((value if plane is None else value * plane).sum(dtype=np.float64))
+            for value, plane in zip(values, planes, strict=True)
+        )
+
+    mean = total(array) / weight
+    squares = (np.square(np.subtract(plane, mean, dtype=np.float64)) for plane in array)
+    return mean, float(np.sqrt(total(squares) / weight))
 
 
-def foreign_file(head: bytes, path: Path) -> UserError:
-    """The error for a file whose first bytes are no header, saying what they look like."""
+def extremes(array: np.ndarray) -> tuple[float, float]:
+    """Return minimum and maximum, NaN if a voxel is; slab by slab, so that a large map is not copied."""
+    with np.errstate(invalid="ignore"):
+        low = np.min([slab.min() for slab in array])
+        high = np.max([slab.max() for slab in array])
+    return float(low), float(high)
+
+
+def full_map(half_map_1: np.ndarray, half_map_2: np.ndarray) -> np.ndarray:
+    """Return the full map of two half-maps, which is their mean; float32."""
+    full = np.add(half_map_1, half_map_2, dtype=np.float32)
+    full *= np.float32(0.5)
+    return full
+
+
+def _foreign_file(head, path):
+    """Return the error for a file whose first bytes are not a header, naming what they look like."""
     for magic, what in _FOREIGN.items():
         if head.startswith(magic):
-            return path_error(path, f"is no MRC/CCP4 map: it looks like {what}")
+            return path_error(path, f"not an MRC/CCP4 map: it looks like {what}")
     if head and all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head):
         begin = " ".join(head[:60].decode("ascii").split())[:40]
-        return path_error(path, f"is no MRC/CCP4 map: it looks like text (it begins {begin!r}); give a map")
+        return path_error(path, f"not an MRC/CCP4 map: it looks like text (it begins {begin!r}); give a map")
     if len(head) < HEADER_BYTES:
         return path_error(
             path,
-            f"is no MRC/CCP4 map, or one cut short: a header has {HEADER_BYTES} bytes, found {len(head)}; get it again",
+            f"not an MRC/CCP4 map, or cut short: a header has {HEADER_BYTES} bytes, found {len(head)}; get it again",
         )
-    return path_error(path, "is no MRC/CCP4 map: its first 1024 bytes are no such header; check what it is")
+    return path_error(path, "not an MRC/CCP4 map: its first 1024 bytes are not such a header; check the file")
 
 
 def check_header(header: Header, path: Path, *, sized: bool = True) -> None:
-    """Raises UserError unless the header describes one map with cubic voxels, and, if `sized`, of known size."""
+    """Raise UserError unless the header describes one map with cubic voxels, and, if `sized`, of known size."""
     fields = header.fields
     if int(fields.mode) in OTHER_MODES:
         what = OTHER_MODES[int(fields.mode)]
@@ -303,7 +332,7 @@ def _check_cell(header: Header, path: Path, sized: bool) -> None:
     fields = header.fields
     angles = [float(fields.cellb[name]) for name in ("alpha", "beta", "gamma")]
     if not all(angle == 0 or abs(angle - 90) <= _ANGLE_TOLERANCE for angle in angles):
-        raise path_error(path, f"expected cell angles of 90 degrees, found {_listed(angles)}; resample the map")
+        raise path_error(path, f"expected cell angles of 90 degrees, found {_join(angles)}; resample the map")
     if not sized:
         return
     sizes = np.array(header.voxel_sizes)
@@ -311,25 +340,24 @@ def _check_cell(header: Header, path: Path, sized: bool) -> None:
     if min(intervals) <= 0:
         raise path_error(
             path,
-            f"expected MX, MY, MZ above 0, found {_listed(intervals)}; set them to the numbers of voxels "
+            f"expected MX, MY, MZ above 0, found {_join(intervals)}; set them to the numbers of voxels "
             "along x, y, z, and the cell to their lengths in Å",
         )
     if not (np.all(np.isfinite(sizes)) and np.all(sizes > 0)):
         raise path_error(
             path,
-            f"expected a voxel size above 0 Å, found {_listed(sizes)} Å along x, y, z; give the `voxel_size`, or "
+            f"expected a voxel size above 0 Å, found {_join(sizes)} Å along x, y, z; give the `voxel_size`, or "
             f"set it, for example in Python: mrcfile.open({path.name!r}, 'r+').voxel_size = 1.05",
         )
     if sizes.max() - sizes.min() > ISOTROPY * sizes.min():
         raise path_error(
             path,
-            f"expected cubic voxels, found {_listed(sizes)} Å along x, y, z; resample the map to such",
+            f"expected cubic voxels, found {_join(sizes)} Å along x, y, z; resample the map",
         )
-    check_voxel_size(float(sizes.mean()), path)
+    _check_voxel_size(float(sizes.mean()), path)
 
 
-def check_voxel_size(voxel_size: float, path: Path | str) -> None:
-    """Raises UserError unless a voxel size in Å is one that a map can have."""
+def _check_voxel_size(voxel_size, path):
     least, most = _VOXEL_SIZES
     if not least <= voxel_size <= most:
         raise path_error(
@@ -338,15 +366,10 @@ def check_voxel_size(voxel_size: float, path: Path | str) -> None:
         )
 
 
-def check_surplus(surplus: int, extended: int, path: Path) -> None:
-    """Raises UserError where a file is longer than its header says in a way that makes the voxels other ones.
+def _check_surplus(surplus, extended, path):
+    """Raise UserError if a file is so much longer than its header says that its voxels may lie elsewhere.
 
-    A few bytes at the end do no harm. As many as a section, or a line of an extended header, are missing in the header.
-
-    Args:
-      surplus: bytes.
-      extended: of the extended header, as the header has it.
-      path: the file.
+    A few bytes at the end do no harm; a section, or a line of an extended header, means that the header is wrong.
     """
     if surplus >= _FEW_BYTES or (surplus > 0 and (surplus + extended) % 80 == 0):
         raise path_error(
@@ -356,15 +379,15 @@ def check_surplus(surplus: int, extended: int, path: Path) -> None:
 
 
 def check_voxels(array: np.ndarray, path: Path, *, allow_constant: bool) -> None:
-    """Raises UserError where voxels are NaN or infinite, or where all are equal."""
-    if found := not_finite(array):
-        raise path_error(path, f"expected finite voxels, found {found}; mend the map")
+    """Raise UserError if voxels are NaN, infinite, or out of range, or if all are equal."""
+    if counts := _count_not_finite(array):
+        raise path_error(path, f"expected finite voxels, found {counts}; replace them")
     low, high = extremes(array)
     if max(-low, high) > _LARGEST:
         raise path_error(
             path,
-            f"expected voxels below {_LARGEST:g} in magnitude, found {low:.3g} to {high:.3g}; mend the map, or divide "
-            "it by a number",
+            f"expected voxels below {_LARGEST:g} in magnitude, found {low:.3g} to {high:.3g}; correct the map, "
+            "or divide it by a number",
         )
     if 0 < max(-low, high) < _LEAST:
         raise path_error(
@@ -376,52 +399,47 @@ def check_voxels(array: np.ndarray, path: Path, *, allow_constant: bool) -> None
         raise path_error(path, f"expected a density map, found the value {low:g} in every voxel; check the file")
 
 
-def has_unsigned_bytes(header: Header, array: np.ndarray, path: Path) -> bool:
-    """Whether the bytes of a mode 0 map, read as signed, are meant as 0 to 255.
+def _has_unsigned_bytes(header, array, path):
+    """Return whether the voxels `array` of a mode 0 map, read as signed bytes, are meant as 0 to 255.
 
-    By the standard they are signed. IMOD writes unsigned ones, and says so by its stamp and a flag (IMOD's description
-    of the MRC format); other programs say it only by DMIN, DMAX and DMEAN.
-
-    Args:
-      header: of a map of mode 0.
-      array: its voxels, read as signed; slab by slab along the first axis nothing is copied.
-      path: the file.
+    By the standard they are signed. IMOD writes unsigned ones, and marks them by its stamp and a flag (IMOD's
+    description of the MRC format); other programs do so only by DMIN, DMAX and DMEAN.
 
     Raises:
-      UserError: flag, statistics and voxels contradict each other.
+        UserError: flag, statistics and voxels contradict each other.
     """
-    slabs = [[(one.min(), one.max(), one.mean(dtype=np.float64)) for one in (slab, slab % 256)] for slab in array]
-    ranges = {}  # least, largest and mean of the voxels, read either way
+    slabs = [[(way.min(), way.max(), way.mean(dtype=np.float64)) for way in (slab, slab % 256)] for slab in array]
+    ranges = {}  # least, largest and mean of the voxels, read in both ways
     for unsigned in (False, True):
         least, largest, mean = np.array([slab[unsigned] for slab in slabs]).T
         ranges[unsigned] = (least.min(), largest.max(), mean.mean())
     if ranges[False] == ranges[True]:
         return False
     fields = header.fields
-    said = tuple(float(fields[name]) for name in ("dmin", "dmax", "dmean"))
+    stated = tuple(float(fields[name]) for name in ("dmin", "dmax", "dmean"))
     stamp, flags = np.frombuffer(header.raw[_IMOD_WORDS], f"{header.byte_order}i4")
     by_flag = None if stamp != _IMOD_STAMP else not flags & 1
-    if not all(np.isfinite(said)) or said[1] <= said[0]:  # the standard's way to say: not known
+    if not all(np.isfinite(stated)) or stated[1] <= stated[0]:  # by the standard: not known
         return bool(by_flag)
-    known = 3 if said[0] <= said[2] <= said[1] else 2
+    count = 3 if stated[0] <= stated[2] <= stated[1] else 2
     fits = [
         unsigned
-        for unsigned, found in ranges.items()
-        if all(abs(a - b) <= 0.5 for a, b in list(zip(said, found, strict=True))[:known])
+        for unsigned, values in ranges.items()
+        if all(abs(a - b) <= 0.5 for a, b in list(zip(stated, values, strict=True))[:count])
     ]
     if not fits or by_flag not in (None, *fits):
         flagged = "" if by_flag is None else f", IMOD's flag says {'unsigned' if by_flag else 'signed'}"
         raise path_error(
             path,
-            f"expected bytes as the header says, DMIN {said[0]:g} and DMAX {said[1]:g}{flagged}; found "
+            f"expected bytes as the header says, DMIN {stated[0]:g} and DMAX {stated[1]:g}{flagged}; found "
             f"{ranges[False][0]:g} to {ranges[False][1]:g} read as signed, {ranges[True][0]:g} to {ranges[True][1]:g} "
-            "as unsigned; write the map anew as mode 2",
+            "as unsigned; write the map again as mode 2",
         )
     return fits[0]
 
 
-def not_finite(array: np.ndarray) -> str:
-    """How many voxels are NaN or infinite, in words; empty where none is."""
+def _count_not_finite(array):
+    """Return the numbers of NaN and infinite voxels in words; empty if all are finite."""
     if all(np.isfinite(extremes(array))):
         return ""
     nan = sum(int(np.isnan(slab).sum()) for slab in array)
@@ -429,26 +447,19 @@ def not_finite(array: np.ndarray) -> str:
     return f"{nan} NaN and {infinite} infinite of {array.size}"
 
 
-def extremes(array: np.ndarray) -> tuple[float, float]:
-    """Minimum and maximum, NaN where a voxel is; slab by slab, so that no copy of a large map is made."""
-    with np.errstate(invalid="ignore"):
-        low = np.min([slab.min() for slab in array])
-        high = np.max([slab.max() for slab in array])
-    return float(low), float(high)
-
-
 def check_same_grid(a, b, what: str) -> None:
-    """Checks that two maps lie on the same grid.
+    """Check that two maps lie on the same grid.
 
     Voxel sizes within 0.1 % are the same, and origins within 0.01 voxel along each axis: programs round both.
     The origin is the one of `Map`, so an ORIGIN and an NSTART that mean the same place are the same.
 
     Args:
-      a, b: the maps.
-      what: what they are, for the message: "half-maps", "mask and half-map".
+        a: a map.
+        b: the other map.
+        what: name of both in the message: "half-maps", "mask and half-map".
 
     Raises:
-      UserError: shape, voxel size or origin differ; names both files and both values.
+        UserError: shape, voxel size or origin differ; the message has both files and both values.
     """
     names = f"{a.path or 'the first map'} and {b.path or 'the second map'}"
     if a.array.shape != b.array.shape:
@@ -466,10 +477,10 @@ def check_same_grid(a, b, what: str) -> None:
     if np.abs(np.subtract(a.origin, b.origin)).max() > ORIGIN_TOLERANCE * a.voxel_size:
         raise path_error(
             names,
-            f"expected {what} with the same origin, found {_listed(a.origin)} and {_listed(b.origin)} Å "
+            f"expected {what} with the same origin, found {_join(a.origin)} and {_join(b.origin)} Å "
             "along x, y, z; give maps on the same grid, or set the same ORIGIN and NSTART in both headers",
         )
 
 
-def _listed(values) -> str:
+def _join(values) -> str:
     return ", ".join(f"{value:.5g}" for value in values)

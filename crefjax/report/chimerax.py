@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-_BINS = 512
+from crefjax.masking.threshold import otsu_threshold
+
 # viridis at 0, 0.25, 0.5, 0.75 and 1: low agreement is dark, high is bright
 _PALETTE = "0,#440154:0.25,#3b528b:0.5,#21918c:0.75,#5ec962:1,#fde725"
 
@@ -35,22 +36,9 @@ def matched_levels(full: np.ndarray, denoised: np.ndarray, mask: np.ndarray) -> 
         mask: the same shape, 0 to 1.
     """
     inside = mask > 0.5
-    level = otsu_level(denoised[inside] if inside.any() else denoised.ravel())
+    level = otsu_threshold(denoised[inside] if inside.any() else denoised.ravel())
     voxels = sum(int(np.count_nonzero(slab > level)) for slab in denoised)
     return Levels(level_of_volume(full, voxels), level, voxels)
-
-
-def otsu_level(values: np.ndarray) -> float:
-    """The level that parts values into two classes with the largest variance between the classes; Otsu 1979."""
-    low, high = float(values.min()), float(values.max())
-    if not low < high:
-        return low
-    counts, edges = np.histogram(values, _BINS, (low, high))
-    share = np.cumsum(counts) / counts.sum()
-    moment = np.cumsum(counts * (edges[:-1] + edges[1:]) / 2) / counts.sum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (moment[-1] * share - moment) ** 2 / (share * (1 - share))
-    return float(edges[1 + np.argmax(np.nan_to_num(between[:-1], posinf=0))])
 
 
 def level_of_volume(array: np.ndarray, voxels: int) -> float:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crefjax.io.maps import Map
+from crefjax.io.maps import Map, full_map
 from crefjax.report import warnings as found
 from crefjax.report.checks import shift_between, signal_shells
 from crefjax.report.warnings import use_of
@@ -145,7 +145,7 @@ def _shifts(arrays, mask, voxel_size, curve, independent):
     """Of each denoised map against the one that it was made of, told by the shells with signal."""
     last = 0 if has_no_signal(curve.fsc) else signal_shells(curve)[-1]
     numbers = np.where(np.arange(len(independent)) <= last, independent, 0)
-    full = (arrays[0] + arrays[1]) * np.float32(0.5)
+    full = full_map(arrays[0], arrays[1])
     pairs = {"map": (full, arrays[2])}
     if len(arrays) == 5:
         pairs |= {"half-map 1": (arrays[0], arrays[3]), "half-map 2": (arrays[1], arrays[4])}

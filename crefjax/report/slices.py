@@ -13,6 +13,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from crefjax.masking import bounding_box
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _INDEXED = 0, 3
 
@@ -132,7 +134,7 @@ def cut_slices(full: np.ndarray, denoised: np.ndarray, mask: np.ndarray, voxel_s
         inside = mask > 0
     gain, offset, deviation = match(full[inside], denoised[inside])
     where = tuple(fullest_plane(denoised, inside, axis) for axis in range(3))
-    box = _around(inside)
+    box = bounding_box(inside, round(_MARGIN * max(inside.shape)))
     cut = [_cutter(axis, where[axis], box) for axis in range(3)]
     before = [one(full) for one in cut]
     after = [gain * one(denoised).astype(np.float64) + offset for one in cut]
@@ -193,16 +195,6 @@ def fullest_plane(array: np.ndarray, inside: np.ndarray, axis: int) -> int:
         else:
             power += squares.sum(axis=others[1] - 1, dtype=np.float64)
     return int(np.argmax(power))
-
-
-def _around(inside):
-    """The part of the box around the mask, with a margin: a slice along every axis."""
-    margin = round(_MARGIN * max(inside.shape))
-    part = []
-    for axis, side in enumerate(inside.shape):
-        filled = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
-        part.append(slice(max(filled[0] - margin, 0), min(filled[-1] + 1 + margin, side)))
-    return part
 
 
 def _cutter(axis, index, box):

@@ -1,6 +1,5 @@
 """The report's folder: page, figures, numbers, and a script for ChimeraX with the full map that it shows."""
 
-import hashlib
 import json
 import os
 import platform
@@ -13,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from crefjax import __version__
-from crefjax.errors import UserError, path_error
-from crefjax.io.files import COMPRESSED_SUFFIXES
-from crefjax.io.maps import write_map
+from crefjax.errors import path_error
+from crefjax.io.files import COMPRESSED_SUFFIXES, check_output_folder, sha256
+from crefjax.io.maps import full_map, write_map
 from crefjax.report import chimerax
 from crefjax.report.figures import draw_figures
 from crefjax.report.html import Content, header_rows, page
@@ -35,7 +34,7 @@ _WHAT = {
 }
 
 
-def check_folder(folder, *, overwrite: bool = False, inputs=(), outputs=()) -> None:
+def check_report_folder(folder, *, overwrite: bool = False, inputs=(), outputs=()) -> None:
     """Checks, before long work, that a report can be written at `folder`; writes nothing.
 
     A folder that is there is replaced only if it is empty, or, with `overwrite`, if it holds an earlier report and
@@ -50,45 +49,19 @@ def check_folder(folder, *, overwrite: bool = False, inputs=(), outputs=()) -> N
     Raises:
         UserError: something is in the way, or the parent folder is missing or not writable.
     """
-    folder = Path(folder)
-    real, parent = Path(os.path.realpath(folder)), Path(os.path.abspath(folder)).parent
-    for what, paths in (("input", inputs), ("output", outputs)):
-        for path in map(Path, paths):
-            place = Path(os.path.realpath(path))
-            if real == place and what == "output":
-                raise path_error(
-                    folder, "expected a folder for the report, found the name of an output; choose another"
-                )
-            if real in place.parents:
-                raise path_error(
-                    folder, f"the report would replace the folder of the {what} {path}; choose another name"
-                )
-    if real == Path.cwd() or real in Path.cwd().parents:
-        raise path_error(folder, "the report would replace the folder you work in; choose another name")
-    if not parent.is_dir():
-        raise path_error(folder, f"the folder {parent} does not exist; make it first")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise path_error(folder, f"the folder {parent} is not writable; choose another one")
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise path_error(folder, "expected a folder for the report, found a file or a link; choose another name")
-    if folder.is_dir() and any(folder.iterdir()):
-        _check_earlier(folder, overwrite)
-
-
-def _check_earlier(folder, overwrite):
-    """A folder that is there is an earlier report and nothing else, and may be replaced."""
-    known = None
+    check_output_folder(folder, "a report", NUMBERS, overwrite=overwrite, inputs=inputs, outputs=outputs)
+    if not (folder := Path(folder)).is_dir() or not any(folder.iterdir()):
+        return
+    names = None
     with suppress(OSError, ValueError, KeyError, TypeError):
-        known = set(json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["files"])
-    if known is None:
-        raise path_error(folder, "the folder is not a crefjax report and is not replaced; choose another name")
+        names = set(json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["files"])
+    if names is None:
+        raise path_error(folder, "expected a report to replace, found something else; choose another name")
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    if strange := sorted(found - known):
+    if others := sorted(found - names):
         raise path_error(
-            folder, f"the folder also holds {strange[0]}, which is no part of a report; move it away first"
+            folder, f"the folder also holds {others[0]}, which is not part of a report; move it away first"
         )
-    if not overwrite:
-        raise path_error(folder, "there is a report already; choose another name or give --overwrite")
 
 
 def write_report(
@@ -109,17 +82,14 @@ def write_report(
         the files that were written, the page first.
 
     Raises:
-        UserError: `check_folder` refuses the folder, or the disk is full or refuses.
+        UserError: `check_report_folder` refuses the folder, or the disk is full or refuses.
     """
     folder = Path(folder)
-    check_folder(folder, overwrite=overwrite, inputs=inputs.values())
+    check_report_folder(folder, overwrite=overwrite, inputs=inputs.values())
     folder = Path(os.path.abspath(folder))
     try:
         with atomic_directory(folder) as hidden:
-            try:
-                names = _fill(hidden, folder, study, numbers, inputs, local, local_paths)
-            except UserError as error:
-                raise UserError(str(error).replace(str(hidden), str(folder))) from error
+            names = _fill(hidden, folder, study, numbers, inputs, local, local_paths)
     except OSError as error:
         raise path_error(folder, f"cannot be written ({error.strerror or error}); check the disk") from error
     return [folder / name for name in names]
@@ -127,7 +97,7 @@ def write_report(
 
 def _fill(hidden, folder, study, numbers, inputs, local, local_paths):
     """Write all files into the hidden folder; gives their names."""
-    full = (study.half_map_1.array + study.half_map_2.array) * np.float32(0.5)
+    full = full_map(study.half_map_1.array, study.half_map_2.array)
     names = [PAGE, NUMBERS, *_chimerax(hidden, folder, study, full, local, local_paths)]
     figures = draw_figures(numbers)
     (hidden / "figures").mkdir()
@@ -213,7 +183,4 @@ def _name(map_, otherwise):
 
 def fingerprint(path) -> dict:
     """Name, SHA-256 and size in bytes of a file, `{"path", "sha256", "bytes"}`."""
-    path = Path(path)
-    with open(path, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return {"path": path.name, "sha256": digest, "bytes": os.fstat(stream.fileno()).st_size}
+    return {"path": Path(path).name, "sha256": sha256(path), "bytes": os.path.getsize(path)}

@@ -8,7 +8,7 @@ import gemmi
 import numpy as np
 from scipy.spatial import cKDTree
 
-from crefjax.errors import UserError
+from crefjax.errors import UserError, path_error
 
 B_FACTORS = (0.0, 300.0)  # Å²; what lies outside is moved to the bound
 LEAST_B = 5.0  # Å², that an atom keeps when a map is sharpened: at 0 and below its density has no bounds
@@ -156,7 +156,7 @@ def write_model(path, atoms: Atoms, sides: tuple[float, float, float] | None = N
     try:
         structure.make_mmcif_document(groups).write_file(str(path))
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); check the disk") from error
+        raise path_error(path, f"cannot be written ({error.strerror or error}); check the disk") from error
 
 
 @functools.cache

@@ -4,8 +4,6 @@ import functools
 import itertools
 import json
 import math
-import os
-import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +14,7 @@ import numpy as np
 
 from crefjax import __version__
 from crefjax.errors import UserError
+from crefjax.io.files import check_output_folder
 from crefjax.io.maps import Map, write_map
 from crefjax.simulate.atoms import Atoms, translate_atoms, write_model
 from crefjax.simulate.density import next_fast_len
@@ -32,9 +31,9 @@ from crefjax.simulate.noise import (
 from crefjax.simulate.reconstruction import memory_needed, reconstruct_signal_and_noise
 from crefjax.simulate.specimen import Belt, Flexible, belt_density, sample_conformations, specimen_density, truth_mask
 from crefjax.spectral.fsc import fsc_curve
-from crefjax.utils.atomic import DISK_FULL, atomic_directory
+from crefjax.utils.atomic import atomic_directory, is_disk_full
 from crefjax.utils.memory import GIB, free_memory
-from crefjax.utils.progress import Show
+from crefjax.utils.progress import ProgressCallback
 
 LEAST_MARGIN = 5.0  # Å between the outermost atom's centre and the border of the box
 LEAST_VOXEL = 0.5  # Å; the form factors of atoms with high B-factors cannot be told apart at finer frequencies
@@ -102,7 +101,9 @@ class Simulation:
     report: dict
 
 
-def simulate_half_maps(atoms: Atoms, settings: SimulationConfig, *, progress: Show | None = None) -> Simulation:
+def simulate_half_maps(
+    atoms: Atoms, settings: SimulationConfig, *, progress: ProgressCallback | None = None
+) -> Simulation:
     """Make two half-maps of a model, with the truth and a mask.
 
     The model is moved to the middle of a box whose first voxel is at 0, 0, 0. The same settings give the same arrays
@@ -308,25 +309,8 @@ def _plain(value):
 
 
 def check_entry_folder(folder, *, overwrite: bool = False) -> None:
-    """Check, before long work, that an entry can be written; writes nothing.
-
-    Raises:
-        UserError: the folder is there and is not to be replaced, or is no simulated entry; or its parent is
-            missing or not writable.
-    """
-    folder = Path(folder)
-    if os.path.lexists(folder):
-        if not overwrite:
-            raise UserError(f"{folder}: exists and is not replaced; choose another name or give --overwrite")
-        if folder.is_symlink() or not (folder / _REPORT).is_file():
-            raise UserError(
-                f"{folder}: expected a simulated entry to replace, found no {_REPORT} in it; choose another name"
-            )
-    parent = folder.absolute().parent
-    if not parent.is_dir():
-        raise UserError(f"{folder}: the folder {parent} does not exist; make it first")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: the folder {parent} is not writable; choose another one")
+    """Check, before long work, that an entry can be written, as `check_output_folder` does."""
+    check_output_folder(folder, "a simulated entry", _REPORT, overwrite=overwrite)
 
 
 def write_entry(folder, simulation: Simulation, *, overwrite: bool = False) -> None:
@@ -349,13 +333,10 @@ def write_entry(folder, simulation: Simulation, *, overwrite: bool = False) -> N
             _write_files(hidden, simulation)
             check_entry_folder(folder, overwrite=overwrite)
     except OSError as error:
-        no_space = error.errno in DISK_FULL
-        what = "make room or choose another folder" if no_space else "check the disk"
+        what = "make room or choose another folder" if is_disk_full(error) else "check the disk"
         raise UserError(
             f"{folder}: cannot be written ({error.strerror or error}), nothing was left behind; {what}"
         ) from error
-    except UserError as error:  # tells of a file in the hidden folder, which nobody knows
-        raise UserError(re.sub(r"\S*\.crefjax-\w+\.tmp", lambda _: str(folder), str(error))) from error
 
 
 def _write_files(folder, simulation):

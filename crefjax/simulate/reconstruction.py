@@ -30,7 +30,7 @@ from crefjax.simulate.imaging import (
     white_noise,
 )
 from crefjax.spectral.shells import box_shells, shell_means
-from crefjax.utils.progress import Show
+from crefjax.utils.progress import ProgressCallback
 
 _TAPS, _SHARPNESS = 4, 9.0  # the reading kernel: slices are accurate to 6e-4 of their root mean square
 
@@ -186,7 +186,7 @@ def reconstruct_signal_and_noise(
     *,
     refinements: int = 2,
     batch: int = BATCH,
-    progress: Show | None = None,
+    progress: ProgressCallback | None = None,
 ) -> SignalAndNoise:
     """The signal and the noise of two half-maps, to be mixed at will.
 

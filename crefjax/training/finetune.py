@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from crefjax.data.patches import SMALLEST_PATCH
 from crefjax.data.specimen_batches import Specimen, specimen_batches, split_off
 from crefjax.errors import UserError
+from crefjax.masking import bounding_box
 from crefjax.models.unet3d import apply_network
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.spectral.shells import box_shells, shell_voxels
@@ -178,9 +179,7 @@ _denoised = jax.jit(apply_network, static_argnums=2)
 def _box_around(mask):
     """Slices of the part of a box in which a mask is not 0; of a large one, its middle."""
     slices = []
-    for axis in range(3):
-        inside = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
-        low, high = int(inside[0]), int(inside[-1]) + 1
-        over = max(0, high - low - _LARGEST_BOX)
-        slices.append(slice(low + over // 2, high - (over - over // 2)))
+    for part in bounding_box(mask):
+        over = max(0, part.stop - part.start - _LARGEST_BOX)
+        slices.append(slice(part.start + over // 2, part.stop - (over - over // 2)))
     return tuple(slices)

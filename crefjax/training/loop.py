@@ -1,6 +1,5 @@
 """The training loop: steps, evaluations and checkpoints, until the last step or until it is told to stop."""
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from crefjax.training.step import (
 )
 from crefjax.training.task import NamedBatch, Source, Task, close
 from crefjax.utils import atomic
-from crefjax.utils.atomic import DISK_FULL, atomic_write
+from crefjax.utils.atomic import is_disk_full, write_json
 from crefjax.utils.signals import StopRequest, exclusive_lock, stop_on_signals
 
 BEST, LAST = "best", "last"
@@ -146,7 +145,7 @@ def train(
     batches = source.training()  # with the plan, so that what is wrong with either leaves no folder behind
     try:
         _make(workdir)
-        with exclusive_lock(workdir), stop_on_signals() as stop:
+        with _locked(workdir), stop_on_signals() as stop:
             return _trained(_Run(config, workdir, task, source, plan, batches, stop, after_evaluation, say))
     finally:
         close(batches)
@@ -159,12 +158,16 @@ def _make(workdir):
         raise UserError(f"{workdir}: the folder cannot be made ({error.strerror}); give another --workdir") from error
 
 
+def _locked(workdir):
+    return exclusive_lock(workdir / ".lock", "another run is at work there; wait for it, or give another --workdir")
+
+
 def _trained(run: "_Run") -> Result:
     try:
         run.begin()
         return run.go()
     except OSError as error:  # of metrics, figure or data; checkpoints and weights tell of theirs
-        full = error.errno in DISK_FULL
+        full = is_disk_full(error)
         told, do = ("written", "make room") if full else ("read or written", "check the disk")
         raise UserError(
             f"{error.filename or run.workdir}: cannot be {told} ({error.strerror or error}); {do} "
@@ -215,9 +218,7 @@ class _Run:
             self.say(f"going on from step {self.step} of {self.steps} in {self.workdir}")
         for left in self.workdir.glob(".crefjax-*"):  # of a run that was killed while it wrote weights
             atomic.remove(left)
-        content = (json.dumps(as_json(self.config), indent=2) + "\n").encode()
-        with atomic_write(self.workdir / "config.json", needed=len(content), overwrite=True) as stream:
-            stream.write(content)
+        write_json(self.workdir / "config.json", as_json(self.config), indent=2)
         self.records = MetricsWriter(self.workdir, self.step, evaluated=self.evaluated)
         self.state = on_devices(state, self.devices)
         self.began = self.saved_at = time.monotonic()

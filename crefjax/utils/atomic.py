@@ -1,12 +1,13 @@
-"""Files and folders that are written under a hidden name and renamed into place once they are complete.
+"""Files and folders that are written under a temporary, hidden name and renamed once they are complete.
 
-Whatever ends the work before that, the hidden ones are removed: an exception by leaving the `with`, a signal by
-`remove_all`.
+However the work ends before that, the temporary ones are removed: after an exception by leaving the `with`, after a
+signal by `remove_temporary`.
 """
 
 import bz2
 import errno
 import gzip
+import json
 import os
 import secrets
 import shutil
@@ -18,34 +19,45 @@ from typing import BinaryIO
 from crefjax.errors import UserError, path_error
 from crefjax.utils.memory import GIB
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a disk, a quota, and the largest file
+_temporary: set[Path] = set()
 
-_unfinished: set[Path] = set()
+
+def is_disk_full(error: OSError) -> bool:
+    """Return whether an error means a full disk, an exhausted quota, or a file of the largest allowed size."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def temporary_sibling(path: Path) -> Iterator[Path]:
-    """A hidden, unused name in the folder of `path`; whatever is there at the end of the `with` is removed."""
+    """Give a hidden, unused path in the folder of `path`; a file or folder at it is removed after the `with`."""
     hidden = path.absolute().with_name(f".crefjax-{secrets.token_hex(8)}.tmp")
-    _unfinished.add(hidden)
+    _temporary.add(hidden)
     try:
         yield hidden
     finally:
         remove(hidden)
-        _unfinished.discard(hidden)
+        _temporary.discard(hidden)
 
 
 @contextmanager
 def atomic_directory(folder: Path) -> Iterator[Path]:
-    """A new hidden folder, renamed to `folder` once the body of the `with` is through; one that is there is replaced.
+    """Give a new hidden folder, which replaces `folder` once the body of the `with` is through.
+
+    A UserError about a file in the hidden folder names the final place instead.
 
     Raises:
-        OSError: the file system refused; then what was at `folder` is as it was.
+        OSError: the file system refused; `folder` is as it was.
     """
     with temporary_sibling(folder) as hidden:
         hidden.mkdir()
-        yield hidden
-        # Not among the unfinished: should the program be killed just now, the old folder is still there.
+        try:
+            yield hidden
+        except UserError as error:
+            if error.path is None or not Path(error.path).is_relative_to(hidden):
+                raise
+            text = error.text.replace(str(hidden), str(folder))  # it may name the folder again
+            raise path_error(folder / Path(error.path).relative_to(hidden), text) from error
+        # Not among the temporary ones: if the program is killed now, the old folder is still there.
         old = hidden.with_suffix(".old")
         if folder.exists():
             os.replace(folder, old)
@@ -58,14 +70,14 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def remove_all() -> None:
-    """Remove every unfinished file and folder; for a program that is about to end."""
-    for path in list(_unfinished):
+def remove_temporary() -> None:
+    """Remove every temporary file and folder; for a program that is about to end."""
+    for path in list(_temporary):
         remove(path)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it, as far as can be."""
+    """Remove a file, or a folder with its contents, as far as possible."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -74,14 +86,14 @@ def remove(path: Path) -> None:
 
 
 def check_free(path: Path, overwrite: bool) -> None:
-    """Raise UserError if there is something at a path that is not to be replaced."""
-    if _is_taken(path) and not overwrite:
+    """Raise UserError if something is at a path and may not be overwritten."""
+    if _exists(path) and not overwrite:
         raise path_error(path, "the file exists and is not replaced; choose another name or give --overwrite")
 
 
-def _is_taken(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
-        os.lstat(path)  # a link that leads nowhere is something too
+        os.lstat(path)  # a dangling link counts too
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
@@ -89,11 +101,31 @@ def _is_taken(path: Path) -> bool:
     return True
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, complete or not at all; an existing one is replaced.
+
+    Raises:
+        UserError: the file system refused.
+    """
+    with atomic_write(path, needed=len(content), overwrite=True, compress=False) as stream:
+        stream.write(content)
+
+
+def write_json(path: Path, content: dict, *, indent: int = 1) -> None:
+    """Write a JSON file, complete or not at all; an existing one is replaced.
+
+    Raises:
+        UserError: the file system refused.
+        ValueError: a number is NaN or infinite.
+    """
+    write_bytes(path, (json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
 @contextmanager
 def atomic_write(path: Path, *, needed: int, overwrite: bool, compress: bool = True) -> Iterator[BinaryIO]:
-    """A stream to a hidden file beside `path`, renamed to `path` once the body of the `with` is through.
+    """Give a stream to a hidden file, which is renamed to `path` once the body of the `with` is through.
 
-    Arguments and errors are those of `atomic_write_all` and of what it gives.
+    Arguments and errors are those of `atomic_write_all` and of the function that it gives.
     """
     with atomic_write_all(overwrite=overwrite, compress=compress) as stage, stage(path, needed) as stream:
         yield stream
@@ -103,19 +135,18 @@ def atomic_write(path: Path, *, needed: int, overwrite: bool, compress: bool = T
 def atomic_write_all(
     *, overwrite: bool, compress: bool = True
 ) -> Iterator[Callable[[Path, int], AbstractContextManager[BinaryIO]]]:
-    """Files that appear together, once the body of the `with` is through, or not at all.
+    """Let several files appear together, once the body of the `with` is through, or not at all.
 
-    It gives a function of a final place and of the bytes that will be written there (before compression, for the
-    message when the disk is full), whose `with` gives a stream to a hidden file beside that place. What is written is
-    compressed as the suffix says. After any failure the hidden files are removed and whatever was at the final places
-    is as it was. New files have the permissions that the umask gives.
+    It gives a function of a final path and of the number of bytes that will be written there (before compression, for
+    the message about a full disk), whose `with` gives a stream to a hidden file beside that path. After a failure the
+    hidden files are removed, and the final paths are as they were. New files have the permissions of the umask.
 
     Args:
-      overwrite: whether files at the final places are replaced.
-      compress: whether what is written is compressed as the suffix says, or is so already.
+        overwrite: whether existing files are replaced.
+        compress: whether to compress as the suffix says; False if the content is compressed already.
 
     Raises:
-      UserError: the file system refused, or a file appeared at a final place meanwhile.
+        UserError: the file system refused, or a file appeared at a final path in the meantime.
     """
     with ExitStack() as stack:
         staged: list[tuple[Path, Path, int]] = []
@@ -143,8 +174,8 @@ def atomic_write_all(
 
 @contextmanager
 def _new_file(hidden: Path) -> Iterator[BinaryIO]:
-    """A new file, safely on the disk at the end of the `with`."""
-    # Not tempfile: its 0600 would outlive the renaming.
+    """Give a new file, which is on the disk after the `with`."""
+    # Not tempfile: its mode 0600 would survive the renaming.
     descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     with open(descriptor, "wb") as file:
         yield file
@@ -155,7 +186,7 @@ def _new_file(hidden: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def _compressing(file: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
     if suffix == ".gz":
-        # No name and no time inside: the same map gives the same bytes.
+        # Without name and time, so that the same map gives the same bytes.
         with gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=6, mtime=0) as stream:
             yield stream
     elif suffix == ".bz2":
@@ -166,7 +197,7 @@ def _compressing(file: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
 
 
 def _write_failure(path: Path, needed: int, error: OSError) -> UserError:
-    if error.errno not in DISK_FULL:
+    if not is_disk_full(error):
         return path_error(
             path, f"cannot be written ({error.strerror or error}), nothing was left behind; check the disk"
         )
@@ -185,7 +216,7 @@ def _size(count: int) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    # So that the new name outlives a power cut. Some network file systems cannot; the map is whole anyway.
+    # So that the new name survives a power cut. Some network file systems cannot; the file is complete anyway.
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

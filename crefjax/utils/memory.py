@@ -1,4 +1,4 @@
-"""Find the device to compute on, and how much memory it has left."""
+"""The device to compute on, and its free memory."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ def find_device(kind: str | None = None):
     """Return the JAX device to compute on.
 
     Args:
-        kind: `cpu`, `gpu`, or None for whatever is best.
+        kind: `cpu`, `gpu`, or None for the best one.
 
     Raises:
         UserError: JAX has no such device.
@@ -29,17 +29,18 @@ def find_device(kind: str | None = None):
 
 
 def free_memory(device) -> float:
-    """Bytes that a program may still take on a JAX device, on a CPU with what it holds already."""
-    if device.platform == "cpu":
-        return free_host_memory()
-    stats = device.memory_stats() or {}
+    """Return the bytes that this program may still allocate on a JAX device.
+
+    On a CPU the memory that the program holds already counts as free; see `free_host_memory`.
+    """
+    stats = {} if device.platform == "cpu" else device.memory_stats() or {}
     if "bytes_limit" not in stats:
         return free_host_memory()
     return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
 
 
 def free_host_memory() -> float:
-    """Bytes of main memory that this program may take, with what it holds already."""
+    """Return the bytes of main memory for this program, those that it holds already included."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         kib = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
@@ -49,7 +50,7 @@ def free_host_memory() -> float:
 
 
 def _free_in_container():
-    """What a container or a batch system leaves of its limit (cgroup version 2), which `MemAvailable` ignores."""
+    """Return the bytes left of the limit of a container or batch job (cgroup version 2): `MemAvailable` ignores it."""
     group = Path("/sys/fs/cgroup")
     try:
         limit = (group / "memory.max").read_text(encoding="ascii").strip()
@@ -60,6 +61,6 @@ def _free_in_container():
 
 
 def _resident():
-    """What this program holds already, maps that were read among it, and what a plan counts again."""
+    """Return the bytes that this program holds, among them the maps it has read, which a memory plan counts too."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return float(pages * os.sysconf("SC_PAGE_SIZE"))

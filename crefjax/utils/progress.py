@@ -1,4 +1,4 @@
-"""How far long work has come: a bar with the time left on a terminal, plain lines when piped."""
+"""Progress of long work: a bar with the remaining time on a terminal, plain lines when piped."""
 
 import sys
 import time
@@ -9,28 +9,28 @@ from typing import Protocol
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-class Show(Protocol):
-    """What shows how far the work has come."""
+class ProgressCallback(Protocol):
+    """Function that displays progress."""
 
     def __call__(self, share: float, note: str = "") -> None:
-        """Show the share of the work that is done, 0 to 1, and a few words with it."""
+        """Display the completed share of the work, 0 to 1, and a short note."""
 
 
 @contextmanager
-def progress_bar(what: str, stream=None, initial: float = 0.0) -> Iterator[Show]:
-    """A function that shows how far the work has come.
+def progress_bar(label: str, stream=None, initial: float = 0.0) -> Iterator[ProgressCallback]:
+    """Open a progress display and give the function that updates it.
 
     Args:
-        what: is done, for the bar's label.
-        stream: to show it on; standard error if None.
-        initial: share that was done before, to which the time so far does not belong.
+        label: name of the work.
+        stream: stream to display on; standard error if None.
+        initial: share that was completed before; the elapsed time does not count for it.
     """
     stream = stream or sys.stderr
     if stream.isatty():
         from tqdm import tqdm
 
         layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left{postfix}"
-        with tqdm(total=1.0, initial=initial, desc=what, bar_format=layout, file=stream) as bar:
+        with tqdm(total=1.0, initial=initial, desc=label, bar_format=layout, file=stream) as bar:
 
             def show(share: float, note: str = "") -> None:
                 if note:
@@ -39,14 +39,14 @@ def progress_bar(what: str, stream=None, initial: float = 0.0) -> Iterator[Show]
 
             yield show
     else:
-        yield _Lines(what, stream, initial)
+        yield _Lines(label, stream, initial)
 
 
 class _Lines:
-    """A line at most every ten seconds, so that a log stays short."""
+    """Progress as at most one line every ten seconds, so that a log stays short."""
 
-    def __init__(self, what, stream, initial):
-        self.what, self.stream, self.initial = what, stream, initial
+    def __init__(self, label, stream, initial):
+        self.label, self.stream, self.initial = label, stream, initial
         self.start = self.last = time.monotonic()
 
     def __call__(self, share, note=""):
@@ -55,5 +55,5 @@ class _Lines:
             return
         self.last = now
         left = (now - self.start) * (1 - share) / (share - self.initial)
-        more = f", {note}" if note else ""
-        print(f"{self.what}: {share:.0%} done, about {left:.0f} s left{more}", file=self.stream, flush=True)
+        suffix = f", {note}" if note else ""
+        print(f"{self.label}: {share:.0%} done, about {left:.0f} s left{suffix}", file=self.stream, flush=True)

@@ -1,21 +1,74 @@
-"""Stopping a run from outside: by a signal, after which it saves, and never two runs in one folder."""
+"""Signal handlers that are restored afterwards, and a lock that keeps two runs out of one folder."""
 
+import fcntl
+import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from crefjax.errors import UserError
+from crefjax.errors import path_error
+from crefjax.utils.atomic import remove_temporary
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, the end of a job, a lost terminal
+
+
+@contextmanager
+def handle_signals(
+    handler: Callable[[int], None], signals: Sequence[int] = SIGNALS, *, once: bool = False
+) -> Iterator[None]:
+    """Call a function on signals within the `with`; afterwards the previous handlers are restored.
+
+    Signals that are ignored, as under nohup, stay ignored. Outside the main thread, where Python cannot set handlers,
+    there is no effect.
+
+    Args:
+        handler: called with the signal's number.
+        signals: numbers of the signals.
+        once: whether the previous handlers are restored at the first signal, before `handler` is called.
+    """
+    previous = {}
+
+    def restore():
+        for number, handler_before in previous.items():
+            signal.signal(number, handler_before)
+
+    def handle(number, _):
+        if once:
+            restore()
+        handler(number)
+
+    with suppress(ValueError):  # not in the main thread
+        for number in signals:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                previous[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def exit_on_signals():
+    """Return a `with` in which signals end the program, with its temporary files removed and one line printed.
+
+    Not by an exception: one that is raised during garbage collection, which JAX hooks into, is lost. A signal that
+    arrives during a call into XLA takes effect after it.
+    """
+
+    def leave(number):
+        remove_temporary()
+        _print_line(f"interrupted ({signal.Signals(number).name}); no unfinished file was left")
+        os._exit(128 + number)
+
+    return handle_signals(leave)
 
 
 class StopRequest:
-    """Whether the run was asked to stop.
+    """Request from outside that a run stops; true once there was one.
 
     Attributes:
-        signal: by which; None if it was not.
+        signal: number of the signal that asked for it; None before.
     """
 
     signal: int | None = None
@@ -26,49 +79,42 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Ctrl-C, SIGTERM and a lost terminal ask the run to stop; a second one ends it as it would have otherwise."""
-    stop, before = StopRequest(), {}
+    """Turn the first signal into a request to stop; a second one ends the run as it would without this."""
+    stop = StopRequest()
 
-    def ask(number, _):
+    def ask(number):
         stop.signal = number
-        for one, handler in before.items():
-            signal.signal(one, handler)
-        with suppress(OSError, ValueError, RuntimeError):
-            name = signal.Signals(number).name
-            print(
-                f"crefjax: {name}: ending this step and saving; once more to stop at once", file=sys.stderr, flush=True
-            )
+        _print_line(f"{signal.Signals(number).name}: ending this step and saving; once more to stop at once")
 
-    with suppress(ValueError):  # not in the main thread, where signals cannot be set
-        for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                before[number] = signal.signal(number, ask)
-    try:
+    with handle_signals(ask, once=True):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+def _print_line(text):
+    with suppress(OSError, ValueError, RuntimeError):  # the stream may be closed, or being written to
+        print(f"crefjax: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder against a second run in it; the lock ends with the process, however that ends.
+def exclusive_lock(path: Path, text: str) -> Iterator[None]:
+    """Hold a lock against other processes; it ends with the process, however that ends.
+
+    Args:
+        path: a folder, or a file, which is created; on a network file system only files can be locked.
+        text: for the message, if another process holds the lock.
 
     Raises:
-        UserError: another run holds it.
+        UserError: another process holds it.
     """
+    is_folder = path.is_dir()
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_WRONLY | os.O_CREAT, 0o666)
     try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    with open(folder / ".lock", "w", encoding="ascii") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
-                f"{folder}: another run is at work there; wait for it, or give another --workdir"
-            ) from error
+            raise path_error(path if is_folder else path.parent, text) from error
         except OSError:  # a file system without locks
             pass
         yield
+    finally:
+        os.close(descriptor)

@@ -1,6 +1,6 @@
-"""Tasks given to worker processes, with nothing left behind however this process ends.
+"""Worker processes that never outlive this process, however it ends.
 
-Not `concurrent.futures`: its workers outlive a parent that is killed, and its semaphores are told of as leaked when a
+Not `concurrent.futures`: its workers outlive a parent that is killed, and its semaphores are reported as leaked when a
 signal ends the parent. Here each worker has one pipe, and ends with it.
 """
 
@@ -21,20 +21,20 @@ Result = TypeVar("Result")
 
 
 class WorkerKilledError(Exception):
-    """A worker process ended in the midst of a task: killed, most often because memory ran out."""
+    """A worker process ended during a task: it was killed, most often because memory ran out."""
 
 
 def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], *, jobs: int) -> Iterator[tuple[Task, Result]]:
-    """Call `function` on every task, in this process or in others; gives tasks and results as they get done.
+    """Call a function on every task, in this process or in others, and yield tasks and results as they are completed.
 
     Args:
-        function: of a module, so that other processes find it.
-        tasks: what it is called on; drawn when a worker is free.
-        jobs: how many processes; 1 for this one.
+        function: top-level function of a module, so that other processes find it.
+        tasks: its arguments; taken when a worker is free.
+        jobs: number of processes; 1 for this one.
 
     Raises:
-        WorkerKilledError: a worker ended in the midst of a task.
-        Exception: whatever `function` raised; the other workers are ended.
+        WorkerKilledError: a worker ended during a task.
+        Exception: the one that `function` raised; the other workers are ended.
     """
     if jobs == 1:
         for task in tasks:
@@ -45,13 +45,13 @@ def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], *, jobs
 
 def _run_in_processes(function, tasks, jobs):
     context = multiprocessing.get_context("spawn")  # forking a process that has threads may hang
-    workers, given = {}, {}
+    workers, assigned = {}, {}
     try:
         for task in itertools.islice(tasks, jobs):
-            _give(_start(context, function, workers), task, given)
-        while given:
-            for connection in wait(list(given)):
-                task = given.pop(connection)
+            _assign(_start(context, function, workers), task, assigned)
+        while assigned:
+            for connection in wait(list(assigned)):
+                task = assigned.pop(connection)
                 try:
                     failed, result = connection.recv()
                 except (EOFError, ConnectionError) as error:
@@ -59,7 +59,7 @@ def _run_in_processes(function, tasks, jobs):
                 if failed:
                     raise result
                 for following in itertools.islice(tasks, 1):
-                    _give(connection, following, given)
+                    _assign(connection, following, assigned)
                 yield task, result
     finally:
         for connection, process in workers.items():
@@ -72,7 +72,7 @@ def _run_in_processes(function, tasks, jobs):
 def _start(context, function, workers):
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(function, theirs), daemon=True)
-    # Ctrl-C goes to all processes of a terminal; blocked here, it is blocked in the worker, which this process ends.
+    # Ctrl-C reaches all processes of a terminal. The worker inherits the blocked signal: this process ends it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
@@ -83,8 +83,8 @@ def _start(context, function, workers):
     return ours
 
 
-def _give(connection, task, given):
-    given[connection] = task
+def _assign(connection, task, assigned):
+    assigned[connection] = task
     try:
         connection.send(task)
     except ConnectionError as error:
@@ -92,7 +92,7 @@ def _give(connection, task, given):
 
 
 def _work(function, connection):
-    """The life of a worker."""
+    """Run tasks from the pipe until it is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
@@ -103,7 +103,7 @@ def _work(function, connection):
             answer = False, function(task)
         except Exception as error:
             if not isinstance(error, UserError):
-                error.add_note(traceback.format_exc())  # a traceback itself does not go through a pipe
+                error.add_note(traceback.format_exc())  # tracebacks cannot be pickled
             answer = True, error
         connection.send(answer)
 

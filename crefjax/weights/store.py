@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from crefjax.errors import UserError
+from crefjax.io.files import check_output_folder
 from crefjax.models.unet3d import Parameters, UNet3DConfig
 from crefjax.utils.atomic import atomic_directory
 
@@ -159,7 +160,7 @@ def save_weights(
     if missing := [field for field in CARD_FIELDS if not about.get(field)]:
         raise ValueError(f"the card needs {', '.join(missing)}")
     folder = Path(folder).absolute()
-    check_folder(folder, overwrite=overwrite)
+    check_weights_folder(folder, overwrite=overwrite)
     count = sum(array.size for layer in parameters.values() for array in layer.values())
     architecture = {"network": "unet3d", **dataclasses.asdict(config)}
     card = {
@@ -178,20 +179,9 @@ def save_weights(
         raise UserError(f"{folder}: cannot be written ({error.strerror or error}); nothing was left there") from error
 
 
-def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Check that a weights folder may be written; a folder that holds something else is never replaced.
-
-    Raises:
-        UserError: it may not.
-    """
-    if not folder.exists():
-        if folder.is_symlink():
-            raise UserError(f"{folder}: expected a folder, found a link to nothing; give another folder")
-        return
-    if not overwrite:
-        raise UserError(f"{folder}: exists already; give another folder, or --overwrite to replace it")
-    if not (folder / "card.json").is_file() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder}: expected a weights folder to replace, found something else; give another folder")
+def check_weights_folder(folder: Path, *, overwrite: bool) -> None:
+    """Check, before long work, that a weights folder can be written, as `check_output_folder` does."""
+    check_output_folder(folder, "a weights folder", "card.json", overwrite=overwrite, make_parents=True)
 
 
 def parameter_shapes(config: UNet3DConfig) -> dict[str, dict[str, tuple[int, ...]]]:

@@ -269,7 +269,7 @@ def test_unusable_maps_are_refused(tmp_path, half_map):
     path.write_bytes(write(path, density(), edit=no_cell).read_bytes()[:-8])
     refused(path, like, "cut short")
     path.write_text("no map")
-    refused(path, like, "no MRC/CCP4 map")
+    refused(path, like, "not an MRC/CCP4 map")
     refused(tmp_path / "absent.mrc", like, "no such file")
 
 

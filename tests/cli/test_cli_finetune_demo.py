@@ -184,7 +184,7 @@ def test_demo_shows_the_result_of_a_short_training(workdir, monkeypatch, tmp_pat
     with mrcfile.open(shown / "denoised.mrc") as mrc:
         assert mrc.data.dtype == np.float32
     assert json.loads((shown / "training" / "config.json").read_text())["steps"] == 3
-    assert_refused(workdir, "demo", "-o", "shown", names=["shown", "exists already", "--overwrite"])
+    assert_refused(workdir, "demo", "-o", "shown", names=["shown", "is not replaced", "--overwrite"])
 
 
 def test_interrupted_demo_leaves_no_files(workdir, monkeypatch):
@@ -206,7 +206,7 @@ def test_demo_reports_errors_in_one_line(workdir):
     assert_refused(workdir, "demo", "--seed", 2**19, names=["--seed", str(2**19 - 1)])
     (workdir / "mine").mkdir()
     (workdir / "mine" / "notes.txt").write_text("mine")
-    assert_refused(workdir, "demo", "-o", "mine", names=["mine", "exists already"])
+    assert_refused(workdir, "demo", "-o", "mine", names=["mine", "is not replaced"])
     assert_refused(workdir, "demo", "-o", "mine", "--overwrite", names=["mine", "something else"])
     (workdir / "file").write_text("")
     assert_refused(workdir, "demo", "-o", "file", "--overwrite", names=["file", "something else"])

@@ -100,7 +100,7 @@ def test_finetune_reports_inverted_contrast(workdir, entry, weights):
         array, _ = read(entry / f"half_map_{number}.mrc")
         paths.append(write(workdir / f"dark_{number}.mrc", -array.astype("f4"), voxel=1.5))
     outcome = run_crefjax("finetune", *paths, "-o", "w", "--weights", weights, "--minutes", 0.01, "--patch", 16)
-    assert "warning: the particle seems to be darker than the solvent (inverted contrast)" in outcome.err
+    assert "warning: the particle appears darker than the solvent (inverted contrast)" in outcome.err
     assert run_ok("denoise", *paths, "-o", "out.mrc", "--weights", weights).err.count("inverted contrast") == 1
 
 

@@ -68,15 +68,15 @@ def test_entries_are_resampled_to_the_grid_of_the_data(workdir):
     level = np.average(full, weights=1 - inside)
     assert entry["mean"] == pytest.approx(level, abs=1e-4 * float(full.std()))
     assert entry["deviation"] == pytest.approx(np.sqrt(np.average((full - level) ** 2, weights=inside)), rel=1e-4)
-    assert_refused(workdir, *call, names="begun with --grid data, not input")
+    assert_refused(workdir, *call, names="started with --grid data, not input")
 
 
 def test_unusable_entry_is_reported_and_skipped(workdir, entries):
     (entries[1] / "half_map_2.mrc").unlink()
     outcome = run_ok(*prepare(entries))
     assert len(outcome.err.splitlines()) == 1
-    assert outcome.err.startswith(f"left out entry 1: {entries[1]}: expected half_map_2.mrc")
-    assert "left out 1 of 3: entry 1" in outcome.out.splitlines()
+    assert outcome.err.startswith(f"skipped entry 1: {entries[1]}: expected half_map_2.mrc")
+    assert "skipped 1 of 3: entry 1" in outcome.out.splitlines()
 
 
 def test_prepare_fails_without_a_usable_entry(workdir, entries):
@@ -111,7 +111,7 @@ def test_mistakes_are_one_line(workdir, entries, more, message):
 
 def test_other_settings_need_overwrite(workdir, entries):
     run_ok(*prepare(entries))
-    assert_refused(workdir, *prepare(entries, "--seed", 1), names=["dataset: ", "begun with --seed 0, not 1"])
+    assert_refused(workdir, *prepare(entries, "--seed", 1), names=["dataset: ", "started with --seed 0, not 1"])
     run_ok(*prepare(entries, "--seed", 1, "--overwrite"))
     assert json.loads((workdir / "dataset/manifest.json").read_text())["seed"] == 1
 

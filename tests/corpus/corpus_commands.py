@@ -160,7 +160,7 @@ class Bench:
 
     def _check_accepted(self, expected, run):
         command, inputs, outcome = run.command, run.inputs, run.outcome
-        if expected.or_refused and (outcome.status == 2 or "left out" in outcome.err):
+        if expected.or_refused and (outcome.status == 2 or "skipped" in outcome.err):
             check_orderly(expected, run)
             return
         if command == "finetune":  # the box is too small to train on, which shows once all else is found right
@@ -177,7 +177,7 @@ class Bench:
         elif command == "fsc":
             check_curve(Path("out.json"), inputs)
         elif command == "prepare":
-            assert "left out" not in outcome.err, outcome.err
+            assert "skipped" not in outcome.err, outcome.err
             check_dataset(Path("out"), inputs, **kind)
         elif command == "report":
             check_report(Path("out"), inputs, **kind)
@@ -228,7 +228,7 @@ def check_findings(expected, outcome):
 
 def check_not_silent(expected, run):
     check_orderly(expected, run)
-    if run.outcome.status != 2 and "left out inputs: " not in run.outcome.err:
+    if run.outcome.status != 2 and "skipped inputs: " not in run.outcome.err:
         check_words(expected, run.outcome.text if run.command == "check" else run.outcome.err)
 
 

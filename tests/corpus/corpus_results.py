@@ -106,8 +106,8 @@ def check_report(folder, inputs, *, like_sound):
 
 def left_out(err, folder):
     """The line by which `prepare` leaves out the entry, and not the other one."""
-    (line,) = [line for line in err.splitlines() if line.startswith("left out ")]
-    assert line.startswith("left out inputs: "), line
+    (line,) = [line for line in err.splitlines() if line.startswith("skipped ")]
+    assert line.startswith("skipped inputs: "), line
     entries = json.loads((folder / "manifest.json").read_text())["entries"]
     assert [entry["name"] for entry in entries] == ["beside"]
     return line

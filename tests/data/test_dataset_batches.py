@@ -93,7 +93,7 @@ def test_seeds_differ(dataset):
 
 
 @pytest.mark.parametrize("threads", [0, 1, 5])
-def test_any_number_of_threads_gives_the_same(dataset, threads):
+def test_batches_do_not_depend_on_the_number_of_threads(dataset, threads):
     many = dataset_batches(dataset, batch=7, seed=2, threads=threads)
     few = dataset_batches(dataset, batch=7, seed=2)
     assert all(same(next(many), next(few)) for _ in range(12))
@@ -160,7 +160,7 @@ def test_settings_out_of_range_are_refused(dataset):
             dataset_batches(dataset, **settings)
 
 
-def test_no_validation_is_told(tmp_path):
+def test_missing_validation_is_refused(tmp_path):
     entry = write_entry(tmp_path / "entry")
     prepare([entry], tmp_path / "dataset", patch=16, stride=16, report=lambda line: None)
     with pytest.raises(UserError, match=r"expected a patch for validation.*found 0; prepare more entries"):
@@ -172,7 +172,7 @@ def first_shard(folder):
     return folder / manifest.of_split("training")[0].shards[0].file
 
 
-def test_flipped_bytes_in_a_shard_are_told(copied):
+def test_flipped_bytes_in_a_shard_are_reported(copied):
     path = first_shard(copied)
     raw = bytearray(path.read_bytes())
     raw[20_000:20_010] = bytes(255 - byte for byte in raw[20_000:20_010])
@@ -182,7 +182,7 @@ def test_flipped_bytes_in_a_shard_are_told(copied):
     assert str(path) in str(caught.value)
 
 
-def test_a_shard_of_another_dataset_is_told(copied):
+def test_a_shard_of_another_dataset_is_reported(copied):
     path = first_shard(copied)
     batches = dataset_batches(copied, batch=4, **PLAIN)
     other = copied / load_manifest(copied).of_split("training")[1].shards[0].file
@@ -191,7 +191,7 @@ def test_a_shard_of_another_dataset_is_told(copied):
         list(batches)
 
 
-def test_what_is_no_whole_dataset_is_refused(copied, tmp_path):
+def test_an_incomplete_dataset_is_refused(copied, tmp_path):
     path, manifest = first_shard(copied), json.loads((copied / "manifest.json").read_text())
 
     def refused(message):
@@ -223,7 +223,7 @@ def test_what_is_no_whole_dataset_is_refused(copied, tmp_path):
         load_manifest(tmp_path / "nowhere")
 
 
-def test_a_program_that_reads_ends_quietly(dataset):
+def test_a_reading_program_exits_without_messages(dataset):
     """No lines of ArrayRecord's or Grain's own, and no thread that keeps the program alive."""
     code = (
         "import sys; from crefjax.data.dataset_batches import dataset_batches\n"

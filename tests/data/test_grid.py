@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crefjax.data.grid import find_grid, moments_in
+from crefjax.data.grid import find_grid, level_and_rms
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.phantom import phantom
 from crefjax.spectral.windows import apply_b_factor
@@ -42,7 +42,7 @@ def grid_of(made, halves=None, **more):
     return find_grid(halves, VOXEL, made.mask, **{"voxels": 3.0} | more)
 
 
-def test_the_resolution_takes_so_many_voxels_on_it(made):
+def test_the_working_grid_has_the_requested_sampling(made):
     grid = grid_of(made)
     assert grid.resolution == pytest.approx(slow_resolution(made.half_map_1, made.half_map_2, made.mask), rel=1e-3)
     assert grid.resolution / grid.voxel_size == pytest.approx(3.0, rel=0.05)
@@ -54,14 +54,14 @@ def test_the_resolution_takes_so_many_voxels_on_it(made):
     assert finer.shape[0] > len(made.mask)
 
 
-def test_a_grid_that_is_nearly_right_is_kept(made):
+def test_a_nearly_right_grid_is_kept(made):
     side = len(made.mask)
     assert grid_of(made, voxels=4.2).shape == (side,) * 3
     assert grid_of(made, keep=True).shape == (side,) * 3
     assert grid_of(made, resolution=3.4).shape == (side,) * 3
 
 
-def test_noise_alone_keeps_its_grid_and_says_so():
+def test_pure_noise_keeps_its_grid_with_a_note():
     random = np.random.default_rng(1)
     halves = [random.normal(size=(40,) * 3).astype(np.float32) for _ in range(2)]
     grid = find_grid(halves, 1.0, None, voxels=3.0)
@@ -71,7 +71,7 @@ def test_noise_alone_keeps_its_grid_and_says_so():
 
 
 @pytest.mark.parametrize("b_factor", [-250.0, 250.0])
-def test_what_was_sharpened_or_blurred_beyond_training_is_brought_back(made, b_factor):
+def test_strong_sharpening_and_blurring_are_undone(made, b_factor):
     halves = [apply_b_factor(half, VOXEL, b_factor) for half in (made.half_map_1, made.half_map_2)]
     plain, grid = grid_of(made), grid_of(made, halves)
     assert grid.resolution == pytest.approx(plain.resolution, rel=0.06)
@@ -82,21 +82,21 @@ def test_what_was_sharpened_or_blurred_beyond_training_is_brought_back(made, b_f
         assert -250 < grid.blur <= 0
 
 
-def test_there_and_back(made):
+def test_a_map_returns_unchanged_to_its_grid(made):
     """Nothing is lost that the working grid can hold, nothing is shifted, and the blur is taken back."""
     grid = grid_of(made, [apply_b_factor(half, VOXEL, -250.0) for half in (made.half_map_1, made.half_map_2)])
     spectrum = np.fft.fftn(made.truth)
     k = np.fft.fftfreq(len(made.truth), VOXEL)
     spectrum[np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) > 0.45 / grid.voxel_size] = 0
     smooth = np.fft.ifftn(spectrum).real.astype(np.float32)
-    back = grid.restore(grid.bring(smooth), smooth.shape)
+    back = grid.restore(grid.resample(smooth), smooth.shape)
     np.testing.assert_allclose(back, smooth, atol=2e-4 * smooth.max())
-    mask = grid.bring_mask(made.mask)
+    mask = grid.resample_mask(made.mask)
     assert mask.min() >= 0
     assert mask.max() <= 1
 
 
-def test_one_map_tells_its_resolution_about(made):
+def test_the_resolution_of_one_map_is_estimated(made):
     full = (made.half_map_1 + made.half_map_2) / 2
     grid = find_grid([full], VOXEL, made.mask, voxels=3.0)
     assert grid.resolution == pytest.approx(4.4, rel=0.2)
@@ -104,7 +104,7 @@ def test_one_map_tells_its_resolution_about(made):
     assert find_grid([full], VOXEL, made.mask, voxels=3.0, resolution=4.4).notes == ()
 
 
-def test_one_map_that_does_not_tell_it_keeps_its_grid(made):
+def test_one_map_of_unknown_resolution_keeps_its_grid(made):
     full = (made.half_map_1 + made.half_map_2) / 2
     for array, region, why in (
         (full, None, "no particle"),
@@ -120,5 +120,5 @@ def test_level_and_root_mean_square():
     full, mask = random.normal(2, 3, (7, 8, 9)).astype(np.float32), random.uniform(size=(7, 8, 9)).astype(np.float32)
     level = np.average(full, weights=1 - mask.astype(np.float64))
     rms = np.sqrt(np.average((full - level) ** 2, weights=mask))
-    np.testing.assert_allclose(moments_in(full, mask), (level, rms), rtol=1e-5)
-    np.testing.assert_allclose(moments_in(full, None), (full.mean(), full.std()), rtol=1e-5)
+    np.testing.assert_allclose(level_and_rms(full, mask), (level, rms), rtol=1e-5)
+    np.testing.assert_allclose(level_and_rms(full, None), (full.mean(), full.std()), rtol=1e-5)

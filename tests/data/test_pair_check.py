@@ -38,7 +38,7 @@ def kinds(found):
     return [(one.kind, one.serious) for one in found.findings]
 
 
-def test_a_sound_pair_raises_no_alarm(pair):
+def test_a_sound_pair_has_no_findings(pair):
     found = check_pair(*pair, VOXEL)
     assert kinds(found) == []
     assert not found.serious
@@ -70,7 +70,7 @@ def test_another_orientation_is_undone(pair, turn):
     assert ("changes its hand" in found[0].text) == (hand < 0)
 
 
-def test_words_of_an_orientation(pair):
+def test_an_orientation_is_described_in_words(pair):
     def told(array):
         return check_pair(pair[0], np.ascontiguousarray(array), VOXEL).findings[0].text
 
@@ -97,12 +97,12 @@ def test_another_scale_is_measured(pair, ratio, offset):
         lambda one, two: (one + two) / 2,
     ],
 )
-def test_noise_that_is_not_independent(pair, second):
+def test_noise_that_is_not_independent_is_serious(pair, second):
     found = check_pair(pair[0], second(*pair), VOXEL)
     assert ("same_noise", True) in kinds(found)
 
 
-def test_what_was_done_to_the_halves(pair):
+def test_filters_and_masks_of_half_maps_are_found(pair):
     low = [np.fft.ifftn(np.fft.fftn(one) * (frequency() < VOXEL / 10)).real.astype(np.float32) for one in pair]
     (found,) = (one for one in check_pair(*low, VOXEL).findings if one.kind == "filtered")
     assert found.numbers["low_pass"] == pytest.approx(10, rel=0.15)
@@ -121,19 +121,19 @@ def test_a_hot_voxel_is_named(pair):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_noise_alone_has_nothing_in_common_and_no_orientation(seed):
+def test_pure_noise_gives_only_the_no_signal_finding(seed):
     noise = np.random.default_rng(seed).standard_normal((2, 32, 32, 32)).astype(np.float32)
     assert kinds(check_pair(*noise, VOXEL)) == [("no_signal", False)]
 
 
-def test_a_box_that_is_no_cube(pair):
+def test_a_box_that_is_not_a_cube(pair):
     crop = [one[2:, :, 4:-3] for one in pair]
     assert kinds(check_pair(*crop, VOXEL)) == []
     turned = np.ascontiguousarray(crop[1][::-1])
     assert kinds(check_pair(crop[0], turned, VOXEL))[0] == ("orientation", True)
 
 
-def test_pairs_of_the_collection(shared):
+def test_published_pairs_have_no_findings(shared):
     from crefjax.io.maps import read_map
 
     for folder in (shared / "bench" / "8tze", shared / "bench" / "7yc8", shared / "halfmaps" / "microtubule_13pf"):

@@ -13,7 +13,6 @@ from crefjax.data.patches import (
     cut_positions,
     grid_positions,
     mask_fraction,
-    moments,
     rotate,
     standardize,
 )
@@ -50,7 +49,7 @@ def test_rotations_are_closed():
         assert rotate(rotate(chiral(), first), second).tobytes() in turned
 
 
-def test_quarter_turns_are_those_of_numpy():
+def test_quarter_turns_equal_those_of_numpy():
     array = random_map((4, 4, 4), 0)
     turned = [rotate(array, index) for index in range(24)]
     for axes in ((0, 1), (1, 2), (0, 2)):
@@ -79,12 +78,12 @@ def test_positions_by_hand():
 
 
 @pytest.mark.parametrize("start", [(0, 0, 0), (4, 3, 9), (-3, 5, 9), (-16, 0, 0), (10, 10, 20), (20, 19, 25)])
-def test_cut_against_slicing_a_padded_array(start):
+def test_cut_equals_a_slice_of_the_padded_array(start):
     array = random_map((20, 19, 25), 1)
     assert np.array_equal(cut(array, start, 16), sliced(array, start, 16))
 
 
-def test_mask_fraction_counts_the_voxels_in_the_box_alone():
+def test_mask_fraction_counts_only_voxels_in_the_box():
     mask = np.zeros((8, 20, 20))
     mask[0, 0, :4] = 0.5
     assert mask_fraction(mask, (-4, 0, 0), 16) == pytest.approx(2 / (8 * 16 * 16))
@@ -102,12 +101,6 @@ def test_standardize_against_float64():
     assert (mean, deviation) == pytest.approx((full.mean(), full.std()), rel=1e-6)
     for found, wanted in zip((first, second, truth), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
-
-
-def test_standardized_as_denoise_does():
-    denoise = pytest.importorskip("crefjax.inference.denoise")
-    array = 100 + random_map((9, 8, 7), 4)
-    assert moments(array) == denoise._moments(array)
 
 
 def test_half_maps_that_cancel_are_refused():

@@ -29,7 +29,7 @@ def stored(folder, shard):
         yield tuple(np.frombuffer(record[16:28], "<i4")), np.frombuffer(record[32:], "<f4").reshape(-1, 16, 16, 16)
 
 
-def test_patches_are_those_sliced_by_hand(dataset, entries):
+def test_patches_equal_slices_of_the_maps(dataset, entries):
     manifest = load_manifest(dataset)
     assert [entry.name for entry in manifest.entries] == ["e0", "e1", "e2", "e3"]
     for entry, folder in zip(manifest.entries, entries, strict=True):
@@ -42,7 +42,7 @@ def test_patches_are_those_sliced_by_hand(dataset, entries):
                 np.testing.assert_allclose(array, sliced(whole, start, 16), atol=2e-5)
 
 
-def test_manifest_says_what_was_done(dataset, entries):
+def test_manifest_describes_the_dataset(dataset, entries):
     found = json.loads((dataset / "manifest.json").read_text())
     settings = {name: found[name] for name in ("crefjax", "patch", "stride", "dtype", "validation", "seed", "truth")}
     expected = {"crefjax": __version__, "patch": 16, "stride": 12, "dtype": "float32", "validation": 0.25, "seed": 0}
@@ -80,7 +80,7 @@ def test_patches_outside_the_mask_and_constant_ones_are_dropped(tmp_path):
     assert (entry.patches, entry.patches_dropped) == (2, 2)
 
 
-def test_a_mask_is_made_where_there_is_none(tmp_path):
+def test_a_missing_mask_is_made(tmp_path):
     folder = write_entry(tmp_path / "e", (32, 32, 32))
     (folder / "mask.mrc").unlink()
     ball = np.linalg.norm(np.mgrid[:32, :32, :32] - 15.5, axis=0) < 8
@@ -133,7 +133,7 @@ BAD = {
 }
 
 
-def test_bad_entries_are_told_and_left_out(tmp_path, entries):
+def test_unusable_entries_are_reported_and_skipped(tmp_path, entries):
     bad = {}
     for number, (name, spoil) in enumerate(BAD.items()):
         bad[name] = write_entry(tmp_path / name, seed=20 + number, truth=True)
@@ -141,7 +141,7 @@ def test_bad_entries_are_told_and_left_out(tmp_path, entries):
     manifest, lines = prepared([*bad.values(), *entries[:2], tmp_path / "nowhere"], tmp_path / "dataset")
     assert [entry.name for entry in manifest.entries] == ["e0", "e1"]
     assert set(manifest.left_out) == {*BAD, "nowhere"}
-    told = {line.removeprefix("left out ").split(": ")[0]: line for line in lines if line.startswith("left out ")}
+    told = {line.removeprefix("skipped ").split(": ")[0]: line for line in lines if line.startswith("skipped ")}
     assert set(told) == {*BAD, "nowhere"}
     for name, line in told.items():
         assert str(tmp_path / name) in line
@@ -168,7 +168,7 @@ def test_same_half_maps_are_used_once(tmp_path, entries):
 
 
 @pytest.mark.parametrize("change", ["gz", "level and scale", "sign", "float16", "bytes", "origin"])
-def test_a_copy_of_a_specimen_is_found_by_its_voxels(tmp_path, entries, change):
+def test_a_copy_of_a_half_map_is_recognized_by_its_voxels(tmp_path, entries, change):
     copy = shutil.copytree(entries[0], tmp_path / "copy")
     for name in ("half_map_1.mrc", "half_map_2.mrc"):
         path = copy / name
@@ -193,7 +193,7 @@ def test_a_copy_of_a_specimen_is_found_by_its_voxels(tmp_path, entries, change):
     assert len([line for line in lines if "duplicate" in line]) == 1
 
 
-def test_whatever_an_entry_raises_the_others_are_prepared(tmp_path, entries, monkeypatch):
+def test_an_unexpected_error_skips_only_its_entry(tmp_path, entries, monkeypatch):
     def broken(paths, *more, **settings):
         if "e0" in str(paths):
             raise ZeroDivisionError("of a kind\nthat nobody thought of")
@@ -203,13 +203,13 @@ def test_whatever_an_entry_raises_the_others_are_prepared(tmp_path, entries, mon
     monkeypatch.setattr(prepare_entry, "load_specimen", broken)
     manifest, lines = prepared(entries[:2], tmp_path / "dataset", jobs=1)
     assert [entry.name for entry in manifest.entries] == ["e1"]
-    assert [line for line in lines if line.startswith("left out e0: ")] == [
-        f"left out e0: {entries[0]}: the entry cannot be read (ZeroDivisionError: of a kind that nobody thought of); "
+    assert [line for line in lines if line.startswith("skipped e0: ")] == [
+        f"skipped e0: {entries[0]}: the entry cannot be read (ZeroDivisionError: of a kind that nobody thought of); "
         "check its files"
     ]
 
 
-def test_names_are_told_apart(tmp_path):
+def test_names_are_made_unique(tmp_path):
     folders = [tmp_path / place / name for place in ("a", "b") for name in ("map", "map-2", "Map", "ä b")]
     sources = find_sources([*folders, folders[0]])
     assert [source.folder for source in sources] == sorted(folders)
@@ -227,13 +227,13 @@ def record(number, name=None):
     ("count", "share", "expected"),
     [(1, 0.5, 0), (2, 0.1, 1), (2, 0.9, 1), (20, 0.1, 2), (20, 0.0, 0), (55, 0.1, 6), (5, 0.99, 4)],
 )
-def test_split_is_of_the_size_asked_for(count, share, expected):
+def test_split_has_the_requested_size(count, share, expected):
     split = [entry.split for entry in split_entries([record(n) for n in range(count)], share, 0)]
     assert split.count("validation") == expected
     assert split.count("training") == count - expected
 
 
-def test_split_hangs_on_seed_and_checksums_alone():
+def test_split_depends_only_on_seed_and_checksums():
     def validation(entries, seed):
         return {
             entry.sha256["half_map_1"] for entry in split_entries(entries, 0.3, seed) if entry.split == "validation"
@@ -262,7 +262,7 @@ def test_settings_out_of_range_are_refused(tmp_path, entries, settings, message)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_densities_beyond_float16_are_told(tmp_path):
+def test_densities_beyond_float16_are_reported(tmp_path):
     folder = write_entry(tmp_path / "e", truth=True)
     write_map(folder / "truth.mrc", 1e6 * random_map((20, 24, 36), 0))  # half-maps cannot go so far beyond their own
     other = write_entry(tmp_path / "other", seed=1, truth=True)
@@ -295,19 +295,19 @@ def test_a_copy_of_an_entry_that_is_refused_is_used(tmp_path, entries):
     assert [entry.shards for entry in alone.entries] == [entry.shards for entry in manifest.entries]
 
 
-def test_entries_made_of_one_map_are_told_of(tmp_path, entries):
+def test_entries_made_from_one_map_are_reported(tmp_path, entries):
     turned = shutil.copytree(entries[0], tmp_path / "turned")
     for path in turned.glob("*.mrc"):
         write_map(path, np.ascontiguousarray(read(path)[::-1, :, ::-1]).astype(np.float32))
     manifest, lines = prepared([*entries[:2], turned], tmp_path / "dataset")
     assert len(manifest.entries) == 3
-    assert [line for line in lines if "made of one map" in line] == [
-        "note: e0 and turned seem to be made of one map, turned, cropped or masked; take one of them out, or they may "
-        "be on both sides of the split"
+    assert [line for line in lines if "made from one map" in line] == [
+        "note: e0 and turned seem to be made from one map, rotated, cropped, or masked; remove one of them, or they "
+        "may be on both sides of the split"
     ]
 
 
-def test_half_maps_that_are_no_pair(tmp_path, entries):
+def test_half_maps_that_are_not_a_pair_are_skipped(tmp_path, entries):
     """Left out, but where the user insists; what can be mended is, and is told."""
     shifted, scaled = (shutil.copytree(entries[n], tmp_path / name) for n, name in ((0, "shifted"), (1, "scaled")))
     write_map(shifted / "half_map_2.mrc", np.roll(read(shifted / "half_map_2.mrc"), 3, 2).astype(np.float32))
@@ -328,7 +328,7 @@ def test_half_maps_that_are_no_pair(tmp_path, entries):
     assert [entry.name for entry in manifest.entries] == ["scaled", "shifted"]
 
 
-def test_a_voxel_size_that_headers_lack(tmp_path, entries):
+def test_a_voxel_size_replaces_that_of_the_headers(tmp_path, entries):
     without = shutil.copytree(entries[0], tmp_path / "without")
     for path in without.glob("*.mrc"):
         write_map(path, read(path).astype(np.float32), voxel=0)

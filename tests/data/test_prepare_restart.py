@@ -10,7 +10,7 @@ from helpers.datasets import random_map, tree, write_entry, write_map
 
 from crefjax.data import prepare_entry
 from crefjax.data.manifest import load_manifest
-from crefjax.data.prepare import begun, prepare
+from crefjax.data.prepare import locked_dataset, prepare
 from crefjax.errors import UserError
 from crefjax.utils.workers import run_tasks
 
@@ -42,7 +42,7 @@ def command(entries, folder, jobs):
 
 
 @pytest.mark.parametrize(("jobs", "after"), [(1, 1), (1, 3), (2, 1)])
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, entries, whole, jobs, after):
+def test_a_killed_run_continues_to_the_same_bytes(tmp_path, entries, whole, jobs, after):
     """Killed as soon as some of the entries are finished, or while the next one is written."""
     folder = tmp_path / "dataset"
     process = subprocess.Popen(command(entries, folder, jobs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -57,7 +57,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, entries, whole, jobs, 
 
 
 @pytest.mark.parametrize("step", ["load_specimen", "_write_shards", "_entry"])
-def test_an_end_in_the_midst_of_an_entry_leaves_nothing_of_it(tmp_path, entries, whole, monkeypatch, step):
+def test_an_interrupted_entry_leaves_nothing(tmp_path, entries, whole, monkeypatch, step):
     right, calls = getattr(prepare_entry, step), []
 
     def interrupted(*arguments, **words):
@@ -77,7 +77,7 @@ def test_an_end_in_the_midst_of_an_entry_leaves_nothing_of_it(tmp_path, entries,
     assert tree(tmp_path / "dataset") == whole
 
 
-def test_a_finished_dataset_is_left_alone(tmp_path, entries, whole):
+def test_a_complete_dataset_is_not_changed(tmp_path, entries, whole):
     prepared(entries, tmp_path / "dataset")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "dataset").rglob("*") if path.is_file()}
     lines = prepared(entries, tmp_path / "dataset", jobs=2)
@@ -85,7 +85,7 @@ def test_a_finished_dataset_is_left_alone(tmp_path, entries, whole):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "dataset").rglob("*") if path.is_file()}
 
 
-def test_a_lost_or_damaged_part_is_made_again(tmp_path, entries, whole):
+def test_missing_or_damaged_files_are_prepared_again(tmp_path, entries, whole):
     folder = tmp_path / "dataset"
     prepared(entries, folder)
     (folder / "entries/e1/00000.array_record").unlink()
@@ -106,7 +106,7 @@ def test_changed_half_maps_are_cut_again(tmp_path, entries):
     assert tree(tmp_path / "dataset") == tree(tmp_path / "anew")
     (own[1] / "half_map_2.mrc").unlink()
     lines = prepared(own, tmp_path / "dataset")
-    assert lines[0].startswith("left out e1: ")
+    assert lines[0].startswith("skipped e1: ")
     assert [entry.name for entry in load_manifest(tmp_path / "dataset").entries] == ["e0"]
     assert not (tmp_path / "dataset/entries/e1").exists()
 
@@ -114,11 +114,11 @@ def test_changed_half_maps_are_cut_again(tmp_path, entries):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"patch": 18}, "begun with --patch 16, not 18"),
-        ({"stride": 9}, "begun with --stride 8, not 9"),
-        ({"dtype": "float32"}, "begun with --dtype float16, not float32"),
-        ({"validation": 0.1}, "begun with --validation 0.5, not 0.1"),
-        ({"seed": 1}, "begun with --seed 0, not 1"),
+        ({"patch": 18}, "started with --patch 16, not 18"),
+        ({"stride": 9}, "started with --stride 8, not 9"),
+        ({"dtype": "float32"}, "started with --dtype float16, not float32"),
+        ({"validation": 0.1}, "started with --validation 0.5, not 0.1"),
+        ({"seed": 1}, "started with --seed 0, not 1"),
     ],
 )
 def test_other_settings_are_refused_and_change_nothing(tmp_path, entries, whole, other, message):
@@ -131,12 +131,12 @@ def test_other_settings_are_refused_and_change_nothing(tmp_path, entries, whole,
 def test_other_entries_are_refused(tmp_path, entries, whole):
     prepared(entries, tmp_path / "dataset")
     more = write_entry(tmp_path / "more", seed=30)
-    with pytest.raises(UserError, match=r"begun with other entries .*more is new.*e0 is missing"):
+    with pytest.raises(UserError, match=r"started with other entries .*more is new.*e0 is missing"):
         prepared([*entries[1:], more], tmp_path / "dataset")
     assert tree(tmp_path / "dataset") == whole
 
 
-def test_overwrite_starts_anew_and_leaves_other_files(tmp_path, entries, whole):
+def test_overwrite_starts_over_and_keeps_other_files(tmp_path, entries, whole):
     prepared(entries[:1], tmp_path / "dataset", seed=4)
     (tmp_path / "dataset/notes.txt").write_text("mine")
     prepared(entries, tmp_path / "dataset", overwrite=True)
@@ -146,10 +146,10 @@ def test_overwrite_starts_anew_and_leaves_other_files(tmp_path, entries, whole):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_folder_that_is_no_dataset_is_never_touched(tmp_path, entries, overwrite):
+def test_a_folder_that_is_not_a_dataset_is_never_changed(tmp_path, entries, overwrite):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/cat.png").write_bytes(b"cat")
-    with pytest.raises(UserError, match="so it is no dataset"):
+    with pytest.raises(UserError, match="so it is not a dataset"):
         prepared(entries, tmp_path / "photos", overwrite=overwrite)
     (tmp_path / "photos/dataset.json").write_text('{"format": "of another program"}')
     with pytest.raises(UserError, match=r"--overwrite|expected a"):
@@ -160,7 +160,7 @@ def test_a_folder_that_is_no_dataset_is_never_touched(tmp_path, entries, overwri
     assert entries[0].is_dir()
 
 
-def test_an_empty_folder_is_used_and_an_unknown_parent_refused(tmp_path, entries, whole):
+def test_an_empty_folder_is_used_and_a_missing_parent_refused(tmp_path, entries, whole):
     (tmp_path / "dataset").mkdir()
     prepared(entries, tmp_path / "dataset")
     assert tree(tmp_path / "dataset") == whole
@@ -168,17 +168,17 @@ def test_an_empty_folder_is_used_and_an_unknown_parent_refused(tmp_path, entries
         prepared(entries, tmp_path / "a" / "b")
 
 
-def test_one_process_at_a_time(tmp_path, entries):
+def test_a_dataset_is_locked_against_a_second_process(tmp_path, entries):
     with (
-        begun(tmp_path / "dataset", {}, [], overwrite=False),
+        locked_dataset(tmp_path / "dataset", {}, [], overwrite=False),
         pytest.raises(UserError, match="another crefjax prepare"),
-        begun(tmp_path / "dataset", {}, [], overwrite=False),
+        locked_dataset(tmp_path / "dataset", {}, [], overwrite=False),
     ):
         pass
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(5, "Input/output error")])
-def test_a_full_disk_is_told_and_gone_on_from(tmp_path, entries, whole, monkeypatch, error):
+def test_preparation_continues_after_a_full_disk(tmp_path, entries, whole, monkeypatch, error):
     right, calls = prepare_entry.shards.write_shard, []
 
     def failing(path, records):
@@ -189,7 +189,7 @@ def test_a_full_disk_is_told_and_gone_on_from(tmp_path, entries, whole, monkeypa
         return right(path, records)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_entry.records, "write_shard", failing)
+        patch.setattr(prepare_entry.shards, "write_shard", failing)
         with pytest.raises(UserError, match=f"dataset: .*{error.strerror}.*run the same command again"):
             prepared(entries, tmp_path / "dataset")
     assert sorted(path.name for path in (tmp_path / "dataset").iterdir()) == ["dataset.json", "entries"]
@@ -208,7 +208,7 @@ def _end_or_double(task):
     return 2 * task
 
 
-def test_a_worker_that_is_killed_is_told(tmp_path, entries, monkeypatch):
+def test_a_killed_worker_is_reported(tmp_path, entries, monkeypatch):
     monkeypatch.setattr("crefjax.data.prepare.cut_entry", _kill_oneself)
     with pytest.raises(UserError, match=r"dataset: a worker process was killed.*fewer --jobs"):
         prepared(entries, tmp_path / "dataset", jobs=2)
@@ -219,14 +219,14 @@ def _kill_oneself(_):
     _end_or_double("end")
 
 
-def test_what_a_task_raises_in_a_process_is_raised_here():
+def test_exceptions_of_workers_are_raised():
     found = []
     with pytest.raises(UserError, match=r"^no$"):
         found.extend(run_tasks(_end_or_double, [1, "raise", 2, 3], jobs=2))
     assert set(found) <= {(1, 2), (2, 4), (3, 6)}
 
 
-def test_files_hold_no_time_and_no_trace_of_the_run(tmp_path, entries, whole):
+def test_files_contain_neither_times_nor_temporary_paths(tmp_path, entries, whole):
     prepared(entries, tmp_path / "dataset")
     for path in (tmp_path / "dataset").rglob("*.json"):
         text = json.dumps(json.loads(path.read_text()))

@@ -20,7 +20,7 @@ def shard(path, count=12, dtype="float16"):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_what_is_written_is_read(tmp_path, dtype):
+def test_written_patches_are_read_back(tmp_path, dtype):
     assert shard(tmp_path / "a", dtype=dtype) == 12
     reader = ShardReader([(tmp_path / "a", 12)])
     for index, expected in enumerate(patches(12)):
@@ -45,7 +45,7 @@ def test_layout_of_a_record_by_hand():
     assert record[-2 * 16**3 :] == second.astype("<f2").tobytes()
 
 
-def test_a_record_that_is_not_the_one_asked_for_is_found_out():
+def test_another_record_raises():
     record = encode(3, (0, 0, 0), list(patches(1)[0]), "float16")
     for arguments in ((4, 16, "float16", 2), (3, 32, "float16", 2), (3, 16, "float32", 2), (3, 16, "float16", 3)):
         with pytest.raises(ValueError, match="a record of"):
@@ -66,7 +66,7 @@ def test_float16_does_not_overflow_silently():
 
 
 @pytest.mark.parametrize("place", [70, 3000, 0.3, 0.5, 0.7])
-def test_flipped_bytes_are_told_with_the_file(tmp_path, place):
+def test_flipped_bytes_are_reported_with_the_file(tmp_path, place):
     """Most bytes are covered by ArrayRecord's own sums; what is read is either right or refused."""
     path, wanted = tmp_path / "a.array_record", patches(12)
     shard(path)
@@ -88,7 +88,7 @@ def test_flipped_bytes_are_told_with_the_file(tmp_path, place):
 
 
 @pytest.mark.parametrize("left", [0, 10, 70_000, -1])
-def test_a_shard_cut_short_is_told(tmp_path, left):
+def test_a_shard_cut_short_is_reported(tmp_path, left):
     path = tmp_path / "a.array_record"
     shard(path)
     path.write_bytes(path.read_bytes()[:left])
@@ -96,8 +96,8 @@ def test_a_shard_cut_short_is_told(tmp_path, left):
         ShardReader([(path, 12)]).read(0, 0)
 
 
-def test_a_missing_shard_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"gone: the shard is gone"):
+def test_a_missing_shard_is_reported(tmp_path):
+    with pytest.raises(UserError, match=r"gone: the shard is missing"):
         ShardReader([(tmp_path / "gone", 12)]).read(0, 0)
 
 
@@ -126,7 +126,7 @@ def test_a_full_disk_is_an_oserror(tmp_path):
     assert caught.value.errno == errno.EFBIG
 
 
-def test_no_space_left_is_told_by_its_number():
+def test_no_space_left_keeps_its_error_number():
     with pytest.raises(OSError, match="No space left") as caught:
         write_shard("/dev/full", (encode(0, (0, 0, 0), list(p), "float32") for p in patches(2)))
     assert caught.value.errno == errno.ENOSPC

@@ -35,7 +35,7 @@ def test_a_specimen_is_standardized_and_masked(entries):
         assert np.array_equal(loaded.mask, read(entries[0] / "mask.mrc"))
 
 
-def test_a_specimen_that_cannot_be_used_is_told(tmp_path):
+def test_an_unusable_specimen_is_refused(tmp_path):
     entry = write_entry(tmp_path / "e")
     with pytest.raises(UserError, match="truth"):
         load_specimen(entry / "half_map_1.mrc", entry / "half_map_2.mrc", truth_path=tmp_path / "truth.mrc")
@@ -78,7 +78,7 @@ def test_no_voxel_is_in_both_parts():
     assert max(seen["held_out"]) == 60
 
 
-def test_random_patches_hang_on_seed_and_number_alone():
+def test_random_patches_depend_only_on_seed_and_index():
     both = [specimen(name="a"), specimen((30, 30, 30), name="b")]
     settings = {"patch": 16, "seed": 7}
     one_by_one = values(specimen_batches(both, batch=1, threads=0, **settings), 30)
@@ -113,7 +113,7 @@ def test_random_patches_are_parts_of_the_map_in_all_orientations():
 CHIRAL = np.arange(8.0).reshape(2, 2, 2)
 
 
-def test_training_reaches_all_of_the_mask():
+def test_training_patches_reach_the_whole_mask():
     one = specimen((20, 20, 36))
     found = values(specimen_batches([one], patch=16, batch=10, held_out=0, rotations=False), 40)
     seen = {int(value) - 1 for sample in found for value in np.unique(sample[1])} - {-1}
@@ -148,9 +148,9 @@ def test_a_position_is_resumed_exactly():
     with pytest.raises(UserError, match="resume with the settings"):
         specimen_batches(both[:1], **settings).set_state(state)
     # An entry that was simulated again, on another machine, agrees to rounding; another scale is another entry.
-    specimen_batches([dataclasses.replace(both[0], deviation=1 + 1e-5), both[1]], **settings).set_state(state)
+    specimen_batches([dataclasses.replace(both[0], std=1 + 1e-5), both[1]], **settings).set_state(state)
     with pytest.raises(UserError, match="position in the data"):
-        specimen_batches([dataclasses.replace(both[0], deviation=1.1), both[1]], **settings).set_state(state)
+        specimen_batches([dataclasses.replace(both[0], std=1.1), both[1]], **settings).set_state(state)
 
 
 def test_a_box_smaller_than_the_patch_has_zeros_around():
@@ -162,7 +162,7 @@ def test_a_box_smaller_than_the_patch_has_zeros_around():
         assert half[2:14, :, 1:15].all()
 
 
-def test_truth_is_given_if_all_have_it(entries):
+def test_batches_have_the_truth_if_all_specimens_do(entries):
     with_truth = [load_entry(entry) for entry in entries[:2]]
     settings = {"patch": 16, "batch": 4, "held_out": 0}
     batch = next(specimen_batches(with_truth, **settings))
@@ -175,7 +175,7 @@ def test_truth_is_given_if_all_have_it(entries):
     ("settings", "message"),
     [
         ({"held_out": 0.01, "region": "held_out"}, r"s: expected a patch of 16 .*a held-out part"),
-        ({"held_out": 0.99}, "what is left for training, found none; change held_out"),
+        ({"held_out": 0.99}, "the part for training, found none; change held_out"),
         ({"held_out": 0, "region": "held_out"}, "held_out: expected a share above 0"),
         ({"held_out": 1}, "held_out: expected a share from 0 to below 1"),
         ({"region": "test"}, "region: expected one of training, held_out"),
@@ -183,7 +183,7 @@ def test_truth_is_given_if_all_have_it(entries):
         ({"patch": 15}, "patch: expected an even side"),
     ],
 )
-def test_what_cannot_be_is_refused(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         specimen_batches([specimen()], **({"patch": 16, "batch": 1} | settings))
     with pytest.raises(UserError, match="specimens: expected at least one"):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from crefjax.data.traces import alike, trace_of
+from crefjax.data.traces import similar_entries, trace_of
 
 SHAPE = (26, 30, 28)
 
@@ -33,29 +33,29 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_was_made_of_one_map_is_alike(name):
+def test_entries_made_from_one_map_are_similar(name):
     base = noise(1)
     if name == "of float16":
         base = base.astype(np.float16).astype(np.float32)
     changed = np.ascontiguousarray(CHANGES[name](base))
     traces = [[trace_of(noise(5))], [trace_of(base), trace_of(noise(2))], [trace_of(noise(3)), trace_of(changed)]]
-    assert alike(traces) == [(1, 2)]
+    assert similar_entries(traces) == [(1, 2)]
     assert not traces[1][0].is_copy_of(traces[2][1])
 
 
-def test_maps_of_one_specimen_with_noise_of_their_own_are_not():
+def test_independent_maps_of_one_specimen_are_not_similar():
     body = 5 * soft(SHAPE)
     halves = [trace_of(body + noise(seed)) for seed in range(6)]
-    assert alike([[one] for one in halves]) == []
+    assert similar_entries([[one] for one in halves]) == []
     assert not any(a.is_copy_of(b) for a, b in itertools.combinations(halves, 2))
 
 
-def test_maps_of_few_values_are_not():
+def test_maps_of_few_values_are_not_similar():
     coarse = [np.round(10 * noise(seed)) for seed in range(2)]
-    assert alike([[trace_of(one)] for one in coarse]) == []
+    assert similar_entries([[trace_of(one)] for one in coarse]) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 9, 9), (3, 3, 3), (40, 8, 8)])
-def test_small_boxes(shape):
+def test_small_boxes_are_not_similar(shape):
     trace = trace_of(noise(1, shape))
-    assert alike([[trace], [trace_of(noise(2, shape))]]) == []
+    assert similar_entries([[trace], [trace_of(noise(2, shape))]]) == []

@@ -56,7 +56,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_half_maps_and_mask_arrive_as_they_are(server, tmp_path):
+def test_half_maps_and_mask_are_downloaded_unchanged(server, tmp_path):
     shares = []
     found = fetch_entry("EMD-1234", tmp_path / "entry", server=server, report=lambda *all_: shares.append(all_))
     assert names(tmp_path / "entry") == [
@@ -68,11 +68,11 @@ def test_half_maps_and_mask_arrive_as_they_are(server, tmp_path):
     assert shares[-1] == ("emd_1234_msk_1.map", 1.0)
 
 
-def test_an_entry_without_a_mask(server, tmp_path):
+def test_entry_without_a_mask_is_downloaded(server, tmp_path):
     assert len(fetch_entry("emd_4321", tmp_path, server=server + "/")) == 2
 
 
-def test_files_that_are_there_are_not_asked_for_again(server, tmp_path):
+def test_existing_files_are_not_downloaded_again(server, tmp_path):
     (tmp_path / "emd_1234_half_map_1.map.gz").write_bytes(b"mine")
     fetch_entry("1234", tmp_path, server=server)
     assert (tmp_path / "emd_1234_half_map_1.map.gz").read_bytes() == b"mine"
@@ -82,30 +82,30 @@ def test_files_that_are_there_are_not_asked_for_again(server, tmp_path):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("EMD-9999", "no half-maps, or there is no such entry"),
+        ("EMD-9999", "no half-maps, or does not exist"),
         ("EMD-5555", "expected 1000 bytes, received 10|no connection"),
         ("EMD-6666", "503 too busy"),
     ],
 )
-def test_what_fails_leaves_nothing(server, tmp_path, entry, message):
+def test_failed_download_leaves_nothing(server, tmp_path, entry, message):
     with pytest.raises(UserError, match=message) as caught:
         fetch_entry(entry, tmp_path / "entry", server=server)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "entry").exists()
 
 
-def test_no_server(tmp_path):
+def test_unreachable_server_is_reported(tmp_path):
     with pytest.raises(UserError, match="no connection"):
         fetch_entry("1234", tmp_path, server="http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize("name", ["", "EMD-", "6ABC", "EMD-12345678", "../1234"])
-def test_names_that_are_no_entry(name):
+def test_invalid_entry_names_are_refused(name):
     with pytest.raises(UserError, match="EMD-3488"):
         entry_number(name)
 
 
-def test_the_command(server, tmp_path, capsys):
+def test_fetch_command(server, tmp_path, capsys):
     from crefjax.cli.main import main
 
     assert main(["fetch", "EMD-1234", "-o", str(tmp_path / "entry"), "--server", server]) == 0

@@ -28,7 +28,7 @@ def folder(tmp_path):
     return make
 
 
-def test_whole_entry(folder):
+def test_all_files_of_an_entry_are_found(folder):
     path = folder(
         "half_map_1.mrc",
         "half_map_2.mrc.gz",
@@ -62,7 +62,7 @@ def test_whole_entry(folder):
 @pytest.mark.parametrize("end", ["", ".gz", ".bz2"])
 @pytest.mark.parametrize("suffix", [".mrc", ".map", ".ccp4"])
 @pytest.mark.parametrize("prefix", ["", "emd_1234_"])
-def test_pair_alone(folder, prefix, suffix, end):
+def test_entry_may_have_half_maps_alone(folder, prefix, suffix, end):
     names = [f"{prefix}half_map_{number}{suffix}{end}" for number in (1, 2)]
     path = folder(*names)
     entry = find_entry(path)
@@ -77,12 +77,12 @@ def test_emdb_names(folder):
     assert entry.reference is None
 
 
-def test_own_mask_goes_before_emdbs(folder):
+def test_own_mask_takes_precedence_over_that_of_emdb(folder):
     path = folder(*PAIR, "mask.mrc", "emd_1_msk_1.map")
     assert find_entry(path).mask == path / "mask.mrc"
 
 
-def test_name_of_the_folder_one_stands_in(folder, monkeypatch):
+def test_current_folder_has_its_own_name(folder, monkeypatch):
     monkeypatch.chdir(folder(*PAIR))
     assert find_entry(".").name == "8abc"
 
@@ -120,11 +120,11 @@ def test_name_of_the_folder_one_stands_in(folder, monkeypatch):
         ),
     ],
 )
-def test_missing_or_ambiguous(folder, refused, names, match):
+def test_missing_or_ambiguous_files_are_refused(folder, refused, names, match):
     refused(find_entry, folder(*names), names="8abc", match=match)
 
 
-def test_no_folder(folder, refused):
+def test_missing_folder_is_refused(folder, refused):
     path = folder("file")
     refused(find_entry, path / "gone", names="gone", match="no folder of that name")
     refused(find_entry, path / "file", names="file", match="no folder of that name")
@@ -172,14 +172,14 @@ def test_pair_on_different_grids(write, refused, words, match):
 
 
 @pytest.mark.parametrize("make", [lambda a, b: b.symlink_to(a), lambda a, b: b.hardlink_to(a), shutil.copy])
-def test_same_map_twice(write, refused, tmp_path, make):
+def test_same_map_twice_is_refused(write, refused, tmp_path, make):
     first = write("1.mrc")
     make(first, tmp_path / "2.mrc")
     refused(load_pair, first, tmp_path / "2.mrc", names=["1.mrc", "2.mrc"], match="same map twice")
     refused(load_pair, first, tmp_path / "." / "1.mrc", names="1.mrc", match="same map twice .one file")
 
 
-def test_same_voxels_in_another_mode(write, refused):
+def test_same_voxels_in_another_mode_are_refused(write, refused):
     refused(load_pair, write("1.mrc"), write("2.mrc", mode=12), names=["1.mrc", "2.mrc"], match="all voxels equal")
 
 
@@ -189,7 +189,7 @@ def test_pair_that_differs_in_one_voxel(write):
     assert load_pair(write("1.mrc"), write("2.mrc", data=data))[1].array[1, 1, 1] == 18
 
 
-def test_pair_with_one_missing(write, refused, tmp_path):
+def test_pair_with_a_missing_file_is_refused(write, refused, tmp_path):
     refused(load_pair, write("1.mrc"), tmp_path / "2.mrc", names="2.mrc", match="no such file")
 
 

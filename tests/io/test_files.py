@@ -1,5 +1,7 @@
-"""Outputs: refused in time, put in place whole, and nothing left behind by a failure."""
+"""Output paths are checked early; files appear complete or not at all; checksums and JSON lines."""
 
+import hashlib
+import json
 import os
 import stat
 import subprocess
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from helpers.mrc_bytes import valid
 
-from crefjax.io.files import check_output
+from crefjax.io.files import check_output, check_output_folder, read_json_lines, sha256
 from crefjax.io.maps import Map, write_map
 from crefjax.utils.atomic import atomic_write
 
@@ -35,7 +37,7 @@ def test_existing_file_is_kept_without_overwrite(tmp_path, refused, map_):
     assert os.listdir(tmp_path) == ["out.mrc"]
 
 
-def test_link_to_nowhere_counts_as_a_file(tmp_path, refused):
+def test_dangling_link_counts_as_a_file(tmp_path, refused):
     (tmp_path / "out.mrc").symlink_to("gone.mrc")
     refused(check_output, tmp_path / "out.mrc", names="out.mrc", match="exists")
 
@@ -63,11 +65,11 @@ def test_file_that_appears_while_writing_is_kept(tmp_path, refused, map_, monkey
 
 
 @pytest.mark.parametrize("name", ["out", "out.gz", "out.mrcs", "out.mrc.xz", ".mrc"])
-def test_output_suffix(tmp_path, refused, name):
+def test_other_suffixes_are_refused(tmp_path, refused, name):
     refused(check_output, tmp_path / name, names=name, match="must end in one of .mrc, .map, .ccp4")
 
 
-def test_output_places(tmp_path, refused):
+def test_impossible_output_paths_are_refused(tmp_path, refused):
     refused(check_output, tmp_path / "no" / "out.mrc", names="out.mrc", match="no does not exist; make it")
     (tmp_path / "folder.mrc").mkdir()
     refused(check_output, tmp_path / "folder.mrc", overwrite=True, names="folder.mrc", match="found a folder")
@@ -76,7 +78,7 @@ def test_output_places(tmp_path, refused):
     refused(check_output, tmp_path / ("x" * 300 + ".mrc"), names="xxx.mrc", match="too long")
 
 
-def test_output_that_is_an_input(tmp_path, refused):
+def test_input_is_never_overwritten(tmp_path, refused):
     (tmp_path / "in.mrc").write_bytes(b"")
     (tmp_path / "link.mrc").symlink_to("in.mrc")
     inputs = [None, tmp_path / "gone.mrc", tmp_path / "in.mrc"]
@@ -92,12 +94,12 @@ def test_output_that_is_an_input(tmp_path, refused):
     check_output(tmp_path / "out.mrc", inputs=inputs)
 
 
-def test_folder_without_permission(tmp_path, refused, monkeypatch):
+def test_folder_without_permission_is_refused(tmp_path, refused, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     refused(check_output, tmp_path / "out.mrc", names="out.mrc", match="not writable")
 
 
-def test_folder_really_without_permission(tmp_path, refused):
+def test_read_only_folder_is_refused(tmp_path, refused):
     tmp_path.chmod(0o500)
     if os.access(tmp_path, os.W_OK):
         pytest.skip("root may write everywhere")
@@ -133,7 +135,7 @@ def failing(error):
 )
 @pytest.mark.parametrize("step", ["fsync", "replace", "open"])
 @pytest.mark.parametrize("existing", [False, True])
-def test_refusing_disk_leaves_things_as_they_were(tmp_path, refused, map_, monkeypatch, step, number, match, existing):
+def test_failed_write_changes_nothing(tmp_path, refused, map_, monkeypatch, step, number, match, existing):
     out = tmp_path / "out.mrc.gz"
     if existing:
         out.write_bytes(b"precious")
@@ -143,14 +145,14 @@ def test_refusing_disk_leaves_things_as_they_were(tmp_path, refused, map_, monke
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ZeroDivisionError])
-def test_any_other_failure_leaves_nothing(tmp_path, map_, monkeypatch, error):
+def test_exception_while_writing_leaves_nothing(tmp_path, map_, monkeypatch, error):
     monkeypatch.setattr(os, "fsync", failing(error))
     with pytest.raises(error):
         write_map(tmp_path / "out.mrc", map_, label="x")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_interrupt_in_the_midst_of_the_voxels(tmp_path):
+def test_interrupt_while_writing_voxels_leaves_nothing(tmp_path):
     def write():
         with atomic_write(tmp_path / "out.mrc.bz2", needed=1, overwrite=False) as stream:
             stream.write(bytes(10**6))
@@ -161,7 +163,7 @@ def test_interrupt_in_the_midst_of_the_voxels(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_that_cannot_be_synced_is_no_failure(tmp_path, map_, monkeypatch):
+def test_folder_that_cannot_be_synced_is_accepted(tmp_path, map_, monkeypatch):
     real = os.fsync
 
     def fsync(descriptor):
@@ -199,7 +201,7 @@ def write_too_much(path, limit=None):
 
 @pytest.mark.parametrize("name", ["out.mrc", "out.mrc.gz", "out.mrc.bz2"])
 @pytest.mark.parametrize("limit", [0, 1000, 2**18])
-def test_real_limit_on_file_size(tmp_path, name, limit):
+def test_file_size_limit_is_reported_as_no_space(tmp_path, name, limit):
     (tmp_path / name).write_bytes(b"precious")
     run = write_too_much(tmp_path / name, limit)
     assert (run.returncode, run.stderr) == (2, "")
@@ -224,8 +226,58 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["out.mrc", "out.mrc.gz"])
-def test_really_full_disk(small_disk, name):
+def test_full_disk_is_reported_and_leaves_nothing(small_disk, name):
     run = write_too_much(small_disk / name)
     assert (run.returncode, run.stderr) == (2, "")
     assert f"{name}: no space left (No space left on device)" in run.stdout
     assert list(small_disk.iterdir()) == []
+
+
+def test_json_lines_end_at_the_first_incomplete_one(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_json_lines(path) == []
+    path.write_text(json.dumps({"step": 1}) + "\n" + '{"step": 2}\n{"ste')
+    assert read_json_lines(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_checksum_is_that_of_hashlib(tmp_path, refused):
+    (tmp_path / "file").write_bytes(b"abc")
+    assert sha256(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()
+    refused(sha256, tmp_path / "missing", names="missing", match="cannot be read")
+
+
+def test_output_folder_may_be_new_or_empty(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        check_output_folder(tmp_path / name, "a report", "report.json")
+    check_output_folder(tmp_path / "no" / "new", "a report", "report.json", make_parents=True)
+    assert os.listdir(tmp_path) == ["empty"]
+
+
+def test_only_an_earlier_output_folder_is_overwritten(tmp_path, refused):
+    def check(name):
+        return check_output_folder, tmp_path / name, "a report", "report.json"
+
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "report.json").write_text("")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("earlier")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for name in ("earlier", "other", "file", "link", "dangling"):
+        refused(*check(name), names=name, match="exists and is not replaced; .* --overwrite")
+    check_output_folder(tmp_path / "earlier", "a report", "report.json", overwrite=True)
+    for name in ("other", "file", "link", "dangling"):
+        refused(*check(name), overwrite=True, names=name, match="expected a report to replace")
+    refused(*check("no/new"), names="no/new", match="does not exist; make it first")
+
+
+def test_output_folder_never_contains_inputs_outputs_or_the_working_folder(tmp_path, refused, monkeypatch):
+    call = check_output_folder, tmp_path / "out", "a report", "report.json"
+    (tmp_path / "out").mkdir()
+    refused(*call, inputs=[tmp_path / "out" / "in.mrc"], names="out", match="replace the folder of the input")
+    refused(*call, outputs=[tmp_path / "out" / "map.mrc"], names="out", match="replace the folder of the output")
+    refused(*call, outputs=[tmp_path / "out"], names="out", match="found the name of an output")
+    monkeypatch.chdir(tmp_path / "out")
+    refused(*call, names="out", match="the folder you work in")

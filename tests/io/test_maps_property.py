@@ -37,7 +37,7 @@ WORDS = st.fixed_dictionaries(
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.sampled_from("<>"), WORDS, st.sampled_from([0.25, 1.0, 13.5]), st.integers(0, 99))
-def test_what_goes_in_comes_out(order, words, voxel_size, seed):
+def test_written_map_is_read_back_unchanged(order, words, voxel_size, seed):
     m = words["m"] or xyz(words["n"], words["axes"])
     words = {**words, "m": m, "cell": tuple(voxel_size * count for count in m)}
     data = np.random.default_rng(seed).integers(0, 120, np.prod(words["n"]))

@@ -12,7 +12,7 @@ from helpers.mrc_bytes import MODES, mrc
 from crefjax.io.maps import read_map
 
 
-def test_voxel_lies_where_the_file_has_it(file):
+def test_voxels_keep_their_places(file):
     # 24 voxels 0..23, columns (x, 4 of them) fastest: voxel (x=3, y=1, z=1) is number 3 + 4*1 + 12*1 = 19.
     map_ = read_map(file(mrc()))
     assert map_.array.shape == (2, 3, 4)
@@ -88,7 +88,7 @@ def test_odd_or_wrong_machine_stamp(file, mode, stamp, order):
         {"map_id": bytes(4)},
     ],
 )
-def test_headers_seen_in_the_wild(file, words):
+def test_unusual_but_valid_headers_are_read(file, words):
     assert read_map(file(mrc(**words))).array[1, 1, 3] == 19
 
 
@@ -97,7 +97,7 @@ def test_crop_has_the_voxel_size_of_its_whole_cell(file):
     assert map_.voxel_size == pytest.approx(1.2, rel=1e-6)
 
 
-def test_origin_words_go_before_nstart(file):
+def test_origin_takes_precedence_over_nstart(file):
     map_ = read_map(file(mrc(origin=(0.0, -2.5, 0.0), nstart=(7, 8, 9))))
     assert map_.origin == (0, -2.5, 0)
 
@@ -108,17 +108,17 @@ def test_extended_header_is_kept_and_skipped(file):
     assert map_.array[1, 1, 3] == 19
 
 
-def test_extra_bytes_at_the_end_are_no_harm(file):
+def test_extra_bytes_at_the_end_are_ignored(file):
     assert read_map(file(mrc() + b"more")).array[1, 1, 3] == 19
 
 
 @pytest.mark.parametrize("name", ["a.mrc", "a.mrc.gz", "a.map.bz2", "a.ccp4", "noname"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
-def test_content_not_name_tells_the_compression(file, name, pack):
+def test_compression_is_recognized_by_content(file, name, pack):
     assert read_map(file(pack(mrc()), name)).array[1, 1, 3] == 19
 
 
-def test_width_that_reads_like_gzip(file):
+def test_width_that_looks_like_gzip_is_read_as_a_map(file):
     width = struct.unpack("<i", b"\x1f\x8b\0\0")[0]
     path = file(mrc(n=(width, 2, 2), data=np.arange(4 * width) % 100))
     assert read_map(path).array[1, 0, 3] == (2 * width + 3) % 100
@@ -129,7 +129,7 @@ def test_path_may_be_text(file):
     assert read_map(str(path)).path == path
 
 
-def test_voxels_all_but_cubic(file):
+def test_nearly_cubic_voxels_are_accepted(file):
     # 0.07 % apart, as cells rounded to two digits are.
     assert read_map(file(mrc(cell=(6.0, 4.5, 3.002)))).voxel_size == pytest.approx(1.5, rel=1e-3)
 

@@ -27,7 +27,7 @@ def read_refused(file, refused, tmp_path):
 
 @pytest.mark.parametrize("kept", [1, 3, 211, 1023])
 def test_cut_within_header(read_refused, kept):
-    read_refused(mrc()[:kept], "no MRC/CCP4 map, or one cut short: a header has 1024 bytes, found")
+    read_refused(mrc()[:kept], "not an MRC/CCP4 map, or cut short: a header has 1024 bytes, found")
 
 
 def test_short_by_its_extended_header(read_refused):
@@ -69,7 +69,7 @@ def test_damaged_within_compressed(read_refused, at):
     for pack in (gzip.compress, bz2.compress):
         content = bytearray(pack(mrc(data=voxels)))
         content[at : at + 8] = bytes(8)
-        read_refused(bytes(content), "damaged|cut short|no MRC/CCP4 map", "map.map.gz")
+        read_refused(bytes(content), "damaged|cut short|not an MRC/CCP4 map", "map.map.gz")
 
 
 def test_missing_file(refused, tmp_path):
@@ -98,7 +98,7 @@ def test_empty_file(read_refused):
 
 
 def test_empty_gzip(read_refused):
-    read_refused(gzip.compress(b"", mtime=0), "no MRC/CCP4 map", "map.mrc.gz")
+    read_refused(gzip.compress(b"", mtime=0), "not an MRC/CCP4 map", "map.mrc.gz")
 
 
 def test_no_permission(file, refused):
@@ -127,15 +127,15 @@ def test_open_refused_by_the_system(file, refused, monkeypatch):
         (b"\x89HDF\r\n\x1a\n" + bytes(2000), "HDF5"),
         (b"PK\x03\x04" + bytes(2000), "zip"),
         (b"\xfd7zXZ\0" + bytes(2000), "xz"),
-        (bytes(2000), "1024 bytes are no such header"),
-        (bytes(range(256)) * 8, "1024 bytes are no such header"),
+        (bytes(2000), "1024 bytes are not such a header"),
+        (bytes(range(256)) * 8, "1024 bytes are not such a header"),
         (gzip.compress(gzip.compress(mrc(), mtime=0), mtime=0), "compressed twice"),
         (gzip.compress(b"<html>" * 300, mtime=0), "text"),
     ],
 )
 def test_foreign_file(read_refused, content, looks_like):
     message = read_refused(content, looks_like)
-    assert "is no MRC/CCP4 map" in message
+    assert "not an MRC/CCP4 map" in message
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_foreign_file(read_refused, content, looks_like):
     [([np.nan], "1 NaN and 0 inf"), ([np.inf, -np.inf, np.nan, np.nan], "2 NaN and 2 infinite of 24")],
 )
 @pytest.mark.parametrize("mode", [2, 12])
-def test_voxels_that_are_no_numbers(read_refused, bad, told, mode):
+def test_non_finite_voxels_are_refused(read_refused, bad, told, mode):
     data = np.arange(24.0)
     data[20 - len(bad) : 20] = bad
     read_refused(mrc(data=data, mode=mode), told)
@@ -156,7 +156,7 @@ def test_constant_map(read_refused, file):
 
 
 @pytest.mark.parametrize(("mode", "what"), [(3, "complex"), (4, "complex"), (101, "4-bit"), (7, "mode 7")])
-def test_modes_that_are_no_maps(read_refused, mode, what):
+def test_complex_modes_are_refused(read_refused, mode, what):
     read_refused(mrc(mode=mode), what)
 
 
@@ -198,11 +198,11 @@ def test_stack_by_name(read_refused, name):
         ({"nsymbt": -1}, "extended header"),
     ],
 )
-def test_headers_that_are_no_map(read_refused, words, told):
+def test_invalid_headers_are_refused(read_refused, words, told):
     read_refused(mrc(**words), told)
 
 
-def test_damaged_header_asks_for_no_memory(read_refused):
+def test_damaged_header_allocates_no_memory(read_refused):
     # 2^19 voxels a side would be 512 PiB: refused by the file's size, before anything is allocated.
     read_refused(mrc(n=(2**19,) * 3, data=[1, 2]), "cut short")
 
@@ -214,7 +214,7 @@ def test_damaged_compressed_header_asks_for_more_than_memory(read_refused):
 
 
 @pytest.mark.parametrize("value", [1e37, -1e36, 2e15])
-def test_voxels_whose_squares_float32_cannot_hold(read_refused, value):
+def test_values_near_the_limits_of_float32_are_refused(read_refused, value):
     data = np.arange(24.0)
     data[5] = value
     read_refused(mrc(data=data), "expected voxels below 1e\\+15 in magnitude, found")
@@ -232,7 +232,7 @@ IMOD = bytes(40) + b"IMOD"
         ((-128.0, 127.0, -3.0), (IMOD + bytes(4)).ljust(84, b"\0")),  # the flag says unsigned
     ],
 )
-def test_bytes_that_their_header_contradicts(read_refused, stats, extra2):
+def test_bytes_that_contradict_their_header_are_refused(read_refused, stats, extra2):
     read_refused(mrc(mode=0, data=BYTES, stats=stats, extra2=extra2), "expected bytes as the header says, DMIN")
 
 

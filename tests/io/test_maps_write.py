@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers.mrc_bytes import mrc, valid
 
-from crefjax.io.maps import Map, read_map, statistics, write_map
+from crefjax.io.maps import Map, extremes, mean_and_std, read_map, write_map
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 NOTE = "crefjax denoise"
@@ -29,7 +29,7 @@ def copy(tmp_path, content: bytes, name="out.mrc", label=NOTE):
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_bytes_are_the_input_but_for_statistics_and_label(tmp_path, order):
+def test_only_statistics_and_label_change(tmp_path, order):
     words = {
         "n": (3, 2, 4),
         "axes": (2, 3, 1),
@@ -131,12 +131,12 @@ def test_statistics_of_a_small_spread_far_from_zero():
     # Neighbours in float32 at 1e8 are 8 apart: neither the mean between them nor the sums fit into it.
     array = np.full((3, 4, 6), 1e8, np.float32)
     array[..., ::2] += 8
-    assert statistics(array) == (1e8, 1e8 + 8, 1e8 + 4, 4)
+    assert (*extremes(array), *mean_and_std(array)) == (1e8, 1e8 + 8, 1e8 + 4, 4)
 
 
 @pytest.mark.parametrize("suffix", [".mrc", ".map", ".ccp4", ".MRC"])
 @pytest.mark.parametrize(("end", "unpack"), [("", bytes), (".gz", gzip.decompress), (".bz2", bz2.decompress)])
-def test_suffix_tells_the_compression(tmp_path, suffix, end, unpack):
+def test_suffix_selects_the_compression(tmp_path, suffix, end, unpack):
     out = unpack(copy(tmp_path, mrc(), f"out{suffix}{end}"))
     assert len(out) == 1024 + 96
     assert np.frombuffer(out[1024:], "<f4").tolist() == list(range(24))
@@ -150,7 +150,7 @@ def test_same_map_gives_same_gzip_bytes(tmp_path, monkeypatch):
     assert (tmp_path / "a.mrc.gz").read_bytes() == (tmp_path / "b.mrc.gz").read_bytes()
 
 
-def test_map_from_no_file(tmp_path):
+def test_map_from_an_array_is_written(tmp_path):
     array = np.arange(24, dtype=np.float64).reshape(2, 3, 4)
     write_map(tmp_path / "new.mrc", Map.from_array(array, 1.25, (1, -2, 3.5)), label=NOTE)
     assert valid(tmp_path / "new.mrc")
@@ -165,12 +165,12 @@ def test_map_from_no_file(tmp_path):
 
 
 @pytest.mark.parametrize(("shape", "voxel_size"), [((3, 4), 1), ((0, 2, 2), 1), ((2, 2, 2), 0), ((2, 2, 2), np.nan)])
-def test_map_from_a_wrong_array(shape, voxel_size):
+def test_map_from_an_invalid_array_raises(shape, voxel_size):
     with pytest.raises(ValueError, match="expected"):
         Map.from_array(np.zeros(shape), voxel_size)
 
 
-def test_replaced_array_goes_out_under_the_old_header(tmp_path):
+def test_replaced_array_keeps_the_header(tmp_path):
     (tmp_path / "in.mrc").write_bytes(mrc(axes=(3, 1, 2), n=(2, 4, 3), labels=(b"old",)))
     map_ = read_map(tmp_path / "in.mrc")
     new = map_.replace_array(map_.array[::-1].astype(np.float64) * 2)

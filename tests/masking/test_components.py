@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crefjax.masking import dilate_with_soft_edge, remove_small_components
+from crefjax.masking import bounding_box, dilate_with_soft_edge, remove_small_components
 
 
 def distance_from(centre, shape):
@@ -30,7 +30,7 @@ def test_extension_by_whole_voxels_counts_them():
     assert counts == [1, 7, 33, 123]  # lattice points within 0, 1, 2, 3 of the origin
 
 
-def test_slabs_do_not_show():
+def test_distances_do_not_depend_on_slabs():
     body = np.zeros((150, 12, 12), bool)
     body[[0, 60, 131, 149], 6, 5] = True
     mask = dilate_with_soft_edge(body, 2, 5)
@@ -39,7 +39,7 @@ def test_slabs_do_not_show():
     np.testing.assert_allclose(mask, expected, atol=1e-6)
 
 
-def test_closed_small_cavities_are_filled_and_others_not():
+def test_only_small_closed_cavities_are_filled():
     body = np.zeros((32, 32, 32), bool)
     body[4:28, 4:28, 4:28] = True  # 13824 voxels
     body[8:10, 8:10, 8:10] = False  # closed
@@ -57,8 +57,15 @@ def test_closed_small_cavities_are_filled_and_others_not():
     np.testing.assert_array_equal(capsid, before)
 
 
-def test_parts_that_touch_by_a_corner_are_one():
+def test_parts_that_touch_at_a_corner_are_one():
     body = np.zeros((12, 12, 12), bool)
     body[2:4, 2:4, 2:4] = body[4:6, 4:6, 4:6] = True
     assert remove_small_components(body, 0.1, 0) == (1, 1)
     assert body.sum() == 16
+
+
+def test_bounding_box_with_a_margin_ends_at_the_border():
+    mask = np.zeros((8, 9, 10), bool)
+    mask[2:4, 5, 9] = True
+    assert bounding_box(mask) == (slice(2, 4), slice(5, 6), slice(9, 10))
+    assert bounding_box(mask, 3) == (slice(0, 7), slice(2, 9), slice(6, 10))

@@ -60,7 +60,7 @@ def test_scale_and_offset_of_the_maps_do_not_matter():
     assert shifted_info.threshold == pytest.approx(info.threshold - 500, abs=1e-4)
 
 
-def test_box_is_not_cubic_and_axes_keep_their_order():
+def test_axes_of_a_noncubic_box_keep_their_order():
     shape, centre = (40, 56, 72), (18, 25, 40)
     mask, _ = make_mask(*halves(sphere(shape, centre, 9), 0.3), 1.5, lowpass=6.0)
     assert mask.shape == shape
@@ -88,7 +88,7 @@ def test_half_maps_within_an_earlier_mask():
     assert mask.sum() == pytest.approx(expected.sum(), rel=0.05)
 
 
-def test_two_bodies_stay_and_dust_goes():
+def test_large_parts_are_kept_and_dust_is_removed():
     truth = sphere(centre=(20, 20, 20), radius=10) + sphere(centre=(44, 44, 44), radius=8)
     truth += sphere(centre=(12, 50, 50), radius=3)  # 3 % of the largest
     mask, info = make_mask(truth, truth, 1.5, lowpass=4.5, extend=0, soft_edge=0)
@@ -115,7 +115,7 @@ def test_dark_particle_is_masked_and_reported():
     assert info.inverted
 
 
-def test_a_body_at_the_border_falls_off_there():
+def test_the_mask_falls_off_at_the_border_of_the_box():
     """A rod through the box: planes across it are the same, but for a raised cosine over the soft edge at its ends."""
     rod = np.broadcast_to(sphere((1, 40, 40), (0, 20, 20), 6), (40, 40, 40)).copy()
     mask, info = make_mask(rod, rod, 1.5, lowpass=6, soft_edge=4)
@@ -167,13 +167,13 @@ def test_automatic_widths():
         ({"min_part": 1.5}, "found 1.5"),
     ],
 )
-def test_settings_that_cannot_be(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(UserError, match=message) as error:
         make_mask(*halves(sphere(), 0.1), 1.5, **settings)
     assert "\n" not in str(error.value)
 
 
-def test_maps_that_cannot_be():
+def test_invalid_maps_are_refused():
     good = sphere()
     bad = good.copy()
     bad[3, 2, 1] = np.nan
@@ -196,7 +196,7 @@ def test_pure_noise_is_refused(seed):
         make_mask(*halves(np.zeros((SIDE,) * 3, np.float32), 1.0, seed), 1.5 + seed)
 
 
-def test_a_threshold_high_up_the_particle_is_reported():
+def test_a_threshold_high_in_the_particle_is_reported():
     """Noise of 1.1 in each half is 0.78 in the mean, of which a quarter passes: 4 sigma are 0.78."""
     _, info = make_mask(*halves(sphere(), 1.1), 1.5, lowpass=6.0)
     assert any("a coarser low-pass" in note for note in info.notes)

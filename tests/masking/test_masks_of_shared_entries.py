@@ -6,7 +6,8 @@ import mrcfile
 import numpy as np
 import pytest
 
-from crefjax.masking import low_pass, make_mask
+from crefjax.masking import make_mask
+from crefjax.masking.threshold import low_pass
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is absent")
@@ -24,7 +25,7 @@ def entry(name):
 
 
 @pytest.mark.parametrize("case", ["8tze", "7yc8"])
-def test_simulated_pairs(case):
+def test_masks_of_simulated_pairs(case):
     """All the truth's power is inside (its solvent is 0), and no more than about the given mask holds."""
     half_map_1, half_map_2, voxel_size, given = entry(f"bench/{case}")
     mask, info = make_mask(half_map_1, half_map_2, voxel_size)
@@ -37,7 +38,7 @@ def test_simulated_pairs(case):
     assert info.notes == ()
 
 
-def test_microtubule():
+def test_mask_of_a_microtubule():
     """Given is a filled cylinder; here the walls are masked, and the inside, which is solvent, less."""
     half_map_1, half_map_2, voxel_size, given = entry("halfmaps/microtubule_13pf")
     mask, info = make_mask(half_map_1, half_map_2, voxel_size)
@@ -51,7 +52,7 @@ def test_microtubule():
     assert any("border" in note for note in info.notes)
 
 
-def test_nuclear_pore():
+def test_mask_of_a_nuclear_pore():
     """Its protein and membrane are dark, its voxel size unknown; given is a ball in the middle."""
     half_map_1, half_map_2, voxel_size, given = entry("halfmaps/npc")
     mask, info = make_mask(half_map_1, half_map_2, voxel_size)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crefjax.masking import is_inverted, low_pass, noise_sigma, otsu_threshold
+from crefjax.masking.threshold import is_inverted, low_pass, noise_sigma, otsu_threshold
 
 
 def sphere(radius):
@@ -37,7 +37,7 @@ def test_otsu_threshold():
     assert otsu_threshold(bells) == pytest.approx(3, abs=0.1)
 
 
-def test_a_full_box_is_not_called_inverted():
+def test_a_full_box_is_not_inverted():
     """A particle that fills 85 % of its box leaves a dark tail, but not in the middle."""
     full_box = low_pass(sphere(36), 1.0, 6.0)
     assert full_box.mean() > 0.7

@@ -5,7 +5,8 @@ import pytest
 from helpers.report_inputs import VOXEL, account_numbers, body, inputs, local, soft_mask, study
 
 from crefjax.io.maps import read_map
-from crefjax.report.chimerax import level_of_volume, matched_levels, otsu_level
+from crefjax.masking.threshold import otsu_threshold
+from crefjax.report.chimerax import level_of_volume, matched_levels
 from crefjax.report.writer import write_report
 
 
@@ -31,8 +32,8 @@ def test_the_level_parts_two_classes():
         return len(low) * len(high) * (high.mean() - low.mean()) ** 2
 
     best = max(between(cut) for cut in np.linspace(values.min() + 0.01, values.max() - 0.01, 2000))
-    assert between(otsu_level(values)) > 0.999 * best
-    assert 2 < otsu_level(values) < 6
+    assert between(otsu_threshold(values)) > 0.999 * best
+    assert 2 < otsu_threshold(values) < 6
 
 
 @pytest.mark.parametrize("voxels", [0, 1, 7, 59, 60])

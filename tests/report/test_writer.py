@@ -13,7 +13,7 @@ from helpers.report_inputs import account_numbers, inputs, local, study
 from crefjax.errors import UserError
 from crefjax.io.maps import write_map
 from crefjax.report.html import header_rows
-from crefjax.report.writer import check_folder, write_report
+from crefjax.report.writer import check_report_folder, write_report
 
 HOSTILE = "<script>alert('x')</script>&\"'<img src=x onerror=y>"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -205,17 +205,17 @@ def test_header_table_marks_what_differs(tmp_path):
 
 def test_only_an_earlier_report_is_replaced(tmp_path):
     (tmp_path / "empty").mkdir()
-    check_folder(tmp_path / "empty")
+    check_report_folder(tmp_path / "empty")
     folder = write(tmp_path)
     with pytest.raises(UserError, match="--overwrite"):
-        check_folder(folder)
-    check_folder(folder, overwrite=True)
+        check_report_folder(folder)
+    check_report_folder(folder, overwrite=True)
     (folder / "figures" / "mine.txt").write_text("dear to the user")
     with pytest.raises(UserError, match=r"figures/mine\.txt"):
-        check_folder(folder, overwrite=True)
+        check_report_folder(folder, overwrite=True)
     (folder / "report.json").write_text("{}")
-    with pytest.raises(UserError, match="not a crefjax report"):
-        check_folder(folder, overwrite=True)
+    with pytest.raises(UserError, match="expected a report to replace"):
+        check_report_folder(folder, overwrite=True)
 
 
 def test_nothing_is_left_where_the_disk_refuses(tmp_path, monkeypatch):

@@ -216,7 +216,10 @@ def test_a_file_that_cannot_be_written_is_told_with_its_name(tmp_path):
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
-    with exclusive_lock(tmp_path), pytest.raises(UserError, match=r"another run is at work there.*another --workdir"):
+    with (
+        exclusive_lock(tmp_path / ".lock", ""),
+        pytest.raises(UserError, match=r"another run is at work there.*another --workdir"),
+    ):
         run(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock"]
 

@@ -9,7 +9,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_a_bar():
+def test_terminal_shows_a_bar():
     stream = Terminal()
     with progress_bar("denoising", stream) as advance:
         advance(0.5)
@@ -17,7 +17,7 @@ def test_a_terminal_gets_a_bar():
     assert "denoising 100%" in stream.getvalue()
 
 
-def test_a_pipe_gets_a_plain_line_now_and_then(monkeypatch):
+def test_pipe_gets_a_plain_line_every_ten_seconds(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     stream = io.StringIO()

@@ -22,17 +22,17 @@ def make(tmp_path, name, shape=(2, 3, 4), voxel_size=1.5, origin=(0.0, 0.0, 0.0)
         ({"origin": (0, 0, 0.03)}, "same origin, found 0, 0, 0 and 0, 0, 0.03 Å"),
     ],
 )
-def test_what_differs_is_told(tmp_path, refused, other, match):
+def test_maps_on_different_grids_are_refused(tmp_path, refused, other, match):
     a, b = make(tmp_path, "a.mrc"), make(tmp_path, "b.mrc", **other)
     refused(check_same_grid, a, b, "half-maps", names=["a.mrc", "b.mrc", "half-maps"], match=match)
 
 
-def test_rounding_is_no_difference(tmp_path):
+def test_rounded_voxel_sizes_and_origins_are_the_same_grid(tmp_path):
     b = make(tmp_path, "b.mrc", voxel_size=1.501, origin=(0.01, -0.01, 0))
     check_same_grid(make(tmp_path, "a.mrc"), b, "half-maps")
 
 
-def test_nstart_counts_as_origin(tmp_path, refused):
+def test_nstart_is_compared_as_an_origin(tmp_path, refused):
     a = make(tmp_path, "a.mrc", origin=(-3, 0, 1.5))
     (tmp_path / "b.mrc").write_bytes(mrc(nstart=(-2, 0, 1)))
     check_same_grid(a, read_map(tmp_path / "b.mrc"), "half-maps")
@@ -40,7 +40,7 @@ def test_nstart_counts_as_origin(tmp_path, refused):
     refused(check_same_grid, a, read_map(tmp_path / "c.mrc"), "x", names="c.mrc", match="-3, 0, 3 Å")
 
 
-def test_maps_without_files():
+def test_maps_without_files_are_named_by_order():
     a = Map.from_array(np.zeros((2, 2, 2)), 1)
     with pytest.raises(UserError, match="the first map and the second map: expected maps of the same"):
         check_same_grid(a, Map.from_array(np.zeros((2, 2, 3)), 1), "maps")
