@@ -129,7 +129,7 @@ def test_one_pass_is_resumed_at_its_end(dataset):
 @pytest.mark.parametrize("other", [{"batch": 6}, {"seed": 4}, {"rotations": False}, {"process": (0, 2)}])
 def test_a_position_of_other_batches_is_refused(dataset, other):
     state = dataset_batches(dataset, batch=5, seed=3).get_state()
-    with pytest.raises(UserError, match="resume with the settings that it was saved with"):
+    with pytest.raises(UserError, match="resume with those settings"):
         dataset_batches(dataset, **({"batch": 5, "seed": 3} | other)).set_state(state)
 
 
