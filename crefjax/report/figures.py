@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from crefjax.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, figure_bytes, resolution_axis
+from crefjax.spectral.variances import QUANTITIES
 
 _SIZE = (6.6, 4.4)  # inches
 _MARGINS = {"left": 0.115, "right": 0.98, "bottom": 0.115}
@@ -42,11 +43,6 @@ class Line(NamedTuple):
 def array(values: Sequence[float | None]) -> np.ndarray:
     """A list of the account as float64, None as NaN."""
     return np.array([np.nan if value is None else value for value in values], np.float64)
-
-
-def estimate(found: dict, label: str, color: str, style) -> Line:
-    """The line of an estimate, `{"value", "error", "trusted"}`."""
-    return Line(label, color, style, array(found["value"]), array(found["error"]), np.array(found["trusted"], bool))
 
 
 def shown(line):
@@ -156,19 +152,30 @@ def legend(axes, lines, columns):
 
 
 # What an account may tell: its name there; label, colour and style of the curve.
-_PARTS = {
-    "signal": ("signal", BLUE, "-"),
-    "noise": ("noise", ORANGE, "--"),
-    "bias": ("bias", GREEN, "-."),
-    "added": ("added structure", SKY, (0, (3, 1, 1, 1, 1, 1))),
-    "residual_noise": ("residual noise", PINK, (0, (1, 1))),
+_STYLES = {  # color and line style of quantities that have one of their own
+    "signal": (BLUE, "-"),
+    "noise": (ORANGE, "--"),
+    "bias": (GREEN, "-."),
+    "added": (SKY, (0, (3, 1, 1, 1, 1, 1))),
+    "residual_noise": (PINK, (0, (1, 1))),
+    "signal_to_noise_before": (ORANGE, "--"),
+    "signal_to_noise_after": (BLUE, "-"),
+    "signal_to_bias": (GREEN, "-."),
+    "signal_to_added": (SKY, (0, (3, 1, 1, 1, 1, 1))),
+    "signal_kept": (BLUE, "-"),
+    "noise_kept": (ORANGE, "--"),
 }
-_RATIOS = {
-    "signal_to_noise_before": ("signal / noise before", ORANGE, "--"),
-    "signal_to_noise_after": ("signal / noise after", BLUE, "-"),
-    "signal_to_bias": ("signal / bias", GREEN, "-."),
-    "signal_to_added": ("signal / added structure", SKY, (0, (3, 1, 1, 1, 1, 1))),
-}
+
+
+def estimates(numbers: dict) -> list[Line]:
+    """Return the lines of all quantities of `crefjax.spectral.variances` that a section of the report's numbers has."""
+    labels = {quantity.name: quantity.label for quantity in QUANTITIES if quantity.name in numbers}
+    lines = []
+    for name in sorted(labels, key=lambda name: list(_STYLES).index(name) if name in _STYLES else len(_STYLES)):
+        found = numbers[name]
+        value, error, trusted = array(found["value"]), array(found["error"]), np.array(found["trusted"], bool)
+        lines.append(Line(labels[name], *_STYLES.get(name, (BLACK, ":")), value, error, trusted))
+    return lines
 
 
 class RenderedFigure(NamedTuple):
@@ -264,7 +271,7 @@ def _power(numbers):
     lines = [
         Line("full map", GREY, "-", array(curves["power_full"])),
         Line("denoised map", BLACK, (0, (5, 2)), array(curves["power_denoised"])),
-        *(estimate(parts[name], *look) for name, look in _PARTS.items() if name in parts),
+        *estimates(parts),
     ]
     figure, axes = log_axes(numbers, lines, "power per Fourier voxel (map's units²)")
     legend(axes, lines, columns=3)
@@ -285,7 +292,7 @@ def _power(numbers):
 
 def _ratios(numbers):
     ratios = numbers["ratios"]
-    lines = [estimate(ratios[name], *look) for name, look in _RATIOS.items() if name in ratios]
+    lines = estimates(ratios)
     figure, axes = log_axes(numbers, lines, "ratio of powers")
     axes.axhline(1, color=BLACK, linewidth=1)
     legend(axes, lines, columns=2)
@@ -301,10 +308,7 @@ def _ratios(numbers):
 
 
 def _kept(numbers):
-    lines = [
-        estimate(numbers["signal_kept"], "signal kept", BLUE, "-"),
-        estimate(numbers["noise_kept"], "noise kept", ORANGE, "--"),
-    ]
+    lines = estimates(numbers)
     figure, axes = line_axes(numbers, lines, "share of amplitude kept")
     highest = np.nanmax([1.0, *(np.nanmax(shown(line), initial=0) for line in lines)])
     lowest = np.nanmin([0.0, *(np.nanmin(shown(line), initial=0) for line in lines)])

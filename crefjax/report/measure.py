@@ -10,7 +10,7 @@ from crefjax.report.checks import shift_between, signal_shells
 from crefjax.report.warnings import use_of
 from crefjax.spectral.covariances import Covariances, shell_covariances
 from crefjax.spectral.curves import FscCurve, has_no_signal, solvent_level
-from crefjax.spectral.variances import Estimate, ShellVariances, overall_gain, variances_from
+from crefjax.spectral.variances import QUANTITIES, Estimate, ShellVariances, overall_gain, variances_from
 
 
 @dataclass(frozen=True)
@@ -175,24 +175,10 @@ def _curves(measured, cref):
 
 
 def _of_variances(v):
-    return {
-        "variances": {
-            "signal": _lists(v.signal),
-            "noise": _lists(v.noise),
-            "bias": _lists(v.bias),
-            "residual_noise": _lists(v.residual_noise),
-            "added": _lists(v.added),
-        },
-        "ratios": {
-            "signal_to_noise_before": _lists(v.signal_to_noise_before),
-            "signal_to_noise_after": _lists(v.signal_to_noise_after),
-            "signal_to_bias": _lists(v.signal_to_bias),
-            "signal_to_added": _lists(v.signal_to_added),
-        },
-        "signal_kept": _lists(v.signal_kept),
-        "noise_kept": _lists(v.noise_kept),
-        "gain": v.gain,
-    }
+    estimates = {group: {} for group in ("variances", "ratios", None)}
+    for quantity in QUANTITIES:
+        estimates[quantity.group][quantity.name] = _lists(getattr(v, quantity.name))
+    return {"variances": estimates["variances"], "ratios": estimates["ratios"], **estimates[None], "gain": v.gain}
 
 
 def _lists(one: Estimate):

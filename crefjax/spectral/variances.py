@@ -1,6 +1,6 @@
 """Signal, noise, bias and residual noise per shell, from noisy and denoised half-maps, each with its error.
 
-With half-maps `M = S + N` of independent noise, `D1` made of M1 alone and `D2` of M2 alone (Palovcak et al. 2020;
+With half-maps `M = S + N` of independent noise, `D1` made from M1 alone and `D2` from M2 alone (Palovcak et al. 2020;
 Agarwal et al. 2024), `cov` the covariance in a shell and `X = (cov(M1,D2) + cov(M2,D1)) / 2`:
 
     var(S)   = cov(M1,M2)
@@ -11,11 +11,11 @@ Agarwal et al. 2024), `cov` the covariance in a shell and `X = (cov(M1,D2) + cov
 which is the covariance of the removed parts, `cov(M1 - D1, M2 - D2)`. `B = E[D|S] - S` splits into what was damped and
 what was added, `var(B) = (1 - k)² var(S) + var(A)`, with the share of the signal's amplitude that is kept,
 `k = X / var(S)`, and the added structure, `var(A) = cov(D1,D2) - X² / var(S)`: what the denoised half-maps have in
-common and the signal does not explain. A factor that a shell of the output is multiplied by changes k, and not the
-ratio of k² var(S) to var(A).
+common and the signal does not explain. A factor on a shell of the output changes k, but not the ratio of k² var(S) to
+var(A).
 
 `var(S) / var(N_d)` would praise any filter: damping signal and noise together gains nothing. The ratio after denoising
-is therefore that of the signal that is left, `k² var(S) / var(N_d)`.
+is therefore that of the remaining signal, `k² var(S) / var(N_d)`.
 
 **Errors.** The specimen is not random, its noise is. In a shell of n independent numbers, maps of mean `m` and
 noise covariance `C` have sample covariances `s_ij` with (noncentral Wishart distribution)
@@ -23,27 +23,36 @@ noise covariance `C` have sample covariances `s_ij` with (noncentral Wishart dis
     cov(s_ij, s_kl) = (C_ik C_jl + C_il C_jk + m_i m_k C_jl + m_i m_l C_jk + m_j m_k C_il + m_j m_l C_ik) / n
 
 where C is 0 between maps of different halves. Errors are standard deviations to first order. Two things add to
-those of k, var(A) and var(B). Under a mask a filter is not one factor within a shell, for shells are mixed; what
-that lets appear as added structure follows from the mask (`Covariances.leakage`). And a network is no filter: its
-gain depends on the noise. How unsteady it is, the gains of the two outputs tell, `cov(M1,D2)` and `cov(M2,D1)`,
-where they differ by more than noise explains.
+those of k, var(A) and var(B). Under a mask a filter is not one factor within a shell, because shells are mixed; how
+much of that appears as added structure follows from the mask (`Covariances.leakage`). And a network is not a filter:
+its gain depends on the noise. Its variation is estimated from the gains of the two outputs, `cov(M1,D2)` and
+`cov(M2,D1)`, where they differ by more than noise explains.
+
+**To add a quantity**, write its record in `QUANTITIES` and a field of the same name in `ShellVariances`. Its error and
+trust follow from the record; `report.json` has it in the section of its group, and a figure draws all of a group
+(line styles: `crefjax/report/figures.py`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
 from crefjax.spectral.covariances import Covariances, shell_covariances, smooth_over_shells
 
-# Over so many shells (standard deviation of a Gaussian) the gains of the two outputs are compared.
-_UNSTEADY_WIDTH = 3.0
-# No network's gain is believed to be steadier than this; found with networks on many pairs of one signal.
-_STEADIEST = 0.01
+# The gains of the two outputs are compared over this many shells (standard deviation of a Gaussian).
+_GAIN_WIDTH = 3.0
+# Least variation of a network's gain that is assumed; found with networks on many pairs of one signal.
+_LEAST_GAIN_STD = 0.01
+# A value within this many errors of 0 says how large it can be, not how large it is.
+_ERRORS = 2.0
+# A shell with fewer independent numbers has no meaningful error.
+_LEAST_DOF = 6.0
 
-# Quantities as sums of covariances: pairs of maps (half-map 1, 2, denoised 1, 2) and factors. N and N_d stand here with
-# the mean of two powers for the root of their product, which is the same to first order where the halves are alike.
-FORMS = {
+# Quantities as sums of covariances: pairs of maps (half-map 1, 2, denoised 1, 2) and factors. N and N_d have the mean
+# of two powers in place of the root of their product, which is the same to first order where the halves are alike.
+LINEAR_FORMS = {
     "S": {(0, 1): 1.0},
     "N": {(0, 0): 0.5, (1, 1): 0.5, (0, 1): -1.0},
     "DD": {(2, 3): 1.0},
@@ -55,87 +64,124 @@ FORMS = {
 }
 
 
-def linear_form(s: np.ndarray, form: dict[tuple[int, int], float]) -> np.ndarray:
-    """A quantity of `FORMS` from a covariance matrix of the four maps `(shells, 4, 4)`."""
-    return sum(factor * s[:, i, j] for (i, j), factor in form.items())
+@dataclass(frozen=True)
+class Quantity:
+    """How one quantity, its error, and its trust are computed in every shell.
 
+    The functions take the terms of `variances_from`: `S`, `N`, `mean_N` (with the mean for the root), `DD`, `N_d`, `X`,
+    `C`, `B`; `kept` (k), `explained` (X² / var(S)), `added` (var(A)); for errors also `dof`, `gain_std`, `leaked` and
+    `leaked_noise` (added structure that leakage feigns, for signal and for noise). Each is `(shells,)`.
 
-def sampling_covariance(linear: dict[str, np.ndarray], independent: np.ndarray) -> Callable[[str, str], np.ndarray]:
-    """Covariance of two quantities of `FORMS` due to noise, `(shells,)`, as a function of their names.
-
-    Args:
-        linear: all quantities of `FORMS`, `(shells,)` each.
-        independent: `(shells,)`, numbers that each shell is worth.
+    Attributes:
+        name: field of `ShellVariances` and key in `report.json`.
+        label: in a figure.
+        group: "variances" or "ratios"; None for a quantity that stands alone.
+        value: the quantity.
+        gradient: its derivatives by the `LINEAR_FORMS`, from which the error due to noise follows.
+        trusted_if: names of variances (or "X") that must be above 0 by more than their error.
+        noise_error: a further standard deviation that noise causes; None for none.
+        systematic: standard deviations that do not come from noise; None for none.
     """
-    signal, common = np.maximum(linear["S"], 0), np.maximum(linear["DD"], 0)
-    limit = np.sqrt(signal * common)
-    shared = np.clip(linear["X"], -limit, limit)
-    noise, residual = np.maximum(linear["N"], 0), np.maximum(linear["N_d"], 0)
-    limit = np.sqrt(noise * residual)
-    passed = np.clip(linear["C"], -limit, limit)
-    zero = np.zeros_like(signal)
-    kind = (0, 0, 1, 1)  # noisy, denoised
-    half = (0, 1, 0, 1)
-    means = ((signal, shared), (shared, common))
-    noises = ((noise, passed), (passed, residual))
 
-    def m(i, j):
-        return means[kind[i]][kind[j]]
-
-    def c(i, j):
-        return noises[kind[i]][kind[j]] if half[i] == half[j] else zero
-
-    def of_products(i, j, k, n):
-        pure = c(i, k) * c(j, n) + c(i, n) * c(j, k)
-        return pure + m(i, k) * c(j, n) + m(i, n) * c(j, k) + m(j, k) * c(i, n) + m(j, n) * c(i, k)
-
-    def of(first, second):
-        total = sum(
-            a * b * of_products(*pair, *other) for pair, a in FORMS[first].items() for other, b in FORMS[second].items()
-        )
-        return total / independent
-
-    return of
+    name: str
+    label: str
+    group: str | None
+    value: Callable
+    gradient: Callable
+    trusted_if: tuple[str, ...]
+    noise_error: Callable | None = None
+    systematic: Callable | None = None
 
 
-def leakage_bias(leakage: np.ndarray | None, kept: np.ndarray, signal: np.ndarray) -> np.ndarray:
-    """The most that a filter seems to add because a mask mixes shells that it damps differently.
-
-    It is that much if the signal fills the box as noise does, and less if it ends within the mask.
-
-    Args:
-        leakage: `(shells, shells)`, of `Covariances`; None without mask.
-        kept: `(shells,)`, share of the amplitude that the filter keeps.
-        signal: `(shells,)`, variance; 0 where it is not known.
-    """
-    if leakage is None:
-        return np.zeros_like(signal)
-    kept = np.where(signal > 0, kept, 0)
-    total = np.maximum(leakage @ signal, np.finfo(np.float64).tiny)
-    return np.maximum(leakage @ (signal * kept**2) - (leakage @ (signal * kept)) ** 2 / total, 0)
-
-
-def excess_gain_std(difference: np.ndarray, variance: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """Deviation of the mean gain of two outputs beyond what noise in the shell explains, from half their difference.
-
-    A network's gain depends on the noise as a whole, alike in neighbouring shells.
-
-    Args:
-        difference: `(shells,)`, half of what the gains of the two outputs differ by.
-        variance: `(shells,)`, of that, by the noise in the shell.
-        usable: bool `(shells,)`.
-    """
-    weights = np.zeros_like(variance)
-    weights[usable] = 1 / (variance[usable] + 1e-4) ** 2
-    weights[0] = 0
-    excess, _ = smooth_over_shells(np.where(weights > 0, difference**2 - variance, 0), weights, _UNSTEADY_WIDTH)
-    return np.sqrt(np.maximum(excess, 0) + _STEADIEST**2)
-
-
-# A value within so many errors of 0 says how large it can be, not how large it is.
-_ERRORS = 2.0
-# A shell with so few independent numbers has no error worth the name.
-_FEWEST = 6.0
+QUANTITIES = (
+    Quantity("signal", "signal", "variances", lambda t: t.S, lambda t: {"S": 1.0}, ("signal",)),
+    Quantity("noise", "noise", "variances", lambda t: t.N, lambda t: {"N": 1.0}, ("noise",)),
+    Quantity(
+        "bias",
+        "bias",
+        "variances",
+        lambda t: t.B,
+        lambda t: {"B": 1.0},
+        ("bias",),
+        systematic=lambda t: (2 * t.kept * (1 - t.kept) * t.gain_std * t.S, t.gain_std**2 * t.S),
+    ),
+    Quantity(
+        "residual_noise",
+        "residual noise",
+        "variances",
+        lambda t: t.N_d,
+        lambda t: {"N_d": 1.0},
+        ("residual_noise",),
+    ),
+    Quantity(
+        "added",
+        "added structure",
+        "variances",
+        lambda t: t.added,
+        lambda t: {"DD": 1.0, "X": -2 * t.kept, "S": t.kept * t.kept},
+        ("added", "signal"),
+        noise_error=lambda t: t.kept * np.sqrt(2 * _ERRORS * t.leaked * (np.maximum(t.S, 0) + t.N) / t.dof),
+        systematic=lambda t: (t.leaked, t.gain_std**2 * (t.kept**2 * t.S)),
+    ),
+    Quantity(
+        "signal_kept",
+        "signal kept",
+        None,
+        lambda t: t.kept,
+        lambda t: {"X": 1 / t.S, "S": -t.kept / t.S},
+        ("signal",),
+        systematic=lambda t: (t.gain_std,),
+    ),
+    Quantity(
+        "noise_kept",
+        "noise kept",
+        None,
+        lambda t: t.C / t.mean_N,  # C is a mean of both halves too
+        lambda t: {"C": 1 / t.mean_N, "N": -(t.C / t.mean_N) / t.mean_N},
+        ("noise",),
+        systematic=lambda t: (np.sqrt(t.leaked_noise / t.dof),),
+    ),
+    Quantity(
+        "signal_to_noise_before",
+        "signal / noise before",
+        "ratios",
+        lambda t: t.S / t.N,
+        lambda t: {"S": 1 / t.N, "N": -t.S / t.N**2},
+        ("signal", "noise"),
+    ),
+    Quantity(
+        "signal_to_noise_after",
+        "signal / noise after",
+        "ratios",
+        lambda t: t.explained / t.N_d,
+        lambda t: {"X": 2 * t.kept / t.N_d, "S": -t.kept * t.kept / t.N_d, "N_d": -t.explained / t.N_d**2},
+        ("signal", "residual_noise", "X"),
+    ),
+    Quantity(
+        "signal_to_bias",
+        "signal / bias",
+        "ratios",
+        lambda t: t.S / t.B,
+        lambda t: {"S": 1 / t.B, "B": -t.S / t.B**2},
+        ("signal", "bias"),
+    ),
+    Quantity(
+        "signal_to_added",
+        "signal / added structure",
+        "ratios",
+        lambda t: t.explained / t.added,
+        lambda t: {
+            "X": 2 * t.kept / t.added + 2 * t.kept * t.explained / t.added**2,
+            "S": -(t.kept**2) / t.added - t.kept**2 * t.explained / t.added**2,
+            "DD": -t.explained / t.added**2,
+        },
+        ("signal", "added", "X"),
+        systematic=lambda t: (
+            t.leaked * (t.kept**2 * t.S) / t.added**2,
+            (t.gain_std * (t.kept**2 * t.S) / t.added) ** 2,
+        ),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -143,7 +189,7 @@ class Estimate:
     """A quantity in every shell; `(shells,)` each.
 
     Attributes:
-        value: NaN where there is none.
+        value: NaN where it cannot be computed.
         error: standard deviation.
         trusted: whether the value means something: it is more than two errors above 0, rests on enough independent
             numbers, and nothing that it is made of contradicts the assumptions.
@@ -156,16 +202,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ShellVariances:
-    """What is in noisy and denoised half-maps, shell by shell; variances in squared units of the noisy maps.
+    """Signal, noise, and bias of noisy and denoised half-maps; variances in squared units of the noisy maps.
 
     Attributes:
         signal: var(S).
         noise: var(N), of one half-map; the full map has half of it.
         bias: var(B), of the denoised half-maps times `gain`.
         residual_noise: var(N_d), times `gain²`.
-        added: var(A), the part of the bias that is no multiple of the signal.
+        added: var(A), the part of the bias that is not a multiple of the signal.
         signal_kept: share of the signal's amplitude, k.
-        noise_kept: share of the noise's amplitude that comes through unchanged, `(cov(M1,D1) - cov(M1,D2)) / var(N)`.
+        noise_kept: share of the noise's amplitude that passes unchanged, `(cov(M1,D1) - cov(M1,D2)) / var(N)`.
         signal_to_noise_before: var(S) / var(N).
         signal_to_noise_after: k² var(S) / var(N_d), whatever the scale of a shell.
         signal_to_bias: var(S) / var(B).
@@ -198,25 +244,24 @@ def shell_variances(
     *,
     gain: float | None = 1.0,
 ) -> ShellVariances:
-    """The account of a pair and its denoised half-maps.
+    """Estimate signal, noise, and bias of a pair and its denoised half-maps.
 
     Args:
         half_map_1: `(z, y, x)`.
         half_map_2: the same shape, as all that follow.
-        denoised_1: made of half_map_1 alone.
-        denoised_2: made of half_map_2 alone.
+        denoised_1: made from half_map_1 alone.
+        denoised_2: made from half_map_2 alone.
         mask: 0 to 1; None for none.
         gain: factor for the denoised half-maps; None for `overall_gain`.
 
     Raises:
         ValueError: shapes that differ, a mask of zeros.
     """
-    found = shell_covariances([half_map_1, half_map_2, denoised_1, denoised_2], mask)
-    return variances_from(found, gain=gain)
+    return variances_from(shell_covariances([half_map_1, half_map_2, denoised_1, denoised_2], mask), gain=gain)
 
 
 def overall_gain(covariances: Covariances) -> float:
-    """The one factor for the denoised half-maps that leaves the least bias over all shells; 1 if none is positive.
+    """Return the factor for the denoised half-maps that leaves the least bias over all shells; 1 if none is positive.
 
     Args:
         covariances: of half-map 1 and 2, denoised 1 and 2, in that order.
@@ -229,7 +274,7 @@ def overall_gain(covariances: Covariances) -> float:
 
 
 def variances_from(covariances: Covariances, *, gain: float | None = 1.0) -> ShellVariances:
-    """The account from covariances of half-map 1 and 2, denoised 1 and 2, in that order.
+    """Estimate signal, noise, and bias from covariances of half-map 1 and 2, denoised 1 and 2, in that order.
 
     Args:
         covariances: of the four maps.
@@ -237,119 +282,142 @@ def variances_from(covariances: Covariances, *, gain: float | None = 1.0) -> She
     """
     gain = overall_gain(covariances) if gain is None else float(gain)
     factors = np.array([1.0, 1.0, gain, gain])
-    s = covariances.matrix * np.outer(factors, factors)
-    linear = {name: linear_form(s, form) for name, form in FORMS.items()}
-    linear["mean N"] = linear["N"]
-    for name, (first, second, cross) in {"N": (0, 1, "S"), "N_d": (2, 3, "DD")}.items():
-        linear[name] = np.sqrt(np.maximum(s[:, first, first] * s[:, second, second], 0)) - linear[cross]
-    scatter = sampling_covariance(linear, covariances.dof)
-    return _account(linear, scatter, covariances, gain)
-
-
-def _account(linear, scatter, covariances, gain):
-    """All estimates from the linear quantities."""
-    enough = covariances.dof >= _FEWEST
+    matrix = covariances.matrix * np.outer(factors, factors)
+    terms = {name: linear_form(matrix, form) for name, form in LINEAR_FORMS.items()}
+    terms["mean_N"] = terms["N"]
+    for name, (first, second, common) in {"N": (0, 1, "S"), "N_d": (2, 3, "DD")}.items():
+        powers = matrix[:, first, first] * matrix[:, second, second]
+        terms[name] = np.sqrt(np.maximum(powers, 0)) - terms[common]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        values, gradients = _values(linear)
-        errors, least = _errors(values, gradients, linear, scatter, covariances)
-        trusted, inconsistent = _trusted(values, errors, least, enough)
-
-    def estimate(name):
-        usable = np.isfinite(values[name]) & np.isfinite(errors[name])
-        value, error = (np.where(usable, one[name], np.nan) for one in (values, errors))
-        return Estimate(value, error, trusted[name] & usable)
-
-    return ShellVariances(
-        signal=estimate("S"),
-        noise=estimate("N"),
-        bias=estimate("B"),
-        residual_noise=estimate("N_d"),
-        added=estimate("A"),
-        signal_kept=estimate("kept"),
-        noise_kept=estimate("noise_kept"),
-        signal_to_noise_before=estimate("before"),
-        signal_to_noise_after=estimate("after"),
-        signal_to_bias=estimate("to_bias"),
-        signal_to_added=estimate("to_added"),
-        gain=gain,
-        inconsistent=inconsistent,
-    )
+        terms = SimpleNamespace(**terms, dof=covariances.dof, kept=terms["X"] / terms["S"])
+        terms.explained = terms.X * terms.X / terms.S
+        terms.added = terms.DD - terms.explained
+        estimates, inconsistent = _estimates(terms, covariances.leakage)
+    return ShellVariances(**estimates, gain=gain, inconsistent=inconsistent)
 
 
-def _values(linear):
-    """All quantities, and what a small change of each linear one does to them."""
-    s, n, dd, nd, x, c, b = (linear[name] for name in ("S", "N", "DD", "N_d", "X", "C", "B"))
-    kept, noise_kept, left = x / s, c / linear["mean N"], x * x / s  # C is a mean of both halves too
-    added, one = dd - left, np.ones_like(s)
-    values = {"S": s, "N": n, "N_d": nd, "B": b, "A": added, "kept": kept, "noise_kept": noise_kept}
-    values |= {"before": s / n, "after": left / nd, "to_bias": s / b, "to_added": left / added}
-    gradients = {name: {name: one} for name in ("S", "N", "N_d", "B")} | {
-        "A": {"DD": one, "X": -2 * kept, "S": kept * kept},
-        "kept": {"X": 1 / s, "S": -kept / s},
-        "noise_kept": {"C": 1 / linear["mean N"], "N": -noise_kept / linear["mean N"]},
-        "before": {"S": 1 / n, "N": -s / n**2},
-        "after": {"X": 2 * kept / nd, "S": -kept * kept / nd, "N_d": -left / nd**2},
-        "to_bias": {"S": 1 / b, "B": -s / b**2},
-        "to_added": {
-            "X": 2 * kept / added + 2 * kept * left / added**2,
-            "S": -(kept**2) / added - kept**2 * left / added**2,
-            "DD": -left / added**2,
-        },
-    }
-    return values, gradients
-
-
-def _errors(values, gradients, linear, scatter, covariances):
-    """Standard deviations of all quantities, and the least that they are: by noise alone."""
-    s, n, kept, added, independent = *(values[name] for name in ("S", "N", "kept", "A")), covariances.dof
+def _estimates(terms, leakage):
+    """Return the estimates of all `QUANTITIES` by name, and the shells in which they contradict the assumptions."""
+    enough = terms.dof >= _LEAST_DOF
+    covariance = sampling_covariance(vars(terms), terms.dof)
+    values = {quantity.name: quantity.value(terms) for quantity in QUANTITIES}
     errors = {}
-    for name, gradient in gradients.items():
-        total = sum(p * q * scatter(i, j) for i, p in gradient.items() for j, q in gradient.items())
-        errors[name] = np.sqrt(np.maximum(total, 0))
-    known = np.where((independent >= _FEWEST) & (s > _ERRORS * errors["S"]), s, 0)
-    mixed = leakage_bias(covariances.leakage, kept, known) / _ERRORS
-    noise_mixed = leakage_bias(covariances.leakage, values["noise_kept"], np.ones_like(s))
-    unsteady = excess_gain_std(linear["dX"] / s, scatter("dX", "dX") / s**2, (independent >= _FEWEST) & (s > 0))
-    errors["A"] = np.hypot(errors["A"], kept * np.sqrt(2 * _ERRORS * mixed * (np.maximum(s, 0) + n) / independent))
-    least, left = dict(errors), kept**2 * s
-    for name, rooms in {
-        "A": (mixed, unsteady**2 * left),
-        "kept": (unsteady,),
-        "noise_kept": (np.sqrt(noise_mixed / independent),),
-        "B": (2 * kept * (1 - kept) * unsteady * s, unsteady**2 * s),
-        "to_added": (mixed * left / added**2, (unsteady * left / added) ** 2),
-    }.items():
-        errors[name] = np.sqrt(errors[name] ** 2 + sum(np.square(one) for one in rooms))
-    return errors, least
+    for quantity in QUANTITIES:
+        gradient = quantity.gradient(terms)
+        total = sum(p * q * covariance(i, j) for i, p in gradient.items() for j, q in gradient.items())
+        errors[quantity.name] = np.sqrt(np.maximum(total, 0))
+    signal = np.where(enough & (_ERRORS * errors["signal"] < terms.S), terms.S, 0)
+    terms.leaked = leakage_bias(leakage, terms.kept, signal) / _ERRORS
+    terms.leaked_noise = leakage_bias(leakage, values["noise_kept"], np.ones_like(terms.S))
+    terms.gain_std = excess_gain_std(terms.dX / terms.S, covariance("dX", "dX") / terms.S**2, enough & (terms.S > 0))
+    noise_errors = {}
+    for quantity in QUANTITIES:
+        error = errors[quantity.name]
+        if quantity.noise_error:
+            error = np.hypot(error, quantity.noise_error(terms))
+        noise_errors[quantity.name] = error
+        if quantity.systematic:
+            error = np.sqrt(error**2 + sum(np.square(deviation) for deviation in quantity.systematic(terms)))
+        errors[quantity.name] = error
 
-
-def _trusted(values, errors, least, enough):
-    """Where each quantity means something, and where one is so far below 0 that noise does not explain it."""
-    s, x = values["S"], values["kept"] * values["S"]
-    positive = {name: enough & (values[name] > _ERRORS * errors[name]) for name in ("S", "N", "N_d", "B", "A")}
+    variances = [quantity.name for quantity in QUANTITIES if quantity.group == "variances"]
+    positive = {name: enough & (values[name] > _ERRORS * errors[name]) for name in variances}
+    limit = _least_normal(int(enough.sum()))
     negative = {
-        name: enough & (values[name] < -_beyond(enough) * least[name] - 1e-9 * np.abs(s))
-        for name in ("S", "N", "N_d", "B", "A")
+        name: enough & (values[name] < -limit * noise_errors[name] - 1e-9 * np.abs(terms.S)) for name in variances
     }
-    negative["A"] &= positive["S"]
+    negative["added"] &= positive["signal"]
     inconsistent = np.any(list(negative.values()), axis=0)
-    sound = enough & ~inconsistent
-    trusted = {name: positive[name] & sound for name in positive}
-    trusted |= {
-        "A": positive["A"] & positive["S"] & sound,
-        "kept": positive["S"] & sound,
-        "noise_kept": positive["N"] & sound,
-        "before": positive["S"] & positive["N"] & sound,
-        "after": positive["S"] & positive["N_d"] & sound & (x > 0),
-        "to_bias": positive["S"] & positive["B"] & sound,
-        "to_added": positive["S"] & positive["A"] & sound & (x > 0),
-    }
-    return trusted, inconsistent
+    positive["X"] = terms.X > 0
+    estimates = {}
+    for quantity in QUANTITIES:
+        value, error = values[quantity.name], errors[quantity.name]
+        usable = np.isfinite(value) & np.isfinite(error)
+        trusted = usable & enough & ~inconsistent
+        for name in quantity.trusted_if:
+            trusted &= positive[name]
+        estimates[quantity.name] = Estimate(np.where(usable, value, np.nan), np.where(usable, error, np.nan), trusted)
+    return estimates, inconsistent
 
 
-def _beyond(shells):
-    """How many errors a normal number hardly ever leaves downwards, given the number of shells.
+def linear_form(matrix: np.ndarray, form: dict[tuple[int, int], float]) -> np.ndarray:
+    """Return a quantity of `LINEAR_FORMS` from the covariances of the four maps, `(shells, 4, 4)`."""
+    return sum(factor * matrix[:, i, j] for (i, j), factor in form.items())
 
-    Errors are known to first order and distributions have tails, so this is wider than the normal one's alone.
+
+def sampling_covariance(terms: dict[str, np.ndarray], dof: np.ndarray) -> Callable[[str, str], np.ndarray]:
+    """Return the covariance of two of the `LINEAR_FORMS` due to noise, `(shells,)`, as a function of their names.
+
+    Args:
+        terms: the values of all `LINEAR_FORMS`, `(shells,)` each.
+        dof: `(shells,)`, independent numbers in each shell.
     """
-    return np.sqrt(2 * np.log(max(int(np.sum(shells)), 2))) + 2
+    signal, common = np.maximum(terms["S"], 0), np.maximum(terms["DD"], 0)
+    limit = np.sqrt(signal * common)
+    shared = np.clip(terms["X"], -limit, limit)
+    noise, residual = np.maximum(terms["N"], 0), np.maximum(terms["N_d"], 0)
+    limit = np.sqrt(noise * residual)
+    passed = np.clip(terms["C"], -limit, limit)
+    zero = np.zeros_like(signal)
+    kind = (0, 0, 1, 1)  # noisy, denoised
+    half = (0, 1, 0, 1)
+    means = ((signal, shared), (shared, common))
+    noises = ((noise, passed), (passed, residual))
+
+    def m(i, j):
+        return means[kind[i]][kind[j]]
+
+    def c(i, j):
+        return noises[kind[i]][kind[j]] if half[i] == half[j] else zero
+
+    def of_products(i, j, k, n):
+        pure = c(i, k) * c(j, n) + c(i, n) * c(j, k)
+        return pure + m(i, k) * c(j, n) + m(i, n) * c(j, k) + m(j, k) * c(i, n) + m(j, n) * c(i, k)
+
+    def covariance(first, second):
+        pairs = ((*term, *other) for term in LINEAR_FORMS[first].items() for other in LINEAR_FORMS[second].items())
+        return sum(a * b * of_products(*pair, *other) for pair, a, other, b in pairs) / dof
+
+    return covariance
+
+
+def leakage_bias(leakage: np.ndarray | None, kept: np.ndarray, signal: np.ndarray) -> np.ndarray:
+    """Return the most that a filter seems to add because a mask mixes shells that it damps differently.
+
+    It is reached if the signal fills the box as noise does; the bias is smaller if the signal ends within the mask.
+
+    Args:
+        leakage: `(shells, shells)`, of `Covariances`; None without mask.
+        kept: `(shells,)`, share of the amplitude that the filter keeps.
+        signal: `(shells,)`, variance; 0 where it is not known.
+    """
+    if leakage is None:
+        return np.zeros_like(signal)
+    kept = np.where(signal > 0, kept, 0)
+    total = np.maximum(leakage @ signal, np.finfo(np.float64).tiny)
+    return np.maximum(leakage @ (signal * kept**2) - (leakage @ (signal * kept)) ** 2 / total, 0)
+
+
+def excess_gain_std(difference: np.ndarray, variance: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Return the standard deviation of the mean gain of two outputs beyond what noise in the shell explains.
+
+    A network's gain depends on the noise as a whole, alike in neighboring shells.
+
+    Args:
+        difference: `(shells,)`, half of the difference of the two outputs' gains.
+        variance: `(shells,)`, its variance due to the noise in the shell.
+        usable: bool `(shells,)`.
+    """
+    weights = np.zeros_like(variance)
+    weights[usable] = 1 / (variance[usable] + 1e-4) ** 2
+    weights[0] = 0
+    excess, _ = smooth_over_shells(np.where(weights > 0, difference**2 - variance, 0), weights, _GAIN_WIDTH)
+    return np.sqrt(np.maximum(excess, 0) + _LEAST_GAIN_STD**2)
+
+
+def _least_normal(count):
+    """Return how many standard deviations below 0 the least of `count` normal numbers hardly ever lies.
+
+    Errors are known to first order and distributions have tails, so this is wider than for normal numbers alone.
+    """
+    return np.sqrt(2 * np.log(max(count, 2))) + 2
