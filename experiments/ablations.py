@@ -24,9 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.against_truth import averaged, error, per_signal, up_to
-from analysis.files import put, run_study, simulated_entry
-from analysis.filters import wiener
+from analysis.baselines.filters import wiener
+from analysis.framework.command import run_command, write_bytes
+from analysis.framework.simulation import simulate_entry
+from analysis.metrics.truth_error import average_shells, bias_by_shell, error, shells_up_to
 from crefjax.cli.main import main as crefjax
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps
@@ -59,7 +60,8 @@ _BASE = {
     "average": 0.98, "schedule.name": "cosine", "schedule.cycle_steps": 0,
     "evaluation.every_epochs": 0, "checkpoint.every_minutes": 0.0,
 }  # fmt: skip
-# The models of `analysis/simulated_benchmark.py` (with one that is the same protein as one of them) and of `ENTRIES`.
+# The models of `analysis/weights/simulated_benchmark.py` (with one that is the same protein as one of them) and of
+# `ENTRIES`.
 _DOCKING_NEVER = ",".join(
     f"{name}_target" for name in ("1GP2", "2VDB", "4GAM", "1H1V", "1EXB", "1KXP", "4FQI", "1T6B", "3LVK", "4LW4")
 )
@@ -121,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--rows", nargs="+", metavar="NAME", help="rows to run, by the beginnings of their names (default: all)"
     )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="number of seeds of every row (default: 1)")
-    return run_study(NAME, parser, _run, argv)
+    return run_command(NAME, parser, _run, argv)
 
 
 def _run(arguments):
@@ -132,7 +134,7 @@ def _run(arguments):
     if arguments.seeds < 1:
         raise UserError(f"--seeds: expected at least 1, found {arguments.seeds}")
     entries = [
-        simulated_entry(arguments.models / model, options, folder / "entries") for model, options in ENTRIES.items()
+        simulate_entry(arguments.models / model, options, folder / "entries") for model, options in ENTRIES.items()
     ]
     for seed in range(arguments.seeds):
         for name in names:
@@ -141,7 +143,7 @@ def _run(arguments):
                 start = time.monotonic()
                 scores = {"row": name, "seed": seed, **_trained(run, ROWS[name], seed, arguments.models, entries)}
                 scores["minutes"] = (time.monotonic() - start) / 60
-                put(run / "scores.json", (json.dumps(scores, indent=2) + "\n").encode())
+                write_bytes(run / "scores.json", (json.dumps(scores, indent=2) + "\n").encode())
                 print(f"{name}, seed {seed}: " + ", ".join(f"{key} {scores[key]:.4f}" for key in COLUMNS), flush=True)
     write(folder)
     return 0
@@ -190,7 +192,7 @@ def measure(weights, path: Path) -> dict:
         fsc_curve(array - np.float32(solvent_level(array, mask)), truth, pair[0].voxel_size, mask).fsc[1:-1]
         for array in (own, full, done.full.array)
     )
-    shares = per_signal([done.half_map_1.array, done.half_map_2.array], truth, mask)
+    shares = bias_by_shell([done.half_map_1.array, done.half_map_2.array], truth, mask)
     maps = [
         np.asarray((array - np.float32(solvent_level(array, mask))) * mask, np.float32)[None]
         for array in (own, pair[0].array, pair[1].array)
@@ -202,7 +204,7 @@ def measure(weights, path: Path) -> dict:
         "least_gain": float((own_curve - full_curve).min()),
         "error": error(done.full.array, truth, mask) / error(wiener(full, curve), truth, mask),
         "cref_rmse": float(cref_rmse(*maps)[0]),
-        **averaged(shares, up_to(curve.frequency, curve.resolution(0.143).angstrom)),
+        **average_shells(shares, shells_up_to(curve.frequency, curve.resolution(0.143).angstrom)),
     }
 
 
@@ -213,8 +215,8 @@ def write(folder: Path) -> None:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["row", "seed", *COLUMNS, "minutes"])
     writer.writerows([[run["row"], run["seed"], *(f"{run[key]:.5f}" for key in (*COLUMNS, "minutes"))] for run in runs])
-    put(folder / "ablations.csv", stream.getvalue().encode())
-    put(folder / "ablations.md", table(runs).encode())
+    write_bytes(folder / "ablations.csv", stream.getvalue().encode())
+    write_bytes(folder / "ablations.md", table(runs).encode())
 
 
 def table(runs: Sequence[dict]) -> str:

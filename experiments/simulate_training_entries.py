@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.files import run_study, simulated_entry
+from analysis.framework.command import run_command
+from analysis.framework.simulation import simulate_entry
 
 NAME = "simulate_training_entries"
 # Models, and the arguments of `crefjax simulate`.
@@ -50,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m experiments.{NAME}", description=__doc__.splitlines()[0])
     parser.add_argument("models", metavar="MODELS", type=Path, help="folder with cryoem/ and docking/")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write")
-    return run_study(NAME, parser, _run, argv)
+    return run_command(NAME, parser, _run, argv)
 
 
 def _run(arguments):
     for model, options in ENTRIES.items():
-        simulated_entry(arguments.models / model, options, arguments.output)
+        simulate_entry(arguments.models / model, options, arguments.output)
     return 0
 
 

@@ -13,7 +13,7 @@ command with `--config.steps` larger by 6000 continues the run for another cycle
 
 from crefjax.training.config import default
 
-# The models of `analysis/simulated_benchmark.py`, and one that is the same protein as one of them (6rn3).
+# The models of `analysis/weights/simulated_benchmark.py`, and one that is the same protein as one of them (6rn3).
 NEVER = "8tze,7yc8,9jmb,8tsq,6bqn,7a4m,7l2j,6rn2,6rn3,6m15,9c0g,8d3m,6gyn,7kmx,5gjv"
 # The models that settings are chosen by.
 HELD_OUT = "6o1p,7pbl,6out,7nsg"

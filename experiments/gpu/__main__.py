@@ -44,7 +44,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.files import check_output, run_study
+from analysis.framework.command import check_output, run_command
 from crefjax.errors import UserError
 from experiments.gpu.checkpoints import newest_checkpoint
 from experiments.gpu.processes import ROOT
@@ -55,7 +55,7 @@ NAME = "gpu"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 1 if a part failed, 2 after a mistake by the user, or 128 plus the signal's number."""
-    return run_study(NAME, _parser(), _run, argv)
+    return run_command(NAME, _parser(), _run, argv)
 
 
 def _parser():

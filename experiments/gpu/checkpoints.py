@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from analysis.files import put
+from analysis.framework.command import write_bytes
 from crefjax.errors import UserError
 from crefjax.training.checkpoints import CheckpointMetadata, Checkpoints
 from crefjax.training.config import as_json, check_resumable
@@ -158,7 +158,7 @@ def pack(run: Path, folder: Path, *, largest: int = LARGEST) -> list[Path]:
     for obsolete in {*folder.glob(f"{ARCHIVE}*")} - {folder / name for name in names}:
         obsolete.unlink()
     if (run / METRICS).exists():
-        put(folder / METRICS, (run / METRICS).read_bytes()[-largest:])
+        write_bytes(folder / METRICS, (run / METRICS).read_bytes()[-largest:])
     return [folder / name for name in names]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jax
 
-from analysis.files import put
+from analysis.framework.command import write_bytes
 from crefjax.errors import UserError
 from crefjax.inference.slabs import count_flops
 from crefjax.training.denoising import denoising_task
@@ -40,7 +40,7 @@ def main(file: str) -> int:
                 break
             row = rehearse(settings, batch) | {"resumes": resumed is not None}
             rows.append(row)
-            put(Path(settings.output), json.dumps(rows).encode())
+            write_bytes(Path(settings.output), json.dumps(rows).encode())
             print(describe(row), flush=True)
             if "failed" in row or row["per_second"] < PAYS * fastest:
                 break

@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from analysis.files import put
+from analysis.framework.command import write_bytes
 
 # TFLOP/s, from the datasheets of the vendor: float32 without tensor cores, dense bfloat16 with them.
 _HOPPER = {"float32": 67.0, "bfloat16": 989.0}
@@ -46,8 +46,8 @@ class Results:
 
     def save(self) -> None:
         """Write both files."""
-        put(self._folder / "results.json", (json.dumps(self.content, indent=1) + "\n").encode())
-        put(self._folder / "results.md", markdown(self.content).encode())
+        write_bytes(self._folder / "results.json", (json.dumps(self.content, indent=1) + "\n").encode())
+        write_bytes(self._folder / "results.md", markdown(self.content).encode())
 
 
 def with_peak(row: dict, kind: str) -> dict:

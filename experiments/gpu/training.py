@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from analysis.files import put
+from analysis.framework.command import write_bytes
 from crefjax.errors import UserError
 from crefjax.plotting import write_convergence_figure
 from crefjax.training.checkpoints import Checkpoints
@@ -62,7 +62,7 @@ def _train(settings):
         config.average = averaging(config.average, config.schedule.cycle_steps)
         start_from(copied, config, task, make_plan(config, source, say=_say), batches)
     before = first_evaluation(run, config, task, source)
-    put(run / BEFORE, json.dumps(before).encode())
+    write_bytes(run / BEFORE, json.dumps(before).encode())
     _say(f"before: {before}")
     if "failed" in before:
         config.evaluation.every_epochs = 0

@@ -9,7 +9,7 @@ from helpers.baseline_entries import SIDE, VOXEL, about, ball, halves_of, make_e
 from helpers.quick_compiling import quick_compiling
 
 import crefjax
-from analysis import baselines
+from analysis.baselines import baselines
 from crefjax.io.entries import find_entry
 
 PLAIN = ["full", "wiener", "lowpass", "gaussian", "nonlocal_means"]
@@ -27,7 +27,7 @@ def made(tmp_path_factory):
     make_entry(here / "a")
     make_entry(here / "b", seed=1, mask=False)
     (here / "bad").mkdir()
-    assert baselines.main([str(here / name) for name in ("a", "bad", "b")]) == 0
+    assert baselines.STUDY.main([str(here / name) for name in ("a", "bad", "b")]) == 0
     return here
 
 
@@ -103,7 +103,7 @@ def test_run_goes_on_where_it_was(made, capsys):
     """What is there stays as it is; what is missing, and no more, is made."""
     before = states(made / "a")
     shutil.rmtree(made / "a" / "outputs" / "lowpass")
-    assert baselines.main([str(made / name) for name in ("a", "b")]) == 0
+    assert baselines.STUDY.main([str(made / name) for name in ("a", "b")]) == 0
     out, err = capsys.readouterr()
     assert out == "outputs: 1 made, 9 were there, 0 could not be made\n"
     assert err == ""
@@ -118,21 +118,21 @@ def test_others_outputs_are_left_and_told(entry, capsys):
     foreign.mkdir(parents=True)
     write(foreign / "full.mrc", ball()[1])
     command = [str(entry), "--method", "gaussian", "lowpass"]
-    assert baselines.main(command) == 0
+    assert baselines.STUDY.main(command) == 0
     assert f"{foreign}: exists with different settings" in capsys.readouterr().err
     before = states(entry)
-    assert baselines.main([*command, "--sigma", "3"]) == 0
+    assert baselines.STUDY.main([*command, "--sigma", "3"]) == 0
     err = capsys.readouterr().err
     assert [line.split(": ")[1] for line in err.splitlines()] == [str(entry / "outputs" / "gaussian"), str(foreign)]
     assert states(entry) == before
-    assert baselines.main([*command, "--sigma", "3", "--overwrite"]) == 0
+    assert baselines.STUDY.main([*command, "--sigma", "3", "--overwrite"]) == 0
     assert about(entry, "gaussian")["sigma_used"] == 3
     assert find_entry(entry).outputs["lowpass"].half_map_1 is not None
     assert {path.name for path in (entry / "outputs").iterdir()} == {"gaussian", "lowpass"}
 
 
 def test_lafter_like_and_a_name_of_ones_own(entry):
-    assert baselines.main([str(entry), "--method", "lafter_like", "--name", "mine"]) == 0
+    assert baselines.STUDY.main([str(entry), "--method", "lafter_like", "--name", "mine"]) == 0
     output = find_entry(entry).outputs["mine"]
     assert (output.half_map_1, output.half_map_2) == (None, None)
     found, outside = read(entry, "mine"), mrcfile.read(entry / "mask.mrc") == 0
@@ -149,7 +149,7 @@ def quickly(tmp_path_factory):
 @pytest.mark.usefixtures("quickly")
 def test_crefjax_does_as_denoise_does(entry, small_weights, capsys):
     command = [str(entry), "--method", "crefjax", "--weights", str(small_weights)]
-    assert baselines.main(command) == 0
+    assert baselines.STUDY.main(command) == 0
     halves = [entry / f"half_map_{number}.mrc" for number in (1, 2)]
     expected = crefjax.denoise(*halves, weights=small_weights).array
     np.testing.assert_allclose(read(entry, "crefjax"), expected, atol=1e-6 * np.abs(expected).max())
@@ -157,9 +157,9 @@ def test_crefjax_does_as_denoise_does(entry, small_weights, capsys):
     assert told["settings"]["weights"] == "small"
     assert told["program_or_weights"] == str(small_weights)
     masked = [*command, "--mask", "--scale", "input"]
-    assert baselines.main(masked) == 0
+    assert baselines.STUDY.main(masked) == 0
     assert "different settings" in capsys.readouterr().err
-    assert baselines.main([*masked, "--name", "masked"]) == 0
+    assert baselines.STUDY.main([*masked, "--name", "masked"]) == 0
     expected = crefjax.denoise(*halves, entry / "mask.mrc", small_weights, scale="input").array
     np.testing.assert_allclose(read(entry, "masked"), expected, atol=1e-6 * np.abs(expected).max())
     assert find_entry(entry).outputs["masked"].half_map_2 is not None
@@ -177,7 +177,7 @@ def test_an_entry_that_is_bad_is_one_line(made, tmp_path, capsys):
             mrc.data[...] = random.standard_normal(array.shape)
     (entries["blocked"] / "outputs").write_text("no folder", encoding="utf-8")
     command = [*(str(one) for one in entries.values()), str(tmp_path / "missing"), "--method", "wiener", "lowpass"]
-    assert baselines.main(command) == 0
+    assert baselines.STUDY.main(command) == 0
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert [line.partition("left out ")[2].partition(":")[0] for line in lines[1:3]] == [
@@ -191,12 +191,12 @@ def test_an_entry_that_is_bad_is_one_line(made, tmp_path, capsys):
     assert f"{entries['blocked'] / 'outputs'}: expected a folder to write to" in lines[3]
     assert out.startswith("outputs: 3 made, 0 were there, 7")
     assert not (entries["nan"] / "outputs").exists()
-    assert baselines.main([str(entries["nan"]), str(made / "bad")]) == 2
+    assert baselines.STUDY.main([str(entries["nan"]), str(made / "bad")]) == 2
 
 
 def test_entry_that_cannot_be_written_to_is_one_line(entry, monkeypatch, capsys):
     monkeypatch.setattr(baselines.os, "access", lambda *_: False)  # root may write anywhere
-    assert baselines.main([str(entry)]) == 2
+    assert baselines.STUDY.main([str(entry)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{entry}: expected a folder to write to" in line
 
@@ -206,7 +206,7 @@ def test_nothing_is_left_of_an_output_that_fails(entry, monkeypatch, capsys):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(baselines.json, "dumps", full_disk)  # the maps are written by then
-    assert baselines.main([str(entry), "--method", "full"]) == 2
+    assert baselines.STUDY.main([str(entry), "--method", "full"]) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert not (entry / "outputs").exists()
 
@@ -229,7 +229,7 @@ def test_nothing_is_left_of_an_output_that_fails(entry, monkeypatch, capsys):
     ],
 )
 def test_mistakes_are_one_line_before_any_work(entry, argv, part, capsys):
-    assert baselines.main([str(entry), *argv]) == 2
+    assert baselines.STUDY.main([str(entry), *argv]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert part in error
@@ -238,6 +238,6 @@ def test_mistakes_are_one_line_before_any_work(entry, argv, part, capsys):
 
 def test_without_scikit_image_the_others_are_made(entry, monkeypatch, capsys):
     monkeypatch.setattr(baselines, "find_spec", lambda name: None)
-    assert baselines.main([str(entry)]) == 0
+    assert baselines.STUDY.main([str(entry)]) == 0
     assert "pip install" in capsys.readouterr().err
     assert sorted(find_entry(entry).outputs) == sorted(PLAIN[:-1])

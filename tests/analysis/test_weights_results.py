@@ -1,7 +1,7 @@
 """What is said of the package's own weights beside other methods: by hand from a few rows."""
 
-from analysis import weights_results
-from analysis.weights_results import compared
+from analysis.weights import weights_results
+from analysis.weights.weights_results import compared
 
 ROWS = {
     ("one", "full map"): {"mean_fsc": "0.5", "least_gain": "-0.2"},
@@ -42,10 +42,10 @@ def test_mistakes_are_told_in_one_line(tmp_path, capsys):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "file").write_text("")
     for more, message in (
-        (["-o", str(tmp_path / "out"), "--jobs", "0"], "--jobs: expected at least 1"),
+        (["-o", str(tmp_path / "out"), "--jobs", "0"], "--jobs: expected 1 or more"),
         (["-o", str(tmp_path / "file")], "file: File exists"),
     ):
-        assert weights_results.main([str(tmp_path), *more]) == 2
+        assert weights_results.STUDY.main([str(tmp_path), *more]) == 2
         said = capsys.readouterr().err
         assert message in said
         assert len(said.splitlines()) == 1

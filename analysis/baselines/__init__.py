@@ -1,0 +1,1 @@
+"""Other methods' maps of entries, to compare with."""

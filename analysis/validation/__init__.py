@@ -1,0 +1,1 @@
+"""Tests of crefjax's own estimates where the truth is known."""

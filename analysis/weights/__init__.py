@@ -1,0 +1,1 @@
+"""Studies of trained weights and training runs."""

@@ -1,0 +1,50 @@
+"""The comparison that the documentation shows: every step is made, on entries at hand."""
+
+import csv
+from pathlib import Path
+
+from helpers.baseline_entries import make_entry
+
+from analysis.weights import simulated_benchmark as study
+from crefjax.simulate.half_maps import SimulationConfig
+
+
+def test_entries_filters_weights_and_comparison(tmp_path, monkeypatch, small_weights):
+    (tmp_path / "one.cif").touch()
+    (tmp_path / "two.cif").touch()
+    (tmp_path / "large.cif").touch()
+    monkeypatch.setattr(study, "ENTRIES", {"one.cif": SimulationConfig(2.0, 6.0), "two.cif": "--seed 3"})
+    monkeypatch.setattr(study, "LARGE", {"large.cif": "--seed 4"})
+    monkeypatch.setattr(study, "FILTERS", ("wiener", "lowpass"))
+    monkeypatch.setattr("analysis.framework.simulation.read_atoms", lambda model: model)
+    monkeypatch.setattr("analysis.framework.simulation.simulate_half_maps", lambda model, settings: settings.seed)
+    monkeypatch.setattr("analysis.framework.simulation.write_entry", lambda path, seed: make_entry(path, seed=seed))
+    asked = []
+
+    def simulate(argv):
+        asked.append(argv)
+        make_entry(Path(argv[3]), seed=len(asked))
+        return 0
+
+    monkeypatch.setattr("crefjax.cli.main.main", simulate)
+    out = tmp_path / "out"
+    assert study.STUDY.main([str(tmp_path), "-o", str(out), "--weights", str(small_weights)]) == 0
+    assert asked == [
+        ["simulate", str(tmp_path / f"{name}.cif"), "-o", str(out / "entries" / name), "--seed", seed]
+        for name, seed in (("two", "3"), ("large", "4"))
+    ]
+    with open(out / "comparison/benchmark.csv", encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    methods = ["full map", "lowpass", "small", "small_own", "wiener"]
+    assert [(row["entry"], row["method"]) for row in rows] == [(e, m) for e in ("one", "two") for m in methods]
+    with open(out / "comparison_large/benchmark.csv", encoding="utf-8", newline="") as stream:
+        found = [(row["entry"], row["method"]) for row in csv.DictReader(stream)]
+    assert found == [("large", method) for method in methods if method != "lowpass"]
+
+
+def test_a_model_that_is_missing_is_one_line(tmp_path, capsys):
+    assert study.STUDY.main([str(tmp_path), "-o", str(tmp_path / "out"), "--weights", "none"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert "expected a model" in said[0]
+    assert not (tmp_path / "out").exists()
