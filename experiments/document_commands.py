@@ -44,8 +44,9 @@ LEAVE_OUT = {
     r"mkdocs serve": "serves until it is stopped",
     r"\.venv/bin/(pytest|ruff)|^\.ci/run": "run by .ci/run",
     r"experiments\.document_commands": "is this program",
-    r"weights_results|simulated_benchmark|experiments\.ablations|local_trust": "needs hours, or certain PDB entries",
-    r"map_model|simulated_spectra|8tze 7yc8 -o bench": "needs real maps or certain entries",
+    r"weights_results|simulated_benchmark|experiments\.ablations": "needs hours, or certain PDB entries",
+    r"analysis local_maps": "needs hours, or certain PDB entries",
+    r"model_fsc|analysis spectra|8tze 7yc8 -o bench": "needs real maps or certain entries",
     r"config\.steps=(14000|3800)": "resumes a run, which needs its PDB entries",
     r"release_weights": "replaces the included weights",
     r"--program": "needs LAFTER",
@@ -157,7 +158,8 @@ def commands(page: Path) -> list[Command]:
 def calls(text: str) -> Iterator[list[str]]:
     """Yield the words of every program call in a shell command, those inside `sh -c` included.
 
-    Assignments, keywords, and the folder of the program are dropped, and `python -m NAME` becomes `NAME`.
+    Assignments, keywords, and the folder of the program are dropped; `python -m NAME` becomes `NAME`, and `python -m
+    analysis STUDY` one word, `analysis STUDY`.
     """
     lexer = shlex.shlex(text, posix=True, punctuation_chars=";&|")
     lexer.whitespace_split = True
@@ -180,11 +182,15 @@ def _calls_of(words):
         return
     name = words[0].lstrip("$").rsplit("/", 1)[-1]
     if re.fullmatch(r"python[\d.]*", name) and words[1:2] == ["-m"]:
-        name, words = words[2], words[2:]
+        size = 2 if words[2] == "analysis" else 1  # `analysis NAME` is a program
+        name, words = " ".join(words[2 : 2 + size]), words[1 + size :]
     yield [name, *words[1:]]
 
 
 def _entry_point(name):
+    name, *study = name.split()
+    if study:
+        return lambda arguments: importlib.import_module(f"{name}.__main__").main([*study, *arguments])
     if name == "crefjax":
         name = "crefjax.cli.main"
     elif (spec := find_spec(name)) is None:

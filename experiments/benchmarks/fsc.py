@@ -7,7 +7,7 @@ takes about two minutes on two CPU cores, and 6 GiB for the box of 512. For ever
 
     float64   what `crefjax fsc` computes
     float32   the differentiable function that training uses
-    running   float32 transforms, and shell sums by adding one voxel after the other, to show what stages are for
+    running   float32 transforms, and shell sums by adding one voxel after the other, which shows the use of stages
 
 each in a process of its own, and the largest difference in any shell from float64 NumPy (boxes up to --numpy) or from
 crefjax's float64 (larger boxes).
@@ -15,8 +15,6 @@ crefjax's float64 (larger boxes).
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.benchmarks.common import peak_gib, run_worker
+
 WAYS = ("float64", "float32", "running", "numpy")
-GIB = 2**30
 
 
 def main(argv=None) -> int:
@@ -43,7 +42,7 @@ def main(argv=None) -> int:
     for box in arguments.boxes:
         ways = [way for way in WAYS if way != "numpy" or box <= arguments.numpy]
         with tempfile.TemporaryDirectory() as folder:
-            rows = {way: run_worker(way, box, Path(folder) / f"{way}.npy") for way in ways}
+            rows = {way: measure_in_worker(way, box, Path(folder) / f"{way}.npy") for way in ways}
             reference = np.load(Path(folder) / f"{'numpy' if 'numpy' in rows else 'float64'}.npy")
             for way, row in rows.items():
                 error = np.abs(np.load(Path(folder) / f"{way}.npy") - reference).max()
@@ -51,29 +50,29 @@ def main(argv=None) -> int:
     return 0
 
 
-def run_worker(way: str, box: int, out: Path) -> dict:
+def measure_in_worker(way: str, box: int, out: Path) -> dict:
     """Measure in a process of its own."""
-    command = [sys.executable, "-m", "experiments.benchmarks.fsc", "--worker", way, str(box), str(out)]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    row = run_worker("fsc", "--worker", way, box, out)
+    if "failed" in row:
+        raise SystemExit(f"{way}, {box}: {row['failed']}")
+    return row
 
 
 def measure(way: str, box: int, out: Path) -> dict:
     """Compute the curve twice in this process and save it."""
     one, two = make_pair(box)
     run = {"float64": _float64, "float32": _float32, "running": _running, "numpy": _numpy}[way]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
         curve = run(one, two)
         seconds.append(time.perf_counter() - start)
     np.save(out, curve)
-    peak = max(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024 / GIB
-    return {"first": seconds[0], "second": seconds[1], "gib": peak}
+    return {"first": seconds[0], "second": seconds[1], "gib": peak_gib()}
 
 
 def make_pair(box: int) -> list[np.ndarray]:
-    """Two maps of one smooth signal with independent white noise, float32."""
+    """Return two maps of one smooth signal with independent white noise, float32."""
     import scipy.fft
 
     rng = np.random.default_rng(0)

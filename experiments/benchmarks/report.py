@@ -1,4 +1,4 @@
-"""What `crefjax denoise --report` takes beside the same run without a report, each in a process of its own.
+"""Time and memory of `crefjax denoise --report` beside the same run without a report, each in its own process.
 
     python -m experiments.benchmarks.report --boxes 192 --weights W -o report.json
 
@@ -9,7 +9,6 @@ and the difference to `halves`.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -17,13 +16,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from experiments.benchmarks.common import peak_gib, write_rows
+
 RUNS = {
     "halves": ["--scale", "input"],
     "signal": ["--scale", "signal"],
     "report": ["--scale", "signal", "--report", "report"],
     "local": ["--scale", "signal", "--report", "report_local", "--local"],
 }
-GIB = 2**30
 
 
 def main(argv=None) -> int:
@@ -41,9 +41,9 @@ def main(argv=None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             simulate(box, folder)
             for name, options in RUNS.items():
-                found = [denoise(folder, weights, options) for _ in range(arguments.repeats)]
-                row = {"box": box, "run": name, "seconds": min(s for s, _ in found), "gib": max(g for _, g in found)}
-                first = next((one for one in rows if one["box"] == box), row)
+                runs = [denoise(folder, weights, options) for _ in range(arguments.repeats)]
+                row = {"box": box, "run": name, "seconds": min(s for s, _ in runs), "gib": max(g for _, g in runs)}
+                first = next((row for row in rows if row["box"] == box), row)
                 row |= {"seconds_ratio": row["seconds"] / first["seconds"], "more_gib": row["gib"] - first["gib"]}
                 rows.append(row)
                 print(
@@ -51,30 +51,29 @@ def main(argv=None) -> int:
                     f"memory {row['more_gib']:+.2f} GiB",
                     flush=True,
                 )
-    if arguments.output:
-        Path(arguments.output).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_rows(arguments.output, rows)
     return 0
 
 
 def simulate(box: int, folder: str) -> None:
-    """An entry of a phantom in the box."""
+    """Write an entry of a phantom in the box."""
     command = ["simulate", "phantom", "-o", "entry", "--voxel-size", "1", "--resolution", "4", "--box", str(box)]
     subprocess.run([sys.executable, "-m", "crefjax", *command], cwd=folder, check=True, stderr=subprocess.DEVNULL)
 
 
 def denoise(folder: str, weights: str, options: list[str]) -> tuple[float, float]:
-    """Seconds and peak GiB of one run of `crefjax denoise --halves`."""
+    """Return seconds and peak GiB of one run of `crefjax denoise --halves`."""
     half_maps = ["entry/half_map_1.mrc", "entry/half_map_2.mrc"]
     command = [sys.executable, "-m", "crefjax", "denoise", *half_maps, "-o", "out.mrc", "--halves", "--overwrite"]
     start = time.perf_counter()
     process = subprocess.Popen([*command, "--weights", weights, *options], cwd=folder, stderr=subprocess.PIPE)
-    told = process.stderr.read()
+    errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(told.decode(errors="replace"))
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / GIB
+        raise SystemExit(errors.decode(errors="replace"))
+    return seconds, peak_gib(usage)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How many half-map pairs a second the simulated training stream makes, and where its time goes.
+"""Half-map pairs a second of the simulated training stream, and the time of its parts.
 
     python -m experiments.benchmarks.simulate_stream --patches 64 96 --batches 1 8 -o simulate_stream.json
 
@@ -6,17 +6,15 @@ takes about three minutes on two CPU cores; on a GPU use batches of 8 to 64. Mod
 phantoms of 150 to 1500 residues. A row gives the longest wait for a batch, which is compilation; pairs a second after
 that; milliseconds of the host to draw a sample, in other threads meanwhile; and the shares of the device's time that
 go into the density and into the noise, each measured alone, with the rest (mask, level, unevenness) as the difference;
-in the JSON file also the peak memory on the device so far, where it is no CPU.
+in the JSON file also the peak memory on the device so far, unless it is a CPU.
 """
 
 import argparse
-import json
 import os
-import statistics
 import sys
 import time
 
-from experiments.benchmarks.whole_map import device_peak
+from experiments.benchmarks.common import device_peak, median_seconds, write_rows
 
 
 def main(argv=None) -> int:
@@ -25,7 +23,7 @@ def main(argv=None) -> int:
     parser.add_argument("--patches", type=int, nargs="+", default=[64, 96], help="sides of cubic patches, voxels")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="samples in a batch")
     parser.add_argument("--models", nargs="*", default=[], help="PDB or mmCIF files")
-    parser.add_argument("--phantoms", type=int, default=4, help="how many phantoms, without --models")
+    parser.add_argument("--phantoms", type=int, default=4, help="number of phantoms without --models")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each row is measured")
     parser.add_argument("-o", "--output", help="JSON file to write")
     arguments = parser.parse_args(argv)
@@ -42,14 +40,12 @@ def main(argv=None) -> int:
             shares = "  ".join(f"{row[name]:5.0%}" for name in ("density", "noise", "rest"))
             numbers = f"{row['longest_seconds']:9.1f} {row['pairs_per_second']:8.2f} {row['draw_ms']:8.2f}"
             print(f"{patch:5d} {batch:5d} {numbers}  {shares}", flush=True)
-    if arguments.output:
-        with open(arguments.output, "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=1)
+    write_rows(arguments.output, rows)
     return 0
 
 
 def measure(arguments, patch: int, batch: int) -> dict:
-    """A row of the table."""
+    """Return a row of the table."""
     from crefjax.simulate.stream.batches import stream_half_maps
 
     pairs = stream_half_maps(
@@ -66,7 +62,7 @@ def measure(arguments, patch: int, batch: int) -> dict:
 
 
 def warm_up(pairs, batch: int) -> float:
-    """Make a few batches, so that all numbers of atoms are compiled for; the longest time one took, seconds."""
+    """Make a few batches, so that all numbers of atoms are compiled for; return the longest time of one, seconds."""
     import jax
 
     seconds = []
@@ -80,7 +76,7 @@ def warm_up(pairs, batch: int) -> float:
 
 
 def pairs_per_second(pairs, batch: int, seconds: float) -> float:
-    """The rate over batches that were all made before; two are under way at a time, as in training."""
+    """Return the rate over batches that were made before; two are under way at a time, as in training."""
     import jax
 
     start, made, last = time.perf_counter(), 0, next(pairs)
@@ -92,7 +88,7 @@ def pairs_per_second(pairs, batch: int, seconds: float) -> float:
 
 
 def stage_shares(pairs, drawn, patch: int) -> dict:
-    """Shares of the whole's time that the density and the noise take alone."""
+    """Return the shares of the whole time that the density and the noise take alone."""
     import jax
     from jax import lax
 
@@ -120,19 +116,6 @@ def stage_shares(pairs, drawn, patch: int) -> dict:
     )  # fmt: skip
     shares = {"density": timed(density) / whole, "noise": timed(noise) / whole}
     return shares | {"rest": 1 - sum(shares.values())}
-
-
-def median_seconds(function, *given) -> float:
-    """The median time of five calls after the first."""
-    import jax
-
-    jax.block_until_ready(function(*given))
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        jax.block_until_ready(function(*given))
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
 
 
 if __name__ == "__main__":

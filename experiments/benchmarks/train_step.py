@@ -1,4 +1,4 @@
-"""Patches a second of training the paper's network, where the time goes, and the same step in Keras.
+"""Patches a second of training the paper's network, the time of the parts of a step, and the same step in Keras.
 
     python -m experiments.benchmarks.train_step --batches 1 2 4 --dtypes float32 bfloat16 -o train_step.json
     python -m experiments.benchmarks.train_step --batches 1 --keras PYTHON
@@ -10,18 +10,16 @@ formula down. Every measurement is a process of its own. The step is the one of 
 and Adam, on all devices. A row gives the median step, patches a second, the peak resident memory of the process, the
 peak on the device, and the time of its parts, each run by itself: the network forward; forward and backward; the loss
 with its gradient; the optimizer; a batch of the simulator's stream. The parts overlap, and what XLA fuses away is in
-none of them: they tell where to look, and do not add up. `--no-parts` leaves them out: each is compiled anew.
+none of them: they show where to look, and do not add up. `--no-parts` leaves them out: each is compiled again.
 """
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import time
 
-GIB = 2**30
+from experiments.benchmarks.common import device_peak, median_seconds, peak_gib, run_worker, write_rows
 
 
 def main(argv=None) -> int:
@@ -30,7 +28,7 @@ def main(argv=None) -> int:
     parser.add_argument("--patch", type=int, default=96, help="voxels a side")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2], help="patches in a step, over all devices")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
-    parser.add_argument("--steps", type=int, default=5, help="that are timed, after one that is not")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps, after one that is not")
     parser.add_argument("--no-parts", action="store_true", help="time the whole step alone")
     parser.add_argument("--keras", nargs="?", const=sys.executable, metavar="PYTHON", help="compare with Keras")
     parser.add_argument("-o", "--output", help="JSON file to write")
@@ -42,51 +40,27 @@ def main(argv=None) -> int:
         print(json.dumps(measure(arguments.patch, int(batch), dtype, arguments.steps, with_parts=with_parts)))
         return 0
     rows = []
+    sizes = ["--patch", arguments.patch, "--steps", arguments.steps]
+    no_parts = ["--no-parts"] if arguments.no_parts else []
     print(f"patches of {arguments.patch} voxels a side")
     for batch in arguments.batches:
         others = {}
         for shells in ("segments", "masks") if arguments.keras else ():
-            others[shells] = run_worker(keras_command(arguments, batch, shells))
+            others[shells] = run_worker(
+                "train_step_keras", "--batch", batch, "--shells", shells, *sizes, python=arguments.keras
+            )
             rows.append({"program": f"keras ({shells})", "batch": batch, **others[shells]})
             print(line(rows[-1]), flush=True)
         for dtype in arguments.dtypes:
-            row = {
-                "program": "crefjax",
-                "batch": batch,
-                "dtype": dtype,
-                **run_worker(own_command(arguments, batch, dtype)),
-            }
+            row = {"program": "crefjax", "batch": batch, "dtype": dtype}
+            row |= run_worker("train_step", "--worker", batch, dtype, *no_parts, *sizes)
             for shells, keras in others.items():
                 if "failed" not in keras and "failed" not in row:
                     row |= {f"{name}_to_keras_{shells}": row[name] / keras[name] for name in ("seconds", "peak_gib")}
             rows.append(row)
             print(line(row), flush=True)
-    if arguments.output:
-        with open(arguments.output, "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=1)
+    write_rows(arguments.output, rows)
     return 0
-
-
-def own_command(arguments, batch: int, dtype: str) -> list[str]:
-    """How to measure crefjax in a process of its own."""
-    command = [sys.executable, "-m", "experiments.benchmarks.train_step", "--worker", str(batch), dtype]
-    command += ["--no-parts"] if arguments.no_parts else []
-    return [*command, "--patch", str(arguments.patch), "--steps", str(arguments.steps)]
-
-
-def keras_command(arguments, batch: int, shells: str) -> list[str]:
-    """How to measure Keras."""
-    command = [arguments.keras, "-m", "experiments.benchmarks.train_step_keras", "--batch", str(batch)]
-    command += ["--shells", shells]
-    return [*command, "--patch", str(arguments.patch), "--steps", str(arguments.steps)]
-
-
-def run_worker(command: list[str]) -> dict:
-    """Run a measurement, whose last line is JSON."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["killed: out of memory?"])[-1]}
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(patch: int, batch: int, dtype: str, steps: int, *, with_parts: bool = True) -> dict:
@@ -131,7 +105,7 @@ def measure(patch: int, batch: int, dtype: str, steps: int, *, with_parts: bool 
 
 
 def half_maps(batch: int, patch: int) -> dict:
-    """Patches with a signal and noise; what they show does not matter to the time."""
+    """Return patches with a signal and noise; the time does not depend on them."""
     import jax
 
     keys = jax.random.split(jax.random.key(1), 3)
@@ -140,7 +114,7 @@ def half_maps(batch: int, patch: int) -> dict:
 
 
 def parts(task, optimizer, parameters, pair, patch, batch, steps) -> dict:
-    """Seconds of the parts of a step, each compiled by itself on one device."""
+    """Return the seconds of the parts of a step, each compiled by itself on one device."""
     import jax
     import jax.numpy as jnp
 
@@ -164,36 +138,13 @@ def parts(task, optimizer, parameters, pair, patch, batch, steps) -> dict:
         "loss": (jax.jit(jax.value_and_grad(lambda d: losses.cref_l1(d, first, second)[0].mean())), full[..., 0]),
         "optimizer": (jax.jit(update), parameters, state),
     }
-    found = {name: median_seconds(function, arguments, steps) for name, (function, *arguments) in runs.items()}
+    seconds = {name: median_seconds(function, *arguments, calls=steps) for name, (function, *arguments) in runs.items()}
     batches = stream_half_maps(phantoms=2, patch=patch, batch=batch)
-    return found | {"stream": median_seconds(lambda: next(batches)[:4], (), steps)}
-
-
-def median_seconds(function, arguments, steps: int) -> float:
-    """Of calls after the first, which compiles."""
-    import jax
-
-    times = []
-    for _ in range(steps + 1):
-        start = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
-def peak_gib() -> float:
-    """Peak resident memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / GIB
-
-
-def device_peak(device) -> dict:
-    """Peak memory on the device, where it is no CPU."""
-    stats = device.memory_stats() or {}
-    return {"device_gib": stats["peak_bytes_in_use"] / GIB} if "peak_bytes_in_use" in stats else {}
+    return seconds | {"stream": median_seconds(lambda: next(batches)[:4], calls=steps)}
 
 
 def line(row: dict) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     what = f"batch {row['batch']:3d} {row['program']:16} {row.get('dtype', 'float32'):8}"
     if "failed" in row:
         return f"{what} failed: {row['failed']}"

@@ -12,14 +12,13 @@ the median time of a step after the first two, which compile, and the largest re
 import argparse
 import json
 import os
-import resource
 import statistics
 import sys
 import time
 
 import numpy as np
 
-GIB = 2**30
+from experiments.benchmarks.common import keras_network, peak_gib
 
 
 def main(argv=None) -> int:
@@ -28,7 +27,9 @@ def main(argv=None) -> int:
     parser.add_argument("--patch", type=int, default=96, help="side of a cubic patch, voxels, a multiple of 32")
     parser.add_argument("--batch", type=int, default=1, help="patches in a step")
     parser.add_argument("--steps", type=int, default=5, help="steps that are timed")
-    parser.add_argument("--shells", choices=("segments", "masks"), default="segments", help="how shells are summed")
+    parser.add_argument(
+        "--shells", choices=("segments", "masks"), default="segments", help="way of summing over shells"
+    )
     arguments = parser.parse_args(argv)
     if arguments.patch < 32 or arguments.patch % 32 or min(arguments.batch, arguments.steps) < 1:
         parser.error("--patch is a positive multiple of 32, --batch and --steps are at least 1")
@@ -45,52 +46,25 @@ def main(argv=None) -> int:
 
 
 def measure(patch: int, batch: int, steps: int, shells: str) -> dict:
-    """Run the steps and say how long one takes, in seconds, and the peak memory of the process, in GiB."""
+    """Run the steps, and return the seconds of one and the peak memory of the process, in GiB."""
     import tensorflow as tf
 
     random = np.random.default_rng(0)
     signal = random.standard_normal((batch, patch, patch, patch)).astype(np.float32)
     noise = random.standard_normal((2, *signal.shape)).astype(np.float32)
-    maps = [tf.constant(signal + one) for one in noise]
-    step = train_step(network(), _CORRELATIONS[shells](patch))
+    maps = [tf.constant(signal + each) for each in noise]
+    step = train_step(keras_network(), _CORRELATIONS[shells](patch))
     times = []
     for _ in range(2 + steps):
         start = time.perf_counter()
         float(step(*maps))
         times.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     row = {"program": f"keras ({shells})", "patch": patch, "batch": batch}
-    return row | {"seconds": statistics.median(times[2:]), "peak_gib": peak / GIB}
-
-
-def network():
-    """The paper's 3D U-Net, `(batch, z, y, x, 1)` to the same shape, of sides that are multiples of 32."""
-    import keras
-    from keras import layers
-
-    def convolve(x, width):
-        x = layers.Conv3D(width, 3, padding="same", kernel_initializer="he_normal")(x)
-        return layers.LeakyReLU(negative_slope=0.1)(x)
-
-    start = x = keras.Input((None, None, None, 1))
-    skips = [start]
-    for level in range(5):
-        for _ in range(2 if level == 0 else 1):
-            x = convolve(x, 16)
-        x = layers.MaxPooling3D(2)(x)
-        skips.append(x)
-    x = convolve(x, 16)
-    skips.pop()
-    for widths in [(32, 32)] * 4 + [(16, 8)]:
-        x = layers.Concatenate()([skips.pop(), layers.UpSampling3D(2)(x)])
-        for width in widths:
-            x = convolve(x, width)
-    x = layers.Conv3D(1, 3, padding="same", kernel_initializer="he_normal")(x)
-    return keras.Model(start, x)
+    return row | {"seconds": statistics.median(times[2:]), "peak_gib": peak_gib()}
 
 
 def train_step(model, correlation):
-    """A compiled function of two half-maps that updates the model once and returns the loss."""
+    """Return a compiled function of two half-maps that updates the model once and returns the loss."""
     import keras
     import tensorflow as tf
 
@@ -114,7 +88,7 @@ def train_step(model, correlation):
 
 
 def correlation_by_masks(patch: int):
-    """A function of two batches of maps `(batch, z, y, x)` that gives their FSC, `(batch, patch // 2 + 1)`."""
+    """Return a function of two batches of maps `(batch, z, y, x)` that gives their FSC, `(batch, patch // 2 + 1)`."""
     import tensorflow as tf
 
     k = np.fft.fftfreq(patch, 1 / patch)
@@ -136,7 +110,7 @@ def correlation_by_masks(patch: int):
 
 
 def correlation_by_segments(patch: int):
-    """A function of two batches of maps `(batch, z, y, x)` that gives their FSC, `(batch, patch // 2 + 1)`."""
+    """Return a function of two batches of maps `(batch, z, y, x)` that gives their FSC, `(batch, patch // 2 + 1)`."""
     import tensorflow as tf
 
     whole, half = np.fft.fftfreq(patch, 1 / patch), np.fft.rfftfreq(patch, 1 / patch)

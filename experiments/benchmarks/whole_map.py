@@ -10,22 +10,21 @@ takes about four minutes on two CPU cores. Every measurement is a process of its
     keras     the same network in Keras, if TensorFlow is installed (the extra `published`)
 
 A row gives the first run of a process, with compilation; the second run; the peak resident memory of the process;
-the peak on the device, where it is no CPU; for slabs, what the plan said before; and the ratios to the method
-named by --against in the same box.
+the peak on the device, unless it is a CPU; for slabs, the plan's prediction; and the ratios to the method named by
+--against in the same box.
 """
 
 import argparse
 import json
 import os
-import resource
-import subprocess
 import sys
 import time
 
 import numpy as np
 
+from experiments.benchmarks.common import GIB, device_peak, keras_network, peak_gib, run_worker, write_rows
+
 METHODS = ("slabs", "at_once", "plain", "keras")
-GIB = 2**30
 
 
 def main(argv=None) -> int:
@@ -48,25 +47,13 @@ def main(argv=None) -> int:
     for box in arguments.boxes:
         for method in sorted(arguments.methods, key=lambda name: name != arguments.against):
             if method == "slabs" or box <= arguments.largest_at_once:
-                row = run_worker(method, box, arguments.slab)
+                slab = ["--slab", arguments.slab] if arguments.slab else []
+                row = {"box": box, "method": method} | run_worker("whole_map", "--worker", method, box, *slab)
                 reference = next((r for r in rows if r["box"] == box and r["method"] == arguments.against), None)
                 rows.append(add_ratios(row, reference))
                 print(line(row), flush=True)
-    if arguments.output:
-        with open(arguments.output, "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=1)
+    write_rows(arguments.output, rows)
     return 0
-
-
-def run_worker(method: str, box: int, slab: int | None) -> dict:
-    """Measure in a process of its own, whose peak memory is then the method's."""
-    command = [sys.executable, "-m", "experiments.benchmarks.whole_map", "--worker", method, str(box)]
-    command += ["--slab", str(slab)] if slab else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["killed: out of memory?"])[-1]
-        return {"box": box, "method": method, "failed": reason}
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(method: str, box: int, slab: int | None) -> dict:
@@ -74,24 +61,26 @@ def measure(method: str, box: int, slab: int | None) -> dict:
     x = np.random.default_rng(0).standard_normal((box, box, box), dtype=np.float32)
     row = {"box": box, "method": method}
     if method == "keras":
-        run = keras_network()
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        model = keras_network()
+
+        def run(x):
+            return np.asarray(model(x[None, ..., None], training=False))
     else:
-        run, more = jax_network(method, x.shape, slab)
-        row |= more
+        run, about = jax_network(method, x.shape, slab)
+        row |= about
     for name in ("first_seconds", "second_seconds"):
         start = time.perf_counter()
         run(x)
         row[name] = time.perf_counter() - start
-    row["peak_gib"] = (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / GIB
-    )
+    row["peak_gib"] = peak_gib()
     if method != "keras":
         row |= device_peak()
     return row
 
 
 def jax_network(method: str, shape: tuple, slab: int | None):
-    """The network with random weights as a function of a map, and what is known before it runs."""
+    """Return the network with random weights as a function of a map, and the plan for it."""
     import jax
     import jax.numpy as jnp
 
@@ -105,42 +94,12 @@ def jax_network(method: str, shape: tuple, slab: int | None):
     config = UNet3DConfig()
     parameters = jax.jit(UNet3D(config).init)(jax.random.key(0), jnp.zeros((1, 32, 32, 32, 1)))["params"]
     plan = plan_run(shape, config, find_device(), host_maps=2)
-    more = {"device": plan.device.device_kind}
+    about = {"device": plan.device.device_kind}
     if method == "slabs":
-        more |= {"slab": slab or plan.slab, "planned_gib": plan.host_bytes / GIB, "planned_seconds": plan.seconds}
-        return lambda x: run_network(parameters, x, config, slab=slab or plan.slab), more
+        about |= {"slab": slab or plan.slab, "planned_gib": plan.host_bytes / GIB, "planned_seconds": plan.seconds}
+        return lambda x: run_network(parameters, x, config, slab=slab or plan.slab), about
     apply = jax.jit(UNet3D(config).apply)
-    return lambda x: np.asarray(apply({"params": parameters}, x[None, ..., None])), more
-
-
-def device_peak() -> dict:
-    """Peak memory on the device, where it is no CPU."""
-    import jax
-
-    stats = jax.devices()[0].memory_stats() or {}
-    return {"device_gib": stats["peak_bytes_in_use"] / GIB} if "peak_bytes_in_use" in stats else {}
-
-
-def keras_network():
-    """The paper's network in Keras with random weights, as a function of a map."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from keras import Model, layers
-
-    def convolve(y, width):
-        return layers.LeakyReLU(negative_slope=0.1)(layers.Conv3D(width, 3, padding="same")(y))
-
-    x = y = layers.Input((None, None, None, 1))
-    skips = [x]
-    for level in range(5):
-        y = convolve(convolve(y, 16), 16) if level == 0 else convolve(y, 16)
-        y = layers.MaxPooling3D()(y)
-        skips.append(y)
-    y = convolve(skips.pop(), 16)
-    for widths in [(32, 32)] * 4 + [(16, 8)]:
-        y = layers.Concatenate()([skips.pop(), layers.UpSampling3D()(y)])
-        y = convolve(convolve(y, widths[0]), widths[1])
-    model = Model(x, layers.Conv3D(1, 3, padding="same")(y))
-    return lambda a: np.asarray(model(a[None, ..., None], training=False))
+    return lambda x: np.asarray(apply({"params": parameters}, x[None, ..., None])), about
 
 
 def add_ratios(row: dict, reference: dict | None) -> dict:
@@ -152,7 +111,7 @@ def add_ratios(row: dict, reference: dict | None) -> dict:
 
 
 def line(row: dict) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     if "failed" in row:
         return f"{row['box']:5d} {row['method']:8} failed: {row['failed']}"
 

@@ -21,7 +21,7 @@ from crefjax.training.denoising import denoising_task
 from crefjax.training.loop import make_plan
 from crefjax.training.sources import make_source
 from crefjax.training.step import compile_step, divided, init_state, make_train_step, on_devices
-from experiments.benchmarks.train_step import device_peak
+from experiments.benchmarks.common import device_peak
 from experiments.gpu.checkpoints import copy_checkpoint
 from experiments.gpu.settings import PAYS, Settings, make_config
 

@@ -101,7 +101,7 @@ def test_folders_in_the_map_of_the_readme_exist():
         ("bin/crefjax demo && pip install -e '.[test]'", [["crefjax", "demo"], ["pip", "install", "-e", ".[test]"]]),
         ("if [ $x -eq 1 ]; then scontrol requeue; fi", [["[", "$x", "-eq", "1", "]"], ["scontrol", "requeue"], ["fi"]]),
         ("program=/bin/crefjax; $crefjax mask", [["crefjax", "mask"]]),
-        ("python3 -m analysis.benchmark entry", [["analysis.benchmark", "entry"]]),
+        ("python3 -m analysis benchmark entry", [["analysis benchmark", "entry"]]),
         ("ls | sh -c 'crefjax check \"$0\"/a.mrc'", [["ls"], ["crefjax", "check", "$0/a.mrc"]]),
     ],
 )
@@ -115,7 +115,7 @@ def test_calls_in_a_shell_command(text, expected):
         ("crefjax denoise a.mrc b.mrc -o c.mrc --sharpen", "unrecognized arguments: --sharpen"),
         ("crefjax denoise a.mrc", "required: -o"),
         ("crefjax sharpen a.mrc", "invalid choice: 'sharpen'"),
-        ("python -m analysis.nothing", "no such module"),
+        ("python -m analysis nothing", "expected the name of a study"),
         ("crefjax train --config=experiments/configs/paper.py --workdir=run --config.losses.none=1", "none"),
         ("relion_refine", "expected crefjax"),
     ],
