@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 # Programs of others that the documentation calls; their arguments are not checked.
 OTHER_PROGRAMS = {
-    *("[", "cat", "cp", "exit", "export", "fi", "ls", "mkdir", "mkdocs", "mv", "pip", "pytest", "rm", "ruff"),
+    *("[", "cat", "cp", "exit", "export", "fi", "ls", "mkdir", "mkdocs", "mv", "pip", "rm", "ruff"),
     *("scontrol", "source", "tar", "then", "venv", "xargs"),
 }
 # What a command contains that is not run, and the reason.
@@ -265,7 +265,10 @@ def check(command: Command) -> None:
         compile(command.text, command.place, "exec")
         return
     for words in calls(command.text):
-        if not re.match(r"(crefjax$|(analysis|experiments)\b)", words[0]):
+        if words[0] == "pytest":
+            if missing := [word for word in words if word.startswith("tests/") and not (ROOT / word).exists()]:
+                raise DocumentError(f"pytest: no such path {missing[0]}")
+        elif not re.match(r"(crefjax$|(analysis|experiments)\b)", words[0]):
             if words[0] not in OTHER_PROGRAMS:
                 raise DocumentError(f"{words[0]}: expected crefjax, or one of {', '.join(sorted(OTHER_PROGRAMS))}")
         elif command.kind == "bash" or is_complete(command):

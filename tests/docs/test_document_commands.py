@@ -1,7 +1,9 @@
 """The documentation names programs, options, files, and modules that exist."""
 
+import ast
 import importlib
 import re
+from importlib.util import find_spec
 
 import pytest
 
@@ -85,6 +87,23 @@ def test_paths_in_the_continuous_integration_exist():
     assert all((ROOT / path).exists() for path in paths)
 
 
+def test_commands_in_module_docstrings_name_existing_options():
+    for path in sorted(
+        path for folder in ("crefjax", "analysis", "experiments") for path in (ROOT / folder).rglob("*.py")
+    ):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        text = re.sub(r"\\\n\s+", "", docstring)
+        for line in re.findall(r"^    ((?:crefjax|python -m (?:analysis|experiments)\S*) \S.*)$", text, re.M):
+            words = next(calls(re.sub(r"[][]", " ", line)))
+            if words[0] != "crefjax" and not any(word.startswith("-") for word in words):
+                assert find_spec(words[0]), f"{path.relative_to(ROOT)}: {line}"
+                continue
+            try:
+                document_commands.check_options(parse(words, strict=False)[0], words[1:])
+            except DocumentError as error:
+                pytest.fail(f"{path.relative_to(ROOT)}: {line}: {error}")
+
+
 def test_folders_in_the_map_of_the_readme_exist():
     (text,) = (text for _, language, text in blocks(ROOT / "README.md") if language == "text")
     folder = ROOT
@@ -118,6 +137,7 @@ def test_calls_in_a_shell_command(text, expected):
         ("python -m analysis nothing", "expected the name of a study"),
         ("crefjax train --config=experiments/configs/paper.py --workdir=run --config.losses.none=1", "none"),
         ("relion_refine", "expected crefjax"),
+        ("pytest tests/none", "no such path tests/none"),
     ],
 )
 def test_wrong_commands_are_found(text, error):
