@@ -6,14 +6,14 @@ ABOUT = {"source": "random numbers", "licence": "none needed", "training": "none
 
 
 def published_shapes():
-    """Input and output channels of the 18 convolutions, from the table of the network."""
+    """Return input and output channels of the 18 convolutions, as the paper lists them."""
     down = [(1, 16)] + [(16, 16)] * 6
     up = [(32, 32), (32, 32)] + [(48, 32), (32, 32)] * 3 + [(33, 16), (16, 8)]
     return [*down, *up, (8, 1)]
 
 
 def published_arrays(seed=0):
-    """36 random arrays with the names and shapes of the published checkpoint."""
+    """Return 36 random arrays with the names and shapes of the published checkpoint."""
     random = np.random.default_rng(seed)
     arrays = {}
     for number, (given, made) in enumerate(published_shapes()):
@@ -25,7 +25,7 @@ def published_arrays(seed=0):
 
 @pytest.fixture(scope="session", autouse=True)
 def no_weights_of_the_user(tmp_path_factory):
-    """The user's own data folder is never looked into."""
+    """Keep the user's own weights out of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CREFJAX_WEIGHTS", str(tmp_path_factory.mktemp("no_weights")))
         yield
@@ -33,7 +33,7 @@ def no_weights_of_the_user(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
-    """A weights folder of a small random network."""
+    """Write a weights folder of a small random network."""
     import jax
     import jax.numpy as jnp
 
@@ -51,7 +51,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def arrays_file(tmp_path_factory):
-    """An .npz of the published network's 36 arrays, but random."""
+    """Write an .npz of 36 random arrays in the shapes of the published network."""
     path = tmp_path_factory.mktemp("arrays") / "arrays.npz"
     np.savez(path, **published_arrays())
     return path
@@ -59,7 +59,7 @@ def arrays_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def imported(tmp_path_factory, arrays_file):
-    """A weights folder imported from `arrays_file`."""
+    """Import a weights folder from `arrays_file`."""
     folder = tmp_path_factory.mktemp("imported") / "random"
     run_ok("weights", "import", arrays_file, "-o", folder)
     return folder
@@ -67,20 +67,20 @@ def imported(tmp_path_factory, arrays_file):
 
 @pytest.fixture
 def workdir(tmp_path, monkeypatch):
-    """An empty folder that is also the working directory: a stray file anywhere is seen."""
+    """Return an empty working directory, in which a stray file is noticed."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def pair(workdir):
-    """Two half-map files of 20 x 17 x 23 voxels (z, y, x) of 1.5 Å."""
+    """Write two half-maps of 20 x 17 x 23 voxels (z, y, x) of 1.5 Å."""
     return tuple(write(workdir / f"half_{n}.mrc", data) for n, data in enumerate(densities(), 1))
 
 
 @pytest.fixture
 def commands(workdir, weights):
-    """For each command that reads two maps, what to run it with; outputs would be in a folder of their own."""
+    """Return a function that makes the command line of a command that reads two maps."""
     (workdir / "out").mkdir()
 
     def make(command, map_1, map_2):

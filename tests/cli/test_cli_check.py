@@ -10,7 +10,7 @@ from helpers.cli import assert_refused, error_line, run_crefjax, tree, write
 
 @pytest.fixture
 def pair(workdir):
-    """A phantom, with noise of its own in either half."""
+    """Write half-maps of a phantom with independent noise."""
     words = ("--voxel-size", 1.5, "--resolution", 5, "--residues", 150, "--margin", 12)
     assert run_crefjax("simulate", "phantom", "-o", "entry", *words).status == 0
     return [workdir / "entry" / f"half_map_{number}.mrc" for number in (1, 2)]
@@ -29,7 +29,7 @@ def test_sound_pair_has_no_findings(workdir, pair):
 def test_shifted_half_map_gives_exit_status_1(workdir, pair):
     with mrcfile.open(pair[1]) as file:
         write(workdir / "shifted.mrc", np.roll(file.data, 2, 2), voxel=1.5)
-    for _ in range(2):  # what it wrote itself may be replaced
+    for _ in range(2):  # its own output may be replaced
         outcome = run_crefjax("check", pair[0], "shifted.mrc", "--mask", "entry/mask.mrc", "--json", "check.json")
         assert (outcome.status, outcome.err) == (1, "")
     assert "not a pair: half-map 2 is shifted by 3, 0, 0 Å along x, y, z against half-map 1: FSC-0.143" in outcome.out

@@ -14,7 +14,7 @@ EXTENDED = bytes(range(256)) * 3
 
 @pytest.fixture
 def denoise(pair, weights):
-    """`crefjax denoise` of the pair with further words; gives the (z, y, x) array of out.mrc."""
+    """Return a function that denoises the pair and returns the (z, y, x) array of the output."""
 
     def run(*more, inputs=pair, output="out.mrc"):
         before = [path.read_bytes() for path in inputs]
@@ -26,7 +26,7 @@ def denoise(pair, weights):
 
 
 def test_raw_output_is_the_network_output(pair, imported, arrays_file, workdir):
-    """Full map, standardized, through the network in NumPy."""
+    """The reference is the network in NumPy, given the standardized full map."""
     run_ok("denoise", *pair, "-o", "raw.mrc", "--weights", imported, "--scale", "none")
     with np.load(arrays_file) as arrays:
         full = np.mean([half.astype("f8") for half in densities()], axis=0)
@@ -125,7 +125,7 @@ def test_half_maps_are_written_with_a_note_on_resolution(pair, weights, workdir)
 
 
 def test_denoised_half_maps_match_their_inputs(pair, imported, arrays_file):
-    """Each half-map's output is the network's for that half-map, standardized as the full map is."""
+    """The reference is the network in NumPy, given each half-map standardized by the moments of the full map."""
     run_ok("denoise", *pair, "-o", "out.mrc", "--weights", imported, "--halves", "--scale", "none")
     with np.load(arrays_file) as arrays:
         full = np.mean([half.astype("f8") for half in densities()], axis=0)
@@ -150,7 +150,7 @@ def test_mask_file_is_applied_and_scale_is_measured_within_it(denoise, workdir):
     output = denoise("--mask", "mask.mrc", "--scale", "input")
     inside = mask > 0
     assert not output[~inside].any()
-    # The solvent is 0 within a mask: a level would show its surface alone.
+    # The solvent is 0 within a mask, as its level would show the surface of the mask alone.
     assert output[inside].mean() == pytest.approx(full[inside].mean() - full[~inside].mean(), rel=1e-4)
     assert output[inside].std() == pytest.approx(full[inside].std(), rel=1e-4)
 
@@ -176,7 +176,7 @@ def test_suffixes_and_compressions_of_outputs(name, denoise):
 
 @pytest.mark.parametrize("dtype", ["i1", "i2", "u2", "f2"])
 def test_modes_of_inputs(dtype, workdir, weights):
-    """Modes 0, 1, 6 and 12 give what the same numbers give in mode 2."""
+    """Modes 0, 1, 6 and 12 give the output of the same numbers in mode 2."""
     whole = [np.clip(np.round(20 * data + 40), 0, 127) for data in densities()]
     for kind in (dtype, "f4"):
         pair = [write(workdir / f"{kind}_{n}.mrc", data.astype(kind)) for n, data in enumerate(whole, 1)]

@@ -1,4 +1,4 @@
-"""Whatever the grid and the header of the half-maps, the denoised map has them too."""
+"""The denoised map has grid and header of the half-maps, for random grids and headers."""
 
 import tempfile
 from pathlib import Path
@@ -56,5 +56,5 @@ def test_output_has_grid_and_header_of_half_map_1(shape, words, seed, suffix, sc
     assert data.mean() == pytest.approx(full.mean(), rel=1e-4, abs=1e-5)
     if scale:
         assert data.std() == pytest.approx(full.std(), rel=1e-4)
-    else:  # measured within a mask; of what an untrained network draws outside of it nothing is known
+    else:  # measured within a mask; outside, the output of an untrained network is arbitrary
         assert 0.5 < data.std() / full.std() < 2

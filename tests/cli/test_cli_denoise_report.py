@@ -1,4 +1,4 @@
-"""`crefjax denoise` with `--report` and `--local`, its default scale, and what is refused of them."""
+"""`crefjax denoise` with `--report` and `--local`, and its default scale."""
 
 import json
 import re
@@ -72,7 +72,7 @@ def test_report_is_written_and_its_maps_exist(words, workdir):
 
 
 def test_report_numbers_equal_those_of_the_report_command(words, pair, workdir):
-    """`crefjax report` of the files says what `--report` says, with the same mask."""
+    """The report command is given the files that `--halves` writes, and the same mask."""
     box = np.zeros((20, 17, 23), "f4")
     box[4:16, 3:14, 4:20] = 1
     mask = write(workdir / "mask.mrc", ndimage.uniform_filter(box, 3))

@@ -1,4 +1,4 @@
-"""`--device` of commands that compute: chosen before JAX is loaded, and refused where it is not there."""
+"""`--device` is applied before JAX is imported, and refused if there is no such device."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ PHANTOM = ["phantom", "--residues", "40", "--voxel-size", "2.5", "--resolution",
 
 @pytest.fixture
 def lines(workdir):
-    """A command line of each command that has the option."""
+    """Return command lines of commands with the option."""
     maps = [str(write(workdir / f"{n}.mrc", half)) for n, half in enumerate(densities((16, 16, 16)), 1)]
     return {"fsc": ["fsc", *maps], "simulate": ["simulate", *PHANTOM, "-o", "entry"]}
 
@@ -46,7 +46,7 @@ def test_platform_is_chosen_before_jax_is_imported(workdir, lines, name, more, p
 
 
 @pytest.mark.parametrize("name", ["fsc", "simulate"])
-def test_missing_gpu_is_refused_by_every_command(workdir, lines, name):
+def test_missing_gpu_is_refused(workdir, lines, name):
     if any(device.platform == "gpu" for device in jax.devices()):
         pytest.skip("this machine has a GPU")
     assert_refused(workdir, *lines[name], "--device", "gpu", names=["--device gpu"])
@@ -54,7 +54,7 @@ def test_missing_gpu_is_refused_by_every_command(workdir, lines, name):
 
 
 def test_cpu_is_used_on_request(workdir, lines, monkeypatch):
-    """Two fake CPU devices are there; the second is nobody's choice."""
+    """There are two simulated CPU devices, of which the second is never chosen."""
     assert run_ok(*lines["fsc"], "--device", "cpu").out == run_ok(*lines["fsc"]).out
     found = []
 

@@ -1,4 +1,4 @@
-"""`crefjax mask`: a soft mask around the body of two half-maps."""
+"""`crefjax mask`: the soft mask around the body of two half-maps."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from helpers.cli import densities, labels_of, read, run_ok, valid, write
 
 @pytest.fixture
 def ball(workdir):
-    """Half-maps of a ball of radius 8 voxels in a box of 40 x 36 x 44, with noise."""
+    """Write half-maps of a ball of radius 8 voxels in a box of 40 x 36 x 44, with noise."""
     random = np.random.default_rng(2)
     z, y, x = np.meshgrid(*(np.arange(n) - n / 2 for n in (40, 36, 44)), indexing="ij")
     radius = np.sqrt(z**2 + y**2 + x**2)

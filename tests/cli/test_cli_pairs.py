@@ -10,7 +10,7 @@ from helpers.cli import assert_refused, error_line, read, run_crefjax, run_ok, w
 
 @pytest.fixture
 def entry(workdir):
-    """A phantom, with noise of its own in either half."""
+    """Write half-maps of a phantom with independent noise."""
     words = ("--voxel-size", 1.5, "--resolution", 5, "--residues", 150, "--margin", 12)
     run_ok("simulate", "phantom", "-o", "entry", *words)
     return workdir / "entry"
@@ -94,7 +94,7 @@ def test_hot_voxel_is_reported_and_replaced(workdir, entry, weights, count):
 
 
 def test_finetune_reports_inverted_contrast(workdir, entry, weights):
-    """`denoise` does so as well, and `prepare`, see tests/data."""
+    """`denoise` reports it too, and `prepare`, see tests/data."""
     paths = []
     for number in (1, 2):
         array, _ = read(entry / f"half_map_{number}.mrc")

@@ -15,7 +15,7 @@ from scipy.signal import resample
 
 @pytest.fixture
 def entries(workdir):
-    """Three entry folders of 20 x 17 x 23 voxels, without masks."""
+    """Write three entry folders of 20 x 17 x 23 voxels, without masks."""
     folders = [workdir / f"entry {number}" for number in range(3)]
     for number, folder in enumerate(folders):
         folder.mkdir()
@@ -46,7 +46,7 @@ def test_prepare_prints_a_summary(workdir, entries):
 
 
 def test_entries_are_resampled_to_the_grid_of_the_data(workdir):
-    """By SciPy's Fourier resampling along each axis; level and root mean square of the full map within the mask."""
+    """The reference is SciPy's Fourier resampling; level and root mean square are those within the mask."""
     more = ("--voxel-size", 1.1, "--resolution", 4.6, "--residues", 120, "--margin", 10)
     run_ok("simulate", "phantom", "-o", "phantom", *more)
     call = ["prepare", "phantom", "-o", "dataset", "--patch", 16, "--validation", 0]
@@ -136,9 +136,9 @@ def test_interrupted_run_leaves_only_finished_entries(workdir, entries, jobs):
     process = run(entries, "--jobs", jobs, start_new_session=True)
     while not (workdir / "dataset/entries").exists() and process.poll() is None:
         time.sleep(0.001)
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to the workers too
+    os.killpg(process.pid, signal.SIGINT)  # to the workers too, as by Ctrl-C
     _, err = process.communicate(timeout=30)
-    if process.returncode:  # else it was too late
+    if process.returncode:  # else the run was finished before
         assert process.returncode == 130
         assert err == "crefjax: interrupted (SIGINT); no unfinished file was left\n"
     names = [name for name, kind in tree(workdir / "dataset").items() if kind != "folder"]

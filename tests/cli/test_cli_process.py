@@ -82,7 +82,7 @@ def test_success_is_status_0(pair, workdir):
 
 
 def test_closed_pipe_gives_no_traceback(pair, workdir):
-    """As in `crefjax fsc A B | head -1`, with and without Python's own buffer before the pipe."""
+    """The pipe is closed as in `crefjax fsc A B | head -1`, with and without a buffer of Python before it."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
         [*COMMAND, "fsc", *pair], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -102,13 +102,13 @@ def test_file_names_that_are_not_utf8(pair, workdir):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A pair of 48³ noisy maps: writing it with bzip2 takes long enough to be interrupted."""
+    """Write a pair of 48³ noisy maps; compressing the output with bzip2 takes long enough to be interrupted."""
     folder = tmp_path_factory.mktemp("large")
     return [write(folder / f"h{n}.mrc", data) for n, data in enumerate(densities((48, 48, 48)), 1)]
 
 
 def interrupted(words, folder, sign, ready):
-    """Sends the signal as soon as `ready` says so; gives status and error output."""
+    """Send the signal as soon as `ready` returns True; return status and error output."""
     with subprocess.Popen([*COMMAND, *map(str, words)], cwd=folder, stderr=subprocess.PIPE, text=True) as running:
         until = time.monotonic() + 60
         while not ready(running) and running.poll() is None and time.monotonic() < until:
@@ -168,18 +168,18 @@ def test_interruption_during_startup_takes_effect(sign, pair, weights, workdir):
 
 
 def test_killed_process_keeps_the_old_output(large, weights, workdir):
-    """SIGKILL may leave a hidden file, never half an output under its name."""
-    (workdir / "out.mrc.bz2").write_text("the older one")
+    """SIGKILL may leave a hidden file, but never an incomplete output."""
+    (workdir / "out.mrc.bz2").write_text("earlier output")
     words = ["denoise", *large, "-o", "out.mrc.bz2", "--weights", weights, "--overwrite"]
     status, _ = interrupted(words, workdir, signal.SIGKILL, lambda running: len(list(workdir.iterdir())) > 1)
     assert status == -signal.SIGKILL
-    assert (workdir / "out.mrc.bz2").read_text() == "the older one"
+    assert (workdir / "out.mrc.bz2").read_text() == "earlier output"
     assert all(path.name.startswith(".") for path in workdir.iterdir() if path.name != "out.mrc.bz2")
 
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (1, 2), (0, 1, 2)])
 def test_closed_standard_streams_do_not_damage_the_output(workdir, closed):
-    """As under some schedulers; a map must not be opened under the number of a standard stream."""
+    """Some schedulers close them; a map must not be opened under the number of a standard stream."""
     for number, half in enumerate(densities(), 1):
         write(workdir / f"half_{number}.mrc", half)
     shell = shlex.join([*COMMAND, "mask", "half_1.mrc", "half_2.mrc", "-o", "mask.mrc"])
@@ -189,4 +189,4 @@ def test_closed_standard_streams_do_not_damage_the_output(workdir, closed):
     assert "Traceback" not in ended.stderr
     assert mrcfile.read(workdir / "mask.mrc").max() == 1
     ended = subprocess.run(["sh", "-c", shell], cwd=workdir, capture_output=True, text=True, timeout=100)
-    assert ended.returncode == 2  # it is there already
+    assert ended.returncode == 2  # the mask exists

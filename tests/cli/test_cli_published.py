@@ -1,4 +1,4 @@
-"""The published weights on a benchmark entry, where the shared folder is there."""
+"""The published weights on a benchmark entry; skipped without the shared folder."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not (BENCH.is_dir() and ARRAYS.is_file()), reaso
 
 @pytest.mark.parametrize("case", ["7yc8", "8tze"])
 def test_published_network_gives_the_published_output(workdir, case):
-    """And stands where the known truth stands: they agree best at no shift."""
+    """The output agrees best with the truth at no shift."""
     entry = BENCH / case
     halves = [entry / f"half_map_{n}.mrc" for n in (1, 2)]
     before = [half.read_bytes() for half in halves]
@@ -32,7 +32,7 @@ def test_published_network_gives_the_published_output(workdir, case):
 
 @pytest.mark.parametrize("pair", ["npc", "microtubule_13pf"])
 def test_real_pairs_go_through_mask_fsc_and_denoise(workdir, pair):
-    """Noise falls, the structure stands where it stood, and under the mask nothing correlates at Nyquist."""
+    """Noise decreases, the structure is not shifted, and under the mask nothing correlates at Nyquist."""
     halves = [SHARED / "halfmaps" / pair / f"half_map_{n}.mrc" for n in (1, 2)]
     run_ok("weights", "import", ARRAYS, "-o", "published")
     run_ok("mask", *halves, "-o", "mask.mrc")

@@ -1,4 +1,4 @@
-"""Files that are no map that can be denoised, through each command that reads maps."""
+"""Invalid map files, given to each command that reads maps."""
 
 import bz2
 import gzip
@@ -13,7 +13,7 @@ PIXELS = 20 * 17 * 23
 
 
 def set_words(path, **words):
-    """Overwrites 4-byte integers of the header, named by their number from 1."""
+    """Overwrite 4-byte integers of the header, by their number from 1."""
     raw = bytearray(path.read_bytes())
     for number, value in words.items():
         offset = 4 * (int(number[1:]) - 1)

@@ -1,4 +1,4 @@
-"""Outputs that exist, that cannot be written, or that would replace an input."""
+"""Outputs that exist, cannot be written, or would replace an input."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ WRITERS = ["denoise", "mask"]
 
 @pytest.fixture
 def writers(pair, weights):
-    """For a command and an output, what to run."""
+    """Return a function that makes the command line of a command and an output."""
 
     def make(command, output, *more):
         extra = ["--weights", weights] if command == "denoise" else []
@@ -114,7 +114,7 @@ def test_json_and_plot_in_one_file_is_refused(pair, workdir):
 
 
 def run_in_little_space(words, folder, limit):
-    """The command in a process that cannot write a file past `limit` bytes."""
+    """Run the command in a process whose files are limited to `limit` bytes."""
     program = (
         f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
         "from crefjax.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -134,7 +134,7 @@ def test_file_size_limit_leaves_no_file(output, writers, workdir):
 
 
 def test_file_size_limit_keeps_the_old_output(writers, workdir):
-    (workdir / "out.mrc").write_text("the older one")
+    (workdir / "out.mrc").write_text("earlier output")
     before = tree(workdir)
     ended = run_in_little_space(writers("mask", "out.mrc", "--overwrite"), workdir, 3000)
     assert tree(workdir) == before
@@ -143,7 +143,7 @@ def test_file_size_limit_keeps_the_old_output(writers, workdir):
 
 @pytest.fixture
 def small_disk(workdir):
-    """A disk of 128 KiB, where one may mount one."""
+    """Mount a disk of 128 KiB, or skip the test."""
     disk = workdir / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
@@ -155,14 +155,14 @@ def small_disk(workdir):
 
 
 def fill(path):
-    """Takes all the room that is left."""
+    """Fill a disk."""
     with contextlib.suppress(OSError), open(path, "wb", buffering=0) as file:
         while file.write(bytes(4096)):
             pass
 
 
 def test_full_disk_leaves_no_file(small_disk, writers, pair, arrays_file, workdir):
-    """28 KiB are left: the map's 31 KiB, the figure and the weights do not fit."""
+    """28 KiB are free: the map's 31 KiB, the figure and the weights do not fit."""
     (small_disk / "ballast").write_bytes(bytes(100 * 1024))
     for suffix in ["", *OPENERS]:
         for command in WRITERS if not suffix else ["denoise"]:
@@ -177,7 +177,7 @@ def test_full_disk_leaves_no_file(small_disk, writers, pair, arrays_file, workdi
 
 
 def test_full_disk_at_the_second_output_leaves_no_output(small_disk, writers, workdir):
-    """Room for two maps, not for three."""
+    """There is space for two maps, not for three."""
     (small_disk / "ballast").write_bytes(bytes(48 * 1024))
     assert_refused(workdir, *writers("denoise", small_disk / "out.mrc", "--halves"))
 

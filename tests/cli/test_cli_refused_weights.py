@@ -1,4 +1,4 @@
-"""Weights that are unknown or damaged, and arrays that are not the published network's."""
+"""Weights that are unknown or damaged, and arrays of other networks."""
 
 import importlib.util
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.cli import assert_refused
 
-# Orbax's threads may complain after a damaged folder was refused, also during a later test.
+# Threads of Orbax may raise after a damaged folder was refused, also during a later test.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
@@ -22,7 +22,7 @@ def denoise(pair):
 
 @pytest.fixture
 def damaged(workdir, weights):
-    """A copy of the weights folder, to be damaged."""
+    """Copy the weights folder, to be damaged."""
     shutil.copytree(weights, workdir / "damaged")
     return workdir / "damaged"
 
@@ -99,14 +99,14 @@ def parameters_emptied(folder):
 
 
 def parameters_cut(folder):
-    """The last half of each file is missing."""
+    """Remove the last half of each file."""
     for file in (folder / "parameters").rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def parameters_without_data(folder):
-    """Descriptions are there, arrays are not."""
+    """Keep the descriptions, remove the arrays."""
     for place in (folder / "parameters").rglob("d"):
         shutil.rmtree(place)
 
@@ -152,7 +152,7 @@ def test_damaged_weights_are_not_shown(damage, damaged, workdir):
 
 
 def changed(**arrays):
-    """A change of the 36 arrays: a value of None takes the array away."""
+    """Return a change of the 36 arrays; None removes an array."""
 
     def change(known):
         known = known | {name: value for name, value in arrays.items() if value is not None}
