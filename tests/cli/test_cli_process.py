@@ -31,6 +31,14 @@ def test_help_imports_neither_jax_nor_scipy(workdir):
     assert ended.stdout.splitlines()[-1] == "[]"
 
 
+def test_denoise_imports_matplotlib_only_for_a_report(pair, weights, workdir):
+    program = "import sys; from crefjax.cli.main import main; main(sys.argv[1:]); print('matplotlib' in sys.modules)"
+    words = [sys.executable, "-c", program, "denoise", *pair, "-o", "out.mrc", "--weights", weights]
+    for more, imported in (["--local"], "False"), (["--overwrite", "--report", "findings"], "True"):
+        ended = subprocess.run([*words, *more], capture_output=True, text=True, check=True)
+        assert ended.stdout.splitlines()[-1] == imported
+
+
 def test_help_answers_in_under_a_second(workdir):
     times = []
     for _ in range(3):

@@ -6,6 +6,7 @@ import pytest
 from crefjax.data.grid import find_grid, level_and_rms
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.phantom import phantom
+from crefjax.spectral.curves import shell_products, solvent_level
 from crefjax.spectral.windows import apply_b_factor
 
 VOXEL = 1.1
@@ -52,6 +53,12 @@ def test_the_working_grid_has_the_requested_sampling(made):
     assert grid.blur == 0
     finer = grid_of(made, voxels=5.0)
     assert finer.shape[0] > len(made.mask)
+
+
+def test_products_that_were_measured_before_give_the_same_grid(made):
+    halves = [made.half_map_1, made.half_map_2]
+    products = shell_products(halves, made.mask, levels=[solvent_level(half, made.mask) for half in halves])
+    assert grid_of(made, products=products) == grid_of(made)
 
 
 def test_a_nearly_right_grid_is_kept(made):
