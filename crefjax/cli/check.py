@@ -36,42 +36,45 @@ def run(arguments) -> int:
     first, second = load_pair(arguments.half_map_1, arguments.half_map_2, voxel_size=arguments.voxel_size)
     mask = load_mask(arguments.mask, first, voxel_size=arguments.voxel_size).array if arguments.mask else None
     with on_device(arguments.device):
-        found = check_pair(first.array, second.array, first.voxel_size, mask)
-    resolution = found.curve.resolution(0.143)
+        check = check_pair(first.array, second.array, first.voxel_size, mask)
     if output is not None:
-        content = {
-            "half_map_1": str(arguments.half_map_1),
-            "half_map_2": str(arguments.half_map_2),
-            "box": list(first.array.shape),
-            "voxel_size": first.voxel_size,
-            "resolution_at_0.143": resolution.angstrom,
-            "falls_below_0.143": resolution.crossed,
-            "resolution_at_0.5": found.curve.resolution(0.5).angstrom,
-            "pair": not found.serious,
-            "findings": [asdict(one) for one in found.findings],
-        }
-        text = (json.dumps(content, indent=1) + "\n").encode()
-        write_bytes(output, text)
+        content = _json_content(arguments, first, check)
+        write_bytes(output, (json.dumps(content, indent=1) + "\n").encode())
     z, y, x = first.array.shape
     print(f"{x}x{y}x{z} voxels of {first.voxel_size:.4g} Å")
-    print(found.describe_resolution(mask_given=bool(arguments.mask)))
-    for one in found.findings:
-        print(f"{'not a pair' if one.serious else 'note'}: {one.text}")
-    if not found.findings:
+    print(check.describe_resolution(mask_given=bool(arguments.mask)))
+    for finding in check.findings:
+        print(f"{'not a pair' if finding.serious else 'note'}: {finding.text}")
+    if not check.findings:
         print("no problem found: the half-maps are ready for denoising")
-    return int(found.serious)
+    return int(check.serious)
+
+
+def _json_content(arguments, half_map, check):
+    resolution = check.curve.resolution(0.143)
+    return {
+        "half_map_1": str(arguments.half_map_1),
+        "half_map_2": str(arguments.half_map_2),
+        "box": list(half_map.array.shape),
+        "voxel_size": half_map.voxel_size,
+        "resolution_at_0.143": resolution.angstrom,
+        "falls_below_0.143": resolution.crossed,
+        "resolution_at_0.5": check.curve.resolution(0.5).angstrom,
+        "pair": not check.serious,
+        "findings": [asdict(finding) for finding in check.findings],
+    }
 
 
 def _check_output(path, inputs):
+    """Check, before any map is read, that the findings can be written; those of an earlier run are replaced."""
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: expected the name of a .json file, found something else of that name; give another")
-    if path.is_dir() or path.suffix.lower() != ".json":
+    if path.suffix.lower() != ".json":
         raise UserError(f"{path}: expected the name of a .json file; give one")
     if not path.parent.is_dir():
         raise UserError(f"{path}: the folder {path.parent} does not exist; make it first")
     for source in inputs:
         if source is not None and is_same_file(path, source):
             raise UserError(f"{path}: the output would replace the input {source}; choose another name")
-    # What an earlier run wrote may be made anew at its place.
     if path.exists() and path.stat().st_size and b'"findings"' not in path.read_bytes():
         raise UserError(f"{path}: the file exists and is not replaced; choose another name, such as check.json")

@@ -1,7 +1,7 @@
-"""The `crefjax` command: from arguments to an exit status.
+"""The `crefjax` command: parse the arguments, run a subcommand, and return its exit status.
 
-Exit status: 0 done; 1 `crefjax check` finds that two half-maps are no pair; 2 a mistake of the user's, told in one line
-on standard error; 130 or 143 interrupted.
+Exit status: 0 success; 1 `crefjax check` finds that two half-maps are not a pair; 2 an error that the user can correct,
+reported in one line on standard error; 129, 130 or 143 interrupted by a signal.
 """
 
 import argparse
@@ -16,16 +16,16 @@ from crefjax.cli.common import choose_platform, log
 from crefjax.errors import UserError
 from crefjax.utils.signals import exit_on_signals
 
-# Every subcommand is a module of this package, with `add_arguments` and `run`.
+# Each subcommand is a module of this package, with `add_arguments` and `run`.
 COMMANDS = {
     "denoise": "denoise the full map of two half-maps",
     "report": "report what in a denoised map can be trusted, whichever program made it",
-    "check": "check that two maps are a pair of half-maps as a denoiser needs it",
+    "check": "check that two maps are a pair of half-maps, fit for denoising",
     "fsc": "print the Fourier shell correlation of two maps",
     "mask": "make a soft mask around the particle in two half-maps",
     "fetch": "download the half-maps and the mask of an EMDB entry",
     "simulate": "simulate two half-maps with known signal from an atomic model",
-    "prepare": "cut half-maps into patches to train on",
+    "prepare": "cut half-maps into patches for training",
     "train": "train a network on half-map pairs, as configured",
     "finetune": "adapt weights to one specimen, using only its two half-maps",
     "demo": "simulate two half-maps, denoise them, and show the gain; needs no input",
@@ -34,7 +34,7 @@ COMMANDS = {
 
 
 class Defaults(argparse.HelpFormatter):
-    """Shows the default of every option that has one; a flag's is to be off."""
+    """Help that shows the default of every option that has one, except flags, which are off by default."""
 
     def _get_help_string(self, action):
         if action.default in (None, False, argparse.SUPPRESS):
@@ -53,10 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal may not know Å
+        if hasattr(stream, "reconfigure"):  # a terminal may not be able to show Å
             stream.reconfigure(errors="replace")
     try:
-        arguments = _parsed(argv)
+        arguments = _parse(argv)
     except SystemExit as stop:  # argparse's own, after --help or a mistake
         return stop.code or 0
     try:
@@ -64,20 +64,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             if hasattr(arguments, "device"):
                 choose_platform(arguments)
             status = arguments.run(arguments) or 0
-            sys.stdout.flush()  # here, where a closed pipe or a full disk behind it is caught
+            sys.stdout.flush()  # so that a closed pipe or a full disk behind it is caught below
             return status
     except UserError as error:
         log(f"crefjax: {error}")
         return 2
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # as JAX says it
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # of JAX
             raise
         log("crefjax: out of memory; close other programs, or take smaller maps or larger voxels")
         return 2
     except BrokenPipeError:  # `crefjax fsc ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # a name that is too long, a folder that may not be looked into, a full disk behind a pipe
+    except OSError as error:  # too long a name, a folder that is not readable, a full disk behind a pipe
         where = f"{error.filename}: " if error.filename else ""
         log(f"crefjax: {where}{error.strerror or error}; check the path and the disk")
         with suppress(OSError, ValueError):
@@ -86,10 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def open_standard_streams() -> None:
-    """Puts /dev/null where standard input, output or error were closed, as by `>&-` or by some schedulers.
+    """Open /dev/null in place of standard streams that are closed, as by `>&-` or by some schedulers.
 
-    Printing would fail after the work, and the next file to be opened would take the number of a standard stream: what
-    a library writes to standard error would go into a map.
+    Printing would fail after the work, and the next file to be opened would take the number of a standard stream, so
+    that the standard error of a library would be written into a map.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is not None:
@@ -97,13 +97,13 @@ def open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
         if name != "stdin":
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - stays open
 
 
-def _parsed(argv):
-    """The arguments; what a command leaves to another parser, the fields of a config, is `more`."""
+def _parse(argv):
+    """Return the arguments; those that a command leaves to another parser, the fields of a config, are `more`."""
     words = sys.argv[1:] if argv is None else list(argv)
     parser = make_parser(next((word for word in words if not word.startswith("-")), None))
     arguments, more = parser.parse_known_args(words)
@@ -114,10 +114,10 @@ def _parsed(argv):
 
 
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:
-    """The parser of the command line.
+    """Return the parser of the command line.
 
     Args:
-        command: the only subcommand whose arguments are added; None for none.
+        command: subcommand whose arguments are added; None adds those of no subcommand.
     """
     parser = argparse.ArgumentParser(
         prog="crefjax",
@@ -128,10 +128,10 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         description = f"{text[0].upper()}{text[1:]}."
-        added = commands.add_parser(name, help=text, description=description, formatter_class=Defaults)
+        subparser = commands.add_parser(name, help=text, description=description, formatter_class=Defaults)
         if name == command:
             module = importlib.import_module(f"crefjax.cli.{name}")
-            module.add_arguments(added)
-            added.epilog = getattr(module, "EPILOG", None)
-            added.set_defaults(run=module.run)
+            module.add_arguments(subparser)
+            subparser.epilog = getattr(module, "EPILOG", None)
+            subparser.set_defaults(run=module.run)
     return parser
