@@ -8,15 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crefjax import __version__
-from crefjax.cli.common import (
-    add_device,
-    add_half_maps,
-    add_insist,
-    add_overwrite,
-    add_voxel_size,
-    log,
-    positive,
-)
+from crefjax.cli.common import add_device, add_half_maps, add_insist, add_overwrite, add_voxel_size, log, positive
 from crefjax.errors import UserError
 from crefjax.io.files import check_output, map_stem
 from crefjax.utils.progress import progress_bar
@@ -30,6 +22,8 @@ EPILOG = (
     "The output has the header of HALF1 and overlays it. An FSC between denoised half-maps is not a resolution: "
     "their errors are not independent."
 )
+_SETTINGS = ("scale", "grid", "resolution", "rotations", "insist", "voxel_size", "device", "max_memory")
+_LOCAL = ("agreement", "change")
 
 
 def add_arguments(parser):
@@ -80,18 +74,21 @@ def _add_settings(parser):
 
 def run(arguments) -> None:
     """Denoise, and write the outputs that are asked for."""
-    outputs = _outputs(arguments)
-    _check_before_work(arguments, outputs)
-    from crefjax.inference.denoise import denoise_maps, plan_denoise, read_request
+    from crefjax.inference.denoise import denoise_maps
+    from crefjax.inference.memory_plan import plan_denoise
+    from crefjax.inference.request import read_request
     from crefjax.io.maps import write_maps
 
-    names = ("mask", "weights", "voxel_size", "insist", "scale", "grid", "resolution", "rotations", "device")
+    outputs = _outputs(arguments)
+    _check_before_work(arguments, outputs)
     # The report and the local maps need denoised half-maps, whether these are written or not.
     report = bool(arguments.report or arguments.local)
     request = read_request(
         arguments.half_map_1,
         arguments.half_map_2,
-        **{name: getattr(arguments, name) for name in (*names, "max_memory")},
+        arguments.mask,
+        arguments.weights,
+        **{name: getattr(arguments, name) for name in _SETTINGS},
         half_maps=arguments.halves or report,
         report=report,
     )
@@ -113,18 +110,15 @@ def run(arguments) -> None:
         local = _local_maps(inputs)
         maps |= {f"local_{name}": request.pair[0].replace_array(getattr(local, name)) for name in _LOCAL}
     label = f"crefjax {__version__} denoised, weights {request.weights.name}, scale {request.scale}"
-    written = [(path, maps[name]) for name, path in outputs.items()]
-    write_maps(written, label=label, overwrite=arguments.overwrite)
+    write_maps([(path, maps[name]) for name, path in outputs.items()], label=label, overwrite=arguments.overwrite)
     for path in outputs.values():
         log(f"wrote {path}")
     if arguments.report:
-        _write_report(arguments, inputs, local, [outputs[f"local_{name}"] for name in _LOCAL] if local else None)
+        local_paths = [outputs[f"local_{name}"] for name in _LOCAL] if local else None
+        _write_report(arguments, inputs, local, local_paths)
     log(f"done in {time.monotonic() - start:.1f} s")
     if arguments.halves:
         log("note: an FSC between the denoised half-maps is not a resolution: their errors are not independent")
-
-
-_LOCAL = ("agreement", "change")
 
 
 def _outputs(arguments) -> dict[str, Path]:
@@ -133,7 +127,7 @@ def _outputs(arguments) -> dict[str, Path]:
     stem = map_stem(output.name)
     if stem is None:
         check_output(output)  # raises, as this is not the name of a map
-    names = [*(("half_map_1", "half_map_2") if arguments.halves else ())]
+    names = ["half_map_1", "half_map_2"] if arguments.halves else []
     names += [f"local_{name}" for name in _LOCAL] if arguments.local else []
     return {"full": output} | {name: output.with_name(f"{stem}_{name}{output.name[len(stem) :]}") for name in names}
 
