@@ -5,8 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from crefjax.cli.common import add_device, add_half_maps, add_voxel_size, on_device
-from crefjax.errors import UserError
-from crefjax.io.files import is_same_file
+from crefjax.io.files import check_output_file
 from crefjax.utils.atomic import write_bytes
 
 EPILOG = (
@@ -32,7 +31,8 @@ def run(arguments) -> int:
 
     output = None if arguments.json is None else Path(arguments.json)
     if output is not None:
-        _check_output(output, [arguments.half_map_1, arguments.half_map_2, arguments.mask])
+        inputs = arguments.half_map_1, arguments.half_map_2, arguments.mask
+        check_output_file(output, suffixes=(".json",), marker=b'"findings"', inputs=inputs)
     first, second = load_pair(arguments.half_map_1, arguments.half_map_2, voxel_size=arguments.voxel_size)
     mask = load_mask(arguments.mask, first, voxel_size=arguments.voxel_size).array if arguments.mask else None
     with on_device(arguments.device):
@@ -63,18 +63,3 @@ def _json_content(arguments, half_map, check):
         "pair": not check.serious,
         "findings": [asdict(finding) for finding in check.findings],
     }
-
-
-def _check_output(path, inputs):
-    """Check, before any map is read, that the findings can be written; those of an earlier run are replaced."""
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: expected the name of a .json file, found something else of that name; give another")
-    if path.suffix.lower() != ".json":
-        raise UserError(f"{path}: expected the name of a .json file; give one")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: the folder {path.parent} does not exist; make it first")
-    for source in inputs:
-        if source is not None and is_same_file(path, source):
-            raise UserError(f"{path}: the output would replace the input {source}; choose another name")
-    if path.exists() and path.stat().st_size and b'"findings"' not in path.read_bytes():
-        raise UserError(f"{path}: the file exists and is not replaced; choose another name, such as check.json")

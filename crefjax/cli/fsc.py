@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from crefjax.cli.common import add_device, add_voxel_size, on_device
 from crefjax.errors import UserError
-from crefjax.io.files import is_same_file
+from crefjax.io.files import check_output_file
 from crefjax.utils.atomic import atomic_write_all
 
 if TYPE_CHECKING:
@@ -101,32 +101,13 @@ def table(curve: FscCurve) -> str:
 
 def _check_before_work(arguments):
     """Check the outputs before any map is read."""
-    outputs = [Path(path) for path in (arguments.json, arguments.plot) if path is not None]
-    inputs = [path for path in (arguments.map_1, arguments.map_2, arguments.mask) if path is not None]
-    if arguments.plot is not None and Path(arguments.plot).suffix.lower() not in _FIGURES:
-        raise UserError(f"{arguments.plot}: a figure's name must end in one of {', '.join(_FIGURES)}; rename it")
-    for path in outputs:
-        if path.is_dir():
-            raise UserError(f"{path}: expected a file name, found a folder; add a file name")
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path}: expected a file name, found a device or a pipe; give a file name")
-        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-            raise UserError(f"{path}: the folder {path.parent} does not exist or is not writable; make it first")
-        for source in inputs:
-            if is_same_file(path, source):
-                raise UserError(f"{path}: the output would replace the input {source}; choose another name")
-        # A curve may be made anew at its place; anything else that is there is no curve of ours.
-        if path.exists() and not _is_ours(path):
-            raise UserError(f"{path}: the file exists and is not replaced; choose another name, such as fsc.json")
-    if len(outputs) == 2 and os.path.abspath(outputs[0]) == os.path.abspath(outputs[1]):
-        raise UserError(f"{outputs[0]}: expected two files for curve and figure, found one; choose another name")
-
-
-def _is_ours(path):
-    """Whether a file may be a curve or a figure that an earlier run wrote."""
-    if path.suffix.lower() == ".json":
-        return b'"resolution_at_0.5"' in path.read_bytes() or path.stat().st_size == 0
-    return path.suffix.lower() in _FIGURES
+    inputs = arguments.map_1, arguments.map_2, arguments.mask
+    if arguments.json is not None:
+        check_output_file(arguments.json, marker=b'"resolution_at_0.5"', inputs=inputs)
+    if arguments.plot is not None:
+        check_output_file(arguments.plot, suffixes=_FIGURES, inputs=inputs)
+    if arguments.json and arguments.plot and os.path.abspath(arguments.json) == os.path.abspath(arguments.plot):
+        raise UserError(f"{arguments.json}: expected two files for curve and figure, found one; choose another name")
 
 
 def _write(arguments, curve):

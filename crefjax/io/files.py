@@ -107,13 +107,41 @@ def check_output(path, *, overwrite: bool = False, inputs=()) -> None:
     if map_stem(path.name) is None:
         known = ", ".join(MAP_SUFFIXES)
         raise path_error(path, f"a map's name must end in one of {known}, plain or with .gz or .bz2; rename it")
+    _check_file(path, inputs)
+    check_free(path, overwrite)
+    _check_parent(path, path.parent)
+
+
+def check_output_file(path, *, suffixes: tuple[str, ...] = (), marker: bytes = b"", inputs=()) -> None:
+    """Check, before long work, that a small file can be written; writes nothing.
+
+    Args:
+        path: where to write.
+        suffixes: allowed suffixes, in lower case; empty for any.
+        marker: content by which an earlier output is recognized, which may be replaced, as an empty file may; if it is
+            empty, any existing file may.
+        inputs: files that are read, or None; never replaced.
+
+    Raises:
+        UserError: another suffix, an existing file, an input, or a parent folder that is missing or not writable.
+    """
+    path = Path(path)
+    _check_file(path, inputs)
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise path_error(path, f"the file's name must end in {' or '.join(suffixes)}; rename it")
+    _check_parent(path, path.parent)
+    if path.exists() and not path.is_file():
+        raise path_error(path, "expected a file name, found a device or a pipe; give a file name")
+    if marker and path.exists() and path.stat().st_size and marker not in path.read_bytes():
+        raise path_error(path, "the file exists and is not replaced; choose another name")
+
+
+def _check_file(path, inputs):
     if os.path.isdir(path):
-        raise path_error(path, "expected a file name for the map, found a folder; add a file name")
+        raise path_error(path, "expected a file name, found a folder; add a file name")
     for source in inputs:
         if source is not None and is_same_file(path, source):
             raise path_error(path, f"the output would replace the input {source}; choose another name")
-    check_free(path, overwrite)
-    _check_parent(path, path.parent)
 
 
 def check_output_folder(

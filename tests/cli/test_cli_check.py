@@ -43,7 +43,11 @@ def test_shifted_half_map_gives_exit_status_1(workdir, pair):
 
 def test_invalid_json_outputs_are_refused(workdir, pair):
     (workdir / "own.json").write_text("{}")
-    for name, text in [("check.txt", ".json file"), ("no/check.json", "folder"), ("own.json", "is not replaced")]:
+    for name, text in [
+        ("check.txt", "must end in one of .json"),
+        ("no/check.json", "folder"),
+        ("own.json", "is not replaced"),
+    ]:
         assert_refused(workdir, "check", *pair, "--json", name, names=[name, text])
     outcome = run_crefjax("check", pair[0], "nowhere.mrc")
     assert "nowhere.mrc" in error_line(outcome.err, outcome.status)
