@@ -1,4 +1,4 @@
-"""`crefjax finetune` and `crefjax demo`, shortened, and their mistakes."""
+"""`crefjax finetune` and `crefjax demo`, shortened, and their error messages."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def quick(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory):
-    """Half-map files and a mask of a smooth signal in 24 x 24 x 48 voxels."""
+    """Write half-maps and a mask of a smooth signal in 24 x 24 x 48 voxels."""
     folder, random = tmp_path_factory.mktemp("halves"), np.random.default_rng(2)
     shape = (24, 24, 48)
     signal = random.standard_normal(shape)
@@ -123,7 +123,7 @@ def test_finetune_refuses_unusable_files(workdir, halves, weights):
 
 
 def check_numbers(shown, out):
-    """What the demo says of its maps is so."""
+    """Check the printed numbers against the written maps."""
     maps = {name: read(shown / "entry" / f"{name}.mrc")[0] for name in ("half_map_1", "half_map_2", "truth", "mask")}
     denoised = read(shown / "denoised.mrc")[0]
     full, mask = (maps["half_map_1"] + maps["half_map_2"]) / 2, maps["mask"]

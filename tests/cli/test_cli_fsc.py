@@ -1,4 +1,4 @@
-"""`crefjax fsc` against a slow float64 version."""
+"""`crefjax fsc` against NumPy in float64."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ VOXEL = 1.5
 
 
 def slow_curve(a, b, voxel=VOXEL):
-    """Frequency (1/Å) and FSC of shells 0 to N/2, with full spectra in float64, one shell after another."""
+    """Return frequency (1/Å) and FSC of shells 0 to N/2, from full spectra in float64."""
     longest = max(a.shape)
     length = longest * voxel
     k = np.sqrt(sum(axis**2 for axis in np.meshgrid(*(np.fft.fftfreq(n, voxel) for n in a.shape), indexing="ij")))
@@ -27,7 +27,7 @@ def slow_curve(a, b, voxel=VOXEL):
 
 
 def slow_resolution(curve, threshold, length):
-    """In Å: the first shell, after the mean, below the threshold, interpolated in shell index; else Nyquist."""
+    """Return the resolution in Å at the first shell below the threshold, interpolated in shell index, or Nyquist."""
     for s in range(1, len(curve)):
         if curve[s] < threshold:
             above = curve[s - 1] - threshold
@@ -90,7 +90,7 @@ def test_large_mean_does_not_affect_other_shells(workdir):
 
 
 def test_sign_of_the_means_does_not_change_the_resolution(workdir):
-    """Half-maps are often about 0 on average: shell 0 says nothing."""
+    """Half-maps often have a mean near 0, so that shell 0 carries no information."""
     a, b = (half - half.mean() for half in densities((20, 20, 20), noise=1.0))
     check(measured(*written(workdir, (a + 0.01, b - 0.01))), a + 0.01, b - 0.01)
 
@@ -103,7 +103,7 @@ def test_inverted_map_has_the_negative_curve(workdir):
 
 
 def test_empty_shells_are_0(workdir):
-    """A plane wave of 4 periods in both maps: no power in the shells around its own."""
+    """Both maps are a plane wave of 4 periods, without power in other shells."""
     wave = np.zeros((16, 16, 16)) + np.sin(2 * np.pi * 4 * np.arange(16) / 16)
     result = measured(*written(workdir, (wave.astype("f4"), (2 * wave).astype("f4"))))
     assert np.isfinite(result["fsc"]).all()
@@ -143,7 +143,7 @@ def test_plot_format_follows_the_suffix(name, start, workdir):
 
 
 def test_json_holds_no_nan(workdir):
-    """No NaN and no Infinity, which other programs' parsers refuse."""
+    """It has neither NaN nor Infinity, which other parsers refuse."""
     measured(*written(workdir, densities((16, 16, 16))))
 
     def stop(name):

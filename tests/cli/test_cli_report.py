@@ -1,4 +1,4 @@
-"""`crefjax report`: what it writes for maps of any program, and what it refuses."""
+"""`crefjax report` for maps of any program."""
 
 import gzip
 import hashlib
@@ -17,7 +17,7 @@ SHAPE = (20, 17, 23)
 
 @pytest.fixture
 def blurred(pair):
-    """The denoised full map and half-maps: each a blur of its own, and so on the same grid."""
+    """Write blurred maps that stand for the denoised full map and half-maps."""
     halves = [ndimage.gaussian_filter(data, 1) for data in densities()]
     folder = pair[0].parent
     paths = [write(folder / f"denoised_{n}.mrc", data) for n, data in enumerate(halves, 1)]
@@ -26,7 +26,7 @@ def blurred(pair):
 
 @pytest.fixture
 def mask(pair):
-    """A box around the body, with one soft voxel."""
+    """Write a mask: a box around the body, with one soft voxel."""
     box = np.zeros(SHAPE, "f4")
     box[3:17, 3:14, 3:20] = 0.5
     box[4:16, 4:13, 4:19] = 1
@@ -35,7 +35,7 @@ def mask(pair):
 
 @pytest.fixture
 def words(pair, blurred, mask):
-    """What to run, all maps given."""
+    """Return the command line with all maps."""
     return ["report", *pair, "--denoised", blurred[0], "--denoised-halves", *blurred[1:], "--mask", mask, "-o", "out"]
 
 
@@ -121,7 +121,7 @@ def test_invalid_output_is_refused_before_maps_are_read(place, words, workdir):
 
 
 def again(path, name, **changed):
-    """The same voxels under another header."""
+    """The voxels are the same, the header is another."""
     return write(path.with_name(name), read(path)[0].astype("f4"), **changed)
 
 
@@ -201,7 +201,7 @@ def test_full_map_given_as_denoised_gives_a_warning(pair, mask, workdir):
 
 
 def test_report_with_file_names_that_are_not_utf8(words, workdir):
-    """Bytes of Latin-1; ChimeraX gets a copy."""
+    """The names are bytes of Latin-1, of which ChimeraX gets a copy."""
     for place, name in ((1, b"h\xe9lice.mrc"), (words.index("--denoised") + 1, b"d\xe9bruit\xe9.mrc")):
         path = workdir / os.fsdecode(name)
         shutil.move(words[place], path)

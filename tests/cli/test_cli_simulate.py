@@ -1,4 +1,4 @@
-"""`crefjax simulate`: an entry folder whose half-maps, mask, truth and model belong together."""
+"""`crefjax simulate`: an entry folder of consistent half-maps, mask, truth and model."""
 
 import argparse
 import json
@@ -25,14 +25,14 @@ PDB = "ATOM  {:5d} {:<4} ALA A{:4d}    {:8.3f}{:8.3f}{:8.3f}  1.00 30.00        
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The small phantom's entry, and what was said when it was made."""
+    """Simulate an entry of a small phantom; return its folder and the output."""
     folder = tmp_path_factory.mktemp("simulated") / "entry"
     return folder, run_ok("simulate", *SMALL, "-o", folder)
 
 
 @pytest.fixture
 def model(workdir):
-    """A model file of ten carbon atoms within 20 Å."""
+    """Write a model of ten carbon atoms within 20 Å."""
     return write_pdb(workdir / "model.pdb", [(i % 3, 2.0 * i, 5.0 * (i % 4), "C") for i in range(10)])
 
 
@@ -42,7 +42,7 @@ def write_pdb(path, atoms):
 
 
 def numpy_fsc(map_1, map_2):
-    """FSC in every shell of a cubic box, over whole spectra."""
+    """Return the FSC in every shell of a cubic box, over whole spectra."""
     f1, f2 = np.fft.fftn(map_1), np.fft.fftn(map_2)
     k = np.fft.fftfreq(len(map_1), 1 / len(map_1))
     shell = np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int).ravel()
@@ -52,7 +52,7 @@ def numpy_fsc(map_1, map_2):
 
 
 def crossing(folder):
-    """Where the masked FSC of an entry's half-maps crosses 0.143, Å."""
+    """Return where the masked FSC of an entry's half-maps crosses 0.143, in Å."""
     first, second, mask = (read(folder / f"{name}.mrc")[0] for name in ("half_map_1", "half_map_2", "mask"))
     fsc = numpy_fsc(first * mask, second * mask)
     shell = int(np.flatnonzero(fsc[1:] < 0.143)[0]) + 1
@@ -109,7 +109,7 @@ def test_report_has_every_parameter(made):
 
 
 def test_model_overlays_the_truth(made):
-    """Read by gemmi, the density at the atoms is far above the box's, and so are not their mirror images."""
+    """Read by gemmi, the density is far above that of the box at the atoms, but not at their mirror images."""
     folder, _ = made
     grid = gemmi.read_ccp4_map(str(folder / "truth.mrc"), setup=True).grid
     structure = gemmi.read_structure(str(folder / "model.cif"))

@@ -1,4 +1,4 @@
-"""`crefjax train` on the command line: what it writes, and how mistakes are told."""
+"""`crefjax train`: its outputs and its error messages."""
 
 import json
 import os
@@ -25,14 +25,14 @@ CONFIG = tiny_config()
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):
-    """The environment of processes that shall find what was compiled."""
+    """Return the environment of processes that share compiled code."""
     with quick_compiling(tmp_path_factory.mktemp("compiled")) as environment:
         yield environment
 
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
-    """A dataset of two entries, `tiny.py`, and a finished run `run` with what it said."""
+    """Make a dataset of two entries, `tiny.py`, and a finished run `run`; return the folder and the output."""
     folder = tmp_path_factory.mktemp("material")
     for number in range(2):
         random = np.random.default_rng(number)
@@ -53,7 +53,7 @@ def material(tmp_path_factory):
 
 @pytest.fixture
 def work(material, workdir):
-    """A copy of it all in the working directory."""
+    """Copy the material to the working directory."""
     shutil.copytree(material[0], workdir, dirs_exist_ok=True)
     return workdir
 
@@ -68,7 +68,7 @@ def test_run_writes_all_outputs_and_names_them(material):
     assert [(row["kind"], row["step"]) for row in rows] == [("training", 1), ("evaluation", 1)]
     assert outcome.out == ""
     held = {name: f"{value:.4f}" for name, value in rows[1].items() if isinstance(value, float) and name != "epoch"}
-    lines = [line for line in outcome.err.splitlines() if not line.startswith("training: ")]  # of a slow machine
+    lines = [line for line in outcome.err.splitlines() if not line.startswith("training: ")]  # on a slow machine
     assert lines == [
         "step 1, held out: " + ", ".join(f"{name} {value}" for name, value in held.items()),
         f"least held-out loss {held['loss']} at step 1",
@@ -138,7 +138,7 @@ def test_mistakes_are_one_line(work, more, names):
 
 
 def test_missing_platform_is_reported_in_one_line(work):
-    """As a process: the choice of a platform is made once."""
+    """The command runs in a process, as the platform can be chosen only once."""
     more = ["--config.platform=gpu"]
     argv = [sys.executable, "-m", "crefjax", "train", "--config", "tiny.py", "--workdir", "new", *more]
     ended = subprocess.run(argv, capture_output=True, text=True, check=False, env=os.environ | {"JAX_PLATFORMS": ""})
@@ -183,7 +183,7 @@ def test_damaged_checkpoint_is_reported_in_one_line(work):
 
 
 def test_checkpoint_of_another_network_is_reported_in_one_line(work):
-    """The config that is kept with it says otherwise."""
+    """The config of the run is changed after it."""
     checkpoints = Checkpoints(work / "run/checkpoints", keep=3)
     parameters = load_weights("run/last").parameters
     wider = jax.tree.map(lambda array: np.zeros((*array.shape[:-1], array.shape[-1] + 1), "f4"), parameters)
@@ -197,7 +197,7 @@ def test_checkpoint_of_another_network_is_reported_in_one_line(work):
 
 
 def test_repeated_nonfinite_loss_is_reported_in_one_line(work):
-    """With a huge rate the network's output is beyond float32 after a step, and of four steps three change nothing."""
+    """With a huge rate the network's output exceeds float32 after one step, and three of four steps are skipped."""
     outcome = train("--config.schedule.rate=1e30", "--config.epochs=4", "--config.checkpoint.every_steps=1")
     message = error_line(outcome.err, outcome.status)
     assert "of step 4 is not finite, with data of e" in message

@@ -1,4 +1,4 @@
-"""`crefjax weights`: importing, listing, showing and finding by name."""
+"""`crefjax weights`: import, list, show, and search by name."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from helpers.cli import read, relative, run_ok
 
 @pytest.fixture
 def found(workdir, monkeypatch):
-    """The folder whose weights are found by name."""
+    """Return the folder whose weights are found by name."""
     (workdir / "found").mkdir()
     monkeypatch.setenv("CREFJAX_WEIGHTS", str(workdir / "found"))
     return workdir / "found"
@@ -29,7 +29,7 @@ def test_import_prints_the_number_of_parameters(arrays_file, workdir):
 
 
 def test_import_reads_any_order_of_arrays(arrays_file, imported, pair):
-    """Stored in another order, compressed and with other strides, the arrays mean the same."""
+    """The order, compression, and strides of the arrays do not matter."""
     with np.load(arrays_file) as known:
         np.savez_compressed(
             "a.npz", **{name: np.asarray(known[name], order="F") for name in sorted(known, reverse=True)}
@@ -77,7 +77,7 @@ def test_shipped_weights_have_license_and_description(name):
     shown = run_ok("weights", "show", name).out
     for text in ("licence: Apache-2.0", "good for: ", "not good for: ", "training: ", "models: PDB entries (CC0) "):
         assert text in shown
-    # The entries that the project is measured on.
+    # The entries of the project's benchmark.
     trained_on = shown.split("  models: ")[1].splitlines()[0]
     for never in ("8TZE", "7YC8"):
         assert never not in trained_on
