@@ -21,7 +21,7 @@ from pathlib import Path
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3DConfig
 from crefjax.utils.atomic import atomic_directory
-from crefjax.weights.store import forget_place, load_weights, save_weights
+from crefjax.weights.store import load_weights, remove_absolute_paths, save_weights
 
 ROOT = Path(__file__).parents[1]
 CARDS = {
@@ -101,7 +101,7 @@ def release(run: Path, name: str) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(checkpoint) as new:
         shutil.copytree(checkpoints[-1], new / checkpoints[-1].name)
-        forget_place(new)
+        remove_absolute_paths(new)
     print(f"wrote {folder} and {checkpoint / checkpoints[-1].name}")
 
 

@@ -10,19 +10,7 @@ from crefjax import losses
 
 SHAPES = [(16, 16, 16), (11, 11, 11), (14, 9, 12)]
 OF_FULL = ("denoised", "half_map_1", "half_map_2")
-OF_HALVES = ("denoised_1", "denoised_2", "half_map_1", "half_map_2")
-ARGUMENTS = {
-    "cref_l1": OF_FULL,
-    "fsc_loss": OF_HALVES,
-    "n2n_l2": OF_HALVES,
-    "n2n_l1": OF_HALVES,
-    "truth_fsc": ("denoised", "truth"),
-    "truth_l2": ("denoised", "truth"),
-    "bias": OF_HALVES,
-    "cref_l1_masked": (*OF_FULL, "mask"),
-    "gain_l1": OF_FULL,
-    "truth_fsc_masked": ("denoised", "truth", "mask"),
-}
+ARGUMENTS = {loss.function.__name__: loss.arguments for loss in losses.LOSSES.values()}
 jitted = {name: jax.jit(getattr(losses, name)) for name in (*ARGUMENTS, "cref_rmse")}
 
 

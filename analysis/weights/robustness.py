@@ -36,7 +36,7 @@ from crefjax.data.grid import level_and_rms
 from crefjax.inference.denoise import denoise_maps
 from crefjax.inference.memory_plan import plan_denoise
 from crefjax.inference.request import DenoiseRequest
-from crefjax.inference.slabs import run_network
+from crefjax.inference.network import run_network
 from crefjax.io.maps import Map
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE
 from crefjax.simulate.atoms import Atoms, read_atoms

@@ -84,16 +84,15 @@ def _demo(folder: Path, output: Path, arguments):
 def _trained(folder, seed):
     """Weights of a small network, trained on other phantoms; they and the run are left in the folder."""
     from crefjax.training.config import demo_config
-    from crefjax.training.denoising import denoising_task
     from crefjax.training.loop import train
-    from crefjax.training.sources import make_source
+    from crefjax.training.task import make_task
     from crefjax.weights.store import load_weights
 
     config = demo_config()
     config.seed = seed
-    source = make_source(config)
+    task, source = make_task(config)
     log(f"training a network on {config.data.stream.phantoms} other phantoms, {config.steps} steps")
-    result = train(config, folder / "training", denoising_task(config, truth=True), source, say=log)
+    result = train(config, folder / "training", task, source, say=log)
     if result.stopped is not None:
         raise _Stopped(result.stopped, f"stopped at step {result.step} of {result.steps}")
     weights = load_weights(result.weights)

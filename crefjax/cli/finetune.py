@@ -7,7 +7,7 @@ from crefjax.cli.common import add_insist, add_overwrite, add_voxel_size, log, p
 from crefjax.errors import UserError
 from crefjax.utils.atomic import temporary_sibling
 
-_PATCH = 64
+_PATCH = 64  # voxels
 EPILOG = (
     "Part of the particle is held out to judge whether the new weights are better by more than the scatter; if they "
     "are not, the old ones are written."
@@ -36,7 +36,7 @@ def add_arguments(parser):
 
 
 def run(arguments) -> int:
-    """Fine-tune as the command line says; the status is 128 and the signal's number if one ended the training."""
+    """Fine-tune as the command line says; return 128 plus the signal's number if a signal stopped the training."""
     from crefjax.training.config import finetune_config
     from crefjax.weights.store import check_weights_folder, load_weights, save_weights
 
@@ -45,9 +45,14 @@ def run(arguments) -> int:
     weights = load_weights(arguments.weights)
     from crefjax.data.specimen_batches import load_specimen
 
-    given = arguments.half_map_1, arguments.half_map_2, arguments.mask
-    settings = {"voxels": weights.grid, "voxel_size": arguments.voxel_size, "insist": arguments.insist}
-    specimen = load_specimen(*given, **settings)
+    specimen = load_specimen(
+        arguments.half_map_1,
+        arguments.half_map_2,
+        arguments.mask,
+        voxels=weights.grid,
+        voxel_size=arguments.voxel_size,
+        insist=arguments.insist,
+    )
     for note in specimen.notes:
         log(f"warning: {note}")
     for note in specimen.mask_info.notes if specimen.mask_info else ():
@@ -64,18 +69,18 @@ def run(arguments) -> int:
     log(f"fine-tuning {weights.name}, patches of {config.data.patch} voxels a side, {config.minutes:g} minutes at most")
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with temporary_sibling(output) as workdir:
-        parameters, gain, stopped = finetune(specimen, weights, config, workdir, say=log)
-    print(gain.describe())
+        parameters, improvement, stopped = finetune(specimen, weights, config, workdir, say=log)
+    print(improvement.describe())
     about = {
         "source": f"fine-tuned with crefjax from {weights.name}",
         "licence": weights.card["licence"],
         "expected_input": weights.card["expected_input"],
-        "training": f"{gain.step} steps on one specimen; before: {weights.card['training']}",
-        "fine_tuning": gain.describe(),
+        "training": f"{improvement.step} steps on one specimen; before: {weights.card['training']}",
+        "fine_tuning": improvement.describe(),
     }
     if weights.grid:
         about["grid"] = weights.grid
-    if not gain.real:
+    if not improvement.significant:
         parameters = weights.parameters
         about["training"] = weights.card["training"]
         print(f"the old weights are kept: {output} holds those of {weights.name}")
@@ -85,7 +90,7 @@ def run(arguments) -> int:
 
 
 def _patch(box):
-    """A patch that fits several times into the box along its longest side."""
+    """Return a side that fits several times into the longest side of the box."""
     return min(_PATCH, 16 * math.ceil(max(box) / 32))
 
 

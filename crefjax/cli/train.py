@@ -26,7 +26,7 @@ def add_arguments(parser):
 
 
 def run(arguments) -> int:
-    """Train as the config says; the status is 128 and the signal's number if one stopped it."""
+    """Train as the config says; return 128 plus the signal's number if a signal stopped it."""
     from crefjax.training.config import read_config
 
     config = read_config(arguments.config, arguments.more)
@@ -39,17 +39,15 @@ def run(arguments) -> int:
         except (RuntimeError, AssertionError) as error:  # the latter is JAX's own
             text = f"config: platform: JAX finds no {config.platform}; choose another, or leave it empty"
             raise UserError(text) from error
-    # Loaded only now: JAX takes a while, and a mistake in the config is told at once.
+    # Imported after the config was checked, because it takes a while.
     from crefjax.plotting import write_convergence_figure
-    from crefjax.training.denoising import denoising_task
     from crefjax.training.loop import train
-    from crefjax.training.sources import make_source
+    from crefjax.training.task import make_task
 
-    source = make_source(config)
-    task = denoising_task(config, truth=source.truth)
+    task, source = make_task(config)
     result = train(config, Path(arguments.workdir), task, source, after_evaluation=write_convergence_figure, say=log)
     if result.stopped is not None:
-        log(f"stopped at step {result.step} of {result.steps}; the same command goes on from there")
+        log(f"stopped at step {result.step} of {result.steps}; the same command resumes it")
         return 128 + result.stopped
     if result.best_loss is not None:
         log(f"least held-out loss {result.best_loss:.4f} at step {result.best_step}")

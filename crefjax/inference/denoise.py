@@ -10,8 +10,8 @@ import numpy as np
 from crefjax.data.grid import level_and_rms
 from crefjax.errors import UserError
 from crefjax.inference.memory_plan import InferencePlan, plan_denoise
+from crefjax.inference.network import part_of, run_rotated
 from crefjax.inference.request import DenoiseRequest, read_request
-from crefjax.inference.slabs import part_of, run_rotated
 from crefjax.io.maps import Map, full_map, mean_and_std
 from crefjax.masking import MeasurementMask
 from crefjax.masking.threshold import INVERTED_CONTRAST, has_inverted_contrast

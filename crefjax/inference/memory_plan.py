@@ -11,17 +11,15 @@ import numpy as np
 
 from crefjax.data.grid import VOXELS, WorkingGrid, find_grid
 from crefjax.errors import UserError
+from crefjax.inference.network import measure_at_once
 from crefjax.inference.request import ROTATIONS, DenoiseRequest
-from crefjax.inference.slabs import count_flops, level_slab, padded_shape, slab_sizes
-from crefjax.models.unet3d import UNet3DConfig
+from crefjax.models import NetworkConfig, load_model
 from crefjax.utils.memory import GIB, find_device, free_memory
 
 # Resident memory of the program before any map is read: Python, JAX and its compiled code.
 _PROGRAM_BYTES = 0.45 * GIB
 # Share of the free memory that a run takes by default.
 _SHARE_OF_FREE = 0.8
-# On a CPU larger slabs than this bring nothing: their halos are a small part of the work already.
-_LARGEST_CPU_SLAB = 16
 # The network's share of the rate of a matrix product, with arithmetic counted as that of plain convolutions.
 _EFFICIENCY = {"cpu": 0.3, "gpu": 0.3}
 _START_SECONDS = 3.0  # compilation
@@ -40,7 +38,7 @@ class InferencePlan:
 
     Attributes:
         device: that computes.
-        slab: planes of a slab at full resolution.
+        slab: planes of a slab at full resolution; 0 for the whole box at once.
         host_bytes: peak resident memory of the program.
         device_bytes: peak memory on the device; on a CPU it is part of `host_bytes`.
         seconds: expected time of all runs together.
@@ -66,7 +64,8 @@ class InferencePlan:
         memory = f"peak memory about {self.host_bytes / GIB:.1f} GiB"
         if self.device.platform != "cpu":
             memory += f" and {self.device_bytes / GIB:.1f} GiB on the device"
-        return f"{name}{cores}, slabs of {self.slab} planes, {memory}, about {self.seconds:.0f} s"
+        work = f"slabs of {self.slab} planes" if self.slab else "the whole box at once"
+        return f"{name}{cores}, {work}, {memory}, about {self.seconds:.0f} s"
 
     def describe_grid(self, shape: tuple[int, int, int]) -> str | None:
         """Return one line on resolution, working grid, and rotations; None if no resolution is known.
@@ -168,7 +167,7 @@ def part_around(region: np.ndarray, shape: tuple[int, int, int], multiple: int) 
 
 def plan_run(
     shape: tuple[int, int, int],
-    config: UNet3DConfig,
+    config: NetworkConfig,
     device: jax.Device,
     *,
     host_maps: float,
@@ -189,49 +188,31 @@ def plan_run(
             free.
 
     Raises:
-        UserError: even the thinnest slab takes more.
+        UserError: even the thinnest slab, or the whole box of a network without slabs, takes more.
     """
     on_cpu = device.platform == "cpu"
     limit = max_memory * GIB if max_memory is not None else _SHARE_OF_FREE * free_memory(device)
-    depth = padded_shape(shape, config)[0]
     voxels = float(shape[0] * shape[1] * shape[2])
     host, later = (_PROGRAM_BYTES + 4 * voxels * maps for maps in (host_maps, later_maps))
-    sizes = [n for n in slab_sizes(depth) if n <= _LARGEST_CPU_SLAB or not on_cpu]
-    if not on_cpu:  # 32-bit indices within one convolution
-        _, y, x = padded_shape(shape, config)
-        sizes = [n for n in sizes if (n + 6) * y * x * (1 + config.up_width) < 2**31 or n == sizes[0]]
-    network = {n: network_bytes(shape, config, n, on_cpu=on_cpu) for n in sizes}
-    taken = {n: (max(host + network[n], later) if on_cpu else network[n]) for n in sizes}
-    if not (fitting := [n for n in sizes if taken[n] <= limit]):
+    slabs = load_model(config.network).load_slabs()
+    if slabs is None:
+        whole, flops = measure_at_once(shape, config, device)
+        network = {0: whole}
+    else:
+        sizes = slabs.sizes(shape, config, on_cpu=on_cpu)
+        network = {n: slabs.count_bytes(shape, config, n, on_cpu=on_cpu) for n in sizes}
+        flops = slabs.count_flops(shape, config)
+    taken = {n: (max(host + size, later) if on_cpu else size) for n, size in network.items()}
+    if not (fitting := [n for n in network if taken[n] <= limit]):
         where = "`max_memory`" if max_memory is not None else "free memory"
         raise UserError(
-            f"a box of {'x'.join(map(str, shape))} voxels needs at least {taken[sizes[0]] / GIB:.1f} GiB on "
+            f"a box of {'x'.join(map(str, shape))} voxels needs at least {min(taken.values()) / GIB:.1f} GiB on "
             f"{device.platform}, found {limit / GIB:.1f} GiB of {where}; give more, or crop or bin the half-maps"
         )
     slab = max(fitting)
-    seconds = _START_SECONDS + runs * count_flops(padded_shape(shape, config), config) / _rate(device)
+    seconds = _START_SECONDS + runs * flops / _rate(device)
     host = max(host + (network[slab] if on_cpu else 12 * voxels), later)
     return InferencePlan(device, slab, host, network[slab], seconds)
-
-
-def network_bytes(shape: tuple[int, int, int], config: UNet3DConfig, slab: int, *, on_cpu: bool) -> float:
-    """Return the bytes of the arrays and temporaries of `run_network` at its peak.
-
-    The arrays are counted; the temporaries of a slab follow XLA's own analysis of the compiled functions
-    (`memory_analysis`), which for the default network is proportional to the slab's voxels within a few percent.
-    """
-    z, y, x = padded_shape(shape, config)
-    voxels = float(z * y * x)
-    box, down, up = 4 * voxels, 4 * config.down_width * voxels / 8, 4 * config.up_width * voxels / 8
-    output = 4 * voxels
-    peak_below = box + down + up + up / 8 if config.depth > 1 else box + down
-    arrays = max(peak_below, box + up + output, box + 2 * output)
-    temporaries = 0.0
-    for level in range(min(2, config.depth)):
-        floats = max(4.5 * config.last_widths[0], 3.8 * config.down_width) if level == 0 else 6 * config.up_width
-        planes = level_slab(z, level, slab) + 6
-        temporaries = max(temporaries, 4 * floats * planes * y * x / 4**level)
-    return arrays + temporaries * (1 if on_cpu else 2)  # workspace of cuDNN
 
 
 def _cores():

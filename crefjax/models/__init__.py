@@ -1,1 +1,98 @@
-"""The network, and the convolutions it is made of."""
+"""Networks, and what the package needs of each to train it, to store its weights, and to run it over maps.
+
+A network is a module of this package that defines `MODEL`; `MODELS` lists it by name. Importing this registry does not
+import JAX.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+# A tree of arrays: nested dicts by layer and name.
+Parameters = dict[str, Any]
+
+
+class NetworkConfig(Protocol):
+    """The hyperparameters of a network: a frozen dataclass that raises ValueError for values it cannot have.
+
+    Its fields are those of `config.network` and of the architecture on a weights card. A field `compute_dtype` is the
+    type of activations; weights fit networks that differ in it alone.
+
+    Attributes:
+        network: Name in `MODELS`, an attribute of the class.
+        multiple: Number of voxels of which the network pads the sides of its box to multiples; 1 for no padding.
+    """
+
+    network: str
+    multiple: int
+
+
+class SlabRunner(NamedTuple):
+    """A network computed slab by slab along z in bounded memory, exactly.
+
+    Attributes:
+        sizes: `(shape, config, *, on_cpu) -> list[int]`, the planes that a slab can have, ascending.
+        run: `(parameters, array, config, *, slab, device, progress) -> array`, over a standardized map `(z, y, x)`.
+        count_bytes: `(shape, config, slab, *, on_cpu) -> float`, peak memory of arrays and temporaries.
+        count_flops: `(shape, config) -> float`, floating-point operations.
+    """
+
+    sizes: Callable[..., list[int]]
+    run: Callable[..., Any]
+    count_bytes: Callable[..., float]
+    count_flops: Callable[..., float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network as functions of its config.
+
+    Attributes:
+        config: Class of its hyperparameters, a `NetworkConfig`.
+        init: `(key, config) -> parameters`.
+        apply: `(parameters, x, config) -> y`, `(batch, z, y, x, 1)` float32 to the same shape, any sides.
+        shapes: `(config) -> shapes`, the tree of the parameters' shapes; None to trace `init`.
+        slabs: Module whose `SLABS` runs whole maps slab by slab; None to run them at once.
+    """
+
+    config: type
+    init: Callable[..., Parameters]
+    apply: Callable[..., Any]
+    shapes: Callable[..., dict] | None = None
+    slabs: str | None = None
+
+    def parameter_shapes(self, config: NetworkConfig) -> dict:
+        """Return the shapes of the parameters as a tree of tuples."""
+        if self.shapes is not None:
+            return self.shapes(config)
+        import jax
+
+        shapes = jax.eval_shape(lambda key: self.init(key, config), jax.random.key(0))
+        return jax.tree.map(lambda array: array.shape, shapes)
+
+    def load_slabs(self) -> SlabRunner | None:
+        """Return the slab-wise computation over whole maps, or None."""
+        return None if self.slabs is None else importlib.import_module(self.slabs).SLABS
+
+
+# A network's module by its name. To add a network, add its module here.
+MODELS: dict[str, str | Model] = {"unet3d": "crefjax.models.unet3d"}
+
+
+def load_model(name: str) -> Model:
+    """Return a network of `MODELS`; its module is imported.
+
+    Raises:
+        ValueError: There is no network of this name.
+    """
+    if name not in MODELS:
+        raise ValueError(f"expected a network of {', '.join(MODELS)}, found {name!r}")
+    model = MODELS[name]
+    return importlib.import_module(model).MODEL if isinstance(model, str) else model
+
+
+def same_architecture(first: NetworkConfig, second: NetworkConfig) -> bool:
+    """Return whether the same parameters fit two networks: they are alike but for `compute_dtype`."""
+    fields = [dataclasses.asdict(config) | {"compute_dtype": None} for config in (first, second)]
+    return first.network == second.network and fields[0] == fields[1]

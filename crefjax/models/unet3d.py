@@ -1,21 +1,20 @@
 """The 3D U-Net of Agarwal et al. 2024, as a Flax module and as functions on slabs.
 
-The module holds the parameters; the arithmetic is in `down_level`, `bottom_level` and `up_level`, which
-work alike on a whole volume and on a slab of it, so that `crefjax.inference.slabs` computes the same network.
+The module holds the parameters; the arithmetic is in `down_level`, `bottom_level`, and `up_level`, which work on a
+whole volume and on a slab of it alike, so that `crefjax.models.unet3d_slabs` computes the same network.
 """
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from crefjax.models import Model, Parameters
 from crefjax.models.conv import conv3d, conv3d_upsampled, max_pool
 from crefjax.models.conv_vjp import conv3d_layer, conv3d_upsampled_layer
-
-Parameters = dict[str, dict[str, jax.Array]]
 
 
 class Layer(NamedTuple):
@@ -28,16 +27,18 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class UNet3DConfig:
-    """What makes one network of this family; the default is the paper's, with 322,881 parameters.
+    """Hyperparameters of the network; the defaults are the paper's, with 322,881 parameters.
 
     Attributes:
-        depth: number of poolings; the box is padded to a multiple of `2**depth` voxels.
-        down_width: channels of the convolutions on the way down.
-        up_width: channels of the convolutions on the way up, but for the last level.
-        last_widths: channels of the convolutions of the last level, before the output.
-        negative_slope: of the LeakyReLU.
-        compute_dtype: `float32` or `bfloat16`, of activations; parameters are always float32.
+        depth: Number of poolings; the box is padded to a multiple of `2**depth` voxels.
+        down_width: Channels of the convolutions on the way down.
+        up_width: Channels of the convolutions on the way up, except at the last level.
+        last_widths: Channels of the convolutions of the last level, before the output.
+        negative_slope: Slope of the LeakyReLU below zero.
+        compute_dtype: Type of activations, `float32` or `bfloat16`; parameters are always float32.
     """
+
+    network: ClassVar[str] = "unet3d"
 
     depth: int = 5
     down_width: int = 16
@@ -48,23 +49,25 @@ class UNet3DConfig:
 
     def __post_init__(self):
         widths = (self.down_width, self.up_width, *self.last_widths)
-        if not all(type(one) is int for one in (self.depth, *widths)):
-            raise ValueError(f"depth, widths and last_widths of a network are whole numbers, found {self}")
-        if not isinstance(self.negative_slope, (int, float)) or not math.isfinite(self.negative_slope):
-            raise ValueError(f"the negative_slope of a network is a number, found {self.negative_slope!r}")
+        if not all(type(number) is int for number in (self.depth, *widths)):
+            raise ValueError(f"expected whole numbers for a network's depth, widths, and last_widths, found {self}")
+        if not isinstance(self.negative_slope, (int, float)) or not 0 <= self.negative_slope < math.inf:
+            raise ValueError(
+                f"expected a number of 0 or more for a network's negative_slope, found {self.negative_slope!r}"
+            )
         if self.depth < 1 or not self.last_widths or min(widths) < 1:
-            raise ValueError(f"depth, widths and last_widths of a network are at least 1, found {self}")
+            raise ValueError(f"expected a network's depth, widths, and last_widths to be at least 1, found {self}")
         if self.compute_dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"compute_dtype is float32 or bfloat16, found {self.compute_dtype!r}")
+            raise ValueError(f"expected compute_dtype float32 or bfloat16, found {self.compute_dtype!r}")
         object.__setattr__(self, "last_widths", tuple(self.last_widths))  # JSON gives a list
 
     @property
     def multiple(self) -> int:
-        """The number of voxels that every side of the network's box is a multiple of."""
+        """The number of voxels of which every side of the network's box is a multiple."""
         return 2**self.depth
 
     def layers(self) -> list[Layer]:
-        """Every convolution in the order of computation."""
+        """Return every convolution in the order of computation."""
         down, up = self.down_width, self.up_width
         layers = [Layer("down1_a", 1, down), Layer("down1_b", down, down)]
         layers += [Layer(f"down{i}", down, down) for i in range(2, self.depth + 1)]
@@ -79,19 +82,19 @@ class UNet3DConfig:
         return layers
 
     def down_names(self, level: int) -> list[str]:
-        """Names of the convolutions on the way down at a level; level 0 has the full resolution."""
+        """Return the names of the convolutions on the way down at a level; level 0 has the full resolution."""
         return ["down1_a", "down1_b"] if level == 0 else [f"down{level + 1}"]
 
     def up_names(self, level: int) -> list[str]:
-        """Names of the convolutions on the way up at a level, the output among them at level 0."""
+        """Return the names of the convolutions on the way up at a level; at level 0 they include the output."""
         prefix = f"up{self.depth - level}_"
         if level:
             return [prefix + "a", prefix + "b"]
         return [prefix + chr(ord("a") + i) for i in range(len(self.last_widths))] + ["out"]
 
 
-class Planes(NamedTuple):
-    """Where along z a slab lies: its first plane and the number of planes in the whole box."""
+class SlabPosition(NamedTuple):
+    """Position of a slab along z: its first plane and the number of planes in the whole box."""
 
     start: jax.Array | int
     total: int
@@ -100,8 +103,8 @@ class Planes(NamedTuple):
 class UNet3D(nn.Module):
     """The network, from a standardized map to a denoised one.
 
-    `(batch, z, y, x, 1)` to the same shape, float32. Sides that are no multiple of `config.multiple` are
-    padded symmetrically at their far ends, and cropped after.
+    `(batch, z, y, x, 1)` to the same shape, float32. Sides that are not multiples of `config.multiple` are padded
+    symmetrically at their far ends, and cropped afterwards.
     """
 
     config: UNet3DConfig = UNet3DConfig()
@@ -125,6 +128,12 @@ class _Convolution(nn.Module):
         return {"kernel": kernel, "bias": self.param("bias", nn.initializers.zeros, (channels_out,))}
 
 
+def init_network(key: jax.Array, config: UNet3DConfig) -> Parameters:
+    """Return random parameters, He-normal as in the paper, with biases of 0."""
+    side = config.multiple
+    return jax.jit(UNet3D(config).init)(key, jnp.zeros((1, side, side, side, 1)))["params"]
+
+
 def apply_network(parameters: Parameters, x: jax.Array, config: UNet3DConfig) -> jax.Array:
     """Run the whole network at once; shapes as in `UNet3D`."""
     shape = x.shape[1:4]
@@ -139,34 +148,41 @@ def apply_network(parameters: Parameters, x: jax.Array, config: UNet3DConfig) ->
     return x[:, : shape[0], : shape[1], : shape[2]].astype(jnp.float32)
 
 
+def parameter_shapes(config: UNet3DConfig) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Return the shape of every array by layer name and array name."""
+    return {
+        name: {"kernel": (3, 3, 3, channels_in, channels_out), "bias": (channels_out,)}
+        for name, channels_in, channels_out in config.layers()
+    }
+
+
 def pad_far_ends(x: jax.Array, multiple: int) -> jax.Array:
-    """Pad z, y and x of `(batch, z, y, x, c)` symmetrically at their far ends to a multiple of voxels."""
+    """Pad z, y, and x of `(batch, z, y, x, c)` symmetrically at their far ends to a multiple of voxels."""
     widths = [(0, 0), *((0, -n % multiple) for n in x.shape[1:4]), (0, 0)]
     return jnp.pad(x, widths, mode="symmetric") if any(after for _, after in widths) else x
 
 
 def down_level(
-    parameters: Parameters, x: jax.Array, config: UNet3DConfig, level: int, planes: Planes | None = None
+    parameters: Parameters, x: jax.Array, config: UNet3DConfig, level: int, position: SlabPosition | None = None
 ) -> jax.Array:
     """Convolve and pool at a level of the way down.
 
     Args:
-        parameters: of the network.
-        x: `(batch, z, y, x, c)`; in a slab with `down_halo` planes more at each end.
-        config: of the network.
+        parameters: Parameters of the network.
+        x: `(batch, z, y, x, c)`; a slab has `down_halo` additional planes at each end.
+        config: Hyperparameters of the network.
         level: 0 for the full resolution.
-        planes: where `x` lies, halo included, if it is a slab; None if it is the whole box.
+        position: Position of `x`, halo included, if it is a slab; None if it is the whole box.
 
     Returns:
-        Half the size along z, y and x.
+        Half the size along z, y, and x.
     """
-    names = config.down_names(level)
-    return max_pool(_convolutions(parameters, names, x, config, planes))
+    return max_pool(_convolve(parameters, config.down_names(level), x, config, position))
 
 
 def bottom_level(parameters: Parameters, x: jax.Array, config: UNet3DConfig) -> jax.Array:
     """Convolve at the coarsest level; the size is kept."""
-    return _convolutions(parameters, ["bottom"], x, config, None)
+    return _convolve(parameters, ["bottom"], x, config, None)
 
 
 def up_level(
@@ -175,57 +191,58 @@ def up_level(
     up: jax.Array,
     config: UNet3DConfig,
     level: int,
-    planes: Planes | None = None,
+    position: SlabPosition | None = None,
 ) -> jax.Array:
     """Join the skip with the upsampled level below and convolve.
 
     Args:
-        parameters: of the network.
-        skip: `(batch, z, y, x, c)`; in a slab with `up_halo(...)[0]` planes more at each end.
-        up: half the size of `skip`; in a slab with `up_halo(...)[1]` planes more at each end.
-        config: of the network.
-        level: of `skip`; 0 for the full resolution.
-        planes: where `skip` lies, halo included, if it is a slab; None if it is the whole box.
+        parameters: Parameters of the network.
+        skip: `(batch, z, y, x, c)`; a slab has `up_halo(...)[0]` additional planes at each end.
+        up: Half the size of `skip`; a slab has `up_halo(...)[1]` additional planes at each end.
+        config: Hyperparameters of the network.
+        level: Level of `skip`; 0 for the full resolution.
+        position: Position of `skip`, halo included, if it is a slab; None if it is the whole box.
 
     Returns:
         The size of `skip` without its halo; at level 0 the output of the network, with one channel.
     """
-    first, *rest = config.up_names(level)
-    if planes is None:
+    first, *others = config.up_names(level)
+    if position is None:
         x = conv3d_upsampled_layer(skip, up, *_weights(parameters, first), config.negative_slope)
     else:
         x = _leaky_relu(conv3d_upsampled(skip, up, *_weights(parameters, first)), config)
-        planes = Planes(planes.start + 1, planes.total)
-        x = _zero_outside(x, planes)
-        spare = up_halo(config, level)[0] - 1 - len(rest)
+        position = SlabPosition(position.start + 1, position.total)
+        x = _zero_outside(x, position)
+        spare = up_halo(config, level)[0] - 1 - len(others)
         if spare:  # the upsampled slab comes in pairs of planes, one of which may not be needed
-            x, planes = x[:, spare:-spare], Planes(planes.start + spare, planes.total)
-    return _convolutions(parameters, rest, x, config, planes)
+            x, position = x[:, spare:-spare], SlabPosition(position.start + spare, position.total)
+    return _convolve(parameters, others, x, config, position)
 
 
 def down_halo(config: UNet3DConfig, level: int) -> int:
-    """Planes that a slab of `down_level` needs at each end."""
+    """Return the number of planes that a slab of `down_level` needs at each end."""
     return len(config.down_names(level))
 
 
 def up_halo(config: UNet3DConfig, level: int) -> tuple[int, int]:
-    """Planes that a slab of `up_level` needs at each end of `skip` and of `up`."""
-    rest = len(config.up_names(level)) - 1
-    pairs = -(-rest // 2)
+    """Return the number of planes that a slab of `up_level` needs at each end of `skip` and of `up`."""
+    after_first = len(config.up_names(level)) - 1
+    pairs = -(-after_first // 2)
     return 2 * pairs + 1, pairs + 1
 
 
-def _convolutions(parameters, names, x, config, planes):
+def _convolve(parameters, names, x, config, position):
+    """Apply convolutions with their LeakyReLU one after the other, none after the output."""
     for name in names:
-        if planes is None:
+        if position is None:
             slope = 1.0 if name == "out" else config.negative_slope
             x = conv3d_layer(x, *_weights(parameters, name), slope)
             continue
         x = conv3d(x, *_weights(parameters, name))
         if name == "out":
             return x
-        planes = Planes(planes.start + 1, planes.total)
-        x = _zero_outside(_leaky_relu(x, config), planes)
+        position = SlabPosition(position.start + 1, position.total)
+        x = _zero_outside(_leaky_relu(x, config), position)
     return x
 
 
@@ -237,8 +254,11 @@ def _leaky_relu(x, config):
     return jnp.where(x > 0, x, config.negative_slope * x)
 
 
-def _zero_outside(x, planes):
+def _zero_outside(x, position):
     """Put zeros on the planes outside the box, as every convolution of the whole network has them there."""
-    index = planes.start + jnp.arange(x.shape[1])
-    inside = (index >= 0) & (index < planes.total)
+    index = position.start + jnp.arange(x.shape[1])
+    inside = (index >= 0) & (index < position.total)
     return jnp.where(inside[None, :, None, None, None], x, jnp.zeros((), x.dtype))
+
+
+MODEL = Model(UNet3DConfig, init_network, apply_network, shapes=parameter_shapes, slabs="crefjax.models.unet3d_slabs")

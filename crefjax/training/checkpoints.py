@@ -1,6 +1,7 @@
-"""Checkpoints of a run: its state, its source's position and its config, as Orbax writes them.
+"""Checkpoints of a run: its state, its source's position, and its config, as Orbax writes them.
 
-A checkpoint appears whole or not at all: Orbax writes beside its place and renames. The newest few and the best stay.
+A checkpoint appears whole or not at all: Orbax writes it beside its place and renames it. The newest few and the best
+are kept.
 """
 
 import logging
@@ -22,15 +23,17 @@ from crefjax.training.step import State
 
 VERSION = 1
 _LOSS = "loss"
+# Names of values of `CheckpointMetadata.run` in earlier versions, and today's.
+_RENAMED = {"told": "pending_metrics", "before": "pretraining", "worse": "evaluations_without_improvement"}
 
 
 class CheckpointMetadata(NamedTuple):
-    """What a checkpoint holds besides its state.
+    """Content of a checkpoint besides its state.
 
     Attributes:
-        data: the source's position.
-        run: what the loop keeps besides, such as the best loss and the time taken.
-        config: `as_json` of the run's config.
+        data: Position of the source.
+        run: Further values of the loop, such as the best loss and the time taken.
+        config: `to_json` of the run's config.
     """
 
     data: dict
@@ -42,12 +45,12 @@ class Checkpoints:
     """The checkpoints of a folder; only the newest few and the one of least loss are kept.
 
     Args:
-        folder: made where it is not.
-        keep: how many of the newest.
+        folder: Folder of the checkpoints; created if missing.
+        keep: Number of the newest checkpoints to keep.
     """
 
     def __init__(self, folder: Path, keep: int):
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells every step of a save, with tracebacks
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs every step of a save, with tracebacks
         self.folder = folder.absolute()
         policy = preservation_policy.AnyPreservationPolicy(
             [
@@ -57,7 +60,7 @@ class Checkpoints:
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
-            best_fn=_goodness,  # else losses are not written, and the best is not known after a restart
+            best_fn=_goodness,  # without it losses are not written, and the best is unknown after a restart
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,
         )
@@ -67,36 +70,36 @@ class Checkpoints:
             raise UserError(f"{folder}: cannot be made or read ({_reason(error)}); give another --workdir") from error
 
     def steps(self) -> list[int]:
-        """The steps that there is a checkpoint of, in order."""
+        """Return the steps that have a checkpoint, in order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: State, saved: CheckpointMetadata, loss: float | None = None) -> None:
-        """Write a checkpoint of host arrays; where there is one of this step already, only if it had no loss.
+    def save(self, step: int, state: State, metadata: CheckpointMetadata, loss: float | None = None) -> None:
+        """Write a checkpoint; one that exists for this step is replaced only if it had no loss.
 
         Args:
-            step: of the state.
-            state: host arrays.
-            saved: what goes with it.
-            loss: of the evaluation at this step, if there was one.
+            step: Step of the state.
+            state: Host arrays.
+            metadata: Content besides the state.
+            loss: Loss of the evaluation at this step, if there was one.
 
         Raises:
-            UserError: the disk refused; earlier checkpoints are as they were.
+            UserError: The disk refused it; earlier checkpoints are unchanged.
         """
-        there = step in self._manager.all_steps()
-        if there and loss is None:
+        exists = step in self._manager.all_steps()
+        if exists and loss is None:
             return
-        about = {"version": VERSION, **saved._asdict()}
+        about = {"version": VERSION, **metadata._asdict()}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(serialization.to_state_dict(state._asdict())), about=ocp.args.JsonSave(about)
         )
         try:
-            with _silent_closed_loops():
+            with _silence_closed_loops():
                 metrics = None if loss is None else {_LOSS: float(loss)}
-                if there:  # saved by a signal that came before its evaluation was over
+                if exists:  # saved by a signal that came before its evaluation was over
                     self._manager.delete(step)
                 self._manager.save(step, args=items, metrics=metrics, force=True)
                 self._manager.wait_until_finished()
-        except Exception as error:  # OSError, or one of the kinds that TensorStore gives a full disk
+        except Exception as error:  # OSError, or one of the kinds that TensorStore raises for a full disk
             self._remove_unfinished()
             raise UserError(
                 f"{self.folder}: the checkpoint of step {step} cannot be written ({_reason(error)}); make room and "
@@ -104,59 +107,60 @@ class Checkpoints:
             ) from error
 
     def _remove_unfinished(self):
-        """Remove what Orbax leaves of a save that failed; else it takes room on a full disk until the next start."""
+        """Remove what Orbax leaves of a save that failed, which otherwise fills the disk until the next start."""
         for folder in self.folder.glob("*.orbax-checkpoint-tmp*"):
-            for _ in range(50):  # its other arrays may still be under way
+            for _ in range(50):  # its other arrays may still be being written
                 shutil.rmtree(folder, ignore_errors=True)
                 if not folder.exists():
                     break
                 time.sleep(0.1)
 
-    def about(self, step: int) -> CheckpointMetadata:
-        """What goes with the state of a step.
+    def metadata(self, step: int) -> CheckpointMetadata:
+        """Read the content of a checkpoint besides its state.
 
         Raises:
-            UserError: it cannot be read, or is of another version.
+            UserError: It cannot be read, or is of another version.
         """
         try:
             about = self._read(step, about=ocp.args.JsonRestore())
             version = about.pop("version")
-            saved = CheckpointMetadata(**about)
+            metadata = CheckpointMetadata(**about)
+            metadata = metadata._replace(run={_RENAMED.get(name, name): value for name, value in metadata.run.items()})
         except Exception as error:
             raise self._damaged(step, error) from error
         if version != VERSION:
             raise UserError(
                 f"{self.folder}: expected checkpoints of version {VERSION}, found {version}; start a new run"
             )
-        return saved
+        return metadata
 
     def restore(self, step: int, like: State) -> State:
-        """The state of a step, checked against one that was made from the config.
+        """Read the state of a step, checked against one that was initialized from the config.
 
         Raises:
-            UserError: it cannot be read, or is of another architecture or optimizer.
+            UserError: It cannot be read, or is of another architecture or optimizer.
         """
         try:
-            found = self._read(step, state=ocp.args.StandardRestore())
+            arrays = self._read(step, state=ocp.args.StandardRestore())
         except Exception as error:
             raise self._damaged(step, error) from error
         expected = serialization.to_state_dict(like._asdict())
-        _check_shapes(expected, found, f"{self.folder / str(step)}")
-        return State(**serialization.from_state_dict(like._asdict(), found))
+        _check_shapes(expected, arrays, f"{self.folder / str(step)}")
+        return State(**serialization.from_state_dict(like._asdict(), arrays))
 
     def close(self) -> None:
         """End Orbax's threads."""
         self._manager.close()
 
     def _read(self, step, **item):
-        with _silent_closed_loops():
-            (found,) = self._manager.restore(step, args=ocp.args.Composite(**item)).values()
-        return found
+        with _silence_closed_loops():
+            (content,) = self._manager.restore(step, args=ocp.args.Composite(**item)).values()
+        return content
 
     def _damaged(self, step, error):
-        where = self.folder / str(step)
+        path = self.folder / str(step)
         return UserError(
-            f"{where}: the checkpoint cannot be read ({_reason(error)}); remove it to go on from an earlier one"
+            f"{path}: the checkpoint cannot be read ({_reason(error)}); remove it to resume from an earlier one"
         )
 
 
@@ -164,38 +168,38 @@ def _goodness(metrics):
     return -metrics[_LOSS]
 
 
-def _check_shapes(expected: Any, found: Any, where: str) -> None:
-    shapes = [
-        {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+def _check_shapes(expected: Any, found: Any, path: str) -> None:
+    trees = [
+        {jax.tree_util.keystr(keys): np.shape(leaf) for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (expected, found)
     ]
-    for name in sorted(shapes[0].keys() | shapes[1].keys()):
-        if shapes[0].get(name) != shapes[1].get(name):
-            told = [str(one.get(name, "none")) for one in shapes]
+    for name in sorted(trees[0].keys() | trees[1].keys()):
+        if trees[0].get(name) != trees[1].get(name):
+            shapes = [str(tree.get(name, "none")) for tree in trees]
             raise UserError(
-                f"{where}: expected the array {name} to be of shape {told[0]}, found {told[1]}: a checkpoint of "
+                f"{path}: expected the array {name} to be of shape {shapes[0]}, found {shapes[1]}: a checkpoint of "
                 "another architecture or optimizer; take the config it was made with, or another --workdir"
             )
 
 
 @contextmanager
-def _silent_closed_loops():
-    """Keeps what Orbax leaves of a failure from the user's terminal; what fails is raised, and told, all the same.
+def _silence_closed_loops():
+    """Keep Orbax's remains of a failure from the user's terminal; the failure itself is raised and reported.
 
-    At the first array that cannot be written or read, Orbax closes its event loop while the others are still under
-    way. Each of them, when it is over, tells the closed loop from a thread of TensorStore, and Python prints the
-    traceback of that: at once, so that the hook has to be there before, or much later, so that it stays after a
-    failure.
+    At the first array that cannot be written or read, Orbax closes its event loop while the others are still in
+    progress. Each of them, when it finishes, reports the closed loop from a thread of TensorStore, and Python prints
+    the traceback of that: at once, so that the hook must be installed before, or much later, so that it remains after
+    a failure.
     """
-    before = sys.unraisablehook
+    previous = sys.unraisablehook
 
     def hook(unraisable):
         if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
-            before(unraisable)
+            previous(unraisable)
 
     sys.unraisablehook = hook
     yield
-    sys.unraisablehook = before
+    sys.unraisablehook = previous
 
 
 def _reason(error):

@@ -1,8 +1,9 @@
-"""Every setting of a training run, with its default: the paper's.
+"""Every setting of a training run, with its default: the paper's; and the shorter runs of `demo` and `finetune`.
 
-A file in `experiments/configs/` takes `default()`, changes a few fields and gives the result as `get_config()`.
+A file in `experiments/configs/` takes `default()`, changes a few fields, and returns the result from `get_config()`.
 """
 
+import dataclasses
 import json
 import math
 import re
@@ -14,125 +15,143 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
+from crefjax.models import NetworkConfig, load_model
 from crefjax.simulate.stream import config_fields
 
-# What may change when a run goes on, alone or with all its fields: none of it touches what a step computes from its
-# state and its batch. A cosine has its length from `epochs` and `steps`, which then may not.
+# Fields that may change when a run is resumed, alone or with all fields below them: none of them affects what a step
+# computes from its state and its batch. `epochs` and `steps` set the length of a cosine, and may not change with it.
 MUTABLE_ON_RESUME = (
     *("epochs", "steps", "minutes", "devices", "platform", "log_every", "evaluation", "checkpoint"),
     *("data.dataset.folder", "data.dataset.threads", "data.entries.folders"),
-    "data.stream.models",  # where they lie; the stream's state knows which they are
+    "data.stream.models",  # their location; the stream's state identifies them
 )
-_OF_COSINE = ("epochs", "steps")
+_LENGTH_OF_COSINE = ("epochs", "steps")
 
-REQUIRED = "<required>"  # value of `weights` in a config that has none of its own to start from
+REQUIRED = "<required>"  # value of `weights` in a config that needs weights to start from
 
 SOURCES = ("dataset", "stream", "entries")
 SCHEDULES = ("exponential", "cosine", "cycles", "constant")
 OPTIMIZERS = ("adam", "adamw", "muon", "sgd")
 
 
-def default() -> ConfigDict:
-    """The paper's training (Agarwal et al. 2024) but for its dataset."""
-    c = ConfigDict()
-    c.seed = 0  # of the first parameters and of every random choice of the data
-    c.batch = 6  # patches in a step, over all devices
-    c.epochs = 195  # how many, if `steps` is 0
-    c.steps = 0  # how many in all; 0: so many as the epochs have
-    c.epoch_steps = 0  # steps in an epoch; 0: once through the dataset (an endless stream has no such number)
-    c.minutes = 0.0  # of wall time in which the run ends, over all its parts; 0: no limit
-    c.devices = 0  # how many devices compute; 0: as many as there are and the batch divides among
-    c.platform = ""  # cpu or gpu; empty: what JAX finds best
-    c.log_every = 10  # steps between two lines of metrics.jsonl
-    c.weights = ""  # a weights folder, or its name, to start from; empty: from random parameters
-    c.average = 0.0  # decay of the exponential average of the parameters that is evaluated and shipped; 0: none
+def default(network: str = "unet3d") -> ConfigDict:
+    """Return the config of the paper's training (Agarwal et al. 2024), except for its dataset.
 
-    c.network = ConfigDict()
-    c.network.depth = 5  # poolings
-    c.network.down_width = 16  # channels on the way down
-    c.network.up_width = 32  # channels on the way up
-    c.network.last_widths = (16, 8)  # channels of the last level
-    c.network.negative_slope = 0.1  # of the LeakyReLU
-    c.network.compute_dtype = "float32"  # float32 or bfloat16, of activations; losses are in float32 always
+    Args:
+        network: Name of a network in `crefjax.models.MODELS`, whose fields `config.network` has.
+    """
+    from crefjax.losses import LOSSES  # imports JAX
+
+    c = ConfigDict()
+    c.task = "denoising"  # one of crefjax.training.task.TASKS
+    c.seed = 0  # of the initial parameters and of every random choice in the data
+    c.batch = 6  # samples in a step, over all devices
+    c.epochs = 195  # number of epochs, if `steps` is 0
+    c.steps = 0  # number of steps; 0: as many as the epochs have
+    c.epoch_steps = 0  # steps in an epoch; 0: one pass through the dataset (must be given for an endless stream)
+    c.minutes = 0.0  # maximum wall time, minutes, added up when a run is resumed; 0: no limit
+    c.devices = 0  # number of devices; 0: as many as are available and divide the batch
+    c.platform = ""  # cpu or gpu; empty: JAX's choice
+    c.log_every = 10  # steps between two lines of metrics.jsonl
+    c.weights = ""  # a weights folder, or its name, to start from; empty: random parameters
+    c.average = (
+        0.0  # decay of the exponential moving average of the parameters, which is evaluated and exported; 0: none
+    )
+
+    c.network = network_fields(load_model(network).config())  # its name, and the fields of its config class
 
     c.data = ConfigDict()
-    c.data.source = "dataset"  # dataset, stream or entries: which of the three below
-    c.data.patch = 96  # voxels a side, for stream and entries; a dataset has its own
+    c.data.source = "dataset"  # dataset, stream, or entries: one of the three below
+    c.data.patch = 96  # side of the patches, voxels, for stream and entries; a dataset has its own
 
     c.data.grid = 0.0  # voxels that the resolution takes on the grid of the data; 0: maps as they are
-    # What a network is trained on it is given later: `crefjax denoise` brings maps to this grid. With it, they are
-    # standardized by their solvent and within their mask (`crefjax.data.grid`), else as a whole.
+    # A network is given later what it was trained on: `crefjax denoise` brings maps to this grid. With it, maps are
+    # standardized by their solvent and within their mask (`crefjax.data.grid`), otherwise as a whole.
 
     c.data.dataset = ConfigDict()
     c.data.dataset.folder = "dataset"  # written by `crefjax prepare`
-    c.data.dataset.rotations = True  # whether each patch is turned by one of the 24 rotations of the cube
-    c.data.dataset.threads = 4  # that read ahead
+    c.data.dataset.rotations = True  # whether to rotate each patch by one of the 24 rotations of the cube
+    c.data.dataset.threads = 4  # threads that read ahead
 
     c.data.stream = ConfigDict()
     c.data.stream.models = ""  # files of atomic models, names or patterns with *, separated by commas
-    c.data.stream.shares = ""  # how often each pattern is drawn, numbers separated by commas; empty: all models alike
+    c.data.stream.shares = ""  # share of each pattern, numbers separated by commas; empty: all models alike
     c.data.stream.exclude = ""  # names (without suffix) of models that are not used, separated by commas
-    c.data.stream.held_out = ""  # names of models that are for evaluation alone, separated by commas
-    c.data.stream.phantoms = 0  # synthetic models besides
-    c.data.stream.held_out_phantoms = 0  # of other make, for evaluation
-    c.data.stream.held_out_samples = 24  # patches that are evaluated
-    c.data.stream.held_out_patch = 0  # voxels a side of those, standardized as whole maps; 0: as in training
+    c.data.stream.held_out = ""  # names of models that are used for evaluation only, separated by commas
+    c.data.stream.phantoms = 0  # number of additional synthetic models
+    c.data.stream.held_out_phantoms = 0  # number of other synthetic models, for evaluation
+    c.data.stream.held_out_samples = 24  # number of patches for evaluation
+    c.data.stream.held_out_patch = 0  # side of those, voxels, standardized as whole maps; 0: as in training
     c.data.stream.masked = 1.0  # share of the samples whose input is masked; the truth always is
-    c.data.stream.gain = (1.0, 1.0)  # factor on a standardized patch: its deviation is not that of a whole map
-    c.data.stream.level = (1.0, 1.0)  # share of a patch's mean that is subtracted: it is not that of a whole map
+    c.data.stream.gain = (1.0, 1.0)  # factor on a standardized patch, whose standard deviation is not the whole map's
+    c.data.stream.level = (1.0, 1.0)  # subtracted share of a patch's mean, which is not the whole map's
     c.data.stream.entries = 0.0  # share of the batches that are patches of `data.entries.folders` instead
-    # The ranges that samples are drawn from; `crefjax.simulate.stream.StreamConfig` describes each.
+    # The ranges from which samples are drawn; `crefjax.simulate.stream.StreamConfig` describes each.
     for name, value in config_fields().items():
         c.data.stream[name] = value
 
     c.data.entries = ConfigDict()
     c.data.entries.folders = ""  # entry folders, names or patterns with *, separated by commas
-    c.data.entries.held_out = 0.2  # share of each mask's volume that is for evaluation alone
-    c.data.entries.held_out_patches = 16  # that are evaluated, of each entry
+    c.data.entries.held_out = 0.2  # share of each mask's volume that is used for evaluation only
+    c.data.entries.held_out_patches = 16  # number of patches of each entry for evaluation
     c.data.entries.rotations = True  # as for a dataset
 
-    c.losses = ConfigDict()  # factors of the losses of `crefjax.losses`; 0: not computed
-    c.losses.cref_l1 = 1.0  # |C_ref - FSC(denoised, full map)|, the paper's
-    c.losses.cref_l1_masked = 0.0  # the same within the mask, where inputs are not masked (`data.stream.masked`)
-    c.losses.gain_l1 = 0.0  # distance of the output's scale from the signal's, shell by shell, by half-maps alone
-    c.losses.fsc = 0.0  # 1 - FSC of either denoised half-map with the other half-map
-    c.losses.n2n_l2 = 0.0  # squared difference of either denoised half-map to the other half-map
-    c.losses.n2n_l1 = 0.0  # absolute difference, likewise
-    c.losses.truth_fsc = 0.0  # 1 - FSC(denoised, truth), where a truth is known
-    c.losses.truth_fsc_masked = 0.0  # the same within the mask, where inputs are not masked (`data.stream.masked`)
-    c.losses.truth_l2 = 0.0  # squared error over the truth's power, where a truth is known
-    c.losses.bias = 0.0  # power of the bias of the denoised half-maps, over that of the half-maps
+    # Weights of the losses of `crefjax.losses`, each described there; 0: not computed.
+    c.losses = ConfigDict(dict.fromkeys(LOSSES, 0.0) | {"cref_l1": 1.0})
 
     c.optimizer = ConfigDict()
-    c.optimizer.name = "adam"  # adam, adamw, muon (Jordan 2024; Adam for what is no kernel) or sgd
+    c.optimizer.name = "adam"  # adam, adamw, muon (Jordan 2024; Adam for arrays that are not kernels), or sgd
     c.optimizer.b1 = 0.9  # decay of the mean of gradients; momentum of sgd (for muon's kernels it is 0.95)
     c.optimizer.b2 = 0.999  # decay of the mean of their squares
     c.optimizer.eps = 1e-8  # added to the root of that
     c.optimizer.weight_decay = 0.0  # of adamw
-    c.optimizer.clip = 0.0  # largest norm of the whole gradient; 0: any
+    c.optimizer.clip = 0.0  # largest norm of the whole gradient; 0: no limit
 
     c.schedule = ConfigDict()
-    c.schedule.name = "exponential"  # exponential, cosine, cycles or constant
-    c.schedule.rate = 3e-4  # learning rate at its highest
-    c.schedule.cycle_steps = 0  # cycles: steps of one
+    c.schedule.name = "exponential"  # exponential, cosine, cycles, or constant
+    c.schedule.rate = 3e-4  # largest learning rate
+    c.schedule.cycle_steps = 0  # cycles: steps of each
     c.schedule.decay = 0.7  # exponential: factor on the rate ... (cycles: from one to the next)
-    c.schedule.decay_epochs = 10.0  # ... in so many epochs, continuously
+    c.schedule.decay_epochs = 10.0  # ... in this number of epochs, continuously
     c.schedule.warmup = 0  # steps in which the rate rises from 0
-    c.schedule.final = 0.0  # cosine, cycles: share of the rate that is left at the last step
+    c.schedule.final = 0.0  # cosine, cycles: share of the rate that remains at the last step
 
     c.evaluation = ConfigDict()
     c.evaluation.every_epochs = 1  # epochs between two evaluations; 0: none
-    c.evaluation.patience = 0  # evaluations without a better one after which the run ends; 0: any number
+    c.evaluation.patience = 0  # evaluations without improvement after which the run ends; 0: no limit
 
     c.checkpoint = ConfigDict()
-    c.checkpoint.every_steps = 0  # steps between two checkpoints, besides the one after each epoch; 0: none
+    c.checkpoint.every_steps = 0  # steps between two checkpoints, in addition to one after each epoch; 0: none
     c.checkpoint.every_minutes = 10.0  # minutes between two, likewise; 0: none
-    c.checkpoint.keep = 3  # how many of the newest stay, besides the best
+    c.checkpoint.keep = 3  # number of the newest that are kept, in addition to the best
     return c.lock()
 
 
+def network_fields(config: NetworkConfig, **changes) -> ConfigDict:
+    """Return `config.network` for a network: its name and its fields.
+
+    Args:
+        config: Hyperparameters of the network.
+        **changes: Fields with other values.
+    """
+    return ConfigDict({"name": config.network, **dataclasses.asdict(config), **changes})
+
+
+def network_config(config: ConfigDict) -> NetworkConfig:
+    """Return the hyperparameters of the network that a config asks for.
+
+    Raises:
+        UserError: There is no such network, or its fields are invalid.
+    """
+    fields = config.network.to_dict()
+    try:
+        return load_model(fields.pop("name")).config(**fields)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config: network: {error}") from error
+
+
 def demo_config() -> ConfigDict:
-    """A small network on small patches of phantoms, which learns something in two minutes on two CPU cores."""
+    """Return the config of a small network on small patches of phantoms, trained in two minutes on two CPU cores."""
     c = _short(steps=220, epoch_steps=110, loss="truth_fsc", schedule="cosine", rate=4e-3, warmup=10)
     c.batch = 4
     c.network.depth = 3
@@ -148,7 +167,10 @@ def demo_config() -> ConfigDict:
 
 
 def finetune_config() -> ConfigDict:
-    """Weights adapted to one specimen without truth: either denoised half-map against the other half-map."""
+    """Return the config that adapts weights to one specimen by comparing each denoised half-map to the other half-map.
+
+    A truth is not needed.
+    """
     c = _short(steps=2000, epoch_steps=20, loss="fsc", schedule="constant", rate=2e-4, warmup=20)
     c.batch = 2
     c.minutes = 10.0
@@ -163,7 +185,7 @@ def finetune_config() -> ConfigDict:
 
 
 def _short(*, steps, epoch_steps, loss, schedule, rate, warmup) -> ConfigDict:
-    """A run of minutes, by one loss: gradients are clipped, and only epochs end with a checkpoint."""
+    """Return the config of a run of minutes with one loss, clipped gradients, and checkpoints after epochs only."""
     c = default()
     c.steps, c.epoch_steps = steps, epoch_steps
     c.losses.cref_l1 = 0.0
@@ -175,14 +197,14 @@ def _short(*, steps, epoch_steps, loss, schedule, rate, warmup) -> ConfigDict:
 
 
 def read_config(file: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """The config of a file, with fields changed on the command line.
+    """Read the config of a file, with fields changed on the command line.
 
     Args:
         file: Python source with `get_config()`.
-        overrides: `--config.FIELD=VALUE`, or the two apart.
+        overrides: `--config.FIELD=VALUE`, as one word or two.
 
     Raises:
-        UserError: the file is missing or no config; a field is mistyped, or its value of another type.
+        UserError: The file is missing or does not return a config; a field is unknown, or its value is invalid.
     """
     from absl import flags
     from ml_collections import config_flags
@@ -191,19 +213,19 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ConfigDict:
         raise UserError(f"{file}: expected a config (see experiments/configs), found no such file; check the path")
     argv = ["crefjax train", f"--config={file}", *overrides]
     values = flags.FlagValues()
-    sys.modules.pop("config_config", None)  # of a file before, whose get_config a file without one would take over
-    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left beside the user's file
+    sys.modules.pop("config_config", None)  # of an earlier file, whose get_config a file without one would take over
+    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # write nothing beside the user's file
     try:
         with warnings.catch_warnings():
-            # What ml_collections calls to load the file.
+            # ml_collections calls it to load the file.
             warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
             holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-            rest = values(argv)[1:]
+            remaining = values(argv)[1:]
             config = holder.value
     except flags.Error as error:
         text = re.sub(r"^Unknown command line flag '(.*?)'", r"there is no option --\1", _one_line(error))
         raise UserError(f"--config: {text}; `crefjax/training/config.py` has all fields") from error
-    except Exception as error:  # whatever a file of Python may raise; a mistyped field among it
+    except Exception as error:  # a Python file may raise anything; a mistyped field is among it
         if "no attribute 'get_config'" in str(error):
             raise UserError(f"{file}: expected a function get_config(), found none; see experiments/configs") from error
         if isinstance(error, (AttributeError, KeyError)):  # which ml_collections raises for a mistyped field
@@ -215,32 +237,36 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ConfigDict:
         raise UserError(f"{file}: cannot be used ({type(error).__name__}: {_one_line(error)}); correct it") from error
     finally:
         sys.dont_write_bytecode = bytecode
-    if rest:
-        raise UserError(f"crefjax train: expected --config.FIELD=VALUE, found {rest[0]!r}; correct it")
+    if remaining:
+        raise UserError(f"crefjax train: expected --config.FIELD=VALUE, found {remaining[0]!r}; correct it")
     check_config(config, file)
     return config
 
 
 def check_config(config: ConfigDict, source: str = "config") -> None:
-    """Check what can be known of a config by itself.
+    """Check what can be checked of a config by itself.
 
     Args:
-        config: of a run.
-        source: where it is from, for the message.
+        config: Config of a run.
+        source: Its file, for the message.
 
     Raises:
-        UserError: a field is missing, unknown, of another type or out of its range.
+        UserError: A field is missing, unknown, of another type, or out of its range.
     """
     if not isinstance(config, ConfigDict):
         raise UserError(f"{source}: expected get_config() to give a ConfigDict, found {type(config).__name__}")
-    expected, found = flat(default()), flat(config)
-    for name in found.keys() - expected.keys():
+    fields = flat(config)
+    try:
+        expected = flat(default(fields.get("network.name", "unet3d")))
+    except ValueError as error:
+        raise UserError(f"{source}: network.name: {error}") from error
+    for name in fields.keys() - expected.keys():
         raise UserError(f"{source}: there is no field {name}; `crefjax/training/config.py` has all fields")
-    for name in expected.keys() - found.keys():
+    for name in expected.keys() - fields.keys():
         raise UserError(f"{source}: the field {name} is missing; start from crefjax.training.config.default()")
-    for name, value in found.items():
-        _check_numbers(source, name, value, expected[name])
-    if found["weights"] == REQUIRED:
+    for name, value in fields.items():
+        _check_type(source, name, value, expected[name])
+    if fields["weights"] == REQUIRED:
         raise UserError(f"{source}: expected --config.weights=W to start from, found none; give a name or a folder")
     choices = {
         "data.source": SOURCES,
@@ -250,52 +276,52 @@ def check_config(config: ConfigDict, source: str = "config") -> None:
         "platform": ("", "cpu", "gpu"),
     }
     for name, allowed in choices.items():
-        if found[name] not in allowed:
+        if name in fields and fields[name] not in allowed:
             raise UserError(
-                f"{source}: expected {name} out of {', '.join(filter(None, allowed))}, found {found[name]!r}"
+                f"{source}: expected {name} out of {', '.join(filter(None, allowed))}, found {fields[name]!r}"
             )
     least = {"batch": 1, "checkpoint.keep": 1, "log_every": 1, "data.patch": 16, "schedule.decay_epochs": 1e-6}
     least |= {"schedule.decay": 1e-6, "data.stream.gain": 1e-3}
     most = {"average": 0.999999, "data.stream.masked": 1, "data.entries.held_out": 0.5, "schedule.final": 1}
     most |= {"data.stream.entries": 0.9, "optimizer.b1": 0.999999, "optimizer.b2": 0.9999999}
-    for name, value in found.items():
+    for name, value in fields.items():
         lowest = least.get(name, 0)
-        signed = name.startswith("data.stream.noise_")
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, (int, float)) and not (signed or lowest <= one <= most.get(name, math.inf)):
-                limit = f"at least {lowest:g}" if one < lowest else f"at most {most[name]:g}"
-                raise UserError(f"{source}: expected {name} to be {limit}, found {one:g}; correct it")
+        signed = name.startswith(("data.stream.noise_", "network."))
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (int, float)) and not (signed or lowest <= number <= most.get(name, math.inf)):
+                limit = f"at least {lowest:g}" if number < lowest else f"at most {most[name]:g}"
+                raise UserError(f"{source}: expected {name} to be {limit}, found {number:g}; correct it")
 
 
 def flat(config: ConfigDict) -> dict:
-    """Every field by its full name, such as `optimizer.b1`, in the order of `default()`."""
+    """Return every field by its full name, such as `optimizer.b1`, in the order of `default()`."""
     fields = {}
     for name, value in config.items():
         if isinstance(value, ConfigDict):
-            fields |= {f"{name}.{inner}": one for inner, one in flat(value).items()}
+            fields |= {f"{name}.{inner}": field for inner, field in flat(value).items()}
         else:
             fields[name] = value
     return fields
 
 
-def as_json(config: ConfigDict) -> dict:
-    """The flat fields, as JSON gives them back."""
+def to_json(config: ConfigDict) -> dict:
+    """Return the flat fields as JSON reads them back."""
     return json.loads(json.dumps(flat(config)))
 
 
 def check_resumable(before: dict, config: ConfigDict, where: str) -> None:
-    """Check that a run that goes on is the one that was begun.
+    """Check that a run may be resumed with a config.
 
     Args:
-        before: `as_json` of the config it was begun with.
-        config: of now.
-        where: the run's folder, for the message.
+        before: `to_json` of the config with which it was started; fields that it lacks have their default.
+        config: Config to resume it with.
+        where: Folder of the run, for the message.
 
     Raises:
-        UserError: a field differs that may not.
+        UserError: A field differs that may not.
     """
-    now = as_json(config)
-    before = as_json(default()) | before  # a field that was not there yet: as its default
+    now = to_json(config)
+    before = to_json(default(before.get("network.name", "unet3d"))) | before
     changed = [
         name
         for name in sorted(now.keys() | before.keys())
@@ -303,34 +329,34 @@ def check_resumable(before: dict, config: ConfigDict, where: str) -> None:
     ]
     if changed:
         name = changed[0]
-        more = f" (and {', '.join(changed[1:])})" if len(changed) > 1 else ""
+        others = f" (and {', '.join(changed[1:])})" if len(changed) > 1 else ""
         raise UserError(
-            f"{where}: was begun with {name} = {before.get(name)!r}, found {now.get(name)!r}{more}; go on with the "
-            "first, or give another --workdir"
+            f"{where}: was started with {name} = {before.get(name)!r}, found {now.get(name)!r}{others}; resume with "
+            "the first, or give another --workdir"
         )
 
 
 def _may_change(name, config):
-    if name in _OF_COSINE and config.schedule.name == "cosine":
+    if name in _LENGTH_OF_COSINE and config.schedule.name == "cosine":
         return False
-    if name == "data.grid":  # the stream makes its maps where they belong; it is what the weights' card says, no more
+    if name == "data.grid":  # the stream simulates maps on their grid; the field only goes to the weights' card
         return config.data.source == "stream" and not config.data.stream.entries
     return name in MUTABLE_ON_RESUME or name.split(".")[0] in MUTABLE_ON_RESUME
 
 
-def _check_numbers(source, name, value, like):
+def _check_type(source, name, value, like):
     if isinstance(like, tuple):
-        if not isinstance(value, tuple) or not value or any(isinstance(one, (str, bool)) for one in value):
+        if not isinstance(value, tuple) or not value or any(isinstance(item, (str, bool)) for item in value):
             raise UserError(f"{source}: expected {name} to be numbers such as {like}, found {value!r}; correct it")
         if name.startswith("data.stream.") and (len(value) != 2 or value[0] > value[1]):
             raise UserError(
                 f"{source}: expected {name} to run from a number up to another, found {value!r}; correct it"
             )
-    elif value is None or any(isinstance(like, one) != isinstance(value, one) for one in (bool, str)):
+    elif value is None or any(isinstance(like, kind) != isinstance(value, kind) for kind in (bool, str)):
         raise UserError(f"{source}: expected {name} to be like {like!r}, found {value!r}; correct it")
-    for one in value if isinstance(value, tuple) else (value,):
-        if isinstance(one, float) and not math.isfinite(one):
-            raise UserError(f"{source}: expected {name} to be finite, found {one}; correct it")
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise UserError(f"{source}: expected {name} to be finite, found {number}; correct it")
 
 
 def _one_line(error):

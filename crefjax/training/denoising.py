@@ -1,7 +1,6 @@
 """The task of denoising maps: losses and metrics of a network's outputs for half-maps and their mean."""
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -10,73 +9,81 @@ from ml_collections import ConfigDict
 
 from crefjax import losses
 from crefjax.errors import UserError
-from crefjax.models.unet3d import UNet3D, UNet3DConfig, apply_network
-from crefjax.weights.store import check_parameters, load_weights, parameter_shapes, save_weights
+from crefjax.models import NetworkConfig, Parameters, load_model, same_architecture
+from crefjax.training.config import network_config
+from crefjax.training.sources import MapSource, make_source
+from crefjax.training.task import TaskDescription
+from crefjax.weights.store import load_weights, save_weights
 
-_AS_IT_IS = "full map standardized to mean 0 and deviation 1, masked or not"
-_ON_A_GRID = (
+_INPUT_AS_IT_IS = "full map standardized to mean 0 and standard deviation 1, masked or not"
+_INPUT_ON_A_GRID = (
     "full map on a grid on which its resolution takes {:g} voxels, its solvent at 0, divided by its root mean square "
     "within its mask, masked or not"
 )
-NOT_A_RESOLUTION = "the FSC of a denoised map with its input, or of denoised half-maps, is no resolution"
 
 
 @dataclass(frozen=True)
 class DenoisingTask:
-    """Trains the network on batches of `half_map_1`, `half_map_2` and, where known, `truth` and `mask`.
+    """Trains a network on batches of `half_map_1`, `half_map_2`, and, if known, `truth` and `mask`.
 
     All are `(samples, z, y, x)`.
 
     Attributes:
-        network: its config.
-        factors: of the losses, by name.
-        start: parameters to start from; None for random ones.
-        licence: of the weights that come out.
-        origin: where they come from.
-        before: how those to start from were trained.
-        grid: voxels that the resolution takes on the grid of the data; 0 for maps as they are.
+        network: Hyperparameters of the network.
+        loss_weights: Weight of each loss by its name.
+        patch: Side of the patches, voxels.
+        start: Initial parameters; None for random ones.
+        licence: Licence of the resulting weights.
+        origin: Origin of the resulting weights.
+        pretraining: How the initial parameters were trained.
+        grid: Voxels that the resolution takes on the grid of the data; 0 for maps as they are.
     """
 
-    network: UNet3DConfig
-    factors: dict[str, float]
-    start: dict | None = None
+    network: NetworkConfig
+    loss_weights: dict[str, float]
+    patch: int = 0
+    start: Parameters | None = None
     licence: str = "yours to choose: trained from your own data"
     origin: str = "trained with crefjax"
-    before: str | None = None
+    pretraining: str | None = None
     grid: float = 0.0
     name: str = "denoising"
 
     def init(self, key):
-        """Random parameters, or those to start from."""
+        """Return random parameters, or those to start from."""
         if self.start is not None:
             return jax.tree.map(jnp.asarray, self.start)
-        side = self.network.multiple
-        return jax.jit(UNet3D(self.network).init)(key, jnp.zeros((1, side, side, side, 1)))["params"]
+        return load_model(self.network.network).init(key, self.network)
 
     def loss(self, parameters, batch, key):
-        """The weighted losses."""
+        """Return the weighted sum of the losses, and each of them."""
         del key  # nothing is random within a step
-        return losses.weighted(self.factors, **self._arrays(parameters, batch, losses.needs(self.factors)))
+        return losses.weighted(self.loss_weights, **self._arrays(parameters, batch, losses.needs(self.loss_weights)))
 
     def metrics(self, parameters, batch):
-        """The losses; the RMSE between FSC² (denoised, full map) and C_ref²; the mean FSC to the truth, where known."""
-        needs = losses.needs(self.factors) | {"full"}
+        """Return the losses, the RMSE of FSC² to C_ref², and, if a truth is known, the mean FSC to it."""
+        needs = losses.needs(self.loss_weights) | {"full"}
         arrays = self._arrays(parameters, batch, needs)
-        loss, found = losses.weighted(self.factors, **arrays)
-        found = {"loss": loss, **found}
-        pair = arrays["half_map_1"], arrays["half_map_2"]
-        found["cref_rmse"] = losses.cref_rmse(arrays["denoised"], *pair)
+        loss, metrics = losses.weighted(self.loss_weights, **arrays)
+        metrics = {"loss": loss, **metrics}
+        half_maps = arrays["half_map_1"], arrays["half_map_2"]
+        metrics["cref_rmse"] = losses.cref_rmse(arrays["denoised"], *half_maps)
         if "truth" in batch:
-            found["fsc_truth"] = 1 - losses.truth_fsc(arrays["denoised"], batch["truth"])[0]
-            found["fsc_truth_full"] = 1 - losses.truth_fsc((pair[0] + pair[1]) / 2, batch["truth"])[0]
-        return found
+            metrics["fsc_truth"] = 1 - losses.truth_fsc(arrays["denoised"], batch["truth"])[0]
+            metrics["fsc_truth_full"] = 1 - losses.truth_fsc((half_maps[0] + half_maps[1]) / 2, batch["truth"])[0]
+        return metrics
+
+    def describe(self, config):
+        """Name the patches and the losses."""
+        card = {"losses": {name: weight for name, weight in config.losses.items() if weight}}
+        return TaskDescription(f"patches of {self.patch} voxels a side", card)
 
     def export(self, folder: Path, parameters, about):
-        """Write a weights folder, which `crefjax denoise --weights` takes."""
+        """Write a weights folder for `crefjax denoise --weights`."""
         card = {
             "source": self.origin,
             "licence": self.licence,
-            "expected_input": _ON_A_GRID.format(self.grid) if self.grid else _AS_IT_IS,
+            "expected_input": _INPUT_ON_A_GRID.format(self.grid) if self.grid else _INPUT_AS_IT_IS,
             **about,
         }
         if self.grid:
@@ -84,6 +91,7 @@ class DenoisingTask:
         save_weights(folder, parameters, self.network, card, overwrite=True)
 
     def _arrays(self, parameters, batch, needs):
+        """Return the maps that the losses need, by the names of their arguments."""
         arrays = {name: batch[name] for name in ("half_map_1", "half_map_2")}
         first, second = arrays.values()
         if "full" in needs:
@@ -98,46 +106,59 @@ class DenoisingTask:
         return arrays
 
     def _apply(self, parameters, maps):
-        return apply_network(parameters, maps[..., None], self.network)[..., 0]
+        return load_model(self.network.network).apply(parameters, maps[..., None], self.network)[..., 0]
 
 
-def denoising_task(config: ConfigDict, *, truth: bool) -> DenoisingTask:
-    """The task that a config asks for.
-
-    Args:
-        config: of the run.
-        truth: whether the data have one.
+def make_task(config: ConfigDict) -> tuple[DenoisingTask, MapSource]:
+    """Return the task of a config and its data.
 
     Raises:
-        UserError: the network, its first weights or the losses cannot be.
+        UserError: As `denoising_task` and `crefjax.training.sources.make_source`.
     """
-    try:
-        network = UNet3DConfig(**config.network.to_dict())
-    except ValueError as error:
-        raise UserError(f"config: network: {error}") from error
-    factors = {name: float(factor) for name, factor in config.losses.items()}
-    if "truth" in losses.needs(factors) and not truth:
-        name = next(name for name, factor in factors.items() if factor > 0 and "truth" in losses.needs({name: factor}))
+    source = make_source(config)
+    return denoising_task(config, truth=source.truth, patch=source.patch), source
+
+
+def denoising_task(config: ConfigDict, *, truth: bool, patch: int | None = None) -> DenoisingTask:
+    """Return the task of a config for data of one's own.
+
+    Args:
+        config: Config of the run.
+        truth: Whether the data have a truth.
+        patch: Side of the patches, voxels; None for that of the config.
+
+    Raises:
+        UserError: The network or the losses are invalid, or the initial weights do not fit.
+    """
+    network = network_config(config)
+    weights = {name: float(weight) for name, weight in config.losses.items()}
+    if "truth" in losses.needs(weights) and not truth:
+        name = next(name for name, weight in weights.items() if weight > 0 and "truth" in losses.LOSSES[name].needs)
         raise UserError(
             f"config: losses.{name}: expected data with a truth, found none in this source; take the stream, entries "
             "with a truth.mrc, or another loss"
         )
-    if config.weights:
-        weights = load_weights(config.weights)
-        same = dataclasses.replace(weights.config, compute_dtype=network.compute_dtype)
-        if same != network:
-            raise UserError(
-                f"{weights.path}: expected weights for {network}, found some for {weights.config}; set the fields of "
-                "network alike, or take other weights"
-            )
-        check_parameters(weights.parameters, parameter_shapes(network), str(weights.path))
-        origin = f"trained with crefjax from {weights.name}: {weights.card['source']}"
-        before = weights.card.get("training")
-        if weights.grid != config.data.grid:
-            raise UserError(
-                f"{weights.path}: expected weights for data.grid = {config.data.grid:g} voxels, found some for "
-                f"{weights.grid:g}; set it alike, or take other weights"
-            )
-        grid = config.data.grid
-        return DenoisingTask(network, factors, weights.parameters, weights.card["licence"], origin, before, grid)
-    return DenoisingTask(network, factors, grid=config.data.grid)
+    task = DenoisingTask(network, weights, patch or config.data.patch, grid=config.data.grid)
+    return _start_from(config.weights, task) if config.weights else task
+
+
+def _start_from(name, task):
+    """Return a task that starts from weights of the same network and grid."""
+    start = load_weights(name)
+    if not same_architecture(start.config, task.network):
+        raise UserError(
+            f"{start.path}: expected weights for {task.network}, found some for {start.config}; set the fields of "
+            "network alike, or take other weights"
+        )
+    if start.grid != task.grid:
+        raise UserError(
+            f"{start.path}: expected weights for data.grid = {task.grid:g} voxels, found some for {start.grid:g}; set "
+            "it alike, or take other weights"
+        )
+    return replace(
+        task,
+        start=start.parameters,
+        licence=start.card["licence"],
+        origin=f"trained with crefjax from {start.name}: {start.card['source']}",
+        pretraining=start.card.get("training"),
+    )

@@ -1,4 +1,4 @@
-"""The training loop: steps, evaluations and checkpoints, until the last step or until it is told to stop."""
+"""The training loop: steps, evaluations, and checkpoints, until the last step or a request to stop."""
 
 import math
 import time
@@ -13,21 +13,21 @@ from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
 from crefjax.training.checkpoints import CheckpointMetadata, Checkpoints
-from crefjax.training.config import as_json, check_resumable
-from crefjax.training.metrics import Failures, MetricsBuffer, MetricsWriter, StepMetrics, training_progress
+from crefjax.training.config import check_resumable, to_json
+from crefjax.training.metrics import MetricsBuffer, MetricsWriter, SkippedSamples, StepMetrics, training_progress
 from crefjax.training.optimizer import make_optimizer, make_schedule
 from crefjax.training.step import (
     compile_step,
-    divided,
     evaluate,
     find_devices,
-    from_devices,
     init_state,
     make_evaluation_step,
     make_train_step,
-    on_devices,
+    replicate,
+    shard,
+    unreplicate,
 )
-from crefjax.training.task import NamedBatch, Source, Task, close
+from crefjax.training.task import DataSource, NamedBatch, Task, close
 from crefjax.utils import atomic
 from crefjax.utils.atomic import is_disk_full, write_json
 from crefjax.utils.signals import StopRequest, exclusive_lock, stop_on_signals
@@ -36,15 +36,15 @@ BEST, LAST = "best", "last"
 
 
 class Result(NamedTuple):
-    """How a run ended.
+    """Outcome of a run.
 
     Attributes:
-        step: steps done.
-        steps: asked for.
-        stopped: the signal by which it was stopped before; None if it was not.
-        best_loss: the least held-out loss; None without evaluations.
-        best_step: where that was.
-        weights: the folder of weights to use: the best, or the last where none was evaluated.
+        step: Number of steps done.
+        steps: Number of steps asked for.
+        stopped: Signal that stopped it early; None if none did.
+        best_loss: Least held-out loss; None without evaluations.
+        best_step: Step of that loss.
+        weights: Folder of weights to use: the best, or the last if none were evaluated.
     """
 
     step: int
@@ -56,14 +56,14 @@ class Result(NamedTuple):
 
 
 class TrainPlan(NamedTuple):
-    """How a run computes.
+    """Devices, length, and optimizer of a run.
 
     Attributes:
-        devices: that compute, all of one platform.
-        epoch_steps: steps of an epoch.
-        steps: of the whole run.
-        schedule: the learning rate of a step.
-        optimizer: of the parameters.
+        devices: Devices that compute, all of one platform.
+        epoch_steps: Steps of an epoch.
+        steps: Steps of the whole run.
+        schedule: Learning rate of a step.
+        optimizer: Optimizer of the parameters.
     """
 
     devices: list[jax.Device]
@@ -73,38 +73,38 @@ class TrainPlan(NamedTuple):
     optimizer: optax.GradientTransformation
 
 
-def make_plan(config: ConfigDict, source: Source, *, say: Callable[[str], None]) -> TrainPlan:
-    """The plan of a run; nothing is written.
+def make_plan(config: ConfigDict, source: DataSource, *, say: Callable[[str], None]) -> TrainPlan:
+    """Return the plan of a run; nothing is written.
 
     Args:
-        config: of the run.
-        source: of the batches.
-        say: takes a line for the user, on devices that have no work.
+        config: Config of the run.
+        source: Source of the batches.
+        say: Receives a line for the user about devices without work.
 
     Raises:
-        UserError: there are not so many devices, the batch does not divide among them, or there is nothing to do.
+        UserError: The devices, the batch, or the schedule are invalid, or there is nothing to do.
     """
     devices = find_devices(config.devices, config.platform, config.batch)
     if idle := len(jax.local_devices(backend=config.platform or None)) - len(devices):
-        many = len(devices) + idle
+        total = len(devices) + idle
         say(
-            f"{len(devices)} of {many} devices share a batch of {config.batch}; one of "
-            f"{-(-config.batch // many) * many} would have work for all"
+            f"{len(devices)} of {total} devices share a batch of {config.batch}; one of "
+            f"{-(-config.batch // total) * total} would have work for all"
         )
-    epoch_steps, steps = lengths(config, source.size)
+    epoch_steps, steps = count_steps(config, source.size)
     schedule = make_schedule(config, epoch_steps=epoch_steps, steps=steps)
     return TrainPlan(devices, epoch_steps, steps, schedule, make_optimizer(config, schedule))
 
 
-def lengths(config: ConfigDict, size: int | None) -> tuple[int, int]:
-    """Steps of an epoch and of the whole run.
+def count_steps(config: ConfigDict, size: int | None) -> tuple[int, int]:
+    """Return the numbers of steps of an epoch and of the whole run.
 
     Args:
-        config: of the run.
-        size: samples of an epoch; None for an endless source.
+        config: Config of the run.
+        size: Samples of an epoch; None for an endless source.
 
     Raises:
-        UserError: an endless source without `epoch_steps`, or nothing to do.
+        UserError: An endless source lacks `epoch_steps`, or there is nothing to do.
     """
     epoch_steps = config.epoch_steps or (size // config.batch if size is not None else 0)
     if not epoch_steps:
@@ -119,58 +119,60 @@ def train(
     config: ConfigDict,
     workdir: Path,
     task: Task,
-    source: Source,
+    source: DataSource,
     *,
     after_evaluation: Callable[[Path], None] = lambda folder: None,
     say: Callable[[str], None] = print,
 ) -> Result:
     """Train, from the newest checkpoint of the folder if there is one.
 
-    Stopped at any moment and called again with the same arguments, it ends with the same parameters, on a CPU to the
-    last bit.
+    A run that is stopped at any moment and called again with the same arguments ends with the same parameters, on a CPU
+    to the last bit.
 
     Args:
-        config: of the run.
-        workdir: for `checkpoints`, `metrics.jsonl`, `tensorboard`, `config.json` and the weights `best` and `last`.
-        task: what is trained.
-        source: of the batches.
-        after_evaluation: called with the folder after every evaluation, for a figure, say.
-        say: takes a line for the user.
+        config: Config of the run.
+        workdir: Folder for `checkpoints`, `metrics.jsonl`, `tensorboard`, `config.json`, and the weights `best` and
+            `last`.
+        task: Task to train.
+        source: Source of the batches.
+        after_evaluation: Called with the folder after every evaluation, to write a figure, for example.
+        say: Receives a line for the user.
 
     Raises:
-        UserError: what was asked does not divide, fit or go on; too much is not finite (`Failures`); the disk is full.
+        UserError: The settings do not divide, fit, or resume the run; too many samples are not finite
+            (`SkippedSamples`); or the disk is full.
     """
     workdir = workdir.absolute()
     plan = make_plan(config, source, say=say)
-    batches = source.training()  # with the plan, so that what is wrong with either leaves no folder behind
+    batches = source.training()  # before the folder is made, so that a mistake leaves none behind
     try:
-        _make(workdir)
-        with _locked(workdir), stop_on_signals() as stop:
-            return _trained(_Run(config, workdir, task, source, plan, batches, stop, after_evaluation, say))
+        _make_folder(workdir)
+        with _lock(workdir), stop_on_signals() as stop:
+            return _train(_Run(config, workdir, task, source, plan, batches, stop, after_evaluation, say))
     finally:
         close(batches)
 
 
-def _make(workdir):
+def _make_folder(workdir):
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{workdir}: the folder cannot be made ({error.strerror}); give another --workdir") from error
 
 
-def _locked(workdir):
+def _lock(workdir):
     return exclusive_lock(workdir / ".lock", "another run is at work there; wait for it, or give another --workdir")
 
 
-def _trained(run: "_Run") -> Result:
+def _train(run: "_Run") -> Result:
     try:
-        run.begin()
-        return run.go()
-    except OSError as error:  # of metrics, figure or data; checkpoints and weights tell of theirs
+        run.start()
+        return run.train()
+    except OSError as error:  # of metrics, figure, or data; checkpoints and weights raise UserError themselves
         full = is_disk_full(error)
-        told, do = ("written", "make room") if full else ("read or written", "check the disk")
+        action, advice = ("written", "make room") if full else ("read or written", "check the disk")
         raise UserError(
-            f"{error.filename or run.workdir}: cannot be {told} ({error.strerror or error}); {do} "
+            f"{error.filename or run.workdir}: cannot be {action} ({error.strerror or error}); {advice} "
             "and start again with the same command: earlier checkpoints are whole"
         ) from error
     finally:
@@ -178,7 +180,7 @@ def _trained(run: "_Run") -> Result:
 
 
 class _Run:
-    """A run: what stays the same over its steps, and what every step changes."""
+    """A run: its constants, and its state, which every step changes."""
 
     def __init__(
         self, config, workdir, task, source, plan: TrainPlan, batches, stop: StopRequest, after_evaluation, say
@@ -186,60 +188,71 @@ class _Run:
         self.config, self.workdir, self.task, self.source, self.stop = config, workdir, task, source, stop
         self.batches, self.after_evaluation, self.say = batches, after_evaluation, say
         self.devices, self.epoch_steps, self.steps, self.schedule, self.optimizer = plan
-        more = {"decay": config.average, "seed": config.seed, "devices": self.devices}
-        self.train_step = make_train_step(task, self.optimizer, **more)
+        self.description = task.describe(config)
+        self.train_step = make_train_step(
+            task, self.optimizer, decay=config.average, seed=config.seed, devices=self.devices
+        )
+        self.compiled_step = None
         self.evaluation_step = make_evaluation_step(task, self.devices)
-        self.failures = Failures(workdir, lambda: self.checkpoints.steps(), say)
-        self.heard = MetricsBuffer(self.failures.count, self._write_line, every=config.log_every)
+        self.skipped = SkippedSamples(workdir, lambda: self.checkpoints.steps(), say)
+        self.metrics = MetricsBuffer(self.skipped.count, self._write_line, every=config.log_every)
         self.evaluation_seconds, self.evaluated_before = 0.0, False
-        self.before, self.checkpoints, self.records = getattr(task, "before", None), None, None
+        self.pretraining, self.checkpoints, self.writer = getattr(task, "pretraining", None), None, None
 
-    def begin(self):
-        """Take up the newest checkpoint, or write down what is begun."""
+    def start(self):
+        """Restore the newest checkpoint if there is one, and open the files of the run."""
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", self.config.checkpoint.keep)
-        first = self.task.init(jax.random.key(self.config.seed))
-        state = init_state(first, self.optimizer, average=self.config.average > 0)
-        saved = self.checkpoints.steps()
-        self.seconds, self.best, self.evaluated, self.worse = 0.0, (None, None), False, 0
-        self.step = saved[-1] if saved else 0
-        if saved:
-            about = self.checkpoints.about(self.step)
-            check_resumable(about.config, self.config, str(self.workdir))
-            state = self.checkpoints.restore(self.step, jax.tree.map(np.asarray, state))
-            self.batches.set_state(about.data)
-            self.seconds, self.evaluated, self.worse = (about.run[name] for name in ("seconds", "evaluated", "worse"))
-            self.best = tuple(about.run["best"])
-            if not (self.workdir / BEST).exists():  # checkpoints alone were brought here
-                self.best = (None, None)
-            self.evaluation_seconds = about.run.get("evaluation_seconds", 0.0)  # earlier runs did not keep it
-            self.before = about.run.get("before")  # what was begun from, not what has that name by now
-            self.failures.shares.extend(about.run.get("left_out", []))
-            self.heard.since += [{k: np.float32(value) for k, value in one.items()} for one in about.run["told"]]
-            self.say(f"going on from step {self.step} of {self.steps} in {self.workdir}")
-        for left in self.workdir.glob(".crefjax-*"):  # of a run that was killed while it wrote weights
-            atomic.remove(left)
-        write_json(self.workdir / "config.json", as_json(self.config), indent=2)
-        self.records = MetricsWriter(self.workdir, self.step, evaluated=self.evaluated)
-        self.state = on_devices(state, self.devices)
-        self.began = self.saved_at = time.monotonic()
+        parameters = self.task.init(jax.random.key(self.config.seed))
+        state = init_state(parameters, self.optimizer, average=self.config.average > 0)
+        steps = self.checkpoints.steps()
+        self.step = steps[-1] if steps else 0
+        self.seconds, self.best, self.evaluated, self.without_improvement = 0.0, (None, None), False, 0
+        if steps:
+            state = self._restore(state)
+        for path in self.workdir.glob(".crefjax-*"):  # of a run that was killed while it wrote weights
+            atomic.remove(path)
+        write_json(self.workdir / "config.json", to_json(self.config), indent=2)
+        self.writer = MetricsWriter(self.workdir, self.step, evaluated=self.evaluated)
+        self.state = replicate(state, self.devices)
+        self.started_at = self.saved_at = time.monotonic()
 
-    def go(self) -> Result:
-        """Train to the end, or until a signal or the time limit."""
-        self.heard.speed.restart()
-        if self._evaluation_due() and not self.evaluated:  # stopped just before
-            self._end_of_epoch()
+    def _restore(self, state):
+        metadata = self.checkpoints.metadata(self.step)
+        check_resumable(metadata.config, self.config, str(self.workdir))
+        state = self.checkpoints.restore(self.step, jax.tree.map(np.asarray, state))
+        self.batches.set_state(metadata.data)
+        run = metadata.run
+        self.seconds, self.evaluated = run["seconds"], run["evaluated"]
+        self.without_improvement = run["evaluations_without_improvement"]
+        self.best = tuple(run["best"])
+        if not (self.workdir / BEST).exists():  # the checkpoints were copied here without the weights
+            self.best = (None, None)
+        self.evaluation_seconds = run.get("evaluation_seconds", 0.0)  # runs of earlier versions lack it
+        self.pretraining = run.get("pretraining")  # of the initial weights, not of those that have their name by now
+        self.skipped.shares.extend(run.get("left_out", []))
+        self.metrics.since += [
+            {name: np.float32(value) for name, value in numbers.items()} for numbers in run["pending_metrics"]
+        ]
+        self.say(f"resuming from step {self.step} of {self.steps} in {self.workdir}")
+        return state
+
+    def train(self) -> Result:
+        """Train until the last step, a signal, or the time limit."""
+        self.metrics.throughput.restart()
+        if self._evaluation_due() and not self.evaluated:  # stopped just before it
+            self._end_epoch()
         with training_progress(self._share()) as show:
-            while self.step < self.steps and not self.stop and not self._enough():
-                self._one_step()
+            while self.step < self.steps and not self.stop and not self._is_over():
+                self._take_step()
                 if self.step % self.epoch_steps == 0 or self.step == self.steps:
-                    self._end_of_epoch()
+                    self._end_epoch()
                 elif self._checkpoint_due():
                     self._save()
-                if not math.isnan(self.heard.loss):
+                if not math.isnan(self.metrics.loss):
                     show(self._share(), self._note())
-        self.heard.all()
-        if not self.stop and not self.evaluated:  # the time is over
-            self._end_of_epoch()
+        self.metrics.flush()
+        if not self.stop and not self.evaluated:  # the time limit is reached
+            self._end_epoch()
         self._save()
         self._export(LAST)
         loss, step = self.best
@@ -248,33 +261,33 @@ class _Run:
 
     def close(self):
         """Close files and threads."""
-        if self.records:
-            self.records.close()
+        if self.writer:
+            self.writer.close()
         if self.checkpoints:
             self.checkpoints.close()
 
-    def _one_step(self):
+    def _take_step(self):
         samples: NamedBatch = next(self.batches)
-        batch = divided(samples.batch, self.devices)
-        if not hasattr(self, "compiled"):
-            what = f"a step of {self.config.batch} patches of {self.source.patch} voxels a side"
-            self.compiled = compile_step(self.train_step, self.state, batch, self.devices, what)
-            self.heard.speed.restart()
-        self.state, numbers = self.compiled(self.state, batch)
+        batch = shard(samples.batch, self.devices)
+        if self.compiled_step is None:
+            name = f"a step of {self.config.batch} {self.description.samples}"
+            self.compiled_step = compile_step(self.train_step, self.state, batch, self.devices, name)
+            self.metrics.throughput.restart()
+        self.state, numbers = self.compiled_step(self.state, batch)
         self.step += 1
         self.evaluated = False
-        self.heard.add(StepMetrics(self.step, samples.entries, numbers))
+        self.metrics.add(StepMetrics(self.step, samples.entries, numbers))
 
-    def _write_line(self, step: int, means: dict, patches_per_second: float):
+    def _write_line(self, step: int, means: dict, samples_per_second: float):
         numbers = {
             "epoch": step / self.epoch_steps,
             "loss": means.pop("losses"),
             **means,
             "rate": float(self.schedule(step - 1)),
-            "patches_per_second": patches_per_second,
+            "patches_per_second": samples_per_second,  # the name in metrics.jsonl since its first version
             "seconds": self._seconds(),
         }
-        self.records.write("training", step, numbers)
+        self.writer.write("training", step, numbers)
 
     def _evaluation_due(self):
         every = self.config.evaluation.every_epochs
@@ -284,16 +297,16 @@ class _Run:
             return bool(self.config.weights)
         return self.step % (every * self.epoch_steps) == 0 or self.step == self.steps or self._out_of_time()
 
-    def _end_of_epoch(self):
-        """Evaluate if it is time to, and save."""
-        self.heard.all()
+    def _end_epoch(self):
+        """Evaluate if it is due, and save."""
+        self.metrics.flush()
         loss = self._evaluate() if self._evaluation_due() else None
         self._save(loss)
-        self.heard.speed.restart()
+        self.metrics.throughput.restart()
 
     def _evaluate(self) -> float | None:
         start = time.monotonic()
-        found = evaluate(
+        means = evaluate(
             self.evaluation_step,
             self.state.best_parameters,
             self.source,
@@ -301,20 +314,20 @@ class _Run:
             devices=self.devices,
             stopped=lambda: bool(self.stop),
         )
-        if found is None:
+        if means is None:
             return None
         if self.evaluated_before:  # the first of a process compiles
             self.evaluation_seconds = time.monotonic() - start
         self.evaluated = self.evaluated_before = True
-        self.records.write("evaluation", self.step, {"epoch": self.step / self.epoch_steps, **found})
-        loss = found["loss"]
-        told = ", ".join(f"{name} {value:.4f}" for name, value in found.items() if isinstance(value, float))
-        self.say(f"step {self.step}, held out: {told}")
+        self.writer.write("evaluation", self.step, {"epoch": self.step / self.epoch_steps, **means})
+        loss = means["loss"]
+        text = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if isinstance(value, float))
+        self.say(f"step {self.step}, held out: {text}")
         if math.isfinite(loss) and (self.best[0] is None or loss < self.best[0]):
-            self.best, self.worse = (loss, self.step), 0
+            self.best, self.without_improvement = (loss, self.step), 0
             self._export(BEST)
         else:
-            self.worse += 1
+            self.without_improvement += 1
         self.after_evaluation(self.workdir)
         return loss if math.isfinite(loss) else None
 
@@ -325,35 +338,42 @@ class _Run:
         return bool(chosen.every_minutes) and time.monotonic() - self.saved_at > 60 * chosen.every_minutes
 
     def _save(self, loss: float | None = None):
-        self.heard.all()  # a run that ends by what is not finite saves nothing more
-        run = {"seconds": self._seconds(), "best": list(self.best), "evaluated": self.evaluated, "worse": self.worse}
-        run |= {"evaluation_seconds": self.evaluation_seconds, "before": self.before}
-        run |= {"left_out": list(self.failures.shares)}
-        run["told"] = [{name: one.tolist() for name, one in told.items()} for told in self.heard.since]
-        saved = CheckpointMetadata(self.batches.get_state(), run, as_json(self.config))
-        self.checkpoints.save(self.step, from_devices(self.state), saved, loss)
+        self.metrics.flush()  # a run that ends because of values that are not finite saves nothing more
+        run = {
+            "seconds": self._seconds(),
+            "best": list(self.best),
+            "evaluated": self.evaluated,
+            "evaluations_without_improvement": self.without_improvement,
+            "evaluation_seconds": self.evaluation_seconds,
+            "pretraining": self.pretraining,
+            "left_out": list(self.skipped.shares),
+            "pending_metrics": [
+                {name: value.tolist() for name, value in numbers.items()} for numbers in self.metrics.since
+            ],
+        }
+        metadata = CheckpointMetadata(self.batches.get_state(), run, to_json(self.config))
+        self.checkpoints.save(self.step, unreplicate(self.state), metadata, loss)
         self.saved_at = time.monotonic()
 
     def _export(self, name):
-        training = f"{self.step} steps of {self.config.batch} patches of {self.source.patch} voxels a side: "
-        training += self.source.about + (f"; before: {self.before}" if self.before else "")
+        training = f"{self.step} steps of {self.config.batch} {self.description.samples}: {self.source.description}"
         about = {
-            "training": training,
-            "losses": {name: factor for name, factor in self.config.losses.items() if factor},
+            "training": training + (f"; before: {self.pretraining}" if self.pretraining else ""),
+            **self.description.card,
             "step": self.step,
             "held_out_loss": self.best[0] if name == BEST else None,
         }
-        self.task.export(self.workdir / name, from_devices(self.state.best_parameters), about)
+        self.task.export(self.workdir / name, unreplicate(self.state.best_parameters), about)
 
     def _seconds(self):
-        return self.seconds + time.monotonic() - self.began
+        return self.seconds + time.monotonic() - self.started_at
 
-    def _enough(self):
+    def _is_over(self):
         patience = self.config.evaluation.patience
-        return self._out_of_time() or (patience > 0 and self.worse >= patience)
+        return self._out_of_time() or (patience > 0 and self.without_improvement >= patience)
 
     def _out_of_time(self):
-        """Whether there is no time left but for an evaluation that takes as long as the last one did."""
+        """Return whether only the time for an evaluation as long as the last one remains."""
         return bool(self.config.minutes) and self._seconds() + self.evaluation_seconds >= 60 * self.config.minutes
 
     def _share(self):
@@ -361,5 +381,5 @@ class _Run:
         return min(1.0, max(share, self._seconds() / (60 * self.config.minutes))) if self.config.minutes else share
 
     def _note(self):
-        rate = f", {self.heard.rate:.3g} patches/s" if self.heard.rate else ""
-        return f"step {self.step}, loss {self.heard.loss:.4f}{rate}"
+        rate = self.metrics.samples_per_second
+        return f"step {self.step}, loss {self.metrics.loss:.4f}" + (f", {rate:.3g} samples/s" if rate else "")

@@ -1,6 +1,6 @@
-"""Metrics of a training run: fetched from the device a few steps late, averaged, and written.
+"""Metrics of a training run: fetched from the device a few steps late, checked to be finite, averaged, and written.
 
-`metrics.jsonl` and TensorBoard events on disk, and a line or a bar on the terminal.
+They are written to `metrics.jsonl` and TensorBoard events, and shown as a line or a progress bar on the terminal.
 """
 
 import json
@@ -17,19 +17,23 @@ import numpy as np
 
 from crefjax.errors import UserError
 from crefjax.io.files import read_json_lines
-from crefjax.training.step import joined
+from crefjax.training.step import unshard
 from crefjax.utils.progress import progress_bar
 
 METRICS = "metrics.jsonl"
+# Steps that may run on the device at once: the host prepares the next while the device computes.
+_AHEAD = 2
+WINDOW = 20  # steps over which skipped samples are counted
+MOST_SKIPPED = 0.1  # share of the samples of these steps; a run with more ends: three whole steps are enough
 
 
 class MetricsWriter:
     """Writes every line of metrics to `metrics.jsonl` and to TensorBoard.
 
     Args:
-        folder: of the run.
-        step: from which it goes on; what was told of later steps, before it was killed, is dropped.
-        evaluated: whether this step was evaluated when it was saved; else the evaluation will be told of again.
+        folder: Folder of the run.
+        step: Step from which the run continues; lines of later steps, from before it was killed, are dropped.
+        evaluated: Whether this step was evaluated when it was saved; if not, it will be evaluated again.
     """
 
     def __init__(self, folder: Path, step: int, *, evaluated: bool = True):
@@ -47,12 +51,12 @@ class MetricsWriter:
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, kind: str, step: int, numbers: dict) -> None:
-        """Write one line; numbers that are not plain or not finite, such as those of every entry, go to the file alone.
+        """Write one line; values that are not finite numbers, such as those of every entry, go to the file alone.
 
         Args:
             kind: `training` or `evaluation`.
-            step: steps done.
-            numbers: by name.
+            step: Number of steps done.
+            numbers: Values by name.
         """
         self._file.write(json.dumps({"kind": kind, "step": step, **numbers}) + "\n")
         self._file.flush()
@@ -69,13 +73,13 @@ class MetricsWriter:
 
 
 class Throughput:
-    """Patches a second, over the time since it was last asked."""
+    """Samples per second since the last call of `take` or `restart`."""
 
     def __init__(self):
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was counted, as after an evaluation."""
+        """Forget the count, as after an evaluation."""
         self._since, self._samples = time.monotonic(), 0
 
     def add(self, samples: int) -> None:
@@ -83,23 +87,19 @@ class Throughput:
         self._samples += samples
 
     def take(self) -> float:
-        """The rate, and count anew."""
+        """Return the samples per second, and restart."""
         rate = self._samples / max(time.monotonic() - self._since, 1e-9)
         self.restart()
         return rate
 
 
 def training_progress(initial: float):
-    """A bar with loss, patches a second and time left, from a share that is done already; see `progress_bar`."""
+    """Return a progress bar that starts at a share already done; see `progress_bar`."""
     return progress_bar("training", sys.stderr, initial=initial)
 
 
-# Steps that may be under way at once: the host prepares the next while the device computes.
-_AHEAD = 2
-
-
 class StepMetrics(NamedTuple):
-    """What the devices tell of a step, perhaps still to be computed."""
+    """Numbers of a step, perhaps still to be computed, and the entries of its samples."""
 
     step: int
     entries: tuple[str, ...]
@@ -107,127 +107,128 @@ class StepMetrics(NamedTuple):
 
 
 class MetricsBuffer:
-    """Hears what the steps of a run tell.
+    """Collects the metrics of steps, and writes a line of their means every few steps.
 
     Attributes:
-        since: numbers of the steps since the last line of metrics.
-        loss: of the last step that was heard and had one, the mean over its samples; NaN before.
-        rate: patches a second up to the last line; 0 before.
-        speed: from which that is.
+        since: Numbers of the steps since the last line of metrics.
+        loss: Mean loss over the samples of the last collected step that had a finite one; NaN before.
+        samples_per_second: Throughput up to the last line; 0 before.
+        throughput: Counter from which that is taken.
     """
 
     def __init__(
-        self, failures: Callable[[StepMetrics, dict], int], write: Callable[[int, dict, float], None], *, every: int
+        self,
+        count_skipped: Callable[[StepMetrics], int],
+        write: Callable[[int, dict, float], None],
+        *,
+        every: int,
     ):
-        """Hear nothing yet.
+        """Create an empty buffer.
 
         Args:
-            failures: is given what a step told and its numbers as host arrays; tells how many samples were not trained
-                on, and raises if there are too many.
-            write: is given a step, the means of all numbers since the last line (of `left_out`, the samples that were
-                not trained on, the sum), and patches a second.
-            every: steps between two lines.
+            count_skipped: Receives the metrics of a step as host arrays; returns the number of samples that were
+                skipped, and raises if there are too many.
+            write: Receives a step, the means of all numbers since the last line (of `left_out`, the skipped samples,
+                the sum), and samples per second.
+            every: Steps between two lines.
         """
-        self._failures, self._write, self._every = failures, write, every
+        self._count_skipped, self._write, self._every = count_skipped, write, every
         self._pending: deque[StepMetrics] = deque()
         self.since: list[dict] = []
-        self.loss, self.rate, self.speed = math.nan, 0.0, Throughput()
+        self.loss, self.samples_per_second, self.throughput = math.nan, 0.0, Throughput()
 
-    def add(self, told: StepMetrics) -> None:
-        """Take what a step tells, and wait for a step before it."""
-        self._pending.append(told)
+    def add(self, metrics: StepMetrics) -> None:
+        """Take the metrics of a step, and wait for an earlier step."""
+        self._pending.append(metrics)
         while len(self._pending) > _AHEAD:
-            self._heed(self._pending.popleft())
+            self._collect(self._pending.popleft())
 
-    def all(self) -> None:
+    def flush(self) -> None:
         """Wait for every step."""
         while self._pending:
-            self._heed(self._pending.popleft())
+            self._collect(self._pending.popleft())
 
-    def _heed(self, told):
-        numbers = joined(told.numbers)
-        numbers["left_out"] = np.int64(self._failures(told, numbers))
+    def _collect(self, metrics):
+        numbers = unshard(metrics.numbers)
+        numbers["left_out"] = np.int64(self._count_skipped(metrics._replace(numbers=numbers)))
         del numbers["finite"]
         self.since.append(numbers)
         losses = numbers["losses"]
         if np.isfinite(losses).any():
             self.loss = _mean([losses])
-        self.speed.add(len(losses))
-        if told.step % self._every == 0:
-            self.rate = self.speed.take()
+        self.throughput.add(len(losses))
+        if metrics.step % self._every == 0:
+            self.samples_per_second = self.throughput.take()
             means = {name: _mean([step[name] for step in self.since]) for name in numbers if name != "left_out"}
-            # Checkpoints of earlier versions tell of none.
+            # Checkpoints of earlier versions lack it.
             means["left_out"] = int(sum(step.get("left_out", 0) for step in self.since))
-            self._write(told.step, means, self.rate)
+            self._write(metrics.step, means, self.samples_per_second)
             self.since.clear()
 
 
-def _mean(parts):
-    """The mean of all that is finite; NaN where nothing is."""
-    values = np.concatenate([np.ravel(part) for part in parts])
+def _mean(arrays):
+    """Average all finite values; NaN if there are none."""
+    values = np.concatenate([np.ravel(array) for array in arrays])
     values = values[np.isfinite(values)]
     return float(values.mean()) if len(values) else math.nan
 
 
-WINDOW = 20  # steps over which failures are counted
-MOST = 0.1  # share of the samples of so many steps; with more a run ends: three steps in a row are enough
-
-
-class Failures:
-    """The samples that the last steps did not train on.
+class SkippedSamples:
+    """Counts samples that were skipped because they were not finite, and ends a run that skips too many.
 
     Attributes:
-        shares: of the samples of each of the last `WINDOW` steps, the oldest first.
+        shares: Share of skipped samples in each of the last `WINDOW` steps, the oldest first.
     """
 
-    def __init__(self, workdir: Path, saved: Callable[[], list[int]], say: Callable[[str], None]):
-        """None so far.
+    def __init__(self, workdir: Path, checkpoint_steps: Callable[[], list[int]], say: Callable[[str], None]):
+        """Create an empty count.
 
         Args:
-            workdir: of the run, for the message.
-            saved: gives the steps that there are checkpoints of.
-            say: takes a line for the user.
+            workdir: Folder of the run, for the message.
+            checkpoint_steps: Returns the steps that have a checkpoint.
+            say: Receives a line for the user.
         """
-        self._workdir, self._saved, self._say = workdir, saved, say
+        self._workdir, self._checkpoint_steps, self._say = workdir, checkpoint_steps, say
         self.shares: deque[float] = deque(maxlen=WINDOW)
 
-    def count(self, told: StepMetrics, numbers: dict) -> int:
-        """How many samples of a step were not trained on, with a warning that names them.
+    def count(self, metrics: StepMetrics) -> int:
+        """Return the number of skipped samples of a step, and warn with the names of their entries.
 
         Args:
-            told: which step, and the entries of its samples.
-            numbers: as `step.make_train_step` gives them, as host arrays.
+            metrics: Metrics of a step as host arrays.
 
         Raises:
-            UserError: there are more than `MOST` of the last steps; it names step, entries and the newest checkpoint.
+            UserError: They are more than `MOST_SKIPPED` of the last steps' samples; the message names the step, the
+                entries, and the newest checkpoint.
         """
-        finite, updated = np.asarray(numbers["finite"], bool), bool(np.isfinite(numbers["gradient_norm"]))
-        left_out = ~finite if updated else np.ones_like(finite)
-        self.shares.append(float(left_out.mean()))
-        if not left_out.any():
+        finite = np.asarray(metrics.numbers["finite"], bool)
+        updated = bool(np.isfinite(metrics.numbers["gradient_norm"]))
+        skipped = ~finite if updated else np.ones_like(finite)
+        self.shares.append(float(skipped.mean()))
+        if not skipped.any():
             return 0
-        what = _describe(told, numbers["losses"], finite, updated)
-        if sum(self.shares) > MOST * WINDOW:
+        failure = _describe_failure(metrics, finite, updated)
+        if sum(self.shares) > MOST_SKIPPED * WINDOW:
             raise UserError(
-                f"{self._workdir}: {what}, and more than {MOST:.0%} of the samples of the last {WINDOW} steps could "
-                f"not be trained on; {self._left()}; check these data, or go on in another --workdir with a lower "
-                "schedule.rate or with optimizer.clip"
+                f"{self._workdir}: {failure}, and more than {MOST_SKIPPED:.0%} of the samples of the last {WINDOW} "
+                f"steps could not be trained on; {self._newest_checkpoint()}; check these data, or continue in another "
+                "--workdir with a lower schedule.rate or with optimizer.clip"
             )
-        self._say(f"warning: {what}; " + ("these samples are left out" if updated else "this step changes nothing"))
-        return int(left_out.sum())
+        self._say(f"warning: {failure}; " + ("these samples are skipped" if updated else "this step changes nothing"))
+        return int(skipped.sum())
 
-    def _left(self):
-        steps = self._saved()
+    def _newest_checkpoint(self):
+        steps = self._checkpoint_steps()
         return f"the checkpoint of step {steps[-1]} is whole" if steps else "there is no checkpoint yet"
 
 
-def _describe(told, losses, finite, updated):
-    """What is not finite, of which step and entries."""
+def _describe_failure(metrics, finite, updated):
+    """Name what is not finite, its step, and its entries."""
     if updated or not finite.any():
         what, bad = "the input", ~finite
-    elif (bad := ~np.isfinite(losses)).any():
+    elif (bad := ~np.isfinite(metrics.numbers["losses"])).any():
         what = "the loss"
     else:
         what, bad = "the gradient", finite
-    names = sorted({name for name, is_bad in zip(told.entries, bad, strict=True) if is_bad})
-    return f"{what} of step {told.step} is not finite, with data of {', '.join(names)}"
+    names = sorted({name for name, is_bad in zip(metrics.entries, bad, strict=True) if is_bad})
+    return f"{what} of step {metrics.step} is not finite, with data of {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""The optimizer and the schedule of its rate."""
+"""The optimizer and the schedule of its learning rate."""
 
 import jax
 import jax.numpy as jnp
@@ -9,31 +9,31 @@ from crefjax.errors import UserError
 
 
 def make_schedule(config: ConfigDict, *, epoch_steps: int, steps: int) -> optax.Schedule:
-    """The learning rate of every step.
+    """Return the learning rate as a function of the step.
 
-    `cycles` is a cosine that begins anew after every `cycle_steps`, each time with its warmup and `decay` times the
-    rate (warm restarts; Loshchilov & Hutter 2017): a run is finished at the end of every cycle, and can go on.
+    `cycles` is a cosine that restarts after every `cycle_steps`, each time with its warmup and `decay` times the rate
+    (warm restarts; Loshchilov & Hutter 2017): a run is complete at the end of every cycle, and can be continued.
 
     Args:
-        config: of the run.
-        epoch_steps: steps in an epoch.
-        steps: of the whole run.
+        config: Config of the run.
+        epoch_steps: Steps in an epoch.
+        steps: Steps of the whole run.
 
     Raises:
-        UserError: cycles have no length.
+        UserError: Cycles are not longer than their warmup.
     """
     chosen = config.schedule
     if chosen.name == "cycles":
         return _cycles(chosen)
     if chosen.name == "exponential":
-        after = optax.exponential_decay(chosen.rate, max(1, round(chosen.decay_epochs * epoch_steps)), chosen.decay)
+        schedule = optax.exponential_decay(chosen.rate, max(1, round(chosen.decay_epochs * epoch_steps)), chosen.decay)
     elif chosen.name == "cosine":
-        after = optax.cosine_decay_schedule(chosen.rate, max(1, steps - chosen.warmup), chosen.final)
+        schedule = optax.cosine_decay_schedule(chosen.rate, max(1, steps - chosen.warmup), chosen.final)
     else:
-        after = optax.constant_schedule(chosen.rate)
+        schedule = optax.constant_schedule(chosen.rate)
     if not chosen.warmup:
-        return after
-    return optax.join_schedules([optax.linear_schedule(0.0, chosen.rate, chosen.warmup), after], [chosen.warmup])
+        return schedule
+    return optax.join_schedules([optax.linear_schedule(0.0, chosen.rate, chosen.warmup), schedule], [chosen.warmup])
 
 
 def _cycles(chosen):
@@ -55,7 +55,7 @@ def _cycles(chosen):
 
 
 def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The optimizer of a config."""
+    """Return the optimizer of a config."""
     chosen = config.optimizer
     if chosen.name == "adam":
         rule = optax.adam(schedule, chosen.b1, chosen.b2, chosen.eps)
@@ -67,7 +67,7 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
             eps=chosen.eps,
             adam_b1=chosen.b1,
             adam_b2=chosen.b2,
-            consistent_rms=0.2,  # steps as large as Adam's, so that a rate that is good there is good here
+            consistent_rms=0.2,  # steps as large as Adam's, so that the same rates suit both
             muon_weight_dimension_numbers=_as_matrices,
         )
     else:
@@ -76,6 +76,6 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
 
 
 def _as_matrices(parameters):
-    """For Muon every kernel of several outputs is a matrix of its inputs by its outputs; the others are for Adam."""
-    numbers = optax.contrib.MuonDimensionNumbers((0, 1, 2, 3), (4,))
-    return jax.tree.map(lambda one: numbers if one.ndim == 5 and one.shape[-1] > 1 else None, parameters)
+    """Treat each kernel of several outputs as a matrix of inputs by outputs for Muon; Adam updates the other arrays."""
+    dimensions = optax.contrib.MuonDimensionNumbers((0, 1, 2, 3), (4,))
+    return jax.tree.map(lambda array: dimensions if array.ndim == 5 and array.shape[-1] > 1 else None, parameters)

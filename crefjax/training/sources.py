@@ -1,10 +1,11 @@
-"""Where batches come from: a prepared dataset, the simulator's stream, or half-maps of entry folders.
+"""Where batches of maps come from: a prepared dataset, the simulator's stream, or half-maps of entry folders.
 
-All give the same: batches with `half_map_1`, `half_map_2` and, where known, `truth`, `(samples, z, y, x)`, standardized
-and masked (the stream in part, and then with `mask`), and of every sample the entry it is from.
+All give batches with `half_map_1`, `half_map_2`, and, if known, `truth`, `(samples, z, y, x)`, standardized and masked
+(the stream in part, and then with `mask`), and the name of the entry of every sample.
 """
 
 import glob
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -18,14 +19,27 @@ from crefjax.training.stream_source import (
     MixedBatches,
     StreamBatches,
     held_out_phantoms,
-    names_in,
-    standardizing,
+    make_standardizer,
+    split_commas,
     stream_models,
 )
-from crefjax.training.task import NamedBatch, Source
+from crefjax.training.task import DataSource, NamedBatch
 
 
-class _Named:
+@dataclass(frozen=True)
+class MapSource(DataSource):
+    """Batches of half-maps.
+
+    Attributes:
+        patch: Side of the patches, voxels.
+        truth: Whether the batches have a truth.
+    """
+
+    patch: int
+    truth: bool
+
+
+class _NamedBatches:
     """Batches of NumPy arrays with an index of the entry, as `NamedBatch`."""
 
     def __init__(self, batches):
@@ -38,20 +52,20 @@ class _Named:
     def __next__(self):
         batch = dict(next(self._batches))
         entries = batch.pop("entry")
-        return NamedBatch(batch, tuple(self._batches.names[int(one)] for one in entries))
+        return NamedBatch(batch, tuple(self._batches.names[int(entry)] for entry in entries))
 
 
-def make_source(config: ConfigDict) -> Source:
-    """The source that a config names.
+def make_source(config: ConfigDict) -> MapSource:
+    """Return the source that a config names.
 
     Raises:
-        UserError: it cannot be read, or has too little in it.
+        UserError: It cannot be read, or has too few samples.
     """
     makers = {"dataset": _dataset_source, "stream": _stream_source, "entries": _entries_source}
-    return makers[config.data.source](config, config.batch)
+    return makers[config.data.source](config)
 
 
-def _dataset_source(config, batch):
+def _dataset_source(config):
     from crefjax.data.dataset_batches import dataset_batches, load_manifest  # loads Grain
 
     chosen = config.data.dataset
@@ -61,22 +75,16 @@ def _dataset_source(config, batch):
             f"{chosen.folder}: expected a dataset for data.grid = {config.data.grid:g}, found one for "
             f"{manifest.grid:g}; set data.grid alike, or prepare the dataset with another --grid"
         )
+    settings = {"batch": config.batch, "threads": chosen.threads}
 
     def training():
-        return _Named(
-            dataset_batches(
-                chosen.folder,
-                split="training",
-                batch=batch,
-                seed=config.seed,
-                rotations=chosen.rotations,
-                threads=chosen.threads,
-            )
+        return _NamedBatches(
+            dataset_batches(chosen.folder, split="training", seed=config.seed, rotations=chosen.rotations, **settings)
         )
 
     def held_out():
         once = {"rotations": False, "shuffle": False, "repeat": False}
-        return _Named(dataset_batches(chosen.folder, split="validation", batch=batch, threads=chosen.threads, **once))
+        return _NamedBatches(dataset_batches(chosen.folder, split="validation", **once, **settings))
 
     sizes = manifest.patches
     if sizes["training"] < config.batch:
@@ -84,28 +92,26 @@ def _dataset_source(config, batch):
             f"{chosen.folder}: expected at least a batch of {config.batch} patches to train on, found "
             f"{sizes['training']}; prepare more entries, or take a smaller batch"
         )
-    about = f"{sizes['training']} patches of a prepared dataset of half-maps"
-    return Source(
-        "dataset",
-        manifest.patch,
-        manifest.truth,
-        sizes["training"],
-        training,
-        held_out if sizes["validation"] else None,
-        about,
+    return MapSource(
+        size=sizes["training"],
+        training=training,
+        held_out=held_out if sizes["validation"] else None,
+        description=f"{sizes['training']} patches of a prepared dataset of half-maps",
+        patch=manifest.patch,
+        truth=manifest.truth,
     )
 
 
-def _entries_source(config, batch):
-    return specimen_source(_specimens(config), config, batch)
+def _entries_source(config):
+    return specimen_source(_load_specimens(config), config)
 
 
-def _specimens(config):
+def _load_specimens(config):
     from crefjax.data.specimen_batches import load_specimen
 
-    folders = [Path(one) for pattern in names_in(config.data.entries.folders) for one in _found(pattern)]
+    named = config.data.entries.folders
+    folders = [Path(folder) for pattern in split_commas(named) for folder in _match(pattern)]
     if not folders:
-        named = config.data.entries.folders
         raise UserError(f"config: data.entries.folders: expected entry folders, found none by {named!r}; name some")
     specimens = []
     for folder in folders:
@@ -115,77 +121,87 @@ def _specimens(config):
     return specimens
 
 
-def _found(pattern):
-    """Folders of a pattern with *, or a name as it is: what is not there is told of when it is read."""
+def _match(pattern):
+    """Return the folders of a pattern with *, or a name as it is: reading it reports whether it is missing."""
     return sorted(glob.glob(pattern)) if "*" in pattern else [pattern]
 
 
-def specimen_source(
-    specimens, config: ConfigDict, batch: int, *, held_out_specimens=None, whole: bool = False
-) -> Source:
-    """Patches of half-maps that are in memory.
+def specimen_source(specimens, config: ConfigDict, *, held_out_specimens=None, whole: bool = False) -> MapSource:
+    """Return a source of patches of half-maps in memory.
 
     Args:
-        specimens: from `crefjax.data.specimen_batches.load_specimen`.
-        config: of the run.
-        batch: samples in a step.
-        held_out_specimens: whose patches are evaluated; None for those that are held out of `specimens`, as the
-            config says.
-        whole: whether to train on all of them, and hold out nothing.
+        specimens: From `crefjax.data.specimen_batches.load_specimen`.
+        config: Config of the run.
+        held_out_specimens: Specimens whose patches are evaluated; None for parts of `specimens`, as the config says.
+        whole: Whether to train on all of `specimens`, and hold out nothing.
     """
     from crefjax.data.specimen_batches import specimen_batches
 
     chosen = config.data.entries
-    settings = {"patch": config.data.patch, "seed": config.seed, "batch": batch}
+    settings = {"patch": config.data.patch, "seed": config.seed, "batch": config.batch}
     share = 0.0 if held_out_specimens or whole else chosen.held_out
 
     def training():
-        return _Named(specimen_batches(specimens, rotations=chosen.rotations, held_out=share, **settings))
+        return _NamedBatches(specimen_batches(specimens, rotations=chosen.rotations, held_out=share, **settings))
 
     def held_out():
-        if held_out_specimens:
-            count = chosen.held_out_patches * len(held_out_specimens)
-            return _Named(specimen_batches(held_out_specimens, region="all", count=count, **settings))
-        count = chosen.held_out_patches * len(specimens)
-        return _Named(specimen_batches(specimens, region="held_out", held_out=share, count=count, **settings))
+        region = {"region": "all"} if held_out_specimens else {"region": "held_out", "held_out": share}
+        evaluated = held_out_specimens or specimens
+        count = chosen.held_out_patches * len(evaluated)
+        return _NamedBatches(specimen_batches(evaluated, count=count, **region, **settings))
 
-    wanted = (held_out_specimens or share > 0) and chosen.held_out_patches > 0
-    about = f"patches of {len(specimens)} half-map pair" + ("s" if len(specimens) > 1 else "")
-    truth = all(one.truth is not None for one in specimens)
-    return Source("entries", config.data.patch, truth, None, training, held_out if wanted else None, about)
+    evaluates = (held_out_specimens or share > 0) and chosen.held_out_patches > 0
+    return MapSource(
+        size=None,
+        training=training,
+        held_out=held_out if evaluates else None,
+        description=f"patches of {len(specimens)} half-map pair" + ("s" if len(specimens) > 1 else ""),
+        patch=config.data.patch,
+        truth=all(specimen.truth is not None for specimen in specimens),
+    )
 
 
-def _stream_source(config, batch):
+def _stream_source(config):
     chosen = config.data.stream
     training_files, held_out_files = stream_models(config)
     stream_config = StreamConfig(**{name: chosen[name] for name in config_fields()})
-    prepare = standardizing(chosen.masked, chosen.gain, chosen.level, whole_map=chosen.whole_map)
-    specimens = _specimens(config) if chosen.entries else []
-    if any(one.truth is None for one in specimens):
+    standardize = make_standardizer(chosen.masked, chosen.gain, chosen.level, whole_map=chosen.whole_map)
+    specimens = _load_specimens(config) if chosen.entries else []
+    if any(specimen.truth is None for specimen in specimens):
         raise UserError("config: data.stream.entries: expected entries with a truth.mrc, as the stream has one")
 
     def training():
         files, shares = list(training_files), list(training_files.values())
-        settings = {"patch": config.data.patch, "batch": batch, "seed": config.seed, "config": stream_config}
-        streamed = StreamBatches(stream_half_maps(files, shares=shares, phantoms=chosen.phantoms, **settings), prepare)
+        settings = {"patch": config.data.patch, "batch": config.batch, "seed": config.seed, "config": stream_config}
+        batches = stream_half_maps(files, shares=shares, phantoms=chosen.phantoms, **settings)
+        stream_batches = StreamBatches(batches, standardize)
         if not specimens:
-            return streamed
-        others = specimen_source(specimens, config, batch, whole=True).training()
-        return MixedBatches(streamed, others, chosen.entries, chosen.gain, config.seed)
+            return stream_batches
+        entry_batches = specimen_source(specimens, config, whole=True).training()
+        return MixedBatches(stream_batches, entry_batches, chosen.entries, chosen.gain, config.seed)
 
-    wanted = chosen.held_out_samples > 0 and (held_out_files or chosen.held_out_phantoms)
-    held_out = _held_out_of_stream(config, batch, held_out_files, stream_config, prepare) if wanted else None
-    about = f"simulated patches of {len(training_files)} atomic models"
+    evaluates = chosen.held_out_samples > 0 and (held_out_files or chosen.held_out_phantoms)
+    description = f"simulated patches of {len(training_files)} atomic models"
     if chosen.phantoms:
-        about += f" and {chosen.phantoms} phantoms"
+        description += f" and {chosen.phantoms} phantoms"
     if specimens:
-        about += f", and ({chosen.entries:.0%} of the batches) of {len(specimens)} simulated entries"
-    return Source("stream", config.data.patch, True, None, training, held_out, about)
+        description += f", and ({chosen.entries:.0%} of the batches) of {len(specimens)} simulated entries"
+    return MapSource(
+        size=None,
+        training=training,
+        held_out=_held_out_of_stream(config, held_out_files, stream_config, standardize) if evaluates else None,
+        description=description,
+        patch=config.data.patch,
+        truth=True,
+    )
 
 
-def _held_out_of_stream(config, batch, files, stream_config, prepare):
-    """Gives the same few samples whenever it is called; made now, as a mistake is better told before the training."""
-    chosen = config.data.stream
+def _held_out_of_stream(config, files, stream_config, standardize):
+    """Return a function that yields the same few samples at every call.
+
+    The stream is created here, so that a mistake is reported before the training.
+    """
+    chosen, batch = config.data.stream, config.batch
     models = [*files, *held_out_phantoms(chosen.held_out_phantoms)]
     side, seed = chosen.held_out_patch or config.data.patch, (2**31 + config.seed) % 2**32
     try:
@@ -194,16 +210,16 @@ def _held_out_of_stream(config, batch, files, stream_config, prepare):
         raise UserError(
             f"config: data.stream: held-out patches of {side} voxels a side cannot be made: {error}"
         ) from error
-    begin = batches.get_state()
-    # Those of another size stand for whole maps, of which each is standardized by itself.
-    whole = standardizing(chosen.masked, (1.0, 1.0), whole_map=chosen.whole_map)
-    streamed = StreamBatches(batches, whole if chosen.held_out_patch else prepare)
+    start = batches.get_state()
+    # Patches of another size stand for whole maps, each of which is standardized by itself.
+    whole = make_standardizer(chosen.masked, (1.0, 1.0), whole_map=chosen.whole_map)
+    stream_batches = StreamBatches(batches, whole if chosen.held_out_patch else standardize)
 
     def held_out():
-        batches.set_state(begin)
+        batches.set_state(start)
         for first in range(0, chosen.held_out_samples, batch):
-            batch_of, entries = next(streamed)
+            samples, entries = next(stream_batches)
             keep = min(batch, chosen.held_out_samples - first)
-            yield NamedBatch(jax.tree.map(lambda one, keep=keep: one[:keep], batch_of), entries[:keep])
+            yield NamedBatch(jax.tree.map(lambda array, keep=keep: array[:keep], samples), entries[:keep])
 
     return held_out

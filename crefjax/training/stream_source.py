@@ -23,21 +23,22 @@ _HELD_OUT_SEED = 2**20
 
 
 def stream_models(config: ConfigDict) -> tuple[dict[Path, float], list[Path]]:
-    """Files of the models to train on with how often each is drawn, and files of those to evaluate on.
+    """Return the files of the models to train on with their shares, and the files of those to evaluate on.
 
-    Models of one pattern are drawn alike, all of them together as often as the pattern's share says.
+    The models of a pattern are drawn equally often, all of them together as often as the pattern's share says.
 
     Raises:
-        UserError: there are none, two have the same name, a name is of none of them, shares do not fit, or one has two.
+        UserError: There are no models, two have the same name, a name is not among them, the shares do not fit the
+            patterns, or a model has two shares.
     """
     chosen = config.data.stream
     files, patterns = [], {}
-    for number, pattern in enumerate(names_in(chosen.models)):
-        found = sorted(glob.glob(pattern))
-        if not found:
+    for number, pattern in enumerate(split_commas(chosen.models)):
+        matches = [Path(path) for path in sorted(glob.glob(pattern))]
+        if not matches:
             raise UserError(f"config: data.stream.models: expected files of atomic models, {pattern} finds none")
-        files += [Path(one) for one in found]
-        for path in files[-len(found) :]:
+        files += matches
+        for path in matches:
             if patterns.setdefault(path, number) != number and chosen.shares:
                 raise UserError(
                     f"config: data.stream.shares: expected one share for each model, {path} is of two patterns; take "
@@ -49,7 +50,7 @@ def stream_models(config: ConfigDict) -> tuple[dict[Path, float], list[Path]]:
             raise UserError(
                 f"config: data.stream.models: expected names that differ, found {other} and {path}; rename one"
             )
-    excluded, held_out = names_in(chosen.exclude), names_in(chosen.held_out)
+    excluded, held_out = split_commas(chosen.exclude), split_commas(chosen.held_out)
     for field, names in (("exclude", excluded), ("held_out", held_out)):
         if unknown := next((name for name in names if name not in by_name), None):
             raise UserError(f"config: data.stream.{field}: no model is named {unknown}; there are {', '.join(by_name)}")
@@ -63,10 +64,10 @@ def _with_shares(training, patterns, chosen):
     if not chosen.shares:
         return dict.fromkeys(training, 1.0)
     try:
-        shares = [float(one) for one in names_in(chosen.shares)]
+        shares = [float(share) for share in split_commas(chosen.shares)]
     except ValueError:
         shares = []
-    if len(shares) != len(names_in(chosen.models)) or not all(0 < one < math.inf for one in shares):
+    if len(shares) != len(split_commas(chosen.models)) or not all(0 < share < math.inf for share in shares):
         raise UserError(
             f"config: data.stream.shares: expected a number above 0 for each of {chosen.models}, found "
             f"{chosen.shares!r}; correct it"
@@ -75,84 +76,84 @@ def _with_shares(training, patterns, chosen):
     return {path: shares[patterns[path]] / sizes[patterns[path]] for path in training}
 
 
-def names_in(text: str) -> list[str]:
-    """The parts of a text that are separated by commas."""
+def split_commas(text: str) -> list[str]:
+    """Return the parts of a text that are separated by commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def held_out_phantoms(count: int) -> list[Atoms]:
-    """Phantoms of seeds that the stream does not give to its own, and of sizes between theirs.
-
-    Args:
-        count: how many.
-    """
+    """Return phantoms of seeds that the stream does not use for its own, and of sizes between theirs."""
     low, high = np.log(PHANTOM_RESIDUES)
     sizes = np.exp(np.linspace(low, high, count + 2)[1:-1]).astype(int)
-    made = [phantom(int(size), seed=_HELD_OUT_SEED + number) for number, size in enumerate(sizes)]
-    return [replace(one, source=f"held-out phantom {number}") for number, one in enumerate(made)]
+    return [
+        replace(phantom(int(size), seed=_HELD_OUT_SEED + number), source=f"held-out phantom {number}")
+        for number, size in enumerate(sizes)
+    ]
 
 
-def standardizing(
+def make_standardizer(
     masked: float,
     gain: tuple[float, float],
     level: tuple[float, float] = (1.0, 1.0),
     *,
     whole_map: bool = False,
 ) -> Callable[..., dict[str, Any]]:
-    """A function of a stream's batch: standardized by the full map's mean and deviation in the patch, and masked.
+    """Return a function that standardizes and masks a batch of the stream.
 
-    With `whole_map` they are standardized as `crefjax.inference.standardize` does with a whole map instead: nothing is
-    subtracted, for the solvent is at 0, and all is divided by the root mean square of the full map within its mask.
+    Patches are standardized by the mean and the standard deviation of the full map in the patch. With `whole_map` they
+    are standardized as `crefjax denoise` standardizes a whole map on the grid of the data: nothing is subtracted,
+    because the solvent is at 0, and all is divided by the root mean square of the full map within its mask.
 
-    The truth has the solvent at 0. A patch in the midst of a particle has a larger deviation than the whole map, by
-    which maps are standardized when they are denoised: the gain, drawn evenly in its logarithm, makes up for it. It has
-    a larger mean too, of which only the level, drawn evenly, is taken away.
+    The truth has the solvent at 0. A patch in the middle of a particle has a larger standard deviation than the whole
+    map, by which maps are standardized when they are denoised: the gain, drawn uniformly in its logarithm, compensates
+    for it. It has a larger mean too, of which only the level, drawn uniformly, is subtracted.
 
     Args:
-        masked: share of the samples whose input is masked.
-        gain: the least and the largest.
-        level: the same, of the patch's mean.
-        whole_map: whether the numbers are those of the whole map.
+        masked: Share of the samples whose input is masked.
+        gain: Smallest and largest gain.
+        level: Smallest and largest share of the patch's mean.
+        whole_map: Whether to standardize by the numbers of the whole map.
 
     Returns:
-        `(half_map_1, half_map_2, truth, mask, position, seed, deviation) -> batch`; maps `(samples, z, y, x)`,
-        `deviation` `(samples,)` of the whole maps.
+        `(half_map_1, half_map_2, truth, mask, position, seed, std) -> batch`; maps `(samples, z, y, x)`, `std`
+        `(samples,)` of the whole maps.
     """
 
     @jax.jit
-    def prepare(half_map_1, half_map_2, truth, mask, position, seed, whole=None) -> dict[str, Any]:
-        keys = jax.vmap(lambda one: jax.random.fold_in(jax.random.key(seed), one))(position)
-        chance = jax.vmap(lambda one: jax.random.uniform(one, (2,)))(jax.vmap(lambda k: jax.random.fold_in(k, 7))(keys))
+    def standardize(half_map_1, half_map_2, truth, mask, position, seed, whole_std=None) -> dict[str, Any]:
+        keys = jax.vmap(lambda number: jax.random.fold_in(jax.random.key(seed), number))(position)
+        chance = jax.vmap(lambda k: jax.random.uniform(k, (2,)))(jax.vmap(lambda k: jax.random.fold_in(k, 7))(keys))
         full = (half_map_1 + half_map_2) / 2
         axes = (1, 2, 3)
-        mean, deviation = full.mean(axes, keepdims=True), full.std(axes, keepdims=True)
+        mean, std = full.mean(axes, keepdims=True), full.std(axes, keepdims=True)
         low, high = np.log(gain[0]), np.log(gain[1])
-        lift = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 8), (), jnp.float32, *level))(keys)
-        mean *= lift.reshape(mean.shape)
+        levels = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 8), (), jnp.float32, *level))(keys)
+        mean *= levels.reshape(mean.shape)
         if whole_map:
-            mean, deviation = jnp.zeros_like(mean), whole.reshape(mean.shape)
-        scale = jnp.exp(low + (high - low) * chance[:, 1]).reshape(mean.shape) / jnp.maximum(deviation, 1e-30)
-        masked_already = (chance[:, 0] < masked).reshape(mean.shape)
-        window = jnp.where(masked_already, mask, 1)
+            mean, std = jnp.zeros_like(mean), whole_std.reshape(mean.shape)
+        scale = jnp.exp(low + (high - low) * chance[:, 1]).reshape(mean.shape) / jnp.maximum(std, 1e-30)
+        is_masked = (chance[:, 0] < masked).reshape(mean.shape)
+        window = jnp.where(is_masked, mask, 1)
         return {
             "half_map_1": (half_map_1 - mean) * scale * window,
             "half_map_2": (half_map_2 - mean) * scale * window,
             "truth": truth * scale * mask,
-            "mask": jnp.where(masked_already, 1, mask),
+            "mask": jnp.where(is_masked, 1, mask),
         }
 
-    return prepare
+    return standardize
 
 
 class MixedBatches:
-    """Batches of the stream or, by chance, of entries; batch `k` is a function of the seed and `k` alone.
+    """Batches of the stream or, at random, of entries; batch `k` depends on the seed and `k` alone.
 
-    A network must not tell the few entries from the endless stream, or it learns their noise by heart. Their patches
-    are scaled as those of the stream are, and the sign of the noise is by chance.
+    If a network could distinguish the few entries from the endless stream, it would learn their noise by heart.
+    Therefore their patches are scaled as those of the stream, and the sign of their noise is random.
     """
 
-    def __init__(self, streamed, entries, share, gain, seed):
-        self._parts, self._share, self._gain, self._seed, self._position = (streamed, entries), share, gain, seed, 0
+    def __init__(self, stream_batches, entry_batches, share, gain, seed):
+        self._parts = (stream_batches, entry_batches)
+        self._share, self._gain, self._seed, self._position = share, gain, seed, 0
 
     def __iter__(self):
         return self
@@ -163,51 +164,51 @@ class MixedBatches:
         if not random.random() < self._share:
             return next(self._parts[0])
         batch, entries = next(self._parts[1])
-        return NamedBatch(_as_streamed(batch, self._gain, random), entries)
+        return NamedBatch(_scale_as_stream(batch, self._gain, random), entries)
 
     def get_state(self):
-        """The position among all, and those of both parts."""
-        return {"position": self._position, "parts": [one.get_state() for one in self._parts]}
+        """Return the position among all batches, and those of both parts."""
+        return {"position": self._position, "parts": [part.get_state() for part in self._parts]}
 
     def set_state(self, state):
         """Go to a position."""
-        for part, one in zip(self._parts, state["parts"], strict=True):
-            part.set_state(one)
+        for part, part_state in zip(self._parts, state["parts"], strict=True):
+            part.set_state(part_state)
         self._position = state["position"]
 
     def close(self):
-        """End the threads of both."""
+        """End the threads of both parts."""
         for part in self._parts:
             close(part)
 
 
-def _as_streamed(batch, gain, random):
+def _scale_as_stream(batch, gain, random):
     truth = batch["truth"]
     shape = (len(truth), 1, 1, 1)
     sign = random.choice(np.array([-1, 1], np.float32), shape)
-    halves = [truth + sign * (batch[name] - truth) for name in ("half_map_1", "half_map_2")]
-    deviation = ((halves[0] + halves[1]) / 2).std((1, 2, 3), keepdims=True)
-    gains = np.exp(random.uniform(*np.log(gain), shape)) / np.maximum(deviation, 1e-30)
-    scaled = [np.asarray(one * gains, np.float32) for one in (*halves, truth)]
-    scaled.append(np.ones_like(truth))  # they are masked: there is nothing left to mask
-    return dict(zip(("half_map_1", "half_map_2", "truth", "mask"), scaled, strict=True))
+    half_maps = [truth + sign * (batch[name] - truth) for name in ("half_map_1", "half_map_2")]
+    std = ((half_maps[0] + half_maps[1]) / 2).std((1, 2, 3), keepdims=True)
+    scale = np.exp(random.uniform(*np.log(gain), shape)) / np.maximum(std, 1e-30)
+    arrays = [np.asarray(array * scale, np.float32) for array in (*half_maps, truth)]
+    arrays.append(np.ones_like(truth))  # the maps are masked already
+    return dict(zip(("half_map_1", "half_map_2", "truth", "mask"), arrays, strict=True))
 
 
 class StreamBatches:
     """The simulator's stream, standardized and masked on the device."""
 
-    def __init__(self, batches, prepare):
-        self._batches, self._prepare = batches, prepare
+    def __init__(self, batches, standardize):
+        self._batches, self._standardize = batches, standardize
         self.get_state, self.set_state = batches.get_state, batches.set_state
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        made = next(self._batches)
-        maps = (made.half_map_1, made.half_map_2, made.truth, made.mask)
+        sample = next(self._batches)
+        maps = (sample.half_map_1, sample.half_map_2, sample.truth, sample.mask)
         seed = np.uint32(self._batches.get_state()["seed"])
         # Root mean square of the full map of the whole model, within its mask.
-        deviation = np.sqrt(made.info.signal**2 + made.info.noise**2 / 2)
-        batch = self._prepare(*maps, jnp.asarray(made.info.position), seed, jnp.asarray(deviation))
-        return NamedBatch(batch, tuple(self._batches.names[int(one)] for one in made.info.model))
+        std = np.sqrt(sample.info.signal**2 + sample.info.noise**2 / 2)
+        batch = self._standardize(*maps, jnp.asarray(sample.info.position), seed, jnp.asarray(std))
+        return NamedBatch(batch, tuple(self._batches.names[int(number)] for number in sample.info.model))

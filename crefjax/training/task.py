@@ -1,11 +1,15 @@
-"""What the training loop works with: a task to train, and a source of batches."""
+"""What the training loop works with: a task to train and a source of batches; it knows nothing else of either."""
 
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
+from ml_collections import ConfigDict
+
+from crefjax.errors import UserError
 
 # A tree of arrays whose first axis runs over samples.
 Batch = Any
@@ -20,77 +24,107 @@ class NamedBatch(NamedTuple):
     entries: tuple[str, ...]
 
 
-class Position(Protocol):
-    """An endless iterator of `NamedBatch` whose position can be saved and gone back to."""
+class ResumableIterator(Protocol):
+    """An endless iterator of `NamedBatch` whose position can be saved and restored."""
 
     def __next__(self) -> NamedBatch: ...
 
     def get_state(self) -> dict:
-        """The position, as JSON can hold it."""
+        """Return the position in a form that JSON can hold."""
 
     def set_state(self, state: dict) -> None:
         """Go to a position."""
 
 
-def close(batches: Iterator[NamedBatch] | Position) -> None:
-    """End the threads of an iterator of batches, if it has any; nothing can be had from it after that."""
+def close(batches: Iterator[NamedBatch] | ResumableIterator) -> None:
+    """End the threads of an iterator of batches, if it has any; it yields nothing afterwards."""
     if end := getattr(batches, "close", None):
         end()
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """Batches to train on and batches to evaluate on.
 
     Attributes:
-        kind: one of `config.SOURCES`.
-        patch: voxels a side.
-        truth: whether the batches have one.
-        size: samples in an epoch; None for an endless source.
-        training: gives the iterator of training batches.
-        held_out: gives an iterator once over samples never trained on, the last batch perhaps short; None: none.
-        about: what the data are, in words, for the card of the weights.
+        size: Samples in an epoch; None for an endless source.
+        training: Returns the iterator of training batches.
+        held_out: Returns an iterator that passes once over samples that are never trained on, the last batch perhaps
+            short; None if there are none.
+        description: The data in words, for the card of the weights.
     """
 
-    kind: str
-    patch: int
-    truth: bool
     size: int | None
-    training: Callable[[], Position]
+    training: Callable[[], ResumableIterator]
     held_out: Callable[[], Iterator[NamedBatch]] | None
-    about: str
+    description: str
+
+
+class TaskDescription(NamedTuple):
+    """A task in words.
+
+    Attributes:
+        samples: What a batch consists of, such as "patches of 64 voxels a side".
+        card: Fields of the weights card about the training, such as its losses.
+    """
+
+    samples: str
+    card: dict
 
 
 class Task(Protocol):
-    """A network with its losses; the loop knows no more of it than this.
+    """Parameters, their loss, and their metrics.
 
     Attributes:
-        name: for people.
-        before: a sentence of how its first parameters were trained; a task whose are random needs none.
+        name: Name for messages.
+        pretraining: A sentence about how its initial parameters were trained; a task that starts from random ones
+            does not need it.
     """
 
     name: str
 
     def init(self, key: jax.Array) -> Parameters:
-        """The first parameters."""
+        """Return the initial parameters."""
 
     def loss(self, parameters: Parameters, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The loss of every sample, `(samples,)`, whose mean is trained on, and further numbers of that shape.
+        """Return the loss of every sample, `(samples,)`, whose mean is minimized, and further numbers of that shape.
 
         Args:
-            parameters: of the network.
-            batch: the samples of one device.
-            key: for what is random in a step; differs between steps and devices.
+            parameters: Parameters of the task.
+            batch: Samples of one device.
+            key: Key for random choices in a step; differs between steps and devices.
         """
 
     def metrics(self, parameters: Parameters, batch: Batch) -> dict[str, jax.Array]:
-        """What an evaluation tells of every sample, `(samples,)` each; `loss` among it, by which the best is chosen."""
+        """Return the metrics of every held-out sample, `(samples,)` each; the best step has the least mean `loss`."""
+
+    def describe(self, config: ConfigDict) -> TaskDescription:
+        """Describe the training for messages and for the card of the weights."""
 
     def export(self, folder: Path, parameters: Parameters, about: dict) -> None:
-        """Write parameters where they can be used; what is there is replaced.
+        """Write parameters so that they can be used; an existing folder is replaced.
 
         Args:
-            folder: to write.
-            parameters: host arrays.
-            about: `training`, a sentence, and numbers to note with it.
+            folder: Folder to write.
+            parameters: Host arrays.
+            about: Fields of the card: `training`, a sentence, and others.
         """
+
+
+# By the name in `config.task` a module with `make_task`, or such a function itself, `(config) -> (task, source)`.
+# To add a task, add its module here.
+TASKS: dict[str, str | Callable[[ConfigDict], tuple[Task, DataSource]]] = {
+    "denoising": "crefjax.training.denoising",
+}
+
+
+def make_task(config: ConfigDict) -> tuple[Task, DataSource]:
+    """Return the task that a config names, and its data.
+
+    Raises:
+        UserError: There is no such task, its settings are invalid, or its data cannot be read.
+    """
+    if config.task not in TASKS:
+        raise UserError(f"config: task: expected one of {', '.join(TASKS)}, found {config.task!r}")
+    maker = TASKS[config.task]
+    return (importlib.import_module(maker).make_task if isinstance(maker, str) else maker)(config)

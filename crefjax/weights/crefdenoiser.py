@@ -1,7 +1,7 @@
-"""Import of the published crefDenoiser weights, from the authors' TensorFlow checkpoint or an `.npz` of its arrays.
+"""Import of the published crefDenoiser weights from the authors' TensorFlow checkpoint or an `.npz` of its arrays.
 
-The checkpoint numbers its layers in the order of computation, as `UNet3DConfig.layers` lists them. It carries no
-licence, so it is not part of this package: users import their own copy.
+The checkpoint numbers its layers in the order of computation, as `UNet3DConfig.layers` lists them. It has no licence,
+so it is not part of this package: users import their own copy.
 """
 
 import os
@@ -11,26 +11,27 @@ from pathlib import Path
 import numpy as np
 
 from crefjax.errors import UserError
-from crefjax.models.unet3d import Parameters, UNet3DConfig
-from crefjax.weights.store import check_parameters, parameter_shapes
+from crefjax.models import Parameters
+from crefjax.models.unet3d import UNet3DConfig, parameter_shapes
+from crefjax.weights.store import check_parameters
 
 _VARIABLE = re.compile(r"layer_with_weights-(\d+)/(kernel|bias)/\.ATTRIBUTES/VARIABLE_VALUE")
 _ARRAY = re.compile(r"(\d+)_(kernel|bias)")
-_EXPECTED_INPUT = "map standardized to mean 0 and deviation 1; masked or not; about 1 to 2 Å a voxel"
+_EXPECTED_INPUT = "map standardized to mean 0 and standard deviation 1; masked or not; about 1 to 2 Å a voxel"
 
 
 def import_checkpoint(checkpoint: str | Path) -> tuple[Parameters, UNet3DConfig, dict]:
     """Read weights of the paper's network that were not written by crefjax.
 
     Args:
-        checkpoint: prefix of a TensorFlow checkpoint (or its `.index` file), or an `.npz` with the arrays
+        checkpoint: Prefix of a TensorFlow checkpoint (or its `.index` file), or an `.npz` with the arrays
             `NN_kernel` and `NN_bias`, numbered by array (0 to 35) or by layer (0 to 17).
 
     Returns:
-        Parameters, configuration and the card's texts.
+        Parameters, hyperparameters, and the card's texts.
 
     Raises:
-        UserError: missing or unreadable file, TensorFlow not installed, or arrays that are not those of the
+        UserError: The file is missing or unreadable, TensorFlow is not installed, or the arrays are not those of the
             network: every name and shape is checked.
     """
     checkpoint = Path(checkpoint)
@@ -42,10 +43,10 @@ def import_checkpoint(checkpoint: str | Path) -> tuple[Parameters, UNet3DConfig,
         arrays, kind = _read_tensorflow(checkpoint), "a TensorFlow checkpoint"
     parameters: Parameters = {}
     names = {}
-    for (number, name), (called, array) in sorted(arrays.items()):
+    for (number, name), (source_name, array) in sorted(arrays.items()):
         layer = layers[number].name if number < len(layers) else f"layer {number}"
         parameters.setdefault(layer, {})[name] = np.ascontiguousarray(array)
-        names[layer, name] = called
+        names[layer, name] = source_name
     check_parameters(parameters, parameter_shapes(config), str(checkpoint), names)
     about = {
         "source": f"imported from {checkpoint.name}, {kind}",
@@ -58,22 +59,22 @@ def import_checkpoint(checkpoint: str | Path) -> tuple[Parameters, UNet3DConfig,
 
 def _read_npz(path, layer_count):
     try:
-        # Opened here: NumPy leaves a damaged file open.
+        # Opened here, because NumPy leaves a damaged file open.
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file; check the path") from error
-    except Exception as error:  # zipfile, zlib, pickle and NumPy each have their own
+    except Exception as error:  # zipfile, zlib, pickle, and NumPy raise their own kinds
         raise UserError(f"{path}: expected an .npz file of arrays, cannot be read ({error})") from error
-    matches = {name: _ARRAY.fullmatch(name) for name in found}
+    matches = {name: _ARRAY.fullmatch(name) for name in arrays}
     if bad := [name for name, match in matches.items() if not match]:
         raise UserError(f"{path}: expected arrays named NN_kernel and NN_bias, found {bad[0]!r}")
-    if len(found) != 2 * layer_count:
-        raise UserError(f"{path}: expected {2 * layer_count} arrays, found {len(found)}")
+    if len(arrays) != 2 * layer_count:
+        raise UserError(f"{path}: expected {2 * layer_count} arrays, found {len(arrays)}")
     numbers = {name: (int(match[1]), match[2]) for name, match in matches.items()}
     by_array = max(number for number, _ in numbers.values()) >= layer_count
     return {
-        (number // 2 if by_array else number, kind): (name, found[name]) for name, (number, kind) in numbers.items()
+        (number // 2 if by_array else number, kind): (name, arrays[name]) for name, (number, kind) in numbers.items()
     }
 
 

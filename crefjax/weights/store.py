@@ -1,24 +1,26 @@
-"""Weights folders: an Orbax checkpoint of the parameters and a JSON card that says what they are.
+"""Weights folders: an Orbax checkpoint of the parameters, and a JSON card that describes them.
 
-A folder holds `parameters/` and `card.json`. Weights are found by the path of such a folder or by name: first
-among those that ship with the package, then in the user's own data folder.
+A folder holds `parameters/` and `card.json`. Weights are found by the path of such a folder or by name: first among
+those that ship with the package, then in the user's own data folder.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from crefjax.errors import UserError
 from crefjax.io.files import check_output_folder
-from crefjax.models.unet3d import Parameters, UNet3DConfig
+from crefjax.models import Model, NetworkConfig, Parameters, load_model
 from crefjax.utils.atomic import atomic_directory
 
-DEFAULT = "truth"  # of those that ship
+DEFAULT = "truth"  # among those that ship
 CARD_VERSION = 1
 CARD_FIELDS = ("source", "licence", "training", "expected_input")
 _SHIPPED = Path(__file__).parent / "shipped"
@@ -27,34 +29,39 @@ _HOW_TO_GET = "name `truth` or `cref`, the package's own, or a weights folder (`
 
 @dataclass(frozen=True)
 class Weights:
-    """Parameters of a network with what is known of them.
+    """Parameters of a network with their card.
 
     Attributes:
-        name: of the folder.
-        path: of the folder.
-        config: of the network.
-        card: what the folder's `card.json` says.
-        parameters: layer name to `kernel` and `bias`, float32.
+        name: Name of the folder.
+        path: The folder.
+        config: Hyperparameters of the network.
+        card: Content of the folder's `card.json`.
+        parameters: Tree of float32 arrays, for a U-Net layer name to `kernel` and `bias`.
     """
 
     name: str
     path: Path
-    config: UNet3DConfig
+    config: NetworkConfig
     card: dict
     parameters: Parameters
 
     @property
-    def grid(self) -> float:
-        """Voxels that the resolution takes on the grid that they were trained for; 0 for any.
+    def model(self) -> Model:
+        """The network."""
+        return load_model(self.config.network)
 
-        Where it is not 0, maps are standardized by their solvent's level and their root mean square within the mask, in
-        place of mean and deviation of the whole box.
+    @property
+    def grid(self) -> float:
+        """Voxels that the resolution takes on the grid for which they were trained; 0 for any.
+
+        If it is not 0, maps are standardized by their solvent's level and their root mean square within the mask,
+        instead of the mean and the standard deviation of the whole box.
         """
         return float(self.card.get("grid", 0.0))
 
 
 def user_folder() -> Path:
-    """Where the user's own weights lie: `$CREFJAX_WEIGHTS`, or `crefjax/weights` among the user's data."""
+    """Return the folder of the user's own weights: `$CREFJAX_WEIGHTS`, or `crefjax/weights` in the user's data."""
     if own := os.environ.get("CREFJAX_WEIGHTS"):
         return Path(own)
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
@@ -62,54 +69,54 @@ def user_folder() -> Path:
 
 
 def list_weights() -> dict[str, Path]:
-    """The weights that can be found by name, those that ship first."""
-    found: dict[str, Path] = {}
-    for folder in (_SHIPPED, user_folder()):
-        if folder.is_dir():
-            for path in sorted(folder.iterdir()):
+    """Return the folders of all weights that are found by name, those that ship first."""
+    folders: dict[str, Path] = {}
+    for parent in (_SHIPPED, user_folder()):
+        if parent.is_dir():
+            for path in sorted(parent.iterdir()):
                 if (path / "card.json").is_file():
-                    found.setdefault(path.name, path)
-    return found
+                    folders.setdefault(path.name, path)
+    return folders
 
 
 def find_weights(name: str | Path | None) -> Path:
-    """The folder of weights given by path or by name.
+    """Return the folder of weights given by path or by name.
 
     Args:
-        name: a path, a name, or None for the default ones of the package.
+        name: A path, a name, or None for the default ones of the package.
 
     Raises:
-        UserError: there are none, or none of that name.
+        UserError: There are none, or none of that name.
     """
     if name is None:
         if not (_SHIPPED / DEFAULT / "card.json").is_file():
             raise UserError(f"weights: expected {DEFAULT} in {_SHIPPED}, found none; install crefjax again")
         return _SHIPPED / DEFAULT
-    known = list_weights()
+    by_name = list_weights()
     path = Path(name)
     if (path / "card.json").is_file():
         return path
-    if str(name) in known:
-        return known[str(name)]
+    if str(name) in by_name:
+        return by_name[str(name)]
     if path.exists():
         raise UserError(f"{name}: expected a weights folder with a card.json, found none in it; {_HOW_TO_GET}")
-    names = ", ".join(known) or "none"
+    names = ", ".join(by_name) or "none"
     raise UserError(f"weights: expected a folder or one of the known names ({names}), found {name}; {_HOW_TO_GET}")
 
 
-def read_card(path: Path) -> tuple[dict, UNet3DConfig]:
-    """A weights folder's card and the network that it describes.
+def read_card(path: Path) -> tuple[dict, NetworkConfig]:
+    """Read a weights folder's card and the hyperparameters of its network.
 
     Raises:
-        UserError: the card cannot be read, is of another version, or describes no network of this family.
+        UserError: The card cannot be read, is of another version, or describes a network that crefjax does not have.
     """
     file = path / "card.json"
     try:
         card = json.loads(file.read_text(encoding="utf-8"))
         version = card["card_version"]
         architecture = dict(card["architecture"])
-        if not isinstance(card["parameters"], int) or not all(isinstance(card[one], str) for one in CARD_FIELDS):
-            raise ValueError(f"parameters is no number, or one of {', '.join(CARD_FIELDS)} no text")
+        if not isinstance(card["parameters"], int) or not all(isinstance(card[field], str) for field in CARD_FIELDS):
+            raise ValueError(f"expected a number for parameters and texts for {', '.join(CARD_FIELDS)}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: expected the JSON card of a weights folder, cannot be read ({error!r})") from error
     if version != CARD_VERSION:
@@ -117,56 +124,53 @@ def read_card(path: Path) -> tuple[dict, UNet3DConfig]:
             f"{file}: expected card version {CARD_VERSION}, found {version}; update crefjax or import again"
         )
     try:
-        if architecture.pop("network") != "unet3d":
-            raise ValueError("its network is not unet3d")
-        return card, UNet3DConfig(**architecture)
+        return card, load_model(architecture.pop("network")).config(**architecture)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file}: expected the architecture of a unet3d, found another ({error})") from error
+        raise UserError(f"{file}: expected the architecture of a known network, found another ({error})") from error
 
 
 def load_weights(name: str | Path | None = None) -> Weights:
     """Load weights by path or by name, checked against their own card.
 
     Args:
-        name: as in `find_weights`.
+        name: As in `find_weights`.
 
     Raises:
-        UserError: not found, damaged, or of another architecture than the card says.
+        UserError: They are not found, are damaged, or are of another architecture than the card says.
     """
     path = find_weights(name).absolute()
     card, config = read_card(path)
-    parameters = load_parameters(path / "parameters", parameter_shapes(config))
+    shapes = load_model(config.network).parameter_shapes(config)
+    parameters = load_parameters(path / "parameters", shapes)
     if "sha256" in card and fingerprint(parameters) != card["sha256"]:
-        raise UserError(f"{path}: expected the parameters that its card tells of, found others; get the weights again")
+        raise UserError(f"{path}: expected the parameters of its card, found others; get the weights again")
     return Weights(path.name, path, config, card, parameters)
 
 
 def save_weights(
-    folder: str | Path, parameters: Parameters, config: UNet3DConfig, about: dict, *, overwrite: bool = False
+    folder: str | Path, parameters: Parameters, config: NetworkConfig, about: dict, *, overwrite: bool = False
 ) -> None:
     """Write a weights folder; it appears whole or not at all.
 
     Args:
-        folder: to be made.
-        parameters: of the network.
-        config: of the network.
-        about: the card's texts, one for each of `CARD_FIELDS`, and further fields.
-        overwrite: whether a weights folder that is there may be replaced.
+        folder: Folder to create.
+        parameters: Parameters of the network.
+        config: Hyperparameters of the network.
+        about: Texts of the card, one for each of `CARD_FIELDS`, and further fields.
+        overwrite: Whether an existing weights folder may be replaced.
 
     Raises:
-        UserError: the folder exists, or cannot be written.
-        ValueError: a text is missing.
+        UserError: The folder exists, or cannot be written.
+        ValueError: A text is missing.
     """
     if missing := [field for field in CARD_FIELDS if not about.get(field)]:
         raise ValueError(f"the card needs {', '.join(missing)}")
     folder = Path(folder).absolute()
     check_weights_folder(folder, overwrite=overwrite)
-    count = sum(array.size for layer in parameters.values() for array in layer.values())
-    architecture = {"network": "unet3d", **dataclasses.asdict(config)}
     card = {
         "card_version": CARD_VERSION,
-        "architecture": architecture,
-        "parameters": int(count),
+        "architecture": {"network": config.network, **dataclasses.asdict(config)},
+        "parameters": sum(int(array.size) for _, array in _leaves(parameters)),
         "sha256": fingerprint(parameters),
         **about,
     }
@@ -176,7 +180,7 @@ def save_weights(
             save_parameters(new / "parameters", parameters)
             (new / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); nothing was left there") from error
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); nothing was left behind") from error
 
 
 def check_weights_folder(folder: Path, *, overwrite: bool) -> None:
@@ -184,60 +188,52 @@ def check_weights_folder(folder: Path, *, overwrite: bool) -> None:
     check_output_folder(folder, "a weights folder", "card.json", overwrite=overwrite, make_parents=True)
 
 
-def parameter_shapes(config: UNet3DConfig) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Layer name to array name to shape."""
-    return {
-        name: {"kernel": (3, 3, 3, channels_in, channels_out), "bias": (channels_out,)}
-        for name, channels_in, channels_out in config.layers()
-    }
+def save_parameters(folder: Path, parameters: Parameters) -> None:
+    """Write parameters into a new folder.
 
-
-def save_parameters(folder: Path, parameters: dict) -> None:
-    """Write parameters into a folder that does not exist yet.
-
-    They are written as host arrays, so that a run on a GPU leaves nothing in them that a CPU cannot read.
+    They are written as host arrays, so that parameters from a GPU can be read on a CPU.
 
     Args:
-        folder: absolute path.
-        parameters: a tree of arrays.
+        folder: Absolute path.
+        parameters: A tree of arrays.
     """
     import jax
     import orbax.checkpoint as ocp
 
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(folder, jax.tree.map(np.asarray, parameters))
-    forget_place(folder)
+    remove_absolute_paths(folder)
 
 
-def forget_place(folder: Path) -> None:
-    """Take out of a folder that Orbax wrote the path where it was written: Orbax asks only that the file is there."""
+def remove_absolute_paths(folder: Path) -> None:
+    """Remove the path at which Orbax wrote a folder from that folder: Orbax only asks that the file exists."""
     for file in folder.rglob("commit_success.txt"):
         file.write_text("Checkpoint commit was successful\n", encoding="utf-8")
 
 
-def load_parameters(folder: Path, shapes: dict[str, dict[str, tuple[int, ...]]]) -> dict:
+def load_parameters(folder: Path, shapes: dict) -> Parameters:
     """Read parameters and check them against the architecture that they are for.
 
     Args:
-        folder: absolute path.
-        shapes: layer name to array name to shape.
+        folder: Absolute path.
+        shapes: Tree of the shapes of the architecture's arrays.
 
     Returns:
-        Layer name to array name to float32 array.
+        A tree of float32 arrays.
 
     Raises:
-        UserError: the folder cannot be read, or its arrays are not those of the architecture.
+        UserError: The folder cannot be read, or its arrays are not those of the architecture.
     """
     import orbax.checkpoint as ocp
 
-    # Orbax finds some missing files only in threads of its own, whose complaints nobody can catch.
+    # Orbax finds some missing files only in threads of its own, whose exceptions cannot be caught.
     for part in ("_METADATA", "manifest.ocdbt", "d"):
         if not (folder / part).exists():
             raise UserError(f"{folder}: expected parameters written by Orbax, found no {part}; get the weights again")
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             parameters = checkpointer.restore(folder)
-    except Exception as error:  # what Orbax and TensorStore raise for a damaged folder is of a dozen kinds
+    except Exception as error:  # Orbax and TensorStore raise a dozen kinds for a damaged folder
         raise UserError(
             f"{folder}: the parameters cannot be read ({type(error).__name__}); get the weights again"
         ) from error
@@ -246,44 +242,48 @@ def load_parameters(folder: Path, shapes: dict[str, dict[str, tuple[int, ...]]])
 
 
 def check_parameters(
-    parameters: dict,
-    shapes: dict[str, dict[str, tuple[int, ...]]],
-    source: str,
-    names: dict[tuple[str, str], str] | None = None,
+    parameters: Parameters, shapes: dict, source: str, names: dict[tuple[str, ...], str] | None = None
 ) -> None:
-    """Check that arrays have the names, the shapes and the finite values that an architecture asks for.
+    """Check that arrays have the names, the shapes, and the finite values that an architecture asks for.
 
     Args:
-        parameters: layer name to array name to array.
-        shapes: layer name to array name to shape.
-        source: what they were read from, for the message.
-        names: what the source calls an array of a layer, if it has names of its own.
+        parameters: Tree of arrays.
+        shapes: Tree of shapes.
+        source: File or folder of the parameters, for the message.
+        names: Names of the arrays in the source by their path in the tree, if it has names of its own.
 
     Raises:
-        UserError: something is missing, too much, of another shape or type, or not finite.
+        UserError: An array is missing, not expected, of another shape or type, or not finite.
     """
     names = names or {}
-    found = {(layer, name): array for layer, arrays in parameters.items() for name, array in arrays.items()}
-    expected = {(layer, name): tuple(shape) for layer, arrays in shapes.items() for name, shape in arrays.items()}
+    found, expected = dict(_leaves(parameters)), dict(_leaves(shapes))
     advice = "these weights are of another architecture"
-    for key, shape in expected.items():
-        called = names.get(key, "/".join(key))
-        if key not in found:
-            raise UserError(f"{source}: expected an array {called} of shape {shape}, found none; {advice}")
-        if tuple(found[key].shape) != shape:
-            raise UserError(f"{source}: expected {called} of shape {shape}, found {tuple(found[key].shape)}; {advice}")
-        if found[key].dtype != np.float32 or not np.isfinite(found[key]).all():
-            raise UserError(f"{source}: expected finite float32 numbers in {called}; the weights are damaged")
+    for path, shape in expected.items():
+        name, shape = names.get(path, "/".join(path)), tuple(shape)
+        if path not in found:
+            raise UserError(f"{source}: expected an array {name} of shape {shape}, found none; {advice}")
+        if tuple(found[path].shape) != shape:
+            raise UserError(f"{source}: expected {name} of shape {shape}, found {tuple(found[path].shape)}; {advice}")
+        if found[path].dtype != np.float32 or not np.isfinite(found[path]).all():
+            raise UserError(f"{source}: expected finite float32 numbers in {name}; the weights are damaged")
     if extra := sorted(found.keys() - expected.keys()):
-        called = names.get(extra[0], "/".join(extra[0]))
-        raise UserError(f"{source}: expected {len(expected)} arrays, found {called} besides; {advice}")
+        name = names.get(extra[0], "/".join(extra[0]))
+        raise UserError(f"{source}: expected {len(expected)} arrays, found {name} besides; {advice}")
 
 
-def fingerprint(parameters: dict) -> str:
-    """SHA-256 of all arrays and their names, in the order of the names."""
+def fingerprint(parameters: Parameters) -> str:
+    """Return the SHA-256 of all arrays and their names, in the order of the names."""
     digest = hashlib.sha256()
-    for layer in sorted(parameters):
-        for name in sorted(parameters[layer]):
-            digest.update(f"{layer}/{name}".encode())
-            digest.update(np.ascontiguousarray(parameters[layer][name], np.float32).tobytes())
+    for path, array in sorted(_leaves(parameters), key=lambda leaf: leaf[0]):
+        digest.update("/".join(path).encode())
+        digest.update(np.ascontiguousarray(array, np.float32).tobytes())
     return digest.hexdigest()
+
+
+def _leaves(tree: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield path and value of everything in nested dicts."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*path, name))
+        else:
+            yield (*path, name), value

@@ -80,16 +80,16 @@ def measure(patch: int, batch: int, dtype: str, steps: int, *, with_parts: bool 
     optimizer = make_optimizer(config, make_schedule(config, epoch_steps=1000, steps=1000))
     train_step = training.make_train_step(task, optimizer, decay=0.0, seed=0, devices=devices)
     parameters = task.init(jax.random.key(0))
-    state = training.on_devices(init_state(parameters, optimizer, average=False), devices)
+    state = training.replicate(init_state(parameters, optimizer, average=False), devices)
     pair = half_maps(batch, patch)
-    divided = training.divided(pair, devices)
+    batch_shards = training.shard(pair, devices)
     start = time.perf_counter()
-    compiled = train_step.lower(state, divided).compile()
+    compiled = train_step.lower(state, batch_shards).compile()
     row = {"device": devices[0].device_kind, "devices": len(devices), "compile_seconds": time.perf_counter() - start}
     times = []
     for _ in range(steps + 1):
         start = time.perf_counter()
-        state, told = compiled(state, divided)
+        state, told = compiled(state, batch_shards)
         jax.block_until_ready((state, told))
         times.append(time.perf_counter() - start)
     seconds = statistics.median(times[1:])

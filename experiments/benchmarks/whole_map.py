@@ -85,7 +85,7 @@ def jax_network(method: str, shape: tuple, slab: int | None):
     import jax.numpy as jnp
 
     from crefjax.inference.memory_plan import plan_run
-    from crefjax.inference.slabs import run_network
+    from crefjax.inference.network import run_network
     from crefjax.models.unet3d import UNet3D, UNet3DConfig
     from crefjax.utils.memory import find_device
 

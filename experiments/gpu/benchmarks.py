@@ -93,11 +93,11 @@ def flops(side: int) -> float:
 
     Forward and backward pass together take three times as many.
     """
-    from crefjax.inference.slabs import count_flops, padded_shape
     from crefjax.models.unet3d import UNet3DConfig
+    from crefjax.models.unet3d_slabs import count_flops
 
     config = UNet3DConfig()
-    return count_flops(padded_shape((side,) * 3, config), config)
+    return count_flops((side,) * 3, config)
 
 
 def benchmarks(sizes: Sizes, models: list[Path]) -> list[Benchmark]:

@@ -13,11 +13,11 @@ from ml_collections import ConfigDict
 from analysis.framework.command import write_bytes
 from crefjax.errors import UserError
 from crefjax.training.checkpoints import CheckpointMetadata, Checkpoints
-from crefjax.training.config import as_json, check_resumable
+from crefjax.training.config import check_resumable, to_json
 from crefjax.training.loop import TrainPlan
 from crefjax.training.optimizer import make_optimizer, make_schedule
 from crefjax.training.step import init_state
-from crefjax.training.task import Position, Task
+from crefjax.training.task import ResumableIterator, Task
 from crefjax.utils.atomic import atomic_write
 from experiments.gpu.settings import CHOSEN, Settings, make_config
 
@@ -59,7 +59,7 @@ def copy_checkpoint(settings: Settings, folder: Path) -> CopiedCheckpoint:
         raise UserError(f"{settings.state}: expected checkpoints of a run, found none; check --state")
     shutil.copytree(newest, folder / newest.name)
     checkpoints = Checkpoints(folder, keep=1)
-    saved = checkpoints.about(int(newest.name))
+    saved = checkpoints.metadata(int(newest.name))
     checkpoints.close()
     if settings.new_run:
         return CopiedCheckpoint(folder, int(newest.name), saved, None)
@@ -72,7 +72,9 @@ def copy_checkpoint(settings: Settings, folder: Path) -> CopiedCheckpoint:
     return CopiedCheckpoint(folder, int(newest.name), saved, config)
 
 
-def start_from(copied: CopiedCheckpoint, config: ConfigDict, task: Task, plan: TrainPlan, batches: Position) -> None:
+def start_from(
+    copied: CopiedCheckpoint, config: ConfigDict, task: Task, plan: TrainPlan, batches: ResumableIterator
+) -> None:
     """Replace a copied checkpoint by one of step 0, with its averaged parameters and a new optimizer.
 
     Args:
@@ -93,8 +95,9 @@ def start_from(copied: CopiedCheckpoint, config: ConfigDict, task: Task, plan: T
     checkpoints.close()
     shutil.rmtree(copied.folder)
     first = init_state(state.best_parameters, plan.optimizer, average=config.average > 0)
-    run = {"seconds": 0.0, "best": [None, None], "evaluated": False, "worse": 0, "told": []}
-    saved = CheckpointMetadata(batches.get_state(), run | {"before": describe_training(copied)}, as_json(config))
+    run = {"seconds": 0.0, "best": [None, None], "evaluated": False, "evaluations_without_improvement": 0}
+    run |= {"pending_metrics": [], "pretraining": describe_training(copied)}
+    saved = CheckpointMetadata(batches.get_state(), run, to_json(config))
     checkpoints = Checkpoints(copied.folder, keep=1)
     checkpoints.save(0, jax.tree.map(np.asarray, first), saved)
     checkpoints.close()
@@ -102,7 +105,7 @@ def start_from(copied: CopiedCheckpoint, config: ConfigDict, task: Task, plan: T
 
 def describe_training(copied: CopiedCheckpoint) -> str:
     """Return how the parameters of a checkpoint were trained, for the card of the weights."""
-    before = copied.saved.run.get("before")
+    before = copied.saved.run.get("pretraining")
     fields = copied.saved.config
     text = f"{copied.step} steps of {fields['batch']} patches of {fields['data.patch']} voxels a side"
     return text + (f"; before: {before}" if before else "")

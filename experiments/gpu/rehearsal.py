@@ -16,11 +16,10 @@ import jax
 
 from analysis.framework.command import write_bytes
 from crefjax.errors import UserError
-from crefjax.inference.slabs import count_flops
-from crefjax.training.denoising import denoising_task
+from crefjax.models.unet3d_slabs import count_flops
 from crefjax.training.loop import make_plan
-from crefjax.training.sources import make_source
-from crefjax.training.step import compile_step, divided, init_state, make_train_step, on_devices
+from crefjax.training.step import compile_step, init_state, make_train_step, replicate, shard
+from crefjax.training.task import make_task
 from experiments.benchmarks.common import device_peak
 from experiments.gpu.checkpoints import copy_checkpoint
 from experiments.gpu.settings import PAYS, Settings, make_config
@@ -75,15 +74,14 @@ def rehearse(settings: Settings, batch: int) -> dict:
 
 
 def _timed(config, settings, batch):
-    source = make_source(config)
-    task = denoising_task(config, truth=source.truth)
+    task, source = make_task(config)
     plan = make_plan(config, source, say=print)
     first = init_state(task.init(jax.random.key(0)), plan.optimizer, average=config.average > 0)
-    state, batches = on_devices(first, plan.devices), source.training()
+    state, batches = replicate(first, plan.devices), source.training()
     step = make_train_step(task, plan.optimizer, decay=config.average, seed=0, devices=plan.devices)
     for _ in range(_WARM):
         samples = next(batches)
-    batch_on_devices = divided(samples.batch, plan.devices)
+    batch_on_devices = shard(samples.batch, plan.devices)
     start = time.perf_counter()
     step = compile_step(step, state, batch_on_devices, plan.devices, f"a step of {batch} patches")
     timings = {"compile_seconds": time.perf_counter() - start}
@@ -93,7 +91,7 @@ def _timed(config, settings, batch):
         return step(state, batch_on_devices)[0]
 
     def streamed(state):
-        return step(state, divided(next(batches).batch, plan.devices))[0]
+        return step(state, shard(next(batches).batch, plan.devices))[0]
 
     timings["seconds"], state = _seconds(alone, state, settings.steps)
     timings["stream_seconds"], _ = _seconds(lambda _: next(batches).batch, None, settings.steps)

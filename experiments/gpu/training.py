@@ -19,11 +19,10 @@ from analysis.framework.command import write_bytes
 from crefjax.errors import UserError
 from crefjax.plotting import write_convergence_figure
 from crefjax.training.checkpoints import Checkpoints
-from crefjax.training.denoising import denoising_task
 from crefjax.training.loop import make_plan, train
 from crefjax.training.optimizer import make_optimizer, make_schedule
-from crefjax.training.sources import make_source
-from crefjax.training.step import evaluate, find_devices, init_state, make_evaluation_step, on_devices
+from crefjax.training.step import evaluate, find_devices, init_state, make_evaluation_step, replicate
+from crefjax.training.task import make_task
 from experiments.gpu.checkpoints import BEFORE, copy_checkpoint, start_from
 from experiments.gpu.settings import (
     EVALUATIONS,
@@ -51,8 +50,7 @@ def _train(settings):
     run = Path(settings.output)
     copied = copy_checkpoint(settings, run / "checkpoints")
     config = copied.config or _new_config(settings, copied)
-    source = make_source(config)
-    task = denoising_task(config, truth=source.truth)
+    task, source = make_task(config)
     batches = source.training()
     source = dataclasses.replace(source, training=lambda: batches)
     if copied.config is None:
@@ -97,7 +95,7 @@ def first_evaluation(run: Path, config, task, source) -> dict:
     checkpoints.close()
     try:
         step = make_evaluation_step(task, devices)
-        metrics = evaluate(step, on_devices(parameters, devices), source, batch=config.batch, devices=devices)
+        metrics = evaluate(step, replicate(parameters, devices), source, batch=config.batch, devices=devices)
     except Exception as error:  # several types mean out of memory
         return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
     return {name: value for name, value in metrics.items() if isinstance(value, float)}

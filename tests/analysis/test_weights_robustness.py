@@ -7,7 +7,7 @@ import pytest
 
 from analysis.weights import robustness
 from analysis.weights.robustness import denoise_noise, soft_sphere
-from crefjax.inference.slabs import run_network
+from crefjax.inference.network import run_network
 from crefjax.simulate.atoms import write_model
 from crefjax.simulate.half_maps import SimulationConfig
 from crefjax.simulate.phantom import phantom

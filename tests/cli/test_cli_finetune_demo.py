@@ -14,7 +14,7 @@ from reference import losses as slow_losses
 from crefjax.simulate.atoms import write_model
 from crefjax.simulate.phantom import phantom
 from crefjax.training import config as training_config
-from crefjax.training.finetune import Gain
+from crefjax.training.finetune import Improvement
 from crefjax.training.loop import Result
 from crefjax.weights.store import load_weights
 
@@ -82,7 +82,7 @@ def test_finetune_keeps_weights_that_did_not_improve(workdir, halves, weights, m
         parameters = {
             layer: {name: array + 1 for name, array in named.items()} for layer, named in start.parameters.items()
         }
-        return parameters, Gain(0.5, 0.51, 0.02, 20, 40), None
+        return parameters, Improvement(0.5, 0.51, 0.02, 20, 40), None
 
     monkeypatch.setattr("crefjax.training.finetune.finetune", no_better)
     outcome = run_ok("finetune", *halves, "--weights", weights, "-o", "tuned", "--patch", 16)

@@ -100,7 +100,7 @@ def test_finished_run_is_not_repeated(work):
     before = load_weights("run/last").parameters
     metrics = (work / "run/metrics.jsonl").read_text()
     outcome = run_ok("train", "--config", "tiny.py", "--workdir", "run")
-    assert outcome.err.splitlines()[0] == f"going on from step 1 of 1 in {work}/run"
+    assert outcome.err.splitlines()[0] == f"resuming from step 1 of 1 in {work}/run"
     assert (work / "run/metrics.jsonl").read_text() == metrics
     after = load_weights("run/last").parameters
     assert all(np.array_equal(before[a][b], after[a][b]) for a in before for b in before[a])
@@ -114,7 +114,7 @@ def test_finished_run_is_not_repeated(work):
         (["--config.schedule.rate=nan"], ["schedule.rate", "finite"]),
         (["--batch=3"], ["--batch"]),
         (["more"], ["more"]),
-        (["--config.batch=3", "--config.devices=2"], ["batch", "3 patches for 2 devices", "take 2 or 4"]),
+        (["--config.batch=3", "--config.devices=2"], ["batch", "3 samples for 2 devices", "take 2 or 4"]),
         (["--config.devices=3", "--config.batch=3"], ["devices: expected 3, found 2", "XLA_FLAGS"]),
         (["--config.batch=8"], ["at least a batch of 8 patches", "found 3"]),
         (["--config.network.depth=0"], ["network", "at least 1"]),
@@ -166,7 +166,7 @@ def test_changed_config_is_refused_except_more_epochs(work):
     before = tree(work / "run/checkpoints")
     outcome = train("--config.schedule.rate=0.1", workdir="run")
     message = error_line(outcome.err, outcome.status)
-    assert "run: was begun with schedule.rate = 0.0003, found 0.1; go on with the first, or" in message
+    assert "run: was started with schedule.rate = 0.0003, found 0.1; resume with the first, or" in message
     assert tree(work / "run/checkpoints") == before
     outcome = train("--config.epochs=2", "--config.log_every=2", workdir="run")
     assert outcome.status == 0, outcome.err
@@ -188,7 +188,7 @@ def test_checkpoint_of_another_network_is_reported_in_one_line(work):
     parameters = load_weights("run/last").parameters
     wider = jax.tree.map(lambda array: np.zeros((*array.shape[:-1], array.shape[-1] + 1), "f4"), parameters)
     state = jax.tree.map(np.asarray, init_state(wider, optax.adam(3e-4), average=False))
-    checkpoints.save(2, state, checkpoints.about(1))
+    checkpoints.save(2, state, checkpoints.metadata(1))
     checkpoints.close()
     outcome = train("--config.epochs=3", workdir="run")
     message = error_line(outcome.err, outcome.status)

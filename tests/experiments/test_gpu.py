@@ -14,7 +14,7 @@ import pytest
 
 from crefjax.errors import UserError
 from crefjax.training.checkpoints import CheckpointMetadata, Checkpoints
-from crefjax.training.config import as_json, read_config
+from crefjax.training.config import read_config, to_json
 from crefjax.training.denoising import denoising_task
 from crefjax.training.loop import TrainPlan
 from crefjax.training.optimizer import make_optimizer, make_schedule
@@ -158,7 +158,7 @@ def test_checkpoint_of_another_config_provides_its_averaged_parameters(tmp_path)
     state = state._replace(step=np.int32(7), average=jax.tree.map(lambda a: a + 1, state.average))
     checkpoints = Checkpoints(tmp_path / "state", keep=1)
     run = {"seconds": 60.0, "best": [0.5, 5], "evaluated": True, "worse": 0, "told": [], "before": "more"}
-    checkpoints.save(7, jax.tree.map(np.asarray, state), CheckpointMetadata({"position": 14}, run, as_json(config)))
+    checkpoints.save(7, jax.tree.map(np.asarray, state), CheckpointMetadata({"position": 14}, run, to_json(config)))
     checkpoints.close()
 
     copied = copy_checkpoint(given, tmp_path / "first")
@@ -173,7 +173,7 @@ def test_checkpoint_of_another_config_provides_its_averaged_parameters(tmp_path)
     continued = make_settings(tmp_path, state=str(tmp_path / "first"), changes=given.changes)
     again = copy_checkpoint(continued, tmp_path / "second")
     assert (again.step, again.config.batch, again.config.schedule.rate) == (0, 8, pytest.approx(2e-3))
-    assert again.saved.run["before"] == "7 steps of 2 patches of 16 voxels a side; before: more"
+    assert again.saved.run["pretraining"] == "7 steps of 2 patches of 16 voxels a side; before: more"
     assert again.saved.data == {"seed": 1, "position": 0}
     checkpoints = Checkpoints(tmp_path / "second", keep=1)
     like = init_state(task.init(jax.random.key(1)), plan.optimizer, average=True)

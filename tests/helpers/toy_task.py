@@ -8,7 +8,7 @@ import numpy as np
 
 from crefjax.training.config import default
 from crefjax.training.loop import train
-from crefjax.training.task import NamedBatch, Source
+from crefjax.training.task import DataSource, NamedBatch, TaskDescription
 
 POINTS = 3  # unknowns of the line
 
@@ -48,6 +48,9 @@ class Line:
     def metrics(self, parameters, batch):
         losses, more = self.loss(parameters, batch, None)
         return {"loss": losses, **more}
+
+    def describe(self, config):
+        return TaskDescription("points", {"task": self.name})
 
     def export(self, folder: Path, parameters, about):
         folder.mkdir(exist_ok=True)
@@ -110,7 +113,7 @@ def source(*, batch=4, held_out=6, size=None, hook=None, evaluated=None, make=ba
             yield samples
 
     training = Counted(batch, hook, make)
-    return Source("toy", 8, False, size, lambda: training, once if held_out else None, "points near a line")
+    return DataSource(size, lambda: training, once if held_out else None, "points near a line")
 
 
 def exported(folder):

@@ -8,8 +8,8 @@ from helpers.small_network import CONFIG, network
 import crefjax
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps
+from crefjax.inference.network import run_network
 from crefjax.inference.request import DenoiseRequest
-from crefjax.inference.slabs import run_network
 from crefjax.io.maps import Map, write_map
 from crefjax.weights.store import Weights
 
@@ -120,7 +120,7 @@ def test_exhausted_device_memory_gives_thinner_slabs(weights, monkeypatch):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
         return run_network(*arguments, slab=slab, **more)
 
-    monkeypatch.setattr("crefjax.inference.slabs.run_network", short_of_memory)
+    monkeypatch.setattr("crefjax.inference.network.run_network", short_of_memory)
     room = 4
     np.testing.assert_allclose(crefjax.denoise(**maps).array, expected, atol=1e-5)
     assert tried == [16, 8, 4]

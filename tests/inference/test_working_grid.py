@@ -12,8 +12,8 @@ import crefjax
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps
 from crefjax.inference.memory_plan import affordable_rotations, part_around, plan_denoise, plan_run
+from crefjax.inference.network import cube_rotations, run_network, run_rotated
 from crefjax.inference.request import DenoiseRequest
-from crefjax.inference.slabs import cube_rotations, run_network, run_rotated
 from crefjax.io.maps import Map
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
 from crefjax.weights.store import Weights
@@ -36,7 +36,7 @@ def identity(monkeypatch):
         inputs.append(array)
         return array.copy()
 
-    monkeypatch.setattr("crefjax.inference.slabs.run_network", same)
+    monkeypatch.setattr("crefjax.inference.network.run_network", same)
     return inputs
 
 

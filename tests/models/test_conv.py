@@ -23,7 +23,7 @@ def test_convolution_equals_numpy(channels_in, channels_out):
         np.testing.assert_allclose(one, slow.convolve(expected, kernel, bias)[1:-1], atol=2e-5)
 
 
-@pytest.mark.parametrize("ways", [("plain", "_tapped_output"), ("plain", "_stacked_input")])
+@pytest.mark.parametrize("ways", [("xla_conv3d", "_tapped_output"), ("xla_conv3d", "_stacked_input")])
 @pytest.mark.parametrize(("channels_in", "channels_out"), CHANNELS)
 def test_ways_of_different_platforms_agree(ways, channels_in, channels_out):
     x, kernel = random(1, 5, 4, 6, channels_in), random(3, 3, 3, channels_in, channels_out, seed=1)
@@ -31,7 +31,7 @@ def test_ways_of_different_platforms_agree(ways, channels_in, channels_out):
     np.testing.assert_allclose(one, two, atol=2e-5)
 
 
-@pytest.mark.parametrize("way", ["_upsampled_plain", "upsampled_folded"])
+@pytest.mark.parametrize("way", ["_xla_conv3d_upsampled", "cpu_conv3d_upsampled"])
 def test_convolution_of_skip_and_upsampled_equals_scipy(way):
     skip, up = random(1, 8, 6, 10, 2), random(1, 4, 3, 5, 3, seed=1)
     kernel, bias = random(3, 3, 3, 5, 4, seed=2), np.zeros(4, np.float32)
@@ -43,8 +43,8 @@ def test_convolution_of_skip_and_upsampled_equals_scipy(way):
 def test_gradients_of_different_platforms_agree():
     x, kernel = random(1, 6, 4, 4, 3), random(3, 3, 3, 3, 4, seed=1)
     skip, up, both = random(1, 6, 4, 4, 2), random(1, 4, 2, 2, 3), random(3, 3, 3, 5, 4, seed=1)
-    cases = [((conv.plain, conv._tapped_output), (x, kernel))]
-    cases.append(((conv._upsampled_plain, conv.upsampled_folded), (skip, up, both)))
+    cases = [((conv.xla_conv3d, conv._tapped_output), (x, kernel))]
+    cases.append(((conv._xla_conv3d_upsampled, conv.cpu_conv3d_upsampled), (skip, up, both)))
     for functions, arguments in cases:
         one, two = (
             jax.grad(lambda *a, f=f: jnp.sin(f(*a)).sum(), argnums=tuple(range(len(arguments))))(*arguments)

@@ -13,7 +13,7 @@ from crefjax.simulate.specimen import truth_mask
 from crefjax.simulate.stream import StreamConfig
 from crefjax.simulate.stream.batches import stream_half_maps
 from crefjax.simulate.stream.draw import draw_sample, prepare_models
-from crefjax.training.stream_source import standardizing
+from crefjax.training.stream_source import make_standardizer
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_whole_maps_are_divided_by_the_number_that_is_given():
     random = np.random.default_rng(2)
     half_1, half_2, truth = (random.normal(3, 2, (2, 8, 8, 8)).astype(np.float32) for _ in range(3))
     mask = np.ones_like(truth)
-    prepare_batch = standardizing(0.0, (1.0, 1.0), whole_map=True)
+    prepare_batch = make_standardizer(0.0, (1.0, 1.0), whole_map=True)
     found = prepare_batch(half_1, half_2, truth, mask, np.arange(2), np.uint32(0), np.array([2.0, 4.0], np.float32))
     for name, array in (("half_map_1", half_1), ("half_map_2", half_2), ("truth", truth)):
         np.testing.assert_allclose(found[name], array / np.array([2, 4]).reshape(2, 1, 1, 1), rtol=1e-5)

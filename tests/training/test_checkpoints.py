@@ -41,7 +41,7 @@ def test_what_is_saved_comes_back_to_the_last_bit(kept, tmp_path):
     kept.close()
     again = Checkpoints(tmp_path / "checkpoints", keep=2)
     assert again.steps() == [7]
-    assert again.about(7) == saved()
+    assert again.metadata(7) == saved()
     found = again.restore(7, state(2))
     again.close()
     assert jax.tree.structure(found) == jax.tree.structure(first)
@@ -111,7 +111,7 @@ def test_another_version_is_refused(kept, monkeypatch):
     kept.save(5, state(), saved())
     monkeypatch.undo()
     with pytest.raises(UserError, match="expected checkpoints of version 1, found 7; start a new run"):
-        kept.about(5)
+        kept.metadata(5)
 
 
 def files_of(folder):
@@ -150,7 +150,7 @@ def reads_right(folder):
     try:
         if not again.steps():
             return False
-        assert again.about(5) == saved()
+        assert again.metadata(5) == saved()
         found = again.restore(5, state(2))
         assert np.array_equal(found.parameters["a"]["kernel"], state(1).parameters["a"]["kernel"])
         return True

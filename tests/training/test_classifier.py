@@ -1,14 +1,14 @@
-"""The loop knows nothing of maps: it trains a small convolutional network to tell images apart."""
+"""The training loop does not depend on maps: it trains a small convolutional network to classify images."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from helpers.toy_task import Counted, Line, config, held_out_numbers, rows
+from helpers.cli import error_line, run_crefjax, run_ok
+from helpers.toy_task import Counted, Line, held_out_numbers, rows
 
-from crefjax.training.loop import train
-from crefjax.training.task import NamedBatch, Source
+from crefjax.training.task import TASKS, DataSource, NamedBatch
 
 SIDE = 12
 KINDS = ("rows", "columns", "dots")
@@ -54,21 +54,50 @@ class Classify(Line):
         np.savez(folder / "weights.npz", **{jax.tree_util.keystr(path): leaf for path, leaf in flat})
 
 
-def test_a_classifier_is_trained_by_the_same_loop(tmp_path):
+def make_classifier(config):
+    """The task and its data, as `crefjax train` asks for them."""
+
     def held_out():
         numbers = held_out_numbers(200)
         for first in range(0, 200, 48):
             yield images(numbers[first : first + 48])
 
-    source = Source("images", SIDE, False, None, lambda: Counted(48, make=images), held_out, "stripes")
-    c = config(batch=48, epoch_steps=60, epochs=2, schedule__rate=0.03, log_every=20)
-    result = train(c, tmp_path, Classify(), source, say=lambda line: None)
-    first, last = rows(tmp_path, "evaluation")[0], rows(tmp_path, "evaluation")[-1]
+    return Classify(), DataSource(None, lambda: Counted(config.batch, make=images), held_out, "stripes")
+
+
+CONFIG = """
+from crefjax.training.config import default
+
+
+def get_config():
+    c = default()
+    c.task = "classification"
+    c.batch, c.epochs, c.epoch_steps, c.devices, c.log_every = 48, 2, 60, 2, 20
+    c.schedule.name, c.schedule.rate = "constant", 0.03
+    c.checkpoint.every_minutes = 0.0
+    return c
+"""
+
+
+def test_a_task_of_ones_own_is_trained_by_the_command(tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, "classification", make_classifier)
+    (tmp_path / "classify.py").write_text(CONFIG)
+    run = tmp_path / "run"
+    outcome = run_ok("train", "--config", tmp_path / "classify.py", "--workdir", run)
+    first, last = rows(run, "evaluation")[0], rows(run, "evaluation")[-1]
     assert last["accuracy"] > 0.9
     assert last["samples"] == 200
     assert set(last["entries"]) == set(KINDS)
     assert last["loss"] < first["loss"]
-    assert result.best_loss == last["loss"]
-    assert [row["step"] for row in rows(tmp_path, "training")] == [20, 40, 60, 80, 100, 120]
-    assert rows(tmp_path, "training")[-1]["accuracy"] > rows(tmp_path, "training")[0]["accuracy"]
-    assert len(np.load(result.weights / "weights.npz").files) == 4
+    assert f"trained 120 steps; weights: {run}/best" in outcome.err
+    assert [row["step"] for row in rows(run, "training")] == [20, 40, 60, 80, 100, 120]
+    assert rows(run, "training")[-1]["accuracy"] > rows(run, "training")[0]["accuracy"]
+    assert len(np.load(run / "best" / "weights.npz").files) == 4
+
+
+def test_an_unknown_task_is_refused(tmp_path):
+    (tmp_path / "classify.py").write_text(CONFIG)
+    outcome = run_crefjax("train", "--config", tmp_path / "classify.py", "--workdir", tmp_path / "run")
+    message = error_line(outcome.err, outcome.status)
+    assert "config: task: expected one of denoising, found 'classification'" in message
+    assert not (tmp_path / "run").exists()

@@ -71,14 +71,14 @@ def test_a_mask_is_that_of_the_batch_and_else_the_whole_box(batch, denoised):
 def test_a_config_gives_its_task(tmp_path, denoised):
     task = denoising_task(config(**TINY, losses__fsc=0.25), truth=False)
     assert task.network == NETWORK
-    assert {name: factor for name, factor in task.factors.items() if factor} == {"cref_l1": 1.0, "fsc": 0.25}
+    assert {name: factor for name, factor in task.loss_weights.items() if factor} == {"cref_l1": 1.0, "fsc": 0.25}
     task.export(tmp_path / "w", denoised[0], {"training": "none yet", "step": 3})
     task.export(tmp_path / "w", denoised[0], {"training": "none yet", "step": 4})
     found = load_weights(tmp_path / "w")
     assert found.config == NETWORK
     assert found.card["step"] == 4
     again = denoising_task(config(**TINY, weights=str(tmp_path / "w")), truth=False)
-    assert (task.before, again.before) == (None, "none yet")
+    assert (task.pretraining, again.pretraining) == (None, "none yet")
     start = again.init(jax.random.key(9))
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, start, denoised[0])))
     half = denoising_task(config(**TINY, weights=str(tmp_path / "w"), network__compute_dtype="bfloat16"), truth=False)

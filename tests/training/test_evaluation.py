@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from helpers.toy_task import Line, batch_of, held_out_numbers, source
 
-from crefjax.training.step import evaluate, make_evaluation_step, on_devices
+from crefjax.training.step import evaluate, make_evaluation_step, replicate
 
 PARAMETERS = {"w": np.float32([0.5, -1.0, 0.0]), "b": np.float32(0.2)}
 
@@ -11,7 +11,7 @@ PARAMETERS = {"w": np.float32([0.5, -1.0, 0.0]), "b": np.float32(0.2)}
 def evaluated(count, batch, devices, **more):
     devices = jax.devices("cpu")[:devices]
     step = make_evaluation_step(Line(), devices)
-    where = on_devices(PARAMETERS, devices)
+    where = replicate(PARAMETERS, devices)
     return evaluate(step, where, source(batch=batch, held_out=count), batch=batch, devices=devices, **more)
 
 

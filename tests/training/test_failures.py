@@ -16,9 +16,9 @@ from crefjax.simulate.phantom import phantom
 from crefjax.simulate.stream import StreamConfig
 from crefjax.simulate.stream.batches import stream_half_maps
 from crefjax.training.loop import train
-from crefjax.training.step import from_devices
-from crefjax.training.stream_source import StreamBatches, standardizing
-from crefjax.training.task import Source
+from crefjax.training.step import unreplicate
+from crefjax.training.stream_source import StreamBatches, make_standardizer
+from crefjax.training.task import DataSource
 
 
 def poisoned(batch, *samples):
@@ -42,7 +42,7 @@ def slow_parameters(batches):
 
 
 def line_of(state):
-    found = from_devices(state.parameters)
+    found = unreplicate(state.parameters)
     return [*found["w"], found["b"]]
 
 
@@ -77,7 +77,7 @@ def test_the_network_learns_from_the_other_maps():
     expected, state_of_others = run_steps(DENOISING, [without(whole, 3, 6)], 1, optimizer__name="sgd")
     np.testing.assert_allclose(np.delete(found[0]["losses"], [3, 6]), expected[0]["losses"], rtol=1e-4)
     np.testing.assert_allclose(found[0]["gradient_norm"], expected[0]["gradient_norm"], rtol=1e-4)
-    trees = (from_devices(each.parameters) for each in (state, state_of_others))
+    trees = (unreplicate(each.parameters) for each in (state, state_of_others))
     jax.tree.map(lambda leaf, other: np.testing.assert_allclose(leaf, other, atol=1e-5), *trees)
 
 
@@ -110,8 +110,8 @@ def test_a_step_without_a_finite_gradient_changes_nothing(spoil, task, optimizer
     assert np.isnan(told["gradient_norm"])
     assert np.isfinite(told["losses"]).all() == isinstance(task, Steep)
     assert np.abs(line_of(before)).min() > 0
-    assert from_devices(state.step) == 2
-    jax.tree.map(np.testing.assert_array_equal, *(from_devices(each)[1:] for each in (state, before)))
+    assert unreplicate(state.step) == 2
+    jax.tree.map(np.testing.assert_array_equal, *(unreplicate(each)[1:] for each in (state, before)))
 
 
 def test_a_sample_that_is_not_finite_is_left_out_named_and_counted(tmp_path):
@@ -123,7 +123,7 @@ def test_a_sample_that_is_not_finite_is_left_out_named_and_counted(tmp_path):
     result = run(tmp_path, source(hook=spoil), lines=lines, log_every=2)
     assert result.step == 10
     # sample 30 is the third of step 8, and of entry 30 % 3
-    warning = "warning: the input of step 8 is not finite, with data of entry_0; these samples are left out"
+    warning = "warning: the input of step 8 is not finite, with data of entry_0; these samples are skipped"
     assert [line for line in lines if "warning" in line] == [warning]
     trained = rows(tmp_path, "training")
     assert [row["left_out"] for row in trained] == [0, 0, 0, 1, 0]
@@ -256,8 +256,8 @@ def test_a_model_of_the_stream_that_gives_no_finite_maps_is_named(tmp_path):
     models = [dataclasses.replace(phantom(40), source=name) for name in ("good.cif", "bad.cif")]
     stream_config = StreamConfig(resolution=(2.2, 3.0))
     stream = stream_half_maps(models, shares=(19, 1), patch=16, batch=4, config=stream_config)
-    streamed = StreamBatches(Poisoned(stream), standardizing(0.5, (1.0, 1.0)))
-    made = Source("stream", 16, True, None, lambda: streamed, None, "simulated patches")
+    streamed = StreamBatches(Poisoned(stream), make_standardizer(0.5, (1.0, 1.0)))
+    made = DataSource(None, lambda: streamed, None, "simulated patches")
     lines = []
     train(config(epochs=1, epoch_steps=20), tmp_path, Scale(), made, say=lines.append)
     stream.set_state({"seed": 0, "position": 0})
@@ -265,6 +265,6 @@ def test_a_model_of_the_stream_that_gives_no_finite_maps_is_named(tmp_path):
     assert 0 < drawn.sum() < 8
     warnings = [line for line in lines if "warning" in line]
     assert len(warnings) == len({k // 4 for k in np.flatnonzero(drawn)})
-    assert all(line.endswith("with data of bad.cif; these samples are left out") for line in warnings)
+    assert all(line.endswith("with data of bad.cif; these samples are skipped") for line in warnings)
     assert sum(row["left_out"] for row in rows(tmp_path, "training")) == drawn.sum()
     assert np.isfinite(parameters(tmp_path)).all()

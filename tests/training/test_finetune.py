@@ -12,7 +12,7 @@ from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3D, UNet3DConfig, apply_network
 from crefjax.training.config import finetune_config
 from crefjax.training.denoising import DenoisingTask
-from crefjax.training.finetune import Gain, finetune, judge, split
+from crefjax.training.finetune import Improvement, evaluate_improvement, finetune, split
 from crefjax.training.loop import Result
 from crefjax.weights.store import load_weights, save_weights
 
@@ -75,10 +75,10 @@ def test_no_voxel_is_in_two_parts(specimen):
 def test_the_judge_is_the_slow_fsc(specimen, weights):
     task = DenoisingTask(NETWORK, {"fsc": 1.0})
     after = jax.tree.map(lambda array: array + np.float32(0.02), weights.parameters)
-    judging = split(specimen, config()).judging
-    before, now, error = judge(judging, task, weights.parameters, after)
-    z, y, x = (slice(i.min(), i.max() + 1) for i in np.nonzero(judging.mask))
-    maps = [one[z, y, x] for one in (judging.half_map_1, judging.half_map_2)]
+    test = split(specimen, config()).test
+    before, now, error = evaluate_improvement(test, task, weights.parameters, after)
+    z, y, x = (slice(i.min(), i.max() + 1) for i in np.nonzero(test.mask))
+    maps = [one[z, y, x] for one in (test.half_map_1, test.half_map_2)]
     apply = jax.jit(lambda parameters, half: apply_network(parameters, half, NETWORK))
     denoised = [
         [np.asarray(apply(one, half[None, ..., None]))[0, ..., 0] for half in maps]
@@ -100,7 +100,7 @@ def test_the_error_is_the_scatter_over_pairs_of_half_maps(weights):
     found = []
     for number in range(40):
         judged = noise((24, 32, 40), 100 + number)
-        found.append(judge(judged, task, weights.parameters, after))
+        found.append(evaluate_improvement(judged, task, weights.parameters, after))
     before, now, errors = np.array(found).T
     scatter = (now - before).std(ddof=1)
     assert 0.6 < np.sqrt(np.mean(errors**2)) / scatter < 1.7
@@ -116,10 +116,10 @@ def test_noise_is_called_a_gain_no_more_often_than_promised():
     networks = [jax.tree.map(lambda one, n=n: one[n], networks) for n in range(80)]
     called = 0
     for number in range(40):
-        judging = split(noise((32, 32, 80), number), c).judging
-        gain = Gain(*judge(judging, task, *networks[2 * number : 2 * number + 2]), step=1, steps=1)
-        swapped = Gain(gain.after, gain.before, gain.error, 1, 1)
-        called += gain.real + swapped.real
+        test = split(noise((32, 32, 80), number), c).test
+        gain = Improvement(*evaluate_improvement(test, task, *networks[2 * number : 2 * number + 2]), step=1, steps=1)
+        swapped = Improvement(gain.after, gain.before, gain.error, 1, 1)
+        called += gain.significant + swapped.significant
     assert called <= 6  # of 80 one-sided cases two are expected; more than six come once in 200 times
 
 
@@ -141,7 +141,7 @@ def test_weights_that_can_learn_do(tmp_path, specimen, weights):
     assert gain.steps == 30
     assert gain.step in (15, 30)
     assert gain.after > gain.before + 0.05
-    assert gain.real
+    assert gain.significant
     changed = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), parameters, weights.parameters)
     assert max(jax.tree.leaves(changed)) > 1e-3
     assert lines[0].startswith("step 0, held out: ")  # what is to be bettered
@@ -151,7 +151,7 @@ def test_noise_alone_is_no_gain(tmp_path, weights):
     """There is nothing to learn: neither half-map tells anything of the other."""
     c = config(steps=30, epoch_steps=15, rate=1e-2)
     parameters, gain, _ = finetune(simulated(0.0), weights, c, tmp_path, say=lambda line: None)
-    assert not gain.real
+    assert not gain.significant
     assert abs(gain.after) < 0.1
     if gain.step == 0:
         assert gain.before == gain.after
@@ -183,7 +183,7 @@ def test_stopped_before_any_evaluation_nothing_is_said_of_a_gain(tmp_path, speci
     _, gain, number = finetune(specimen, weights, config(), tmp_path)
     assert asked == [tmp_path]
     assert number == signal.SIGTERM
-    assert not gain.real
+    assert not gain.significant
     assert gain.describe() == "stopped at step 3, before any evaluation was over: nothing can be said of a gain"
 
 
@@ -192,12 +192,12 @@ def test_stopped_before_any_evaluation_nothing_is_said_of_a_gain(tmp_path, speci
     [(0.55, 0.025, 20, True), (0.55, 0.026, 20, False), (0.45, 0.001, 20, False), (0.55, 0.001, 0, False)],
 )
 def test_a_gain_is_real_beyond_chance(after, error, step, real):
-    gain = Gain(0.5, after, error, step, 40)
-    assert gain.real is real
+    gain = Improvement(0.5, after, error, step, 40)
+    assert gain.significant is real
     line = gain.describe()
     if not step:
         assert line == "no evaluated step of 40 was better than the start"
         return
     assert f"0.5000 before, {after:.4f} after ({after - 0.5:+.4f} ± {error:.4f})" in line
     assert line.endswith("a real gain" if real else "no gain beyond the scatter")
-    assert not Gain(0.5, after, error, None, 40).real
+    assert not Improvement(0.5, after, error, None, 40).real

@@ -114,11 +114,11 @@ def test_a_run_told_to_stop_saves_says_so_and_goes_on(folder, quick, whole):
     step = max(row["step"] for row in losses(workdir) if row["kind"] == "training")
     assert told == [
         "crefjax: SIGTERM: ending this step and saving; once more to stop at once",
-        f"stopped at step {step} of {STEPS}; the same command goes on from there",
+        f"stopped at step {step} of {STEPS}; the same command resumes it",
     ]
     assert step < STEPS
     assert left_over(workdir) == []
     status, err = ended(folder, workdir.name, environment=quick)
     assert status == 0, err
-    assert err.splitlines()[0] == f"going on from step {step} of {STEPS} in {workdir}"
+    assert err.splitlines()[0] == f"resuming from step {step} of {STEPS} in {workdir}"
     same(workdir, whole)

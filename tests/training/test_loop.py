@@ -14,7 +14,7 @@ from helpers.toy_task import Counted, Line, batch_of, config, exported, paramete
 
 from crefjax.errors import UserError
 from crefjax.training import loop, step
-from crefjax.training.loop import lengths
+from crefjax.training.loop import count_steps
 from crefjax.utils.signals import exclusive_lock
 
 
@@ -173,9 +173,9 @@ def test_the_last_evaluation_ends_within_the_time_limit(tmp_path, monkeypatch):
 def test_settings_that_may_change_do_and_others_are_refused(tmp_path):
     run(tmp_path, epochs=1)
     assert run(tmp_path, epochs=2, devices=1, log_every=5).step == 10
-    with pytest.raises(UserError, match=r"was begun with schedule.rate = 0.05, found 0.1; go on with the first"):
+    with pytest.raises(UserError, match=r"was started with schedule.rate = 0.05, found 0.1; resume with the first"):
         run(tmp_path, epochs=3, schedule__rate=0.1)
-    with pytest.raises(UserError, match=r"was begun with optimizer.name = 'adam', found 'sgd'"):
+    with pytest.raises(UserError, match=r"was started with optimizer.name = 'adam', found 'sgd'"):
         run(tmp_path, epochs=3, optimizer__name="sgd")
     np.testing.assert_allclose(parameters(tmp_path), slow_run(10)[2], rtol=1e-4)
 
@@ -187,7 +187,7 @@ def test_checkpoints_alone_are_enough_to_go_on_elsewhere(tmp_path):
     lines = []
     result = run(tmp_path / "there", epochs=3, lines=lines)
     assert result.step == 15
-    assert "going on from step 10 of 15" in lines[0]
+    assert "resuming from step 10 of 15" in lines[0]
     assert result.weights.exists()
     assert result.weights == tmp_path / "there" / "best"
     np.testing.assert_allclose(parameters(tmp_path / "there"), slow_run(15)[2], rtol=1e-4)
@@ -198,11 +198,11 @@ def test_checkpoints_alone_are_enough_to_go_on_elsewhere(tmp_path):
 def test_weights_tell_what_was_before_them_and_still_do_when_the_run_goes_on(tmp_path, monkeypatch):
     run(tmp_path / "plain", epochs=1)
     assert "before" not in exported(tmp_path / "plain/last")["training"]
-    monkeypatch.setattr(Line, "before", "7 steps", raising=False)
+    monkeypatch.setattr(Line, "pretraining", "7 steps", raising=False)
     run(tmp_path / "run", epochs=1)
     told = exported(tmp_path / "run/last")["training"]
-    assert told == "5 steps of 4 patches of 8 voxels a side: points near a line; before: 7 steps"
-    monkeypatch.setattr(Line, "before", "what has that name by now")
+    assert told == "5 steps of 4 points: points near a line; before: 7 steps"
+    monkeypatch.setattr(Line, "pretraining", "what has that name by now")
     run(tmp_path / "run", epochs=2)
     assert exported(tmp_path / "run/last")["training"] == told.replace("5 steps", "10 steps", 1)
 
@@ -249,7 +249,7 @@ def test_what_does_not_fit_is_told_before_it_runs(tmp_path, monkeypatch):
     samples = 4  # on both devices
     least = 3 * samples * Wide.side**2 * 4
     monkeypatch.setattr(step, "free_memory", lambda device: least - 1.0)
-    with pytest.raises(UserError, match=r"batch: a step of 4 patches of 8 voxels a side needs \d\.\d GiB, found 0\.0"):
+    with pytest.raises(UserError, match=r"batch: a step of 4 points needs \d\.\d GiB, found 0\.0"):
         run(tmp_path / "below", task=Wide(), steps=1)
     assert rows(tmp_path / "below", "training") == []
     monkeypatch.setattr(step, "free_memory", lambda device: 2.0 * least)
@@ -257,7 +257,7 @@ def test_what_does_not_fit_is_told_before_it_runs(tmp_path, monkeypatch):
 
 
 def test_what_does_not_divide_is_told_before_anything_is_written(tmp_path):
-    with pytest.raises(UserError, match="found 3 patches for 2 devices; take 2 or 4"):
+    with pytest.raises(UserError, match="found 3 samples for 2 devices; take 2 or 4"):
         run(tmp_path / "new", source(batch=3), batch=3)
     with pytest.raises(UserError, match="this source is endless"):
         run(tmp_path / "new", epoch_steps=0)
@@ -294,10 +294,10 @@ def test_what_reads_ahead_is_closed_at_the_end(tmp_path, fails):
 
 
 def test_lengths_of_epochs_and_runs():
-    assert lengths(config(epoch_steps=0, batch=6, epochs=195), 55176) == (9196, 195 * 9196)
-    assert lengths(config(epoch_steps=0, epochs=3), 11) == (2, 6)
-    assert lengths(config(epoch_steps=7, steps=30), 11) == (7, 30)
+    assert count_steps(config(epoch_steps=0, batch=6, epochs=195), 55176) == (9196, 195 * 9196)
+    assert count_steps(config(epoch_steps=0, epochs=3), 11) == (2, 6)
+    assert count_steps(config(epoch_steps=7, steps=30), 11) == (7, 30)
     with pytest.raises(UserError, match="this source is endless"):
-        lengths(config(epoch_steps=0), None)
+        count_steps(config(epoch_steps=0), None)
     with pytest.raises(UserError, match="expected at least one step"):
-        lengths(config(epochs=0), None)
+        count_steps(config(epochs=0), None)

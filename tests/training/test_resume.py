@@ -36,7 +36,7 @@ def test_a_run_that_ended_anywhere_ends_with_the_same_bits(tmp_path, whole, ever
             run(tmp_path, source(hook=end), average=0.5, checkpoint__every_steps=every)
     lines = []
     run(tmp_path, average=0.5, checkpoint__every_steps=every, lines=lines)
-    assert lines[0] == f"going on from step 9 of 10 in {tmp_path}"
+    assert lines[0] == f"resuming from step 9 of 10 in {tmp_path}"
     for name in ("last", "best"):
         assert exported(tmp_path / name)["parameters"] == exported(whole / name)["parameters"]
     assert losses(tmp_path) == losses(whole)

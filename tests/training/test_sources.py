@@ -20,7 +20,7 @@ from crefjax.simulate.stream import StreamConfig
 from crefjax.simulate.stream.batches import stream_half_maps
 from crefjax.training.loop import train
 from crefjax.training.sources import make_source
-from crefjax.training.stream_source import names_in, standardizing, stream_models
+from crefjax.training.stream_source import make_standardizer, split_commas, stream_models
 
 STREAM = {
     "data__source": "stream",
@@ -103,8 +103,8 @@ def test_held_out_specimens_are_what_is_evaluated(folder):
     from crefjax.training.sources import specimen_source
 
     rest, apart = split_off(load_entry(folder / "entries" / "e0"), 0.5)
-    c = config(data__patch=16, data__entries__held_out_patches=3, data__entries__rotations=False)
-    made = specimen_source([rest], c, 2, held_out_specimens=[apart])
+    c = config(batch=2, data__patch=16, data__entries__held_out_patches=3, data__entries__rotations=False)
+    made = specimen_source([rest], c, held_out_specimens=[apart])
     batches = taken(made.held_out(), 99)
     assert [len(batch["half_map_1"]) for batch in batches] == [2, 1]
     for batch in batches:
@@ -180,7 +180,7 @@ def test_masks_and_gains_are_drawn_for_each_sample():
     maps = (random.standard_normal((3, 200, 4, 4, 4)) + 0.5).astype(np.float32)
     mask = np.full((200, 4, 4, 4), 0.5, np.float32)
     mask[:, 0] = 0
-    prepare = standardizing(0.3, (1.0, 1.6))
+    prepare = make_standardizer(0.3, (1.0, 1.6))
     found = {name: np.asarray(one) for name, one in prepare(*maps, mask, np.arange(200), np.uint32(3)).items()}
     full = (maps[0] + maps[1]).astype(np.float64) / 2
     mean, deviation = full.mean((1, 2, 3), keepdims=True), full.std((1, 2, 3), keepdims=True)
@@ -195,7 +195,7 @@ def test_masks_and_gains_are_drawn_for_each_sample():
     np.testing.assert_allclose(found["truth"], maps[2] / deviation * gain * mask, rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(found["mask"], np.where(masked[:, None, None, None], 1, mask))
     # With a level, some of the mean stays, and nothing else changes.
-    lifted = standardizing(0.3, (1.0, 1.6), (0.2, 0.6))(*maps, mask, np.arange(200), np.uint32(3))
+    lifted = make_standardizer(0.3, (1.0, 1.6), (0.2, 0.6))(*maps, mask, np.arange(200), np.uint32(3))
     left = (np.asarray(lifted["half_map_1"]) - found["half_map_1"]) / np.where(window * gain, window * gain, 1)
     share = 1 - left[:, 1].mean((1, 2)) * deviation.ravel() / mean.ravel()
     assert ((share > 0.199) & (share < 0.601)).all()
@@ -215,7 +215,7 @@ def test_a_stream_is_standardized_masked_and_gone_on_with(tmp_path):
     }
     c = config(**STREAM | models, epoch_steps=4, epochs=1, checkpoint__every_steps=1)
     whole = make_source(c)
-    assert (whole.kind, whole.patch, whole.truth, whole.size) == ("stream", 16, True, None)
+    assert (whole.patch, whole.truth, whole.size) == (16, True, None)
     assert {name for samples in whole.held_out() for name in samples.entries} == {"b.cif"}
     batch = taken(whole.training(), 1)[0]
     assert {one.shape for name, one in batch.items() if name != "entries"} == {(2, 16, 16, 16)}
@@ -302,7 +302,7 @@ def mixed(folder, **fields):
 
 def test_a_stream_mixed_with_entries_goes_on_where_it_was(folder):
     made = mixed(folder)
-    assert made.about.endswith(" and 1 phantoms, and (40% of the batches) of 3 simulated entries")
+    assert made.description.endswith(" and 1 phantoms, and (40% of the batches) of 3 simulated entries")
     position = made.training()
     first = taken(position, 6)
     state = json.loads(json.dumps(position.get_state()))
@@ -402,5 +402,5 @@ def test_mistakes_in_a_dataset(folder, tmp_path):
 
 
 def test_names_are_parted_by_commas():
-    assert names_in(" a,b c ,, d,") == ["a", "b c", "d"]
-    assert names_in("") == []
+    assert split_commas(" a,b c ,, d,") == ["a", "b c", "d"]
+    assert split_commas("") == []

@@ -38,10 +38,10 @@ def run(task, batches, devices, **fields):
     optimizer = make_optimizer(c, make_schedule(c, epoch_steps=5, steps=50))
     step = steps.make_train_step(task, optimizer, decay=c.average, seed=0, devices=devices)
     state = init_state(task.init(jax.random.key(0)), optimizer, average=c.average > 0)
-    state, found = steps.on_devices(state, devices), []
+    state, found = steps.replicate(state, devices), []
     for batch in batches:
-        state, told = step(state, steps.divided(batch, devices))
-        found.append(steps.joined(told))
+        state, told = step(state, steps.shard(batch, devices))
+        found.append(steps.unshard(told))
     return found, state
 
 
@@ -55,9 +55,9 @@ def test_steps_are_those_of_a_slow_adam_on_any_number_of_devices():
             np.testing.assert_allclose(told["losses"], losses, rtol=1e-4)
             np.testing.assert_allclose(told["absolute"] ** 2, losses, rtol=1e-4)
             np.testing.assert_allclose(told["gradient_norm"], norm, rtol=1e-4)
-        parameters = steps.from_devices(state.parameters)
+        parameters = steps.unreplicate(state.parameters)
         np.testing.assert_allclose([*parameters["w"], parameters["b"]], slow.p, rtol=1e-4, atol=1e-6)
-        assert steps.from_devices(state.step) == 6
+        assert steps.unreplicate(state.step) == 6
 
 
 def test_the_kept_average_is_of_the_parameters_after_each_step():
@@ -68,7 +68,7 @@ def test_the_kept_average_is_of_the_parameters_after_each_step():
         decay = min(0.3, (1 + number) / (10 + number))
         average = decay * average + (1 - decay) * slow.p
     _, state = run(Line(), batches, 2, average=0.3)
-    found = steps.from_devices(state.best_parameters)
+    found = steps.unreplicate(state.best_parameters)
     np.testing.assert_allclose([*found["w"], found["b"]], average, rtol=1e-4)
 
 
@@ -89,7 +89,7 @@ def test_the_network_learns_the_same_on_one_device_and_on_two(learning):
     assert one.shape == (5, 8)
     np.testing.assert_allclose(two, one, atol=1e-5, rtol=0)
     before = DENOISING.init(jax.random.key(0))
-    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, steps.from_devices(state.parameters))
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, steps.unreplicate(state.parameters))
     assert min(jax.tree.leaves(moved)) > 1e-3
 
 
@@ -116,8 +116,8 @@ def test_the_states_buffers_are_given_away():
     c = config(average=0.9)
     optimizer = make_optimizer(c, make_schedule(c, epoch_steps=5, steps=50))
     step = steps.make_train_step(Line(), optimizer, decay=0.9, seed=0, devices=devices)
-    state = steps.on_devices(init_state(Line().init(None), optimizer, average=True), devices)
-    batch = steps.divided(batch_of(range(4)).batch, devices)
+    state = steps.replicate(init_state(Line().init(None), optimizer, average=True), devices)
+    batch = steps.shard(batch_of(range(4)).batch, devices)
     state, _ = step(state, batch)  # the first one has still to be laid on the devices
     after, _ = step(state, batch)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
@@ -139,7 +139,7 @@ def test_the_key_differs_between_steps_and_devices_and_comes_from_the_seed():
 
 
 def test_bfloat16_is_for_activations_alone(learning):
-    half = DenoisingTask(UNet3DConfig(**TINY, compute_dtype="bfloat16"), DENOISING.factors)
+    half = DenoisingTask(UNet3DConfig(**TINY, compute_dtype="bfloat16"), DENOISING.loss_weights)
     (told,), state = run(half, [maps(0)], 2, average=0.5)
     assert {told[name].dtype for name in ("losses", "cref_l1", "gradient_norm")} == {np.dtype("float32")}
     assert 0 < np.abs(told["losses"] - learning[0][0]).max() < 0.02
@@ -151,8 +151,8 @@ def test_bfloat16_is_for_activations_alone(learning):
     ("count", "batch", "message"),
     [
         (3, 6, "devices: expected 3, found 2 of platform cpu; set XLA_FLAGS=--xla_force_host_platform_device_count=3"),
-        (2, 5, "batch: expected a multiple of the number of devices, found 5 patches for 2 devices; take 4 or 6"),
-        (2, 1, "found 1 patches for 2 devices; take 2, "),
+        (2, 5, "batch: expected a multiple of the number of devices, found 5 samples for 2 devices; take 4 or 6"),
+        (2, 1, "found 1 samples for 2 devices; take 2, "),
     ],
 )
 def test_what_does_not_divide_is_told_with_its_numbers(count, batch, message):
@@ -179,8 +179,8 @@ def test_without_a_number_so_many_devices_as_the_batch_divides_among():
 def test_a_batch_is_cut_and_joined_in_its_order():
     devices = jax.devices("cpu")[:2]
     batch = {"x": np.arange(12.0).reshape(4, 3)}
-    parts = steps.divided(batch, devices)["x"]
+    parts = steps.shard(batch, devices)["x"]
     assert parts.tolist() == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]]
-    told = steps.joined({"losses": np.array([[1, 2], [3, 4]]), "norm": np.array([7, 7])})
+    told = steps.unshard({"losses": np.array([[1, 2], [3, 4]]), "norm": np.array([7, 7])})
     assert told["losses"].tolist() == [1, 2, 3, 4]
     assert told["norm"] == 7

@@ -36,14 +36,14 @@ def trained(device, dtype):
     step = steps.make_train_step(task, optimizer, decay=0.9, seed=0, devices=[device])
     with jax.default_device(device):
         first = init_state(task.init(jax.random.key(0)), optimizer, average=True)
-        state, told = steps.on_devices(first, [device]), []
+        state, told = steps.replicate(first, [device]), []
         for batch in batches(3):
-            state, numbers = step(state, steps.divided(batch, [device]))
-            told.append(steps.joined(numbers))
+            state, numbers = step(state, steps.shard(batch, [device]))
+            told.append(steps.unshard(numbers))
     return (
         np.array([one["losses"] for one in told]),
         np.array([one["gradient_norm"] for one in told]),
-        jax.tree.leaves(steps.from_devices(state.best_parameters)),
+        jax.tree.leaves(steps.unreplicate(state.best_parameters)),
     )
 
 

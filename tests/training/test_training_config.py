@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
-from crefjax.training.config import as_json, check_config, check_resumable, default, finetune_config, flat, read_config
+from crefjax.training.config import check_config, check_resumable, default, finetune_config, flat, read_config, to_json
 
 FILE = """
 from crefjax.training.config import default
@@ -164,7 +164,7 @@ def test_what_is_no_config_at_all():
 
 
 def test_a_run_goes_on_with_its_own_settings_alone():
-    before = as_json(default())
+    before = to_json(default())
     check_resumable(before, default(), "run")
     c = default()
     c.epochs, c.steps, c.minutes, c.devices, c.platform, c.log_every = 3, 7, 1.0, 1, "cpu", 5
@@ -184,7 +184,7 @@ def test_the_grid_is_a_name_for_the_stream_and_more_for_others():
     for source, entries, may in (("stream", 0.0, True), ("stream", 0.1, False), ("entries", 0.0, False)):
         config = default().unlock()
         config.data.source, config.data.stream.entries, config.data.grid = source, entries, 3.0
-        before = as_json(config)
+        before = to_json(config)
         config.data.grid = 3.3
         if may:
             check_resumable(before, config, "here")
@@ -194,7 +194,7 @@ def test_the_grid_is_a_name_for_the_stream_and_more_for_others():
 
 
 def test_a_run_from_before_a_setting_was_there_goes_on_with_its_default():
-    before = as_json(default())
+    before = to_json(default())
     del before["losses.gain_l1"]
     check_resumable(before, default(), "run")
     c = default()

@@ -1,4 +1,4 @@
-"""Run the network over a whole map in bounded memory, exactly, and average it over rotations of the cube.
+"""Run the 3D U-Net over a whole map in bounded memory, exactly.
 
 Nearly all the memory of a U-Net is taken at full resolution, where its convolutions look only two or three voxels far.
 So each level is computed slab by slab along z: a slab is read with a halo of that many planes, planes outside the box
@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from crefjax.data.patches import ROTATIONS, rotate
+from crefjax.models import Parameters, SlabRunner
 from crefjax.models.unet3d import (
-    Parameters,
-    Planes,
+    SlabPosition,
     UNet3DConfig,
     bottom_level,
     down_halo,
@@ -25,12 +24,12 @@ from crefjax.models.unet3d import (
     up_halo,
     up_level,
 )
-from crefjax.weights.store import Weights
 
-Progress = Callable[[float], None]
 # Slabs computed by one call into XLA. Every call allocates its temporary memory, and on a CPU the page faults of that
 # cost as much as the arithmetic; with too many slabs in a call the progress bar would stand still.
 _SLABS_PER_CALL = 4
+# On a CPU larger slabs than this bring nothing: their halos are a small part of the work already.
+_LARGEST_CPU_SLAB = 16
 
 
 def padded_shape(shape: tuple[int, int, int], config: UNet3DConfig) -> tuple[int, int, int]:
@@ -41,6 +40,21 @@ def padded_shape(shape: tuple[int, int, int], config: UNet3DConfig) -> tuple[int
 def slab_sizes(depth: int) -> list[int]:
     """Return the possible numbers of planes of a slab, ascending: the even divisors of the box's `depth`."""
     return [n for n in range(2, depth + 1, 2) if depth % n == 0]
+
+
+def planned_sizes(shape: tuple[int, int, int], config: UNet3DConfig, *, on_cpu: bool) -> list[int]:
+    """Return the numbers of planes of a slab to choose from for a map, ascending.
+
+    Args:
+        shape: `(z, y, x)` of the map.
+        config: of the network.
+        on_cpu: whether a CPU computes; on a GPU, indices within one convolution must fit 32 bits.
+    """
+    depth, height, width = padded_shape(shape, config)
+    sizes = slab_sizes(depth)
+    if on_cpu:
+        return [n for n in sizes if n <= _LARGEST_CPU_SLAB]
+    return [n for n in sizes if (n + 6) * height * width * (1 + config.up_width) < 2**31 or n == sizes[0]]
 
 
 def level_slab(depth: int, level: int, slab: int) -> int:
@@ -54,14 +68,14 @@ def level_slab(depth: int, level: int, slab: int) -> int:
     return max(n for n in slab_sizes(depth >> level) if n <= max(2, slab * 2**level))
 
 
-def run_network(
+def run_slabs(
     parameters: Parameters,
     array: np.ndarray,
     config: UNet3DConfig,
     *,
     slab: int,
     device: jax.Device | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
     """Run the network over a standardized map.
 
@@ -90,63 +104,31 @@ def run_network(
         return np.asarray(out)[:z, :y, :x, 0]
 
 
-def run_rotated(
-    weights: Weights,
-    array: np.ndarray,
-    count: int,
-    *,
-    slab: int,
-    device: jax.Device,
-    progress: Progress | None = None,
-) -> np.ndarray:
-    """Return the mean of the network's outputs for a standardized map, `(z, y, x)`, over rotations of the cube.
-
-    Args:
-        weights: of the network.
-        array: `(z, y, x)`, float32, standardized.
-        count: of rotations, see `cube_rotations`.
-        slab: planes of a slab; fewer if they do not divide the depth of a box that is rotated.
-        device: to compute on.
-        progress: called with the share of the work that is done, 0 to 1.
-    """
-    total = None
-    for number, index in enumerate(cube_rotations(count)):
-        x = np.ascontiguousarray(rotate(array, index))
-        planes = max(n for n in slab_sizes(padded_shape(x.shape, weights.config)[0]) if n <= slab or n == 2)
-        part = part_of(progress, number, count)
-        y = run_network(weights.parameters, x, weights.config, slab=planes, device=device, progress=part)
-        y = rotate_back(y, index)
-        total = y if total is None else total + y
-    return total if count == 1 else total / np.float32(count)
-
-
-def cube_rotations(count: int) -> list[int]:
-    """Return indices into `crefjax.data.patches.ROTATIONS`.
-
-    Args:
-        count: 1 for the identity; 4 for it and the half turns about each axis, which keep the shape of every box; 24
-            for all.
-    """
-    diagonal = [index for index, (axes, _) in enumerate(ROTATIONS) if axes == (0, 1, 2)]
-    return {1: [0], 4: diagonal, 24: list(range(len(ROTATIONS)))}[count]
-
-
-def rotate_back(array: np.ndarray, index: int) -> np.ndarray:
-    """Undo `crefjax.data.patches.rotate`; a view."""
-    axes, flips = ROTATIONS[index]
-    return array[tuple(slice(None, None, -1 if flip else None) for flip in flips)].transpose(np.argsort(axes))
-
-
-def part_of(progress: Progress | None, number: int, count: int) -> Progress | None:
-    """Return the progress of one of `count` equal parts of the work, the first being number 0."""
-    return None if progress is None else lambda share: progress((number + share) / count)
-
-
 def count_flops(shape: tuple[int, int, int], config: UNet3DConfig) -> float:
-    """Return the floating point operations of the network over a padded box, as plain convolutions count them."""
+    """Return the floating point operations of the network over a map, as plain convolutions count them."""
     levels = range(config.depth)
     names = [(level, name) for level in levels for name in config.down_names(level) + config.up_names(level)]
-    return sum(_flops(config, name) / 8**level for level, name in names) * float(np.prod(shape))
+    return sum(_flops(config, name) / 8**level for level, name in names) * float(np.prod(padded_shape(shape, config)))
+
+
+def count_bytes(shape: tuple[int, int, int], config: UNet3DConfig, slab: int, *, on_cpu: bool) -> float:
+    """Return the bytes of the arrays and temporaries of `run_slabs` at its peak.
+
+    The arrays are counted; the temporaries of a slab follow XLA's own analysis of the compiled functions
+    (`memory_analysis`), which for the default network is proportional to the slab's voxels within a few percent.
+    """
+    z, y, x = padded_shape(shape, config)
+    voxels = float(z * y * x)
+    box, down, up = 4 * voxels, 4 * config.down_width * voxels / 8, 4 * config.up_width * voxels / 8
+    output = 4 * voxels
+    peak_below = box + down + up + up / 8 if config.depth > 1 else box + down
+    arrays = max(peak_below, box + up + output, box + 2 * output)
+    temporaries = 0.0
+    for level in range(min(2, config.depth)):
+        floats = max(4.5 * config.last_widths[0], 3.8 * config.down_width) if level == 0 else 6 * config.up_width
+        planes = level_slab(z, level, slab) + 6
+        temporaries = max(temporaries, 4 * floats * planes * y * x / 4**level)
+    return arrays + temporaries * (1 if on_cpu else 2)  # workspace of cuDNN
 
 
 class _Run:
@@ -194,7 +176,7 @@ def _down_slabs(parameters, skip, out, first, where, config, level):
     def add_slab(index, out):
         start = index * size
         slab = lax.dynamic_slice_in_dim(skip, start + halo - need, size + 2 * need)
-        result = down_level(parameters, slab[None], config, level, Planes(start - need, planes))[0]
+        result = down_level(parameters, slab[None], config, level, SlabPosition(start - need, planes))[0]
         return lax.dynamic_update_slice_in_dim(out, result, start // 2 + halo, 0)
 
     return lax.fori_loop(first, first + count, add_slab, out)
@@ -210,7 +192,7 @@ def _up_slabs(parameters, skip, up, out, first, where, config, level):
         start = index * size
         slab = lax.dynamic_slice_in_dim(skip, start + halo - need, size + 2 * need)
         slab_up = lax.dynamic_slice_in_dim(up, start // 2 + halo - need_up, size // 2 + 2 * need_up)
-        result = up_level(parameters, slab[None], slab_up[None], config, level, Planes(start - need, planes))
+        result = up_level(parameters, slab[None], slab_up[None], config, level, SlabPosition(start - need, planes))
         return lax.dynamic_update_slice_in_dim(out, result[0], start + margin, 0)
 
     return lax.fori_loop(first, first + count, add_slab, out)
@@ -242,3 +224,6 @@ def _padded(array, shape, config):
     padded = np.pad(array, ends, mode="symmetric") if any(after for _, after in ends) else array
     out[halo:-halo, ..., 0] = padded
     return out
+
+
+SLABS = SlabRunner(sizes=planned_sizes, run=run_slabs, count_bytes=count_bytes, count_flops=count_flops)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from on_gpu import cpu_and_gpu, error, result_on
 
-from crefjax.inference.slabs import run_network
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
+from crefjax.models.unet3d_slabs import run_slabs
 
 
 def test_slabs_on_a_gpu_give_the_output_of_the_whole_network():
@@ -18,4 +18,4 @@ def test_slabs_on_a_gpu_give_the_output_of_the_whole_network():
     x = np.random.default_rng(0).standard_normal((64, 40, 33)).astype(np.float32)
     expected = result_on(cpu, lambda p, a: UNet3D(config).apply({"params": p}, a), parameters, x[None, ..., None])
     for slab in (16, 64):
-        assert error(run_network(parameters, x, config, slab=slab, device=gpu), expected[0, ..., 0]) < 1e-5
+        assert error(run_slabs(parameters, x, config, slab=slab, device=gpu), expected[0, ..., 0]) < 1e-5
