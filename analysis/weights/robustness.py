@@ -35,8 +35,8 @@ from analysis.framework.study import Study, add_weights, load_named
 from crefjax.data.grid import level_and_rms
 from crefjax.inference.denoise import denoise_maps
 from crefjax.inference.memory_plan import plan_denoise
-from crefjax.inference.request import DenoiseRequest
 from crefjax.inference.network import run_network
+from crefjax.inference.request import DenoiseRequest
 from crefjax.io.maps import Map
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE
 from crefjax.simulate.atoms import Atoms, read_atoms
