@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crefjax.simulate.half_maps import Simulation, SimulationConfig
 
 
-# Options that mean nothing without another one, and how that is told.
+# Options that have no effect without another one.
 _OF_PHANTOM = ("residues",)
 _OF_FILES = ("assembly", "keep_hydrogens", "keep_waters")
 _OF_ADDITIVE = ("noise_map", "noise_b_factor", "noise_power", "unevenness")
@@ -140,14 +140,14 @@ def _add_images(group):
 
 
 def _add_numbers(group, *rows):
-    """Add options whose defaults are the library's own and are stated here; those without one are required."""
-    for name, metavar, kind, text, usual in rows:
-        told = text if usual is None else f"{text} (default: {usual})"
-        group.add_argument(name, metavar=metavar, type=kind, required=usual is None, help=told)
+    """Add options whose help states the library's default; options without a default are required."""
+    for name, metavar, kind, text, default in rows:
+        text = text if default is None else f"{text} (default: {default})"
+        group.add_argument(name, metavar=metavar, type=kind, required=default is None, help=text)
 
 
 def names(text):
-    """Names between commas."""
+    """Split names at commas."""
     names = tuple(text.split(","))
     if not all(names):
         raise ValueError
@@ -158,7 +158,7 @@ names.__name__ = "list of names between commas"
 
 
 def run(arguments) -> None:
-    """Simulate half-maps as the command line says, and write them as an entry folder."""
+    """Simulate half-maps and write them as an entry folder."""
     from crefjax.simulate.half_maps import check_entry_folder, write_entry
 
     folder = Path(arguments.output)
@@ -166,50 +166,50 @@ def run(arguments) -> None:
     _check_inputs_outside(folder, arguments)
     _check_combinations(arguments)
     with on_device(arguments.device):
-        settings = settings_of(arguments)
+        config = config_from(arguments)
         atoms, options = _model(arguments)
-        simulation = _simulated(atoms, settings)
+        simulation = _simulate(atoms, config)
     simulation = replace(simulation, report={**simulation.report, "model_options": options})
     write_entry(folder, simulation, overwrite=arguments.overwrite)
-    print("\n".join(_told(folder, simulation)))
+    print("\n".join(_summary(folder, simulation)))
 
 
-def _simulated(atoms, settings):
+def _simulate(atoms, config):
     from crefjax.simulate.half_maps import simulate_half_maps
 
-    if settings.method != "reconstruction":
-        return simulate_half_maps(atoms, settings)
-    print(f"imaging and reconstructing 2 x {settings.particles.count} particles", file=sys.stderr, flush=True)
+    if config.method != "reconstruction":
+        return simulate_half_maps(atoms, config)
+    print(f"imaging and reconstructing 2 x {config.particles.count} particles", file=sys.stderr, flush=True)
     with progress_bar("reconstructing") as progress:
-        return simulate_half_maps(atoms, settings, progress=progress)
+        return simulate_half_maps(atoms, config, progress=progress)
 
 
-def settings_of(arguments) -> SimulationConfig:
-    """The settings that a parsed command line asks for.
+def config_from(arguments) -> SimulationConfig:
+    """Return the configuration of a parsed command line.
 
     Raises:
-        UserError: the noise map cannot be used, or there are no such particles.
+        UserError: the noise map cannot be used, or the particles are impossible.
     """
     from crefjax.simulate.half_maps import Belt, Flexible, SimulationConfig
 
     own = ("voxel_size", "resolution", "seed", "box", "margin", "b_factor", "unevenness", "method", "refinements")
-    settings = SimulationConfig(**_given(arguments, {name: name for name in own}), noise=_noise_spectrum(arguments))
+    config = SimulationConfig(**_given(arguments, {name: name for name in own}), noise=_noise_spectrum(arguments))
     if arguments.belt is not None:
         names = {name: name.removeprefix("belt_") for name in _OF_BELT}
-        settings = replace(settings, belt=Belt(**_given(arguments, {"belt": "strength", **names})))
+        config = replace(config, belt=Belt(**_given(arguments, {"belt": "strength", **names})))
     if arguments.flexible is not None or arguments.flexible_chains is not None:
         names = {name: name.removeprefix("flexible_") for name in (*_OF_FLEXIBLE, "flexible_chains")}
         flexible = Flexible(**_given(arguments, {"flexible": "fraction", **names}))
-        settings = replace(settings, flexible=replace(flexible, chains=tuple(flexible.chains)))
-    if settings.method == "reconstruction":
-        settings = replace(settings, particles=_particles(arguments))
-    return settings
+        config = replace(config, flexible=replace(flexible, chains=tuple(flexible.chains)))
+    if config.method == "reconstruction":
+        config = replace(config, particles=_particles(arguments))
+    return config
 
 
 def _given(arguments, names):
-    """What the user gave, under the names of the fields that it sets: all else keeps the field's own default."""
-    found = {field: getattr(arguments, name) for name, field in names.items()}
-    return {field: value for field, value in found.items() if value is not None}
+    """Return the values that the user gave, by field; other fields keep their defaults."""
+    values = {field: getattr(arguments, name) for name, field in names.items()}
+    return {field: value for field, value in values.items() if value is not None}
 
 
 def _noise_spectrum(arguments):
@@ -245,7 +245,7 @@ def _particles(arguments):
 
 
 def _model(arguments):
-    """The atoms, and how they were got, for the report."""
+    """Return the atoms and the options of their model, for the report."""
     from crefjax.simulate.atoms import read_atoms
     from crefjax.simulate.phantom import phantom
 
@@ -257,7 +257,7 @@ def _model(arguments):
 
 
 def _check_inputs_outside(folder, arguments):
-    """An entry is replaced with all that is in it: nothing that is read may lie there."""
+    """Check that no input lies in the entry folder, which is replaced with everything in it."""
     for path in filter(None, (arguments.model, arguments.noise_map)):
         if any(is_same_file(folder, parent) for parent in Path(path).absolute().parents):
             raise UserError(f"{folder}: the entry would replace the input {path}; choose another name")
@@ -279,10 +279,10 @@ def _check_combinations(arguments):
     ):
         for name in names:
             if not useful and getattr(arguments, name) not in (None, False):
-                raise UserError(f"--{name.replace('_', '-')} has a meaning only {where}; leave it out or change that")
+                raise UserError(f"--{name.replace('_', '-')} has an effect only {where}; omit it or change that")
 
 
-def _told(folder: Path, simulation: Simulation):
+def _summary(folder: Path, simulation: Simulation):
     report = simulation.report
     box, wanted = "x".join(map(str, report["box"])), report["parameters"]["resolution"]
     yield (

@@ -1,1 +1,1 @@
-"""Half-maps whose signal is known exactly, made from atomic models; `stream` makes patches to train on, without end."""
+"""Simulated half-maps whose signal is known exactly: whole maps (`half_maps`), and training patches (`stream`)."""

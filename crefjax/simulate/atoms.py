@@ -1,4 +1,4 @@
-"""Atomic models: read with gemmi, cleaned for cryo-EM, and written back where a map was made of them."""
+"""Atomic models: read with gemmi, cleaned for cryo-EM, and written at the coordinates of a map."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -10,16 +10,16 @@ from scipy.spatial import cKDTree
 
 from crefjax.errors import UserError, path_error
 
-B_FACTORS = (0.0, 300.0)  # Å²; what lies outside is moved to the bound
-LEAST_B = 5.0  # Å², that an atom keeps when a map is sharpened: at 0 and below its density has no bounds
-FLAT_B = 3.0  # Å², from the tenth to the ninetieth percentile; below, B-factors are taken for placeholders
-MEAN_B = 60.0  # Å², of the B-factors that then replace them
-PACKING_RADIUS = 7.35  # Å, within which neighbours are counted (Halle 2002)
+B_FACTORS = (0.0, 300.0)  # Å²; values outside are set to the bound
+LEAST_B = 5.0  # Å², least B-factor of an atom in a sharpened map: at 0 and below its density is unbounded
+FLAT_B = 3.0  # Å², from the 10th to the 90th percentile; B-factors of a smaller range are taken for placeholders
+MEAN_B = 60.0  # Å², mean of the B-factors that replace placeholders
+PACKING_RADIUS = 7.35  # Å, within which neighbors are counted (Halle 2002)
 
 
 @dataclass(frozen=True, eq=False)
 class Atoms:
-    """The atoms of a model, in the order in which they stand in `structure`.
+    """The atoms of a model, in the order of `structure`.
 
     Attributes:
         positions: `(n, 3)`, Å, in the order x, y, z.
@@ -28,7 +28,7 @@ class Atoms:
         element: `(n,)`, int32, atomic number: the row of `form_factors()`.
         chain: `(n,)`, text, the chain's name as in the file.
         structure: the same atoms as gemmi's structure, one model.
-        source: name of the file that the model was read from, or what made it.
+        source: name of the file that the model was read from, or of the program that built it.
     """
 
     positions: np.ndarray
@@ -49,7 +49,7 @@ class Atoms:
 
     @property
     def extent(self) -> np.ndarray:
-        """From the first to the last atom's centre along x, y and z, Å."""
+        """Distance from the first to the last atom's center along x, y and z, Å."""
         return np.ptp(self.positions, axis=0)
 
 
@@ -57,7 +57,7 @@ def read_atoms(path, *, assembly: str | None = None, keep_hydrogens: bool = Fals
     """Read the first model of a PDB or mmCIF file, plain or `.gz`.
 
     Alternative conformations are all kept, each with its occupancy: the map of the specimen shows their sum.
-    Atoms without occupancy are left out, and B-factors are moved into `B_FACTORS`; flat ones are kept.
+    Atoms without occupancy are dropped, and B-factors are clipped to `B_FACTORS`.
 
     Args:
         path: the file.
@@ -66,8 +66,8 @@ def read_atoms(path, *, assembly: str | None = None, keep_hydrogens: bool = Fals
         keep_waters: whether waters stay.
 
     Raises:
-        UserError: the file is missing or no model, has no atoms left, an atom of unknown element, a position
-            that is not finite, or no such assembly.
+        UserError: the file is missing or not a model; no atoms are left; an element is unknown; a position is not
+            finite; or there is no such assembly.
     """
     path = Path(path)
     structure = _read_structure(path)
@@ -84,7 +84,7 @@ def read_atoms(path, *, assembly: str | None = None, keep_hydrogens: bool = Fals
 
 
 def from_structure(structure: gemmi.Structure, source: str) -> Atoms:
-    """The atoms of a structure's first model, which must have been cleaned as `read_atoms` does."""
+    """Return the atoms of a structure's first model, which must have been cleaned as `read_atoms` does."""
     rows = [(site.chain.name, site.atom) for site in structure[0].all()]
     return Atoms(
         positions=np.array([atom.pos.tolist() for _, atom in rows], np.float32).reshape(-1, 3),
@@ -98,7 +98,7 @@ def from_structure(structure: gemmi.Structure, source: str) -> Atoms:
 
 
 def translate_atoms(atoms: Atoms, shift) -> Atoms:
-    """The model moved by `shift` (x, y, z) in Å, structure and all."""
+    """Return the model, with its structure, shifted by `shift` (x, y, z) in Å."""
     structure = atoms.structure.clone()
     transform = gemmi.Transform()
     transform.vec.fromlist([float(value) for value in shift])
@@ -107,11 +107,11 @@ def translate_atoms(atoms: Atoms, shift) -> Atoms:
 
 
 def plausible_b_factors(atoms: Atoms) -> np.ndarray:
-    """The model's B-factors, or, where these say nothing, ones that follow from how densely the atoms are packed.
+    """Return the model's B-factors, or estimates from the packing of the atoms where the model has only placeholders.
 
     Deposited B-factors that are all about the same (a placeholder, or all beyond `B_FACTORS`) are replaced by
-    `MEAN_B` times the mean number of neighbours within `PACKING_RADIUS` over an atom's own, which real ones follow
-    (Halle 2002, PNAS 99, 1274), at most `B_FACTORS[1]`.
+    `MEAN_B` times the mean number of neighbors within `PACKING_RADIUS` over an atom's own number, which real B-factors
+    follow (Halle 2002, PNAS 99, 1274), at most `B_FACTORS[1]`.
 
     Returns:
         `(n,)`, Å², float32.
@@ -119,33 +119,33 @@ def plausible_b_factors(atoms: Atoms) -> np.ndarray:
     if float(np.ptp(np.percentile(atoms.b_factor, (10, 90)))) >= FLAT_B:
         return atoms.b_factor
     tree = cKDTree(atoms.positions)
-    neighbours = tree.query_ball_point(atoms.positions, PACKING_RADIUS, return_length=True)
-    packing = neighbours / np.mean(neighbours)
+    neighbors = tree.query_ball_point(atoms.positions, PACKING_RADIUS, return_length=True)
+    packing = neighbors / np.mean(neighbors)
     return np.minimum(MEAN_B / packing, B_FACTORS[1]).astype(np.float32)
 
 
 def with_least_b_factor(atoms: Atoms, blur: float) -> Atoms:
-    """The model with the B-factors of its sharpest atoms raised so that none is below `LEAST_B` once it is blurred.
+    """Return the model with the B-factors of its sharpest atoms raised to `LEAST_B`, counting a global blur.
 
-    An atom of a deposited B-factor of 0 that is not blurred is raised too.
+    An atom with a deposited B-factor of 0 that is not blurred is raised too.
 
     Args:
-        atoms: the model; its structure stays as it is.
-        blur: Å², that will be added to all; below 0 sharpens.
+        atoms: the model; its structure is unchanged.
+        blur: Å², which will be added to all; below 0 sharpens.
     """
     return replace(atoms, b_factor=np.maximum(atoms.b_factor, np.float32(LEAST_B - blur)))
 
 
 def write_model(path, atoms: Atoms, sides: tuple[float, float, float] | None = None) -> None:
-    """Write a model as mmCIF, so that it overlays the map of a box whose first voxel is at the origin.
+    """Write a model as mmCIF that overlays the map of a box whose first voxel is at the origin.
 
     Args:
-        path: where to; what is there is replaced.
+        path: output file; an existing one is replaced.
         atoms: the model, at the box's coordinates.
-        sides: of the box in Å along x, y and z, written as the cell of space group P 1.
+        sides: sides of the box in Å along x, y and z, written as the cell of space group P 1.
 
     Raises:
-        UserError: the file system refuses.
+        UserError: the file cannot be written.
     """
     structure = atoms.structure.clone()
     structure.spacegroup_hm = "P 1"
@@ -161,14 +161,14 @@ def write_model(path, atoms: Atoms, sides: tuple[float, float, float] | None = N
 
 @functools.cache
 def form_factors() -> np.ndarray:
-    """Electron form factors, `f(s) = sum_i a_i exp(-b_i s² / 4)`, `s` in 1/Å, of neutral atoms.
+    """Return electron form factors of neutral atoms, `f(s) = sum_i a_i exp(-b_i s² / 4)`, `s` in 1/Å.
 
     The five-Gaussian fits of the International Tables for Crystallography, volume C, table 4.3.2.2
     (Peng et al. 1996), as gemmi has them.
 
     Returns:
         `(elements, 2, 5)`, float64: row by atomic number, `a_i` in Å, then `b_i` in Å²; zeros where the table
-        has nothing.
+        has no entry.
     """
     table = np.zeros((119, 2, 5))
     for number in range(1, len(table)):
@@ -194,24 +194,24 @@ def _read_structure(path: Path) -> gemmi.Structure:
 
 
 def no_atoms(path) -> UserError:
-    """The error for a model that has nothing in it."""
+    """Return the error for a model without usable atoms."""
     return UserError(
         f"{path}: expected an atomic model (PDB or mmCIF), found no atoms but hydrogens and waters; give another"
     )
 
 
 def _expand(structure: gemmi.Structure, assembly: str, path: Path) -> None:
-    known = [one.name for one in structure.assemblies]
-    if assembly not in known:
-        found = ", ".join(known) or "none"
-        raise UserError(f"{path}: expected an assembly {assembly!r}, found {found}; leave --assembly out or correct it")
+    names = [candidate.name for candidate in structure.assemblies]
+    if assembly not in names:
+        found = ", ".join(names) or "none"
+        raise UserError(f"{path}: expected an assembly {assembly!r}, found {found}; correct or omit --assembly")
     structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.AddNumber)
 
 
 def _clean(structure: gemmi.Structure, path: Path) -> None:
-    """Drop atoms of no occupancy, bound B-factors and occupancies, and refuse what cannot be placed."""
+    """Drop atoms without occupancy, clip B-factors and occupancies, and refuse unknown elements and positions."""
     table = form_factors()
-    left = 0
+    kept = 0
     for residue in (residue for chain in structure[0] for residue in chain):
         for index in reversed(range(len(residue))):
             atom = residue[index]
@@ -229,8 +229,8 @@ def _clean(structure: gemmi.Structure, path: Path) -> None:
                 )
             atom.occ = min(atom.occ, 1.0)
             atom.b_iso = min(max(atom.b_iso, B_FACTORS[0]), B_FACTORS[1])
-            atom.aniso = gemmi.SMat33f(0, 0, 0, 0, 0, 0)  # the density is isotropic, and the written model tells so
-            left += 1
+            atom.aniso = gemmi.SMat33f(0, 0, 0, 0, 0, 0)  # the density is isotropic, and so is the written model
+            kept += 1
     structure.remove_empty_chains()
-    if left == 0:
+    if kept == 0:
         raise no_atoms(path)

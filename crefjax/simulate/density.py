@@ -1,4 +1,4 @@
-"""Electron-scattering density of atoms on a grid: exact up to Nyquist, nothing folded back from beyond it.
+"""Electron-scattering density of atoms on a grid, exact up to Nyquist and free of aliasing.
 
 The density is defined by its Fourier transform, in the box's own frequencies and no others,
 
@@ -48,12 +48,12 @@ class Scatterers:
 
 
 def scatterers(atoms: Atoms, voxel_size: float, *, groups: int = GROUPS, pad_to: int | None = None) -> Scatterers:
-    """Write every atom's form factor and B-factor as a sum of Gaussians common to all.
+    """Fit every atom's form factor and B-factor by a sum of Gaussians common to all atoms.
 
     Args:
         atoms: the model.
-        voxel_size: Å, the finest grid that they will be used on.
-        groups: how many Gaussians.
+        voxel_size: Å, of the finest grid that they will be used on.
+        groups: number of Gaussians.
         pad_to: number of rows, filled with atoms without weight, so that models share one compiled program.
 
     Raises:
@@ -92,11 +92,11 @@ def density(
     shift=(0.0, 0.0, 0.0),
     b_factor: float | jax.Array = 0.0,
 ) -> jax.Array:
-    """The density on a grid, in Å of scattering length per Å³; times 47.88 V Å² it is a potential in volts.
+    """Compute the density on a grid, in Å of scattering length per Å³; times 47.88 V Å² it is a potential in volts.
 
     An atom goes to `rotation @ (r - center) + center + shift`. All arguments but `shape` may be traced. The box is
-    periodic: the tail of an atom near its border comes in on the other side, and an atom whose centre is outside it is
-    left out. Leave a margin.
+    periodic: the tail of an atom near its border appears on the opposite side, and an atom whose center is outside is
+    dropped. Leave a margin.
 
     Args:
         scatterers: the atoms.
@@ -104,7 +104,7 @@ def density(
         voxel_size: Å.
         origin: Å, (x, y, z), of the first voxel.
         rotation: `(3, 3)`, of vectors (x, y, z); None for none.
-        center: Å, (x, y, z), about which is turned.
+        center: Å, (x, y, z), of the rotation.
         shift: Å, (x, y, z).
         b_factor: Å², of a global blur; negative sharpens.
 
@@ -116,7 +116,7 @@ def density(
     """
     if len(shape) != 3 or min(shape) < 4:
         raise ValueError(f"expected a grid (z, y, x) of at least 4 voxels a side, found {shape}")
-    vectors = [jnp.asarray(one, jnp.float32) for one in (origin, center, shift)]
+    vectors = [jnp.asarray(vector, jnp.float32) for vector in (origin, center, shift)]
     rotation = None if rotation is None else jnp.asarray(rotation, jnp.float32)
     return _density(scatterers, tuple(shape), jnp.float32(voxel_size), *vectors, rotation, jnp.float32(b_factor))
 
@@ -125,8 +125,8 @@ def density(
 def _density(scatterers, shape, voxel_size, origin, center, shift, rotation, b_factor):
     positions = scatterers.positions
     if rotation is not None:
-        turned = jnp.matmul(positions - center[None], rotation.T, precision=lax.Precision.HIGHEST)
-        positions = turned + center[None]
+        rotated = jnp.matmul(positions - center[None], rotation.T, precision=lax.Precision.HIGHEST)
+        positions = rotated + center[None]
     voxels = ((positions + (shift - origin)[None]) / voxel_size)[:, ::-1]
     sides = np.array(shape, np.float32)
     inside = jnp.all((voxels >= -0.5) & (voxels < sides[None] - 0.5), axis=1)
@@ -157,7 +157,7 @@ def _falloff(atoms, which, u):
 
 
 def _best_widths(target, importance, u, lowest, highest, groups):
-    """Geometric widths whose sums come nearest to the target, from a few first and last ones."""
+    """Return the geometric series of widths, of a few first and last ones, whose sums fit the target best."""
 
     def error(widths):
         basis = np.exp(-widths * u) * importance
@@ -168,7 +168,7 @@ def _best_widths(target, importance, u, lowest, highest, groups):
 
 
 def _windows(voxels, fine):
-    """Where on the fine grid the weights go, flat `(n, w, w, w)`, and the kernel along z, y and x, `(n, w)` each."""
+    """Return flat indices on the fine grid, `(n, w, w, w)`, and the kernel along z, y and x, `(n, w)` each."""
     if math.prod(fine) >= 2**31:
         raise ValueError(f"expected a grid of fewer than 2^31 voxels, found {fine}")
     steps = np.arange(_WIDTH, dtype=np.int32)[None]
@@ -180,7 +180,7 @@ def _windows(voxels, fine):
 
 
 def _kernel(offset, xp):
-    """The spreading kernel at an offset in voxels of the fine grid; 1 at 0, about 1e-5 at its end."""
+    """Return the spreading kernel at an offset in voxels of the fine grid; 1 at 0, about 1e-5 at its end."""
     beta = 0.97 * math.pi * _WIDTH * (1 - 0.5 / _FINER)
     semicircle = xp.sqrt(xp.maximum(1 - (2 * offset / _WIDTH) ** 2, 0))
     return xp.exp(beta * (semicircle - 1))
@@ -188,7 +188,7 @@ def _kernel(offset, xp):
 
 @functools.lru_cache(maxsize=8)
 def _spectrum_scales(shape, fine):
-    """On the half-spectrum of a box: `(s voxel_size)²`, and one over the kernel's transform; float32."""
+    """Return `(s voxel_size)²` and the reciprocal of the kernel's transform on the half-spectrum; float32."""
     nodes, node_weights = np.polynomial.legendre.leggauss(64)
     nodes, node_weights = nodes * _WIDTH / 2, node_weights * _WIDTH / 2
     squares, factors = [], []
@@ -203,7 +203,7 @@ def _spectrum_scales(shape, fine):
 
 
 def _cut(spectrum, shape):
-    """The half-spectrum of the fine grid, cut to the frequencies of the box."""
+    """Return the half-spectrum of the fine grid, cut to the frequencies of the box."""
     for axis, side in enumerate(shape[:2]):
         positive = lax.slice_in_dim(spectrum, 0, (side + 1) // 2, axis=axis)
         fine_side = spectrum.shape[axis]
@@ -213,12 +213,12 @@ def _cut(spectrum, shape):
 
 
 def _fine_side(side):
-    """The shortest even side of factors 2, 3 and 5 that is fine enough."""
+    """Return the shortest even side of factors 2, 3 and 5 that is fine enough."""
     return next_fast_len(max(math.ceil(_FINER * side), 2 * _WIDTH))
 
 
 def next_fast_len(least: float) -> int:
-    """The smallest even number of factors 2, 3 and 5 that is not below `least`: Fourier transforms are quick."""
+    """Return the smallest even number of factors 2, 3 and 5 that is at least `least`, for fast Fourier transforms."""
     side = max(2, 2 * math.ceil(least / 2))
     while not _is_smooth(side):
         side += 2

@@ -1,4 +1,4 @@
-"""Half-map pairs whose signal is known exactly, with a masked FSC that crosses 0.143 where it is asked to."""
+"""Half-map pairs whose signal is known exactly, with a masked FSC that crosses 0.143 at a given resolution."""
 
 import functools
 import itertools
@@ -35,25 +35,25 @@ from crefjax.utils.atomic import atomic_directory, is_disk_full
 from crefjax.utils.memory import GIB, free_memory
 from crefjax.utils.progress import ProgressCallback
 
-LEAST_MARGIN = 5.0  # Å between the outermost atom's centre and the border of the box
-LEAST_VOXEL = 0.5  # Å; the form factors of atoms with high B-factors cannot be told apart at finer frequencies
+LEAST_MARGIN = 5.0  # Å between the outermost atom's center and the border of the box
+LEAST_VOXEL = 0.5  # Å; the form factors of atoms with high B-factors cannot be distinguished at finer frequencies
 LARGEST_BOX = 800  # voxels; the grid of the density, 1.5 times as fine, then still has fewer than 2^31
 _PROGRAM_BYTES = 0.4 * GIB  # resident memory of Python, JAX and its compiled code
 _REPORT = "entry.json"
-_ATTEMPTS = 12  # with other noise, where a curve that scatters jumps over the resolution asked for
+_ATTEMPTS = 12  # with other noise, if a curve that scatters jumps over the requested resolution
 
 
 @dataclass(frozen=True, eq=False)
 class SimulationConfig:
-    """How a pair is made, but for its model.
+    """The parameters of a simulated pair, except its model.
 
     Attributes:
         voxel_size: Å.
-        resolution: Å, where the masked FSC of the half-maps shall cross 0.143.
-        seed: of everything random.
-        box: voxels, of the cubic box; None for the smallest even one of factors 2, 3 and 5 that has the margin.
-        margin: Å around the model (and its belt), for a box that is chosen.
-        b_factor: Å², a blur of the whole signal; below 0 it is sharpened, but no atom beyond `atoms.LEAST_B`.
+        resolution: Å, where the masked FSC of the half-maps crosses 0.143.
+        seed: random seed of poses and noise.
+        box: side of the cubic box, voxels; None for the smallest even product of 2, 3 and 5 that has the margin.
+        margin: Å around the model (and its belt), if the box is chosen.
+        b_factor: Å², blur of the whole signal; below 0 sharpens, but no atom beyond `atoms.LEAST_B`.
         noise: its spectrum (additive method).
         unevenness: of the noise over the box (additive method); see `noise.modulation`.
         belt: disordered density that is the same in both half-maps and in the truth; None for none.
@@ -80,16 +80,16 @@ class SimulationConfig:
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
-    """Half-maps with their truth; all arrays float32 `(z, y, x)` of one cubic box, whose first voxel is at 0, 0, 0.
+    """A simulated pair; all arrays float32 `(z, y, x)` of one cubic box, whose first voxel is at 0, 0, 0.
 
     Attributes:
         half_map_1: signal and noise.
         half_map_2: the same signal, other noise.
         mask: soft, 0 to 1, under which the FSC was set.
-        truth: the signal without any noise.
+        truth: the signal without noise.
         voxel_size: Å.
         atoms: the model at the box's coordinates.
-        report: every parameter, and the FSC reached: what `entry.json` says.
+        report: the content of `entry.json`: every parameter, and the FSC reached.
     """
 
     half_map_1: np.ndarray
@@ -102,48 +102,47 @@ class Simulation:
 
 
 def simulate_half_maps(
-    atoms: Atoms, settings: SimulationConfig, *, progress: ProgressCallback | None = None
+    atoms: Atoms, config: SimulationConfig, *, progress: ProgressCallback | None = None
 ) -> Simulation:
-    """Make two half-maps of a model, with the truth and a mask.
+    """Simulate two half-maps of a model, with the truth and a mask.
 
-    The model is moved to the middle of a box whose first voxel is at 0, 0, 0. The same settings give the same arrays
-    on CPUs of one kind; on a GPU sums have no fixed order, and they agree to rounding.
+    The model is shifted to the middle of a box whose first voxel is at 0, 0, 0. The same configuration gives the same
+    arrays on CPUs of one kind; on a GPU, where sums have no fixed order, arrays agree to rounding.
 
     Args:
         atoms: the model.
-        settings: everything else.
-        progress: shows the share of the images that is done (reconstruction method).
+        config: the parameters of the simulation.
+        progress: called with the share of the images that is done (reconstruction method).
 
     Raises:
-        UserError: a setting is out of range, the resolution is beyond Nyquist, the box is too small for the model or
+        UserError: a parameter is out of range, the resolution is beyond Nyquist, the box is too small for the model or
             too large for the memory, or no level of noise gives the resolution.
     """
-    _check(settings)
-    where = sample_conformations(atoms, settings.flexible, settings.seed)
-    reached = where.positions(atoms)
-    middle = (reached.min(0) + reached.max(0)) / 2
-    side = _choose_box(_extent(reached, middle, settings), settings)
-    if settings.method == "reconstruction":
+    _check(config)
+    positions = sample_conformations(atoms, config.flexible, config.seed).positions(atoms)
+    middle = (positions.min(0) + positions.max(0)) / 2
+    side = _choose_box(_extent(positions, middle, config), config)
+    if config.method == "reconstruction":
         check_memory(side, next(iter(jnp.zeros(()).devices())))
-    shift = np.round(side * settings.voxel_size / 2 - middle, 3)
+    shift = np.round(side * config.voxel_size / 2 - middle, 3)
     atoms = translate_atoms(atoms, shift)
-    where = sample_conformations(atoms, settings.flexible, settings.seed)  # the same about the hinge, now in the box
+    conformations = sample_conformations(atoms, config.flexible, config.seed)  # the same rotations, now in the box
 
-    key = jax.random.key(settings.seed)
-    truth = _truth(jax.random.fold_in(key, 0), atoms, where, (side,) * 3, settings)
-    mask = truth_mask(truth, settings.voxel_size)
+    key = jax.random.key(config.seed)
+    truth = _truth(jax.random.fold_in(key, 0), atoms, conformations, (side,) * 3, config)
+    mask = truth_mask(truth, config.voxel_size)
     noise_key = jax.random.fold_in(key, 1)
-    if settings.method == "reconstruction":
-        halves, level = _reconstructed(noise_key, truth, mask, settings, progress)
+    if config.method == "reconstruction":
+        halves, level = _reconstructed(noise_key, truth, mask, config, progress)
     else:
-        halves, level = _additive(noise_key, truth, mask, settings)
+        halves, level = _additive(noise_key, truth, mask, config)
     halves = [np.asarray(half, np.float32) for half in halves]
-    report = _report(atoms, shift, halves, mask, level, settings)
-    return Simulation(*halves, mask, truth, settings.voxel_size, atoms, report)
+    report = _report(atoms, shift, halves, mask, level, config)
+    return Simulation(*halves, mask, truth, config.voxel_size, atoms, report)
 
 
-def _check(settings):
-    voxel_size, resolution = settings.voxel_size, settings.resolution
+def _check(config):
+    voxel_size, resolution = config.voxel_size, config.resolution
     if not (math.isfinite(voxel_size) and LEAST_VOXEL <= voxel_size <= 100):
         raise UserError(
             f"simulate: expected a voxel size of {LEAST_VOXEL:g} to 100 Å, found {voxel_size:g}; correct it"
@@ -153,54 +152,58 @@ def _check(settings):
             f"simulate: expected a resolution above {2 * voxel_size:g} Å, twice the voxel size (Nyquist), found "
             f"{resolution:g} Å; ask for a coarser one or take smaller voxels"
         )
-    if settings.method not in ("additive", "reconstruction"):
-        raise UserError(f"simulate: expected the method additive or reconstruction, found {settings.method!r}")
-    if not 0 <= settings.seed < 2**32:
-        raise UserError(f"simulate: expected a seed from 0 to 4294967295, found {settings.seed}; choose another")
-    if not (math.isfinite(settings.b_factor) and abs(settings.b_factor) <= 1000):
-        raise UserError(f"simulate: expected a B-factor of at most 1000 Å², found {settings.b_factor:g}; correct it")
-    if not 0 <= settings.unevenness <= 2:
-        raise UserError(f"simulate: expected an unevenness of 0 to 2, found {settings.unevenness:g}; correct it")
-    if not 0 <= settings.margin <= 1000:
-        raise UserError(f"simulate: expected a margin of 0 to 1000 Å, found {settings.margin:g}; correct it")
+    if config.method not in ("additive", "reconstruction"):
+        raise UserError(f"simulate: expected the method additive or reconstruction, found {config.method!r}")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"simulate: expected a seed from 0 to 4294967295, found {config.seed}; choose another")
+    if not (math.isfinite(config.b_factor) and abs(config.b_factor) <= 1000):
+        raise UserError(f"simulate: expected a B-factor of at most 1000 Å², found {config.b_factor:g}; correct it")
+    if not 0 <= config.unevenness <= 2:
+        raise UserError(f"simulate: expected an unevenness of 0 to 2, found {config.unevenness:g}; correct it")
+    if not 0 <= config.margin <= 1000:
+        raise UserError(f"simulate: expected a margin of 0 to 1000 Å, found {config.margin:g}; correct it")
 
 
-def _extent(reached, middle, settings):
-    """How large a box the atoms' centres take, Å: a model that is turned to be imaged takes a sphere."""
-    if settings.method == "reconstruction":
-        return 2 * float(np.linalg.norm(reached - middle, axis=1).max())
-    return float(np.ptp(reached, axis=0).max())
+def _extent(positions, middle, config):
+    """Return the extent of the atoms' centers, Å; of a sphere around them if the model is rotated to be imaged."""
+    if config.method == "reconstruction":
+        return 2 * float(np.linalg.norm(positions - middle, axis=1).max())
+    return float(np.ptp(positions, axis=0).max())
 
 
-def _choose_box(extent, settings):
-    """The side of the box in voxels: the one given, if the model fits, or one with the margin."""
-    belt = settings.belt.width if settings.belt else 0.0
-    least = next_fast_len((extent + 2 * LEAST_MARGIN) / settings.voxel_size)
-    side = settings.box
+def _choose_box(extent, config):
+    """Return the side of the box in voxels: the given one, if the model fits, or one with the margin."""
+    belt = config.belt.width if config.belt else 0.0
+    least = next_fast_len((extent + 2 * LEAST_MARGIN) / config.voxel_size)
+    side = config.box
     if side is None:
-        side = max(next_fast_len((extent + 2 * (settings.margin + belt)) / settings.voxel_size), least)
-    elif side < (extent + 2 * LEAST_MARGIN) / settings.voxel_size:
+        side = max(next_fast_len((extent + 2 * (config.margin + belt)) / config.voxel_size), least)
+    elif side < (extent + 2 * LEAST_MARGIN) / config.voxel_size:
         raise UserError(
             f"simulate: expected a box of at least {least} voxels for a model of {extent:.4g} Å at "
-            f"{settings.voxel_size:g} Å a voxel, found {side}; take a larger box or leave it out to have it chosen"
+            f"{config.voxel_size:g} Å a voxel, found {side}; take a larger box or omit it"
         )
     if side > LARGEST_BOX:
         raise UserError(
             f"simulate: expected a box of at most {LARGEST_BOX} voxels, found {side}; take larger voxels, or a smaller "
             "box or margin"
         )
-    shell = side * settings.voxel_size / settings.resolution
+    shell = side * config.voxel_size / config.resolution
     if not 3 <= shell <= side // 2 - 1:
-        finest = 2 * settings.voxel_size * (side / 2) / (side // 2 - 1)
+        finest = 2 * config.voxel_size * (side / 2) / (side // 2 - 1)
         raise UserError(
-            f"simulate: expected a resolution of {finest:.4g} to {side * settings.voxel_size / 3:.4g} Å in a box of "
-            f"{side} voxels, found {settings.resolution:g} Å; ask for another"
+            f"simulate: expected a resolution of {finest:.4g} to {side * config.voxel_size / 3:.4g} Å in a box of "
+            f"{side} voxels, found {config.resolution:g} Å; ask for another"
         )
     return side
 
 
 def check_memory(side: int, device: jax.Device) -> None:
-    """Raises UserError where a device has no memory left to reconstruct half-maps of this side in voxels."""
+    """Check that a device has enough memory to reconstruct half-maps of this side in voxels.
+
+    Raises:
+        UserError: it has not.
+    """
     needed = memory_needed(side) + (_PROGRAM_BYTES if device.platform == "cpu" else 0)
     if needed > (free := free_memory(device)):
         raise UserError(
@@ -209,11 +212,13 @@ def check_memory(side: int, device: jax.Device) -> None:
         )
 
 
-def _truth(key, atoms, where, shape, settings):
-    extra = settings.flexible.b_factor if settings.flexible else 0.0
-    truth = specimen_density(atoms, where, shape, settings.voxel_size, b_factor=settings.b_factor, extra_b_factor=extra)
-    if settings.belt:
-        truth = truth + belt_density(key, truth, atoms, settings.belt, settings.voxel_size)
+def _truth(key, atoms, conformations, shape, config):
+    extra = config.flexible.b_factor if config.flexible else 0.0
+    truth = specimen_density(
+        atoms, conformations, shape, config.voxel_size, b_factor=config.b_factor, extra_b_factor=extra
+    )
+    if config.belt:
+        truth = truth + belt_density(key, truth, atoms, config.belt, config.voxel_size)
     return truth
 
 
@@ -221,65 +226,67 @@ def _truth(key, atoms, where, shape, settings):
 def _noise_pair(key, shape, voxel_size, spectrum, unevenness):
     keys = jax.random.split(key, 3)
     factor = modulation(keys[2], shape, unevenness)
-    return [colored_noise(one, shape, voxel_size, spectrum) * factor for one in keys[:2]]
+    return [colored_noise(noise_key, shape, voxel_size, spectrum) * factor for noise_key in keys[:2]]
 
 
-def _additive(key, truth, mask, settings):
-    """Two half-maps, and what was found: the level of the noise."""
-    spectrum = NoiseSpectrum(settings.noise.frequency, settings.noise.amplitude)  # a name would be compiled for
-    tried = []
+def _additive(key, truth, mask, config):
+    """Return two half-maps, and the level of their noise for the report."""
+    spectrum = NoiseSpectrum(
+        config.noise.frequency, config.noise.amplitude
+    )  # without its name, for which JAX would compile again
+    crossings = []
     for attempt in range(_ATTEMPTS):
         noises = _noise_pair(
-            jax.random.fold_in(key, attempt), truth.shape, settings.voxel_size, spectrum, settings.unevenness
+            jax.random.fold_in(key, attempt), truth.shape, config.voxel_size, spectrum, config.unevenness
         )
-        pair = NoiseLevelSolver((truth, truth), noises, mask, settings.voxel_size)
-        level, found = pair.solve(settings.resolution)
-        if is_near(found, settings.resolution):
+        pair = NoiseLevelSolver((truth, truth), noises, mask, config.voxel_size)
+        level, crossing = pair.solve(config.resolution)
+        if is_near(crossing, config.resolution):
             halves = [truth + np.float32(level) * np.asarray(noise) for noise in noises]
             return halves, {"noise_deviation": level, "noise_attempt": attempt}
-        tried.append(found)
+        crossings.append(crossing)
     raise UserError(
-        f"simulate: no level of the noise ({settings.noise.name}) lets the FSC cross {THRESHOLD} at "
-        f"{settings.resolution:g} Å, the nearest was {_nearest(tried, settings):.3g} Å; ask for another "
+        f"simulate: no level of the noise ({config.noise.name}) lets the FSC cross {THRESHOLD} at "
+        f"{config.resolution:g} Å, the nearest was {_nearest(crossings, config):.3g} Å; ask for another "
         "resolution, or choose noise that falls off less towards high frequencies"
     )
 
 
-def _reconstructed(key, truth, mask, settings, progress):
-    """Two half-maps from simulated images, and what was found: the deviation of the images' noise.
+def _reconstructed(key, truth, mask, config, progress):
+    """Return two half-maps from simulated images, and the level of the images' noise for the report.
 
-    Reconstruction is linear in the images, so that one reconstruction of signal and noise apart serves every level.
-    Noise with its sign turned, or shifted in the box, is other noise, for nothing.
+    Reconstruction is linear in the images, so one reconstruction of signal and noise apart serves every level.
+    Noise with its sign changed, or shifted in the box, is independent noise at no cost.
     """
-    more = {"refinements": settings.refinements, "progress": progress}
-    parts = reconstruct_signal_and_noise(truth, settings.voxel_size, key, settings.particles, **more)
+    options = {"refinements": config.refinements, "progress": progress}
+    parts = reconstruct_signal_and_noise(truth, config.voxel_size, key, config.particles, **options)
     signals = parts.signal_1, parts.signal_2
-    tried = []
+    crossings = []
     side = truth.shape[0]
     for attempt, (turn, sign) in enumerate(itertools.product(range(_ATTEMPTS // 2), (1, -1))):
         shifts = (turn * side // 6, turn * side // 4, turn * side // 3)
         noises = [parts.noise_1, sign * jnp.roll(parts.noise_2, shifts, (0, 1, 2))]
-        sigma, found = NoiseLevelSolver(signals, noises, mask, settings.voxel_size).solve(settings.resolution)
-        if is_near(found, settings.resolution):
+        sigma, crossing = NoiseLevelSolver(signals, noises, mask, config.voxel_size).solve(config.resolution)
+        if is_near(crossing, config.resolution):
             halves = [signal + np.float32(sigma) * noise for signal, noise in zip(signals, noises, strict=True)]
             snr = float(parts.projection_variance) / sigma**2
             return halves, {"image_noise_deviation": sigma, "image_snr": snr, "noise_attempt": attempt}
-        tried.append(found)
+        crossings.append(crossing)
     raise UserError(
         f"simulate: no signal-to-noise ratio of the images lets the FSC cross {THRESHOLD} at "
-        f"{settings.resolution:g} Å, the nearest was {_nearest(tried, settings):.3g} Å; ask for another resolution, "
+        f"{config.resolution:g} Å, the nearest was {_nearest(crossings, config):.3g} Å; ask for another resolution, "
         "more particles or smaller errors of pose and shift"
     )
 
 
-def _nearest(tried, settings):
-    return min(tried, key=lambda one: abs(one - settings.resolution))
+def _nearest(crossings, config):
+    return min(crossings, key=lambda crossing: abs(crossing - config.resolution))
 
 
-def _report(atoms, shift, halves, mask, level, settings):
-    curve = fsc_curve(*halves, settings.voxel_size, mask)
-    parameters = {name: _plain(value) for name, value in vars(settings).items()}
-    unused = ("noise", "unevenness") if settings.method == "reconstruction" else ("particles", "refinements")
+def _report(atoms, shift, halves, mask, level, config):
+    curve = fsc_curve(*halves, config.voxel_size, mask)
+    parameters = {name: _plain(value) for name, value in vars(config).items()}
+    unused = ("noise", "unevenness") if config.method == "reconstruction" else ("particles", "refinements")
     for name in unused:
         del parameters[name]
     return {
@@ -298,13 +305,13 @@ def _report(atoms, shift, halves, mask, level, settings):
 
 
 def _plain(value):
-    """A setting as JSON knows it."""
+    """Return a parameter as JSON represents it."""
     if isinstance(value, NoiseSpectrum):
         return value.name
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return value._asdict()
     if is_dataclass(value):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+        return {member.name: _plain(getattr(value, member.name)) for member in fields(value)}
     return value
 
 
@@ -316,15 +323,15 @@ def check_entry_folder(folder, *, overwrite: bool = False) -> None:
 def write_entry(folder, simulation: Simulation, *, overwrite: bool = False) -> None:
     """Write `half_map_1.mrc`, `half_map_2.mrc`, `mask.mrc`, `truth.mrc`, `model.cif` and `entry.json` as a folder.
 
-    Written beside its place and renamed into it, whole or not at all. The same simulation gives the same bytes.
+    The folder appears whole or not at all. The same simulation gives the same bytes.
 
     Args:
-        folder: where to; its parent must be there.
-        simulation: what to write.
-        overwrite: whether an entry that is there, and was simulated, is replaced with all that is in it.
+        folder: output folder; its parent must exist.
+        simulation: the pair.
+        overwrite: whether to replace an existing simulated entry, with everything in it.
 
     Raises:
-        UserError: `check_entry_folder` refuses, or the file system does; then nothing has been left behind.
+        UserError: `check_entry_folder` fails, or the folder cannot be written; then nothing is left behind.
     """
     folder = Path(folder)
     check_entry_folder(folder, overwrite=overwrite)

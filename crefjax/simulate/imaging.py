@@ -1,6 +1,6 @@
-"""How particles are imaged: contrast transfer functions, orientations, shifts, and errors of both.
+"""Imaging of particles: contrast transfer functions, orientations, shifts, and errors of both.
 
-A rotation is a matrix that acts on column vectors written `(z, y, x)`, as the axes of a map are. It turns the
+A rotation is a matrix that acts on column vectors written `(z, y, x)`, as the axes of a map are. It rotates the
 density into the frame of its image, which is then the sum along z.
 """
 
@@ -17,7 +17,7 @@ from crefjax.errors import UserError
 
 
 class CtfParameters(NamedTuple):
-    """The optics of a data set. Every particle has its own defocus, drawn evenly between the two bounds.
+    """The optics of a data set. Every particle has its own defocus, drawn uniformly between the two bounds.
 
     Attributes:
         defocus_min: Å, positive for underfocus.
@@ -34,10 +34,10 @@ class CtfParameters(NamedTuple):
     voltage: float = 300.0
 
     def check(self) -> None:
-        """Refuse what no microscope has.
+        """Check that a microscope can have these parameters.
 
         Raises:
-            UserError: if a value is not finite or out of its range.
+            UserError: a value is not finite or out of its range.
         """
         if not np.all(np.isfinite(self)):
             raise UserError(f"CTF parameters must be finite numbers, found {tuple(self)}")
@@ -52,7 +52,7 @@ class CtfParameters(NamedTuple):
 
 
 def electron_wavelength(voltage: float | jax.Array) -> jax.Array:
-    """The wavelength in Å of electrons accelerated by `voltage` kV, relativistic.
+    """Return the relativistic wavelength in Å of electrons accelerated by `voltage` kV.
 
     `h / sqrt(2 m e V (1 + e V / (2 m c²)))`; de Broglie 1924, with the constants of CODATA 2018.
     """
@@ -61,16 +61,16 @@ def electron_wavelength(voltage: float | jax.Array) -> jax.Array:
 
 
 def contrast_transfer(frequency: jax.Array, defocus: jax.Array, optics: CtfParameters) -> jax.Array:
-    """The contrast transfer function, without astigmatism and without an envelope.
+    """Return the contrast transfer function, without astigmatism and without an envelope.
 
     `sin(pi λ g² (Δf - λ² g² Cs / 2) + asin(A))` at frequency `g`; Rohou & Grigorieff 2015, equations 2 to 5, with
-    the sign turned as it is for images whose contrast was inverted so that protein is bright: it is `A` at
+    the sign changed as for images whose contrast was inverted so that protein is bright: it is `A` at
     `g = 0` and positive up to the first zero.
 
     Args:
         frequency: 1/Å, any shape.
-        defocus: Å, positive for underfocus; the shape of the frequency or one that broadcasts with it.
-        optics: whose defocus bounds are not looked at.
+        defocus: Å, positive for underfocus; a shape that broadcasts with the frequency.
+        optics: its defocus bounds are not used.
 
     Returns:
         Values from -1 to 1.
@@ -84,13 +84,13 @@ def contrast_transfer(frequency: jax.Array, defocus: jax.Array, optics: CtfParam
 
 @dataclass(frozen=True)
 class Particles:
-    """The images of each half, and the errors made in reconstructing them.
+    """The images of each half, and the errors of their reconstruction.
 
     Attributes:
         count: images in each half.
         pose_error: degrees, standard deviation of each component of the rotation vector; see `sample_pose_errors`.
         shift_error: Å, standard deviation of each of the two components.
-        preferred: 0 for even orientations; else how closely views gather around z, see `sample_rotations`.
+        preferred: concentration of the views around z; 0 for uniform orientations. See `sample_rotations`.
         ctf: None for images without a contrast transfer function.
     """
 
@@ -101,10 +101,10 @@ class Particles:
     ctf: CtfParameters | None = field(default_factory=CtfParameters)
 
     def check(self) -> None:
-        """Refuse what cannot be simulated.
+        """Check that the images can be simulated.
 
         Raises:
-            UserError: if there are no particles, or a value is negative or not finite.
+            UserError: there are no particles, or a value is negative or not finite.
         """
         if self.count < 1:
             raise UserError(f"each half needs at least one particle, found {self.count}")
@@ -117,15 +117,15 @@ class Particles:
 
 
 class ParticlePoses(NamedTuple):
-    """What was drawn for the particles of one half.
+    """Orientations, shifts, and defocus of the particles of one half.
 
     Attributes:
         rotation: `(count, 3, 3)`, the true orientations.
-        assigned: `(count, 3, 3)`, those that a reconstruction believes in.
-        shift: `(count, 2)`, `(y, x)` in Å, by which an image is off the centre that a reconstruction believes in.
+        assigned: `(count, 3, 3)`, the orientations that the reconstruction assumes.
+        shift: `(count, 2)`, `(y, x)` in Å, offset of an image from the center that the reconstruction assumes.
         defocus: `(count,)`, Å.
         key: `(count,)`, random keys for the noise.
-        counts: `(count,)`, 1; 0 for one that only fills a batch.
+        counts: `(count,)`, 1; 0 for a particle that only fills a batch.
     """
 
     rotation: jax.Array
@@ -137,17 +137,19 @@ class ParticlePoses(NamedTuple):
 
 
 def sample_particle_poses(key: jax.Array, particles: Particles) -> ParticlePoses:
-    """The particles of one half; particle `i` depends on the key and `i`, not on how many there are."""
+    """Draw the particles of one half; particle `i` depends on the key and `i`, not on the count."""
     optics = particles.ctf or CtfParameters()
     spread = optics.defocus_min, optics.defocus_max
-    return _draw_views(key, particles.count, particles.preferred, particles.pose_error, particles.shift_error, spread)
+    return _sample_particle_poses(
+        key, particles.count, particles.preferred, particles.pose_error, particles.shift_error, spread
+    )
 
 
 @functools.partial(jax.jit, static_argnames="count")
-def _draw_views(key, count, preferred, pose_error, shift_error, spread):
+def _sample_particle_poses(key, count, preferred, pose_error, shift_error, spread):
     rotation_key, error_key, shift_key, defocus_key, noise_key = jax.random.split(key, 5)
     rotation = sample_rotations(rotation_key, count, preferred)
-    shift = jax.vmap(lambda one: jax.random.normal(one, (2,)))(particle_keys(shift_key, count))
+    shift = jax.vmap(lambda particle_key: jax.random.normal(particle_key, (2,)))(particle_keys(shift_key, count))
     uniform = jax.vmap(jax.random.uniform)(particle_keys(defocus_key, count))
     return ParticlePoses(
         rotation=rotation,
@@ -161,52 +163,52 @@ def _draw_views(key, count, preferred, pose_error, shift_error, spread):
 
 @functools.partial(jax.jit, static_argnames="count")
 def sample_rotations(key: jax.Array, count: int, concentration: float | jax.Array = 0.0) -> jax.Array:
-    """Random rotations, even over SO(3) or with views gathered around the density's z axis.
+    """Draw rotations, uniform over SO(3) or with views concentrated around the density's z axis.
 
-    The direction of view, the unit vector of the density that is turned onto the z axis of the image, follows the
+    The direction of view, the unit vector of the density that is rotated onto the z axis of the image, follows the
     von Mises-Fisher distribution: its density is proportional to `exp(concentration cos θ)`, with `θ` its angle to
     the density's z axis (Ulrich 1984, whose sampling is exact in three dimensions). The rotation in the plane of
-    the image is even.
+    the image is uniform.
 
     Args:
         key: of `jax.random`. Rotation `i` depends on the key and `i` alone, not on the count.
-        count: how many.
-        concentration: 0 for no preference; at 5 half of the views lie within 31 degrees of the axis.
+        count: number of rotations.
+        concentration: 0 for no preference; at 5, half of the views lie within 31 degrees of the axis.
 
     Returns:
         `(count, 3, 3)`.
     """
-    uniform = jax.vmap(lambda one: jax.random.uniform(one, (3,)))(particle_keys(key, count))
+    uniform = jax.vmap(lambda particle_key: jax.random.uniform(particle_key, (3,)))(particle_keys(key, count))
     azimuth, in_plane = 2 * jnp.pi * uniform[:, 0], 2 * jnp.pi * uniform[:, 1]
     u = uniform[:, 2]
-    some = jnp.where(concentration == 0, 1.0, concentration)
-    gathered = 1 + jnp.log1p((1 - u) * jnp.expm1(-2 * some)) / some
-    cosine = jnp.clip(jnp.where(concentration == 0, 2 * u - 1, gathered), -1, 1)
+    safe = jnp.where(concentration == 0, 1.0, concentration)
+    concentrated = 1 + jnp.log1p((1 - u) * jnp.expm1(-2 * safe)) / safe
+    cosine = jnp.clip(jnp.where(concentration == 0, 2 * u - 1, concentrated), -1, 1)
     tilt = jnp.arccos(cosine)
-    return _product(_turn_about_z(in_plane), _turn_about_y(tilt), _turn_about_z(azimuth))
+    return _product(_rotation_about_z(in_plane), _rotation_about_y(tilt), _rotation_about_z(azimuth))
 
 
 @functools.partial(jax.jit, static_argnames="count")
 def sample_pose_errors(key: jax.Array, count: int, degrees: float | jax.Array) -> jax.Array:
-    """Small random rotations, to be multiplied to the left of those that they disturb.
+    """Draw small rotations, to be multiplied to the left of those that they disturb.
 
     Their rotation vectors have independent Gaussian components about z, y and x.
 
     Args:
         key: of `jax.random`; error `i` depends on it and `i` alone.
-        count: how many.
+        count: number of rotations.
         degrees: standard deviation of each of the three components. The angle between a direction and where it
             is taken to be is then `sqrt(2)` of this, root mean square.
 
     Returns:
         `(count, 3, 3)`.
     """
-    vectors = jax.vmap(lambda one: jax.random.normal(one, (3,)))(particle_keys(key, count))
+    vectors = jax.vmap(lambda particle_key: jax.random.normal(particle_key, (3,)))(particle_keys(key, count))
     return rotations_of_vectors(jnp.deg2rad(degrees) * vectors)
 
 
 def rotations_of_vectors(vectors: jax.Array) -> jax.Array:
-    """Rotations right-handed about axes, by Rodrigues' formula `1 + sin(a) K + (1 - cos(a)) K²`.
+    """Return right-handed rotations about axes, by Rodrigues' formula `1 + sin(a) K + (1 - cos(a)) K²`.
 
     Args:
         vectors: `(count, 3)`, `(z, y, x)`; direction the axis, length the angle in radians.
@@ -216,10 +218,10 @@ def rotations_of_vectors(vectors: jax.Array) -> jax.Array:
     """
     z, y, x = vectors.T
     zero = jnp.zeros_like(z)
-    # The matrix of the cross product, in (z, y, x) as everything here.
+    # The matrix of the cross product, in (z, y, x).
     cross = jnp.stack([zero, x, -y, -x, zero, z, y, -z, zero], -1).reshape(-1, 3, 3)
     angle = jnp.sqrt(jnp.sum(jnp.square(vectors), -1))[:, None, None]
-    # sinc keeps both quotients right at an angle of zero.
+    # sinc keeps both quotients finite at an angle of zero.
     first = jnp.sinc(angle / jnp.pi)
     second = 0.5 * jnp.square(jnp.sinc(angle / (2 * jnp.pi)))
     return jnp.eye(3)[None] + first * cross + second * _product(cross, cross)
@@ -227,10 +229,10 @@ def rotations_of_vectors(vectors: jax.Array) -> jax.Array:
 
 @functools.lru_cache(maxsize=8)
 def image_frequencies(side: int) -> np.ndarray:
-    """The frequencies of an image that are used: one of each Friedel pair within the Nyquist circle, the mean first.
+    """Return the frequencies of an image: one of each Friedel pair within the Nyquist circle, the mean first.
 
     Returns:
-        `(frequencies, 2)`, float32 whole numbers `(y, x)`, in units of 1 / (side * voxel size).
+        `(frequencies, 2)`, float32 integers `(y, x)`, in units of 1 / (side * voxel size).
     """
     y, x = np.meshgrid(np.fft.fftfreq(side, 1 / side), np.arange(side // 2 + 1), indexing="ij")
     kept = (y**2 + x**2 < (side / 2) ** 2) & ((x > 0) | (y >= 0))
@@ -238,15 +240,15 @@ def image_frequencies(side: int) -> np.ndarray:
 
 
 def slice_points(rotations, side):
-    """Where the frequencies of turned images lie in the spectrum of a density, oversampled twice.
+    """Locate the frequencies of rotated images in the spectrum of a density, oversampled twice.
 
     Args:
         rotations: `(images, 3, 3)`.
         side: of the images in voxels.
 
     Returns:
-        `(images * frequencies, 3)`, `(z, y, x)` in points of the oversampled grid, all with `x >= 0`, and whether
-        each is of the Friedel mate, `(images * frequencies,)`.
+        `(images * frequencies, 3)`, `(z, y, x)` in points of the oversampled grid, all with `x >= 0`, and whether each
+        is that of the Friedel mate, `(images * frequencies,)`.
     """
     k = 2 * image_frequencies(side)
     points = jnp.einsum("fj,ijk->ifk", k, rotations[:, 1:], precision="highest").reshape(-1, 3)
@@ -255,25 +257,25 @@ def slice_points(rotations, side):
 
 
 def image_ctf(
-    views: ParticlePoses, side: int, voxel_size: float | jax.Array, optics: CtfParameters | None
+    poses: ParticlePoses, side: int, voxel_size: float | jax.Array, optics: CtfParameters | None
 ) -> jax.Array:
-    """The contrast transfer function of every image at `image_frequencies`, `(images, frequencies)`; 1 without optics.
+    """Return the contrast transfer function of every image at `image_frequencies`, `(images, frequencies)`.
 
     Args:
-        views: `(images, ...)`.
+        poses: `(images, ...)`.
         side: of the images in voxels.
         voxel_size: Å.
-        optics: None for none.
+        optics: None for a constant 1.
     """
     radius = np.hypot(*image_frequencies(side).T)
     if optics is None:
-        return jnp.ones((len(views.defocus), len(radius)))
+        return jnp.ones((len(poses.defocus), len(radius)))
     frequency = (radius / side).astype(np.float32)[None] / voxel_size
-    return contrast_transfer(frequency, views.defocus[:, None], optics)
+    return contrast_transfer(frequency, poses.defocus[:, None], optics)
 
 
 def shift_phases(shift: jax.Array, side: int, voxel_size: float | jax.Array) -> jax.Array:
-    """What moves images: factors at `image_frequencies`, `(images, frequencies)`, complex64.
+    """Return the factors that shift images, at `image_frequencies`, `(images, frequencies)`, complex64.
 
     Args:
         shift: `(images, 2)`, `(y, x)` in Å.
@@ -286,9 +288,9 @@ def shift_phases(shift: jax.Array, side: int, voxel_size: float | jax.Array) -> 
 
 
 def white_noise(key: jax.Array, side: int) -> jax.Array:
-    """The Fourier transform of an image of white noise of standard deviation 1, drawn at `image_frequencies`.
+    """Draw the Fourier transform of an image of white noise of standard deviation 1 at `image_frequencies`.
 
-    Independent complex Gaussians, which is what the transform of independent pixels is; real for the mean.
+    Independent complex Gaussians, as the transform of independent pixels; real for the mean.
 
     Returns:
         `(frequencies,)`, complex64.
@@ -298,31 +300,31 @@ def white_noise(key: jax.Array, side: int) -> jax.Array:
     return jnp.concatenate([mean, lax.complex(parts[0, 1:], parts[1, 1:])])
 
 
-def split_into_batches(views: ParticlePoses, batch: int) -> list[ParticlePoses]:
-    """The views in batches of one size, the last filled up with copies of the first view that count 0."""
-    count = len(views.counts)
+def split_into_batches(poses: ParticlePoses, batch: int) -> list[ParticlePoses]:
+    """Return the poses in batches of one size, the last padded with copies of the first pose that count 0."""
+    count = len(poses.counts)
     order = np.arange(-(-count // batch) * batch)
     real = order < count
-    taken = jax.tree.map(lambda one: one[np.where(real, order, 0)], views)
-    taken = taken._replace(counts=jnp.asarray(real, jnp.float32))
-    return [jax.tree.map(lambda one, at=at: one[at : at + batch], taken) for at in range(0, len(order), batch)]
+    padded = jax.tree.map(lambda array: array[np.where(real, order, 0)], poses)
+    padded = padded._replace(counts=jnp.asarray(real, jnp.float32))
+    return [jax.tree.map(lambda array, at=at: array[at : at + batch], padded) for at in range(0, len(order), batch)]
 
 
 def particle_keys(key: jax.Array, count: int) -> jax.Array:
-    """One random key for each particle, the same for particle `i` whatever the count."""
+    """Return a random key for each particle, the same for particle `i` whatever the count."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
 
 
-def _turn_about_z(angle):
+def _rotation_about_z(angle):
     zero = jnp.zeros_like(angle)
     return rotations_of_vectors(jnp.stack([angle, zero, zero], -1))
 
 
-def _turn_about_y(angle):
+def _rotation_about_y(angle):
     zero = jnp.zeros_like(angle)
     return rotations_of_vectors(jnp.stack([zero, angle, zero], -1))
 
 
 def _product(*matrices):
-    """The matrix product, in full float32 on a GPU too."""
+    """Return the matrix product, in full float32 on a GPU too."""
     return functools.reduce(functools.partial(jnp.matmul, precision="highest"), matrices)

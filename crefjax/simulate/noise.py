@@ -1,4 +1,4 @@
-"""Gaussian noise of a chosen or measured spectrum, and uneven over the box if wanted, made on the device."""
+"""Gaussian noise of a chosen or measured spectrum, its unevenness, and the level that gives a resolution."""
 
 import functools
 import math
@@ -15,19 +15,19 @@ from crefjax.spectral.curves import resolution_at, shell_frequencies
 from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_means, shell_sums
 from crefjax.spectral.windows import raised_cosine
 
-LARGEST_CHANGE = 10.0  # of the noise's deviation by unevenness, in either direction
-MIN_SOLVENT = 0.05  # of the box, to measure a spectrum in
+LARGEST_CHANGE = 10.0  # factor on the noise's standard deviation by unevenness, in either direction
+MIN_SOLVENT = 0.05  # least share of the box that must be solvent to measure a spectrum
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["frequency", "amplitude"], meta_fields=["name"])
 @dataclass(frozen=True, eq=False)
 class NoiseSpectrum:
-    """How the amplitude of noise goes with frequency; its scale does not matter.
+    """The amplitude of noise as a function of frequency; its scale does not matter.
 
     Attributes:
         frequency: `(n,)`, 1/Å, rising.
-        amplitude: `(n,)`, not negative; linear between, and level before the first and after the last.
-        name: what to call it in a report.
+        amplitude: `(n,)`, not negative; interpolated linearly, constant before the first and after the last.
+        name: for reports.
     """
 
     frequency: jax.Array | np.ndarray
@@ -36,12 +36,12 @@ class NoiseSpectrum:
 
 
 def white_spectrum() -> NoiseSpectrum:
-    """The same amplitude at every frequency."""
+    """Return the spectrum of white noise: the same amplitude at every frequency."""
     return NoiseSpectrum(np.array([0.0, 1.0], np.float32), np.ones(2, np.float32), "white")
 
 
 def b_factor_spectrum(b_factor: float) -> NoiseSpectrum:
-    """Amplitude `exp(-B s²/4)`, as noise that was blurred (B in Å² above 0) or sharpened (below)."""
+    """Return the spectrum `exp(-B s²/4)` of noise that was blurred (B in Å² above 0) or sharpened (below)."""
     s = np.linspace(0, 1.5, 3001)
     exponent = -b_factor * s**2 / 4
     return NoiseSpectrum(
@@ -50,7 +50,7 @@ def b_factor_spectrum(b_factor: float) -> NoiseSpectrum:
 
 
 def power_law_spectrum(exponent: float, *, level_below: float = 0.01) -> NoiseSpectrum:
-    """Power that falls as `s^-exponent`, and is level below a frequency in 1/Å (0.01: 100 Å)."""
+    """Return a spectrum whose power falls as `s^-exponent`, constant below a frequency in 1/Å (0.01: 100 Å)."""
     s = np.concatenate([[0.0], np.geomspace(level_below, 2.0, 2000)])
     power = np.maximum(s, level_below) ** -float(exponent)
     amplitude = np.sqrt(power / power.max())
@@ -58,20 +58,18 @@ def power_law_spectrum(exponent: float, *, level_below: float = 0.01) -> NoiseSp
 
 
 def measured_spectrum(map_: Map, *, until: float | None = None) -> NoiseSpectrum:
-    """The spectrum of the noise in a real map's solvent.
+    """Measure the spectrum of the noise in a real map's solvent.
 
-    The solvent is what is outside the particle, found by a threshold in the low-passed map and left with a soft
-    edge. Its radial spectrum is the mean power of every shell of the map so masked; the mean of the solvent is taken
-    out first.
+    The solvent is outside the particle (`solvent_distance`), with a soft edge. Its spectrum is the mean power of every
+    shell of the map so masked, relative to the mean of the solvent.
 
     Args:
         map_: a real map whose solvent was not masked.
-        until: Å; finer than this, the noise is taken to be as strong as here. Deposited maps are often low-passed at
-            their resolution, and what is left beyond is not the noise that half-maps have.
+        until: Å; at finer resolutions the noise is taken to be as strong as here. Deposited maps are often low-passed
+            at their resolution, and beyond it do not have the noise of half-maps.
 
     Raises:
-        UserError: the map has no solvent, or it is masked: constant there; or `until` is not between the box's side
-            and Nyquist.
+        UserError: the map has no solvent, or was masked; or `until` is not between the box's side and Nyquist.
     """
     array, name = np.asarray(map_.array, np.float32), map_.path or "the noise map"
     weight = _solvent_weights(array, map_.voxel_size, name)
@@ -82,7 +80,7 @@ def measured_spectrum(map_: Map, *, until: float | None = None) -> NoiseSpectrum
     frequency = shell_frequencies(array.shape, map_.voxel_size)
     if not power[1:].min() > 0:
         raise UserError(
-            f"{name}: expected noise at all frequencies in the solvent, found a shell without; give another map"
+            f"{name}: expected noise at all frequencies in the solvent, found an empty shell; give another map"
         )
     last = len(power)
     if until is not None:
@@ -92,23 +90,23 @@ def measured_spectrum(map_: Map, *, until: float | None = None) -> NoiseSpectrum
                 f"to {1 / frequency[2]:.3g} Å, found {until:g}; choose another"
             )
         last = int(np.searchsorted(frequency, 1 / until, "right"))
-    amplitude = np.sqrt(power[1:last] / power[1:last].max())  # shell 0 is the mean that was taken out
+    amplitude = np.sqrt(power[1:last] / power[1:last].max())  # shell 0 is the mean, which was subtracted
     label = f"measured in {map_.path.name}" if map_.path else "measured"
     return NoiseSpectrum(frequency[1:last].astype(np.float32), amplitude.astype(np.float32), label)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
 def colored_noise(key: jax.Array, shape: tuple[int, int, int], voxel_size, spectrum: NoiseSpectrum) -> jax.Array:
-    """Gaussian noise with the power `amplitude(s)²` at every frequency, scaled to an expected variance of 1.
+    """Draw Gaussian noise with the power `amplitude(s)²` at every frequency, scaled to an expected variance of 1.
 
     Args:
         key: of `jax.random`.
         shape: `(z, y, x)` in voxels.
         voxel_size: Å; may be traced.
-        spectrum: of the noise; on a device inside `jax.jit` as outside.
+        spectrum: of the noise.
 
     Returns:
-        `(z, y, x)`, float32, of mean 0 exactly.
+        `(z, y, x)`, float32, with a mean of exactly 0.
     """
     white_noise = jax.random.normal(key, shape, jnp.float32)
     squared, weight = _frequencies(shape)
@@ -120,7 +118,7 @@ def colored_noise(key: jax.Array, shape: tuple[int, int, int], voxel_size, spect
 
 @functools.partial(jax.jit, static_argnames="shape")
 def low_passed_noise(key: jax.Array, shape: tuple[int, int, int], voxel_size, resolution) -> jax.Array:
-    """Gaussian noise of variance 1 and mean 0 that falls off as `exp(-(s resolution)²)`, resolution in Å."""
+    """Draw Gaussian noise of variance 1 and mean 0 that falls off as `exp(-(s resolution)²)`, resolution in Å."""
     s = jnp.linspace(0.0, 4.0, 401)
     spectrum = NoiseSpectrum(s / resolution, jnp.exp(-jnp.square(s)))
     return colored_noise(key, shape, voxel_size, spectrum)
@@ -128,10 +126,10 @@ def low_passed_noise(key: jax.Array, shape: tuple[int, int, int], voxel_size, re
 
 @functools.partial(jax.jit, static_argnames="shape")
 def modulation(key: jax.Array, shape: tuple[int, int, int], unevenness) -> jax.Array:
-    """A smooth map by which noise is multiplied to be uneven over the box, with a mean square of 1.
+    """Draw a smooth map that makes noise uneven over the box when multiplied to it, with a mean square of 1.
 
-    Its logarithm is a random field that changes over about half of the longest side, of deviation `unevenness`: 0
-    gives ones, 0.3 noise whose deviation changes by a third or so from place to place.
+    Its logarithm is a random field that varies over about half of the longest side, with the standard deviation
+    `unevenness`: 0 gives ones, 0.3 varies the noise's standard deviation by about a third.
     """
     longest = max(shape)
     field = low_passed_noise(key, shape, 1.0, longest / 1.5)
@@ -182,7 +180,7 @@ def _solvent_weights(array, voxel_size, name):
 
 @functools.lru_cache(maxsize=8)
 def _frequencies(shape):
-    """`(s voxel_size)²` on the half-spectrum of a box, float32, and how often each plane of x stands in the whole."""
+    """Return `(s voxel_size)²` on the half-spectrum of a box, float32, and the weights of the planes of x."""
     z, y = ((np.fft.fftfreq(side)) ** 2 for side in shape[:2])
     x = np.fft.rfftfreq(shape[2]) ** 2
     squared = z[:, None, None] + y[None, :, None] + x[None, None]
@@ -190,38 +188,38 @@ def _frequencies(shape):
 
 
 THRESHOLD = 0.143
-TOLERANCE = 0.015  # of the resolution; what is promised is 0.02
-_RANGE = 100.0  # in which the level is looked for, above and below the first guess
+TOLERANCE = 0.015  # of the resolution; 0.02 is documented
+_RANGE = 100.0  # factor above and below the first guess within which the level is searched
 
 
 class NoiseLevelSolver:
     """The masked FSC of `signal_i + level * noise_i`, `i = 1, 2`, as a function of the level.
 
-    Everything is bilinear in the maps, so that ten sums per shell, made once, give the curve at every level.
+    Everything is bilinear in the maps, so sums per shell that are computed once give the curve at every level.
     """
 
     def __init__(self, signals, noises, mask: np.ndarray, voxel_size: float):
-        """From two signals and two noises, `(z, y, x)` each; the signals may be one and the same array."""
+        """Prepare the sums of two signals and two noises, `(z, y, x)` each; the signals may be the same array."""
         self._length, self._nyquist = max(mask.shape) * voxel_size, 2 * voxel_size
         sums = _pair_sums(*signals, *noises, jnp.asarray(mask), box_shells(mask.shape))
         self._sums = np.asarray(sums, np.float64)
 
     def fsc(self, level: float) -> np.ndarray:
-        """The curve, float64 `(shells,)`."""
+        """Return the curve, float64 `(shells,)`."""
         cross, power_1, power_2 = (c0 + level * c1 + level**2 * c2 for c0, c1, c2 in self._sums)
         product = np.sqrt(np.maximum(power_1, 0)) * np.sqrt(np.maximum(power_2, 0))
         return np.divide(cross, product, out=np.zeros_like(cross), where=product > 0)
 
     def resolution(self, level: float) -> float:
-        """Where the curve crosses 0.143, Å."""
+        """Return where the curve crosses 0.143, Å."""
         return resolution_at(self.fsc(level), THRESHOLD, self._length, self._nyquist).angstrom
 
     def solve(self, resolution: float) -> tuple[float, float]:
-        """The level at which the crossing comes nearest to a resolution in Å, and the crossing found there.
+        """Return the level whose crossing is nearest to a resolution in Å, and that crossing.
 
-        The crossing grows coarser with the level, but for jumps: a curve that scatters dips below the threshold at a
-        shell before. Where that happens at the level itself, or so near that rounding may do it, the crossing given is
-        the worse one.
+        The crossing grows coarser with the level, except for jumps: a curve that scatters dips below the threshold at
+        an earlier shell. If that happens at the level itself, or so near that rounding decides, the worse crossing is
+        returned.
         """
         middle = math.log(self._first_guess(resolution))
         low, high = middle - math.log(_RANGE), middle + math.log(_RANGE)
@@ -230,10 +228,10 @@ class NoiseLevelSolver:
             low, high = (middle, high) if self.resolution(math.exp(middle)) < resolution else (low, middle)
         level = math.exp(middle)
         around = [self.resolution(level * factor) for factor in (0.998, 1.0, 1.002)]
-        return level, max(around, key=lambda found: abs(found - resolution))
+        return level, max(around, key=lambda crossing: abs(crossing - resolution))
 
     def _first_guess(self, resolution):
-        """From the mean curve, `signal / (signal + level² noise)`, around the shell of the resolution."""
+        """Return the level by the mean curve, `signal / (signal + level² noise)`, near the shell of the resolution."""
         (signal, _, _), (_, _, noise_1), (_, _, noise_2) = self._sums
         shell = round(self._length / resolution)
         near = slice(max(shell - 1, 1), shell + 2)
@@ -242,15 +240,15 @@ class NoiseLevelSolver:
         return math.sqrt(wanted / noise) if noise > 0 and wanted > 0 else 1.0
 
 
-def is_near(found: float, resolution: float) -> bool:
-    """Whether a crossing is where it was asked for."""
-    return abs(found / resolution - 1) <= TOLERANCE
+def is_near(crossing: float, resolution: float) -> bool:
+    """Return whether a crossing is at the requested resolution, within `TOLERANCE`."""
+    return abs(crossing / resolution - 1) <= TOLERANCE
 
 
 @jax.jit
 def _pair_sums(signal_1, signal_2, noise_1, noise_2, mask, shells: Shells):
-    """Coefficients of 1, level and level² in the shell sums of the cross term and the two powers: `(3, 3, shells)`."""
-    s1, s2, n1, n2 = (half_spectrum(one * mask) for one in (signal_1, signal_2, noise_1, noise_2))
+    """Return the coefficients of 1, level and level² in the shell sums of cross term and powers: `(3, 3, shells)`."""
+    s1, s2, n1, n2 = (half_spectrum(array * mask) for array in (signal_1, signal_2, noise_1, noise_2))
 
     def sums(a, b):
         return shell_sums(a.real * b.real + a.imag * b.imag, shells)

@@ -1,6 +1,6 @@
 """A model that needs no file: ideal alpha helices around a twisted beta sheet, of any size.
 
-The sheet lies in the middle, with helices on both sides, above and below, each with side chains that find room.
+The sheet lies in the middle, with helices on both sides, above and below. Side chains are placed where they fit.
 
 A residue's backbone atoms have fixed cylindrical coordinates about the axis of their helix or strand; the next
 residue follows by a rise and a turn. The coordinates give the bond lengths and angles of Engh & Huber 1991 (within
@@ -78,12 +78,12 @@ CHI = (-65.0, 180.0)  # the two rotamers that helices and strands both allow
 
 
 def cylindrical(radius: float, angle: float, height: float) -> np.ndarray:
-    """A point at a radius in Å, an angle in radians and a height in Å."""
+    """Return the point at a radius in Å, an angle in radians and a height in Å."""
     return np.array([radius * math.cos(angle), radius * math.sin(angle), height])
 
 
 def place(a, b, c, bond: float, angle: float, dihedral: float) -> np.ndarray:
-    """The atom d bound to c: distance c-d in Å, angle b-c-d and dihedral a-b-c-d in degrees (IUPAC's sign)."""
+    """Return the atom d bound to c: distance c-d in Å, angle b-c-d and dihedral a-b-c-d in degrees (IUPAC's sign)."""
     angle, dihedral = math.radians(angle), math.radians(dihedral)
     along = (c - b) / np.linalg.norm(c - b)
     normal = np.cross(b - a, along)
@@ -95,7 +95,7 @@ def place(a, b, c, bond: float, angle: float, dihedral: float) -> np.ndarray:
 STRAND_SPACING = 4.8  # Å
 STRAND_HALF = 13.0  # Å, half of the longest strand
 HELIX_SPACING = 10.0  # Å, between layers; within one, two strands wide
-NEAREST = 3.0  # Å, between atoms of side chains and of other residues
+NEAREST = 3.0  # Å, least distance between atoms of side chains and of other residues
 TWIST = -20.0  # degrees from one strand to the next: left-handed seen across the strands (Chothia 1973)
 RESIDUES = (10, 20000)
 
@@ -107,19 +107,19 @@ def phantom(
     radius: float | None = None,
     b_factors: tuple[float, float] = (20.0, 90.0),
 ) -> Atoms:
-    """A globule of alpha helices around a twisted, antiparallel beta sheet, about the origin.
+    """Build a globule of alpha helices around a twisted, antiparallel beta sheet, about the origin.
 
     Every helix and every strand is a chain of its own (sheet first). Side chains and their rotamers are drawn; one
-    that would run into what is there already is replaced by a shorter one.
+    that would clash is replaced by a shorter one.
 
     Args:
-        residues: how many.
-        seed: of the side chains.
-        radius: Å, of the sphere that holds the C-alpha atoms; then `residues` is not looked at.
-        b_factors: Å², at the middle and at the outermost atom; it rises with the squared distance.
+        residues: number of residues.
+        seed: random seed of the side chains.
+        radius: Å, of the sphere that holds the C-alpha atoms; overrides `residues`.
+        b_factors: Å², at the middle and at the outermost atom; they rise with the squared distance.
 
     Raises:
-        UserError: the number of residues, asked for or that the radius gives, is not within `RESIDUES`.
+        UserError: the number of residues, given or from the radius, is not within `RESIDUES`.
     """
     if radius is None:
         _check_size(residues)
@@ -143,18 +143,18 @@ def _check_size(residues):
 
 
 def _layout(radius):
-    """Every helix and strand within a sphere: kind, x and y of its axis, whether reversed, its residues' heights.
+    """Return every helix and strand in a sphere: kind, x and y of its axis, whether reversed, its residues' heights.
 
-    Axes lie in planes of constant y, and every plane is turned about y (`TWIST`), so that no two helices meet. The
-    strands between two planes of helices would meet them far from the middle: they are kept short, and helices take
-    the place above and below the sheet.
+    Axes lie in planes of constant y, and every plane is rotated about y (`TWIST`), so that no two helices meet. The
+    strands between two planes of helices would meet them far from the middle: they are kept short, with helices above
+    and below the sheet.
     """
-    found = []
+    elements = []
 
     def add(kind, x, y, reverse, low, high):
         count = math.floor((high - low) / kind[1])
         if count >= 3:
-            found.append(
+            elements.append(
                 (
                     kind,
                     x,
@@ -178,7 +178,7 @@ def _layout(radius):
         else:
             add(HELIX, x, y, False, STRAND_HALF + 5, half)
             add(HELIX, x, y, True, STRAND_HALF + 5, half)
-    return found
+    return elements
 
 
 def _half_chord(radius, x, y):
@@ -186,7 +186,7 @@ def _half_chord(radius, x, y):
 
 
 def _radius_for(residues):
-    """The smallest radius, to 0.1 Å, that has room for so many residues."""
+    """Return the smallest radius, to 0.1 Å, that holds a number of residues."""
     low, high = 0, 2000
     while high - low > 1:
         middle = (low + high) // 2
@@ -196,17 +196,17 @@ def _radius_for(residues):
 
 
 def _first_residues(elements, residues):
-    """The layout cut to exactly so many residues; what is cut is at the end of the outermost helices."""
+    """Return the layout cut to a number of residues; the end of the outermost helices is cut."""
     kept = []
     for *element, heights in elements:
-        left = residues - sum(len(one) for *_, one in kept)
-        if left > 0:
-            kept.append((*element, heights[:left]))
+        missing = residues - sum(len(kept_heights) for *_, kept_heights in kept)
+        if missing > 0:
+            kept.append((*element, heights[:missing]))
     return kept
 
 
 class _ClashGrid:
-    """Which atoms are where, to tell whether new ones have room."""
+    """The positions of atoms in cells, to find out whether new atoms fit."""
 
     def __init__(self):
         self._cells = defaultdict(list)
@@ -216,36 +216,36 @@ class _ClashGrid:
             self._cells[tuple((position // NEAREST).astype(int))].append((owner, position))
 
     def is_free(self, owner, positions):
-        """Whether no atom of another owner is within `NEAREST` of these."""
+        """Return whether no atom of another owner is within `NEAREST` of these."""
         return not any(
-            other != owner and math.dist(position, there) < NEAREST
+            other != owner and math.dist(position, taken) < NEAREST
             for position in positions
             for cell in itertools.product(*(range(i - 1, i + 2) for i in (position // NEAREST).astype(int)))
-            for other, there in self._cells.get(cell, ())
+            for other, taken in self._cells.get(cell, ())
         )
 
 
 def _build(elements, random):
-    """All backbones first, then side chains where there is room."""
-    room = _ClashGrid()
+    """Return the structure: all backbones first, then side chains where they fit."""
+    grid = _ClashGrid()
     chains = [_backbones(element, random.uniform(0, 360)) for element in elements]
     for number, chain in enumerate(chains):
         for index, atoms in enumerate(chain):
-            room.add((number, index), atoms.values())
+            grid.add((number, index), atoms.values())
     structure = gemmi.Structure()
     structure.name = "phantom"
     model = gemmi.Model(1)
     for number, chain in enumerate(chains):
         model.add_chain(gemmi.Chain(_chain_name(number)))
         for index, backbone in enumerate(chain):
-            kind, atoms = _with_side_chain(backbone, (number, index), room, random)
+            kind, atoms = _with_side_chain(backbone, (number, index), grid, random)
             model[number].add_residue(_residue(kind, index + 1, atoms))
     structure.add_model(model)
     return structure
 
 
 def _backbones(element, phase):
-    """The backbone atoms of every residue of a helix or strand, at their places in the globule."""
+    """Return the backbone atoms of every residue of a helix or strand, at their places in the globule."""
     (backbone, _, turn), x, y, reverse, heights = element
     phase = 0.0 if turn == 180.0 else phase  # a strand's hydrogen bonds lie in the sheet
     chain = []
@@ -256,8 +256,8 @@ def _backbones(element, phase):
     return chain
 
 
-def _with_side_chain(backbone, owner, room, random):
-    """The first of the side chains, in drawn order, that has room; glycine has none and always fits."""
+def _with_side_chain(backbone, owner, grid, random):
+    """Add the first of the side chains, in drawn order, that fits; glycine has none and always fits."""
     kinds = [*random.permutation([kind for kind in SIDE_CHAINS if kind != "GLY"])[:3], "ALA", "GLY"]
     for kind in map(str, kinds):
         atoms = dict(backbone)
@@ -265,9 +265,9 @@ def _with_side_chain(backbone, owner, room, random):
             dihedral = random.choice(CHI) if dihedral == "chi" else dihedral
             atoms[atom] = place(atoms[a], atoms[b], atoms[c], bond, bend, dihedral)
         further = [position for atom, position in atoms.items() if atom not in backbone and atom != "CB"]
-        if room.is_free(owner, further):
+        if grid.is_free(owner, further):
             break
-    room.add(owner, [atoms[atom] for atom in atoms if atom not in backbone])
+    grid.add(owner, [atoms[atom] for atom in atoms if atom not in backbone])
     return kind, atoms
 
 
@@ -285,7 +285,7 @@ def _residue(kind, number, atoms):
 
 
 def _settle(position, x, y, reverse):
-    """From an element's own axis to its place in the globule, by rotations and shifts alone: the hand stays."""
+    """Move a point from an element's own axis to its place in the globule; rotations and shifts keep the hand."""
     if reverse:  # half a turn about x
         position = position * np.array([1.0, -1.0, -1.0])
     position = position + np.array([x, 0.0, 0.0])
@@ -302,6 +302,6 @@ def _set_b_factors(model, inner, outer):
 
 
 def _chain_name(number):
-    """A to Z, then AA, AB and so on."""
+    """Return A to Z, then AA, AB and so on."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     return letters[number] if number < 26 else letters[number // 26 - 1] + letters[number % 26]

@@ -1,4 +1,4 @@
-"""What makes a specimen more than its model: a part that moves, a disordered belt; and the mask around all."""
+"""The density of a specimen: the model, a part of it that moves, a disordered belt; and the mask around it."""
 
 import math
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from crefjax.simulate.noise import low_passed_noise
 from crefjax.spectral.windows import raised_cosine
 
 EXTEND, SOFT_EDGE = 3.0, 6.0  # voxels, of the mask; less in a small box
-_BODY = 0.15  # of the largest density of the low-passed map: what is above it is the body
-_POSES = 12  # in which a flexible part is averaged
+BODY_FRACTION = 0.15  # of the largest density of the low-passed map; the body is above it
+_POSES = 12  # over which a flexible part is averaged
 
 
 @dataclass(frozen=True)
 class Flexible:
-    """A part of the model that moves as a rigid body about the atom that is nearest to the rest, and is blurred.
+    """A part of the model that moves as a rigid body about its atom nearest to the other atoms, and is blurred.
 
     Attributes:
-        chains: names of the chains that move; if none, the `fraction` of all atoms that lie farthest along the
+        chains: names of the chains that move; if empty, the `fraction` of all atoms that lie farthest along the
             model's longest principal axis.
         fraction: above 0, below 1.
         angle: degrees, root mean square of the rotations that are averaged.
@@ -41,13 +41,13 @@ class Flexible:
 class Belt:
     """Disordered density, as of detergent or lipid, around the middle of the model.
 
-    It lies across the model's longest principal axis, at the height of its centre.
+    It lies across the model's longest principal axis, at the height of its center.
 
     Attributes:
         thickness: Å, along the axis.
         width: Å, outwards from the surface of the model.
         strength: its mean density over the model's own.
-        roughness: deviation of its density over its mean.
+        roughness: standard deviation of its density over its mean.
         resolution: Å, of its random structure.
     """
 
@@ -60,7 +60,7 @@ class Belt:
 
 @dataclass(frozen=True)
 class Conformations:
-    """Where the atoms of a model are: `moving` ones in all `rotations` about the `hinge`, the others at rest.
+    """The positions of a model's atoms: the `moving` ones in all `rotations` about the `hinge`, the others fixed.
 
     Attributes:
         moving: `(n,)`, bool.
@@ -73,17 +73,17 @@ class Conformations:
     rotations: np.ndarray
 
     def positions(self, atoms: Atoms) -> np.ndarray:
-        """Every place that an atom's centre takes, `(m, 3)`, Å."""
+        """Return all positions of the atoms' centers, `(m, 3)`, Å."""
         arms = atoms.positions[self.moving] - self.hinge
-        turned = np.einsum("pij,nj->pni", self.rotations, arms).reshape(-1, 3) + self.hinge
-        return np.concatenate([atoms.positions[~self.moving], turned])
+        rotated = np.einsum("pij,nj->pni", self.rotations, arms).reshape(-1, 3) + self.hinge
+        return np.concatenate([atoms.positions[~self.moving], rotated])
 
 
 def sample_conformations(atoms: Atoms, flexible: Flexible | None, seed: int) -> Conformations:
-    """The poses of a model's flexible part, drawn from a seed.
+    """Draw the conformations of a model's flexible part from a seed.
 
     Raises:
-        UserError: no such chain, the part is nothing or everything, or a number is out of range.
+        UserError: there is no such chain, the part is empty or the whole model, or a number is out of range.
     """
     if flexible is None:
         return Conformations(np.zeros(len(atoms), bool), np.zeros(3), np.eye(3)[np.newaxis])
@@ -93,8 +93,8 @@ def sample_conformations(atoms: Atoms, flexible: Flexible | None, seed: int) -> 
             f"{flexible.angle:g} and {flexible.b_factor:g}; correct them"
         )
     moving = _moving(atoms, flexible)
-    to_rest = np.linalg.norm(atoms.positions[moving] - atoms.positions[~moving].mean(0), axis=1)
-    hinge = atoms.positions[moving][to_rest.argmin()].astype(np.float64)
+    distance = np.linalg.norm(atoms.positions[moving] - atoms.positions[~moving].mean(0), axis=1)
+    hinge = atoms.positions[moving][distance.argmin()].astype(np.float64)
     vectors = np.random.default_rng(seed).normal(size=(_POSES, 3))
     vectors -= vectors.mean(0)  # the mean pose is the model's
     vectors *= math.radians(flexible.angle) / np.sqrt(np.mean(np.sum(vectors**2, axis=1)))
@@ -102,29 +102,50 @@ def sample_conformations(atoms: Atoms, flexible: Flexible | None, seed: int) -> 
 
 
 def specimen_density(
-    atoms: Atoms, where: Conformations, shape, voxel_size: float, *, b_factor: float, extra_b_factor: float
+    atoms: Atoms, conformations: Conformations, shape, voxel_size: float, *, b_factor: float, extra_b_factor: float
 ) -> np.ndarray:
-    """The density of a model, its moving part averaged over the poses; `extra_b_factor`, Å², is that part's.
+    """Compute the density of a model, its moving part averaged over the conformations.
 
-    Atoms whose own and the global B-factor add up to less than `atoms.LEAST_B` are made as sharp as that and no
-    sharper, before the moving part is given its extra one. The others are as they are.
+    Atoms whose own and the global B-factor add up to less than `atoms.LEAST_B` are raised to it, before the moving part
+    is given its extra B-factor.
+
+    Args:
+        atoms: the model, at the box's coordinates.
+        conformations: of its atoms.
+        shape: `(z, y, x)` of the box in voxels.
+        voxel_size: Å.
+        b_factor: Å², global blur.
+        extra_b_factor: Å², further blur of the moving part.
+
+    Returns:
+        `(z, y, x)`, float32.
     """
     all_atoms = scatterers(with_least_b_factor(atoms, b_factor), voxel_size)
 
-    def part(chosen):
-        return Scatterers(all_atoms.positions, all_atoms.weights * chosen[:, np.newaxis], all_atoms.widths)
+    def part(selected):
+        return Scatterers(all_atoms.positions, all_atoms.weights * selected[:, np.newaxis], all_atoms.widths)
 
-    total = density(part(~where.moving), shape, voxel_size, b_factor=b_factor)
-    if where.moving.any():
-        moving, blur = part(where.moving), b_factor + extra_b_factor
-        for rotation in where.rotations:
-            one = density(moving, shape, voxel_size, rotation=rotation, center=where.hinge, b_factor=blur)
-            total += one / len(where.rotations)
+    total = density(part(~conformations.moving), shape, voxel_size, b_factor=b_factor)
+    if conformations.moving.any():
+        moving, blur = part(conformations.moving), b_factor + extra_b_factor
+        for rotation in conformations.rotations:
+            pose = density(moving, shape, voxel_size, rotation=rotation, center=conformations.hinge, b_factor=blur)
+            total += pose / len(conformations.rotations)
     return np.asarray(total)
 
 
 def belt_density(key, model: np.ndarray, atoms: Atoms, belt: Belt, voxel_size: float) -> np.ndarray:
-    """The belt around a model's density `(z, y, x)`; the atoms, at the box's coordinates, tell its axis.
+    """Draw the density of a belt around a model's.
+
+    Args:
+        key: of `jax.random`.
+        model: `(z, y, x)`, the model's density.
+        atoms: at the box's coordinates; their longest principal axis is the belt's.
+        belt: its parameters.
+        voxel_size: Å.
+
+    Returns:
+        `(z, y, x)`, float32.
 
     Raises:
         UserError: a number is out of range.
@@ -137,16 +158,16 @@ def belt_density(key, model: np.ndarray, atoms: Atoms, belt: Belt, voxel_size: f
     grid = np.meshgrid(*(np.arange(side, dtype=np.float32) * voxel_size for side in model.shape), indexing="ij")
     middle = atoms.positions.mean(0)
     height = sum(axis[i] * (grid[2 - i] - middle[i]) for i in range(3))
-    outwards = ndimage.distance_transform_edt(~body) * voxel_size
+    outward = ndimage.distance_transform_edt(~body) * voxel_size
     # Edges of about 3 Å, as smooth as what they are multiplied with.
-    shape = _fall(np.abs(height) - belt.thickness / 2) * _fall(outwards - belt.width) * (1 - _fall(outwards - 1.5))
+    shape = _fall(np.abs(height) - belt.thickness / 2) * _fall(outward - belt.width) * (1 - _fall(outward - 1.5))
     random = np.asarray(low_passed_noise(key, model.shape, voxel_size, jnp.float32(belt.resolution)))
     level = belt.strength * float(smooth[body].mean())
     return (level * shape * (1 + belt.roughness * random)).astype(np.float32)
 
 
 def truth_mask(truth: np.ndarray, voxel_size: float) -> np.ndarray:
-    """A soft mask, float32 in [0, 1], around noise-free density: threshold at low resolution, extension, soft edge."""
+    """Return a soft mask, float32 in [0, 1], around noise-free density: its body, extended, with a soft edge."""
     body, _ = particle_body(truth, voxel_size)
     longest = max(truth.shape)
     extend, edge = min(EXTEND, longest / 30), min(SOFT_EDGE, longest / 10)
@@ -155,17 +176,19 @@ def truth_mask(truth: np.ndarray, voxel_size: float) -> np.ndarray:
 
 
 def particle_body(truth: np.ndarray, voxel_size: float) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels of a noise-free particle, and its density low-passed to about 10 Å."""
+    """Return the voxels of a noise-free particle, bool, and its density low-passed to about 10 Å."""
     smooth = ndimage.gaussian_filter(truth, max(10 / (math.pi * voxel_size), 0.7), mode="constant")
-    return smooth > _BODY * smooth.max(), smooth
+    return smooth > BODY_FRACTION * smooth.max(), smooth
 
 
 def _moving(atoms, flexible):
     if flexible.chains:
-        known = sorted(set(atoms.chain.tolist()))
+        chains = sorted(set(atoms.chain.tolist()))
         for chain in flexible.chains:
-            if chain not in known:
-                raise UserError(f"{atoms.source}: expected a flexible chain out of {', '.join(known)}, found {chain!r}")
+            if chain not in chains:
+                raise UserError(
+                    f"{atoms.source}: expected a flexible chain out of {', '.join(chains)}, found {chain!r}"
+                )
         moving = np.isin(atoms.chain, flexible.chains)
         if moving.all():
             raise UserError(f"{atoms.source}: expected a flexible part, found that all chains would move; name fewer")
@@ -180,12 +203,12 @@ def _moving(atoms, flexible):
 
 
 def _principal_axis(atoms):
-    """Unit vector (x, y, z) along which the atoms spread most, with its largest component positive."""
-    centred = atoms.positions.astype(np.float64) - atoms.positions.mean(0)
-    axis = np.linalg.eigh(centred.T @ centred)[1][:, -1]
+    """Return the unit vector (x, y, z) along which the atoms spread most, with its largest component positive."""
+    centered = atoms.positions.astype(np.float64) - atoms.positions.mean(0)
+    axis = np.linalg.eigh(centered.T @ centered)[1][:, -1]
     return axis * np.sign(axis[np.abs(axis).argmax()])
 
 
 def _fall(distance):
-    """1 where the distance in Å is well below 0, 0 where it is well above."""
+    """Return 1 where the distance in Å is well below 0, 0 where it is well above."""
     return 0.5 - 0.5 * np.tanh(distance / 1.5)

@@ -1,15 +1,15 @@
-"""Covariances of several maps in every shell, under a mask, and how many independent numbers each rests on.
+"""Covariances of several maps in every shell, under a mask, and their degrees of freedom.
 
 The covariance of two maps in a shell is the mean over it of `Re F1 conj(F2)`, here divided by the sum of the squared
-mask, so that white noise of variance v has covariance v with itself whatever the mask: the values are spectral
-densities *inside the mask*, in squared units of the maps. What the mask does besides:
+mask, so that white noise of variance v has covariance v with itself under any mask: the values are spectral
+densities *inside the mask*, in squared units of the maps. The mask has two other effects:
 
 - It blurs the spectrum by its own transform, over about `box / diameter of the mask` shells. Where a spectrum falls
   steeply, stronger shells leak into weaker ones, for every map alike: ratios of covariances of one shell are those of
-  the masked maps, and a truth to compare with has to be masked too.
-  `Covariances.leakage` says how much of a shell comes from which.
-- Neighbouring Fourier voxels are no longer independent: a shell of n voxels holds fewer than n independent numbers.
-  `Covariances.dof` counts them.
+  the masked maps, and a truth to compare with must be masked too. `Covariances.leakage` gives the contribution of
+  each shell to each.
+- Neighboring Fourier voxels are no longer independent: a shell of n voxels has fewer than n independent numbers, its
+  degrees of freedom, `Covariances.dof`.
 """
 
 from collections.abc import Sequence
@@ -26,14 +26,13 @@ from crefjax.spectral.shells import box_shells, half_spectrum, shell_sums, shell
 
 @dataclass(frozen=True)
 class Covariances:
-    """Covariances of n maps per shell; lists run over shells 0 to `N // 2`.
+    """Covariances of n maps per shell, from shell 0 to `N // 2`.
 
     Attributes:
         matrix: `(shells, n, n)`, float64, symmetric, squared units of the maps.
         voxels: `(shells,)`, voxels of the whole spectrum in each shell.
         dof: `(shells,)`, degrees of freedom: independent real numbers in each shell under the mask; `voxels` without.
-        leakage: `(shells, shells)`, weights with which the shells without mask (columns) make those under it; None
-            without mask.
+        leakage: `(shells, shells)`, weights of the shells without mask (columns) in those under it; None without mask.
     """
 
     matrix: np.ndarray
@@ -42,7 +41,7 @@ class Covariances:
     leakage: np.ndarray | None = None
 
     def of(self, first: int, second: int) -> np.ndarray:
-        """The covariance of two maps by their places, `(shells,)`."""
+        """Return the covariance of two maps by their places, `(shells,)`."""
         return self.matrix[:, first, second]
 
     def fsc(self, first: int | Sequence[float], second: int | Sequence[float]) -> np.ndarray:
@@ -66,34 +65,36 @@ class Covariances:
         return factors
 
     def choose(self, places: Sequence[int]) -> Self:
-        """The covariances of some of the maps, by their places, in that order."""
+        """Return the covariances of some of the maps, by their places, in that order."""
         return replace(self, matrix=self.matrix[:, places][:, :, places])
 
 
 def shell_covariances(
     maps: Sequence[np.ndarray], mask: np.ndarray | None = None, *, levels: Sequence[float] | None = None
 ) -> Covariances:
-    """Covariances of maps in host memory, transformed in float64.
+    """Compute the covariances of maps in host memory, transformed in float64.
 
     Args:
         maps: each `(z, y, x)`, of one shape.
         mask: the same shape, 0 to 1, multiplied to every map; None for none.
-        levels: taken from each map before, such as its solvent level, so that the mask does not cut out its own shape;
-            None for 0.
+        levels: subtracted from each map first, such as its solvent level, which would otherwise correlate in the shape
+            of the mask; None for 0.
 
     Raises:
         ValueError: no maps, shapes that differ, or a mask of zeros.
     """
     maps = list(maps)
-    if not maps or any(one.shape != maps[0].shape for one in [*maps, *([] if mask is None else [mask])]):
+    if not maps or any(array.shape != maps[0].shape for array in [*maps, *([] if mask is None else [mask])]):
         raise ValueError("expected maps and a mask of one shape")
     shells = box_shells(tuple(maps[0].shape))
     squared_mask = float(maps[0].size) if mask is None else _sum_of_squares(mask)
     if not squared_mask > 0:
-        raise ValueError("expected a mask that leaves something, found 0 in every voxel")
+        raise ValueError("expected a mask above 0 somewhere, found 0 in every voxel")
     matrix = np.empty((shells.count, len(maps), len(maps)))
     with jax.enable_x64(True):
-        spectra = [_spectrum(one, mask, level) for one, level in zip(maps, levels or [0.0] * len(maps), strict=True)]
+        spectra = [
+            _spectrum(array, mask, level) for array, level in zip(maps, levels or [0.0] * len(maps), strict=True)
+        ]
         voxels = np.asarray(shell_voxels(shells), np.float64)
         for i in range(len(maps)):
             for j in range(i + 1):
@@ -105,7 +106,7 @@ def shell_covariances(
 
 
 def degrees_of_freedom(mask: np.ndarray) -> np.ndarray:
-    """How many independent real numbers each shell of a masked map holds, for noise that is alike throughout the mask.
+    """Count the independent real numbers in each shell of a masked map, for noise that is uniform within the mask.
 
     With `g` the transform of the squared mask, divided by its value at 0, Fourier voxels that lie `q` apart are
     correlated by `g(q)`, and the mean of a shell's n squared magnitudes scatters as that of `n / sum of |g(q)|²`
@@ -128,7 +129,7 @@ def degrees_of_freedom(mask: np.ndarray) -> np.ndarray:
 
 
 def leakage(mask: np.ndarray) -> np.ndarray:
-    """How a mask mixes shells: the power of a shell under it is that of all shells, with these weights.
+    """Return the weights with which a mask mixes shells: the power of a shell under it is their weighted sum.
 
     With `m` the transform of the mask, the power of a Fourier voxel is the mean of those at all distances q, weighted
     by `|m(q)|²`, of which the spherical mean is taken. A step of length q from radius s leads to a radius r between
@@ -151,11 +152,11 @@ def leakage(mask: np.ndarray) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _power_of(one, mask=None):
-    """Sums over shells of the squared magnitudes, voxels of the shells, and the squared magnitude at 0."""
-    shells = box_shells(tuple(one.shape))
+def _power_of(array, mask=None):
+    """Return sums over shells of the squared magnitudes, voxels of the shells, and the squared magnitude at 0."""
+    shells = box_shells(tuple(array.shape))
     with jax.enable_x64(True):
-        spectrum = _spectrum(one, mask, 0.0)
+        spectrum = _spectrum(array, mask, 0.0)
         voxels = np.asarray(shell_voxels(shells), np.float64)
         power = np.asarray(_cross(spectrum, spectrum, shells))
         return np.array(power), voxels, abs(complex(spectrum[0, 0, 0])) ** 2
@@ -166,10 +167,10 @@ def _sum_of_squares(mask):
 
 
 @jax.jit
-def _spectrum(one, mask, level):
-    """Half-spectrum transformed in float64 and kept in complex64: each coefficient rounds by its own size alone."""
-    one = one.astype(jnp.float64) - level
-    return half_spectrum(one if mask is None else one * mask).astype(jnp.complex64)
+def _spectrum(array, mask, level):
+    """Return the half-spectrum, transformed in float64 and kept in complex64, which rounds each coefficient alone."""
+    array = array.astype(jnp.float64) - level
+    return half_spectrum(array if mask is None else array * mask).astype(jnp.complex64)
 
 
 @jax.jit
@@ -178,7 +179,7 @@ def _cross(first, second, shells):
 
 
 def smooth_over_shells(values: np.ndarray, weights: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted means over shells, with a Gaussian of that standard deviation, and the weights they rest on."""
+    """Return weighted means over shells, with a Gaussian of standard deviation `width`, and their total weights."""
     reach = int(np.ceil(4 * width))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     total = np.convolve(np.pad(values * weights, reach), kernel, "valid")

@@ -1,7 +1,7 @@
-"""Shell sums and filters of maps in host memory, with NumPy and SciPy alone.
+"""FSC curves, their resolutions, and shell sums of maps in host memory: NumPy and SciPy alone, no JAX.
 
-For processes that do not load JAX, and for measuring what needs no more than the precision of a float32 Fourier
-transform. The shells are those of `crefjax.spectral.shells`.
+For worker processes, and for measurements that do not need more than the precision of a float32 Fourier transform. The
+shells are those of `crefjax.spectral.shells`.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import scipy.fft
 
 
 class Resolution(NamedTuple):
-    """Where a curve falls below a threshold.
+    """The resolution at which a curve falls below a threshold.
 
     Attributes:
         angstrom: the resolution in Å; the Nyquist limit if the curve never falls below the threshold, the
@@ -26,10 +26,10 @@ class Resolution(NamedTuple):
 
 
 def resolution_at(curve: np.ndarray, threshold: float, length: float, nyquist: float) -> Resolution:
-    """The resolution at which a curve over shells first falls below a threshold, interpolated in shell index.
+    """Return the resolution at which a curve first falls below a threshold, interpolated in shell index.
 
     Args:
-        curve: `(shells,)` from shell 0 on; shell 0, the mean, is not looked at.
+        curve: `(shells,)` from shell 0 on; shell 0, the mean, is ignored.
         threshold: 0.143 or 0.5, say.
         length: longest side of the box in Å.
         nyquist: the Nyquist limit in Å, twice the voxel size.
@@ -47,7 +47,7 @@ def resolution_at(curve: np.ndarray, threshold: float, length: float, nyquist: f
 
 @dataclass(frozen=True)
 class FscCurve:
-    """The FSC of two maps with its scales; lists run over shells 0 to `N // 2`.
+    """The FSC of two maps with its scales, from shell 0 to `N // 2`.
 
     Attributes:
         box: `(z, y, x)` in voxels.
@@ -61,7 +61,7 @@ class FscCurve:
 
     @property
     def frequency(self) -> np.ndarray:
-        """1/Å, of every shell."""
+        """Frequency of every shell, 1/Å."""
         return shell_frequencies(self.box, self.voxel_size)
 
     @property
@@ -71,21 +71,21 @@ class FscCurve:
         return np.sqrt(2 * h / (1 + h))
 
     def resolution(self, threshold: float) -> Resolution:
-        """Where the curve falls below the threshold."""
+        """Return where the curve falls below the threshold."""
         return resolution_at(self.fsc, threshold, max(self.box) * self.voxel_size, 2 * self.voxel_size)
 
 
 def has_no_signal(fsc: np.ndarray) -> bool:
-    """Whether an FSC of half-maps falls below 0.143 within the first tenth of the shells, or three.
+    """Return whether an FSC of half-maps falls below 0.143 within the first tenth of the shells, at least three.
 
     Args:
-        fsc: `(shells,)` from shell 0 on, which is not looked at.
+        fsc: `(shells,)` from shell 0 on, which is ignored.
     """
     return bool(np.any(fsc[1 : max(4, len(fsc) // 10)] < 0.143))
 
 
 def solvent_level(array: np.ndarray, mask: np.ndarray | None) -> float:
-    """The mean outside the mask, which carries no particle; of the whole box where nothing is outside.
+    """Return the mean outside the mask, where there is no particle; of the whole box if nothing is outside.
 
     Args:
         array: `(z, y, x)`.
@@ -101,7 +101,7 @@ def solvent_level(array: np.ndarray, mask: np.ndarray | None) -> float:
 
 
 def shell_frequencies(shape: tuple[int, int, int], voxel_size: float) -> np.ndarray:
-    """The frequency of every shell in 1/Å, float64, shells 0 to `N // 2` of the longest side `N`."""
+    """Return the frequency of every shell in 1/Å, float64, shells 0 to `N // 2` of the longest side `N`."""
     longest = max(shape)
     return np.arange(longest // 2 + 1) / (longest * voxel_size)
 
@@ -109,15 +109,15 @@ def shell_frequencies(shape: tuple[int, int, int], voxel_size: float) -> np.ndar
 def shell_products(
     maps: Sequence[np.ndarray], mask: np.ndarray | None = None, *, levels: Sequence[float] | None = None
 ) -> np.ndarray:
-    """Sums over shells of `Re F1 conj(F2)` for every pair of maps.
+    """Return the means over shells of `Re F1 conj(F2)` for every pair of maps.
 
     Args:
         maps: each `(z, y, x)`, float32, of one shape.
         mask: the same shape, multiplied to every map; None for none.
-        levels: taken from each map before; None for 0.
+        levels: subtracted from each map first; None for 0.
 
     Returns:
-        `(shells, n, n)`, float64, over the number of voxels of the spectrum in each shell.
+        `(shells, n, n)`, float64.
     """
     shape = maps[0].shape
     spectra = []
@@ -141,14 +141,16 @@ def shell_products(
 
 
 def count_shell_voxels(shape: tuple[int, int, int]) -> np.ndarray:
-    """The number of voxels of the whole spectrum of a box in every shell, `(shells,)`."""
+    """Return the number of voxels of the whole spectrum of a box in every shell, `(shells,)`."""
     count = max(shape) // 2 + 1
     return sum(np.bincount(shell, weight, count + 1) for shell, weight in _planes(shape))[:-1]
 
 
 def _planes(shape):
-    """Of every plane of the half-spectrum, flat: the shell of each voxel, the number of shells where it has none, and
-    how often it stands in the whole spectrum."""
+    """Yield for every plane of the half-spectrum, flat, the shell of each voxel and its weight in the whole spectrum.
+
+    Voxels without a shell have the number of shells as their index.
+    """
     longest = max(shape)
     count = longest // 2 + 1
     z, y = (np.square(np.fft.fftfreq(side) * longest) for side in shape[:2])
@@ -164,6 +166,6 @@ def _planes(shape):
 
 
 def fsc_from_products(products: np.ndarray) -> np.ndarray:
-    """The FSC of two maps, `(shells,)`, of what `shell_products` gives for them; 0 where a map has no power."""
+    """Return the FSC of two maps, `(shells,)`, from their `shell_products`; 0 where a map has no power."""
     power = np.sqrt(np.maximum(products[:, 0, 0] * products[:, 1, 1], 0))
     return np.where(power > 0, products[:, 0, 1] / np.where(power > 0, power, 1), 0)

@@ -1,8 +1,8 @@
-"""How fast the amplitudes of a map's signal fall towards high frequencies, as a B-factor.
+"""The fall-off of a map's amplitudes towards high frequencies, as B-factors of signal and noise, and its low-pass.
 
 The power of a protein's density is not that of atoms at random places (Wilson 1949): its shape and its secondary
 structure make it larger at low frequencies and at about 4.8 Å, much the same in one protein as in another. Measured
-power is therefore compared with what a specimen of that kind has at B = 0, and what is left is fitted by
+power is therefore divided by that of a typical specimen at B = 0, and the quotient is fitted by
 `exp(-B s² / 2)`, as in a Guinier plot (Rosenthal & Henderson 2003) but from lower frequencies on.
 """
 
@@ -22,13 +22,13 @@ _LEAST_FSC = 0.3  # of the half-maps in the shells that are fitted
 _COARSEST = 25.0  # Å, from which on shells are fitted
 _LEAST_SHELLS = 5
 _SPECIMEN = 0.5  # of the logarithm, by which one specimen's power is taken to tilt against the median's
-# A low-pass is where the power falls steepest, over a window of this part of the frequency on either side, if it falls
-# there with at least the first exponent and so many times as steeply as it does in the median.
+# A low-pass is where the power falls most steeply, over a window of this part of the frequency on either side, if its
+# exponent is at least the first number and the second number times that of the median.
 _WINDOW, _STEEP, _STEEPER = 0.07, 8.0, 2.5
 
 
 def specimen_power(frequency: np.ndarray) -> np.ndarray:
-    """The power that a protein's density has at B = 0, in arbitrary units.
+    """Return the power of a protein's density at B = 0, in arbitrary units.
 
     Args:
         frequency: 1/Å, any shape.
@@ -41,7 +41,7 @@ def specimen_power(frequency: np.ndarray) -> np.ndarray:
 
 
 def signal_b_factor(products: np.ndarray, frequency: np.ndarray) -> tuple[float, float] | None:
-    """The B-factor of the signal that two half-maps share and its standard error, Å²; None if too few shells show it.
+    """Return the B-factor of two half-maps' common signal and its standard error, Å²; None if too few shells show it.
 
     The fit is weighted by the FSC, and goes up to the first shell whose FSC is below 0.3.
 
@@ -57,16 +57,16 @@ def signal_b_factor(products: np.ndarray, frequency: np.ndarray) -> tuple[float,
     s = frequency[chosen]
     if len(s) < _LEAST_SHELLS:
         return None
-    # How far the shells scatter about the line is one error. A specimen whose structure is not that of the median, over
-    # all shells that are seen, is the other: it matters where these are few and far from the resolution.
+    # One error is the scatter of the shells about the line. The other is a specimen whose structure differs from the
+    # median over all fitted shells: it matters where these are few and far from the resolution.
     (slope, _), errors = np.polyfit(s**2 / 2, np.log(signal[chosen] / specimen_power(s)), 1, w=fsc[chosen], cov=True)
     return float(-slope), float(np.hypot(np.sqrt(errors[0, 0]), _SPECIMEN / np.ptp(s**2 / 2)))
 
 
 def noise_b_factor(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: float) -> float | None:
-    """The B-factor of the noise in two half-maps, Å², from the power of their difference in the whole box.
+    """Return the B-factor of the noise in two half-maps, Å², from the power of their difference in the whole box.
 
-    No mask mixes the shells here, so that noise which rises steeply with frequency is seen for what it is.
+    Without a mask, which would mix shells, noise that rises steeply with frequency is measured correctly.
 
     Args:
         half_map_1: `(z, y, x)`, float32.
@@ -74,7 +74,7 @@ def noise_b_factor(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: f
         voxel_size: Å.
 
     Returns:
-        the B-factor, below 0 where the noise rises; None where the half-maps are alike.
+        the B-factor, below 0 if the noise rises with frequency; None if the half-maps are alike.
     """
     frequency = shell_frequencies(half_map_1.shape, voxel_size)
     power = shell_products([half_map_1 - half_map_2])[:, 0, 0]
@@ -87,7 +87,7 @@ def noise_b_factor(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: f
 
 
 def low_pass_end(power: np.ndarray, frequency: np.ndarray) -> float | None:
-    """Where a map was low-passed, in 1/Å: where its power falls by far the steepest; None where it nowhere does.
+    """Return the frequency of a map's low-pass in 1/Å, where its power falls by far most steeply; None without one.
 
     Maps are deposited with a low-pass at about their resolution.
 
@@ -104,7 +104,7 @@ def low_pass_end(power: np.ndarray, frequency: np.ndarray) -> float | None:
     before, after = (np.interp(at + sign * width, s, log_power) for sign in (-1, 1))
     slope = (before - after) / np.log((at + width) / (at - width))
     steepest = int(np.argmax(slope))
-    # A map that falls more and more steeply to its end was not low-passed, it is blurred.
+    # A map whose power falls more and more steeply up to its end is blurred, not low-passed.
     if slope[steepest] < max(_STEEP, _STEEPER * np.median(slope)) or slope[steepest:].min() > slope[steepest] / 2:
         return None
     return float(at[steepest])

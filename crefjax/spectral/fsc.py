@@ -9,10 +9,11 @@ from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_sum
 
 
 def fsc(map_1: jax.Array, map_2: jax.Array, shells: Shells | None = None) -> jax.Array:
-    """Fourier shell correlation of two maps, `Re sum F1 conj(F2) / sqrt(sum |F1|² sum |F2|²)` in every shell.
+    """Return the Fourier shell correlation of two maps.
 
-    Signed, a quotient of shell sums, 0 where the denominator is 0 (there its gradient is 0 too). The
-    scale of either map does not matter. Rosenthal & Henderson 2003; van Heel 1987.
+    `Re sum F1 conj(F2) / sqrt(sum |F1|² sum |F2|²)` in every shell: signed, a quotient of shell sums, 0 where the
+    denominator is 0 (there its gradient is 0 too). The scale of either map does not matter. Rosenthal & Henderson
+    2003; van Heel 1987.
 
     Args:
         map_1: `(..., z, y, x)`, masked as wanted.
@@ -27,13 +28,13 @@ def fsc(map_1: jax.Array, map_2: jax.Array, shells: Shells | None = None) -> jax
         ValueError: if the shapes differ.
     """
     if map_1.shape != map_2.shape:
-        raise ValueError(f"maps of one shape are compared, found {map_1.shape} and {map_2.shape}")
+        raise ValueError(f"expected maps of one shape, found {map_1.shape} and {map_2.shape}")
     shells = shells or box_shells(map_1.shape[-3:])
-    return fsc_of_spectra(*(half_spectrum(unit_scale(one)[0]) for one in (map_1, map_2)), shells)
+    return fsc_of_spectra(*(half_spectrum(unit_scale(array)[0]) for array in (map_1, map_2)), shells)
 
 
 def fsc_of_spectra(spectrum_1: jax.Array, spectrum_2: jax.Array, shells: Shells) -> jax.Array:
-    """Fourier shell correlation of two half-spectra `(..., z, y, x // 2 + 1)`; see `fsc`."""
+    """Return the Fourier shell correlation of two half-spectra `(..., z, y, x // 2 + 1)`; see `fsc`."""
     cross = shell_sums(real_product(spectrum_1, spectrum_2), shells)
     power_1 = shell_sums(real_product(spectrum_1, spectrum_1), shells)
     power_2 = shell_sums(real_product(spectrum_2, spectrum_2), shells)
@@ -44,7 +45,7 @@ def fsc_of_spectra(spectrum_1: jax.Array, spectrum_2: jax.Array, shells: Shells)
 
 
 def c_ref(fsc_half: jax.Array) -> jax.Array:
-    """What the FSC of the full map to the noise-free map should be: `sqrt(2 h / (1 + h))`, `h = max(FSC, 0)`.
+    """Return the expected FSC of the full map to the noise-free map: `sqrt(2 h / (1 + h))`, `h = max(FSC, 0)`.
 
     Rosenthal & Henderson 2003. Its gradient is 0 where the FSC is not positive.
 
@@ -57,7 +58,7 @@ def c_ref(fsc_half: jax.Array) -> jax.Array:
 
 
 def unit_scale(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Maps with a mean square of about 1, so that no power of theirs leaves float32's range, and their scale.
+    """Scale maps to a mean square of about 1, so that their powers stay in float32's range.
 
     Args:
         maps: `(..., z, y, x)`.
@@ -76,43 +77,42 @@ def unit_scale(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def real_product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`Re a conj(b)` of two half-spectra of one shape, voxel by voxel."""
+    """Return `Re a conj(b)` of two half-spectra of one shape, voxel by voxel."""
     return a.real * b.real + a.imag * b.imag
 
 
 def fsc_curve(
     map_1: np.ndarray, map_2: np.ndarray, voxel_size: float, mask: np.ndarray | None = None, *, leveled: bool = False
 ) -> FscCurve:
-    """The FSC of two maps that lie in host memory, under a mask, computed in float64.
+    """Return the FSC of two maps in host memory, under a mask, computed in float64.
 
-    The functions above are accurate in float32 as far as its Fourier transform is, which rounds to about 1e-7 of
-    the largest amplitudes; a map with a steep spectrum (a denoised one, or one without sharpening) has shells
-    below that. The same functions in float64 cost twice the memory and have no such shells.
+    In float32 a Fourier transform rounds to about 1e-7 of the largest amplitudes; a map with a steep spectrum (a
+    denoised or unsharpened map) has shells below that. Float64 costs twice the memory and has no such shells.
 
-    A level that both maps share is correlated in the shape of the mask, and one of a single map hides what they have in
-    common: maps whose level is not 0 are to be leveled.
+    A constant level common to both maps correlates in the shape of the mask, and a level of a single map hides their
+    correlation: maps whose level is not 0 must be leveled.
 
     Args:
         map_1: `(z, y, x)`, float32.
         map_2: the same shape.
         voxel_size: Å.
         mask: the same shape, 0 to 1, multiplied to both; None for none.
-        leveled: whether each map is taken less its solvent level, the mean outside the mask, before it is masked.
+        leveled: whether each map's solvent level, the mean outside the mask, is subtracted before it is masked.
     """
     box = tuple(map_1.shape)
     with jax.enable_x64(True):
         spectra = [
-            _masked_spectrum(one, mask, solvent_level(one, mask) if leveled and mask is not None else 0.0)
-            for one in (map_1, map_2)
+            _masked_spectrum(array, mask, solvent_level(array, mask) if leveled and mask is not None else 0.0)
+            for array in (map_1, map_2)
         ]
         curve = np.asarray(_fsc_of_spectra(*spectra, box_shells(box)))
     return FscCurve(box, voxel_size, curve)
 
 
 @jax.jit
-def _masked_spectrum(one, mask, level):
-    one = one.astype(jnp.float64) - level
-    return half_spectrum(unit_scale(one if mask is None else one * mask)[0])
+def _masked_spectrum(array, mask, level):
+    array = array.astype(jnp.float64) - level
+    return half_spectrum(unit_scale(array if mask is None else array * mask)[0])
 
 
 _fsc_of_spectra = jax.jit(fsc_of_spectra)

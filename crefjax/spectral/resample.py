@@ -1,8 +1,8 @@
-"""Maps on another grid: the same box in more or fewer voxels, by padding or cropping its spectrum.
+"""Resampling: the same box in more or fewer voxels, by padding or cropping its spectrum.
 
-Voxel `i` of `n` along an axis lies at `i / n` of the box before and after: the first voxel stays where it is, and there
-is no shift by half a voxel, be the sides odd or even. It is the trigonometric interpolation of the periodic box, and
-separates into the three axes, each of which is done by itself in real space.
+Voxel `i` of `n` along an axis lies at `i / n` of the box before and after: the first voxel keeps its position, without
+a shift by half a voxel, for odd and even sides. It is the trigonometric interpolation of the periodic box, and
+separates into the three axes, which are processed one by one.
 """
 
 import itertools
@@ -13,16 +13,16 @@ import scipy.fft
 
 _LEAST_SIDE = 8
 _FACTORS = (2, 3, 5, 7)
-_REACH = 0.08  # of the logarithm: how far a side may leave what would be exact, for voxels that are more alike
-_ALIKE = 2.0  # what unlike voxels cost, relative to as large a deviation of the resolution
+_REACH = 0.08  # largest deviation of a side from the exact one, in the logarithm, for voxels that are more alike
+_ALIKE = 2.0  # cost of unlike voxels, relative to an equal deviation of the resolution
 
 
 def fourier_resample(array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """A periodic box brought to another number of voxels.
+    """Resample a periodic box to another number of voxels.
 
-    Along an even axis the coefficient of Nyquist stands for both signs of its frequency. Where the axis is padded it is
-    given to both in halves, and where it is cropped to an even side both are added up: a map that was padded and is
-    cropped back is the same.
+    Along an even axis the coefficient of Nyquist stands for both signs of its frequency. It is split between both if
+    the axis is padded, and both are added if the axis is cropped to an even side: padding and cropping back restores
+    a map.
 
     Args:
         array: `(z, y, x)`, float32.
@@ -37,7 +37,7 @@ def fourier_resample(array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarr
     if array.ndim != 3 or len(shape) != 3 or min(*array.shape, *shape) < 1:
         raise ValueError(f"expected a box (z, y, x) and three sides of at least 1 voxel, found {array.shape}, {shape}")
     out = np.asarray(array, np.float32)
-    # Axes that are cropped go first: less is left for the others.
+    # Crop first: less work for the other axes.
     for axis in sorted(range(3), key=lambda axis: shape[axis] / array.shape[axis]):
         if out.shape[axis] != shape[axis]:
             out = _resample_axis(out, axis, shape[axis])
@@ -62,12 +62,12 @@ def _resample_axis(array, axis, side):
 def working_shape(
     shape: tuple[int, int, int], voxel_size: float, resolution: float, voxels: float
 ) -> tuple[int, int, int]:
-    """The sides of a box on which a resolution takes about so many voxels.
+    """Choose the sides of a box on which a resolution takes about a given number of voxels.
 
-    Each is an even product of 2, 3, 5 and 7, not below 8, near to what would be exact: `side * voxel_size * voxels /
-    resolution`. Of those within 8 % (the nearest where none is) the three are taken that have the least sum of
+    Each is an even product of 2, 3, 5 and 7, at least 8, near the exact side, `side * voxel_size * voxels /
+    resolution`. Of those within 8 % (or the nearest if none is) the three are chosen that have the least sum of
     the largest deviation and twice the largest ratio of two voxels' sides, all in logarithms. For a cube that is three
-    times the nearest. From 48 voxels on a cube's sides are within 5.5 % of what would be exact and others within 8.4 %;
+    times the nearest. From 48 voxels on a cube's sides are within 5.5 % of the exact ones and others within 8.4 %;
     voxels' sides are unlike by 1.5 % in the median and by less than 3 % in about nine boxes of ten, but by up to 8 %
     in the worst: the products are too sparse for less (72 is followed by 80).
 
@@ -75,7 +75,7 @@ def working_shape(
         shape: `(z, y, x)` in voxels.
         voxel_size: Å.
         resolution: Å.
-        voxels: that it is to take.
+        voxels: number that the resolution takes.
 
     Raises:
         ValueError: the shape is not three sides of at least 1 voxel, or a number is not finite and above 0.
@@ -94,7 +94,7 @@ def working_shape(
 
 
 def _good_sides(exact):
-    """The even products of small factors within reach of a number; the nearest alone where none is."""
+    """Return the even products of small factors within reach of a number, or the nearest one."""
     first = max(_LEAST_SIDE, 2 * math.ceil(exact * math.exp(-_REACH) / 2))
     near = [side for side in range(first, math.floor(exact * math.exp(_REACH)) + 1, 2) if _is_product(side)]
     return near or [_nearest(exact)]

@@ -267,7 +267,7 @@ def test_defaults_in_the_help_are_in_effect():
             told[action.dest] = after.rstrip(")")
     needed = ["phantom", "-o", "e", "--voxel-size", "2", "--resolution", "6"]
     arguments = parser.parse_args(["simulate", *needed, "--belt", "0.5", "--flexible", "0.3"])
-    settings = simulate.settings_of(arguments)
+    settings = simulate.config_from(arguments)
     plain = SimulationConfig(2.0, 6.0)
     assert (settings.belt, settings.flexible) == (Belt(strength=0.5), Flexible(fraction=0.3))
     expected = {name: getattr(plain, name) for name in ("seed", "margin", "b_factor", "unevenness", "refinements")}

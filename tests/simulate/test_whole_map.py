@@ -85,7 +85,7 @@ def test_signal_and_noise_are_those_of_the_whole_map(model, voxel_size, resoluti
     mask = truth_mask(truth, voxel_size)
     frequency = np.linspace(0, 0.87 / voxel_size, 200)
     amplitude = 3 * np.exp(-noise_b * frequency**2 / 4)  # of any scale
-    signal, noise = prepared.whole_map(voxel_size, resolution, blur, frequency, amplitude)
+    signal, noise = prepared.whole_map_levels(voxel_size, resolution, blur, frequency, amplitude)
     assert signal == pytest.approx(np.sqrt(np.sum(mask * truth**2) / mask.sum()), rel=0.1)
     random, (shell, weight) = np.random.default_rng(1), shells_of(side)
     sums = np.zeros((3, side // 2 + 1))

@@ -1,4 +1,8 @@
-"""From where to where the samples of the stream are drawn."""
+"""An endless stream of simulated training patches: its configuration.
+
+`batches.py` has the iterator, `draw.py` what the host draws, and `render.py` what the device computes. This module does
+not load JAX.
+"""
 
 from __future__ import annotations
 
@@ -17,32 +21,33 @@ _SPECTRA = ("white", "b_factor", "power")
 
 @dataclass(frozen=True, eq=False)
 class StreamConfig:
-    """From where to where samples are drawn, evenly unless said otherwise.
+    """The ranges that samples are drawn from, uniformly unless stated otherwise.
 
     Attributes:
-        voxel_size: Å, evenly in its logarithm.
-        resolution: where the masked FSC of the half-maps crosses 0.143, in voxels (2 is Nyquist); as the voxel size.
-        resolution_limits: Å; of the range in voxels only what lies within is drawn from, or else the end nearest to it.
-        b_factor: Å², of the model's best-ordered tenth of atoms; the others keep their distance to them.
-        falloff: the range of B-factors ends at so many times the squared resolution in Å²: maps that reach far have
+        voxel_size: Å, uniform in its logarithm.
+        resolution: where the masked FSC of the half-maps crosses 0.143, in voxels (2 is Nyquist); uniform in its
+            logarithm.
+        resolution_limits: Å, to which the range in voxels is clipped.
+        b_factor: Å², of the model's best-ordered tenth of atoms; the others keep their difference to it.
+        falloff: largest B-factor over the squared resolution in Å²: maps of high resolution have
             low B-factors (12: amplitudes have fallen by `exp(-3)` at the resolution; Rosenthal & Henderson 2003).
-        spectra: of the noise, with equal chances: "white", "b_factor" (`noise_b` times the signal's), "power"
+        spectra: of the noise, with equal probabilities: "white", "b_factor" (`noise_b` times the signal's), "power"
             (`noise_power`), or a `NoiseSpectrum`, such as `noise.measured_spectrum` gives.
         noise_b: B-factor of the noise over that of the signal.
         noise_power: the exponent with which the noise's power falls.
         unevenness: of the noise over the patch; see `noise.modulation`.
         belt: share of the samples with a disordered belt.
         belt_strength: its mean density over the model's own.
-        flexible: share of the samples of which one side of a plane is blurred, as parts of a particle that move.
-        flexible_b: Å², by which it is blurred.
+        flexible: share of the samples that are blurred on one side of a plane, like a part of a particle that moves.
+        flexible_b: Å², of that blur.
         sharpened: share of the samples whose signal and noise are sharpened alike, by up to the B-factor drawn.
-        low_passed: share of the samples whose half-maps, not their truth, are low-passed at about the resolution.
-        low_pass: where such a low-pass ends, in units of the frequency of the resolution.
+        low_passed: share of the samples whose half-maps, but not their truth, are low-passed at about the resolution.
+        low_pass: end of that low-pass, in units of the frequency of the resolution.
         low_pass_edge: the part of that over which it falls.
-        whole_map: whether `resolution` is where the FSC of a map of the whole model crosses 0.143, so that the noise is
-            alike in all its patches and these are better or less well resolved; else each patch reaches it by itself.
-        centre: share of the patches that lie around the middle of the model.
-        solvent: share of those that only touch it; the rest lie around an atom.
+        whole_map: whether `resolution` is that of a map of the whole model, so that the noise is alike in all its
+            patches, some of which are resolved better than others; else each patch by itself has that resolution.
+        centre: share of the patches around the middle of the model.
+        solvent: share of the patches that only touch the model; the others are around an atom.
     """
 
     voxel_size: tuple[float, float] = (0.8, 1.6)
@@ -67,10 +72,10 @@ class StreamConfig:
     solvent: float = 0.1
 
     def check(self, patch: int) -> None:
-        """Refuse what cannot be drawn or simulated.
+        """Check that all samples can be drawn and simulated with patches of a side in voxels.
 
         Raises:
-            UserError: a range is empty or out of bounds, an unknown spectrum, shares beyond 1.
+            UserError: a range is empty or out of bounds, a spectrum is unknown, or shares exceed 1.
         """
         bounds = {
             "voxel_size": (0.1, 100), "resolution": (2, patch / 4), "b_factor": (0, 1000), "noise_b": (-2, 1),
@@ -105,12 +110,12 @@ def config_fields() -> dict[str, Any]:
 def _check_spectra(spectra):
     from crefjax.simulate.noise import NoiseSpectrum  # loads JAX
 
-    unknown = [one for one in spectra if not (isinstance(one, NoiseSpectrum) or one in _SPECTRA)]
+    unknown = [kind for kind in spectra if not (isinstance(kind, NoiseSpectrum) or kind in _SPECTRA)]
     if unknown or not spectra:
         raise UserError(
             f"stream: expected spectra out of {', '.join(_SPECTRA)} or measured, found {unknown or 'none'}; name others"
         )
-    for one in spectra:
-        # Where there is no noise, no level of it makes the FSC cross.
-        if isinstance(one, NoiseSpectrum) and not np.asarray(one.amplitude).min() > 0:
-            raise UserError(f"stream: expected spectra above 0 at all frequencies, found {one.name!r}; correct it")
+    for kind in spectra:
+        # Without noise at a frequency, no level of it makes the FSC cross there.
+        if isinstance(kind, NoiseSpectrum) and not np.asarray(kind.amplitude).min() > 0:
+            raise UserError(f"stream: expected spectra above 0 at all frequencies, found {kind.name!r}; correct it")

@@ -1,8 +1,8 @@
-"""An endless stream of half-map pairs with known truth, to train on.
+"""An endless iterator over batches of half-map pairs with known truth, to train on.
 
-Sample `k` of the stream is a function of the seed and `k` alone, whatever the batch size, so that training stopped
-at any sample goes on with the next. The host draws what each is and which atoms it needs, some batches ahead and in
-threads of its own; the maps are made on the device, and nothing waits for them.
+Sample `k` of the stream is a function of the seed and `k` alone, whatever the batch size, so that interrupted training
+continues with the next sample. The host draws the parameters and atoms of samples a few batches ahead, in threads; the
+maps are computed on the device asynchronously.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ PHANTOM_RESIDUES = (150, 1500)
 
 
 class Batch(NamedTuple):
-    """Patches of half-map pairs, on the device, and how they were made, on the host.
+    """Patches of half-map pairs, on the device, and their parameters, on the host.
 
     Attributes:
         half_map_1: `(batch, z, y, x)`, float32, Å of scattering length per Å³: `truth` and independent noise, both
             low-passed in samples that have a low-pass.
         half_map_2: the same, with other noise of the same power.
-        mask: 0 to 1; the soft mask around the truth, cut as the maps are: it does not fall off to the patch's borders.
+        mask: 0 to 1; the soft mask around the truth, cut as the maps are, without a taper at the patch's borders.
         truth: the signal of both half-maps, before any low-pass.
         noise_std: `(batch,)`, standard deviation of the noise in either half-map, before any low-pass.
         info: see `Info`.
@@ -50,11 +50,11 @@ class Batch(NamedTuple):
 
 
 class Stream(Iterator[Batch]):
-    """See `stream_half_maps`; its state is the position of the sample that comes next.
+    """The iterator of `stream_half_maps`; its state is the position of the next sample.
 
     Attributes:
-        names: of the models, to which `Info.model` points.
-        spectra: names of the noises' spectra, to which `Info.spectrum` points.
+        names: of the models, indexed by `Info.model`.
+        spectra: names of the noise spectra, indexed by `Info.spectrum`.
         models_on_device: the atoms of all models.
     """
 
@@ -69,66 +69,67 @@ class Stream(Iterator[Batch]):
         start: int,
         ahead: int,
     ):
-        self.names = tuple(one.source for one in models)
-        self.spectra = tuple(one if isinstance(one, str) else one.name or "measured" for one in config.spectra)
-        self._variety, self._patch, self._batch, self._seed, self._ahead = config, patch, batch, seed, ahead
+        self.names = tuple(model.source for model in models)
+        self.spectra = tuple(kind if isinstance(kind, str) else kind.name or "measured" for kind in config.spectra)
+        self._config, self._patch, self._batch, self._seed, self._ahead = config, patch, batch, seed, ahead
         self._shares = shares
         self._models = prepare_models(models, config.voxel_size[0])
         self.models_on_device = jax.device_put(atom_table(self._models))
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="stream")
-        self._drawn = deque()
+        self._pending = deque()
         self.set_state({"seed": seed, "position": start})
 
     def __next__(self) -> Batch:
-        """The next batch; it is returned before the device has made it."""
-        while len(self._drawn) <= self._ahead:
-            self._drawn.append(self._threads.submit(self.draw_batch, self._position + len(self._drawn) * self._batch))
-        drawn = self._drawn.popleft().result()
+        """Return the next batch, before the device has computed it."""
+        while len(self._pending) <= self._ahead:
+            position = self._position + len(self._pending) * self._batch
+            self._pending.append(self._threads.submit(self.draw_batch, position))
+        samples = self._pending.popleft().result()
         self._position += self._batch
         maps = render_batch(
             self.models_on_device,
-            drawn,
+            samples,
             np.uint32(self._seed),
             patch=self._patch,
-            extras=frozenset(name for name in EXTRAS if getattr(self._variety, name) > 0),
+            extras=frozenset(name for name in EXTRAS if getattr(self._config, name) > 0),
             vectorize=jax.default_backend() != "cpu",
-            whole_map=self._variety.whole_map,
+            whole_map=self._config.whole_map,
         )
-        return Batch(*maps, drawn.info)
+        return Batch(*maps, samples.info)
 
     def get_state(self) -> dict[str, int | str]:
-        """What `set_state` needs, here or in a stream of another batch size.
+        """Return the state for `set_state`, of this stream or one of another batch size.
 
-        The seed, the position in samples, and a fingerprint of the models' names in their order.
+        It has the seed, the position in samples, and a fingerprint of the models' names in their order.
         """
         return {"seed": self._seed, "position": self._position, "models": _fingerprint(self.names)}
 
     def set_state(self, state: dict) -> None:
-        """Go to a position.
+        """Continue at a position.
 
         Raises:
-            UserError: the state is of another seed or of other models, or no position.
+            UserError: the state is of another seed or of other models, or has no position.
         """
         if state.get("seed") != self._seed:
             raise UserError(
-                f"stream: expected a state of seed {self._seed}, found {state}; give the seed it was made with"
+                f"stream: expected a state of seed {self._seed}, found {state}; use the seed it was created with"
             )
         if state.get("models", mine := _fingerprint(self.names)) != mine:  # states of earlier versions have none
             raise UserError(
-                "stream: expected a state of these models, found one of others; give those that it was begun with, "
-                "in files of the same names"
+                "stream: expected a state of these models, found one of others; use the models that it was created "
+                "with, in files of the same names"
             )
-        self._position = _whole(state.get("position"), "a position", 0, 2**32 - 1)
-        self._drawn.clear()
+        self._position = _integer(state.get("position"), "a position", 0, 2**32 - 1)
+        self._pending.clear()
 
     def draw_batch(self, first: int) -> SampleSpec:
-        """What the host prepares of the batch from a position on; changes nothing."""
+        """Draw the samples of a batch from a position on; changes nothing."""
         reach = 2 * body_side(self._patch)  # voxels
         samples = [
-            draw_sample(self._models, self._shares, self._variety, self._patch, reach, self._seed, first + offset)
+            draw_sample(self._models, self._shares, self._config, self._patch, reach, self._seed, first + offset)
             for offset in range(self._batch)
         ]
-        return collate(samples, sum(len(one.positions) for one in self._models))
+        return collate(samples, sum(len(model.positions) for model in self._models))
 
 
 def stream_half_maps(
@@ -143,59 +144,58 @@ def stream_half_maps(
     config: StreamConfig | None = None,
     ahead: int = 2,
 ) -> Stream:
-    """Half-map pairs with mask and truth, without end: an iterator of `Batch`, with `get_state` and `set_state`.
+    """Return an endless iterator of `Batch`: half-map pairs with mask and truth, with `get_state` and `set_state`.
 
-    The half-maps are not standardized: their signal is the truth, but for a low-pass in some samples, in its own units.
-    Training subtracts the full map's mean and divides by its deviation, the same for both half-maps and the truth, as
-    is done with real maps.
+    The half-maps are not standardized: their signal is the truth in its own units, low-passed in some samples.
+    Training subtracts the full map's mean and divides by its standard deviation, the same for both half-maps and the
+    truth, as for real maps.
 
     The same seed, models, settings and position give the same sample to the last bit on a CPU; on a GPU, sums over
-    atoms are made in no fixed order and samples agree to rounding.
+    atoms have no fixed order and samples agree to rounding.
 
     Args:
         models: atomic models, or files of them.
-        shares: how often each of `models` is drawn, relative to each other and to 1 of every phantom; none: all alike.
-        phantoms: how many phantoms of different size to add.
+        shares: weight of each of `models`, relative to 1 of every phantom; empty for equal weights.
+        phantoms: number of phantoms of different size to add.
         patch: side of the patches in voxels, even.
         batch: samples in a batch.
-        seed: of everything random.
+        seed: random seed.
         start: position of the first sample.
-        config: from where to where samples are drawn.
-        ahead: batches that are drawn ahead.
+        config: ranges of the samples' parameters.
+        ahead: number of batches that are drawn ahead.
 
     Raises:
-        UserError: there are no models, a file is none (see `read_atoms`), the patch is odd or too small, the resolution
-            is beyond Nyquist, or another setting is out of its range.
+        UserError: there are no models, a file is not a model (see `read_atoms`), the patch is odd or too small, the
+            resolution is beyond Nyquist, or another parameter is out of its range.
     """
     config = config or StreamConfig()
-    patch = _whole(patch, "patches", SMALLEST_PATCH, 512)
+    patch = _integer(patch, "patches", SMALLEST_PATCH, 512)
     if patch % 2:
         raise UserError(f"stream: expected patches with an even side, found {patch}; take {patch + 1}")
-    batch, seed = _whole(batch, "a batch", 1, 4096), _whole(seed, "a seed", 0, 2**32 - 1)
-    phantoms, ahead = _whole(phantoms, "phantoms", 0, 1000), _whole(ahead, "batches ahead", 0, 1000)
+    batch, seed = _integer(batch, "a batch", 1, 4096), _integer(seed, "a seed", 0, 2**32 - 1)
+    phantoms, ahead = _integer(phantoms, "phantoms", 0, 1000), _integer(ahead, "batches ahead", 0, 1000)
     config.check(patch)
     if isinstance(models, (Atoms, str, Path)):
         models = [models]
-    known = [one if isinstance(one, Atoms) else read_atoms(one) for one in models]
+    atoms = [model if isinstance(model, Atoms) else read_atoms(model) for model in models]
     low, high = np.log(PHANTOM_RESIDUES)
     sizes = np.exp(low + (high - low) * (np.arange(phantoms) + 0.5) / max(phantoms, 1)).astype(int)
-    made = (phantom(int(size), seed=number) for number, size in enumerate(sizes))
-    known += [replace(one, source=f"phantom {number}") for number, one in enumerate(made)]
-    if not known:
+    atoms += [replace(phantom(int(size), seed=k), source=f"phantom {k}") for k, size in enumerate(sizes)]
+    if not atoms:
         raise UserError("stream: expected atomic models or phantoms, found none; give a model file or phantoms=1")
     weights = np.array([*(shares if len(shares) else np.ones(len(models))), *np.ones(phantoms)], np.float64)
-    if len(weights) != len(known) or not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+    if len(weights) != len(atoms) or not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise UserError(
             f"stream: expected shares of 0 or more for {len(models)} models, found {tuple(shares)}; correct them"
         )
-    return Stream(known, weights / weights.sum(), config, patch, batch, seed, start, ahead)
+    return Stream(atoms, weights / weights.sum(), config, patch, batch, seed, start, ahead)
 
 
 def _fingerprint(names):
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
-def _whole(value, what, least, most):
+def _integer(value, what, least, most):
     try:
         number = operator.index(value)
     except TypeError:

@@ -1,7 +1,7 @@
-"""What is drawn for every sample of the stream, on the host: which model, how it lies, how its map is made.
+"""The host's part of the stream: models prepared for it, and the random choices of every sample.
 
-Sample `k` of a seed is a function of the two alone. Everything is made from one short row of uniform numbers, by
-formulas that stand here, so that it does not hang on how a library draws from its distributions.
+Sample `k` of a seed is a function of the two alone. Everything follows from one short row of uniform numbers, by
+the formulas below, so that it does not depend on how a library samples its distributions.
 """
 
 import math
@@ -16,24 +16,23 @@ from scipy import fft, ndimage
 from crefjax.simulate.atoms import LEAST_B, Atoms, plausible_b_factors
 from crefjax.simulate.density import Scatterers, scatterers
 from crefjax.simulate.noise import THRESHOLD, NoiseSpectrum, power_law_spectrum, white_spectrum
-from crefjax.simulate.specimen import EXTEND, SOFT_EDGE
+from crefjax.simulate.specimen import BODY_FRACTION, EXTEND, SOFT_EDGE
 from crefjax.simulate.stream import StreamConfig
 from crefjax.spectral.windows import raised_cosine
 
 GROUPS = 5  # common Gaussians of a model's atoms: within 0.1 % of the largest density; eight take 1.6 times as long
-BODY_LOWPASS = 10.0  # Å, as in `specimen.particle_body`: there the Gaussian's deviation is this over pi
-_BODY = 0.15  # of the largest density of the low-passed model, as there
-_CELL = 1.6  # Å, of the grid on which a model's low-passed density is looked at
+BODY_LOWPASS = 10.0  # Å, as in `specimen.particle_body`, where the Gaussian's standard deviation is this over pi
+_CELL = 1.6  # Å, of the grid on which a model's body is found
 _SHAPE_UP_TO = 0.26  # 1/Å: beyond, a model's power is taken for that of atoms at random places
 _DISTANCES = np.arange(0.0, 61.0, 2.0)  # Å from the body, within which its volume is known
 _QUADRATURE = 400  # frequencies at which a power is summed
 
 
 class AtomTable(NamedTuple):
-    """The atoms of all models, so that a batch may be of several.
+    """The atoms of all models, so that a batch can mix models.
 
     Attributes:
-        positions: `(atoms + 1, 3)`, Å, (x, y, z), one model after the other; the last row is what fills batches.
+        positions: `(atoms + 1, 3)`, Å, (x, y, z), model after model; the last row pads batches.
         weights: `(atoms + 1, groups)`, Å; zeros in the last row.
         widths: `(models, groups)`, Å².
     """
@@ -44,14 +43,14 @@ class AtomTable(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
-    """What the host knows of a model.
+class StreamModel:
+    """A model as the host needs it.
 
     Attributes:
-        first: its first row among all models' atoms.
+        first: its first row in the `AtomTable`.
         positions: `(n, 3)`, Å, (x, y, z).
         scatter: its atoms for the device.
-        best_b: Å², exceeded by nine tenths of its atoms; those below it are raised to it, for all are blurred by the
+        best_b: Å², exceeded by nine tenths of its atoms. Lower B-factors are raised to it: all atoms are blurred by the
             same difference, and no atom may become sharper than a point.
         body_level: Å/Å³, the low-passed density that bounds the body.
         body_mean: Å/Å³, the mean of the low-passed density in the body.
@@ -79,15 +78,15 @@ class Model:
     volumes: np.ndarray
 
     @classmethod
-    def of(cls, atoms: Atoms, first: int, finest_voxel: float) -> "Model":
-        """The model for voxels not finer than `finest_voxel` Å."""
+    def from_atoms(cls, atoms: Atoms, first: int, finest_voxel: float) -> "StreamModel":
+        """Prepare a model for voxels not finer than `finest_voxel` Å."""
         b_factor = plausible_b_factors(atoms)
         best = float(np.percentile(b_factor, 10))
         atoms = replace(atoms, b_factor=np.maximum(b_factor, np.float32(best)))
         scatter = scatterers(atoms, finest_voxel, groups=GROUPS)
         weights = scatter.weights.astype(np.float64)
         mean = atoms.positions.mean(0, dtype=np.float64)
-        centred = atoms.positions - mean
+        centered = atoms.positions - mean
         body = _Body.of(atoms.positions, weights.sum(1))
         return cls(
             first,
@@ -98,7 +97,7 @@ class Model:
             body.mean,
             atoms.center,
             mean,
-            np.linalg.eigh(centred.T @ centred)[1][:, -1],
+            np.linalg.eigh(centered.T @ centered)[1][:, -1],
             weights.T @ weights / len(weights),
             body.frequency,
             body.power,
@@ -106,29 +105,29 @@ class Model:
         )
 
     def atom_power(self, resolution: float, b_factor: float) -> float:
-        """The mean over atoms of `f² exp(-(B_j + B) s² / 2)` at a resolution in Å."""
+        """Return the mean over atoms of `f² exp(-(B_j + B) s² / 2)` at a resolution in Å."""
         falloff = np.exp(-(self.scatter.widths.astype(np.float64) + b_factor) / (4 * resolution**2))
         return float(falloff @ self.moments @ falloff)
 
-    def whole_map(
+    def whole_map_levels(
         self, voxel_size: float, resolution: float, b_factor: float, frequency: np.ndarray, amplitude: np.ndarray
     ) -> tuple[float, float]:
-        """The deviations of signal and noise in a map of the whole model, within its mask.
+        """Return the standard deviations of signal and noise in a map of the whole model, within its mask.
 
-        The model's power is that of its atoms at random places (Wilson 1949) times what its shape makes of it. In a
-        mask of `v` voxels, noise of deviation 1 and of a power `c` relative to white noise has the power `v c`, and
+        The model's power is that of its atoms at random places (Wilson 1949) times a factor of its shape. In a mask of
+        `v` voxels, noise of standard deviation 1 and of a power `c` relative to white noise has the power `v c`, and
         `FSC = S / (S + level² v c)`.
 
         Args:
             voxel_size: Å.
-            resolution: Å, at which the masked FSC of the half-maps is to be 0.143.
+            resolution: Å, at which the masked FSC of the half-maps is 0.143.
             b_factor: Å², the global blur.
             frequency: `(m,)`, 1/Å, where the spectrum of the noise is given.
             amplitude: `(m,)`, of the noise there.
 
         Returns:
-            root mean square of the signal within the mask, Å of scattering length per Å³, and the deviation of the
-            noise in a half-map.
+            root mean square of the signal within the mask, Å of scattering length per Å³, and the standard deviation
+            of the noise in a half-map.
         """
         s, modes = _modes(voxel_size)
         power = self._power(s, b_factor)
@@ -141,39 +140,39 @@ class Model:
         return math.sqrt(float(power @ modes) / volume), math.sqrt(float(ratio) * (1 / THRESHOLD - 1))
 
     def _power(self, s, b_factor):
-        """The model's expected `|F(s)|²`, Å²."""
+        """Return the model's expected `|F(s)|²`, Å²."""
         falloff = np.exp(-(self.scatter.widths.astype(np.float64)[:, None] + b_factor) * (s**2 / 4))
         atoms = len(self.positions) * np.einsum("gs,gh,hs->s", falloff, self.moments, falloff)
         return atoms * np.interp(s, self.shape_frequency, self.shape_power)
 
 
-def prepare_models(models: Sequence[Atoms], finest_voxel: float) -> list[Model]:
-    """All models, for voxels not finer than `finest_voxel` Å."""
+def prepare_models(models: Sequence[Atoms], finest_voxel: float) -> list[StreamModel]:
+    """Prepare all models for voxels not finer than `finest_voxel` Å."""
     prepared, first = [], 0
     for atoms in models:
-        prepared.append(Model.of(atoms, first, finest_voxel))
+        prepared.append(StreamModel.from_atoms(atoms, first, finest_voxel))
         first += len(atoms)
     return prepared
 
 
-def atom_table(models: Sequence[Model]) -> AtomTable:
-    """All models in one table."""
+def atom_table(models: Sequence[StreamModel]) -> AtomTable:
+    """Return the atoms of all models in one table."""
     return AtomTable(
-        np.concatenate([*(one.positions for one in models), np.zeros((1, 3), np.float32)]),
-        np.concatenate([*(one.scatter.weights for one in models), np.zeros((1, GROUPS), np.float32)]),
-        np.stack([one.scatter.widths for one in models]),
+        np.concatenate([*(model.positions for model in models), np.zeros((1, 3), np.float32)]),
+        np.concatenate([*(model.scatter.weights for model in models), np.zeros((1, GROUPS), np.float32)]),
+        np.stack([model.scatter.widths for model in models]),
     )
 
 
 class _Body(NamedTuple):
-    """What a coarse density of a model tells.
+    """A model's body and the power of its shape, from its coarse density.
 
     Attributes:
-        level: that bounds the body, as `specimen.particle_body` finds it in a density.
-        mean: inside.
+        level: density that bounds the body, as in `specimen.particle_body`.
+        mean: mean density in the body.
         volumes: Å³ within `_DISTANCES`.
         frequency: 1/Å.
-        power: over that of atoms at random places.
+        power: relative to that of atoms at random places.
     """
 
     level: float
@@ -192,9 +191,9 @@ class _Body(NamedTuple):
         ]
         grid = np.histogramdd(positions, bins=edges, weights=weights)[0]
         smooth = ndimage.gaussian_filter(grid / cell**3, BODY_LOWPASS / math.pi / cell, mode="constant")
-        level = _BODY * float(smooth.max())
+        level = BODY_FRACTION * float(smooth.max())
         body = smooth > level
-        coarse = max(1, round(4 / cell))  # distances need no fine grid
+        coarse = max(1, round(4 / cell))  # distances do not need a fine grid
         margin = math.ceil(_DISTANCES[-1] / (coarse * cell)) + 1
         beyond = ndimage.distance_transform_edt(~np.pad(body[::coarse, ::coarse, ::coarse], margin)) * coarse * cell
         volumes = np.searchsorted(np.sort(beyond.ravel()), _DISTANCES, side="right") * (coarse * cell) ** 3
@@ -202,11 +201,11 @@ class _Body(NamedTuple):
 
 
 def _shape_power(grid, weights, cell):
-    """Frequencies, and the power of points in cells over the sum of their squares, by shells of 1 / 200 Å."""
+    """Return frequencies, and the power of points in cells over the sum of their squares, by shells of 1 / 200 Å."""
     shape = tuple(fft.next_fast_len(side + math.ceil(40 / cell), real=True) for side in grid.shape)
     spectrum = fft.rfftn(grid.astype(np.float32), shape, workers=2)
     axes = [*(np.fft.fftfreq(side, cell) for side in shape[:2]), np.fft.rfftfreq(shape[2], cell)]
-    # A cell takes its points to its middle. That damps what they have in common by a sinc along each axis, but not the
+    # A cell moves its points to its middle. That damps their common structure by a sinc along each axis, but not the
     # power of points at random places.
     damped = [np.square(np.sinc(axis * cell)) for axis in axes]
     power = np.square(np.abs(spectrum)) / np.sum(np.square(weights)) - 1
@@ -224,12 +223,12 @@ def _shape_power(grid, weights, cell):
 
 
 def _modes(voxel_size):
-    """Frequencies in 1/Å up to the corner of the spectrum of a box, and how many there are of each, in 1/Å³."""
+    """Return frequencies in 1/Å up to the corner of a box's spectrum, and the density of each in 1/Å³."""
     edge = 0.5 / voxel_size
     s = (np.arange(_QUADRATURE) + 0.5) * (math.sqrt(3) * edge / _QUADRATURE)
     ratio = s / edge
     # The share of a sphere that is within a cube: caps are cut off at the faces, and beyond sqrt(2), where the caps
-    # meet, what is left goes to 0 about linearly.
+    # meet, the rest goes to 0 about linearly.
     meet = 3 / math.sqrt(2) - 2
     share = np.where(ratio <= 1, 1, np.where(ratio <= math.sqrt(2), 3 / ratio - 2, 0))
     share = np.where(ratio > math.sqrt(2), meet * (math.sqrt(3) - ratio) / (math.sqrt(3) - math.sqrt(2)), share)
@@ -238,13 +237,13 @@ def _modes(voxel_size):
 
 _UNIFORMS = 32  # numbers drawn for a sample
 _FREQUENCIES = 96  # points at which a spectrum is sent to the device
-PLACES = ("centre", "atom", "solvent")
+PLACES = ("center", "atom", "solvent")
 _SHARPEST = 32.0  # B-factor over the squared voxel size: amplitudes at Nyquist grow by exp(2) at most
-_LOW_PASS_FLOOR = 0.003  # to which it falls: exact zeros would leave shells without any direction
+_LOW_PASS_FLOOR = 0.003  # factor beyond a low-pass: exact zeros would leave shells without a phase
 
 
 class Info(NamedTuple):
-    """How every sample of a batch was made; arrays of `(batch,)` but for the last two.
+    """The parameters of every sample of a batch; arrays of `(batch,)` except the last two.
 
     Attributes:
         position: of the sample in the stream.
@@ -257,10 +256,10 @@ class Info(NamedTuple):
         unevenness: of the noise.
         belt: strength of the belt; 0 for none.
         flexible_b: Å², of the flexible part; 0 for none.
-        sharpened: Å², the B-factor that was taken from signal and noise.
+        sharpened: Å², the B-factor by which signal and noise were sharpened.
         low_pass: 1/Å, where the low-pass ends; 0 for none.
         signal: root mean square of the signal in a map of the whole model, within its mask.
-        noise: deviation of the noise that such a map's half-maps have if they reach the resolution.
+        noise: standard deviation of the noise in such a map's half-maps if they reach the resolution.
         place: index into `PLACES`.
         center: `(batch, 3)`, Å, (x, y, z): the point of the model that lies on voxel `patch / 2`.
         rotation: `(batch, 3, 3)`: an atom at `r` lies at `rotation @ (r - center)` from that voxel, in (x, y, z).
@@ -290,7 +289,7 @@ class SampleSpec(NamedTuple):
 
     Attributes:
         info: see `Info`.
-        atoms: `(n,)`, int32, rows of `stream_models.AtomTable`, filled with the row that has no weight.
+        atoms: `(n,)`, int32, rows of the `AtomTable`, padded with the row without weight.
         frequency: `(m,)`, 1/Å, where the spectrum is given.
         amplitude: `(m,)`, of the noise there.
         atom_power: the mean squared scattering of the model's atoms at the resolution, Å², blurred.
@@ -298,8 +297,8 @@ class SampleSpec(NamedTuple):
         body_mean: Å/Å³, the mean of the low-passed density in the body.
         axis: `(3,)`, (x, y, z) in the patch's frame, of the belt.
         height: Å, of the belt's middle above the patch's centre along the axis.
-        plane: `(4,)`, a normal (x, y, z) in the patch's frame and a height in Å: what lies beyond is flexible.
-        passed: `(m,)`, what the low-pass leaves of both half-maps at `frequency`.
+        plane: `(4,)`, a normal (x, y, z) in the patch's frame and a height in Å: the part beyond is flexible.
+        passed: `(m,)`, factor of the low-pass on both half-maps at `frequency`.
     """
 
     info: Info
@@ -316,16 +315,22 @@ class SampleSpec(NamedTuple):
 
 
 def draw_sample(
-    models: list[Model], shares: np.ndarray, config: StreamConfig, patch: int, reach: int, seed: int, position: int
+    models: list[StreamModel],
+    shares: np.ndarray,
+    config: StreamConfig,
+    patch: int,
+    reach: int,
+    seed: int,
+    position: int,
 ) -> SampleSpec:
-    """The sample of a seed at a position; its atoms are those within a cube of `reach` voxels.
+    """Draw the sample of a seed at a position.
 
     Args:
-        models: to draw from.
-        shares: `(models,)`, how often each is drawn, adding up to 1.
-        config: from where to where.
-        patch: voxels.
-        reach: voxels.
+        models: the models.
+        shares: `(models,)`, probability of each.
+        config: ranges of the parameters.
+        patch: side of the patch, voxels.
+        reach: side of the cube within which atoms are taken, voxels.
         seed: of the stream.
         position: of the sample.
     """
@@ -351,7 +356,7 @@ def draw_sample(
     passed = _low_pass(frequency, low_pass, low_pass_edge)
     amplitude = amplitude * _sharpening(frequency, sharpened, voxel_size)
     amplitude /= amplitude.max()
-    signal, noise = model.whole_map(voxel_size, resolution, blur, frequency, amplitude)
+    signal, noise = model.whole_map_levels(voxel_size, resolution, blur, frequency, amplitude)
     info = Info(
         np.uint32(position), np.int32(index),
         *np.array([voxel_size, resolution, blur], np.float32), np.int32(which),
@@ -375,11 +380,12 @@ def draw_sample(
 
 
 def collate(samples: list[SampleSpec], empty: int) -> SampleSpec:
-    """A batch of samples, their atoms padded with the row `empty` to one of few lengths, which are compiled for."""
-    longest = max(len(one.atoms) for one in samples)
+    """Stack samples to a batch, their atoms padded with the row `empty` to one of few lengths (few compilations)."""
+    longest = max(len(sample.atoms) for sample in samples)
     length = max(1024, 2 ** math.ceil(math.log2(max(longest, 1))))
     padded = [
-        one._replace(atoms=np.pad(one.atoms, (0, length - len(one.atoms)), constant_values=empty)) for one in samples
+        sample._replace(atoms=np.pad(sample.atoms, (0, length - len(sample.atoms)), constant_values=empty))
+        for sample in samples
     ]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
 
@@ -389,7 +395,7 @@ def _between(u, bounds):
 
 
 def _draw_spectrum(u, v, b_factor, config, frequency):
-    """The noise's amplitude at every frequency, its number, and which of the config's spectra it is."""
+    """Return the noise's amplitude at every frequency, its parameter, and its index in the configuration's spectra."""
     which = int(u * len(config.spectra))
     kind = config.spectra[which]
     if kind == "b_factor":
@@ -399,7 +405,7 @@ def _draw_spectrum(u, v, b_factor, config, frequency):
     value = 0.0
     if kind == "power":
         value = _between(v, config.noise_power)
-        # Level below 1 / 40 Å: noise that ran on to the box's own size would tell its two ends of each other.
+        # Constant below 1 / 40 Å: noise correlated over the box would connect its opposite faces.
         kind = power_law_spectrum(value, level_below=0.025)
     elif not isinstance(kind, NoiseSpectrum):
         kind = white_spectrum()
@@ -407,33 +413,33 @@ def _draw_spectrum(u, v, b_factor, config, frequency):
 
 
 def _resolutions(config, voxel_size):
-    """The range in Å to draw from at a voxel size."""
-    low, high = (float(np.clip(one * voxel_size, *config.resolution_limits)) for one in config.resolution)
-    # Limits never lead out of the range in voxels, which has Nyquist at its end.
-    return tuple(float(np.clip(one, *(voxel_size * np.array(config.resolution)))) for one in (low, high))
+    """Return the range of resolutions in Å at a voxel size."""
+    limited = (float(np.clip(voxels * voxel_size, *config.resolution_limits)) for voxels in config.resolution)
+    # Limits never lead out of the range in voxels, whose end is near Nyquist.
+    return tuple(float(np.clip(bound, *(voxel_size * np.array(config.resolution)))) for bound in limited)
 
 
 def _sharpening(frequency, b_factor, voxel_size):
-    """By what amplitudes grow; level beyond Nyquist, where in the corners of the box the noise would outgrow all."""
+    """Return the factor of a sharpening, constant beyond Nyquist, where the noise would dominate."""
     return np.exp(b_factor * np.minimum(frequency, 0.5 / voxel_size) ** 2 / 4)
 
 
 def _low_pass(frequency, end, edge):
-    """What a raised cosine leaves that falls over the last part below `end`; all where that is 0."""
+    """Return the factor of a low-pass, a raised cosine that falls over the part `edge` below `end`; 1 if `end` is 0."""
     if not end:
         return np.ones_like(frequency)
     return _LOW_PASS_FLOOR + (1 - _LOW_PASS_FLOOR) * raised_cosine((frequency / end - 1 + edge) / edge)
 
 
 def _plane(u, v, w, side):
-    """A normal, even over the sphere, and the height in Å of a plane within the middle half of the patch."""
+    """Return a normal, uniform over the sphere, and the height in Å of a plane within the middle half of the patch."""
     z, angle = 2 * u - 1, 2 * math.pi * v
     across = math.sqrt(1 - z * z)
     return np.array([across * math.cos(angle), across * math.sin(angle), z, (w - 0.5) * side / 2])
 
 
 def _rotation(u, v, w):
-    """A rotation, even over SO(3), from three even numbers (Shoemake 1992, Graphics Gems III, 124)."""
+    """Return a rotation, uniform over SO(3), from three uniform numbers (Shoemake 1992, Graphics Gems III, 124)."""
     a, b = math.sqrt(1 - u), math.sqrt(u)
     x, y, z, s = (
         a * math.sin(2 * math.pi * v), a * math.cos(2 * math.pi * v),
@@ -449,7 +455,7 @@ def _rotation(u, v, w):
 
 
 def _place(u, model, rotation, side, config):
-    """Which place, and the point of the model (x, y, z) that the patch of `side` Å has in its middle."""
+    """Return the index of the place, and the point of the model (x, y, z) in the middle of the patch of `side` Å."""
     choice, atom, distance = next(u), next(u), next(u)
     random = np.array([next(u) for _ in range(3)]) - 0.5
     jitter = rotation.T @ (random * side / 2)  # a quarter of the side in either direction
@@ -457,14 +463,14 @@ def _place(u, model, rotation, side, config):
         return 0, model.center + jitter
     if choice < config.centre + config.solvent:
         # Straight out from the atom that lies farthest in the direction of one of the patch's sides.
-        outwards = rotation[int(3 * atom)]
-        edge = model.positions[np.argmax(model.positions @ outwards)]
-        return 2, edge + outwards * side * (0.35 + 0.2 * distance) + 0.5 * (jitter - outwards * (jitter @ outwards))
+        outward = rotation[int(3 * atom)]
+        edge = model.positions[np.argmax(model.positions @ outward)]
+        return 2, edge + outward * side * (0.35 + 0.2 * distance) + 0.5 * (jitter - outward * (jitter @ outward))
     return 1, model.positions[int(atom * len(model.positions))] + jitter
 
 
 def _atoms_within(model, center, rotation, half):
-    """Rows of the atoms in the turned cube, first by the sphere around it, which is quicker to see."""
+    """Return the rows of the atoms in the rotated cube, selected first by the sphere around it, which is faster."""
     offsets = model.positions - center.astype(np.float32)
     near = np.flatnonzero(np.einsum("ij,ij->i", offsets, offsets) <= 3 * half**2)
     x, y, z = np.abs(rotation.astype(np.float32) @ offsets[near].T) <= half
