@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.baselines.filters import wiener
-from analysis.framework.command import run_command, write_bytes
+from analysis.framework.command import run_command
 from analysis.framework.simulation import simulate_entry
 from analysis.metrics.truth_error import average_shells, bias_by_shell, error, shells_up_to
 from crefjax.cli.main import main as crefjax
@@ -37,6 +37,7 @@ from crefjax.io.maps import read_map
 from crefjax.losses import cref_rmse
 from crefjax.spectral.curves import solvent_level
 from crefjax.spectral.fsc import fsc_curve
+from crefjax.utils.atomic import write_bytes
 from crefjax.weights.store import load_weights
 from experiments.configs.weights import EXCLUDE
 

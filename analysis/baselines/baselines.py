@@ -28,10 +28,9 @@ import os
 import shlex
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -49,11 +48,12 @@ from crefjax.errors import UserError, path_error
 from crefjax.inference.denoise import denoise_maps
 from crefjax.inference.request import SCALES, DenoiseRequest
 from crefjax.io.entries import Entry, find_entry, load_mask, load_pair
-from crefjax.io.maps import Map, write_maps
+from crefjax.io.maps import Map, full_map, write_maps
 from crefjax.masking import make_mask
 from crefjax.spectral.curves import FscCurve
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.utils.atomic import atomic_directory
+from crefjax.utils.signals import handle_signals
 from crefjax.weights.store import load_weights
 
 DEFAULT = ("full", "wiener", "lowpass", "gaussian", "nonlocal_means")
@@ -118,7 +118,7 @@ class BaselineInput:
     @cached_property
     def full(self) -> np.ndarray:
         """The mean of the half-maps."""
-        return (self.halves[0] + self.halves[1]) * np.float32(0.5)
+        return full_map(*self.halves)
 
     @cached_property
     def mask_and_source(self) -> tuple[Map, dict]:
@@ -370,21 +370,13 @@ def _write(maps, plan, output, start):
             folder.parent.rmdir()  # if it is empty
 
 
-@contextmanager
 def _raise_on_sigterm():
-    """Turn SIGTERM into an exception, so that unfinished folders are removed and programs that were started end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Return a `with` in which SIGTERM is an exception, so that unfinished folders are removed and programs ended."""
 
-    def leave(number, _):
+    def leave(number):
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return handle_signals(leave, (signal.SIGTERM,))
 
 
 def _log(line):

@@ -24,7 +24,7 @@ import numpy as np
 
 from analysis.framework.resample import read_resampled
 from crefjax.errors import UserError
-from crefjax.io.maps import Map, write_map
+from crefjax.io.maps import Map, full_map, write_map
 
 _LINES_PASSED_ON = 20  # of the output of a program that failed
 
@@ -101,8 +101,8 @@ def topaz(pair: tuple[Map, Map], mask: np.ndarray, program: str, arguments: Sequ
     Raises:
         UserError: the program failed, or its output cannot be used.
     """
-    full = (pair[0].array + pair[1].array) * np.float32(0.5)
-    maps = {"full": full, "half_map_1": pair[0].array, "half_map_2": pair[1].array}
+    first, second = (half_map.array for half_map in pair)
+    maps = {"full": full_map(first, second), "half_map_1": first, "half_map_2": second}
     with tempfile.TemporaryDirectory(prefix="crefjax-topaz-") as folder:
         workdir, files = Path(folder), [f"{name}.mrc" for name in maps]
         _write(workdir, pair[0], maps)

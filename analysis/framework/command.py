@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crefjax.errors import UserError
-from crefjax.utils.atomic import atomic_write
 
 
 def run_command(
@@ -37,12 +36,6 @@ def run_command(
     except OSError as error:  # a folder that is a file, or may not be written
         print(f"{name}: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
     return 2
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all, and replace the one that is there."""
-    with atomic_write(path, needed=len(content), overwrite=True) as stream:
-        stream.write(content)
 
 
 def check_output(folder: Path, files: str, *, overwrite: bool) -> None:

@@ -20,7 +20,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import crefjax
-from analysis.framework.command import write_bytes
 from analysis.framework.discovery import ROOT, load_study
 from analysis.framework.output import FULL, Headline, Output, summarize, summary_lines, table
 from analysis.framework.resample import read_resampled
@@ -28,10 +27,11 @@ from analysis.framework.study import Study, add_jobs, run_jobs
 from crefjax import __version__
 from crefjax.errors import UserError
 from crefjax.io.entries import Entry, find_entry, load_mask, load_pair
-from crefjax.io.maps import Map
+from crefjax.io.maps import Map, full_map
 from crefjax.masking import make_mask
 from crefjax.report.measure import Measurements, ReportInputs
 from crefjax.report.measure import measure as measure_account
+from crefjax.utils.atomic import write_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class MethodOutput:
     @functools.cached_property
     def mean(self) -> np.ndarray:
         """The full map, `(z, y, x)`: the mean of the half-maps."""
-        return _mean(self.pair)
+        return full_map(*(half_map.array for half_map in self.pair))
 
     @functools.cached_property
     def measured(self) -> Measurements:
@@ -91,7 +91,7 @@ def method_outputs(entry: Entry, methods: Sequence[str] | None) -> Iterator[Meth
         mask, mask_from = load_mask(entry.mask, pair[0]).array, entry.mask.name
     else:
         mask, mask_from = make_mask(pair[0].array, pair[1].array, pair[0].voxel_size)[0], "made from the half-maps"
-    mean = pair[0].replace_array(_mean(pair))
+    mean = pair[0].replace_array(full_map(pair[0].array, pair[1].array))
     yield MethodOutput(entry, pair, mask, mask_from, FULL, mean, pair, "mean of the half-maps")
     for method, output in entry.outputs.items():
         if output.full is None or (methods is not None and method not in methods):
@@ -101,10 +101,6 @@ def method_outputs(entry: Entry, methods: Sequence[str] | None) -> Iterator[Meth
             paths = output.half_map_1, output.half_map_2
             halves = tuple(read_resampled(path, pair[0], mask=mask).map for path in paths)
         yield MethodOutput(entry, pair, mask, mask_from, method, full.map, halves, full.how)
-
-
-def _mean(pair):
-    return (pair[0].array + pair[1].array) * np.float32(0.5)
 
 
 class Row(NamedTuple):

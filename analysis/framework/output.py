@@ -14,9 +14,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import wilcoxon
 
-from analysis.framework.command import write_bytes
 from crefjax import __version__
 from crefjax.plotting import GREY, PALETTE, figure_bytes
+from crefjax.utils.atomic import write_bytes
 
 FULL = "full map"  # the method that does nothing: the mean of the half-maps
 COMPARED_WITH = (FULL, "crefdenoiser")

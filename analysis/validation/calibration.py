@@ -36,7 +36,7 @@ from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps
 from crefjax.inference.request import DenoiseRequest
 from crefjax.io.entries import Entry, find_entry, load_mask, load_pair
-from crefjax.io.maps import read_map
+from crefjax.io.maps import full_map, read_map
 from crefjax.plotting import AMBER, BLUE, GREEN, GREY, ORANGE, PINK, resolution_axis
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import FscCurve
@@ -123,7 +123,7 @@ def score_entry(entry: Entry, weights: dict, *, with_mask: bool = False) -> list
     """
     pair = load_pair(entry.half_map_1, entry.half_map_2)
     mask, truth = load_mask(entry.mask, pair[0]), read_map(entry.truth).array
-    full = (pair[0].array + pair[1].array) / 2
+    full = full_map(pair[0].array, pair[1].array)
     curve = fsc_curve(pair[0].array, pair[1].array, pair[0].voxel_size, mask.array, leveled=True)
     maps = {("", FULL): full, ("", WIENER): wiener(full, curve)}
     for name, each in weights.items():

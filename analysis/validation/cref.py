@@ -54,6 +54,7 @@ from analysis.framework.simulation import (
 )
 from analysis.framework.study import Study
 from crefjax.errors import UserError
+from crefjax.io.maps import full_map
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, resolution_axis
 from crefjax.simulate.half_maps import Simulation, SimulationConfig, check_entry_folder, simulate_half_maps, write_entry
 from crefjax.simulate.reconstruction import reconstruct_signal_and_noise
@@ -97,7 +98,7 @@ def measure(simulation: Simulation, shared: np.ndarray | None = None) -> Curves:
     mask, voxel_size = simulation.mask, simulation.voxel_size
     halves = simulation.half_map_1, simulation.half_map_2
     half = fsc_curve(*halves, voxel_size, mask)
-    true = fsc_curve((halves[0] + halves[1]) / 2, simulation.truth, voxel_size, mask).fsc
+    true = fsc_curve(full_map(*halves), simulation.truth, voxel_size, mask).fsc
     voxels, independent = independent_voxels(mask)
     shared = np.ones(len(voxels)) if shared is None else shared
     z = np.arctanh(np.clip(half.fsc, -1 + 1e-12, 1 - 1e-12))

@@ -32,7 +32,7 @@ from analysis.framework.simulation import add_simulation_arguments, read_model, 
 from analysis.framework.study import Study
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry, load_mask, load_pair
-from crefjax.io.maps import Map, read_map
+from crefjax.io.maps import Map, full_map, read_map
 from crefjax.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, resolution_axis
 from crefjax.simulate.half_maps import simulate_half_maps
 from crefjax.simulate.noise import measured_spectrum, solvent_distance
@@ -217,7 +217,7 @@ def _run(arguments, output):
     maps, pairs = {}, {}
     for name, simulation in simulations.items():
         first, second = simulation.half_map_1, simulation.half_map_2
-        maps[name] = measure_map(Map.from_array((first + second) / 2, simulation.voxel_size))
+        maps[name] = measure_map(Map.from_array(full_map(first, second), simulation.voxel_size))
         pairs[name] = measure_pair(first, second, simulation.mask)
     maps |= {name: measure_map(map_) for name, map_ in real.items()}
     pairs |= {name: measure_pair(*pair) for name, pair in real_pairs.items()}

@@ -37,14 +37,14 @@ from crefjax.inference.denoise import denoise_maps
 from crefjax.inference.memory_plan import plan_denoise
 from crefjax.inference.network import run_network
 from crefjax.inference.request import DenoiseRequest
-from crefjax.io.maps import Map
+from crefjax.io.maps import Map, full_map
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE
 from crefjax.simulate.atoms import Atoms, read_atoms
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import has_no_signal, solvent_level
 from crefjax.spectral.fsc import fsc_curve
-from crefjax.spectral.windows import raised_cosine
+from crefjax.spectral.windows import apply_b_factor, raised_cosine
 from crefjax.weights.store import Weights
 
 SPECIMENS = {
@@ -111,7 +111,7 @@ def variants(atoms: Atoms, settings: SimulationConfig) -> Iterator[Variant]:
     yield plain.change_halves("times 1000", lambda array: array * np.float32(1000))
     for b_factor in _SHARPENED:
         way = f"{'sharpened' if b_factor > 0 else 'blurred'} by {abs(b_factor):g} Å²"
-        change = functools.partial(sharpened, voxel_size=settings.voxel_size, b_factor=b_factor)
+        change = functools.partial(apply_b_factor, voxel_size=settings.voxel_size, b_factor=-b_factor)
         yield plain.change_halves(way, change)
     yield plain._replace(way="with its mask", masked=True)
     yield plain.change_halves("inverted contrast", np.negative)._replace(sign=-1)
@@ -125,14 +125,6 @@ def variants(atoms: Atoms, settings: SimulationConfig) -> Iterator[Variant]:
         changed = replace(settings, **changes)
         other = simulate_half_maps(atoms, changed)
         yield Variant(way, (other.half_map_1, other.half_map_2), other.truth, other.mask, changed.voxel_size)
-
-
-def sharpened(array: np.ndarray, voxel_size: float, b_factor: float) -> np.ndarray:
-    """Multiply a cubic map's amplitudes by `exp(B s² / 4)`, up to Nyquist and by the same in the corners beyond."""
-    whole, half = np.fft.fftfreq(len(array)), np.fft.rfftfreq(len(array))
-    square = whole[:, None, None] ** 2 + whole[:, None] ** 2 + half**2
-    factor = np.exp(b_factor * np.minimum(square, 0.25) / voxel_size**2 / 4)
-    return np.fft.irfftn(np.fft.rfftn(array) * factor, array.shape, axes=(0, 1, 2)).astype(np.float32)
 
 
 def scores(specimen: str, variant: Variant, weights: dict[str, Weights], finest: float) -> list[dict]:
@@ -185,7 +177,7 @@ def denoise_noise(halves: Sequence[np.ndarray], truth: np.ndarray, voxel_size: f
     """
     std = float(np.std([half - truth.astype(np.float64) for half in halves]))
     random = np.random.default_rng(7)
-    full = (halves[0] + halves[1]) / 2
+    full = full_map(*halves)
     noises = [random.standard_normal(full.shape, np.float32) * np.float32(std / np.sqrt(2)) for _ in range(_BOXES)]
     request = DenoiseRequest(tuple(Map.from_array(half, voxel_size) for half in halves), weights)
     plan = plan_denoise(request)
@@ -200,7 +192,7 @@ def denoise_noise(halves: Sequence[np.ndarray], truth: np.ndarray, voxel_size: f
     passed = np.mean(power, axis=0) / np.maximum(covariances.of(_BOXES, _BOXES), tiny)
     pair = tuple(Map.from_array(noise * np.float32(np.sqrt(2)), voxel_size) for noise in noises[:2])
     denoised = denoise_maps(DenoiseRequest(pair, weights))
-    mean = (pair[0].array + pair[1].array) / 2
+    mean = full_map(pair[0].array, pair[1].array)
     return {
         "fsc": np.mean(pairs, axis=0).tolist(),
         # What a network leaves of noise is uneven: it scatters more than as many voxels of white noise would. Pairs of

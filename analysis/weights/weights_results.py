@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 
 from analysis.baselines import baselines
-from analysis.framework.command import write_bytes
 from analysis.framework.output import FULL
 from analysis.framework.study import Study, add_jobs, load_named
 from analysis.metrics import benchmark, model_fsc
@@ -30,7 +29,7 @@ from analysis.weights import robustness, simulated_benchmark
 from analysis.weights.simulated_benchmark import PUBLISHED
 from crefjax.cli.main import main as crefjax
 from crefjax.errors import UserError
-from crefjax.utils.atomic import atomic_directory
+from crefjax.utils.atomic import atomic_directory, write_bytes
 
 OWN = ("truth", "cref")
 # By a name for the table: a map and its model.

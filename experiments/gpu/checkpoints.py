@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from analysis.framework.command import write_bytes
 from crefjax.errors import UserError
 from crefjax.training.checkpoints import CheckpointMetadata, Checkpoints
 from crefjax.training.config import check_resumable, to_json
@@ -18,7 +17,7 @@ from crefjax.training.loop import TrainPlan
 from crefjax.training.optimizer import make_optimizer, make_schedule
 from crefjax.training.step import init_state
 from crefjax.training.task import ResumableIterator, Task
-from crefjax.utils.atomic import atomic_write
+from crefjax.utils.atomic import atomic_write, write_bytes
 from experiments.gpu.settings import CHOSEN, Settings, make_config
 
 LARGEST = 15 * 2**20  # bytes per file

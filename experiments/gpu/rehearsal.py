@@ -14,12 +14,12 @@ from pathlib import Path
 
 import jax
 
-from analysis.framework.command import write_bytes
 from crefjax.errors import UserError
 from crefjax.models.unet3d_slabs import count_flops
 from crefjax.training.loop import make_plan
 from crefjax.training.step import compile_step, init_state, make_train_step, replicate, shard
 from crefjax.training.task import make_task
+from crefjax.utils.atomic import write_bytes
 from experiments.benchmarks.common import device_peak
 from experiments.gpu.checkpoints import copy_checkpoint
 from experiments.gpu.settings import PAYS, Settings, make_config

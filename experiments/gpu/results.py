@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from analysis.framework.command import write_bytes
+from crefjax.utils.atomic import write_bytes
 
 # TFLOP/s, from the datasheets of the vendor: float32 without tensor cores, dense bfloat16 with them.
 _HOPPER = {"float32": 67.0, "bfloat16": 989.0}

@@ -15,7 +15,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from analysis.framework.command import write_bytes
 from crefjax.errors import UserError
 from crefjax.plotting import write_convergence_figure
 from crefjax.training.checkpoints import Checkpoints
@@ -23,6 +22,7 @@ from crefjax.training.loop import make_plan, train
 from crefjax.training.optimizer import make_optimizer, make_schedule
 from crefjax.training.step import evaluate, find_devices, init_state, make_evaluation_step, replicate
 from crefjax.training.task import make_task
+from crefjax.utils.atomic import write_bytes
 from experiments.gpu.checkpoints import BEFORE, copy_checkpoint, start_from
 from experiments.gpu.settings import (
     EVALUATIONS,

@@ -50,7 +50,7 @@ def test_every_plain_filter_is_written(made, name):
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
-def test_filters_bring_the_ball_out(made, name):
+def test_filters_reduce_the_error_of_a_noisy_ball(made, name):
     apart, truth = ball()
     inside = apart < 9
     first, second = halves_of(made / name)
@@ -62,7 +62,7 @@ def test_filters_bring_the_ball_out(made, name):
             assert error < 0.4 * np.mean((source - truth)[inside] ** 2), (method, one)
 
 
-def test_wiener_is_slow_numpys(made):
+def test_wiener_filter_matches_numpy(made):
     mask = mrcfile.read(made / "a" / "mask.mrc").astype("f8")
     halves = [one.astype("f8") for one in halves_of(made / "a")]
     k = np.fft.fftfreq(SIDE, 1 / SIDE)
@@ -79,7 +79,7 @@ def test_wiener_is_slow_numpys(made):
         np.testing.assert_allclose(read(made / "a", "wiener", name), expected, atol=1e-4)
 
 
-def test_about_tells_what_was_done(made):
+def test_about_file_records_settings_and_versions(made):
     told = about(made / "a", "wiener")
     assert (told["method"], told["settings"], told["measured_in"]) == ("wiener", {"fsc_cut": 0.143}, "mask.mrc")
     assert told["crefjax"] == crefjax.__version__
@@ -99,7 +99,7 @@ def states(entry):
     return {path: path.stat().st_mtime_ns for path in files}
 
 
-def test_run_goes_on_where_it_was(made, capsys):
+def test_a_second_run_makes_only_missing_outputs(made, capsys):
     """What is there stays as it is; what is missing, and no more, is made."""
     before = states(made / "a")
     shutil.rmtree(made / "a" / "outputs" / "lowpass")
@@ -112,7 +112,7 @@ def test_run_goes_on_where_it_was(made, capsys):
     assert {path.parent.name for path in after if after[path] != before[path]} == {"lowpass"}
 
 
-def test_others_outputs_are_left_and_told(entry, capsys):
+def test_foreign_outputs_are_kept_and_reported(entry, capsys):
     """Ours of other settings, and what another program left there."""
     foreign = entry / "outputs" / "lowpass"
     foreign.mkdir(parents=True)
@@ -131,7 +131,7 @@ def test_others_outputs_are_left_and_told(entry, capsys):
     assert {path.name for path in (entry / "outputs").iterdir()} == {"gaussian", "lowpass"}
 
 
-def test_lafter_like_and_a_name_of_ones_own(entry):
+def test_lafter_like_under_another_name_has_no_half_maps(entry):
     assert baselines.STUDY.main([str(entry), "--method", "lafter_like", "--name", "mine"]) == 0
     output = find_entry(entry).outputs["mine"]
     assert (output.half_map_1, output.half_map_2) == (None, None)
@@ -147,7 +147,7 @@ def quickly(tmp_path_factory):
 
 
 @pytest.mark.usefixtures("quickly")
-def test_crefjax_does_as_denoise_does(entry, small_weights, capsys):
+def test_crefjax_output_matches_denoise(entry, small_weights, capsys):
     command = [str(entry), "--method", "crefjax", "--weights", str(small_weights)]
     assert baselines.STUDY.main(command) == 0
     halves = [entry / f"half_map_{number}.mrc" for number in (1, 2)]
@@ -165,7 +165,7 @@ def test_crefjax_does_as_denoise_does(entry, small_weights, capsys):
     assert find_entry(entry).outputs["masked"].half_map_2 is not None
 
 
-def test_an_entry_that_is_bad_is_one_line(made, tmp_path, capsys):
+def test_each_invalid_entry_is_one_line(made, tmp_path, capsys):
     entries = {name: make_entry(tmp_path / name, seed=2) for name in ("nan", "noise", "blocked", "good")}
     array = halves_of(entries["nan"])[0]
     array[3, 4, 5] = np.nan
@@ -194,14 +194,14 @@ def test_an_entry_that_is_bad_is_one_line(made, tmp_path, capsys):
     assert baselines.STUDY.main([str(entries["nan"]), str(made / "bad")]) == 2
 
 
-def test_entry_that_cannot_be_written_to_is_one_line(entry, monkeypatch, capsys):
+def test_an_entry_without_write_permission_is_one_line(entry, monkeypatch, capsys):
     monkeypatch.setattr(baselines.os, "access", lambda *_: False)  # root may write anywhere
     assert baselines.STUDY.main([str(entry)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{entry}: expected a folder to write to" in line
 
 
-def test_nothing_is_left_of_an_output_that_fails(entry, monkeypatch, capsys):
+def test_a_failed_output_leaves_nothing_behind(entry, monkeypatch, capsys):
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -236,7 +236,7 @@ def test_mistakes_are_one_line_before_any_work(entry, argv, part, capsys):
     assert not (entry / "outputs").exists()
 
 
-def test_without_scikit_image_the_others_are_made(entry, monkeypatch, capsys):
+def test_other_outputs_are_made_without_scikit_image(entry, monkeypatch, capsys):
     monkeypatch.setattr(baselines, "find_spec", lambda name: None)
     assert baselines.STUDY.main([str(entry)]) == 0
     assert "pip install" in capsys.readouterr().err

@@ -87,7 +87,7 @@ def program(folder, text, name="program"):
 @pytest.mark.parametrize(
     ("release", "how"), [(1.1, "as it is"), (1.0, f"Fourier-cropped from {'x'.join(['64'] * 3)} at 1 Å")]
 )
-def test_lafter_is_called_as_it_wants(entry, tmp_path, release, how):
+def test_lafter_gets_its_arguments_and_files(entry, tmp_path, release, how):
     """Its map has the header of half-map 1, and that of 1.0 the entry's sampling again."""
     fake = program(tmp_path, LAFTER.replace("VERSION", str(release)), "lafter")
     assert baselines.STUDY.main([str(entry), "--method", "lafter", "--program", fake]) == 0
@@ -124,7 +124,7 @@ def test_topaz_denoises_full_map_and_half_maps(entry, tmp_path, monkeypatch):
         ("open('LAFTER_filtered.mrc', 'w').write('text')", "", "cannot be used"),
     ],
 )
-def test_program_that_fails_is_heard(entry, tmp_path, text, said, told, capsys):
+def test_output_of_a_failed_program_is_shown(entry, tmp_path, text, said, told, capsys):
     assert baselines.STUDY.main([str(entry), "--method", "lafter", "--program", program(tmp_path, text)]) == 2
     *passed, last = capsys.readouterr().err.splitlines()
     assert told in last
@@ -132,7 +132,7 @@ def test_program_that_fails_is_heard(entry, tmp_path, text, said, told, capsys):
     assert not (entry / "outputs").exists()
 
 
-def test_program_that_is_none_and_a_box_that_is_no_cube(tmp_path, entry, capsys):
+def test_a_broken_program_and_a_box_that_is_not_cubic_are_refused(tmp_path, entry, capsys):
     broken = tmp_path / "broken"
     broken.write_bytes(b"\x7fELF")
     broken.chmod(0o755)
@@ -147,7 +147,7 @@ def test_program_that_is_none_and_a_box_that_is_no_cube(tmp_path, entry, capsys)
     assert "cubic box" in capsys.readouterr().err
 
 
-def test_processes_and_an_end_in_the_midst(tmp_path):
+def test_sigterm_ends_programs_of_all_processes_and_leaves_no_unfinished_folder(tmp_path):
     """With two jobs; ended by a signal while a program runs, neither the program nor an unfinished folder is left."""
     entries = [make_entry(tmp_path / name, seed=seed) for seed, name in enumerate("ab")]
     command = [sys.executable, "-m", "analysis", "baselines", *map(str, entries), "--jobs", "2", "--method"]
@@ -170,6 +170,6 @@ def test_processes_and_an_end_in_the_midst(tmp_path):
     assert all([path.name for path in (entry / "outputs").iterdir()] == ["full"] for entry in entries)
 
 
-def test_find_program_says_what_it_looked_for():
+def test_a_missing_program_is_named():
     with pytest.raises(UserError, match="none-such"):
         external.find_program("none-such")

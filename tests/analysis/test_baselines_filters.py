@@ -47,7 +47,7 @@ def test_every_shell_has_its_factor(noisy, beyond):
     np.testing.assert_allclose(filter_shells(noisy, factors, beyond=beyond), slowly(noisy, factors, beyond), atol=1e-5)
 
 
-def test_large_mean_leaves_the_filter_as_accurate(noisy):
+def test_a_large_mean_does_not_reduce_accuracy(noisy):
     factors = np.append(1.0, np.linspace(0.9, 0.1, SHELLS - 1))
     expected = slowly(noisy + 2e4, factors)
     np.testing.assert_allclose(filter_shells(noisy + np.float32(2e4), factors), expected, atol=4e-3)
@@ -61,7 +61,7 @@ def test_wiener_factors_by_hand():
     np.testing.assert_allclose(filters.wiener_factors([0.0, 1.2, 0.143]), [1, 1, 2 * 0.143 / 1.143])
 
 
-def test_wiener_factors_leave_the_least_error():
+def test_wiener_factors_are_those_of_least_squares():
     """Of maps with a known signal, the factors from the FSC are those of least squares, shell by shell."""
     random, box = np.random.default_rng(2), (48,) * 3
     signal = slowly(random.standard_normal(box), np.exp(-np.arange(25) / 6))
@@ -140,7 +140,7 @@ def slow_means(one, noise, patch, distance, strength):
     return out
 
 
-def test_nonlocal_means_are_means_of_like_patches():
+def test_nonlocal_means_match_numpy():
     shape = (13, 12, 11)
     one = np.random.default_rng(3).standard_normal(shape) + 3 * (np.indices(shape)[1] > 5)
     one = (1e-3 * one + 1e-2).astype("f4")
@@ -151,7 +151,7 @@ def test_nonlocal_means_are_means_of_like_patches():
         assert found[at] == pytest.approx(value, abs=0.03e-3)
 
 
-def test_nonlocal_means_without_noise_or_library(noisy, monkeypatch):
+def test_nonlocal_means_refuse_missing_noise_or_library(noisy, monkeypatch):
     with pytest.raises(UserError, match="expected half-maps with noise"):
         filters.nonlocal_means(noisy, 0.0)
     monkeypatch.setitem(sys.modules, "skimage.restoration", None)
@@ -159,7 +159,7 @@ def test_nonlocal_means_without_noise_or_library(noisy, monkeypatch):
         filters.nonlocal_means(noisy, 1.0)
 
 
-def test_noise_is_that_of_the_full_map_and_of_half_maps():
+def test_noise_of_full_map_and_half_maps():
     random = np.random.default_rng(4)
     signal = 100 * random.standard_normal((40,) * 3)
     halves = [(signal + 0.3 * random.standard_normal(signal.shape)).astype("f4") for _ in range(2)]
@@ -187,7 +187,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_ball_comes_out_of_the_noise(name):
+def test_every_filter_reduces_the_error_of_a_noisy_ball(name):
     """Less error in the mask than the full map has, and the same for the box turned over."""
     truth, halves, mask, curve = ball_in_noise(noise=0.5)
     full = (halves[0] + halves[1]) / 2
@@ -229,7 +229,7 @@ def slow_lafter(halves, mask, edges):
     return slowly(out * mask, lows[-1]) * mask
 
 
-def test_lafter_like_is_the_two_passes():
+def test_lafter_like_matches_numpy():
     _, halves, mask, _ = ball_in_noise(noise=0.3)
     curve = curve_of(np.clip(1 - (1 - 0.143) * np.arange(21) / 10.4, 0, 1), (40,) * 3)
     edges = [2, 3, 4, 5, 6, 7, 8, 9, 10.4]  # 10.125 would leave less than half a shell
@@ -241,7 +241,7 @@ def test_lafter_like_is_the_two_passes():
     assert np.all(found[mask == 0] == 0)
 
 
-def test_lafter_like_of_noise_alone_is_nothing():
+def test_lafter_like_removes_pure_noise():
     random = np.random.default_rng(6)
     halves = [random.standard_normal((24,) * 3).astype("f4") for _ in range(2)]
     mask = np.ones((24,) * 3, np.float32)

@@ -96,7 +96,7 @@ def maps_of(entry, method):
     return halves, full if method == "full map" else mrcfile.read(entry / f"outputs/{method}/full.mrc").astype("f8")
 
 
-def test_rmse_to_cref_is_numpys(entries, all_of):
+def test_rmse_to_cref_matches_numpy(entries, all_of):
     found = {(row["entry"], row["method"]): float(row["cref_rmse"]) for row in rows(all_of / "cref_rmse.csv")}
     assert set(found) == {(entry.name, method) for entry in entries for method in METHODS}
     for (name, method), value in found.items():
@@ -108,7 +108,7 @@ def test_rmse_to_cref_is_numpys(entries, all_of):
         assert value == pytest.approx(expected, abs=2e-5)
 
 
-def test_rmse_to_cref_in_the_whole_box_is_numpys(entries, all_of):
+def test_rmse_to_cref_in_the_whole_box_matches_numpy(entries, all_of):
     for row in rows(all_of / "cref_rmse.csv"):
         (first, second), denoised = maps_of(entries["abc".index(row["entry"])], row["method"])
         half = slow_fsc(first, second, None)
@@ -117,7 +117,7 @@ def test_rmse_to_cref_in_the_whole_box_is_numpys(entries, all_of):
         assert float(row["cref_rmse_box"]) == pytest.approx(expected, abs=2e-5)
 
 
-def test_fsc_to_the_truth_is_numpys(entries, all_of):
+def test_fsc_to_the_truth_matches_numpy(entries, all_of):
     found = rows(all_of / "reference_fsc.csv")
     assert {row["entry"] for row in found} == {"a", "b"}
     for row in found:
@@ -154,7 +154,7 @@ def test_half_maps_gain_is_between_noisy_and_denoised(entries, all_of):
         np.testing.assert_allclose(after, expected, atol=2e-5)
 
 
-def test_error_against_the_truth_is_numpys(entries, all_of):
+def test_error_against_the_truth_matches_numpy(entries, all_of):
     found = rows(all_of / "truth_error.csv")
     assert [(row["entry"], row["method"]) for row in found] == [(e, m) for e in "ab" for m in METHODS]
     truth, window = ball(), mask()
@@ -167,13 +167,13 @@ def test_error_against_the_truth_is_numpys(entries, all_of):
         assert float(row["error"]) == pytest.approx(expected, rel=0.02)
 
 
-def test_signal_to_noise_of_a_filter_gains_nothing(all_of):
+def test_a_filter_does_not_change_the_signal_to_noise_ratio(all_of):
     for row in rows(all_of / "snr_and_bias.csv"):
         assert row["method"] == "blurred"
         assert float(row["snr_gain"]) == pytest.approx(1, abs=0.15)
 
 
-def test_files_of_the_benchmark(entries, all_of):
+def test_benchmark_writes_tables_page_and_figures(entries, all_of):
     page = (all_of / "benchmark.html").read_text(encoding="utf-8")
     assert "3 entries" in page
     assert not re.search(r'(?:src|href)=(?!"data:)', page)
@@ -191,13 +191,13 @@ def test_files_of_the_benchmark(entries, all_of):
         assert "<svg" in (all_of / f"{name}.svg").read_text(encoding="utf-8")
 
 
-def test_one_study_alone_says_the_same(entries, all_of, tmp_path, capsys):
+def test_a_study_run_alone_writes_the_same_table(entries, all_of, tmp_path, capsys):
     assert cref_rmse.STUDY.main([*(str(one) for one in entries), "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out/cref_rmse.csv").read_bytes() == (all_of / "cref_rmse.csv").read_bytes()
     assert "n = 3" in capsys.readouterr().out
 
 
-def test_an_entry_without_outputs_beside_one_that_has_some(entries, tmp_path):
+def test_an_entry_without_outputs_has_a_row_of_the_full_map(entries, tmp_path):
     bare = shutil.copytree(entries[0], tmp_path / "bare", ignore=shutil.ignore_patterns("outputs"))
     assert cref_rmse.STUDY.main([str(bare), str(entries[1]), "-o", str(tmp_path / "out")]) == 0
     found = [(row["entry"], row["method"]) for row in rows(tmp_path / "out/cref_rmse.csv")]
@@ -206,7 +206,7 @@ def test_an_entry_without_outputs_beside_one_that_has_some(entries, tmp_path):
     assert (tmp_path / "out/cref_rmse.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_bad_entry_is_told_and_left_out(entries, tmp_path, capsys):
+def test_an_invalid_entry_is_reported_and_skipped(entries, tmp_path, capsys):
     bad = shutil.copytree(entries[0], tmp_path / "bad")
     (bad / "half_map_2.mrc").write_bytes(b"no map")
     assert cref_rmse.STUDY.main([str(bad), str(entries[1]), str(tmp_path / "none"), "-o", str(tmp_path / "out")]) == 0
@@ -219,7 +219,7 @@ def test_a_bad_entry_is_told_and_left_out(entries, tmp_path, capsys):
     assert sorted(one["entry"] for one in left_out) == ["bad", "none"]
 
 
-def test_what_was_measured_is_not_measured_again(entries, tmp_path, monkeypatch):
+def test_unchanged_entries_are_not_measured_again(entries, tmp_path, monkeypatch):
     here = shutil.copytree(entries[0], tmp_path / "entry")
     again = [str(here), str(entries[1]), "-o", str(tmp_path / "out"), "--overwrite"]
     assert cref_rmse.STUDY.main(again) == 0
@@ -235,7 +235,7 @@ def test_what_was_measured_is_not_measured_again(entries, tmp_path, monkeypatch)
     assert rows(tmp_path / "out/cref_rmse.csv") != first
 
 
-def test_methods_are_chosen(entries, tmp_path):
+def test_methods_option_selects_methods(entries, tmp_path):
     out = tmp_path / "out"
     assert reference_fsc.STUDY.main([str(entries[0]), "-o", str(out), "--methods", "halved"]) == 0
     assert [row["method"] for row in rows(out / "reference_fsc.csv")] == ["full map", "halved"]
@@ -261,7 +261,7 @@ def test_mistakes_are_one_line(entries, all_of, tmp_path, monkeypatch, capsys):
     assert "truth.mrc" in capsys.readouterr().err
 
 
-def test_a_study_without_half_maps_of_any_method(entries, tmp_path, capsys):
+def test_studies_of_half_maps_refuse_methods_without_them(entries, tmp_path, capsys):
     assert half_map_fsc.STUDY.main([str(entries[0]), "-o", str(tmp_path / "out"), "--methods", "halved"]) == 2
     assert "nothing could be measured" in capsys.readouterr().err
     assert snr_and_bias.STUDY.main([str(entries[0]), "-o", str(tmp_path / "out"), "--methods", "halved"]) == 2

@@ -67,7 +67,7 @@ def model(tmp_path_factory):
     return path, gemmi.read_structure(str(path))  # as rounded
 
 
-def test_density_is_gemmis_and_its_place_is_the_origin(model, tmp_path):
+def test_density_matches_gemmi_at_the_origin_of_the_header(model, tmp_path):
     path, structure = model
     expected = gemmi_density(structure, PLACE)
     found = study.model_density(path, write_map(tmp_path / "a.mrc", expected, origin=PLACE))
@@ -92,7 +92,7 @@ def test_density_is_gemmis_and_its_place_is_the_origin(model, tmp_path):
         (PLACE, STARTS, PLACE, "by the header's ORIGIN"),
     ],
 )
-def test_the_place_is_the_one_that_correlates(origin, starts, at, told, model, tmp_path):
+def test_the_reading_of_the_header_that_correlates_best_is_taken(origin, starts, at, told, model, tmp_path):
     """The map is noisy; its true place is `at`, and the header has more than one."""
     structure = structure_at(positions_in_box() + np.array(at), np.full(150, 200.0))
     structure.write_pdb(str(tmp_path / "model.pdb"))
@@ -105,7 +105,7 @@ def test_the_place_is_the_one_that_correlates(origin, starts, at, told, model, t
     assert np.corrcoef(found.density.ravel(), truth.ravel())[0, 1] > 0.999
 
 
-def test_starts_are_of_columns_where_axes_are_turned(model, tmp_path):
+def test_nstart_follows_the_axis_order_of_the_file(model, tmp_path):
     """A file whose columns run along z: NXSTART is then the start along z."""
     path, structure = model
     expected = gemmi_density(structure, PLACE)
@@ -120,7 +120,7 @@ def test_starts_are_of_columns_where_axes_are_turned(model, tmp_path):
     np.testing.assert_allclose(found.density, expected, atol=0.003 * expected.max())
 
 
-def test_model_that_is_elsewhere_is_refused_in_one_line(model, tmp_path):
+def test_a_model_outside_the_density_is_refused_in_one_line(model, tmp_path):
     path, structure = model
     truth = gemmi_density(structure, PLACE)
     random = np.random.default_rng(3)
@@ -140,7 +140,7 @@ def test_model_that_is_elsewhere_is_refused_in_one_line(model, tmp_path):
         assert "\n" not in message
 
 
-def test_model_that_was_moved_within_the_box_is_refused(tmp_path):
+def test_a_model_moved_within_the_box_is_refused(tmp_path):
     """A small model in the corner of a box whose density lies in the other."""
     positions = positions_in_box(spread=(5.0, 5.0, 5.0), count=60)
     structure_at(positions - 12, np.full(60, 200.0)).write_pdb(str(tmp_path / "model.pdb"))
@@ -149,7 +149,7 @@ def test_model_that_was_moved_within_the_box_is_refused(tmp_path):
         study.model_density(tmp_path / "model.pdb", write_map(tmp_path / "a.mrc", density))
 
 
-def test_atoms_beyond_the_border_count_where_they_reach_in_and_nothing_comes_round(tmp_path):
+def test_atoms_outside_the_box_contribute_without_wrapping_around(tmp_path):
     """The same atoms in a box with room on all sides, cut to the small one."""
     positions = positions_in_box()
     positions[:, 0] += 20  # some are then beyond the last voxel along x
@@ -167,7 +167,7 @@ def test_atoms_beyond_the_border_count_where_they_reach_in_and_nothing_comes_rou
     assert found.mask[:, :, -1].max() < 0.2  # tapered at the border
 
 
-def test_mask_is_the_distance_to_the_nearest_atom(model):
+def test_mask_follows_the_distance_to_the_nearest_atom(model):
     positions = read_atoms(model[0]).positions
     mask = study.mask_around(positions, SHAPE, VOXEL, PLACE, near=3.0, soft_edge=2.0)
     grid = (
@@ -179,7 +179,7 @@ def test_mask_is_the_distance_to_the_nearest_atom(model):
     np.testing.assert_allclose(mask, expected, atol=1e-4)
 
 
-def test_b_factor_is_the_models_or_the_one_given(model, tmp_path):
+def test_given_b_factor_replaces_that_of_the_model(model, tmp_path):
     path, structure = model
     map_ = write_map(tmp_path / "a.mrc", gemmi_density(structure, PLACE), origin=PLACE)
     for cra in structure[0].all():

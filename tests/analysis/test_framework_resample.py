@@ -69,7 +69,7 @@ def refused(path, like, *words):
         assert word in str(caught.value)
 
 
-def test_same_grid_with_a_scale_of_its_own_is_left_as_it_is(tmp_path, half_map):
+def test_a_map_on_the_same_grid_is_unchanged(tmp_path, half_map):
     like = half_map(origin=ORIGIN)
     found = read_resampled(write(tmp_path / "topaz.mrc", 37 * density() + 5, origin=ORIGIN), like)
     np.testing.assert_array_equal(found.map.array, (37 * density() + 5).astype(np.float32))
@@ -106,7 +106,7 @@ def test_waves_beyond_the_nyquist_of_the_entry_are_cut_off(tmp_path, half_map):
 
 
 @pytest.mark.parametrize("shape", [(60, 54, 66), (61, 54, 65)])
-def test_one_angstrom_at_whole_nstart_as_emready_writes_it(tmp_path, half_map, shape):
+def test_map_resampled_to_one_angstrom_as_emready_writes_it(tmp_path, half_map, shape):
     like, start = half_map(origin=ORIGIN), tuple(round(value) for value in ORIGIN)
     first = [at - value for at, value in zip(start[::-1], ORIGIN[::-1], strict=True)]
     path = write(tmp_path / "full.mrc", density(shape, 1, first), 1, start=start)
@@ -117,7 +117,7 @@ def test_one_angstrom_at_whole_nstart_as_emready_writes_it(tmp_path, half_map, s
     assert found.how.startswith(f"interpolated from {shape[0]}x54x{shape[2]} at 1 Å")
 
 
-def test_sum_of_origin_and_nstart_is_found(tmp_path, half_map):
+def test_sum_of_origin_and_nstart_is_recognized(tmp_path, half_map):
     """Where both fields tell the same place, a program that adds them up gives twice that place."""
     like = half_map(origin=(15, -9, 30), start=(10, -6, 20))
     array = density((60, 54, 66), 1, (0.25, 0.25, 0.25))
@@ -145,13 +145,13 @@ def test_nstart_kept_with_half_the_voxel_size_as_lafter_writes_it(tmp_path, half
     )
 
 
-def test_float16_map(tmp_path, half_map):
+def test_float16_map_is_read(tmp_path, half_map):
     path = write(tmp_path / "full.mrc", density((80, 72, 88), 0.75), 0.75, dtype=np.float16)
     assert error(read_resampled(path, half_map()).map.array, density()) < 5e-4  # float16 rounds to 2^-11
 
 
 @pytest.mark.parametrize("axes", [(2, 1, 3), (3, 1, 2), (3, 2, 1)])
-def test_other_axis_order(tmp_path, half_map, axes):
+def test_other_axis_order_is_read(tmp_path, half_map, axes):
     like = half_map(start=(-22, -18, -20), axes=(2, 3, 1))
     shape, start = (60, 54, 66), (-33, -27, -30)
     path = write(tmp_path / "full.mrc", density(shape, 1), 1, start=start, axes=axes)

@@ -105,7 +105,7 @@ def parts(here):
     return gemmi_density(structure, ORIGIN, SHAPE, VOXEL), slow_mask(structure)
 
 
-def test_a_models_own_density_is_a_perfect_map(here, parts):
+def test_the_density_of_a_model_agrees_with_it_perfectly(here, parts):
     truth, _ = parts
     like = Map.from_array(truth, VOXEL, ORIGIN)
     (row,) = study.measure_maps({"full map": truth.astype("f4")}, like, here / "model.pdb", entry="own")
@@ -120,7 +120,7 @@ def test_a_models_own_density_is_a_perfect_map(here, parts):
     assert row["curves"]["frequency"] == pytest.approx(np.arange(COUNT) / (max(SHAPE) * VOXEL))
 
 
-def test_numbers_are_numpys_and_fall_with_noise(here, parts):
+def test_numbers_match_numpy_and_fall_with_noise(here, parts):
     truth, mask = parts
     random = np.random.default_rng(5)
     noise = truth[mask > 0.5].std() * random.standard_normal(SHAPE)
@@ -165,7 +165,7 @@ def check_files(folder):
     return report
 
 
-def test_bare_maps_with_their_models(here, tmp_path, parts, capsys):
+def test_maps_without_half_maps_are_compared_to_models(here, tmp_path, parts, capsys):
     truth, mask = parts
     argv = [str(here / "noisy.mrc"), "--model", str(here / "model.pdb"), "-o", str(tmp_path / "out")]
     assert study.STUDY.main([*argv, "--denoised", f"better={here / 'better.mrc'}"]) == 0
@@ -182,7 +182,7 @@ def test_bare_maps_with_their_models(here, tmp_path, parts, capsys):
         assert (row["atoms"], row["atoms_in_box"]) == ("150", "150")
 
 
-def test_entries_with_their_models(here, tmp_path, capsys):
+def test_entries_are_compared_to_their_models(here, tmp_path, capsys):
     """As over all entries; one without a model is left out."""
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -229,7 +229,7 @@ def test_mistakes_are_one_line(here, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.glob("out/*"))
 
 
-def test_model_shifted_out_is_refused(here, tmp_path):
+def test_a_model_outside_the_box_is_refused(here, tmp_path):
     structure = gemmi.read_structure(str(here / "model.pdb"))
     away = gemmi.Transform()
     away.vec.fromlist([80.0, 0.0, 0.0])

@@ -77,7 +77,7 @@ def maps_of(here, entry):
     return [mrcfile.read(here / entry / f"{name}.mrc").astype("f8") for name in names]
 
 
-def test_files_are_what_they_are_said_to_be(here, rows, small_weights):
+def test_all_files_are_written(here, rows, small_weights):
     out = here / "out"
     assert {path.name for path in out.iterdir()} == {
         f"calibration.{kind}" for kind in ("csv", "txt", "json", "png", "svg")
@@ -97,7 +97,7 @@ def test_files_are_what_they_are_said_to_be(here, rows, small_weights):
 
 
 @pytest.mark.parametrize("entry", ["a", "b"])
-def test_scores_are_numpys(entry, here, rows, small_weights):
+def test_scores_match_numpy(entry, here, rows, small_weights):
     first, second, mask, truth = maps_of(here, entry)
     full = (first + second) / 2
     leveled = [(one - np.average(one, weights=1 - mask)) * mask for one in (first, second)]  # less the solvent
@@ -154,7 +154,7 @@ def scored(entry, weights, label, error, correlation, fsc):
         (0.30, 0.80, 0.50, {"error", "correlation", "fsc"}),
     ],
 )
-def test_what_counts_passes(error, correlation, fsc, missed):
+def test_passing_criteria_by_hand(error, correlation, fsc, missed):
     """Error against the Wiener filter's 0.2, correlation against the better, 0.9, FSC against the network's, 0.6."""
     scores = [
         scored("a", "", "full map", 0.5, 0.99, 0.9),
@@ -170,7 +170,7 @@ def test_what_counts_passes(error, correlation, fsc, missed):
     assert told["fsc"] == pytest.approx(0.6 - 0.002 - fsc)
 
 
-def test_report_counts_what_the_table_holds(here, rows):
+def test_counts_in_the_report_match_the_table(here, rows):
     report = json.loads((here / "out" / "calibration.json").read_text(encoding="utf-8"))
     by = {(row["entry"], row["map"]): row for row in rows}
     wanted, worst = 0, []

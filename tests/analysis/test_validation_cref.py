@@ -62,7 +62,7 @@ def maps_of(study, method):
 
 
 @pytest.mark.parametrize("method", ["additive", "reconstruction"])
-def test_table_is_what_numpy_finds_in_the_entries(study, table, method):
+def test_table_matches_numpy(study, table, method):
     first, second, mask, truth = maps_of(study, method)
     found = table[method]
     fsc = numpy_fsc(first * mask, second * mask)
@@ -105,7 +105,7 @@ def test_figures_are_written(study):
     assert "<svg" in svg
 
 
-def test_independent_voxels_are_those_of_pairs_counted_one_by_one():
+def test_independent_voxels_match_the_sum_over_all_pairs():
     """Against the sum over all pairs of voxels, and all of them without a mask."""
     side = 12
     z, y, x = np.meshgrid(*[np.arange(side) - 6.0] * 3, indexing="ij")
@@ -157,12 +157,12 @@ def test_true_fsc_lies_within_the_band_as_often_as_it_should(fsc):
     assert np.std(deviation) == pytest.approx(1, abs=0.06)
 
 
-def test_fsc_of_c_ref_turns_c_ref_back():
+def test_fsc_of_c_ref_inverts_signed_c_ref():
     h = np.array([-0.4, -1e-4, 0.0, 0.02, 0.5, 0.999])
     np.testing.assert_allclose(cref.fsc_of_c_ref(cref.signed_c_ref(h)), h, atol=1e-12)
 
 
-def test_what_halves_share_is_taken_from_the_particles_of_the_simulation():
+def test_shared_signal_is_that_of_the_simulated_particles():
     """The noise-free maps are the simulation's own: what is left of its half-maps is that noise, of either sign."""
     settings = SimulationConfig(
         2.0, 6.0, box=32, seed=3, method="reconstruction", particles=Particles(60, pose_error=8.0), refinements=0
@@ -183,7 +183,7 @@ def test_what_halves_share_is_taken_from_the_particles_of_the_simulation():
     assert shared[1:15].min() < 0.97
 
 
-def test_an_earlier_study_is_replaced_only_where_that_is_asked_for(study, capsys):
+def test_earlier_results_are_replaced_only_with_overwrite(study, capsys):
     before = (study / "cref.csv").read_bytes()
     assert cref.STUDY.main([*SMALL, "-o", str(study)]) == 2
     assert "--overwrite" in capsys.readouterr().err

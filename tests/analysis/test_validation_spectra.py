@@ -64,7 +64,7 @@ def report(study):
     return json.loads((study / "out" / "spectra.json").read_text())
 
 
-def test_every_map_and_pair_is_there(study, report):
+def test_every_map_and_pair_is_in_the_report(study, report):
     simulated = ["additive, white", "additive, real's spectrum", "reconstruction"]
     assert list(report["maps"]) == [*simulated, "real"]
     assert list(report["pairs"]) == [*simulated, "pair"]
@@ -73,7 +73,7 @@ def test_every_map_and_pair_is_there(study, report):
     assert "<svg" in (study / "out" / "spectra.svg").read_text()
 
 
-def test_solvent_of_a_known_map_is_told_as_it_was_made(report):
+def test_solvent_of_a_known_map_is_measured(report):
     """Noise of power `exp(-3 (f / Nyquist)²)` around a ball of density 10 deviations."""
     found = report["maps"]["real"]
     frequency = np.array(found["frequency"])
@@ -89,7 +89,7 @@ def test_solvent_of_a_known_map_is_told_as_it_was_made(report):
     assert 0.5 < found["solvent_fraction"] < 1 - ball().mean()
 
 
-def test_power_of_the_whole_map_is_numpys(study, report):
+def test_power_of_the_whole_map_matches_numpy(study, report):
     found = report["maps"]["real"]
     array = mrcfile.read(study / "real.mrc").astype("f8")
     power = means(np.abs(np.fft.fftn(array)) ** 2)
@@ -97,7 +97,7 @@ def test_power_of_the_whole_map_is_numpys(study, report):
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3)
 
 
-def test_pair_is_numpys(study, report):
+def test_pair_matches_numpy(study, report):
     found = report["pairs"]["pair"]
     halves = [mrcfile.read(study / "pair" / f"half_map_{n}.mrc").astype("f8") for n in (1, 2)]
     f1, f2 = (np.fft.fftn((one - np.average(one, weights=1 - ball())) * ball()) for one in halves)  # less the solvent
@@ -108,7 +108,7 @@ def test_pair_is_numpys(study, report):
     np.testing.assert_allclose(found["signal"], cross / left[1:-1].mean(), rtol=1e-3, atol=1e-3)
 
 
-def test_white_noise_is_level_and_the_measured_colour_falls(report):
+def test_white_noise_is_level_and_the_measured_spectrum_falls(report):
     white, coloured = (
         np.array(report["maps"][f"additive, {name}"]["solvent_power"]) for name in ("white", "real's spectrum")
     )
@@ -124,7 +124,7 @@ def test_radial_power_of_white_noise_is_its_variance():
         assert power[5:].mean() == pytest.approx(4, rel=0.04)
 
 
-def test_unevenness_of_the_solvent_is_seen():
+def test_uneven_solvent_is_detected():
     even, uneven = (noise() * (1 + step * (np.arange(SIDE) >= 16)[:, None, None]) for step in (0.0, 2.0))
     found = [spectra.measure_map(Map.from_array(one, VOXEL)) for one in (even, uneven)]
     assert found[0]["solvent_unevenness"] < 0.1
@@ -158,7 +158,7 @@ def test_mistakes_are_one_line_and_leave_nothing(argv, names, tmp_path, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good.mrc", "masked.mrc"]
 
 
-def test_an_earlier_study_stays(study, capsys):
+def test_earlier_results_are_kept_without_overwrite(study, capsys):
     before = (study / "out" / "spectra.json").read_bytes()
     assert spectra.STUDY.main([*SMALL, "-o", str(study / "out")]) == 2
     assert "--overwrite" in capsys.readouterr().err

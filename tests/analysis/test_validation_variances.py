@@ -77,7 +77,7 @@ def table(folder):
     return {key: {name: np.array(values) for name, values in one.items()} for key, one in columns.items()}
 
 
-def test_files_are_what_they_are_said_to_be(folder, table):
+def test_all_files_are_written(folder, table):
     assert {path.name for path in folder.iterdir()} == {f"variances.{kind}" for kind in KINDS}
     assert (folder / "variances.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (folder / "variances.svg").read_text(encoding="utf-8")
@@ -91,7 +91,7 @@ def test_files_are_what_they_are_said_to_be(folder, table):
 KINDS = ("csv", "json", "png", "svg")
 
 
-def test_report_counts_what_the_table_holds(folder, table):
+def test_counts_in_the_report_match_the_table(folder, table):
     for one in json.loads((folder / "variances.json").read_text(encoding="utf-8"))["trials"]:
         rows = table[one["method"], one["denoiser"]]
         inner = (rows["shell"] > 0) & (rows["shell"] < 16)
@@ -109,7 +109,7 @@ def test_report_counts_what_the_table_holds(folder, table):
         assert one["planted_shells_found"] == one["planted_shells"]
 
 
-def test_table_is_numpys(table):
+def test_table_matches_numpy(table):
     """Variances of the first pair, said and true, of the additive method."""
     settings = SimulationConfig(2.0, 7.0, box=32, seed=0, method="additive")
     reference = reference_pairs(phantom(60), settings)
@@ -151,7 +151,7 @@ def by_hand(*, masked=False):
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_truth_of_a_linear_filter_is_the_formula(told):
+def test_true_variances_of_a_linear_filter_match_the_formula(told):
     """Bias (1 - w)² var(S), residual noise w² var(N); nearly so where it is found by trying."""
     reference = by_hand()
     factors = np.exp(-((SHELLS / 8) ** 2))
@@ -180,7 +180,7 @@ def test_truth_of_a_linear_filter_is_the_formula(told):
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_planted_band_is_flagged_and_its_power_is_what_it_should_be(masked):
+def test_planted_structure_is_flagged_and_has_the_expected_power(masked):
     """Without a mask a filter is one factor in a shell: nothing else is flagged. A mask spreads what is planted."""
     reference = by_hand(masked=masked)
     frequency = shell_frequencies(reference.mask.shape, VOXEL)
@@ -207,7 +207,7 @@ def test_planted_band_is_flagged_and_its_power_is_what_it_should_be(masked):
             np.testing.assert_allclose(inside, PLANTED_POWER, rtol=0.25)
 
 
-def test_filters_are_slow_numpys():
+def test_filters_match_numpy():
     reference = by_hand(masked=True)
     factors = np.random.default_rng(0).uniform(0, 2, len(SHELLS))
     found = filtered(reference.signal, factors)
@@ -221,7 +221,7 @@ def test_filters_are_slow_numpys():
     )
 
 
-def test_network_denoises_the_first_pair_as_the_command_does(small_network):
+def test_network_output_of_the_first_pair_matches_denoise(small_network):
     reference = by_hand()
     network = reference_denoisers(reference, {"small": small_network})[-1]
     assert (network.name, network.of_signal, network.band.any()) == ("small", None, False)
@@ -250,7 +250,7 @@ def test_mistakes_are_one_line_and_leave_nothing(argv, names, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_earlier_study_stays(folder, capsys):
+def test_earlier_results_are_kept_without_overwrite(folder, capsys):
     before = (folder / "variances.csv").read_bytes()
     assert study.STUDY.main([*SMALL, "-o", str(folder)]) == 2
     assert "--overwrite" in capsys.readouterr().err

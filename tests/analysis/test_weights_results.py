@@ -15,7 +15,7 @@ ROWS = {
 }
 
 
-def test_means_counts_and_signs():
+def test_comparison_lists_means_counts_and_signs():
     lines = compared([{"entry": entry, "method": method, **more} for (entry, method), more in ROWS.items()])
     assert "| full map | 0.550 | -0.150 |  |  |  |  |  |  |" in lines
     assert "| truth | 0.680 |  | 0.3500 |  |  | 0.050 |  |  |" in lines
@@ -26,7 +26,7 @@ def test_means_counts_and_signs():
     assert told in lines
 
 
-def test_a_copy_of_an_entry_is_made_anew_when_the_entry_changes(tmp_path):
+def test_a_copy_of_a_changed_entry_is_recognized_as_stale(tmp_path):
     for folder in ("one", "copy"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "half_map_1.mrc").write_bytes(b"map")
@@ -37,7 +37,7 @@ def test_a_copy_of_an_entry_is_made_anew_when_the_entry_changes(tmp_path):
     assert not weights_results._same_maps(tmp_path / "one", tmp_path / "nowhere")
 
 
-def test_mistakes_are_told_in_one_line(tmp_path, capsys):
+def test_mistakes_are_one_line(tmp_path, capsys):
     for name in ("models/cryoem", "models/docking", "models/em", "bench", "maps"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "file").write_text("")

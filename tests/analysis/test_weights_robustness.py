@@ -11,6 +11,7 @@ from crefjax.inference.network import run_network
 from crefjax.simulate.atoms import write_model
 from crefjax.simulate.half_maps import SimulationConfig
 from crefjax.simulate.phantom import phantom
+from crefjax.spectral.windows import apply_b_factor
 from crefjax.weights.store import load_weights
 
 SETTINGS = SimulationConfig(voxel_size=2.0, resolution=6.5, seed=5, b_factor=60.0, box=40)
@@ -21,7 +22,7 @@ def ways():
     return {one.way: one for one in robustness.variants(phantom(120, seed=4), SETTINGS)}
 
 
-def test_each_way_of_putting_it_is_what_its_name_says(ways):
+def test_each_variant_is_what_its_name_says(ways):
     plain = ways["as it is"]
     turned = ways["turned by 90° about z"]
     for one, other in zip(
@@ -41,14 +42,14 @@ def test_each_way_of_putting_it_is_what_its_name_says(ways):
     assert ways["voxels 0.8 times as wide"].voxel_size == pytest.approx(1.6)
 
 
-def test_sharpening_multiplies_amplitudes():
+def test_sharpening_multiplies_amplitudes_by_the_formula():
     x = np.arange(24)
     wave = np.broadcast_to(np.cos(2 * np.pi * 5 * x / 24), (24, 24, 24)).astype(np.float32)
-    found = robustness.sharpened(wave, 1.5, 40.0)
+    found = apply_b_factor(wave, 1.5, -40.0)
     np.testing.assert_allclose(found, wave * np.exp(40 * (5 / 24 / 1.5) ** 2 / 4), rtol=1e-4, atol=1e-5)
 
 
-def test_the_soft_sphere_by_hand():
+def test_soft_sphere_by_hand():
     inside = soft_sphere(40)
     assert inside[20, 20, 20] == 1
     assert inside[0, 20, 20] == 0
@@ -60,7 +61,7 @@ def test_the_soft_sphere_by_hand():
     )
 
 
-def test_noise_alone_beside_slow_numpy(small_weights, ways, monkeypatch):
+def test_output_for_pure_noise_matches_numpy(small_weights, ways, monkeypatch):
     """The scatter is that of many pairs of white noise, where the network leaves it white."""
     plain = ways["as it is"]
     weights = load_weights(small_weights)
@@ -100,7 +101,7 @@ def test_noise_alone_beside_slow_numpy(small_weights, ways, monkeypatch):
     np.testing.assert_allclose(np.array(found["passed"])[8:], np.mean(passed, axis=0)[8:], rtol=0.15)
 
 
-def test_what_all_outputs_have_in_common_is_seen(small_weights, ways, monkeypatch):
+def test_structure_common_to_all_outputs_for_noise_is_detected(small_weights, ways, monkeypatch):
     plain = ways["as it is"]
     side = len(plain.truth)
     wave = np.cos(2 * np.pi * 9 * np.arange(side) / side)
@@ -112,7 +113,7 @@ def test_what_all_outputs_have_in_common_is_seen(small_weights, ways, monkeypatc
     assert beyond[[4, 5, 6, 13, 14, 15, 16]].mean() < 0.2
 
 
-def test_a_table_of_it_all(tmp_path, monkeypatch, small_weights, capsys):
+def test_all_files_of_robustness_are_written(tmp_path, monkeypatch, small_weights, capsys):
     write_model(tmp_path / "one.cif", phantom(120, seed=4), (80.0, 80.0, 80.0))
     monkeypatch.setattr(robustness, "SPECIMENS", {"one.cif": SETTINGS})
     out = tmp_path / "out"

@@ -9,7 +9,7 @@ from analysis.weights import simulated_benchmark as study
 from crefjax.simulate.half_maps import SimulationConfig
 
 
-def test_entries_filters_weights_and_comparison(tmp_path, monkeypatch, small_weights):
+def test_all_steps_run_on_given_entries(tmp_path, monkeypatch, small_weights):
     (tmp_path / "one.cif").touch()
     (tmp_path / "two.cif").touch()
     (tmp_path / "large.cif").touch()
@@ -42,7 +42,7 @@ def test_entries_filters_weights_and_comparison(tmp_path, monkeypatch, small_wei
     assert found == [("large", method) for method in methods if method != "lowpass"]
 
 
-def test_a_model_that_is_missing_is_one_line(tmp_path, capsys):
+def test_a_missing_model_is_one_line(tmp_path, capsys):
     assert study.STUDY.main([str(tmp_path), "-o", str(tmp_path / "out"), "--weights", "none"]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
