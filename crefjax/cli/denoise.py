@@ -32,7 +32,7 @@ def add_arguments(parser):
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="denoised map to write")
     text = "mask file, or auto to make one; the output is 0 in the solvent and outside (default: no mask)"
     parser.add_argument("--mask", metavar="M", help=text)
-    text = "name or folder, see `crefjax weights list` (default: truth, which is included)"
+    text = "weights by name or folder, see `crefjax weights list` (default: truth, which is included)"
     parser.add_argument("--weights", metavar="W", help=text)
     _add_settings(parser)
     parser.add_argument("--halves", action="store_true", help="also write OUT_half_map_1 and OUT_half_map_2")

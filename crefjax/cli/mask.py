@@ -17,8 +17,8 @@ def add_arguments(parser):
         ("--lowpass", "resolution of the low-passed map that is thresholded, Å", "15 Å, less in a small box"),
         (
             "--threshold",
-            "density above which a voxel is in the particle, map's units",
-            "from their noise",
+            "density threshold of the particle, map's units",
+            "from the noise of the half-maps",
         ),
         ("--extend", "extension of the thresholded region, voxels", "3, less in a small box"),
         ("--soft-edge", "width of the raised-cosine edge, voxels", "6, less in a small box"),
