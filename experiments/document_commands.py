@@ -150,7 +150,7 @@ def commands(page: Path) -> list[Command]:
                 joined = [(joined[0][0], "; ".join(line for _, line in joined))]
             found += [Command(page, index, " ".join(line.split()), language) for index, line in joined]
     for number, text in spans(page):
-        if re.match(r"(crefjax|python -m (analysis|experiments)\S*) ", text):
+        if re.match(r"(crefjax|pytest|python -m (analysis|experiments)\S*) ", text):
             found.append(Command(page, number, text, "span"))
     return sorted(found, key=lambda command: command.line)
 
@@ -336,9 +336,9 @@ def prepare(folder: Path, data: Path) -> None:
 
 
 def simulate_data(folder: Path, environment: dict) -> None:
-    """Simulate half-maps, two entries, and models under the names that the documentation uses."""
+    """Simulate half-maps, three entries, and models under the names that the documentation uses."""
     (folder / "entries").mkdir(parents=True)
-    for seed, name in enumerate(("one", "two")):
+    for seed, name in enumerate(("one", "two", "three")):
         size = "--voxel-size 2 --resolution 6 --residues 150"
         text = f"crefjax simulate phantom -o entries/{name} {size} --seed {seed}"
         subprocess.run(["bash", "-ec", text], cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
