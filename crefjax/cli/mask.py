@@ -15,11 +15,7 @@ def add_arguments(parser):
     parser.add_argument("-o", "--output", metavar="MASK", required=True, help="mask to write")
     for name, text, automatic in (
         ("--lowpass", "resolution of the low-passed map that is thresholded, Å", "15 Å, less in a small box"),
-        (
-            "--threshold",
-            "density threshold of the particle, map's units",
-            "from the noise of the half-maps",
-        ),
+        ("--threshold", "density threshold of the particle, map's units", "from the noise of the half-maps"),
         ("--extend", "extension of the thresholded region, voxels", "3, less in a small box"),
         ("--soft-edge", "width of the raised-cosine edge, voxels", "6, less in a small box"),
     ):
