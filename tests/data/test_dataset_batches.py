@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers.datasets import grid, same, sliced, standardized, values, write_entry
+from helpers.datasets import batches_equal, list_patches, padded_slice, patch_grid, standardized, write_entry
 
 from crefjax.data.dataset_batches import dataset_batches
 from crefjax.data.manifest import load_manifest
@@ -18,13 +18,13 @@ PLAIN = {"rotations": False, "shuffle": False, "repeat": False}
 
 @pytest.fixture(scope="module")
 def training(dataset, entries):
-    """Every patch of the training side by hand: the entry's index, and its maps, in the order of the manifest."""
+    """Return every training patch by hand: the entry's index and its maps, in the order of the manifest."""
     manifest = load_manifest(dataset)
     out = []
     for number, (entry, folder) in enumerate(zip(manifest.entries, entries, strict=True)):
         if entry.split == "training":
             maps = [np.float32(one) for one in standardized(folder)]
-            out += [(number, *(sliced(one, at, 16) for one in maps)) for at in grid(maps[0].shape, 16, 12)]
+            out += [(number, *(padded_slice(one, at, 16) for one in maps)) for at in patch_grid(maps[0].shape, 16, 12)]
     return out
 
 
@@ -34,7 +34,7 @@ def copied(dataset, tmp_path):
 
 
 def which(sample, training):
-    """The index of the patch that a sample is, and its rotation; the same for all its maps."""
+    """Return the index of a sample's patch and its rotation, which are the same for all its maps."""
     sums = np.array([np.abs(one[1]).sum() for one in training])
     for index in np.argsort(np.abs(sums - np.abs(sample[1]).sum()))[:3]:
         for turn in range(24):
@@ -58,7 +58,7 @@ def test_one_pass_in_order(dataset, training):
         "entry": ((), np.int32),
         **dict.fromkeys(("half_map_1", "half_map_2", "truth"), ((16, 16, 16), np.float32)),
     }
-    for sample, wanted in zip(values(found), training, strict=True):
+    for sample, wanted in zip(list_patches(found), training, strict=True):
         assert sample[0] == wanted[0]
         for one, other in zip(sample[1:], wanted[1:], strict=True):
             np.testing.assert_allclose(one, other, atol=2e-5)
@@ -76,7 +76,7 @@ def test_no_entry_is_on_both_sides(dataset):
 
 def test_shuffled_epochs_have_every_patch_once_in_any_of_24_orientations(dataset, training):
     batches = dataset_batches(dataset, batch=len(training), seed=5)
-    epochs = [[which(sample, training) for sample in values(batches, 1)] for _ in range(3)]
+    epochs = [[which(sample, training) for sample in list_patches(batches, 1)] for _ in range(3)]
     for epoch in epochs:
         assert sorted(index for index, _ in epoch) == list(range(len(training)))
     orders = [tuple(index for index, _ in epoch) for epoch in epochs]
@@ -89,14 +89,14 @@ def test_shuffled_epochs_have_every_patch_once_in_any_of_24_orientations(dataset
 
 def test_seeds_differ(dataset):
     first, second = (next(dataset_batches(dataset, batch=8, seed=seed)) for seed in (0, 1))
-    assert not same(first, second)
+    assert not batches_equal(first, second)
 
 
 @pytest.mark.parametrize("threads", [0, 1, 5])
 def test_batches_do_not_depend_on_the_number_of_threads(dataset, threads):
     many = dataset_batches(dataset, batch=7, seed=2, threads=threads)
     few = dataset_batches(dataset, batch=7, seed=2)
-    assert all(same(next(many), next(few)) for _ in range(12))
+    assert all(batches_equal(next(many), next(few)) for _ in range(12))
 
 
 def test_a_position_is_resumed_exactly(dataset, training):
@@ -109,10 +109,10 @@ def test_a_position_is_resumed_exactly(dataset, training):
         anew = dataset_batches(dataset, batch=5, seed=3, threads=2)
         anew.set_state(states[place])
         assert anew.get_state() == states[place]
-        assert all(same(next(anew), wanted) for wanted in found[place : place + 3])
+        assert all(batches_equal(next(anew), wanted) for wanted in found[place : place + 3])
     next(batches)
     batches.set_state(states[2])  # also back, in the same one
-    assert same(next(batches), found[2])
+    assert batches_equal(next(batches), found[2])
 
 
 def test_one_pass_is_resumed_at_its_end(dataset):
@@ -123,7 +123,7 @@ def test_one_pass_is_resumed_at_its_end(dataset):
     anew.set_state(state)
     assert list(anew) == []
     anew.set_state({**state, "next_batch": state["next_batch"] - 1})
-    assert same(next(anew), last)
+    assert batches_equal(next(anew), last)
 
 
 @pytest.mark.parametrize("other", [{"batch": 6}, {"seed": 4}, {"rotations": False}, {"process": (0, 2)}])
@@ -139,10 +139,10 @@ def test_processes_share_an_epoch(dataset, training):
     epochs = [dataset_batches(dataset, process=(index, count), **settings) for index in range(count)]
     alone = dataset_batches(dataset, batch=len(training), seed=1)
     for _ in range(2):
-        shares = [[which(sample, training) for sample in values(batches, 1)] for batches in epochs]
+        shares = [[which(sample, training) for sample in list_patches(batches, 1)] for batches in epochs]
         together = [found for one in shares for found in one]
         assert len({index for index, _ in together}) == len(together) == count * share
-        assert set(together) <= {which(sample, training) for sample in values(alone, 1)}  # turned alike
+        assert set(together) <= {which(sample, training) for sample in list_patches(alone, 1)}  # turned alike
     states = {json.dumps(batches.get_state()) for batches in epochs}
     assert len(states) == 1
 
@@ -224,7 +224,7 @@ def test_an_incomplete_dataset_is_refused(copied, tmp_path):
 
 
 def test_a_reading_program_exits_without_messages(dataset):
-    """No lines of ArrayRecord's or Grain's own, and no thread that keeps the program alive."""
+    """ArrayRecord and Grain print nothing, and no thread keeps the program alive."""
     code = (
         "import sys; from crefjax.data.dataset_batches import dataset_batches\n"
         "batches = dataset_batches(sys.argv[1], batch=3)\n"

@@ -1,4 +1,4 @@
-"""The grid of the data: what resolution it goes by, what it keeps, and what it takes back."""
+"""The working grid: its resolution, resampling to it and back, and the blur that it undoes."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def made():
 
 
 def slow_resolution(first, second, mask):
-    """Where the masked FSC falls below 0.143, by NumPy."""
+    """Return the resolution at which the masked FSC falls below 0.143, by NumPy."""
     spectra = []
     for half in (first, second):
         level = np.average(half, weights=1 - mask.astype(np.float64))
@@ -90,7 +90,7 @@ def test_strong_sharpening_and_blurring_are_undone(made, b_factor):
 
 
 def test_a_map_returns_unchanged_to_its_grid(made):
-    """Nothing is lost that the working grid can hold, nothing is shifted, and the blur is taken back."""
+    """All that the working grid can hold is preserved, nothing is shifted, and the blur is undone."""
     grid = grid_of(made, [apply_b_factor(half, VOXEL, -250.0) for half in (made.half_map_1, made.half_map_2)])
     spectrum = np.fft.fftn(made.truth)
     k = np.fft.fftfreq(len(made.truth), VOXEL)

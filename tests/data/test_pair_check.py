@@ -1,4 +1,4 @@
-"""What is wrong with a pair of half-maps is found, named and measured; what is right raises no alarm."""
+"""Problems of half-map pairs are found, named, and measured; sound pairs have no findings."""
 
 import itertools
 
@@ -17,7 +17,7 @@ def frequency(shape=(SIDE,) * 3):
 
 
 def body(seed=0):
-    """Forty Gaussian blobs in a ball off the middle, without any symmetry."""
+    """Return forty Gaussian blobs in a ball off the middle, without symmetry."""
     random = np.random.default_rng(seed)
     z, y, x = np.meshgrid(*[np.arange(SIDE)] * 3, indexing="ij")
     out = np.zeros((SIDE,) * 3)
@@ -164,7 +164,7 @@ def test_another_orientation_and_a_shift_together(pair, turn, shift):
 
 
 def test_a_small_mirrored_half_map_is_not_a_pair(shared):
-    """32³ voxels, where little speaks for either orientation."""
+    """In a box of 32³ voxels there is little evidence for either orientation."""
     first, second = (read_map(shared / "cases" / name) for name in ("base_1.mrc", "flipped_2.mrc"))
     found = check_pair(first.array, second.array, first.voxel_size)
     assert found.serious

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers.datasets import random_map, sliced, starts
+from helpers.datasets import axis_starts, padded_slice, random_map
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +20,7 @@ from crefjax.errors import UserError
 
 
 def chiral():
-    """Three arms of different lengths from a corner, which no rotation turns into their mirror image."""
+    """Return three arms of different lengths from a corner, which no rotation turns into their mirror image."""
     array = np.zeros((5, 5, 5))
     array[2, 2, 2] = 1
     array[3, 2, 2], array[2, 3, 2], array[2, 2, 3] = 2, 3, 4
@@ -61,7 +61,7 @@ def test_quarter_turns_equal_those_of_numpy():
 def test_positions_cover_every_voxel(side, patch, data):
     stride = data.draw(st.integers(1, patch))
     found = cut_positions(side, patch, stride)
-    assert found == starts(side, patch, stride)
+    assert found == axis_starts(side, patch, stride)
     covered = np.zeros(max(side, patch), bool)
     for first in found:
         shift = first if side > patch else 0
@@ -80,7 +80,7 @@ def test_positions_by_hand():
 @pytest.mark.parametrize("start", [(0, 0, 0), (4, 3, 9), (-3, 5, 9), (-16, 0, 0), (10, 10, 20), (20, 19, 25)])
 def test_cut_equals_a_slice_of_the_padded_array(start):
     array = random_map((20, 19, 25), 1)
-    assert np.array_equal(cut(array, start, 16), sliced(array, start, 16))
+    assert np.array_equal(cut(array, start, 16), padded_slice(array, start, 16))
 
 
 def test_mask_fraction_counts_only_voxels_in_the_box():

@@ -6,7 +6,17 @@ import mrcfile
 import numpy as np
 import pytest
 from array_record.python import array_record_module
-from helpers.datasets import VOXEL, grid, random_map, read, sliced, standardized, tree, write_entry, write_map
+from helpers.datasets import (
+    VOXEL,
+    padded_slice,
+    patch_grid,
+    random_map,
+    read_float64,
+    standardized,
+    tree,
+    write_entry,
+    write_map,
+)
 
 from crefjax import __version__
 from crefjax.data import prepare_entry
@@ -16,14 +26,14 @@ from crefjax.errors import UserError
 
 
 def prepared(entries, folder, **settings):
-    """The dataset, and the lines that were reported."""
+    """Prepare a dataset; return its manifest and the reported lines."""
     lines = []
     settings = {"patch": 16, "stride": 16, "dtype": "float32"} | settings
     return prepare(entries, folder, report=lines.append, **settings), lines
 
 
 def stored(folder, shard):
-    """Positions and maps of a shard, read with ArrayRecord and NumPy alone."""
+    """Return positions and maps of a shard, read with ArrayRecord and NumPy alone."""
     reader = array_record_module.ArrayRecordReader(str(folder / shard.file))
     for record in reader.read_all():
         yield tuple(np.frombuffer(record[16:28], "<i4")), np.frombuffer(record[32:], "<f4").reshape(-1, 16, 16, 16)
@@ -35,11 +45,11 @@ def test_patches_equal_slices_of_the_maps(dataset, entries):
     for entry, folder in zip(manifest.entries, entries, strict=True):
         maps = standardized(folder)
         found = dict(stored(dataset, entry.shards[0]))
-        assert list(found) == grid(maps[0].shape, 16, 12)  # the mask reaches into each of them
+        assert list(found) == patch_grid(maps[0].shape, 16, 12)  # the mask reaches into each of them
         for start, arrays in found.items():
             assert len(arrays) == 3
             for array, whole in zip(arrays, maps, strict=True):
-                np.testing.assert_allclose(array, sliced(whole, start, 16), atol=2e-5)
+                np.testing.assert_allclose(array, padded_slice(whole, start, 16), atol=2e-5)
 
 
 def test_manifest_describes_the_dataset(dataset, entries):
@@ -48,7 +58,7 @@ def test_manifest_describes_the_dataset(dataset, entries):
     expected = {"crefjax": __version__, "patch": 16, "stride": 12, "dtype": "float32", "validation": 0.25, "seed": 0}
     assert settings == {**expected, "truth": True}
     entry = found["entries"][0]
-    first, second = (read(entries[0] / f"half_map_{n}.mrc") for n in (1, 2))
+    first, second = (read_float64(entries[0] / f"half_map_{n}.mrc") for n in (1, 2))
     assert entry["half_map_1"] == str(entries[0] / "half_map_1.mrc")
     assert entry["box"] == [20, 24, 36]
     assert entry["voxel_size"] == pytest.approx(VOXEL)
@@ -71,7 +81,7 @@ def test_patches_outside_the_mask_and_constant_ones_are_dropped(tmp_path):
     mask[..., 32:48].flat[:41] = 1  # 1.001 %
     mask[..., 48:] = 1
     write_map(folder / "mask.mrc", mask)
-    half = read(folder / "half_map_1.mrc").astype("f4")
+    half = read_float64(folder / "half_map_1.mrc").astype("f4")
     half[..., 48:] = 7
     write_map(folder / "half_map_1.mrc", half)
     manifest, _ = prepared([folder], tmp_path / "dataset")
@@ -102,9 +112,9 @@ def test_several_shards_hold_one_entry(tmp_path, monkeypatch, entries):
     assert [shard.records for shard in shards] == [5, 5, 2]
     maps = standardized(entries[0])
     found = [pair for shard in shards for pair in stored(tmp_path / "dataset", shard)]
-    assert [start for start, _ in found] == grid(maps[0].shape, 16, 16)
+    assert [start for start, _ in found] == patch_grid(maps[0].shape, 16, 16)
     for start, arrays in found:
-        np.testing.assert_allclose(arrays[0], sliced(maps[0], start, 16), atol=2e-5)
+        np.testing.assert_allclose(arrays[0], padded_slice(maps[0], start, 16), atol=2e-5)
 
 
 def test_patches_are_side_by_side_unless_a_stride_is_given(tmp_path, entries):
@@ -298,7 +308,7 @@ def test_a_copy_of_an_entry_that_is_refused_is_used(tmp_path, entries):
 def test_entries_made_from_one_map_are_reported(tmp_path, entries):
     turned = shutil.copytree(entries[0], tmp_path / "turned")
     for path in turned.glob("*.mrc"):
-        write_map(path, np.ascontiguousarray(read(path)[::-1, :, ::-1]).astype(np.float32))
+        write_map(path, np.ascontiguousarray(read_float64(path)[::-1, :, ::-1]).astype(np.float32))
     manifest, lines = prepared([*entries[:2], turned], tmp_path / "dataset")
     assert len(manifest.entries) == 3
     assert [line for line in lines if "made from one map" in line] == [
@@ -308,10 +318,10 @@ def test_entries_made_from_one_map_are_reported(tmp_path, entries):
 
 
 def test_half_maps_that_are_not_a_pair_are_skipped(tmp_path, entries):
-    """Left out, but where the user insists; what can be mended is, and is told."""
+    """They are skipped unless the user insists; a wrong scale is corrected and reported."""
     shifted, scaled = (shutil.copytree(entries[n], tmp_path / name) for n, name in ((0, "shifted"), (1, "scaled")))
-    write_map(shifted / "half_map_2.mrc", np.roll(read(shifted / "half_map_2.mrc"), 3, 2).astype(np.float32))
-    write_map(scaled / "half_map_2.mrc", (4 * read(scaled / "half_map_2.mrc") - 7).astype(np.float32))
+    write_map(shifted / "half_map_2.mrc", np.roll(read_float64(shifted / "half_map_2.mrc"), 3, 2).astype(np.float32))
+    write_map(scaled / "half_map_2.mrc", (4 * read_float64(scaled / "half_map_2.mrc") - 7).astype(np.float32))
     manifest, lines = prepared([shifted, scaled], tmp_path / "dataset")
     assert list(manifest.left_out) == ["shifted"]
     assert "half-map 2 is shifted by 4.5, 0, 0 Å" in manifest.left_out["shifted"]
@@ -322,7 +332,7 @@ def test_half_maps_that_are_not_a_pair_are_skipped(tmp_path, entries):
     for found, expected in zip(
         next(stored(tmp_path / "dataset", manifest.entries[0].shards[0]))[1], standardized(entries[1]), strict=True
     ):
-        np.testing.assert_allclose(found, sliced(expected, (0, 0, 0), 16), atol=0.1)
+        np.testing.assert_allclose(found, padded_slice(expected, (0, 0, 0), 16), atol=0.1)
     manifest, _ = prepared([shifted, scaled], tmp_path / "insisted", insist=True)
     assert manifest.insist
     assert [entry.name for entry in manifest.entries] == ["scaled", "shifted"]
@@ -331,7 +341,7 @@ def test_half_maps_that_are_not_a_pair_are_skipped(tmp_path, entries):
 def test_a_voxel_size_replaces_that_of_the_headers(tmp_path, entries):
     without = shutil.copytree(entries[0], tmp_path / "without")
     for path in without.glob("*.mrc"):
-        write_map(path, read(path).astype(np.float32), voxel=0)
+        write_map(path, read_float64(path).astype(np.float32), voxel=0)
     _, lines = prepared([without, entries[1]], tmp_path / "one")
     assert "voxel size above 0" in lines[0]
     manifest, _ = prepared([without, entries[1]], tmp_path / "dataset", voxel_size=VOXEL)

@@ -25,7 +25,7 @@ def prepared(entries, folder, **settings):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, entries):
-    """Every file of an uninterrupted run."""
+    """Return every file of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole") / "dataset"
     prepared(entries, folder)
     return tree(folder)

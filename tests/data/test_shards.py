@@ -67,7 +67,7 @@ def test_float16_does_not_overflow_silently():
 
 @pytest.mark.parametrize("place", [70, 3000, 0.3, 0.5, 0.7])
 def test_flipped_bytes_are_reported_with_the_file(tmp_path, place):
-    """Most bytes are covered by ArrayRecord's own sums; what is read is either right or refused."""
+    """Most bytes are covered by ArrayRecord's own checksums; a record is either right or refused."""
     path, wanted = tmp_path / "a.array_record", patches(12)
     shard(path)
     raw = bytearray(path.read_bytes())

@@ -3,7 +3,15 @@ import json
 
 import numpy as np
 import pytest
-from helpers.datasets import random_map, read, same, sliced, standardized, values, write_entry
+from helpers.datasets import (
+    batches_equal,
+    list_patches,
+    padded_slice,
+    random_map,
+    read_float64,
+    standardized,
+    write_entry,
+)
 
 from crefjax.data.patches import Specimen, rotate
 from crefjax.data.specimen_batches import load_entry, load_specimen, specimen_batches, split_weights
@@ -11,7 +19,7 @@ from crefjax.errors import UserError
 
 
 def specimen(shape=(24, 28, 48), seed=0, name="s", mask=None):
-    """Maps whose values tell where they are from: their places are seen in patches."""
+    """Return maps whose values are the places of their voxels, by which patches are recognized."""
     if mask is None:
         mask = np.zeros(shape, np.float32)
         mask[4:-4, 4:-4, 3:-3] = 1
@@ -32,7 +40,7 @@ def test_a_specimen_is_standardized_and_masked(entries):
         assert loaded.voxel_size == pytest.approx(1.5)
         for found, wanted in zip((loaded.half_map_1, loaded.half_map_2, loaded.truth), expected, strict=True):
             np.testing.assert_allclose(found, wanted, atol=2e-5)
-        assert np.array_equal(loaded.mask, read(entries[0] / "mask.mrc"))
+        assert np.array_equal(loaded.mask, read_float64(entries[0] / "mask.mrc"))
 
 
 def test_an_unusable_specimen_is_refused(tmp_path):
@@ -59,7 +67,7 @@ def test_weights_of_the_two_parts_by_hand():
 
 
 def test_no_voxel_is_in_both_parts():
-    """Maps that tell of each voxel where it lies along x, the longest axis."""
+    """The value of each voxel is its place along x, the longest axis."""
     one = specimen((32, 32, 64))
     along = np.arange(1, 65, dtype=np.float32) * one.mask
     one = Specimen("s", along, -along, one.mask, 1.0, 0.0, 1.0)
@@ -68,7 +76,7 @@ def test_no_voxel_is_in_both_parts():
         count = 200 if region == "training" else None
         settings = {"patch": 16, "batch": 4, "held_out": 0.3, "rotations": False}
         expected, seen[region] = along.max(axis=(0, 1)) * weight, set()
-        for _, half, other in values(specimen_batches([one], region=region, count=count, **settings)):
+        for _, half, other in list_patches(specimen_batches([one], region=region, count=count, **settings)):
             assert np.array_equal(half, -other)
             columns = half.max(axis=(0, 1))
             start = next(x for x in range(49) if np.array_equal(expected[x : x + 16], columns))
@@ -81,27 +89,27 @@ def test_no_voxel_is_in_both_parts():
 def test_random_patches_depend_only_on_seed_and_index():
     both = [specimen(name="a"), specimen((30, 30, 30), name="b")]
     settings = {"patch": 16, "seed": 7}
-    one_by_one = values(specimen_batches(both, batch=1, threads=0, **settings), 30)
-    in_sixes = values(specimen_batches(both, batch=6, threads=3, **settings), 5)
+    one_by_one = list_patches(specimen_batches(both, batch=1, threads=0, **settings), 30)
+    in_sixes = list_patches(specimen_batches(both, batch=6, threads=3, **settings), 5)
     for one, other in zip(one_by_one, in_sixes, strict=True):
         assert one[0] == other[0]
         assert np.array_equal(one[1], other[1])
     assert {sample[0] for sample in one_by_one} == {0, 1}
     assert len({sample[1].tobytes() for sample in one_by_one}) == 30
-    other_seed = values(specimen_batches(both, patch=16, batch=6, seed=8), 5)
+    other_seed = list_patches(specimen_batches(both, patch=16, batch=6, seed=8), 5)
     assert not any(np.array_equal(a[1], b[1]) for a, b in zip(one_by_one, other_seed, strict=True))
 
 
 def test_random_patches_are_parts_of_the_map_in_all_orientations():
     one, turns = specimen(), set()
-    for _, half, _ in values(specimen_batches([one], patch=16, batch=10, held_out=0), 15):
+    for _, half, _ in list_patches(specimen_batches([one], patch=16, batch=10, held_out=0), 15):
         peak = np.unravel_index(np.argmax(half), half.shape)
         for turn in range(24):
             back = next(b for b in range(24) if np.array_equal(rotate(rotate(CHIRAL, turn), b), CHIRAL))
             found = rotate(half, back)
             at = np.array(np.unravel_index(int(half[peak]) - 1, one.mask.shape))
             start = at - np.argwhere(found == half[peak])[0]
-            if np.array_equal(sliced(one.half_map_1, start, 16), found):
+            if np.array_equal(padded_slice(one.half_map_1, start, 16), found):
                 turns.add(turn)
                 break
         else:
@@ -115,7 +123,7 @@ CHIRAL = np.arange(8.0).reshape(2, 2, 2)
 
 def test_training_patches_reach_the_whole_mask():
     one = specimen((20, 20, 36))
-    found = values(specimen_batches([one], patch=16, batch=10, held_out=0, rotations=False), 40)
+    found = list_patches(specimen_batches([one], patch=16, batch=10, held_out=0, rotations=False), 40)
     seen = {int(value) - 1 for sample in found for value in np.unique(sample[1])} - {-1}
     assert seen == set(np.flatnonzero(one.mask).tolist())
 
@@ -124,14 +132,14 @@ def test_held_out_patches_cover_their_part_once():
     one = specimen((24, 40, 90))
     settings = {"patch": 16, "batch": 4, "region": "held_out", "held_out": 0.4}
     batches = specimen_batches([one], **settings)
-    found = values(batches)
+    found = list_patches(batches)
     assert len(found) == batches.size
     weight = split_weights(one.mask, 0.4)[2]
     inside = np.flatnonzero(one.mask * (weight == 1))
     seen = {int(value) - 1 for sample in found for value in np.unique(sample[1])}
     assert set(inside.tolist()) <= seen
     for count in (3, 2 * len(found)):
-        assert len(values(specimen_batches([one], count=count, **settings))) == count
+        assert len(list_patches(specimen_batches([one], count=count, **settings))) == count
 
 
 def test_a_position_is_resumed_exactly():
@@ -144,8 +152,8 @@ def test_a_position_is_resumed_exactly():
     wanted = [next(batches) for _ in range(4)]
     anew = specimen_batches(both, threads=1, **settings)
     anew.set_state(state)
-    assert all(same(next(anew), one) for one in wanted)
-    with pytest.raises(UserError, match="resume with the settings"):
+    assert all(batches_equal(next(anew), one) for one in wanted)
+    with pytest.raises(UserError, match="resume with those settings"):
         specimen_batches(both[:1], **settings).set_state(state)
     # An entry that was simulated again, on another machine, agrees to rounding; another scale is another entry.
     specimen_batches([dataclasses.replace(both[0], std=1 + 1e-5), both[1]], **settings).set_state(state)
@@ -155,7 +163,7 @@ def test_a_position_is_resumed_exactly():
 
 def test_a_box_smaller_than_the_patch_has_zeros_around():
     one = specimen((12, 20, 14), mask=np.ones((12, 20, 14), np.float32))
-    for _, half, _ in values(specimen_batches([one], patch=16, batch=2, held_out=0, rotations=False), 3):
+    for _, half, _ in list_patches(specimen_batches([one], patch=16, batch=2, held_out=0, rotations=False), 3):
         assert not half[:2].any()
         assert not half[14:].any()
         assert not half[:, :, [0, 15]].any()
@@ -193,5 +201,5 @@ def test_invalid_settings_are_refused(settings, message):
 def test_a_thin_mask_still_gives_patches():
     mask = np.zeros((40, 40, 40), np.float32)
     mask[18:22, 18:22, 5:35] = random_map((4, 4, 30), 0) > 0
-    found = values(specimen_batches([specimen(mask=mask)], patch=16, batch=5, held_out=0), 4)
+    found = list_patches(specimen_batches([specimen(mask=mask)], patch=16, batch=5, held_out=0), 4)
     assert all(sample[1].any() for sample in found)

@@ -1,4 +1,4 @@
-"""A half-map is known again in whatever was made of it, and nothing else is taken for it."""
+"""Copies of a half-map are recognized, and other maps are not mistaken for copies."""
 
 import itertools
 
@@ -15,7 +15,7 @@ def noise(seed, shape=SHAPE):
 
 
 def soft(shape):
-    """1 in the middle, falling off to 0."""
+    """Return a window: 1 in the middle, falling off to 0."""
     lines = np.ix_(*(np.abs(np.linspace(-1, 1, side)) for side in shape))
     return np.clip(6 * (0.8 - np.sqrt(sum(line**2 for line in lines))), 0, 1).astype(np.float32)
 

@@ -33,7 +33,7 @@ def test_half_map_2_is_put_on_the_scale_of_half_map_1(pair, ratio, offset):
 
 
 def test_the_scale_is_that_of_the_signal_not_of_the_noise(pair):
-    """Half-map 2 has twice the noise: its deviation is larger, its signal is not."""
+    """Half-map 2 has twice the noise: its standard deviation is larger, its signal is not."""
     random = np.random.default_rng(2)
     noisy = pair[1].replace_array(pair[1].array + 0.7 * random.standard_normal((40,) * 3))
     assert noisy.array.std() > 1.5 * pair[0].array.std()
@@ -79,7 +79,7 @@ def test_hot_voxels_are_found_and_replaced(pair):
 
 
 def test_a_bright_particle_is_not_hot():
-    """Of a hundred deviations of the solvent, but with neighbours; and more voxels alone than a sound map has."""
+    """It has a hundred standard deviations of the solvent, but with neighbors; or there are too many single voxels."""
     array = np.random.default_rng(0).standard_normal((30, 30, 30)).astype(np.float32)
     array[14:17, 14:17, 14:17] += 100
     assert find_hot_voxels(array) == []

@@ -1,4 +1,4 @@
-"""Small entry folders, made with NumPy and mrcfile alone, and what should be in their patches."""
+"""Small entry folders, written with NumPy and mrcfile alone, and the expected content of their patches."""
 
 import hashlib
 import itertools
@@ -23,7 +23,7 @@ def write_map(path, array, voxel=VOXEL):
 
 
 def write_entry(folder, shape=(20, 24, 36), seed=0, *, truth=False):
-    """An entry of random maps with a mask of its own: 1 in a block, 0 in the first 2 and the last 3 voxels of x."""
+    """Write an entry of random maps with a mask: 1 in a block, 0 in the first 2 and the last 3 voxels of x."""
     folder = Path(folder)
     folder.mkdir(parents=True)
     signal = random_map(shape, [seed, 0])
@@ -37,22 +37,22 @@ def write_entry(folder, shape=(20, 24, 36), seed=0, *, truth=False):
     return folder
 
 
-def read(path):
+def read_float64(path):
     with mrcfile.open(path) as mrc:
         return mrc.data.astype(np.float64)
 
 
 def standardized(folder):
-    """Half-maps standardized by the full map and masked, and truth, where there is one, scaled alike; in float64."""
-    first, second, mask = (read(folder / f"{name}.mrc") for name in ("half_map_1", "half_map_2", "mask"))
+    """Return half-maps, standardized by the full map and masked, and the truth, if present, scaled alike; float64."""
+    first, second, mask = (read_float64(folder / f"{name}.mrc") for name in ("half_map_1", "half_map_2", "mask"))
     full = (first + second) / 2
     maps = [first - full.mean(), second - full.mean()]
-    maps += [read(folder / "truth.mrc")] if (folder / "truth.mrc").exists() else []
+    maps += [read_float64(folder / "truth.mrc")] if (folder / "truth.mrc").exists() else []
     return [array / full.std() * mask for array in maps]
 
 
-def starts(side, patch, stride):
-    """Where patches begin, found by trying every place: each next one as far as allowed, the last at the border."""
+def axis_starts(side, patch, stride):
+    """Return the first voxels of patches along an axis: each as far as the stride allows, the last at the border."""
     if side <= patch:
         return [-((patch - side) // 2)]
     found = [0]
@@ -61,24 +61,24 @@ def starts(side, patch, stride):
     return found
 
 
-def sliced(array, start, patch):
-    """The patch at `start` of the array with zeros all around."""
+def padded_slice(array, start, patch):
+    """Return the patch at `start` of the array padded with zeros."""
     padded = np.pad(array, patch)
     return padded[tuple(slice(first + patch, first + 2 * patch) for first in start)]
 
 
-def grid(shape, patch, stride):
-    return list(itertools.product(*(starts(side, patch, stride) for side in shape)))
+def patch_grid(shape, patch, stride):
+    return list(itertools.product(*(axis_starts(side, patch, stride) for side in shape)))
 
 
 def tree(folder):
-    """Bytes of every file under a folder, hidden ones too."""
+    """Return the checksum of every file under a folder, including hidden ones."""
     files = (path for path in sorted(Path(folder).rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def values(batches, count=None):
-    """The patches of batches one by one: (entry, half_map_1, half_map_2[, truth])."""
+def list_patches(batches, count=None):
+    """Return the patches of batches one by one: (entry, half_map_1, half_map_2[, truth])."""
     out = []
     for batch in itertools.islice(batches, count):
         names = [name for name in ("half_map_1", "half_map_2", "truth") if name in batch]
@@ -86,5 +86,5 @@ def values(batches, count=None):
     return out
 
 
-def same(batch, other):
+def batches_equal(batch, other):
     return batch.keys() == other.keys() and all(np.array_equal(batch[name], other[name]) for name in batch)

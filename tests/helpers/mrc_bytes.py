@@ -1,4 +1,4 @@
-"""MRC files put together byte by byte from the standard's table of words, without the code under test."""
+"""MRC files, assembled byte by byte from the standard's table of words, without the code under test."""
 
 import os
 import struct
@@ -10,7 +10,7 @@ MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 
 
 def header_bytes(order="<", **words) -> bytes:
-    """1024 bytes of a 4 x 3 x 2 (nx, ny, nz) float map of 1.5 Å; `words` replaces what the names say."""
+    """Return the 1024 bytes of a 4 x 3 x 2 (nx, ny, nz) float map of 1.5 Å; `words` replaces the named words."""
     w = {
         "n": (4, 3, 2),
         "mode": 2,
@@ -69,7 +69,7 @@ def xyz(columns_rows_sections, axes):
 
 
 def mrc(order="<", data=None, extended=b"", **words) -> bytes:
-    """A whole file: header, extended header, voxels (columns fastest; 0, 1, 2, ... unless given)."""
+    """Return a complete file: header, extended header, voxels (columns fastest; 0, 1, 2, ... unless given)."""
     n = words.get("n", (4, 3, 2))
     dtype = np.dtype(MODES.get(words.get("mode", 2), "f4")).newbyteorder(order)
     if data is None:
@@ -79,6 +79,6 @@ def mrc(order="<", data=None, extended=b"", **words) -> bytes:
 
 
 def valid(path) -> bool:
-    """What mrcfile's validation says of a file."""
+    """Return whether mrcfile's validation accepts a file."""
     with open(os.devnull, "w") as nowhere:
         return mrcfile.validate(path, print_file=nowhere)

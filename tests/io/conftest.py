@@ -7,7 +7,7 @@ from crefjax.errors import UserError
 
 @pytest.fixture
 def refused():
-    """Calls what must raise a UserError of one line with the given names in it; gives the message."""
+    """Return a function that checks for a UserError of one line with the given names, and returns the message."""
 
     def call(function, *args, names, match="", **kwargs):
         with pytest.raises(UserError) as caught:
@@ -24,7 +24,7 @@ def refused():
 
 @pytest.fixture
 def file(tmp_path):
-    """Writes a file of the given bytes and gives its path."""
+    """Return a function that writes a file of the given bytes and returns its path."""
 
     def make(content: bytes, name="map.mrc"):
         path = tmp_path / name

@@ -1,4 +1,4 @@
-"""Downloads from a server of our own on this machine, laid out as EMDB's archive is."""
+"""Downloads from a local server with the layout of EMDB's archive."""
 
 import functools
 import gzip

@@ -1,4 +1,4 @@
-"""Entry folders found by name, pairs and masks read and checked."""
+"""Entry folders, half-map pairs, and masks."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ PAIR = ["half_map_1.mrc", "half_map_2.mrc"]
 
 @pytest.fixture
 def folder(tmp_path):
-    """Makes a folder of empty files; finding opens none of them."""
+    """Make a folder of empty files; finding does not open them."""
 
     def make(*names):
         for name in names:

@@ -191,7 +191,7 @@ WRITES_TOO_MUCH = """
 
 
 def write_too_much(path, limit=None):
-    """In a process that limits the files it writes to so many bytes; this one, with JAX, cannot fork safely."""
+    """Write a map in a process with a limit on the size of files; this process has JAX and cannot fork safely."""
     code = textwrap.dedent(WRITES_TOO_MUCH)
     if limit is not None:
         code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n{code}"

@@ -1,4 +1,4 @@
-"""Any map that is read and written is found again by mrcfile alone."""
+"""Any map that is read and written is read unchanged by mrcfile."""
 
 import tempfile
 from pathlib import Path

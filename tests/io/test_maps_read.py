@@ -1,4 +1,4 @@
-"""Reading maps: whatever the mode, the byte order, the axis order or the compression."""
+"""Reading of maps of every mode, byte order, axis order, and compression."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""Files that are no map, or none that can be worked with: refused with one clear line, and left alone."""
+"""Files that are not a usable map are refused with one line, and not changed."""
 
 import bz2
 import gzip
@@ -13,7 +13,7 @@ from crefjax.io.maps import read_map
 
 @pytest.fixture
 def read_refused(file, refused, tmp_path):
-    """The message of read_map on a file of this content; the file must be left as it was, and alone."""
+    """Return the message of read_map for a file of this content, which must not change."""
 
     def call(content: bytes, match: str, name="map.mrc"):
         path = file(content, name)

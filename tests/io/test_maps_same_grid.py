@@ -1,4 +1,4 @@
-"""Two maps on one grid, or not."""
+"""Comparison of the grids of two maps."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Writing maps: what comes out, byte by byte and as mrcfile reads it."""
+"""Written maps, byte by byte and as mrcfile reads them."""
 
 import bz2
 import gzip
@@ -18,7 +18,7 @@ NOTE = "crefjax denoise"
 
 
 def copy(tmp_path, content: bytes, name="out.mrc", label=NOTE):
-    """The bytes of a file with this content after reading and writing; it must validate."""
+    """Return the bytes of a file with this content after reading and writing; it must validate."""
     source = tmp_path / "in.mrc"
     source.write_bytes(content)
     write_map(tmp_path / name, read_map(source), label=label)

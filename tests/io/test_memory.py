@@ -1,4 +1,4 @@
-"""A map of 512 cubed voxels takes half a GiB: no step may hold much more than what it returns."""
+"""Memory of reading and writing: for a map of 512³ voxels, half a GiB, hardly more than the map itself."""
 
 import tracemalloc
 
@@ -17,7 +17,7 @@ LITTLE = 2**19
 
 @pytest.fixture
 def peak():
-    """The most bytes allocated at once while a function runs."""
+    """Return the most bytes allocated at once while a function runs."""
 
     def measure(function, *args, **kwargs):
         tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Parts, cavities, extension and edge of a mask: exactly, by hand."""
+"""Parts, cavities, extension, and edge of a mask, with exact values by hand."""
 
 import numpy as np
 import pytest

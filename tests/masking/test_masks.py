@@ -81,7 +81,7 @@ def test_other_types_of_voxel_give_the_same_mask(dtype):
 
 
 def test_half_maps_within_an_earlier_mask():
-    """Outside both are 0, and their difference says nothing of the noise."""
+    """Outside both are 0, and their difference is not a measure of the noise."""
     within = sphere(radius=28)
     mask, _ = make_mask(*(half_map * within for half_map in halves(sphere(), 2.0)), 1.5, lowpass=6.0)
     expected, _ = make_mask(*halves(sphere(), 2.0), 1.5, lowpass=6.0)

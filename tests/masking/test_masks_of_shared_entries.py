@@ -1,4 +1,4 @@
-"""Masks made without any option, held against the masks and the truth of real and simulated entries."""
+"""Automatic masks, compared with the masks and the truth of real and simulated entries."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def entry(name):
 
 @pytest.mark.parametrize("case", ["8tze", "7yc8"])
 def test_masks_of_simulated_pairs(case):
-    """All the truth's power is inside (its solvent is 0), and no more than about the given mask holds."""
+    """All the truth's power is inside (its solvent is 0), and the volume is about that of the given mask."""
     half_map_1, half_map_2, voxel_size, given = entry(f"bench/{case}")
     mask, info = make_mask(half_map_1, half_map_2, voxel_size)
     truth, _ = read(SHARED / "bench" / case / "truth.mrc")
@@ -39,7 +39,7 @@ def test_masks_of_simulated_pairs(case):
 
 
 def test_mask_of_a_microtubule():
-    """Given is a filled cylinder; here the walls are masked, and the inside, which is solvent, less."""
+    """The given mask is a filled cylinder; the automatic one covers the walls, and less of the solvent inside."""
     half_map_1, half_map_2, voxel_size, given = entry("halfmaps/microtubule_13pf")
     mask, info = make_mask(half_map_1, half_map_2, voxel_size)
     assert info.lowpass == pytest.approx(3 * voxel_size)
@@ -53,7 +53,7 @@ def test_mask_of_a_microtubule():
 
 
 def test_mask_of_a_nuclear_pore():
-    """Its protein and membrane are dark, its voxel size unknown; given is a ball in the middle."""
+    """Protein and membrane are dark, the voxel size is unknown; the given mask is a ball in the middle."""
     half_map_1, half_map_2, voxel_size, given = entry("halfmaps/npc")
     mask, info = make_mask(half_map_1, half_map_2, voxel_size)
     assert info.inverted
@@ -66,7 +66,7 @@ def test_mask_of_a_nuclear_pore():
 
 
 def away_from_border(shape, soft_edge):
-    """Voxels that the fall of the mask towards the border does not touch."""
+    """Return the voxels that the fall-off of the mask towards the border does not change."""
     inside = np.zeros(shape, bool)
     margin = int(np.ceil(soft_edge))
     inside[margin:-margin, margin:-margin, margin:-margin] = True

@@ -1,4 +1,4 @@
-"""The pieces of the automatic threshold, with expected values by hand."""
+"""Steps of the automatic threshold, with expected values by hand."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_noise_sigma_is_that_of_the_full_map():
 
 
 def test_otsu_threshold():
-    """Between two spikes every threshold does equally well, and the middle is taken."""
+    """Between two spikes all thresholds are equally good, and the result is the middle."""
     assert otsu_threshold(np.repeat([1.0, 3.0], [900, 100])) == pytest.approx(2.0, abs=0.01)
     assert otsu_threshold(np.full(100, 7.0)) == 7
     # Two equal bells at 0 and 6 are divided halfway.
