@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,7 +106,7 @@ def run(arguments) -> None:
     if report:
         inputs = _report_inputs(arguments, request, result)
     if arguments.local:
-        local = _local_maps(inputs)
+        local = inputs.local_maps()
         maps |= {f"local_{name}": request.pair[0].replace_array(getattr(local, name)) for name in _LOCAL}
     label = f"crefjax {__version__} denoised, weights {request.weights.name}, scale {request.scale}"
     write_maps([(path, maps[name]) for name, path in outputs.items()], label=label, overwrite=arguments.overwrite)
@@ -181,54 +180,35 @@ def _log_result(result: Denoised) -> None:
 
 def _report_inputs(arguments, request: DenoiseRequest, result: Denoised) -> ReportInputs:
     """Return the maps of the report and of the local maps, with the mask to measure them in."""
-    import numpy as np
+    from crefjax.report.measure import AUTOMATIC_MASK, ReportInputs
 
-    from crefjax.report.measure import ReportInputs
-
-    region, source = request.region, "made automatically"
-    if region.error is not None:
-        source = "none, the whole box"
-        if not request.is_measured:  # else a note of the result
-            log(region.notes[0])
-    elif arguments.mask not in (None, "auto"):
-        source = Path(arguments.mask).name
-    half_map_1, half_map_2 = request.pair
-    return ReportInputs(
-        half_map_1=half_map_1,
-        half_map_2=half_map_2,
-        denoised=replace(result.full, path=Path(arguments.output)),
-        denoised_1=result.half_map_1,
-        denoised_2=result.half_map_2,
-        mask=np.ones_like(half_map_1.array) if region.array is None else region.array,
-        mask_from=source,
+    if request.region.error is not None and not request.is_measured:  # else a note of the result
+        log(request.region.notes[0])
+    return ReportInputs.from_denoised(
+        request,
+        result,
+        mask_from=AUTOMATIC_MASK if arguments.mask in (None, "auto") else Path(arguments.mask).name,
+        output=Path(arguments.output),
         parameters={
             "command": "denoise",
             "mask": arguments.mask,
             "weights": request.weights.name,
             "scale": request.scale,
         },
-        pair_warnings=request.warnings,
     )
-
-
-def _local_maps(inputs):
-    from crefjax.spectral.local_maps import local_maps
-
-    maps = (inputs.half_map_1, inputs.half_map_2, inputs.denoised_1, inputs.denoised_2)
-    return local_maps(*(map_.array for map_ in maps), inputs.half_map_1.voxel_size, inputs.mask)
 
 
 def _write_report(arguments, inputs, local, local_paths):
     """Write the report, once the maps that it points to are in place."""
-    from crefjax.report.measure import account
+    from crefjax.report.measure import report_numbers
     from crefjax.report.writer import write_report  # loads Matplotlib
 
-    numbers = account(inputs)
+    numbers = report_numbers(inputs)
     written = write_report(
         inputs,
         numbers,
         arguments.report,
-        inputs=_inputs(arguments),
+        sources=_inputs(arguments),
         local=local,
         local_paths=local_paths,
         overwrite=arguments.overwrite,

@@ -1,4 +1,7 @@
-"""Whether the maps of a report are what they are given for: denoised from these half-maps, in place, in order."""
+"""Checks that the maps of a report are what they are given as: denoised from these half-maps, in place, in order.
+
+Functions of one argument take `crefjax.report.measure.Measurements` and return the text of a warning, or nothing.
+"""
 
 import numpy as np
 import scipy.fft
@@ -6,28 +9,40 @@ import scipy.fft
 from crefjax.spectral.curves import solvent_level
 from crefjax.spectral.shells import box_shells, shell_voxels
 
-# Deviations of the correlation under chance that a shift has to beat no shift by: it is the best of very many places.
-_DEVIATIONS = 7.0
-# Share of what a true shift would gain over no shift; less is a shift by a part of a voxel, or a filter's doing.
-_GAIN = 0.5
+# By how many standard deviations of the correlation under chance a shift has to beat no shift: it is the best of very
+# many places.
+_SHIFT_SIGMAS = 7.0
+# Share of what a true shift would gain over no shift; less is a shift by a part of a voxel, or an effect of a filter.
+_SHIFT_GAIN = 0.5
+# Noise by which denoised half-maps differ, as a share of the half-maps' own noise, below which they are one map.
+_SAME_NOISE = 1e-6
+_SWAPPED_SIGMAS = 4.0
+# One map times a factor: correlation within the mask, and FSC, which noise would spoil, in nearly all shells.
+_EQUAL, _EQUAL_FSC, _NEARLY_ALL = 0.9999, 0.99, 0.95
+# Half-maps agree from this FSC on; in at least _FEWEST_SHELLS such shells, a denoised map is unrelated to them if its
+# FSC with them is below _UNRELATED on average, and below _FITS in each.
+_AGREE, _FEWEST_SHELLS, _UNRELATED, _FITS = 0.5, 3, 0.35, 0.7
+# Independent numbers that a statement about a whole map rests on at least.
+_FEWEST_NUMBERS = 50
 
 
-def shift_between(
+def estimate_shift(
     before: np.ndarray, denoised: np.ndarray, mask: np.ndarray, voxel_size: float, *, independent: np.ndarray
 ) -> tuple[float, float, float]:
-    """How far the content of a denoised map lies from that of the map before.
+    """Estimate how far the content of a denoised map lies from that of the map before.
 
-    Phases are correlated, voxels of the given shells alike, so that the peak is sharp: its height is the mean of
-    `cos(phase difference)`, whose deviation under chance is one over the root of the independent numbers. A shift by r
-    that is none would have, at 0, a height lower by the factor `b(r)`, the mean of `cos(2π k r)` over the shells. It is
-    told where the peak beats the height at 0 by half of that and by several deviations of the difference.
+    Phases are correlated, all voxels of the given shells alike, so that the peak is sharp: its height is the mean of
+    `cos(phase difference)`, whose standard deviation under chance is one over the root of the number of independent
+    values. An apparent shift by r of maps that lie in place would have, at 0, a height lower by the factor `b(r)`, the
+    mean of `cos(2π k r)` over the shells. A shift is reported where the peak beats the height at 0 by half of that and
+    by several standard deviations of the difference.
 
     Args:
         before: `(z, y, x)`.
         denoised: the same shape; its sign does not matter.
         mask: the same shape, 0 to 1.
         voxel_size: Å.
-        independent: `(shells,)`, independent numbers in the shells to look at, 0 in others.
+        independent: `(shells,)`, independent values in the shells to use, 0 in others.
 
     Returns:
         `(x, y, z)` in Å, whole voxels; zeros where no shift is certain.
@@ -53,170 +68,149 @@ def shift_between(
     turns = 2 * np.linalg.norm(voxels) * np.arange(len(counts)) / max(before.shape)
     lower = 1 - np.sum(counts * np.sinc(turns)) / np.sum(counts)
     best, at_0 = float(height[place]), float(height[0, 0, 0])
-    deviation = np.sqrt(2 * max(lower, 0.0) / np.sum(independent[chosen]))
-    if best - at_0 <= max(_GAIN * lower * best, _DEVIATIONS * deviation):
+    std = np.sqrt(2 * max(lower, 0.0) / np.sum(independent[chosen]))
+    if best - at_0 <= max(_SHIFT_GAIN * lower * best, _SHIFT_SIGMAS * std):
         return (0.0, 0.0, 0.0)
     return tuple(float(v) * voxel_size + 0.0 for v in voxels[::-1])
 
 
-def _spectrum(one, mask):
-    """Of a map relative to its solvent level, its largest value made 1 so that products stay in float32's range."""
-    centred = one - np.float32(solvent_level(one, mask))
-    largest = float(np.max(np.abs(centred)))
-    centred /= np.float32(largest if largest > 0 else 1)
+def _spectrum(array, mask):
+    """Transform a map relative to its solvent level, divided by its largest value: products stay in float32's range."""
+    centered = array - np.float32(solvent_level(array, mask))
+    largest = float(np.max(np.abs(centered)))
+    centered /= np.float32(largest if largest > 0 else 1)
     if mask is not None:
-        centred *= mask
-    return scipy.fft.rfftn(centred, workers=-1)
-
-
-# Noise that denoised half-maps differ by, as a share of the half-maps' own noise, below which they are one map.
-_SAME = 1e-6
-_SIGMAS = 4.0
-# One map times a factor: correlation within the mask, and FSC, which noise would spoil, in nearly all shells.
-_EQUAL, _EQUAL_FSC, _NEARLY_ALL = 0.9999, 0.99, 0.95
-# Half-maps agree from this FSC on; in so many such shells at least, a denoised map has nothing to do with them if its
-# FSC with them is below the next on average, and below the last in each.
-_AGREE, _SHELLS, _UNRELATED, _FITS = 0.5, 3, 0.35, 0.7
-# Independent numbers that a statement about all maps rests on at least.
-_FEWEST = 50
-_BEFORE = {"map": "the full map", "half-map 1": "half-map 1", "half-map 2": "half-map 2"}
-
-
-def factors(measured) -> dict[str, tuple[list[float], list[float]]]:
-    """By a denoised map's name the factors with which `measured.masked` gives the map before, and itself."""
-    found = {"map": ([0.5, 0.5], [0, 0, 1])}
-    if measured.masked.matrix.shape[1] == 5:
-        found |= {"half-map 1": ([1], [0, 0, 0, 1]), "half-map 2": ([0, 1], [0, 0, 0, 0, 1])}
-    return found
+        centered *= mask
+    return scipy.fft.rfftn(centered, workers=-1)
 
 
 def signal_shells(curve) -> np.ndarray:
-    """Shells from 1 up to the resolution at FSC-0.143 of the half-maps' `FscCurve`."""
+    """Return the shells from 1 up to the resolution at FSC-0.143 of the half-maps' `FscCurve`."""
     length = max(curve.box) * curve.voxel_size
     last = int(length / curve.resolution(0.143).angstrom)
     return np.arange(1, max(min(last + 1, len(curve.fsc) - 1), 2))
 
 
 def not_denoised(measured):
-    """A denoised map is one of the noisy ones, but for a factor: FSC with it is 1 where there is noise alone too."""
+    """Look for a noisy map given as a denoised one: its FSC with that is 1 even where there is noise alone."""
     m = measured.masked
     inner = slice(1, len(m.voxels) - 1)
     if not _enough(measured, inner):
         return None
-    noisy = {"half-map 1": [1], "half-map 2": [0, 1], "full map": [0.5, 0.5]}
-    found = [
-        (what, name)
-        for what, (_, denoised) in factors(measured).items()
-        for name, one in noisy.items()
-        if _is_same(m, one, denoised, inner)
-    ]
+    denoised_maps = {"map": [0, 0, 1]}
+    if m.matrix.shape[1] == 5:
+        denoised_maps |= {"half-map 1": [0, 0, 0, 1], "half-map 2": [0, 0, 0, 0, 1]}
+    noisy_maps = {"half-map 1": [1], "half-map 2": [0, 1], "full map": [0.5, 0.5]}
     return " ".join(
-        f"The denoised {what} equals the noisy {name}, but for a factor at most: nothing was denoised, or the wrong "
-        "file was given."
-        for what, name in found
+        f"The denoised {denoised} equals the noisy {noisy}, but for a factor at most: nothing was denoised, or the "
+        "wrong file was given."
+        for denoised, denoised_factors in denoised_maps.items()
+        for noisy, noisy_factors in noisy_maps.items()
+        if _is_same(m, noisy_factors, denoised_factors, inner)
     )
 
 
 def _is_same(m, first, second, inner):
+    """Compare two sums of maps, given by the factor of each map."""
     count = m.matrix.shape[1]
-    a, b = (np.pad(np.asarray(one, np.float64), (0, count - len(one))) for one in (first, second))
+    a, b = (np.pad(np.asarray(factors, np.float64), (0, count - len(factors))) for factors in (first, second))
     aa, ab, bb = ((m.matrix[inner] @ p @ q) for p, q in ((a, a), (a, b), (b, b)))
-    there = aa > 0
-    if not np.any(there) or not np.sum(m.voxels[inner] * bb) > 0:
+    nonzero = aa > 0
+    if not np.any(nonzero) or not np.sum(m.voxels[inner] * bb) > 0:
         return False
     voxels = m.voxels[inner] / np.max(m.voxels)
     total = np.sum(voxels * ab) / np.sqrt(np.sum(voxels * aa)) / np.sqrt(np.sum(voxels * bb))
-    each = ab > _EQUAL_FSC * np.sqrt(aa) * np.sqrt(np.maximum(bb, 0))
-    return total > _EQUAL and np.mean(each[there]) >= _NEARLY_ALL
+    equal = ab > _EQUAL_FSC * np.sqrt(aa) * np.sqrt(np.maximum(bb, 0))
+    return total > _EQUAL and np.mean(equal[nonzero]) >= _NEARLY_ALL
 
 
 def unrelated(measured):
-    """Where the half-maps agree, the denoised map agrees with neither of them."""
-    shells = _where_told(measured)
+    """Look for a denoised map that agrees with neither half-map where these agree."""
+    shells = _agreeing_shells(measured)
     curves = _curves(measured)
+    means = {name: float(np.mean(curve[shells])) for name, curve in curves.items() if not any(measured.shifts[name])}
     # One good shell suffices to fit: a map may be cut off beyond.
-    agree = {name: float(np.mean(one[shells])) for name, one in curves.items() if not any(measured.shifts[name])}
     names = [
         name
-        for name, mean in agree.items()
+        for name, mean in means.items()
         if abs(mean) < _UNRELATED and np.max(np.abs(curves[name][shells]), initial=0) < _FITS
     ]
-    if not names or len(shells) < _SHELLS or not _enough(measured, shells):
+    if not names or len(shells) < _FEWEST_SHELLS or not _enough(measured, shells):
         return None
     first, last = 1 / measured.curve.frequency[shells[[0, -1]]]
     return (
         f"The denoised {_listed(names)} {_verb(names, 'does', 'do')} not fit these half-maps: from {first:.3g} to "
         f"{last:.3g} Å, where the half-maps agree (FSC {np.mean(measured.curve.fsc[shells]):.2g}), the "
-        f"FSC with {_of(names)} is {agree[names[0]]:.2f}. It may be of another specimen, or turned, or empty."
+        f"FSC with {_counterpart(names)} is {means[names[0]]:.2f}. It may be of another specimen, or turned, or empty."
     )
 
 
 def inverted(measured):
-    """Opposite contrast."""
-    names = [name for name, value in agreement(measured).items() if value <= -_UNRELATED]
-    if not names or not _enough(measured, _where_told(measured)):
+    """Look for opposite contrast."""
+    shells = _agreeing_shells(measured)
+    if not len(shells) or not _enough(measured, shells):
+        return None
+    names = [name for name, curve in _curves(measured).items() if np.mean(curve[shells]) <= -_UNRELATED]
+    if not names:
         return None
     return (
-        f"The denoised {_listed(names)} {_verb(names, 'has', 'have')} the opposite contrast of {_of(names)} "
+        f"The denoised {_listed(names)} {_verb(names, 'has', 'have')} the opposite contrast of {_counterpart(names)} "
         f"(their FSC is negative). Invert {_verb(names, 'it', 'them')}, or find out why."
     )
 
 
 def _enough(measured, shells):
-    return np.sum(measured.masked.dof[shells]) >= _FEWEST
+    return np.sum(measured.masked.dof[shells]) >= _FEWEST_NUMBERS
 
 
 def _listed(names):
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _verb(names, one, several):
-    return one if len(names) == 1 else several
+def _verb(names, singular, plural):
+    return singular if len(names) == 1 else plural
 
 
-def _of(names):
+def _counterpart(names):
     return "the full map" if names == ["map"] else "the half-maps"
 
 
-def agreement(measured) -> dict[str, float]:
-    """By a denoised map's name its mean FSC with the map before, where the half-maps agree; see `_where_told`."""
-    shells = _where_told(measured)
-    return {name: float(np.mean(one[shells])) for name, one in _curves(measured).items()} if len(shells) else {}
-
-
 def _curves(measured):
-    """FSC of denoised and full map, and of each denoised half-map and the other half-map, whose noise is not in it."""
-    m = measured.masked
-    found = {"map": measured.with_full}
-    if m.matrix.shape[1] == 5:
-        for name, first, second in (("half-map 1", 1, 3), ("half-map 2", 0, 4)):
-            found[name] = m.fsc(first, second)
-    return found
+    """Return the FSC of denoised and full map, and of each denoised half-map and the other half-map.
+
+    A denoised half-map shares no noise with the other half-map.
+    """
+    curves = {"map": measured.fsc_to_full}
+    if measured.masked.matrix.shape[1] == 5:
+        curves |= {"half-map 1": measured.masked.fsc(1, 3), "half-map 2": measured.masked.fsc(0, 4)}
+    return curves
 
 
-def _where_told(measured):
-    """The coarse half of the shells in which the half-maps agree, from beyond the mask's own shape if three are left.
+def _agreeing_shells(measured):
+    """Return the coarse half of the shells in which the half-maps agree, without those of the mask's own shape.
 
-    A shape shows up to about twice the box over the mask's diameter, here that of a ball of its volume.
+    A shape shows up to about twice the box over the mask's diameter, here that of a ball of its volume. Its shells are
+    kept where fewer than three others would be left.
     """
     shells = signal_shells(measured.curve)
     agreeing = shells[measured.curve.fsc[shells] > _AGREE]
     coarse = agreeing[: -(-len(agreeing) // 2)]
     beyond = coarse[coarse > 2 / np.cbrt(max(measured.mask_power, 1e-6))]
-    return beyond if len(beyond) >= _SHELLS else coarse
+    return beyond if len(beyond) >= _FEWEST_SHELLS else coarse
 
 
 def shifted(measured):
-    """Content that lies elsewhere."""
-    moved = {name: shift for name, shift in measured.shifts.items() if any(shift)}
-    if not moved:
+    """Look for content that lies elsewhere."""
+    shifts = {name: shift for name, shift in measured.shifts.items() if any(shift)}
+    if not shifts:
         return None
-    parts = [
-        f"that of the denoised {_listed([name for name, one in moved.items() if one == shift])} lies "
-        f"({', '.join(f'{one:.4g}' for one in shift)}) Å in (x, y, z) from that of "
-        f"{next(_BEFORE[name] for name, one in moved.items() if one == shift)}"
-        for shift in dict.fromkeys(moved.values())
-    ]
+    parts = []
+    for shift in dict.fromkeys(shifts.values()):
+        names = [name for name in shifts if shifts[name] == shift]
+        parts.append(
+            f"that of the denoised {_listed(names)} lies ({', '.join(f'{component:.4g}' for component in shift)}) Å in "
+            f"(x, y, z) from that of {'the full map' if names[0] == 'map' else names[0]}"
+        )
     return (
         f"Density was shifted, or an origin was lost: {', and '.join(parts)}, though the headers agree. Do not overlay "
         "them before that is put right."
@@ -224,7 +218,7 @@ def shifted(measured):
 
 
 def swapped(measured):
-    """The noise of a half-map comes through in its own denoised version, not in the other."""
+    """Look for the noise of a half-map in the denoised version of the other half-map, not in its own."""
     if measured.masked.matrix.shape[1] < 5:
         return None
     m = measured.masked
@@ -237,8 +231,8 @@ def swapped(measured):
     inner = slice(1, len(size) - 1)
     usable = size[inner] > 0
     numbers = m.dof[inner][usable]
-    mean = np.sum(numbers * ((own - other)[inner][usable] / size[inner][usable]))
-    if np.sum(numbers) >= _FEWEST and mean < -_SIGMAS * np.sqrt(2 * np.sum(numbers)):
+    total = np.sum(numbers * ((own - other)[inner][usable] / size[inner][usable]))
+    if np.sum(numbers) >= _FEWEST_NUMBERS and total < -_SWAPPED_SIGMAS * np.sqrt(2 * np.sum(numbers)):
         return (
             "The denoised half-maps seem to be swapped: each carries the noise of the other half-map. Every number "
             "about bias and noise below is wrong until they are given in the order of the half-maps."
@@ -247,15 +241,15 @@ def swapped(measured):
 
 
 def one_map(measured):
-    """The same map twice in place of two."""
-    v = measured.variances
-    if v is None:
+    """Look for one map given twice in place of two."""
+    variances = measured.variances
+    if variances is None:
         return None
-    inner = slice(1, len(v.noise.value) - 1)
-    noise, residual = np.nansum(v.noise.value[inner]), np.nansum(v.residual_noise.value[inner])
-    if noise > 0 and residual < _SAME * noise:
+    inner = slice(1, len(variances.noise.value) - 1)
+    noise, residual = np.nansum(variances.noise.value[inner]), np.nansum(variances.residual_noise.value[inner])
+    if noise > 0 and residual < _SAME_NOISE * noise:
         return (
-            "The denoised half-maps are one and the same map. Bias and residual noise can be told only from half-maps "
-            "that were denoised each for itself."
+            "The denoised half-maps are one and the same map. Bias and residual noise can be measured only with "
+            "half-maps that were denoised independently of each other."
         )
     return None

@@ -1,4 +1,4 @@
-"""A script for ChimeraX: full map, denoised map and local maps, at contours that enclose the same volume."""
+"""A script for ChimeraX: full map, denoised map, and local maps, at contours that enclose the same volume."""
 
 from typing import NamedTuple
 
@@ -24,11 +24,10 @@ class Levels(NamedTuple):
 
 
 def matched_levels(full: np.ndarray, denoised: np.ndarray, mask: np.ndarray) -> Levels:
-    """A contour for the denoised map, and the one at which the full map encloses the same volume.
+    """Choose a contour for the denoised map, and the one at which the full map encloses the same volume.
 
-    The denoised map's is the level that parts its voxels within the mask best into two classes, solvent and particle
-    (Otsu 1979, IEEE Trans. Syst. Man Cybern. 9, 62). Voxels above it are counted in the whole box, as a surface
-    encloses them.
+    The level of the denoised map is that which best separates its voxels within the mask into solvent and particle
+    (Otsu's threshold). Voxels above it are counted in the whole box, as a surface encloses them.
 
     Args:
         full: `(z, y, x)`.
@@ -42,26 +41,31 @@ def matched_levels(full: np.ndarray, denoised: np.ndarray, mask: np.ndarray) -> 
 
 
 def level_of_volume(array: np.ndarray, voxels: int) -> float:
-    """A level above which a map has so many voxels, or, where many are equal, as near to that as can be.
+    """Return a level above which a map has a number of voxels, or, if many are equal, as nearly as possible.
 
     Args:
         array: `(z, y, x)`.
-        voxels: how many, at most all of them.
+        voxels: the number, at most that of all voxels.
     """
     below = array.size - voxels
     if below <= 0:
         return float(np.nextafter(array.min(), -np.inf, dtype=array.dtype))
     if voxels <= 0:
         return float(array.max())
-    parted = np.partition(array, (below - 1, below), axis=None)
-    return (float(parted[below - 1]) + float(parted[below])) / 2
+    values = np.partition(array, (below - 1, below), axis=None)
+    return (float(values[below - 1]) + float(values[below])) / 2
 
 
-# No semicolon in a comment: it ends a command.
 def script(
-    levels: Levels, *, full: str, denoised: str, agreement: str | None, change: str | None, voxel_size: float
+    levels: Levels,
+    *,
+    full: str,
+    denoised: str,
+    agreement: str | None = None,
+    change: str | None = None,
+    voxel_size: float,
 ) -> str:
-    """The text of a `.cxc` file.
+    """Return the text of a `.cxc` file.
 
     Args:
         levels: of full and denoised map.
@@ -70,11 +74,12 @@ def script(
         voxel_size: Å.
     """
     volume = levels.voxels * voxel_size**3
+    # No semicolon in a comment: it ends a command.
     lines = [
         "# ChimeraX: open this file in an empty session. The maps are found from its folder.",
         "# #1 is the full map (mean of the half-maps), #2 the denoised map.",
         f"# Both contours enclose the same volume: {levels.voxels} voxels, {volume:.0f} cubic Angstrom. The level of",
-        "# the denoised map parts its voxels within the mask best into particle and solvent (Otsu 1979). As many",
+        "# the denoised map best separates its voxels within the mask into particle and solvent (Otsu 1979). As many",
         "# voxels of the full map are above its own level.",
         f"open {quoted(full)}",
         f"open {quoted(denoised)}",
@@ -97,15 +102,15 @@ def script(
 def _local_lines(agreement, change):
     lines = [
         "# #3 is the local agreement: 1 (bright) where the half-maps confirm what the denoised ones show, 0 (dark)",
-        "# where they confirm none of it.",
+        "# where they confirm nothing of it.",
         f"open {quoted(agreement)}",
         'rename #3 "local agreement"',
         "volume #3 hide",
     ]
     if change is not None:
         lines += [
-            "# #4 is the local change: 0 where nothing of the structure was added or removed, 1 where all of it was.",
-            f"# To colour by it instead: color sample #2 map #4 palette {_PALETTE} key true",
+            "# #4 is the local change: 0 where no structure was added or removed, 1 where all of it was.",
+            f"# To color by it instead: color sample #2 map #4 palette {_PALETTE} key true",
             f"open {quoted(change)}",
             'rename #4 "local change"',
             "volume #4 hide",
@@ -113,11 +118,11 @@ def _local_lines(agreement, change):
     return [*lines, f"color sample #2 map #3 palette {_PALETTE} key true"]
 
 
-def plain(path: str) -> bool:
-    """Whether ChimeraX's command line can take a path between quotation marks."""
+def is_plain(path: str) -> bool:
+    """Return whether ChimeraX's command line can take a path between quotation marks."""
     return path.isprintable() and not set(path) & set('"\\')
 
 
 def quoted(path: str) -> str:
-    """A path as one word of a ChimeraX command."""
+    """Return a path as one word of a ChimeraX command."""
     return f'"{path}"'

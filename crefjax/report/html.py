@@ -1,6 +1,6 @@
-"""The report's page: one HTML file that holds all it shows and asks nothing of the network.
+"""The page of a report: one HTML file that contains everything it shows and loads nothing from elsewhere.
 
-What comes first is what a reader must know first: warnings, what the map may be used for, the numbers.
+It starts with what a reader must know first: warnings, what the map may be used for, the numbers.
 """
 
 import base64
@@ -16,7 +16,7 @@ from crefjax.io.header import HEADER_BYTES, Header, byte_order
 from crefjax.io.maps import Map
 from crefjax.report.figures import RenderedFigure
 from crefjax.report.slices import Layer, Plane, Slices
-from crefjax.report.warnings import TITLES
+from crefjax.report.warnings import passed_tests, warning_title
 
 _MODES = {
     0: "8-bit integers",
@@ -25,18 +25,18 @@ _MODES = {
     6: "16-bit unsigned integers",
     12: "16-bit floats",
 }
-# What differs where everything is right: the voxels are others, and a label tells of it.
-_EXPECTED = ("Data mode", "Minimum, maximum", "Mean, deviation", "Labels", "Byte order")
+# Entries that should differ: the output has other voxels, and a label that says so.
+_EXPECTED = ("Data mode", "Minimum, maximum", "Mean, standard deviation", "Labels", "Byte order")
 
 
-class Row(NamedTuple):
-    """A row of the table.
+class HeaderRow(NamedTuple):
+    """An entry of the headers of input and output.
 
     Attributes:
         name: of the entry.
         before, after: its values in the input and in the output.
         differs: whether they differ.
-        expected: whether a difference here is as it should be.
+        expected: whether a difference is as it should be.
     """
 
     name: str
@@ -46,23 +46,22 @@ class Row(NamedTuple):
     expected: bool
 
 
-def header_rows(before: Map, after: Map) -> list[Row]:
-    """The headers of an input and an output, as their files say, entry by entry.
+def header_rows(before: Map, after: Map) -> list[HeaderRow]:
+    """Compare the headers of an input and an output, entry by entry.
 
     Args:
-        before: a map; its file is looked at where it has one, else what the map says of it.
+        before: a map; its header is read from its file if it has one.
         after: the same.
     """
-    headers = [_on_disk(one) for one in (before, after)]
-    columns = [_entries(header) for header in headers]
+    entries, entries_after = (_entries(_header(map_)) for map_ in (before, after))
     return [
-        Row(name, value, columns[1][name], value != columns[1][name], name in _EXPECTED)
-        for name, value in columns[0].items()
+        HeaderRow(name, value, entries_after[name], value != entries_after[name], name in _EXPECTED)
+        for name, value in entries.items()
     ]
 
 
-def _on_disk(map_):
-    """A map that was written has one label more than the header that it was written under."""
+def _header(map_):
+    """Read the header from the file: a map that was written has one label more there."""
     if map_.path is None:
         return map_.header
     with open_map_file(map_.path) as (stream, _):
@@ -90,7 +89,7 @@ def _entries(header):
         "Extended header": f"{len(header.extended)} bytes {kind}".strip() if header.extended else "none",
         "Byte order": "little-endian" if header.byte_order == "<" else "big-endian",
         "Minimum, maximum": _listed(f"{float(fields[name]):.5g}" for name in ("dmin", "dmax")),
-        "Mean, deviation": _listed(f"{float(fields[name]):.5g}" for name in ("dmean", "rms")),
+        "Mean, standard deviation": _listed(f"{float(fields[name]):.5g}" for name in ("dmean", "rms")),
         "Labels": "\n".join(labels) if labels else "none",
     }
 
@@ -104,96 +103,79 @@ def _text(raw):
 
 
 # Limits of the tests, shown when there are no warnings.
-_SHELLS = (
+_LIMITS = (
     "These tests go shell by shell, over the whole mask: a single small false feature does not show in them. For that, "
     "look at the local map, and at the denoised map itself beside the full map."
 )
 
 
 def warnings_section(numbers: dict) -> str:
-    """The warnings, or what was looked at.
+    """Return the section with the warnings, or with what was tested if there are none.
 
     Args:
-        numbers: what `crefjax.report.measure.account` returns.
+        numbers: what `crefjax.report.measure.report_numbers` returns.
     """
     warnings = numbers["warnings"]
     if warnings:
         rows = "".join(
-            f"<li><strong>{escape(_title(one['kind']))}.</strong> {escape(one['text'])}</li>" for one in warnings
+            f"<li><strong>{escape(warning_title(warning['kind']))}.</strong> {escape(warning['text'])}</li>"
+            for warning in warnings
         )
         title = "Warning" if len(warnings) == 1 else f"Warnings ({len(warnings)})"
         return f'<section class="box warn" id="warnings"><h2>{title}</h2><ul>{rows}</ul></section>'
-    kind, title, more = "fine", "No warnings", _SHELLS
-    if numbers["variances"] is None:
+    complete = numbers["variances"] is not None
+    passed = passed_tests(halves=complete, mask=not numbers["mask"]["whole_box"])
+    kind, title, explanation = "fine", "No warnings", _LIMITS
+    if not complete:
         kind, title = "open", "No warnings, but the main question stays open"
-        more = (
-            "How much of the map is bias, which the data do not hold, cannot be told without denoised half-maps. "
-            + _SHELLS
+        explanation = (
+            "How much of the map is bias, which the data do not contain, cannot be measured without denoised "
+            f"half-maps. {_LIMITS}"
         )
     return (
-        f'<section class="box {kind}" id="warnings"><h2>{title}</h2><p>No sign of: {"; ".join(_checked(numbers))}. '
-        f"{more}</p></section>"
+        f'<section class="box {kind}" id="warnings"><h2>{title}</h2><p>No sign of: {"; ".join(passed)}. '
+        f"{explanation}</p></section>"
     )
 
 
-def _title(kind):
-    return TITLES[kind] if kind in TITLES else kind.replace("_", " ").capitalize()
-
-
-def _checked(numbers):
-    """What an account would warn of, as far as it could look."""
-    found = [
-        "half-maps without signal, or whose FSC never falls",
-        "a denoised map that is shifted, inverted, or of something else",
-    ]
-    if not numbers["mask"]["from"].startswith("none"):
-        found.append("a mask that cuts the particle")
-    if numbers["variances"] is not None:
-        found += [
-            "denoised half-maps in the wrong order",
-            "noise left as it was",
-            "signal and noise damped together",
-            "added structure that outweighs the signal of a shell",
-            "variances that contradict each other",
-        ]
-    return found
-
-
 def use_section(use: dict) -> str:
-    """What the map may be used for and what not, side by side.
+    """Return two sections side by side: what the map may be used for and what not.
 
     Args:
         use: `for` and `not_for`, lists of sentences.
     """
 
-    def one(kind, title, lines):
-        rows = "".join(f"<li>{escape(line)}</li>" for line in lines)
-        return f'<section class="box {kind}"><h2>{title}</h2><ul>{rows}</ul></section>'
+    def box(kind, title, lines):
+        return f'<section class="box {kind}"><h2>{title}</h2>{_list(lines)}</section>'
 
     return (
-        f'<div class="two" id="use">{one("yes", "Use it for", use["for"])}'
-        f"{one('not', 'Do not use it for', use['not_for'])}</div>"
+        f'<div class="two" id="use">{box("yes", "Use it for", use["for"])}'
+        f"{box('not', 'Do not use it for', use['not_for'])}</div>"
     )
 
 
-_TALLEST = 560  # CSS pixels; a filament's planes would be taller than a screen
+def _list(lines):
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+_HIGHEST = 560  # CSS pixels; planes of a filament would otherwise be higher than a screen
 
 _CHANGE = (
     "What denoising changed: the difference of the two, |denoised − full|, in standard deviations σ of the full map "
     "within the mask. If this looks like noise alone, noise was removed. Where the particle's shape shows, its "
     "structure was changed too, if only by sharpening or smoothing."
 )
-LOCAL_WORDS = {
+_LOCAL_EXPLANATIONS = {
     "local agreement": "How well the noisy half-maps confirm, around each voxel, what the denoised ones show: 1 coarse "
-    "and fine, as far as their noise lets them; 0.5 the coarse part alone, as of smeared or flexible density; 0 "
-    "nothing of it. Do not believe what is dark here.",
-    "local change": "How much of the structure around each voxel was added or removed: 0 nothing of it, 1 all. That "
-    "noise is gone, or that the whole map is sharper or smoother, is no change here.",
+    "and fine, as far as their noise allows; 0.5 the coarse part alone, as of smeared or flexible density; 0 nothing. "
+    "Do not believe what is dark here.",
+    "local change": "How much of the structure around each voxel was added or removed: 0 nothing, 1 all. That noise is "
+    "gone, or that the whole map is sharper or smoother, does not count as a change.",
 }
 
 
 def slices_section(slices: Slices, local: dict | None) -> str:
-    """The section of the page with the three planes: before and after, the change, and local maps where there are.
+    """Return the section with the three planes: before and after, the change, and local maps if present.
 
     Args:
         slices: to show.
@@ -206,64 +188,65 @@ def slices_section(slices: Slices, local: dict | None) -> str:
     parts = [
         '<section id="slices"><h2>Before and after</h2>',
         "<p>Three planes, through where the particle has most; the part of the box around the mask. Both maps are in "
-        f"the same greys, {slices.before.low:.3g} to {slices.before.high:.3g}, after the denoised map was matched to "
+        f"the same grays, {slices.before.low:.3g} to {slices.before.high:.3g}, after the denoised map was matched to "
         f"the full map by least squares within the mask ({matched}). The orange line is the mask's edge at 0.5.</p>",
         _CONTROLS,
         _row(slices.planes, before_after),
         f"<h3>Change</h3><p>{_CHANGE}</p>",
-        _coloured(slices.planes, slices.change),
+        _colored(slices.planes, slices.change),
     ]
     for layer in slices.local:
-        told = f"Moving window: {local['window']:.3g} Å, full width at half maximum."
+        window = f"Moving window: {local['window']:.3g} Å, full width at half maximum."
         if local["resolution"] is None:
-            told = "The half-maps agree too little for anything to be told: it is 0 everywhere."
-        parts.append(f"<h3>{escape(layer.name.capitalize())}</h3><p>{escape(LOCAL_WORDS[layer.name])} {told}</p>")
-        parts.append(_coloured(slices.planes, layer))
+            window = "The half-maps agree too little to measure it: it is 0 everywhere."
+        explanation = f"{escape(_LOCAL_EXPLANATIONS[layer.name])} {window}"
+        parts.append(f"<h3>{escape(layer.name.capitalize())}</h3><p>{explanation}</p>")
+        parts.append(_colored(slices.planes, layer))
     return "\n".join([*parts, "</section>"])
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """The bytes of a file as an address that holds them."""
+    """Return an address that contains the bytes of a file."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def scale_bar(width: float) -> float:
-    """A round length of about a quarter of a width, in its unit: 1, 2 or 5 times a power of ten."""
+    """Return a round length of about a quarter of a width, in its unit: 1, 2 or 5 times a power of ten."""
     decade = 10.0 ** math.floor(math.log10(width / 4))
     return max(step * decade for step in (1, 2, 5) if step * decade <= width / 4 * 1.001)
 
 
 _CONTROLS = """<div class="controls">
 <div class="slide"><label for="slider">full map</label>
-<input type="range" id="slider" min="0" max="100" step="1" value="50" aria-describedby="said"
+<input type="range" id="slider" min="0" max="100" step="1" value="50" aria-describedby="position"
  aria-label="from the full map (before) to the denoised map (after)">
 <span aria-hidden="true">denoised</span></div>
-<output id="said" for="slider">50 % denoised</output>
+<output id="position" for="slider">50 % denoised</output>
 <fieldset><legend>Slider</legend>
-<label><input type="radio" name="how" id="wipe" checked> wipes</label>
-<label><input type="radio" name="how" id="fade"> fades</label></fieldset>
+<label><input type="radio" name="mode" id="wipe" checked> wipes</label>
+<label><input type="radio" name="mode" id="fade"> fades</label></fieldset>
 <label><input type="checkbox" id="edge" checked> mask's edge</label>
 </div>"""
 
 
 _TAGS = (
-    '<span class="divider"></span><span class="tag ends" aria-hidden="true">denoised</span>'
-    '<span class="tag begins" aria-hidden="true">full map</span>'
+    '<span class="divider"></span><span class="tag after-tag" aria-hidden="true">denoised</span>'
+    '<span class="tag before-tag" aria-hidden="true">full map</span>'
 )
 
 
 def _row(planes, figures):
-    """Planes side by side at one scale: their widths are in proportion, none is taller than a screen."""
-    widest = _TALLEST * sum(plane.width for plane in planes) / max(plane.height for plane in planes)
+    """Put planes side by side at one scale: widths in proportion, none higher than a screen."""
+    widest = _HIGHEST * sum(plane.width for plane in planes) / max(plane.height for plane in planes)
     return f'<div class="planes" style="max-width:{widest + 24:.0f}px">{figures}</div>'
 
 
-def _coloured(planes, layer: Layer):
+def _colored(planes, layer: Layer):
     figures = "".join(_figure(plane, number, layer) for number, plane in enumerate(planes))
     unit = f" {layer.unit}" if layer.unit else ""
     scale = (
         f'<p class="scale"><span>{layer.low:.3g}</span>'
-        f'<img src="{data_uri(layer.scale, "image/png")}" alt="colours from {layer.low:.3g} to {layer.high:.3g}{unit}">'
+        f'<img src="{data_uri(layer.scale, "image/png")}" alt="colors from {layer.low:.3g} to {layer.high:.3g}{unit}">'
         f"<span>{layer.high:.3g}{unit}</span></p>"
     )
     return _row(planes, figures) + scale
@@ -274,10 +257,10 @@ def _figure(plane: Plane, number: int, layer: Layer, after: Layer | None = None)
     if after:
         images += [_image(plane, number, after, "after"), _TAGS]
     caption = f"{plane.axis} = {plane.index} ({plane.position:.1f} Å); {plane.across} to the right, {plane.up} up"
-    colour = "" if after else " colour"
+    color = "" if after else " color"
     return (
         f'<figure style="flex:{plane.width} 1 0">'
-        f'<div class="stack{colour}" style="aspect-ratio:{plane.width}/{plane.height}">{"".join(images)}'
+        f'<div class="stack{color}" style="aspect-ratio:{plane.width}/{plane.height}">{"".join(images)}'
         f"{_overlay(plane)}</div><figcaption>{caption}</figcaption></figure>"
     )
 
@@ -288,7 +271,7 @@ def _image(plane, number, layer, kind):
 
 
 def _overlay(plane):
-    """Mask's edge and scale bar, drawn over the images in their pixels."""
+    """Draw the mask's edge and a scale bar over the images, in their pixels."""
     width, height = plane.width, plane.height
     edge = "".join(
         f"M{' '.join(f'{x:.1f},{y:.1f}' for x, y in polygon)}" for polygon in plane.outline if len(polygon) > 1
@@ -303,25 +286,25 @@ def _overlay(plane):
     )
 
 
-# Nothing but what stands in the page may be loaded, even if a text from outside should slip through the escaping.
+# Nothing but the page's own content may be loaded, even if a text from outside should slip through the escaping.
 _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; "
     "form-action 'none'"
 )
 
 
-class Content(NamedTuple):
-    """What a page tells.
+class PageContent(NamedTuple):
+    """Everything that a page shows.
 
     Attributes:
         name: of the denoised map.
         half_maps: names of the two half-maps.
-        numbers: what `crefjax.report.measure.account` returns.
-        figures: drawn from it.
+        numbers: what `crefjax.report.measure.report_numbers` returns.
+        figures: drawn from the numbers.
         slices: through the maps.
         header: rows of the two headers.
-        files: of the report's folder, beside the page: name, and what it is.
-        record: the rest of `report.json`: `crefjax`, `versions`, `created`, `inputs`, `parameters`, `local`.
+        files: descriptions of the other files of the report's folder, by their names.
+        record: further entries of `report.json`: `crefjax`, `versions`, `created`, `inputs`, `parameters`, `local`.
     """
 
     name: str
@@ -329,13 +312,13 @@ class Content(NamedTuple):
     numbers: dict
     figures: list[RenderedFigure]
     slices: Slices
-    header: list[Row]
+    header: list[HeaderRow]
     files: dict[str, str]
     record: dict
 
 
-def page(content: Content) -> str:
-    """The text of `index.html`; whatever comes from files and paths is escaped."""
+def page(content: PageContent) -> str:
+    """Return the text of `index.html`; whatever comes from files and paths is escaped."""
     title = f"{content.name}: what can be trusted"
     sections = [
         warnings_section(content.numbers),
@@ -343,7 +326,7 @@ def page(content: Content) -> str:
         _key_numbers(content.numbers),
         slices_section(content.slices, content.record["local"]),
         _figures(content),
-        _header(content),
+        _header_table(content),
         _notes(content.numbers["notes"]),
         _files(content.files),
         _record(content.record),
@@ -364,7 +347,7 @@ def page(content: Content) -> str:
 {chr(10).join(section for section in sections if section)}
 </main>
 <footer>crefjax {escape(content.record["crefjax"])}, {escape(content.record["created"])}. This page is one file: it
-can be moved, mailed and opened without a network; the links to other files need the folder that it came in.</footer>
+can be moved, mailed, and opened without a network; the links to other files need the folder that it came in.</footer>
 <script>{_asset("report.js")}</script>
 </body>
 </html>
@@ -394,53 +377,52 @@ def _key_numbers(numbers):
         (
             "Distance from C_ref",
             _number(numbers["cref_rmse"]),
-            "RMSE of FSC(denoised, full)² and C_ref² over all shells; noise that is left and structure that was added "
-            "can cancel in it",
+            "RMSE of FSC(denoised, full)² and C_ref² over all shells; residual noise and added structure can cancel in "
+            "it",
         )
     )
-    for name, words in (("signal_kept", "Signal kept"), ("noise_kept", "Noise kept")):
-        if numbers[name] is not None:
-            entries.append(_kept(numbers, name, words))
+    for key, title in (("signal_kept", "Signal kept"), ("noise_kept", "Noise kept")):
+        if numbers[key] is not None:
+            entries.append(_kept(numbers, key, title))
     if numbers["gain"] is not None:
-        more = "by which the denoised half-maps were multiplied before bias was computed"
-        entries.append(("Gain", _number(numbers["gain"]), more))
+        meaning = "factor of the denoised half-maps before bias was computed"
+        entries.append(("Gain", _number(numbers["gain"]), meaning))
     mask = numbers["mask"]
     volume = "unknown" if mask["volume"] is None else _volume(mask["volume"])
     share = "" if mask["share"] is None else f"{mask['share']:.1%} of the box, {mask['from']}"
     entries.append(("Mask", volume, share))
     rows = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
-        for name, value, more in entries
+        f"<div><dt>{escape(title)}</dt><dd>{escape(value)}<small>{escape(meaning)}</small></dd></div>"
+        for title, value, meaning in entries
     )
     return f'<section id="numbers"><h2>In numbers</h2><dl class="numbers">{rows}</dl></section>'
 
 
 def _resolution(numbers, threshold):
-    found = numbers["resolution"][f"fsc_{threshold}"]
-    more = "of the noisy half-maps, masked" if found["crossed"] else "Nyquist limit: the FSC never falls below it"
+    resolution = numbers["resolution"][f"fsc_{threshold}"]
     return (
         f"Resolution, FSC {threshold}",
-        "unknown" if found["angstrom"] is None else f"{found['angstrom']:.2f} Å",
-        more,
+        "unknown" if resolution["angstrom"] is None else f"{resolution['angstrom']:.2f} Å",
+        "of the noisy half-maps, masked" if resolution["crossed"] else "Nyquist limit: the FSC never falls below it",
     )
 
 
-def _kept(numbers, name, words):
-    """The median share of amplitude over the shells that are trusted, up to the resolution of the half-maps."""
+def _kept(numbers, key, title):
+    """Take the median share of amplitude over the trusted shells, up to the resolution of the half-maps."""
     resolution = numbers["resolution"]["fsc_0.143"]["angstrom"]
-    found = numbers[name]
+    estimate = numbers[key]
     values = sorted(
         value
-        for value, trusted, frequency in zip(found["value"], found["trusted"], numbers["frequency"], strict=True)
+        for value, trusted, frequency in zip(estimate["value"], estimate["trusted"], numbers["frequency"], strict=True)
         if trusted and value is not None and resolution and 0 < frequency * resolution <= 1
     )
     if not values:
-        return words, "unknown", "no shell in which it can be told"
-    return words, f"{values[len(values) // 2]:.0%}", f"of its amplitude; median of shells up to {resolution:.3g} Å"
+        return title, "unknown", "no shell in which it can be measured"
+    return title, f"{values[len(values) // 2]:.0%}", f"of its amplitude; median of shells up to {resolution:.3g} Å"
 
 
 def _volume(value):
-    """A volume in nm³ from one in Å³."""
+    """Convert a volume in Å³ to nm³."""
     return f"{value / 1000:,.0f} nm³" if value >= 1e5 else f"{value / 1000:.3g} nm³"
 
 
@@ -450,23 +432,24 @@ def _number(value):
 
 def _figures(content):
     figures = "".join(
-        f'<figure><h3>{escape(one.title)}</h3><img src="{data_uri(one.svg, "image/svg+xml")}" alt="{escape(one.alt)}">'
-        f'<figcaption>{escape(one.caption)} <a href="figures/{one.name}.png">PNG</a> '
-        f'<a href="figures/{one.name}.svg">SVG</a></figcaption></figure>'
-        for one in content.figures
+        f"<figure><h3>{escape(figure.title)}</h3>"
+        f'<img src="{data_uri(figure.svg, "image/svg+xml")}" alt="{escape(figure.alt)}">'
+        f'<figcaption>{escape(figure.caption)} <a href="figures/{figure.name}.png">PNG</a> '
+        f'<a href="figures/{figure.name}.svg">SVG</a></figcaption></figure>'
+        for figure in content.figures
     )
     open_question = ""
     if content.numbers["variances"] is None:
         open_question = (
-            '<div class="box open"><h2>What stays open</h2><p>How much of the denoised map is signal, residual noise '
-            "and bias cannot be told, because no denoised half-maps were given: a single denoised map cannot show "
-            "which of its details would come again from other noise. Denoise each half-map alone, with the settings "
+            '<div class="box open"><h2>What stays open</h2><p>How much of the denoised map is signal, residual noise, '
+            "and bias cannot be measured, because no denoised half-maps were given: a single denoised map cannot show "
+            "which of its details would appear again with other noise. Denoise each half-map alone, with the settings "
             "of the full map, and give both with <code>--denoised-halves</code>.</p></div>"
         )
     return f'<section id="curves"><h2>Shell by shell</h2><div class="figures">{figures}</div>{open_question}</section>'
 
 
-def _header(content):
+def _header_table(content):
     def remark(row):
         if not row.differs:
             return ""
@@ -479,8 +462,8 @@ def _header(content):
     )
     return (
         '<section id="header"><h2>Header of input and output</h2><div class="scroll"><table>'
-        "<caption>The header decides where programs place a map. Where size, voxel size or origin differ, the two "
-        "maps do not lie on each other.</caption>"
+        "<caption>The header decides where programs place a map. If size, voxel size, or origin differ, the two maps "
+        "do not overlay.</caption>"
         f'<thead><tr><th scope="col">Entry</th><th scope="col">{escape(content.half_maps[0])}</th>'
         f'<th scope="col">{escape(content.name)}</th><th scope="col">Remark</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></section>"
@@ -490,12 +473,13 @@ def _header(content):
 def _notes(notes):
     if not notes:
         return ""
-    return f'<section id="notes"><h2>Notes</h2><ul>{"".join(f"<li>{escape(one)}</li>" for one in notes)}</ul></section>'
+    return f'<section id="notes"><h2>Notes</h2>{_list(notes)}</section>'
 
 
 def _files(files):
     rows = "".join(
-        f'<li><a href="{_link(name)}">{escape(name)}</a>: {escape(what)}</li>' for name, what in files.items()
+        f'<li><a href="{_link(name)}">{escape(name)}</a>: {escape(description)}</li>'
+        for name, description in files.items()
     )
     return f'<section id="files"><h2>Files</h2><ul>{rows}</ul></section>'
 
@@ -506,9 +490,9 @@ def _link(name):
 
 def _record(record):
     inputs = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(one["path"])}</td><td>{one["bytes"]:,}</td>'
-        f'<td class="hash">{escape(one["sha256"])}</td></tr>'
-        for name, one in record["inputs"].items()
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(file["path"])}</td><td>{file["bytes"]:,}</td>'
+        f'<td class="hash">{escape(file["sha256"])}</td></tr>'
+        for name, file in record["inputs"].items()
     )
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     parameters = json.dumps(record["parameters"], indent=1, ensure_ascii=False)

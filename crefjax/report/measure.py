@@ -1,32 +1,47 @@
-"""The numbers of a report: curves, variances and ratios per shell, what is wrong, and what the map may be used for."""
+"""The maps of a report, and its numbers: curves, variances, and ratios per shell, with warnings and recommendations."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from crefjax.io.maps import Map, full_map
-from crefjax.report import warnings as found
-from crefjax.report.checks import shift_between, signal_shells
-from crefjax.report.warnings import use_of
+from crefjax.data.pair_check import validate_maps
+from crefjax.errors import path_error
+from crefjax.io.entries import load_mask, load_pair
+from crefjax.io.maps import ISOTROPY, Map, check_same_grid, full_map, read_map
+from crefjax.report.checks import estimate_shift, signal_shells
+from crefjax.report.warnings import added_shells, find_notes, find_warnings, recommendations
 from crefjax.spectral.covariances import Covariances, shell_covariances
 from crefjax.spectral.curves import FscCurve, has_no_signal, solvent_level
-from crefjax.spectral.variances import QUANTITIES, Estimate, ShellVariances, overall_gain, variances_from
+from crefjax.spectral.local_maps import LocalMaps, local_maps
+from crefjax.spectral.variances import QUANTITIES, ShellVariances, overall_gain, variances_from
+
+if TYPE_CHECKING:
+    from crefjax.inference.denoise import Denoised
+    from crefjax.inference.request import DenoiseRequest
+
+THRESHOLDS = (0.143, 0.5)
+AUTOMATIC_MASK = "made automatically"
+_WHOLE_BOX = "none, the whole box"
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """What a report is about; every map on one grid.
+    """The maps of a report, all on one grid.
 
     Attributes:
-        half_map_1: as it was.
-        half_map_2: as it was.
-        denoised: the denoised full map.
+        half_map_1: noisy half-map 1.
+        half_map_2: noisy half-map 2.
+        denoised: the denoised full map; its path is where it lies, or will lie.
         denoised_1: half_map_1 denoised alone, or None.
-        denoised_2: half_map_2 denoised alone, or None; both or none.
+        denoised_2: half_map_2 denoised alone, or None; both or neither.
         mask: `(z, y, x)`, 0 to 1.
-        mask_from: its file, or how it was made.
+        mask_from: name of its file, or `AUTOMATIC_MASK`; None if it is the whole box, for want of a mask.
         parameters: of the command, for the record.
-        pair_warnings: what was found wrong with the half-maps, one line each.
+        pair_warnings: findings of the check of the half-maps, one line each.
+        mask_notes: on a mask that was made, one line each.
     """
 
     half_map_1: Map
@@ -35,20 +50,134 @@ class ReportInputs:
     denoised_1: Map | None
     denoised_2: Map | None
     mask: np.ndarray
-    mask_from: str
+    mask_from: str | None
     parameters: dict
     pair_warnings: tuple[str, ...] = ()
+    mask_notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_files(
+        cls,
+        half_maps: Sequence[Path | str],
+        denoised: Path | str,
+        denoised_half_maps: Sequence[Path | str] = (),
+        mask: Path | str | None = None,
+        *,
+        voxel_size: float | None = None,
+        insist: bool = False,
+        parameters: dict,
+    ) -> Self:
+        """Read and check the maps of a report on the output of any program.
+
+        Args:
+            half_maps: the two noisy half-maps.
+            denoised: the denoised full map.
+            denoised_half_maps: both half-maps, each denoised alone, or none.
+            mask: a file, or None to make a mask.
+            voxel_size: Å, of all maps; None for that of their headers.
+            insist: whether to continue with half-maps that are not a pair.
+            parameters: of the command.
+
+        Raises:
+            UserError: a map cannot be read, the half-maps are not a pair, a denoised map lies on another grid, the
+                denoised half-maps are the same map, or no mask can be made.
+        """
+        pair = load_pair(*half_maps, voxel_size=voxel_size)
+        full = read_map(denoised, voxel_size=voxel_size)
+        check_denoised(full, pair[0])
+        denoised_pair = [read_map(path, voxel_size=voxel_size) for path in denoised_half_maps]
+        for half_map in denoised_pair:
+            check_denoised(half_map, pair[0], "denoised half-map")
+        if denoised_pair and np.array_equal(*(half_map.array for half_map in denoised_pair)):
+            raise path_error(
+                " and ".join(str(half_map.path) for half_map in denoised_pair),
+                "expected two denoised half-maps, found the same map twice (all voxels equal); give HALF1 and HALF2, "
+                "each denoised alone",
+            )
+        region = None if mask is None else load_mask(mask, pair[0], voxel_size=voxel_size).array
+        used = validate_maps(pair, region, insist=insist, without=("no_signal",))
+        return cls(
+            *used.pair,
+            full,
+            *(denoised_pair or (None, None)),
+            mask=used.check.region.require(),
+            mask_from=AUTOMATIC_MASK if mask is None else Path(mask).name,
+            parameters=parameters,
+            pair_warnings=used.notes,
+            mask_notes=used.check.region.notes,
+        )
+
+    @classmethod
+    def from_denoised(
+        cls, request: "DenoiseRequest", result: "Denoised", *, mask_from: str, output: Path, parameters: dict
+    ) -> Self:
+        """Gather what `crefjax denoise` has in memory.
+
+        Args:
+            request: what was denoised, two half-maps.
+            result: with denoised half-maps.
+            mask_from: name of the mask's file, or `AUTOMATIC_MASK`.
+            output: path of the denoised full map.
+            parameters: of the command.
+        """
+        region = request.region.array
+        return cls(
+            *request.pair,
+            replace(result.full, path=output),
+            result.half_map_1,
+            result.half_map_2,
+            mask=np.ones_like(request.pair[0].array) if region is None else region,
+            mask_from=None if region is None else mask_from,
+            parameters=parameters,
+            pair_warnings=request.warnings,
+        )
+
+    @property
+    def full_map(self) -> np.ndarray:
+        """Mean of the half-maps, computed at every access."""
+        return full_map(self.half_map_1.array, self.half_map_2.array)
+
+    def local_maps(self) -> LocalMaps:
+        """Measure agreement and change around every voxel; needs denoised half-maps."""
+        maps = (self.half_map_1, self.half_map_2, self.denoised_1, self.denoised_2)
+        return local_maps(*(half_map.array for half_map in maps), self.half_map_1.voxel_size, self.mask)
+
+
+def check_denoised(denoised: Map, half_map: Map, name: str = "denoised map") -> None:
+    """Check that a denoised map lies on its half-map's grid.
+
+    Raises:
+        UserError: it does not; the message says so if its voxels are finer or coarser by a whole number.
+    """
+    shape, denoised_shape = np.array(half_map.array.shape), np.array(denoised.array.shape)
+    factor = half_map.voxel_size / denoised.voxel_size
+    ratio = max(factor, 1 / factor)
+    times = round(ratio)
+    same_box = np.array_equal(denoised_shape, times * shape if factor > 1 else shape / times)
+    if times > 1 and same_box and abs(ratio - times) < ISOTROPY * times:
+        raise path_error(
+            denoised.path,
+            f"expected a {name} on the grid of {half_map.path}, {_grid(half_map)}, found one {times} times as "
+            f"{'fine' if factor > 1 else 'coarse'}, {_grid(denoised)}; denoise without resampling (LAFTER: "
+            "--downsample), or resample it, in ChimeraX: volume resample #2 onGrid #1",
+        )
+    check_same_grid(half_map, denoised, f"half-map and {name}")
+
+
+def _grid(map_):
+    z, y, x = map_.array.shape
+    return f"{x}x{y}x{z} voxels of {map_.voxel_size:.5g} Å"
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """What is measured of a study before it is put into words.
+    """The measurements from which the numbers and the warnings of a report follow.
 
     Attributes:
-        masked: covariances of half-map 1, 2, denoised full map, and denoised half-map 1, 2 where there are.
-        unmasked: of half-map 1, 2 and the denoised full map in the whole box.
+        masked: covariances of half-map 1, half-map 2, the denoised full map, and denoised half-map 1 and 2 if present.
+        unmasked: of half-map 1, half-map 2, and the denoised full map in the whole box.
         curve: FSC of the half-maps, masked.
-        with_full: FSC of denoised and full map, masked, `(shells,)`.
+        fsc_to_full: FSC of denoised and full map, masked, `(shells,)`.
         variances: None without denoised half-maps.
         mask_power: mean over the box of the squared mask.
         shifts: of the denoised map against the full map, of each denoised half-map against its half-map, Å,
@@ -59,70 +188,72 @@ class Measurements:
     masked: Covariances
     unmasked: Covariances
     curve: FscCurve
-    with_full: np.ndarray
+    fsc_to_full: np.ndarray
     variances: ShellVariances | None
     mask_power: float
     shifts: dict[str, tuple[float, float, float]]
     signal_scale: bool
 
 
-def account(study: ReportInputs) -> dict:
-    """All numbers of a report, ready for JSON: NaN and infinity are None, lists run over shells 0 to N/2.
+def report_numbers(inputs: ReportInputs) -> dict:
+    """Return all numbers of a report, ready for JSON: NaN and infinity are None, lists run over shells 0 to N/2.
 
     Args:
-        study: the maps.
+        inputs: the maps.
 
     Returns:
         `box` (x, y, z), `voxel_size` (Å), `shell`, `frequency` (1/Å), `mask`, `curves`, `variances`, `ratios`,
         `signal_kept`, `noise_kept` (None without denoised half-maps), `resolution` (Å), `cref_rmse`, `gain`,
-        `warnings` (the gravest first), `notes` and `use`. Where `trusted` is false, a value does not mean anything.
+        `warnings` (the gravest first), `notes`, and `use`. A value is meaningless where `trusted` is false.
     """
-    measured = measure(study)
-    inner = slice(1, len(measured.with_full) - 1)
+    measured = measure(inputs)
+    inner = slice(1, len(measured.fsc_to_full) - 1)
     cref = measured.curve.cref
-    difference = measured.with_full * np.abs(measured.with_full) - cref**2
-    z, y, x = study.half_map_1.array.shape
-    size = study.half_map_1.voxel_size
-    inside = float(np.count_nonzero(study.mask > 0.5))
+    difference = measured.fsc_to_full * np.abs(measured.fsc_to_full) - cref**2
+    voxel_size = inputs.half_map_1.voxel_size
+    inside = float(np.count_nonzero(inputs.mask > 0.5))
+    warnings = find_warnings(measured, inputs.pair_warnings)
+    added = np.flatnonzero(added_shells(measured))
     numbers = {
-        "box": [x, y, z],
-        "voxel_size": size,
+        "box": list(inputs.half_map_1.array.shape[::-1]),
+        "voxel_size": voxel_size,
         "shell": list(range(len(cref))),
         "frequency": measured.curve.frequency.tolist(),
-        "mask": {"from": study.mask_from, "volume": inside * size**3, "share": inside / study.mask.size},
-        "curves": _curves(measured, cref),
+        "mask": {
+            "from": inputs.mask_from or _WHOLE_BOX,
+            "whole_box": inputs.mask_from is None,
+            "volume": inside * voxel_size**3,
+            "share": inside / inputs.mask.size,
+        },
+        "curves": _curves(measured),
         "variances": None,
         "ratios": None,
         "signal_kept": None,
         "noise_kept": None,
-        "resolution": {
-            f"fsc_{threshold}": measured.curve.resolution(threshold)._asdict() for threshold in (0.143, 0.5)
-        },
+        "resolution": {f"fsc_{threshold}": measured.curve.resolution(threshold)._asdict() for threshold in THRESHOLDS},
         "cref_rmse": float(np.sqrt(np.mean(difference[inner] ** 2))),
         "gain": None,
+        **_variance_numbers(measured.variances),
+        "warnings": warnings,
+        "notes": find_notes(measured),
+        "use": recommendations(
+            [warning["kind"] for warning in warnings],
+            float(1 / measured.curve.frequency[added[0]]) if len(added) else None,
+        ),
     }
-    if measured.variances is not None:
-        numbers |= _of_variances(measured.variances)
-    numbers["warnings"] = found.warnings_of(measured) + [
-        {"kind": "half_maps", "text": f"{text[0].upper()}{text[1:]}."} for text in study.pair_warnings
-    ]
-    numbers["notes"] = found.notes_of(measured)
-    added = np.flatnonzero(found.added_shells(measured))
-    begins = None if not len(added) else float(1 / measured.curve.frequency[added[0]])
-    numbers["use"] = use_of([one["kind"] for one in numbers["warnings"]], begins)
     return _finite(numbers)
 
 
-def measure(study: ReportInputs) -> Measurements:
-    """Covariances and what follows from them; every map relative to its solvent level, the mean outside the mask."""
-    maps = [study.half_map_1, study.half_map_2, study.denoised]
-    if study.denoised_1 is not None and study.denoised_2 is not None:
-        maps += [study.denoised_1, study.denoised_2]
-    arrays = [one.array for one in maps]
-    levels = [solvent_level(one, study.mask) for one in arrays]
-    masked = shell_covariances(arrays, study.mask, levels=levels)
+def measure(inputs: ReportInputs) -> Measurements:
+    """Measure the maps, each relative to its solvent level, the mean outside the mask."""
+    maps = [inputs.half_map_1, inputs.half_map_2, inputs.denoised]
+    if inputs.denoised_1 is not None and inputs.denoised_2 is not None:
+        maps += [inputs.denoised_1, inputs.denoised_2]
+    arrays = [map_.array for map_ in maps]
+    levels = [solvent_level(array, inputs.mask) for array in arrays]
+    masked = shell_covariances(arrays, inputs.mask, levels=levels)
     unmasked = shell_covariances(arrays[:3], levels=levels[:3])
-    first = study.half_map_1
+    first = inputs.half_map_1
     curve = FscCurve(first.array.shape, first.voxel_size, masked.fsc(0, 1))
     variances = None
     if len(maps) == 5:
@@ -132,65 +263,73 @@ def measure(study: ReportInputs) -> Measurements:
         masked=masked,
         unmasked=unmasked,
         curve=curve,
-        with_full=masked.fsc([0.5, 0.5], 2),
+        fsc_to_full=masked.fsc([0.5, 0.5], 2),
         variances=variances,
-        mask_power=float(np.mean([np.square(plane, dtype=np.float64).mean() for plane in study.mask]))
-        / max(float(study.mask.max()), 1e-30) ** 2,
-        shifts=_shifts(arrays, study.mask, first.voxel_size, curve, masked.dof),
-        signal_scale=_on_signal_scale(study),
+        mask_power=float(np.mean([np.square(plane, dtype=np.float64).mean() for plane in inputs.mask]))
+        / max(float(inputs.mask.max()), 1e-30) ** 2,
+        shifts=_shifts(inputs, curve, masked.dof),
+        signal_scale=_on_signal_scale(inputs),
     )
 
 
-def _shifts(arrays, mask, voxel_size, curve, independent):
-    """Of each denoised map against the one that it was made of, told by the shells with signal."""
+def _shifts(inputs, curve, independent):
+    """Estimate shifts of each denoised map against the map that it was made of, from the shells with signal."""
     last = 0 if has_no_signal(curve.fsc) else signal_shells(curve)[-1]
     numbers = np.where(np.arange(len(independent)) <= last, independent, 0)
-    full = full_map(arrays[0], arrays[1])
-    pairs = {"map": (full, arrays[2])}
-    if len(arrays) == 5:
-        pairs |= {"half-map 1": (arrays[0], arrays[3]), "half-map 2": (arrays[1], arrays[4])}
-    return {name: shift_between(*pair, mask, voxel_size, independent=numbers) for name, pair in pairs.items()}
+    pairs = {"map": (inputs.full_map, inputs.denoised.array)}
+    if inputs.denoised_1 is not None and inputs.denoised_2 is not None:
+        pairs["half-map 1"] = (inputs.half_map_1.array, inputs.denoised_1.array)
+        pairs["half-map 2"] = (inputs.half_map_2.array, inputs.denoised_2.array)
+    return {
+        name: estimate_shift(*pair, inputs.mask, curve.voxel_size, independent=numbers) for name, pair in pairs.items()
+    }
 
 
-def _on_signal_scale(study):
-    """From the parameters of `crefjax denoise`, or the label that it leaves in the header."""
-    if "scale" in study.parameters:
-        return study.parameters["scale"] == "signal"
-    labels = [bytes(one).rstrip(b"\0 ") for one in study.denoised.header.fields.label]
-    made = next((one for one in reversed(labels) if one), b"")
-    return made.startswith(b"crefjax") and made.endswith(b"scale signal")
+def _on_signal_scale(inputs):
+    """Look at the parameters of `crefjax denoise`, or at the label that it leaves in the header."""
+    if "scale" in inputs.parameters:
+        return inputs.parameters["scale"] == "signal"
+    labels = [bytes(label).rstrip(b"\0 ") for label in inputs.denoised.header.fields.label]
+    last = next((label for label in reversed(labels) if label), b"")
+    return last.startswith(b"crefjax") and last.endswith(b"scale signal")
 
 
-def _curves(measured, cref):
+def _curves(measured):
     masked = measured.masked
     return {
         "fsc_halves": measured.curve.fsc.tolist(),
         "fsc_halves_unmasked": measured.unmasked.fsc(0, 1).tolist(),
-        "cref": cref.tolist(),
-        "fsc_denoised_full": measured.with_full.tolist(),
+        "cref": measured.curve.cref.tolist(),
+        "fsc_denoised_full": measured.fsc_to_full.tolist(),
         "fsc_denoised_full_unmasked": measured.unmasked.fsc([0.5, 0.5], 2).tolist(),
         "power_full": ((masked.of(0, 0) + masked.of(1, 1) + 2 * masked.of(0, 1)) / 4).tolist(),
         "power_denoised": masked.of(2, 2).tolist(),
     }
 
 
-def _of_variances(v):
+def _variance_numbers(variances: ShellVariances | None):
+    if variances is None:
+        return {}
+
     estimates = {group: {} for group in ("variances", "ratios", None)}
     for quantity in QUANTITIES:
-        estimates[quantity.group][quantity.name] = _lists(getattr(v, quantity.name))
-    return {"variances": estimates["variances"], "ratios": estimates["ratios"], **estimates[None], "gain": v.gain}
-
-
-def _lists(one: Estimate):
-    return {"value": one.value.tolist(), "error": one.error.tolist(), "trusted": one.trusted.tolist()}
+        estimate = getattr(variances, quantity.name)
+        lists = {key: getattr(estimate, key).tolist() for key in ("value", "error", "trusted")}
+        estimates[quantity.group][quantity.name] = lists
+    return {
+        "variances": estimates["variances"],
+        "ratios": estimates["ratios"],
+        **estimates[None],
+        "gain": variances.gain,
+    }
 
 
 def _finite(value):
-    """The same with None for what JSON does not know."""
+    """Replace what JSON cannot hold by None."""
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
+        return [_finite(item) for item in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if np.isfinite(value) else None
     if isinstance(value, np.bool_):

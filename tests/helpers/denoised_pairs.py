@@ -1,4 +1,4 @@
-"""A structure in a soft ball, half-maps of it, and denoised maps of which is known what is wrong with them."""
+"""A structure in a soft ball, half-maps of it, and denoised versions of them."""
 
 import functools
 
@@ -17,24 +17,24 @@ def shell_index():
     return np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int)
 
 
-def filtered(one, factors):
+def filtered(array, factors):
     """A map times a factor in every shell; voxels beyond the last take its factor."""
     of_voxel = factors[np.minimum(shell_index(), len(factors) - 1)]
-    return np.fft.ifftn(np.fft.fftn(one) * of_voxel).real
+    return np.fft.ifftn(np.fft.fftn(array) * of_voxel).real
 
 
 def ball(radius, soft=3.0):
     z = np.arange(SIDE) - SIDE // 2
-    apart = np.sqrt(z[:, None, None] ** 2 + z[:, None] ** 2 + z**2)
-    return 0.5 + 0.5 * np.cos(np.pi * np.clip((apart - radius) / soft, 0, 1))
+    distance = np.sqrt(z[:, None, None] ** 2 + z[:, None] ** 2 + z**2)
+    return 0.5 + 0.5 * np.cos(np.pi * np.clip((distance - radius) / soft, 0, 1))
 
 
 @functools.cache
 def signal():
-    """Amplitudes that fall by `exp(-7)` up to Nyquist, deviation 1 in a ball."""
-    made = np.random.default_rng(0).standard_normal((SIDE,) * 3)
-    made = filtered(made, np.exp(-7 * SHELLS / (SIDE // 2))) * ball(9)
-    return made / made[ball(9) > 0.5].std()
+    """Amplitudes that fall by `exp(-7)` up to Nyquist, standard deviation 1 in a ball."""
+    density = np.random.default_rng(0).standard_normal((SIDE,) * 3)
+    density = filtered(density, np.exp(-7 * SHELLS / (SIDE // 2))) * ball(9)
+    return density / density[ball(9) > 0.5].std()
 
 
 def noise(seed):
@@ -48,15 +48,16 @@ def half_maps(level=0.5):
     return signal() + level * noise(1), signal() + level * noise(2)
 
 
-def decent(one):
-    """What a good denoiser would leave: three tenths of the noise in shells with signal, little beyond."""
-    return signal() + filtered(one - signal(), 0.3 / (1 + np.exp(SHELLS - 13.0)))
+def denoise_well(half_map):
+    """As a good denoiser would: three tenths of the noise is left in shells with signal, little beyond."""
+    return signal() + filtered(half_map - signal(), 0.3 / (1 + np.exp(SHELLS - 13.0)))
 
 
-def study(halves, denoised=None, denoised_halves=None, mask=MASK, **more) -> ReportInputs:
-    """Of arrays; the denoised full map is the mean of the denoised half-maps if there is none."""
+def report_inputs(halves, denoised=None, denoised_halves=None, mask=MASK, **parameters) -> ReportInputs:
+    """Of arrays; the denoised full map is the mean of the denoised half-maps if it is not given."""
     if denoised is None:
         denoised = (denoised_halves[0] + denoised_halves[1]) / 2
-    maps = [Map.from_array(one, VOXEL) for one in (*halves, denoised)]
-    of_halves = (None, None) if denoised_halves is None else [Map.from_array(one, VOXEL) for one in denoised_halves]
-    return ReportInputs(*maps, *of_halves, mask.astype(np.float32), "mask.mrc", {"command": "report"} | more)
+    maps = [Map.from_array(array, VOXEL) for array in (*halves, denoised)]
+    denoised_maps = [Map.from_array(array, VOXEL) for array in denoised_halves or ()] or (None, None)
+    parameters = {"command": "report"} | parameters
+    return ReportInputs(*maps, *denoised_maps, mask.astype(np.float32), "mask.mrc", parameters)

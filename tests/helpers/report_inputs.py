@@ -1,11 +1,10 @@
-"""A small study of a report, in files, and numbers as an account has them, made by hand."""
-
-from dataclasses import dataclass
-from types import SimpleNamespace
+"""Small maps of a report, in files, and numbers as a report has them, invented."""
 
 import numpy as np
 
 from crefjax.io.maps import Map, read_map, write_map
+from crefjax.report.measure import ReportInputs
+from crefjax.spectral.local_maps import LocalMaps
 
 BOX = (20, 24, 28)  # z, y, x
 VOXEL = 1.5
@@ -22,8 +21,8 @@ def estimate(values, untrusted=()):
     }
 
 
-def account_numbers(*, halves=True, warnings=()):
-    """All that an account says, invented; shells from 11 on are not trusted."""
+def example_numbers(*, halves=True, warnings=()):
+    """All numbers of a report, invented; shells from 11 on are not trusted."""
     shell = np.arange(SHELLS)
     fsc = 1 / (1 + np.exp(shell - 9.0))
     beyond = range(11, SHELLS)
@@ -34,7 +33,7 @@ def account_numbers(*, halves=True, warnings=()):
         "voxel_size": VOXEL,
         "shell": shell.tolist(),
         "frequency": (shell / (28 * VOXEL)).tolist(),
-        "mask": {"from": "mask.mrc", "volume": 4321.5, "share": 0.0953},
+        "mask": {"from": "mask.mrc", "whole_box": False, "volume": 4321.5, "share": 0.0953},
         "curves": {
             "fsc_halves": fsc.tolist(),
             "fsc_halves_unmasked": (0.8 * fsc).tolist(),
@@ -73,16 +72,6 @@ def account_numbers(*, halves=True, warnings=()):
     }
 
 
-@dataclass(frozen=True)
-class LocalMaps:
-    """As `crefjax.spectral.local_maps` gives them."""
-
-    agreement: np.ndarray
-    change: np.ndarray
-    window: float
-    resolution: float | None
-
-
 def body(seed=None):
     """A soft ball off the middle, with noise if there is a seed, `(z, y, x)`."""
     z, y, x = np.meshgrid(*(np.arange(side) for side in BOX), indexing="ij")
@@ -102,24 +91,16 @@ def local():
     return LocalMaps(rising.copy(), 1 - rising, 12.0, 3.9)
 
 
-def study(folder, name="denoised.mrc"):
+def report_inputs(folder, name="denoised.mrc"):
     """Half-maps and their denoised map, written into a folder and read again."""
     maps = {}
     for file, array in (("half_1.mrc", body(1)), ("half_2.mrc", body(2)), (name, 0.5 * body())):
-        write_map(folder / file, Map.from_array(array, VOXEL, (3.0, 0.0, -4.5)), label="made for a test")
+        write_map(folder / file, Map.from_array(array, VOXEL, (3.0, 0.0, -4.5)), label="written for a test")
         maps[file] = read_map(folder / file)
-    return SimpleNamespace(
-        half_map_1=maps["half_1.mrc"],
-        half_map_2=maps["half_2.mrc"],
-        denoised=maps[name],
-        denoised_1=None,
-        denoised_2=None,
-        mask=soft_mask(),
-        mask_from="mask.mrc",
-        parameters={"command": "report", "denoised": str(folder / name)},
-    )
+    parameters = {"command": "report", "denoised": str(folder / name)}
+    return ReportInputs(*maps.values(), None, None, soft_mask(), "mask.mrc", parameters)
 
 
-def inputs(made):
-    """Files of a study by what they are."""
-    return {name: getattr(made, name).path for name in ("half_map_1", "half_map_2", "denoised")}
+def sources(inputs):
+    """Files of the maps, by the names that they have in report.json."""
+    return {name: getattr(inputs, name).path for name in ("half_map_1", "half_map_2", "denoised")}

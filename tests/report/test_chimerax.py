@@ -2,10 +2,9 @@ import re
 
 import numpy as np
 import pytest
-from helpers.report_inputs import VOXEL, account_numbers, body, inputs, local, soft_mask, study
+from helpers.report_inputs import VOXEL, body, example_numbers, local, report_inputs, soft_mask, sources
 
 from crefjax.io.maps import read_map
-from crefjax.masking.threshold import otsu_threshold
 from crefjax.report.chimerax import level_of_volume, matched_levels
 from crefjax.report.writer import write_report
 
@@ -22,27 +21,13 @@ def test_levels_enclose_the_same_number_of_voxels():
     assert 0 < levels.voxels < full.size
 
 
-def test_the_level_parts_two_classes():
-    """Otsu's criterion at every cut, slowly."""
-    random = np.random.default_rng(0)
-    values = np.concatenate([random.normal(0, 1, 900), random.normal(8, 1, 300)]).astype(np.float32)
-
-    def between(cut):
-        low, high = values[values <= cut], values[values > cut]
-        return len(low) * len(high) * (high.mean() - low.mean()) ** 2
-
-    best = max(between(cut) for cut in np.linspace(values.min() + 0.01, values.max() - 0.01, 2000))
-    assert between(otsu_threshold(values)) > 0.999 * best
-    assert 2 < otsu_threshold(values) < 6
-
-
 @pytest.mark.parametrize("voxels", [0, 1, 7, 59, 60])
 def test_level_of_a_volume(voxels):
     array = np.random.default_rng(3).permutation(60).astype(np.float32).reshape(3, 4, 5)
     assert above(array, level_of_volume(array, voxels)) == voxels
 
 
-def test_a_constant_map_is_no_mistake():
+def test_constant_maps_have_levels():
     constant = np.full((4, 5, 6), 2.5, np.float32)
     assert above(body(1), matched_levels(body(1), np.zeros_like(body()), soft_mask()).full) == 0
     assert above(constant, matched_levels(constant, constant, np.ones_like(constant)).denoised) == 0
@@ -59,9 +44,9 @@ def opened(folder):
 
 
 def test_script_opens_maps_at_levels_of_one_volume(tmp_path):
-    made = study(tmp_path, "my denoised.mrc")
+    inputs = report_inputs(tmp_path, "my denoised.mrc")
     out = tmp_path / "a report"
-    write_report(made, account_numbers(), out, inputs=inputs(made), local=local())
+    write_report(inputs, example_numbers(), out, sources=sources(inputs), local=local())
     paths = opened(out)
     assert paths[1] == "../my denoised.mrc"
     assert ";" not in (out / "view.cxc").read_text(encoding="utf-8")
@@ -75,19 +60,19 @@ def test_script_opens_maps_at_levels_of_one_volume(tmp_path):
     assert re.fullmatch(r"color sample #2 map #3 palette 0,#\w+:.*:1,#\w+ key true", words(out, "color")[0])
 
 
-def test_local_maps_that_lie_elsewhere_are_not_written_again(tmp_path):
-    made = study(tmp_path)
+def test_local_maps_written_elsewhere_are_not_copied(tmp_path):
+    inputs = report_inputs(tmp_path)
     places = (tmp_path / "x_local_agreement.mrc", tmp_path / "x_local_change.mrc")
     out = tmp_path / "out"
-    write_report(made, account_numbers(), out, inputs=inputs(made), local=local(), local_paths=places)
+    write_report(inputs, example_numbers(), out, sources=sources(inputs), local=local(), local_paths=places)
     assert opened(out)[2:] == ["../x_local_agreement.mrc", "../x_local_change.mrc"]
     assert not list(out.glob("local*.mrc"))
 
 
 @pytest.mark.parametrize("name", ["packed.mrc.gz", 'quo"te.mrc', "two\nlines.mrc"])
-def test_a_map_that_chimerax_could_not_open_is_copied(name, tmp_path):
-    made = study(tmp_path, name)
-    write_report(made, account_numbers(), tmp_path / "out", inputs=inputs(made))
+def test_a_map_that_chimerax_cannot_open_is_copied(name, tmp_path):
+    inputs = report_inputs(tmp_path, name)
+    write_report(inputs, example_numbers(), tmp_path / "out", sources=sources(inputs))
     assert opened(tmp_path / "out") == ["full_map.mrc", "denoised_map.mrc"]
-    assert np.array_equal(read_map(tmp_path / "out" / "denoised_map.mrc").array, made.denoised.array)
+    assert np.array_equal(read_map(tmp_path / "out" / "denoised_map.mrc").array, inputs.denoised.array)
     assert not words(tmp_path / "out", "color")

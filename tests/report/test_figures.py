@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from helpers.report_inputs import SHELLS, account_numbers, estimate
+from helpers.report_inputs import SHELLS, estimate, example_numbers
 
 from crefjax.report.figures import draw_figures
 
@@ -12,7 +12,7 @@ ALL = ["fsc", "fit_to_cref", "power", "ratios", "kept"]
 
 @pytest.fixture(scope="module")
 def drawn():
-    return {figure.name: figure for figure in draw_figures(account_numbers())}
+    return {figure.name: figure for figure in draw_figures(example_numbers())}
 
 
 def test_every_figure_is_a_png_and_an_svg(drawn):
@@ -39,24 +39,24 @@ def test_frequency_axes_show_angstrom_and_curves_have_units(drawn):
     assert "4.67 Å at 0.5" in told(drawn["fsc"])
 
 
-def test_what_is_not_trusted_is_marked(drawn):
+def test_untrusted_shells_are_marked(drawn):
     for name, figure in drawn.items():
         assert ("not to be trusted" in told(figure)) == (name in ("power", "ratios", "kept"))
-    numbers = account_numbers()
+    numbers = example_numbers()
     for name in ("signal_kept", "noise_kept"):
         numbers[name] = estimate([0.5] * SHELLS)
     assert "not to be trusted" not in told(draw_figures(numbers)[-1])
 
 
-def test_without_denoised_half_maps_there_is_power_alone():
-    figures = draw_figures(account_numbers(halves=False))
+def test_without_denoised_half_maps_there_are_three_figures():
+    figures = draw_figures(example_numbers(halves=False))
     assert [figure.name for figure in figures] == ALL[:3]
     assert "residual noise" not in told(figures[2])
 
 
 @pytest.mark.parametrize("hopeless", ["nothing trusted", "negative", "one shell", "never falls"])
-def test_curves_with_little_in_them_are_no_mistake(hopeless):
-    numbers = account_numbers()
+def test_nearly_empty_curves_are_drawn(hopeless):
+    numbers = example_numbers()
     if hopeless == "nothing trusted":
         for group in ("variances", "ratios"):
             for name in numbers[group]:

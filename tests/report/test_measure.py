@@ -4,59 +4,59 @@ import json
 
 import numpy as np
 import pytest
-from helpers import denoised_pairs as made
+from helpers import denoised_pairs as pairs
 
 from crefjax.io.maps import Map
-from crefjax.report.measure import ReportInputs, account, measure
+from crefjax.report.measure import ReportInputs, measure, report_numbers
 
-INNER = slice(1, made.SIDE // 2)
+INNER = slice(1, pairs.SIDE // 2)
 
 
 @pytest.fixture(scope="module")
 def halves():
-    return made.half_maps()
+    return pairs.half_maps()
 
 
 @pytest.fixture(scope="module")
-def study(halves):
+def inputs(halves):
     """On a level of 5, which is no density."""
-    denoised = [5 + made.decent(one) for one in halves]
-    return made.study([5 + one for one in halves], denoised_halves=denoised, weights="by-hand")
+    denoised = [5 + pairs.denoise_well(one) for one in halves]
+    return pairs.report_inputs([5 + one for one in halves], denoised_halves=denoised, weights="by-hand")
 
 
 @pytest.fixture(scope="module")
-def numbers(study):
-    return account(study)
+def numbers(inputs):
+    return report_numbers(inputs)
 
 
 def spectrum(one, mask):
     """Of a map relative to the mean outside the mask."""
     one = one.astype(np.float64)
-    return np.fft.fftn((one - np.average(one, weights=1 - made.MASK)) * mask)
+    return np.fft.fftn((one - np.average(one, weights=1 - pairs.MASK)) * mask)
 
 
 def sums(values):
-    return np.bincount(made.shell_index().ravel(), values.real.ravel())[: made.SIDE // 2 + 1]
+    return np.bincount(pairs.shell_index().ravel(), values.real.ravel())[: pairs.SIDE // 2 + 1]
 
 
-def cross(first, second, mask=made.MASK):
+def cross(first, second, mask=pairs.MASK):
     """Mean of a shell's products over the sum of the squared mask."""
     total = sums(spectrum(first, mask) * spectrum(second, mask).conj())
-    return total / sums(np.ones((made.SIDE,) * 3)) / np.sum(mask**2)
+    return total / sums(np.ones((pairs.SIDE,) * 3)) / np.sum(mask**2)
 
 
-def fsc(first, second, mask=made.MASK):
+def fsc(first, second, mask=pairs.MASK):
     return cross(first, second, mask) / np.sqrt(cross(first, first, mask) * cross(second, second, mask))
 
 
-def arrays(study):
-    return [one.array for one in (study.half_map_1, study.half_map_2, study.denoised, study.denoised_1)]
+def arrays(inputs):
+    return [one.array for one in (inputs.half_map_1, inputs.half_map_2, inputs.denoised, inputs.denoised_1)]
 
 
-def test_curves_are_numpys(study, numbers):
-    first, second, denoised, _ = arrays(study)
+def test_curves_match_numpy(inputs, numbers):
+    first, second, denoised, _ = arrays(inputs)
     full = (first + second) / 2
-    whole = np.ones_like(made.MASK)
+    whole = np.ones_like(pairs.MASK)
     curves = numbers["curves"]
     h = fsc(first, second)
     for name, expected in {
@@ -71,8 +71,8 @@ def test_curves_are_numpys(study, numbers):
     np.testing.assert_allclose(curves["power_denoised"], cross(denoised, denoised), rtol=1e-4)
 
 
-def test_what_follows_from_the_curves(study, numbers):
-    first, second, denoised, _ = arrays(study)
+def test_resolution_and_rmse_follow_from_the_curves(inputs, numbers):
+    first, second, denoised, _ = arrays(inputs)
     h, with_full = np.maximum(fsc(first, second), 0), fsc(denoised, (first + second) / 2)
     difference = with_full * np.abs(with_full) - 2 * h / (1 + h)
     assert numbers["cref_rmse"] == pytest.approx(np.sqrt(np.mean(difference[INNER] ** 2)), rel=1e-3)
@@ -80,16 +80,16 @@ def test_what_follows_from_the_curves(study, numbers):
         shell = np.flatnonzero(fsc(first, second)[1:] < threshold)[0] + 1
         found = numbers["resolution"][f"fsc_{threshold}"]
         assert found["crossed"]
-        longest = made.SIDE * made.VOXEL
+        longest = pairs.SIDE * pairs.VOXEL
         assert longest / shell <= found["angstrom"] <= longest / (shell - 1)
 
 
-def test_variances_are_those_of_the_truth(halves, study, numbers):
+def test_variances_match_the_truth(halves, inputs, numbers):
     """Within a few of their errors: signal, noise, and the noise that is left."""
-    left = [study.denoised_1.array - 5 - made.signal(), study.denoised_2.array - 5 - made.signal()]
+    left = [inputs.denoised_1.array - 5 - pairs.signal(), inputs.denoised_2.array - 5 - pairs.signal()]
     true = {
-        "signal": cross(made.signal(), made.signal()),
-        "noise": sum(cross(one - made.signal(), one - made.signal()) for one in halves) / 2,
+        "signal": cross(pairs.signal(), pairs.signal()),
+        "noise": sum(cross(one - pairs.signal(), one - pairs.signal()) for one in halves) / 2,
         "residual_noise": sum(cross(one, one) for one in left) / 2,
     }
     for name, expected in true.items():
@@ -100,7 +100,7 @@ def test_variances_are_those_of_the_truth(halves, study, numbers):
         assert np.all(apart < 4 * found["error"][trusted].astype(float) + 0.02 * expected[trusted]), name
     gain = numbers["gain"]
     assert gain == pytest.approx(1, abs=0.05)
-    passed = 0.3 / (1 + np.exp(made.SHELLS - 13.0))  # as the denoised half-maps were made
+    passed = 0.3 / (1 + np.exp(pairs.SHELLS - 13.0))  # as the denoised half-maps were made
     for name, expected in (("signal_kept", 1), ("noise_kept", passed)):
         found = {key: np.array(values) for key, values in numbers[name].items()}
         trusted = found["trusted"].astype(bool)
@@ -130,16 +130,16 @@ def test_ratios_are_those_of_the_variances(numbers):
     assert np.all(np.array(after["value"], float)[both] > 4 * np.array(before["value"], float)[both])
 
 
-def test_what_it_is_about(numbers):
-    shells = made.SIDE // 2 + 1
-    assert numbers["box"] == [made.SIDE] * 3
-    assert numbers["voxel_size"] == made.VOXEL
+def test_box_mask_and_recommendations_are_those_of_the_inputs(numbers):
+    shells = pairs.SIDE // 2 + 1
+    assert numbers["box"] == [pairs.SIDE] * 3
+    assert numbers["voxel_size"] == pairs.VOXEL
     assert numbers["shell"] == list(range(shells))
-    np.testing.assert_allclose(numbers["frequency"], np.arange(shells) / (made.SIDE * made.VOXEL))
-    inside = np.count_nonzero(made.MASK > 0.5)
+    np.testing.assert_allclose(numbers["frequency"], np.arange(shells) / (pairs.SIDE * pairs.VOXEL))
+    inside = np.count_nonzero(pairs.MASK > 0.5)
     assert numbers["mask"]["from"] == "mask.mrc"
-    assert numbers["mask"]["volume"] == pytest.approx(inside * made.VOXEL**3)
-    assert numbers["mask"]["share"] == pytest.approx(inside / made.MASK.size)
+    assert numbers["mask"]["volume"] == pytest.approx(inside * pairs.VOXEL**3)
+    assert numbers["mask"]["share"] == pytest.approx(inside / pairs.MASK.size)
     assert all(isinstance(text, str) for text in numbers["notes"])
     assert any("resolution" in text.lower() for text in numbers["use"]["not_for"])
     assert numbers["use"]["for"]
@@ -155,23 +155,24 @@ def lists(value):
 
 
 @pytest.mark.parametrize("case", ["decent", "no halves", "noise", "zeros", "band-limited"])
-def test_numbers_are_strict_json_with_lists_over_all_shells(case, study, halves):
+def test_numbers_are_strict_json_with_lists_over_all_shells(case, inputs, halves):
     if case == "no halves":
-        study = made.study(halves, study.denoised.array)
+        inputs = pairs.report_inputs(halves, inputs.denoised.array)
     elif case == "noise":
-        study = made.study([made.noise(1), made.noise(2)], denoised_halves=[made.noise(3), made.noise(4)])
+        inputs = pairs.report_inputs([pairs.noise(1), pairs.noise(2)], denoised_halves=[pairs.noise(3), pairs.noise(4)])
     elif case == "zeros":
-        zero = np.zeros_like(made.MASK)
-        study = made.study(halves, denoised_halves=[zero, zero])
+        zero = np.zeros_like(pairs.MASK)
+        inputs = pairs.report_inputs(halves, denoised_halves=[zero, zero])
     elif case == "band-limited":
-        cut = [made.filtered(one, 1.0 * (made.SHELLS < 12)) for one in halves]
-        study = made.study(cut, denoised_halves=[made.decent(one) for one in cut], mask=np.ones_like(made.MASK))
-    numbers = account(study)
+        cut = [pairs.filtered(one, 1.0 * (pairs.SHELLS < 12)) for one in halves]
+        denoised = [pairs.denoise_well(half_map) for half_map in cut]
+        inputs = pairs.report_inputs(cut, denoised_halves=denoised, mask=np.ones_like(pairs.MASK))
+    numbers = report_numbers(inputs)
     assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
     assert (numbers["variances"] is None) == (case == "no halves")
     for part in ("curves", "variances", "ratios", "signal_kept", "noise_kept"):
         for name, one in lists(numbers[part] or {}):
-            assert len(one) == made.SIDE // 2 + 1, name
+            assert len(one) == pairs.SIDE // 2 + 1, name
             kind = bool if name.endswith("trusted") else (float, type(None))
             assert all(isinstance(value, kind) for value in one), name
     for part in ("variances", "ratios"):
@@ -180,20 +181,20 @@ def test_numbers_are_strict_json_with_lists_over_all_shells(case, study, halves)
                 assert not trusted or None not in (value, error), name
 
 
-def test_without_denoised_halves_it_is_told_what_stays_open(study, halves):
-    numbers = account(made.study(halves, study.denoised.array))
+def test_without_denoised_half_maps_a_note_names_the_option(inputs, halves):
+    numbers = report_numbers(pairs.report_inputs(halves, inputs.denoised.array))
     assert all(numbers[name] is None for name in ("variances", "ratios", "signal_kept", "noise_kept", "gain"))
     assert any("--denoised-halves" in note for note in numbers["notes"])
 
 
-def test_a_box_that_is_no_cube():
+def test_box_of_unequal_sides():
     """Longest side first in no axis; `box` is x, y, z."""
     random = np.random.default_rng(0)
     shape = (12, 20, 16)
     maps = [Map.from_array(one, 1.5) for one in random.standard_normal((3, *shape))]
-    study = ReportInputs(*maps, None, None, np.ones(shape, np.float32), "none", {})
-    numbers = account(study)
+    inputs = ReportInputs(*maps, None, None, np.ones(shape, np.float32), "none", {})
+    numbers = report_numbers(inputs)
     assert numbers["box"] == [16, 20, 12]
     assert len(numbers["curves"]["cref"]) == 11
     np.testing.assert_allclose(numbers["frequency"], np.arange(11) / 30)
-    assert measure(study).variances is None
+    assert measure(inputs).variances is None

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers.report_inputs import BOX, body, soft_mask
 
-from crefjax.report.slices import LARGEST_SIDE, cut_slices, fullest_plane, match, png_bytes
+from crefjax.report.slices import LARGEST_SIDE, cut_slices, match, most_variable_plane, png_bytes
 
 AXES = {"z": 0, "y": 1, "x": 2}
 
@@ -21,7 +21,7 @@ def shown_part(inside, axis):
     return slice(max(filled[0] - 3, 0), min(filled[-1] + 4, inside.shape[axis]))
 
 
-def test_png_of_greys_and_of_colours():
+def test_png_of_grays_and_of_colors():
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (5, 7), np.uint8)
     colors = random.integers(0, 256, (256, 4), np.uint8)
@@ -33,10 +33,10 @@ def test_png_of_greys_and_of_colours():
 def cut():
     full = (body(1) + body(2)) / 2
     local = np.broadcast_to(np.linspace(0, 1, BOX[2], dtype=np.float32), BOX)
-    return cut_slices(full, 0.5 * body() + 1, soft_mask(), 1.5, local=[("agreement", local)])
+    return cut_slices(full, 0.5 * body() + 1, soft_mask(), 1.5, local={"agreement": local})
 
 
-def test_planes_are_where_the_particle_has_most_and_show_the_mask(cut):
+def test_planes_go_through_the_particle_and_show_the_mask(cut):
     """The ball lies at z, y, x = 8, 13, 18; its mask spans about as many voxels as its widths ask."""
     inside = soft_mask() > 0.5
     for plane, middle in zip(cut.planes, (8, 13, 18), strict=True):
@@ -77,7 +77,7 @@ def test_the_outline_lies_where_the_mask_crosses_one_half(cut):
         assert points.min() > 0
 
 
-def test_both_maps_are_in_one_grey_scale_after_matching(cut):
+def test_both_maps_have_one_gray_scale_after_matching(cut):
     assert (cut.before.low, cut.before.high) == (cut.after.low, cut.after.high)
     inside = soft_mask() > 0.5
     full, denoised = ((body(1) + body(2)) / 2)[inside], (0.5 * body() + 1)[inside]
@@ -85,14 +85,14 @@ def test_both_maps_are_in_one_grey_scale_after_matching(cut):
     assert (cut.gain, cut.offset) == pytest.approx(expected.tolist(), rel=1e-4)
 
 
-def test_a_map_that_runs_against_the_full_map_is_not_turned_over():
+def test_match_does_not_invert_a_map():
     full = body()[soft_mask() > 0.5]
     assert match(full, -full)[0] == 1
     assert match(full, np.zeros_like(full))[0] == 1
     assert match(np.zeros_like(full), full)[2] == 1
 
 
-def test_colours_run_from_0_to_the_top_of_the_scale_and_are_clear_outside_the_mask(cut):
+def test_colors_span_the_scale_and_are_clear_outside_the_mask(cut):
     (layer,) = cut.local
     assert (layer.low, layer.high) == (0, 1)
     image, mask = pixels(layer.images[0]), soft_mask()
@@ -103,11 +103,11 @@ def test_colours_run_from_0_to_the_top_of_the_scale_and_are_clear_outside_the_ma
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_fullest_plane_is_the_one_with_the_largest_sum_of_squares(axis):
+def test_most_variable_plane_has_the_largest_sum_of_squares(axis):
     array = np.random.default_rng(axis).standard_normal((5, 6, 7)).astype(np.float32)
     inside = np.ones(array.shape, bool)
     sums = [np.square(np.take(array, n, axis) - array.mean(dtype="f8")).sum() for n in range(array.shape[axis])]
-    assert fullest_plane(array, inside, axis) == int(np.argmax(sums))
+    assert most_variable_plane(array, inside, axis) == int(np.argmax(sums))
 
 
 def test_large_planes_are_binned():
@@ -126,7 +126,7 @@ def test_large_planes_are_binned():
 
 
 @pytest.mark.parametrize("mask", [np.zeros(BOX, "f4"), np.ones(BOX, "f4"), np.full(BOX, 0.3, "f4")])
-def test_masks_without_an_edge_are_no_mistake(mask):
+def test_masks_without_an_edge_have_no_outline(mask):
     if not mask.any():
         mask[3, 4, 5] = 0.2
     cut = cut_slices(body(1), body(), mask, 1.0)

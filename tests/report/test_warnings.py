@@ -6,63 +6,63 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import denoised_pairs as made
+from helpers import denoised_pairs as pairs
 
-from crefjax.report.measure import account, measure
-from crefjax.report.warnings import ranges
+from crefjax.report.measure import measure, report_numbers
+from crefjax.report.warnings import recommendations, shell_ranges
 
-LONGEST = made.SIDE * made.VOXEL
+LONGEST = pairs.SIDE * pairs.VOXEL
 
 
 def warned(*arguments, **words):
     """Texts by kind, in their order."""
-    return {one["kind"]: one["text"] for one in account(made.study(*arguments, **words))["warnings"]}
+    return {one["kind"]: one["text"] for one in report_numbers(pairs.report_inputs(*arguments, **words))["warnings"]}
 
 
 @functools.cache
 def decent():
-    halves = made.half_maps()
-    return halves, tuple(made.decent(one) for one in halves)
+    halves = pairs.half_maps()
+    return halves, tuple(pairs.denoise_well(one) for one in halves)
 
 
 @pytest.mark.parametrize("with_halves", [True, False])
 @pytest.mark.parametrize("level", [0.25, 0.5, 1.0])
-def test_decent_maps_are_not_warned_of(level, with_halves):
-    halves = made.half_maps(level)
-    denoised = tuple(made.decent(one) for one in halves)
+def test_well_denoised_maps_give_no_warning(level, with_halves):
+    halves = pairs.half_maps(level)
+    denoised = tuple(pairs.denoise_well(one) for one in halves)
     assert warned(halves, sum(denoised) / 2, denoised if with_halves else None) == {}
 
 
 @pytest.mark.parametrize("factor", [0.01, 3.0, 1000.0])
-def test_another_scale_is_a_note_and_no_warning(factor):
+def test_another_scale_is_a_note_and_not_a_warning(factor):
     halves, denoised = decent()
-    numbers = account(made.study(halves, denoised_halves=[factor * one for one in denoised]))
+    numbers = report_numbers(pairs.report_inputs(halves, denoised_halves=[factor * one for one in denoised]))
     assert numbers["warnings"] == []
     assert numbers["gain"] == pytest.approx(1 / factor, rel=0.1)
     assert any("scale" in note and f"{numbers['gain']:.4g}" in note for note in numbers["notes"])
 
 
-def test_half_maps_of_noise():
-    halves = made.noise(1), made.noise(2)
-    found = warned(halves, denoised_halves=[made.filtered(one, np.exp(-made.SHELLS / 4)) for one in halves])
+def test_half_maps_of_noise_give_the_no_signal_warning():
+    halves = pairs.noise(1), pairs.noise(2)
+    found = warned(halves, denoised_halves=[pairs.filtered(one, np.exp(-pairs.SHELLS / 4)) for one in halves])
     assert next(iter(found)) == "no_signal"
     assert "Å" in found["no_signal"]
 
 
-def test_half_maps_that_are_only_sharpened():
-    halves = made.half_maps(1.0)
-    found = warned(halves, denoised_halves=[made.filtered(one, np.exp(made.SHELLS / 9)) for one in halves])
+def test_sharpened_half_maps_have_nothing_removed():
+    halves = pairs.half_maps(1.0)
+    found = warned(halves, denoised_halves=[pairs.filtered(one, np.exp(pairs.SHELLS / 9)) for one in halves])
     assert "or sharpened" in found["nothing_removed"]
     assert "not_denoised" not in found
-    sharpened = [made.filtered(one, np.exp(made.SHELLS / 9)) for one in halves]
+    sharpened = [pairs.filtered(one, np.exp(pairs.SHELLS / 9)) for one in halves]
     own = warned(halves, denoised_halves=sharpened, scale="signal")["nothing_removed"]
     assert "the network did not help" in own.lower()
 
 
-def test_nothing_but_a_lack_of_signal_is_told_of_noise():
+def test_pure_noise_gives_only_the_no_signal_warning():
     for seed in range(4):
-        halves = made.noise(10 + seed), made.noise(20 + seed)
-        denoised = [made.filtered(one, np.exp(-made.SHELLS / 4)) for one in halves]
+        halves = pairs.noise(10 + seed), pairs.noise(20 + seed)
+        denoised = [pairs.filtered(one, np.exp(-pairs.SHELLS / 4)) for one in halves]
         found = warned(halves, np.roll(sum(denoised), 3, 0), denoised[::-1])
         assert set(found) == {"no_signal"}
 
@@ -75,7 +75,7 @@ def test_scale_of_all_maps_does_not_matter(scale):
     assert warned([scale * one for one in halves], scale * moved, [scale * one for one in denoised]) == expected
 
 
-def test_denoised_halves_that_know_of_each_other():
+def test_denoised_half_maps_that_depend_on_each_other_contradict_the_equations():
     halves, _ = decent()
     mixed = 0.6 * halves[0] + 0.4 * halves[1], 0.4 * halves[0] + 0.6 * halves[1]
     found = warned(halves, denoised_halves=mixed)
@@ -86,10 +86,10 @@ def test_denoised_halves_that_know_of_each_other():
 def test_added_structure_is_found_where_it_was_added():
     """In shells 7 to 9, with twice the signal's power; under the mask a shell more on either side holds some."""
     halves, denoised = decent()
-    band = (made.SHELLS >= 7) & (made.SHELLS <= 9)
-    inside = made.noise(9) * made.ball(9)
-    false = made.filtered(inside, np.where(band, np.exp(-7 * made.SHELLS / (made.SIDE // 2)), 0))
-    strength = np.sqrt(2) * np.std(made.filtered(made.signal(), 1.0 * band)) / np.std(false)
+    band = (pairs.SHELLS >= 7) & (pairs.SHELLS <= 9)
+    inside = pairs.noise(9) * pairs.ball(9)
+    false = pairs.filtered(inside, np.where(band, np.exp(-7 * pairs.SHELLS / (pairs.SIDE // 2)), 0))
+    strength = np.sqrt(2) * np.std(pairs.filtered(pairs.signal(), 1.0 * band)) / np.std(false)
     found = warned(halves, denoised_halves=[one + strength * false for one in denoised])
     assert list(found) == ["added"]
     told = re.search(r"from (\S+) to (\S+) Å", found["added"])
@@ -100,9 +100,9 @@ def test_added_structure_is_found_where_it_was_added():
 
 @pytest.mark.parametrize("level", [0.5, 1.0])
 def test_a_blur_is_called_a_filter(level):
-    halves = made.half_maps(level)
-    blur = np.exp(-((made.SHELLS / 9) ** 2))
-    numbers = account(made.study(halves, denoised_halves=[made.filtered(one, blur) for one in halves]))
+    halves = pairs.half_maps(level)
+    blur = np.exp(-((pairs.SHELLS / 9) ** 2))
+    numbers = report_numbers(pairs.report_inputs(halves, denoised_halves=[pairs.filtered(one, blur) for one in halves]))
     assert [one["kind"] for one in numbers["warnings"]] == ["damped"]
     told = re.search(r"from (\S+) to (\S+) Å: (\d+) %", numbers["warnings"][0]["text"])
     first, last = (round(LONGEST / float(one)) for one in told.groups()[:2])
@@ -113,11 +113,11 @@ def test_a_blur_is_called_a_filter(level):
 
 @pytest.mark.parametrize("share", [0.0, 0.02])
 @pytest.mark.parametrize("factor", [0.3, 2.0])
-def test_half_maps_times_a_factor_are_no_denoised_ones(factor, share):
+def test_half_maps_times_a_factor_are_not_denoised(factor, share):
     """Or with a small share of denoised ones in them."""
-    halves = made.half_maps()
-    mixed = [factor * ((1 - share) * one + share * made.decent(one)) for one in halves]
-    numbers = account(made.study(halves, denoised_halves=mixed))
+    halves = pairs.half_maps()
+    mixed = [factor * ((1 - share) * one + share * pairs.denoise_well(one)) for one in halves]
+    numbers = report_numbers(pairs.report_inputs(halves, denoised_halves=mixed))
     found = {one["kind"]: one["text"] for one in numbers["warnings"]}
     assert list(found) == ["not_denoised", "nothing_removed"]
     assert "denoised map equals the noisy full map" in found["not_denoised"]
@@ -126,57 +126,57 @@ def test_half_maps_times_a_factor_are_no_denoised_ones(factor, share):
     assert numbers["use"]["for"][0].startswith("Nothing, until this is put right: give the map that was denoised")
 
 
-def test_a_tenth_less_noise_is_next_to_nothing():
+def test_little_less_noise_counts_as_nothing_removed():
     """Not the same map, and no better than 1.05 times in amplitude."""
-    halves = made.half_maps(1.0)
-    found = warned(halves, denoised_halves=[0.04 * made.signal() + 0.96 * one for one in halves])
+    halves = pairs.half_maps(1.0)
+    found = warned(halves, denoised_halves=[0.04 * pairs.signal() + 0.96 * one for one in halves])
     assert "nothing_removed" in found
     gained = float(re.search(r"is (\S+) times", found["nothing_removed"])[1])
     assert gained == pytest.approx(1 / 0.96**2, abs=0.03)
 
 
 @pytest.mark.parametrize("which", ["parameters", "label"])
-def test_where_crefjax_fades_by_itself_it_is_a_note(which):
-    halves = made.half_maps()
-    blur = np.exp(-((made.SHELLS / 9) ** 2))
-    study = made.study(halves, denoised_halves=[made.filtered(one, blur) for one in halves])
-    (plain,) = account(study)["warnings"]
+def test_fading_on_the_signals_scale_is_a_note(which):
+    halves = pairs.half_maps()
+    blur = np.exp(-((pairs.SHELLS / 9) ** 2))
+    inputs = pairs.report_inputs(halves, denoised_halves=[pairs.filtered(one, blur) for one in halves])
+    (plain,) = report_numbers(inputs)["warnings"]
     if which == "parameters":
-        study.parameters["scale"] = "signal"
+        inputs.parameters["scale"] = "signal"
     else:
-        assert not measure(study).signal_scale
-        header = study.denoised.header
+        assert not measure(inputs).signal_scale
+        header = inputs.denoised.header
         label = b"crefjax 0.1.0 denoised, weights w, scale signal".ljust(80)
         header = replace(header, raw=header.raw[:224] + label + header.raw[304:])
-        study = replace(study, denoised=replace(study.denoised, header=header))
-    numbers = account(study)
+        inputs = replace(inputs, denoised=replace(inputs.denoised, header=header))
+    numbers = report_numbers(inputs)
     assert numbers["warnings"] == []
-    (note,) = (one for one in numbers["notes"] if "no better than a filter" in one)
+    (note,) = (one for one in numbers["notes"] if "not better than a filter" in one)
     told = re.search(r"from (\S+ to \S+) Å", plain["text"])[1]
     assert note.startswith(f"From {told} Å")
 
 
-def test_damped_is_one_range_to_the_last_shell_of_which_something_is_known():
+def test_damped_shells_are_one_range_up_to_the_last_measured_shell():
     """Also where signal is below noise: halves of which little is left beyond shell 6."""
-    halves = made.half_maps(0.7)
-    blur = np.where(made.SHELLS < 6, 1.0, 0.4)
-    found = warned(halves, denoised_halves=[made.filtered(one, blur) for one in halves])["damped"]
+    halves = pairs.half_maps(0.7)
+    blur = np.where(pairs.SHELLS < 6, 1.0, 0.4)
+    found = warned(halves, denoised_halves=[pairs.filtered(one, blur) for one in halves])["damped"]
     assert found.count("from") == 1
     first, last = (round(LONGEST / float(one)) for one in re.search(r"from (\S+) to (\S+) Å", found).groups())
-    before = made.signal() * made.MASK
-    power = np.bincount(made.shell_index().ravel(), np.abs(np.fft.fftn(before)).ravel() ** 2)[: made.SIDE // 2 + 1]
-    noise = 0.49 * np.bincount(made.shell_index().ravel())[: made.SIDE // 2 + 1] * np.sum(made.MASK**2)
+    before = pairs.signal() * pairs.MASK
+    power = np.bincount(pairs.shell_index().ravel(), np.abs(np.fft.fftn(before)).ravel() ** 2)[: pairs.SIDE // 2 + 1]
+    noise = 0.49 * np.bincount(pairs.shell_index().ravel())[: pairs.SIDE // 2 + 1] * np.sum(pairs.MASK**2)
     weak = np.flatnonzero(power < noise)[0]
     assert 5 <= first <= 7
     assert last > weak
 
 
-def test_mask_that_cuts_the_particle():
+def test_mask_that_cuts_the_particle_gives_a_warning():
     halves, denoised = decent()
-    cutting = made.MASK.copy()
-    cutting[: made.SIDE // 2] = 0
+    cutting = pairs.MASK.copy()
+    cutting[: pairs.SIDE // 2] = 0
     found = warned(halves, denoised_halves=denoised, mask=cutting)
-    share = 1 - np.sum((cutting * made.signal()) ** 2) / np.sum(made.signal() ** 2)
+    share = 1 - np.sum((cutting * pairs.signal()) ** 2) / np.sum(pairs.signal() ** 2)
     assert 0.3 < share < 0.7
     told = int(found["cut"].split(" %")[0].split()[-1])
     assert told == pytest.approx(100 * share, abs=10)
@@ -184,26 +184,26 @@ def test_mask_that_cuts_the_particle():
 
 def test_a_mask_on_another_scale_does_not_cut():
     halves, denoised = decent()
-    assert "cut" not in warned(halves, denoised_halves=denoised, mask=0.6 * made.MASK)
+    assert "cut" not in warned(halves, denoised_halves=denoised, mask=0.6 * pairs.MASK)
 
 
 @pytest.mark.parametrize("radius", [9, 14])
-def test_mask_around_the_particle_does_not_cut(radius):
+def test_mask_around_the_particle_does_not_cut_it(radius):
     halves, denoised = decent()
-    assert "cut" not in warned(halves, denoised_halves=denoised, mask=made.ball(radius))
+    assert "cut" not in warned(halves, denoised_halves=denoised, mask=pairs.ball(radius))
 
 
-def test_curve_that_never_falls():
-    halves = made.half_maps(1e-4)
-    found = warned(halves, denoised_halves=[made.decent(one) for one in halves])
+def test_fsc_that_never_falls_gives_a_warning():
+    halves = pairs.half_maps(1e-4)
+    found = warned(halves, denoised_halves=[pairs.denoise_well(one) for one in halves])
     assert "never_falls" in found
 
 
-def test_gravest_comes_first():
+def test_the_gravest_warning_comes_first():
     """Turned over and swapped, in a mask that cuts."""
     halves, denoised = decent()
-    cutting = made.MASK.copy()
-    cutting[: made.SIDE // 2] = 0
+    cutting = pairs.MASK.copy()
+    cutting[: pairs.SIDE // 2] = 0
     found = warned(halves, -sum(denoised) / 2, denoised[::-1], mask=cutting)
     assert list(found)[:2] == ["inverted", "swapped"]
     assert "half-map" not in found["inverted"]
@@ -226,4 +226,60 @@ def test_gravest_comes_first():
 )
 def test_shells_in_words(chosen, told):
     """Shell s of a box of 60 Å is at 60 / s Å."""
-    assert ranges(np.isin(np.arange(11), chosen), np.arange(11) / 60) == told
+    assert shell_ranges(np.isin(np.arange(11), chosen), np.arange(11) / 60) == told
+
+
+def test_a_map_without_warnings_is_recommended_for_looking_and_building():
+    use = recommendations([], None)
+    assert [one.split()[0] for one in use["for"]] == ["Looking", "Building"]
+    assert [one.split()[0] for one in use["not_for"]] == ["Resolution:", "Refining", "Claiming"]
+
+
+def test_a_map_of_noise_is_recommended_for_nothing():
+    (only,) = recommendations(["no_signal", "added", "shifted"], 5.0)["for"]
+    assert only.startswith("Nothing:")
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        ("unrelated", "from these half-maps"),
+        ("inverted", "invert the denoised map"),
+        ("shifted", "shift the denoised map back"),
+        ("swapped", "in the order of the half-maps"),
+        ("one_map", "denoise each half-map by itself"),
+        ("contradicted", "share no noise"),
+        ("not_denoised", "give the map that was denoised"),
+        ("nothing_removed", "what the noisy map is"),
+    ],
+)
+def test_a_remedy_comes_before_any_use(kind, step):
+    use = recommendations(["cut", kind, "added"], 5.0)
+    assert len(use["for"]) == 1
+    assert use["for"][0].startswith("Nothing, until this is put right:")
+    assert step in use["for"][0]
+    assert use["not_for"][0].startswith("Anything else")
+
+
+def test_two_remedies_are_both_named():
+    (only,) = recommendations(["swapped", "inverted"], None)["for"]
+    assert only.index("invert the") < only.index("in the order")
+
+
+def test_doubts_limit_the_use():
+    assert "independent" in recommendations(["never_falls"], None)["not_for"][-1]
+    assert "outside the mask" in recommendations(["cut"], None)["not_for"][-1]
+
+
+def test_building_ends_where_added_structure_begins():
+    """Twice the signal's power in shells 7 to 9; the mask spreads it by a shell."""
+    halves = pairs.half_maps()
+    band = (pairs.SHELLS >= 7) & (pairs.SHELLS <= 9)
+    false = pairs.filtered(pairs.noise(9) * pairs.ball(9), np.where(band, np.exp(-7 * pairs.SHELLS / 18), 0))
+    false *= np.sqrt(2) * np.std(pairs.filtered(pairs.signal(), 1.0 * band)) / np.std(false)
+    denoised = [pairs.denoise_well(half_map) + false for half_map in halves]
+    use = report_numbers(pairs.report_inputs(halves, denoised_halves=denoised))["use"]
+    longest = pairs.SIDE * pairs.VOXEL
+    possible = [f"{longest / shell:.3g} Å" for shell in (6, 7)]
+    assert any(f"down to {one} and not beyond" in use["for"][1] for one in possible)
+    assert any(f"Anything finer than {one}" in use["not_for"][-1] for one in possible)

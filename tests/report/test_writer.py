@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import pytest
-from helpers.report_inputs import account_numbers, inputs, local, study
+from helpers.report_inputs import example_numbers, local, report_inputs, sources
 
 from crefjax.errors import UserError
 from crefjax.io.maps import write_map
@@ -54,16 +54,16 @@ class Page(HTMLParser):
 
 
 def write(folder, *, numbers=None, name="denoised.mrc", **more):
-    made = study(folder, name)
+    inputs = report_inputs(folder, name)
     out = folder / "report"
-    write_report(made, numbers or account_numbers(), out, inputs=inputs(made), **more)
+    write_report(inputs, numbers or example_numbers(), out, sources=sources(inputs), **more)
     return out
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     warnings = [{"kind": "signal_damped", "text": f"first {HOSTILE}"}, {"kind": "bias", "text": "second"}]
-    return write(tmp_path_factory.mktemp("page"), numbers=account_numbers(warnings=warnings), local=local())
+    return write(tmp_path_factory.mktemp("page"), numbers=example_numbers(warnings=warnings), local=local())
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def page(folder):
     return Page((folder / "index.html").read_text(encoding="utf-8"))
 
 
-def test_nothing_in_the_page_is_elsewhere(page, folder):
+def test_page_loads_nothing_from_elsewhere(page, folder):
     for _, attributes in page.elements:
         for name in ("src", "srcset", "poster", "data", "action", "background"):
             assert attributes.get(name, "data:").startswith("data:")
@@ -84,7 +84,7 @@ def test_nothing_in_the_page_is_elsewhere(page, folder):
     assert len(text) < 4e6
 
 
-def test_page_can_be_read_without_seeing_it(page):
+def test_page_is_accessible(page):
     assert page.all("html") == [{"lang": "en"}]
     assert all(image["alt"] for image in page.all("img"))
     labels = {label["for"] for label in page.all("label") if "for" in label}
@@ -95,7 +95,7 @@ def test_page_can_be_read_without_seeing_it(page):
     assert len(ids) == len(set(ids))
 
 
-def test_warnings_come_first_then_what_the_map_is_for(page):
+def test_page_starts_with_warnings_and_recommendations(page):
     order = [
         "Warnings (2)",
         "Signal damped. first <script>",
@@ -114,25 +114,25 @@ def test_warnings_come_first_then_what_the_map_is_for(page):
     assert places == sorted(places)
 
 
-def test_without_warnings_it_is_said_what_was_looked_at(tmp_path):
+def test_page_without_warnings_lists_the_tests(tmp_path):
     text = Page((write(tmp_path) / "index.html").read_text(encoding="utf-8")).text
     assert "No warnings" in text
-    assert "No sign of: half-maps without signal" in text
+    assert "No sign of: a noisy map in place of a denoised one; half-maps without signal" in text
     assert "found in order" not in text
     assert "a mask that cuts the particle" in text
     assert "a single small false feature does not show" in text
 
 
-def test_a_mask_that_is_none_is_not_said_to_be_right(tmp_path):
-    numbers = account_numbers()
-    numbers["mask"]["from"] = "none, the whole box"
+def test_missing_mask_is_not_reported_as_checked(tmp_path):
+    numbers = example_numbers()
+    numbers["mask"] |= {"from": "none, the whole box", "whole_box": True}
     text = Page((write(tmp_path, numbers=numbers) / "index.html").read_text(encoding="utf-8")).text
-    assert "No sign of: half-maps without signal" in text
+    assert "No sign of: a noisy map in place of a denoised one; half-maps without signal" in text
     assert "cuts the particle" not in text
 
 
-def test_without_denoised_half_maps_the_open_question_is_told(tmp_path):
-    folder = write(tmp_path, numbers=account_numbers(halves=False))
+def test_page_without_denoised_half_maps_names_the_open_question(tmp_path):
+    folder = write(tmp_path, numbers=example_numbers(halves=False))
     text = Page((folder / "index.html").read_text(encoding="utf-8")).text
     assert "--denoised-halves" in text
     assert "main question stays open" in text
@@ -142,13 +142,13 @@ def test_without_denoised_half_maps_the_open_question_is_told(tmp_path):
 
 def test_texts_from_outside_are_escaped(tmp_path):
     name = "<b>&'é.mrc"
-    numbers = account_numbers(warnings=[{"kind": HOSTILE, "text": HOSTILE}])
+    numbers = example_numbers(warnings=[{"kind": HOSTILE, "text": HOSTILE}])
     numbers["notes"] = numbers["use"]["for"] = numbers["use"]["not_for"] = [HOSTILE]
     numbers["mask"]["from"] = HOSTILE
-    made = study(tmp_path, name)
-    made.parameters["weights"] = HOSTILE
-    write_map(tmp_path / name, made.denoised, label=HOSTILE, overwrite=True)
-    write_report(made, numbers, tmp_path / "out", inputs={HOSTILE: made.denoised.path})
+    inputs = report_inputs(tmp_path, name)
+    inputs.parameters["weights"] = HOSTILE
+    write_map(tmp_path / name, inputs.denoised, label=HOSTILE, overwrite=True)
+    write_report(inputs, numbers, tmp_path / "out", sources={HOSTILE: inputs.denoised.path})
     page = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
     assert len(page.all("script")) == 1
     assert not page.all("b")
@@ -167,12 +167,12 @@ def test_figures_of_the_page_are_those_of_the_folder(page, folder):
     assert len(page.all("img")) == 15 + 3 + 5
 
 
-def test_numbers_are_strict_json_with_everything_in_it(folder):
+def test_report_json_is_strict_and_complete(folder):
     def refuse(word):
         raise AssertionError(word)
 
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"), parse_constant=refuse)
-    assert report["curves"] == account_numbers()["curves"]
+    assert report["curves"] == example_numbers()["curves"]
     assert report["warnings"][1] == {"kind": "bias", "text": "second"}
     assert set(report["versions"]) == {"jax", "numpy", "python", "platform"}
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", report["created"])
@@ -184,9 +184,9 @@ def test_numbers_are_strict_json_with_everything_in_it(folder):
 
 
 def test_header_table_marks_what_differs(tmp_path):
-    made = study(tmp_path)
-    rows = {row.name: row for row in header_rows(made.half_map_1, made.denoised)}
-    assert {name for name, row in rows.items() if row.differs} == {"Minimum, maximum", "Mean, deviation"}
+    inputs = report_inputs(tmp_path)
+    rows = {row.name: row for row in header_rows(inputs.half_map_1, inputs.denoised)}
+    assert {name for name, row in rows.items() if row.differs} == {"Minimum, maximum", "Mean, standard deviation"}
     assert all(row.expected for row in rows.values() if row.differs)
     assert rows["Size x, y, z (voxels)"].before == "28, 24, 20"
     assert rows["ORIGIN x, y, z (Å)"].after == "3, 0, -4.5"
@@ -194,11 +194,11 @@ def test_header_table_marks_what_differs(tmp_path):
     raw[16:20] = (7).to_bytes(4, "little")  # NXSTART
     raw[88:92] = (0).to_bytes(4, "little")  # ISPG
     (tmp_path / "denoised.mrc").write_bytes(raw)
-    rows = {row.name: row for row in header_rows(made.half_map_1, made.denoised)}
+    rows = {row.name: row for row in header_rows(inputs.half_map_1, inputs.denoised)}
     assert rows["NSTART column, row, section"].after == "7, 0, 0"
     differing = {name for name, row in rows.items() if row.differs and not row.expected}
     assert differing == {"NSTART column, row, section", "Space group (ISPG)"}
-    write_report(made, account_numbers(), tmp_path / "out", inputs={})
+    write_report(inputs, example_numbers(), tmp_path / "out", sources={})
     page = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
     assert [one["class"] for one in page.all("tr") if "class" in one] == ["differs"] * 2
 
@@ -218,7 +218,7 @@ def test_only_an_earlier_report_is_replaced(tmp_path):
         check_report_folder(folder, overwrite=True)
 
 
-def test_nothing_is_left_where_the_disk_refuses(tmp_path, monkeypatch):
+def test_nothing_is_left_if_the_disk_refuses(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 

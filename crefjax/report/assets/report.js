@@ -1,6 +1,6 @@
 'use strict';
 const slider = document.getElementById('slider');
-const said = document.getElementById('said');
+const position = document.getElementById('position');
 function show() {
   const value = Number(slider.value);
   const fade = document.getElementById('fade').checked;
@@ -13,14 +13,14 @@ function show() {
     line.style.display = fade || value === 0 || value === 100 ? 'none' : 'block';
   }
   for (const tag of document.querySelectorAll('.tag')) {
-    tag.hidden = fade || value === (tag.classList.contains('ends') ? 0 : 100);
+    tag.hidden = fade || value === (tag.classList.contains('after-tag') ? 0 : 100);
   }
   const text = value === 0 ? 'full map' : value === 100 ? 'denoised map' : `${value} % denoised`;
   slider.setAttribute('aria-valuetext', text);
-  said.textContent = text;
+  position.textContent = text;
 }
 slider.addEventListener('input', show);
-for (const choice of document.querySelectorAll('input[name=how]')) choice.addEventListener('change', show);
+for (const choice of document.querySelectorAll('input[name=mode]')) choice.addEventListener('change', show);
 const edge = document.getElementById('edge');
 edge.addEventListener('change', () => document.body.classList.toggle('noedge', !edge.checked));
 show();
