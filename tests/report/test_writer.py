@@ -268,7 +268,7 @@ def test_in_a_browser_the_slider_moves_and_nothing_leaves_the_page(folder, tmp_p
     assert found["at"]["30"] == [["inset(0px 70% 0px 0px)", "1"]] * 3
     assert found["at"]["100"] == [["inset(0px)", "1"]] * 3 or found["at"]["100"][0][0].startswith("inset(0px 0%")
     assert found["fade"] == {"0": [["none", "0"]] * 3, "30": [["none", "0.3"]] * 3}
-    assert found["said"] == "30 % denoised"
+    assert found["text"] == "30 % denoised"
     assert found["edge"] == "none"
     assert len(found["images"]) == 23
     assert all(min(sizes) > 0 for sizes in found["images"])
