@@ -22,7 +22,7 @@ _IN_BOX = Headline("cref_rmse_box", "RMSE of FSC² to C_ref², whole box", -1, 4
 
 def measure(maps: MethodOutput) -> Row:
     """Return the RMSE, masked and in the whole box, and the masked curves."""
-    curve, fsc = maps.measured.curve, maps.measured.with_full
+    curve, fsc = maps.measured.curve, maps.measured.fsc_to_full
     first, second = (half_map.array for half_map in maps.pair)
     fsc_in_box = fsc_curve(maps.full.array, maps.mean, maps.voxel_size).fsc
     cref_in_box = fsc_curve(first, second, maps.voxel_size).cref
