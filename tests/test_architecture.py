@@ -62,6 +62,15 @@ def test_rooms_of_worker_processes_do_not_load_jax(room):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+LIGHT = [f"crefjax.spectral.{name}" for name in ("curves", "falloff", "resample", "windows")]
+
+
+@pytest.mark.parametrize("module", [*LIGHT, "crefjax.simulate.stream", "crefjax.training.config"])
+def test_modules_for_worker_processes_and_configurations_do_not_load_jax(module):
+    code = f"import sys, {module}; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_only_the_package_is_packaged():
     pytest.importorskip("setuptools")
     from setuptools import find_packages

@@ -1,4 +1,4 @@
-"""Shell statistics in plain float64 NumPy on whole spectra, to compare with."""
+"""Reference shell statistics in plain float64 NumPy on whole spectra."""
 
 import numpy as np
 

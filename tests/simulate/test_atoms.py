@@ -39,7 +39,7 @@ def pdb(tmp_path):
     return make
 
 
-def test_hydrogens_waters_and_empty_atoms_are_dropped_alternatives_kept(pdb):
+def test_hydrogens_waters_and_unoccupied_atoms_are_dropped_and_alternatives_kept(pdb):
     atoms = read_atoms(pdb(LINES))
     np.testing.assert_array_equal(atoms.element, [7, 6, 6, 6, 8, 30])
     np.testing.assert_allclose(atoms.positions[[0, 2, 5]], [[1, 2, 3], [2.5, 3, 4], [6, 7, 8]])
@@ -50,12 +50,12 @@ def test_hydrogens_waters_and_empty_atoms_are_dropped_alternatives_kept(pdb):
     assert atoms.source == "model.pdb"
 
 
-def test_hydrogens_and_waters_stay_if_asked(pdb):
+def test_hydrogens_and_waters_are_kept_on_request(pdb):
     assert len(read_atoms(pdb(LINES), keep_hydrogens=True)) == 7
     assert len(read_atoms(pdb(LINES), keep_waters=True)) == 7
 
 
-def test_formats_agree(pdb, tmp_path):
+def test_pdb_and_mmcif_give_the_same_atoms(pdb, tmp_path):
     plain = read_atoms(pdb(LINES))
     zipped = read_atoms(pdb(LINES, "model.pdb.gz"))
     cif = tmp_path / "model.cif"
@@ -70,7 +70,7 @@ def test_only_the_first_model_is_read(pdb):
     assert len(read_atoms(pdb(lines))) == 1
 
 
-def test_assembly(pdb):
+def test_assembly_is_expanded(pdb):
     remark = [
         "REMARK 350 BIOMOLECULE: 1\n",
         "REMARK 350 APPLY THE FOLLOWING TO CHAINS: A\n",
@@ -114,7 +114,7 @@ def test_anisotropic_displacements_are_not_written_back(tmp_path, pdb):
         (line("ES", "ES", 1, 2, 3).encode(), "model.pdb", "expected elements from H to Cf, found 'Es'"),
     ],
 )
-def test_refused(tmp_path, content, name, match):
+def test_invalid_models_raise(tmp_path, content, name, match):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError, match=match) as caught:
@@ -123,20 +123,20 @@ def test_refused(tmp_path, content, name, match):
     assert str(path) in str(caught.value)
 
 
-def test_missing_file(tmp_path):
+def test_missing_file_raises(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_atoms(tmp_path / "none.pdb")
 
 
 @pytest.mark.parametrize("element", ["H", "C", "N", "O", "P", "S", "Fe", "Zn", "U"])
-def test_form_factors_are_gemmis(element):
+def test_form_factors_are_those_of_gemmi(element):
     a, b = form_factors()[gemmi.Element(element).atomic_number]
     for s in (0.0, 0.1, 0.5):
         expected = gemmi.Element(element).c4322.calculate_sf(stol2=s**2 / 4)
         np.testing.assert_allclose((a * np.exp(-b * s**2 / 4)).sum(), expected, rtol=1e-6)
 
 
-def test_moved_model_and_file_agree(tmp_path, pdb):
+def test_translated_model_and_its_file_agree(tmp_path, pdb):
     atoms = translate_atoms(read_atoms(pdb(LINES)), (10, 20, 30.5))
     np.testing.assert_allclose(atoms.positions[0], [11, 22, 33.5])
     write_model(tmp_path / "out.cif", atoms, (40.0, 50.0, 60.0))
@@ -148,7 +148,7 @@ def test_moved_model_and_file_agree(tmp_path, pdb):
     assert (cell.a, cell.b, cell.c) == (40, 50, 60)
 
 
-def test_moving_leaves_the_first_model_as_it_was(pdb):
+def test_translation_does_not_change_the_original(pdb):
     atoms = read_atoms(pdb(LINES))
     translate_atoms(atoms, (10, 20, 30))
     assert next(iter(atoms.structure[0].all())).atom.pos.tolist() == [1, 2, 3]

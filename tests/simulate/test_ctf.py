@@ -34,7 +34,7 @@ def test_wavelength_follows_from_the_constants_of_nature():
         (0.2, -5000.0, 2.0, 0.0, -0.186126),
     ],
 )
-def test_against_values_worked_out_by_hand(transfer, frequency, defocus, cs, amplitude, expected):
+def test_ctf_matches_values_calculated_by_hand(transfer, frequency, defocus, cs, amplitude, expected):
     optics = CtfParameters(amplitude_contrast=amplitude, spherical_aberration=cs, voltage=300.0)
     np.testing.assert_allclose(transfer(frequency, defocus, optics), expected, atol=2e-5)
 
@@ -46,7 +46,7 @@ def test_first_zero_of_a_lens_without_aberration():
     assert around[0] > 0 > around[1]
 
 
-def test_a_defocus_for_each_image():
+def test_defocus_broadcasts_over_images():
     frequency, defocus = np.linspace(0, 0.3, 7, dtype=np.float32), np.float32([8000, 20000])
     both = contrast_transfer(frequency[None], defocus[:, None], CtfParameters())
     assert both.shape == (2, 7)
@@ -64,6 +64,6 @@ def test_a_defocus_for_each_image():
         ({"defocus_max": math.nan}, "finite"),
     ],
 )
-def test_impossible_optics_are_refused(change, message):
+def test_invalid_optics_raise(change, message):
     with pytest.raises(UserError, match=message):
         CtfParameters(**change).check()

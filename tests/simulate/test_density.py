@@ -125,7 +125,7 @@ def test_real_model_agrees_with_gemmi(shared, name, voxel_size):
 
 
 @pytest.mark.parametrize(("shape", "origin"), [((24, 26, 30), (0.0, 0.0, 0.0)), ((25, 24, 27), (1.3, -2.7, 0.45))])
-def test_direct_sum(few, shape, origin):
+def test_density_matches_the_direct_sum(few, shape, origin):
     result = density(scatterers(few, 1.0), shape, 1.0, origin=origin, b_factor=15.0)
     assert result.shape == shape
     assert result.dtype == jnp.float32
@@ -149,7 +149,7 @@ def test_wide_atom_is_the_analytic_gaussian():
     np.testing.assert_allclose(result, expected, atol=2e-4 * expected.max())
 
 
-def test_axes():
+def test_axes_are_z_y_x():
     # x, y and z of an atom are the last, the middle and the first index.
     result = density(scatterers(atoms_at((5 * 1.2, 9 * 1.2, 20 * 1.2)), 1.2), (24, 28, 30), 1.2)
     assert np.unravel_index(np.argmax(result), result.shape) == (20, 9, 5)
@@ -157,7 +157,7 @@ def test_axes():
     assert np.unravel_index(np.argmax(result), result.shape) == (6, 4, 5)
 
 
-def test_rotation_turns_right_handed():
+def test_rotation_is_right_handed():
     atoms = scatterers(atoms_at((16, 10, 10)), 1.0)
     quarter = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])  # about z: x to y
     result = density(atoms, (24, 24, 24), 1.0, rotation=quarter, center=(10, 10, 10))
@@ -175,7 +175,7 @@ def test_rotation_shift_and_blur_are_those_of_the_atoms(few):
     np.testing.assert_allclose(result, expected, atol=2e-3 * float(expected.max()))
 
 
-def test_in_a_jitted_batch(few):
+def test_density_works_under_jit_and_vmap(few):
     atoms = scatterers(few, 1.0)
     rotations = Rotation.from_rotvec([[0, 0, 0.4], [0.7, 0, 0]]).as_matrix().astype(np.float32)
 
@@ -192,7 +192,7 @@ def test_in_a_jitted_batch(few):
         np.testing.assert_allclose(result[index], one, atol=1e-5 * float(one.max()))
 
 
-def test_atoms_outside_the_box_are_left_out():
+def test_atoms_outside_the_box_are_dropped():
     inside, outside = (10.0, 10.0, 10.0), (10.0, 10.0, 40.0)
     both = density(scatterers(atoms_at([inside, outside]), 1.0), (24, 24, 24), 1.0)
     alone = density(scatterers(atoms_at([inside]), 1.0), (24, 24, 24), 1.0)
@@ -218,11 +218,11 @@ def test_padding_changes_nothing(few):
 
 
 @pytest.mark.parametrize("shape", [(20, 20), (3, 20, 20)])
-def test_refused(few, shape):
+def test_invalid_shapes_raise(few, shape):
     with pytest.raises(ValueError, match="at least 4 voxels"):
         density(scatterers(few, 1.0), shape, 1.0)
 
 
 @pytest.mark.parametrize(("least", "side"), [(1, 2), (7, 8), (13, 16), (31.2, 32), (97, 100), (181, 192)])
-def test_good_side(least, side):
+def test_next_fast_len(least, side):
     assert next_fast_len(least) == side

@@ -64,7 +64,7 @@ def crossing(fsc, length, threshold=0.143):
         {"box": 33, "seed": 2},
     ],
 )
-def test_masked_fsc_crosses_where_it_is_asked_to(model, change):
+def test_masked_fsc_crosses_at_the_requested_resolution(model, change):
     settings = replace(SETTINGS, **change)
     made = simulate_half_maps(model, settings)
     fsc = numpy_fsc(made.half_map_1 * made.mask, made.half_map_2 * made.mask)
@@ -74,7 +74,7 @@ def test_masked_fsc_crosses_where_it_is_asked_to(model, change):
     np.testing.assert_allclose(made.report["fsc"], fsc, atol=1e-4)
 
 
-def test_reconstruction_crosses_where_it_is_asked_to(model):
+def test_reconstruction_crosses_at_the_requested_resolution(model):
     settings = replace(SETTINGS, method="reconstruction", particles=Particles(count=60), refinements=0)
     made = simulate_half_maps(model, settings)
     fsc = numpy_fsc(made.half_map_1 * made.mask, made.half_map_2 * made.mask)
@@ -85,7 +85,7 @@ def test_reconstruction_crosses_where_it_is_asked_to(model):
     json.dumps(made.report, allow_nan=False)
 
 
-def test_full_map_correlates_with_the_truth_as_c_ref_says(model):
+def test_full_map_correlates_with_the_truth_as_c_ref_predicts(model):
     made = simulate_half_maps(model, replace(SETTINGS, voxel_size=1.5, resolution=4.0, box=48))
     truth, full = made.truth * made.mask, (made.half_map_1 + made.half_map_2) / 2 * made.mask
     half = np.maximum(numpy_fsc(made.half_map_1 * made.mask, made.half_map_2 * made.mask), 0)
@@ -102,7 +102,7 @@ def test_noise_is_independent_and_the_truth_is_shared(simulation):
         np.testing.assert_allclose(noise.mean(), 0, atol=1e-4 * noise.std())
 
 
-def test_arrays(simulation):
+def test_arrays_are_float32_of_one_shape(simulation):
     for array in (simulation.half_map_1, simulation.half_map_2, simulation.mask, simulation.truth):
         assert array.shape == (32, 32, 32)
         assert array.dtype == np.float32
@@ -120,7 +120,7 @@ def test_model_lies_on_its_density(simulation):
     assert simulation.truth[tuple(voxels.T)].mean() > 1.5 * simulation.truth[tuple(mirrored.T)].mean()
 
 
-def test_same_seed_same_arrays(model, simulation):
+def test_same_seed_gives_same_arrays(model, simulation):
     again = simulate_half_maps(model, SETTINGS)
     np.testing.assert_array_equal(again.half_map_1, simulation.half_map_1)
     np.testing.assert_array_equal(again.half_map_2, simulation.half_map_2)
@@ -151,7 +151,7 @@ def test_belt_is_in_the_truth_around_the_middle(model, simulation):
     assert np.abs(belt[height > 12]).sum() < 0.02 * np.abs(belt).sum()
 
 
-def test_flexible_part_is_weak_at_high_resolution_and_the_rest_is_as_it_was(model, simulation):
+def test_flexible_part_is_weak_at_high_resolution_and_the_other_part_unchanged(model, simulation):
     made = simulate_half_maps(model, replace(SETTINGS, flexible=Flexible(chains=("A", "B"), angle=8.0)))
     moving = np.isin(made.atoms.chain, ("A", "B"))
     shift = made.atoms.positions[0] - simulation.atoms.positions[0]
@@ -184,7 +184,7 @@ def test_flexible_part_is_weak_at_high_resolution_and_the_rest_is_as_it_was(mode
         ({"noise": b_factor_spectrum(900.0), "b_factor": 0.0}, "no level of the noise"),
     ],
 )
-def test_refused(model, change, match):
+def test_invalid_configurations_raise(model, change, match):
     with pytest.raises(UserError, match=match) as caught:
         simulate_half_maps(model, replace(SETTINGS, **change))
     assert "\n" not in str(caught.value)
@@ -193,7 +193,7 @@ def test_refused(model, change, match):
 FILES = ["entry.json", "half_map_1.mrc", "half_map_2.mrc", "mask.mrc", "model.cif", "truth.mrc"]
 
 
-def test_entry_folder(tmp_path, simulation):
+def test_entry_folder_is_complete(tmp_path, simulation):
     write_entry(tmp_path / "entry", simulation)
     assert sorted(os.listdir(tmp_path)) == ["entry"]
     assert sorted(os.listdir(tmp_path / "entry")) == FILES
@@ -213,14 +213,14 @@ def test_entry_folder(tmp_path, simulation):
     np.testing.assert_allclose(report["resolution_reached"], 6, rtol=0.02)
 
 
-def test_same_seed_same_bytes(tmp_path, model, simulation):
+def test_same_seed_gives_same_bytes(tmp_path, model, simulation):
     write_entry(tmp_path / "a", simulation)
     write_entry(tmp_path / "b", simulate_half_maps(model, SETTINGS))
     for name in FILES:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_existing_folders(tmp_path, simulation):
+def test_existing_folders_are_replaced_only_if_simulated(tmp_path, simulation):
     write_entry(tmp_path / "entry", simulation)
     with pytest.raises(UserError, match="exists and is not replaced"):
         write_entry(tmp_path / "entry", simulation)
@@ -237,7 +237,7 @@ def test_existing_folders(tmp_path, simulation):
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), UserError("x"), KeyboardInterrupt()])
-def test_failure_leaves_nothing_behind_and_an_old_entry_as_it_was(tmp_path, simulation, monkeypatch, failure):
+def test_failure_leaves_nothing_behind_and_keeps_an_old_entry(tmp_path, simulation, monkeypatch, failure):
     write_entry(tmp_path / "entry", simulation)
 
     def fail(*args, **kwargs):

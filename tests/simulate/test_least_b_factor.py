@@ -1,4 +1,4 @@
-"""No atom's B-factor falls below a small positive one: not in the stream, not in simulated entries, of no model."""
+"""No atom's B-factor falls below a small positive one, in the stream and in simulated entries."""
 
 from dataclasses import replace
 
@@ -72,7 +72,7 @@ def check_samples(models, atoms, config):
 
 @pytest.mark.parametrize("config", [LOWEST, HIGHEST])
 @pytest.mark.parametrize("outlier", [None, 0.0])
-def test_no_sample_of_a_model_of_any_b_factors_is_absurd(model, outlier, config):
+def test_samples_of_extreme_b_factors_are_bounded(model, outlier, config):
     b_factor = np.random.default_rng(1).uniform(0, 300, len(model)).astype(np.float32)
     if outlier is not None:
         b_factor = 200 + b_factor / 3
@@ -81,7 +81,7 @@ def test_no_sample_of_a_model_of_any_b_factors_is_absurd(model, outlier, config)
     check_samples(prepare_models(atoms, VOXEL), atoms, config)
 
 
-def test_no_sample_of_any_model_is_absurd(shared):
+def test_samples_of_real_models_are_bounded(shared):
     files = sorted((shared / "models").glob("*/*.gz"))
     assert len(files) > 100
     atoms = [read_atoms(path) for path in files]
@@ -91,7 +91,7 @@ def test_no_sample_of_any_model_is_absurd(shared):
         check_samples(models, atoms, config)
 
 
-def test_a_stream_of_an_outlying_atom_is_that_of_one_that_is_not(model):
+def test_an_outlying_b_factor_does_not_change_the_stream(model):
     """As sharp as the tenth percentile is what it is taken for."""
     b_factor = np.linspace(150, 250, len(model), dtype=np.float32)
     b_factor[40] = 0
@@ -113,7 +113,7 @@ def frequencies(side):
 
 @pytest.mark.parametrize("blur", [-60.0, -20.0, 0.0, 3.0, 40.0])
 @pytest.mark.parametrize("moves", [False, True])
-def test_an_atom_of_an_entry_falls_off_as_its_net_b_factor_says(model, blur, moves):
+def test_an_atom_falls_off_by_its_net_b_factor(model, blur, moves):
     """A carbon atom alone in the box; if it moves, the floor holds for what it has without its motion."""
     side, own, extra = 32, 10.0, 30.0
     single = {name: getattr(model, name)[:1] for name in ("chain", "occupancy")}
@@ -135,7 +135,7 @@ def test_an_atom_of_an_entry_falls_off_as_its_net_b_factor_says(model, blur, mov
     np.testing.assert_allclose(spectrum[within], expected[within], rtol=0.01, atol=1e-3 * expected.max())
 
 
-def test_an_entry_that_sharpens_no_atom_below_the_floor_has_the_bytes_it_had(model):
+def test_atoms_above_the_least_b_factor_are_unchanged(model):
     shape = (48,) * 3
     atoms = replace(model, positions=model.positions - model.center + np.float32(36))
     where = Conformations(np.zeros(len(model), bool), np.zeros(3), np.eye(3)[None])
@@ -146,7 +146,7 @@ def test_an_entry_that_sharpens_no_atom_below_the_floor_has_the_bytes_it_had(mod
         np.testing.assert_array_equal(found, expected)
 
 
-def test_half_maps_of_a_sharpened_model_are_sane(model):
+def test_half_maps_of_a_sharpened_model_are_finite_and_bounded(model):
     structure = model.structure.clone()
     for number, site in enumerate(structure[0].all()):
         site.atom.b_iso = 300 * number / len(model)

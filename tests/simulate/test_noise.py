@@ -43,7 +43,7 @@ CASES = {
 
 @pytest.mark.parametrize("shape", [(32, 32, 32), (24, 27, 40)])
 @pytest.mark.parametrize("case", CASES)
-def test_power_of_every_shell(case, shape):
+def test_power_of_every_shell_is_that_of_the_spectrum(case, shape):
     spectrum, expected = CASES[case]
     noise = np.asarray(colored_noise(jax.random.key(1), shape, 1.3, spectrum))
     assert noise.shape == shape
@@ -67,7 +67,7 @@ def test_mean_is_zero_and_variance_one():
     np.testing.assert_allclose(kurtosis, 3, atol=0.1)
 
 
-def test_key_decides_under_jit_too():
+def test_noise_depends_on_the_key_alone_also_under_jit():
     shape = (16, 18, 20)
 
     @jax.jit
@@ -88,7 +88,7 @@ def test_low_passed_noise_has_nothing_beyond_its_resolution():
     assert power[s > 2 / 20].max() < 1e-2 * power[s < 0.5 / 20].mean()
 
 
-def test_modulation_is_smooth_uneven_and_of_mean_square_one():
+def test_modulation_is_smooth_uneven_and_has_mean_square_one():
     factor = np.asarray(modulation(jax.random.key(0), (32, 32, 32), 0.4))
     np.testing.assert_allclose(np.mean(factor.astype(np.float64) ** 2), 1, rtol=1e-5)
     np.testing.assert_allclose(np.log(factor).std(), 0.4, atol=1e-3)
@@ -105,7 +105,7 @@ def noisy_particle():
     return np.asarray(noise) + particle.astype(np.float32) + 5
 
 
-def test_measured_colour(noisy_particle):
+def test_measured_spectrum_is_that_of_the_noise(noisy_particle):
     spectrum = measured_spectrum(Map.from_array(noisy_particle, 2.0))
     s = spectrum.frequency
     expected = np.exp(-100 * s**2 / 4)
@@ -117,14 +117,14 @@ def test_measured_colour(noisy_particle):
     assert np.sqrt(power[0]) / expected[0] > 10 * np.sqrt(power[16]) / expected[16]
 
 
-def test_measured_colour_is_level_beyond_a_filter(noisy_particle):
+def test_measured_spectrum_is_constant_beyond_a_limit(noisy_particle):
     spectrum = measured_spectrum(Map.from_array(noisy_particle, 2.0), until=8.0)
     assert spectrum.frequency[-1] <= 1 / 8 < spectrum.frequency[-1] + 1 / 128
     with pytest.raises(UserError, match="up to a resolution of 4 Å"):
         measured_spectrum(Map.from_array(noisy_particle, 2.0), until=3.0)
 
 
-def test_masked_map_is_refused(noisy_particle):
+def test_masked_map_raises(noisy_particle):
     z, y, x = np.meshgrid(*[np.arange(64.0) - 32] * 3, indexing="ij")
     noisy_particle[z**2 + y**2 + x**2 > 18**2] = 0
     with pytest.raises(UserError, match="expected unmasked solvent") as caught:
@@ -132,7 +132,7 @@ def test_masked_map_is_refused(noisy_particle):
     assert "\n" not in str(caught.value)
 
 
-def test_solvent_of_real_maps(shared):
+def test_solvent_of_real_maps_is_measured(shared):
     for name in ("emd_5168.map", "emd_5170.map"):
         spectrum = measured_spectrum(read_map(shared / "maps" / name))
         assert np.isfinite(spectrum.amplitude).all()

@@ -122,20 +122,20 @@ def test_strands_make_a_twisted_sheet(model):
 
 
 @pytest.mark.parametrize("count", [10, 77, 500])
-def test_size(count):
+def test_number_of_residues_is_exact(count):
     model = phantom(count)
     assert sum(len(chain) for chain in model.structure[0]) == count
     np.testing.assert_allclose(model.positions.mean(0), 0, atol=15)
 
 
-def test_radius():
+def test_radius_bounds_the_model():
     model = phantom(radius=18)
     ca = np.concatenate(by_chain(model, "CA"))
     reach = np.linalg.norm(ca, axis=1).max()
     assert 14 < reach < 18 + 2.3
 
 
-def test_b_factors_rise_outwards(model):
+def test_b_factors_rise_outward(model):
     radius = np.linalg.norm(model.positions, axis=1)
     order = np.argsort(radius)
     assert (np.diff(model.b_factor[order]) > -1e-3).all()
@@ -154,20 +154,20 @@ def test_side_chains_vary_and_keep_their_distance(model):
     assert clashes <= 0.01 * len(model)
 
 
-def test_seed(model):
+def test_seed_determines_the_side_chains(model):
     np.testing.assert_array_equal(phantom(200).positions, model.positions)
     other = phantom(200, seed=1)
     assert other.positions.shape != model.positions.shape or (other.positions != model.positions).any()
 
 
 @pytest.mark.parametrize("kwargs", [{"residues": 3}, {"residues": 10**6}, {"radius": -1.0}, {"radius": 3.0}])
-def test_refused(kwargs):
+def test_invalid_sizes_raise(kwargs):
     with pytest.raises(UserError, match="phantom: expected"):
         phantom(**kwargs)
 
 
 @pytest.mark.parametrize("angle", [-120.0, -60.0, 0.0, 90.0, 179.0])
-def test_place(angle):
+def test_place_gives_bond_angle_and_dihedral(angle):
     a, b, c = np.array([1.0, 0, 0]), np.zeros(3), np.array([0, 0.2, 1.0])
     d = place(a, b, c, 1.5, 110.0, angle)
     np.testing.assert_allclose(dihedral(a, b, c, d), angle, atol=1e-9)

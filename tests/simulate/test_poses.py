@@ -31,13 +31,13 @@ def angles_of(rotations):
 
 
 @pytest.mark.parametrize("concentration", [0.0, 1e-3, 5.0, 500.0])
-def test_rotations_are_rotations(concentration):
+def test_rotations_are_orthogonal(concentration):
     rotations = np.asarray(sample_rotations(jax.random.key(1), 100, concentration), np.float64)
     np.testing.assert_allclose(rotations @ rotations.transpose(0, 2, 1), np.tile(np.eye(3), (100, 1, 1)), atol=1e-6)
     np.testing.assert_allclose(np.linalg.det(rotations), 1, atol=1e-6)
 
 
-def test_even_rotations_are_even_over_all_rotations():
+def test_rotations_without_preference_are_uniform():
     rotations = np.asarray(sample_rotations(jax.random.key(2), MANY))
     # Haar measure: the angle's distribution function is (a - sin a) / pi, wherever the rotations start from.
     for start in (np.eye(3), Rotation.from_rotvec([0.3, -1, 2]).as_matrix()):
@@ -59,7 +59,7 @@ def test_preferred_views_follow_von_mises_and_fisher(concentration):
         assert scipy.stats.kstest(azimuth, scipy.stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-3
 
 
-def test_half_of_the_views_lie_as_near_as_the_docstring_says():
+def test_half_of_the_views_are_within_the_documented_angle():
     views = np.asarray(sample_rotations(jax.random.key(5), MANY, 5.0))[:, 0, 0]
     np.testing.assert_allclose(np.median(np.degrees(np.arccos(views))), 30.53, atol=1)
 
@@ -71,7 +71,7 @@ def test_rotations_of_vectors_are_right_handed_about_their_axes():
     np.testing.assert_allclose(rotations_of_vectors(jnp.asarray(vectors)), expected, atol=2e-6)
 
 
-def test_errors_have_their_size_about_every_axis():
+def test_pose_errors_have_the_given_size_about_every_axis():
     errors = np.asarray(sample_pose_errors(jax.random.key(7), MANY, 3.0), np.float64)
     vectors = np.degrees(Rotation.from_matrix(errors).as_rotvec())
     np.testing.assert_allclose(vectors.std(0), 3.0, rtol=0.05)
@@ -81,7 +81,7 @@ def test_errors_have_their_size_about_every_axis():
     )
 
 
-def test_a_particle_does_not_depend_on_how_many_there_are():
+def test_a_particle_does_not_depend_on_the_count():
     settings = {"pose_error": 2.0, "shift_error": 1.0, "preferred": 1.0}
     few, many = (sample_particle_poses(jax.random.key(8), Particles(count, **settings)) for count in (7, 20))
     for name in ("rotation", "assigned", "shift", "defocus"):
@@ -89,7 +89,7 @@ def test_a_particle_does_not_depend_on_how_many_there_are():
     np.testing.assert_array_equal(jax.random.key_data(few.key), jax.random.key_data(many.key)[:7])
 
 
-def test_views_are_drawn_as_the_settings_say():
+def test_poses_follow_the_configuration():
     optics = CtfParameters(defocus_min=5000, defocus_max=9000)
     particles = Particles(MANY, pose_error=2.0, shift_error=1.5, ctf=optics)
     views = sample_particle_poses(jax.random.key(9), particles)
@@ -114,7 +114,7 @@ def test_image_frequencies_are_one_of_each_pair_within_nyquist(side):
     np.testing.assert_array_equal(image_frequencies(side)[0], [0, 0])
 
 
-def test_slice_points_lie_in_the_turned_plane():
+def test_slice_points_are_in_the_rotated_plane():
     rotation = Rotation.from_euler("zyx", [20, 40, 60], degrees=True).as_matrix()
     points, flipped = slice_points(jnp.asarray(rotation[None], jnp.float32), 16)
     plane = np.column_stack([np.zeros(len(points)), image_frequencies(16)])
@@ -123,7 +123,7 @@ def test_slice_points_lie_in_the_turned_plane():
     assert (np.asarray(points)[:, 2] >= 0).all()
 
 
-def test_shift_phases_move_an_image():
+def test_shift_phases_shift_an_image():
     side, moved = 16, (3, -2)
     image = np.random.default_rng(10).normal(size=(side, side))
     k = image_frequencies(side).astype(int)
@@ -147,7 +147,7 @@ def test_white_noise_is_that_of_independent_pixels():
     assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 6 * side**2 / math.sqrt(20000)
 
 
-def test_batches_hold_every_particle_once_and_count_no_other():
+def test_batches_count_every_particle_once():
     views = sample_particle_poses(jax.random.key(13), Particles(10))
     batches = split_into_batches(views, 4)
     assert [one.rotation.shape for one in batches] == [(4, 3, 3)] * 3
@@ -165,6 +165,6 @@ def test_batches_hold_every_particle_once_and_count_no_other():
         ({"ctf": CtfParameters(voltage=-1)}, "voltage"),
     ],
 )
-def test_impossible_particles_are_refused(change, message):
+def test_invalid_particles_raise(change, message):
     with pytest.raises(UserError, match=message):
         Particles(**change).check()

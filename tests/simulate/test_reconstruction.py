@@ -1,4 +1,4 @@
-"""Reconstructions from simulated images against NumPy, analytic Gaussians and what theory says of errors."""
+"""Reconstructions from simulated images against NumPy, analytic Gaussians, and the theory of their errors."""
 
 import functools
 import itertools
@@ -121,7 +121,7 @@ def test_projections_along_axes_are_sums(turn, compiled):
     assert relative(found[0], expected) < 2e-3
 
 
-def test_projections_of_gaussians_are_those_of_turned_gaussians():
+def test_projections_of_gaussians_are_those_of_rotated_gaussians():
     rotations = np.asarray(sample_rotations(jax.random.key(1), 6))
     centres, widths, heights = particle("blobs")
     found = project(oversampled_spectrum(gaussians(centres, widths, heights)), rotations)
@@ -130,7 +130,7 @@ def test_projections_of_gaussians_are_those_of_turned_gaussians():
         assert relative(one, expected) < 2e-3
 
 
-def test_projection_is_the_sum_of_a_density_turned_by_scipy():
+def test_projection_is_the_sum_of_a_density_rotated_by_scipy():
     rotation = Rotation.from_euler("zyx", [50, -20, 35], degrees=True).as_matrix()
     density = gaussians(*particle("blobs"))
     centre = np.full(3, SIDE // 2)
@@ -176,7 +176,7 @@ def test_insertion_is_linear_interpolation_with_friedel_mates(compiled):
 
 @pytest.mark.parametrize("kind", ["atoms", "blobs"])
 @pytest.mark.parametrize("ctf", [None, CtfParameters()])
-def test_exact_images_give_the_density_back(kind, ctf):
+def test_exact_images_reconstruct_the_density(kind, ctf):
     density = gaussians(*particle(kind))
     parts = parts_of(kind, Particles(COUNT, ctf=ctf))
     for half in (parts.signal_1, parts.signal_2):
@@ -213,7 +213,7 @@ def test_noise_of_the_halves_is_independent():
 
 
 @pytest.mark.parametrize("ctf", [None, CtfParameters()])
-def test_noise_has_the_colour_of_slices_and_ctf(ctf):
+def test_noise_has_the_spectrum_of_slices_and_ctf(ctf):
     noise = np.concatenate([[half] for half in parts_of("atoms", Particles(COUNT, ctf=ctf))[2:4]])
     sums = np.mean([per_shell(half, half) for half in noise], 0)
     shells = np.arange(1, SIDE // 2 + 1)
@@ -234,7 +234,7 @@ def ctf_by_numpy(frequency, ctf):
     return np.sin(phase + math.asin(0.1))
 
 
-def test_half_maps_are_signal_and_noise_at_the_ratio_asked_for():
+def test_half_maps_are_signal_and_noise_at_the_requested_ratio():
     density, particles, snr = gaussians(*particle("atoms")), Particles(COUNT, ctf=None), 0.05
     parts = parts_of("atoms", particles)
     half_1, half_2 = reconstruct_half_maps(density, VOXEL, jax.random.key(0), snr, particles)
@@ -271,7 +271,7 @@ def attenuation(particles, centre, exponent):
     return np.array(slopes)
 
 
-def test_pose_errors_smear_what_lies_off_the_centre():
+def test_pose_errors_smear_density_away_from_the_center():
     degrees, distance = 5.0, 9.0
     sigma = math.radians(degrees)
 
@@ -309,7 +309,7 @@ def test_preferred_views_leave_a_cone_empty():
     assert regression(tilt < 30) < 0.3
 
 
-def test_particles_do_not_depend_on_the_batch_and_the_key_decides():
+def test_particles_depend_on_the_key_and_not_on_the_batch():
     density, particles = gaussians(*particle("atoms")), Particles(COUNT)
     make = functools.partial(reconstruct_signal_and_noise, density, VOXEL, particles=particles, refinements=0)
     first = make(key=jax.random.key(1), batch=64)
@@ -334,7 +334,7 @@ def test_particles_do_not_depend_on_the_batch_and_the_key_decides():
         ({"snr": 0.0}, "signal-to-noise ratio.*0.0"),
     ],
 )
-def test_what_cannot_be_reconstructed_is_refused(change, message):
+def test_invalid_densities_and_settings_raise(change, message):
     arguments = {"density": np.zeros((8, 8, 8)), "voxel_size": 1.0, "key": jax.random.key(0), "snr": 1.0}
     with pytest.raises(UserError, match=message):
         reconstruct_half_maps(**(arguments | {"particles": Particles(10)} | change))

@@ -1,4 +1,4 @@
-"""What a reconstruction takes and how it shows how far it is."""
+"""Memory, progress, and interruption of a reconstruction."""
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ def density():
     return np.exp(-(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2) / 8).astype("f4")
 
 
-def test_progress_is_told_after_every_batch(density):
+def test_progress_is_reported_after_every_batch(density):
     """Two halves of three batches, each seen once at full cost and in two refinements at half of it."""
     told = []
     particles = Particles(10, ctf=None)
@@ -39,7 +39,7 @@ def test_progress_is_told_after_every_batch(density):
     np.testing.assert_allclose(told, costs / costs[-1])
 
 
-def test_what_interrupts_between_batches_is_heeded(density):
+def test_an_interruption_between_batches_propagates(density):
     """As a signal's handler does, which Python calls between two calls into XLA."""
 
     def interrupt(share):
@@ -53,7 +53,7 @@ def test_what_interrupts_between_batches_is_heeded(density):
         )
 
 
-def test_a_box_that_memory_does_not_hold_is_refused(monkeypatch):
+def test_a_box_too_large_for_memory_raises(monkeypatch):
     """By hand: the points of half a spectrum of twice the side, with all that is there when sums become maps."""
     side, device = 400, jax.devices("cpu")[0]
     points = (2 * side) ** 2 * (side + 1)
@@ -67,7 +67,7 @@ def test_a_box_that_memory_does_not_hold_is_refused(monkeypatch):
     check_memory(side, device)
 
 
-def test_memory_is_looked_at_before_any_work(monkeypatch):
+def test_memory_is_checked_before_any_work(monkeypatch):
     settings = SimulationConfig(2.5, 9.0, box=32, method="reconstruction", particles=Particles(10))
 
     def no_work(*arguments, **more):

@@ -90,7 +90,7 @@ def direct(model, info, index):
     return np.asarray(whole)[inner], truth_mask(np.asarray(whole), voxel_size)[inner]
 
 
-def test_shapes_and_what_is_known(make):
+def test_shapes_and_info_of_a_batch(make):
     stream = make(phantoms=1)
     assert stream.names == ("phantom", "phantom 0")
     assert stream.spectra == ("white", "b_factor", "power")
@@ -105,7 +105,7 @@ def test_shapes_and_what_is_known(make):
     assert ((batch.info.voxel_size >= 0.8) & (batch.info.voxel_size <= 1.6)).all()
 
 
-def test_the_same_to_the_last_bit_whatever_the_batch_and_the_start(make):
+def test_samples_are_identical_for_any_batch_size_and_start(make):
     stream, other = make(), make(batch=3)
     ours = [next(stream) for _ in range(3)]
     theirs = [next(other) for _ in range(4)]
@@ -121,7 +121,7 @@ def test_the_same_to_the_last_bit_whatever_the_batch_and_the_start(make):
         assert resumed.get_state()["position"] == 8
 
 
-def test_another_seed_is_another_stream(make):
+def test_another_seed_gives_another_stream(make):
     one, two = (next(make(seed=seed)) for seed in (1, 2))
     assert not np.intersect1d(one.info.voxel_size, two.info.voxel_size).size
     noises = [np.asarray(batch.half_map_1 - batch.truth)[0].ravel() for batch in (one, two)]
@@ -139,7 +139,7 @@ def test_truth_and_mask_are_those_of_the_whole_model(make, model):
         assert np.abs(np.asarray(batch.mask[index]) - mask).mean() < 0.02
 
 
-def test_noise_is_independent_and_as_strong_as_said(samples):
+def test_noise_is_independent_and_as_strong_as_reported(samples):
     half_1, half_2, _, truth, deviation, _ = samples
     noise_1, noise_2 = half_1 - truth, half_2 - truth
     curves = np.array([numpy_fsc(*pair) for pair in zip(noise_1, noise_2, strict=True)])
@@ -148,7 +148,7 @@ def test_noise_is_independent_and_as_strong_as_said(samples):
     np.testing.assert_allclose(np.median(noise_1.std((1, 2, 3)) / deviation), 1, atol=0.1)
 
 
-def test_fsc_crosses_where_it_is_asked_to(samples):
+def test_fsc_crosses_at_the_requested_resolution(samples):
     half_1, half_2, mask, *_, info = samples
     curves = [numpy_fsc(*pair) for pair in zip(half_1 * mask, half_2 * mask, strict=True)]
     found = [crossing(curve) for curve in curves]
@@ -159,7 +159,7 @@ def test_fsc_crosses_where_it_is_asked_to(samples):
     assert np.mean(np.abs(found / asked - 1) < 0.1) > 0.7
 
 
-def test_full_map_correlates_with_the_truth_as_c_ref_says(samples):
+def test_full_map_correlates_with_the_truth_as_c_ref_predicts(samples):
     half_1, half_2, mask, truth, *_ = samples
     halves = [numpy_fsc(*pair) for pair in zip(half_1 * mask, half_2 * mask, strict=True)]
     true = [numpy_fsc(*pair) for pair in zip((half_1 + half_2) / 2 * mask, truth * mask, strict=True)]
@@ -168,7 +168,7 @@ def test_full_map_correlates_with_the_truth_as_c_ref_says(samples):
     assert np.abs(np.nanmean(difference[:, 3:12], axis=0)).max() < 0.03
 
 
-def test_measured_colour_and_evenness(make):
+def test_measured_spectrum_and_even_noise(make):
     step = NoiseSpectrum(np.float32([0, 0.15, 0.16, 2]), np.float32([1, 1, 0.2, 0.2]), "step")
     stream = make(config=replace(CONFIG, spectra=(step,), unevenness=(0, 0), voxel_size=(1.0, 1.0)))
     assert stream.spectra == ("step",)
@@ -200,7 +200,7 @@ def test_belt_lies_outside_the_model_and_is_the_same_in_both_halves(make):
     assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.05
 
 
-def test_rotations_are_proper_and_even(model):
+def test_rotations_are_proper_and_uniform(model):
     models = prepare_models([model], 0.8)
     rotations = np.array(
         [
@@ -253,12 +253,12 @@ def test_atoms_are_those_in_the_cube(model):
         ({"config": StreamConfig(centre=0.7, solvent=0.7)}, "shares of 0 to 1"),
     ],
 )
-def test_refused(make, options, match):
+def test_invalid_options_raise(make, options, match):
     with pytest.raises(UserError, match=match) as caught:
         make(**options)
     assert "\n" not in str(caught.value)
 
 
-def test_a_state_of_another_stream_is_refused(make):
+def test_a_state_of_another_stream_raises(make):
     with pytest.raises(UserError, match="state of seed 0"):
         make().set_state({"seed": 1, "position": 4})

@@ -1,4 +1,4 @@
-"""What makes the stream's samples differ: shares of the models, limits in Å, flexible parts, sharpening, low-passes."""
+"""The configuration of the stream: shares of the models, limits in Å, flexible parts, sharpening, low-passes."""
 
 from collections import Counter
 from dataclasses import replace
@@ -49,7 +49,7 @@ def test_models_are_drawn_as_often_as_their_shares(model):
 
 
 @pytest.mark.parametrize("shares", [(1.0,), (1.0, -1.0), (0.0, 0.0), (1.0, float("nan"))])
-def test_shares_that_do_not_fit(model, shares):
+def test_invalid_shares_raise(model, shares):
     with pytest.raises(UserError, match="shares of 0 or more for 2 models"):
         stream_half_maps([model, phantom(20)], shares=shares, patch=PATCH)
 
@@ -68,7 +68,7 @@ def test_resolutions_stay_within_their_limits(model):
     assert draw_sample(models, np.ones(1), far, 16, 20, 0, 0).info.resolution == pytest.approx(5.0)
 
 
-def test_flexible_side_is_blurred_by_its_b_factor_and_the_other_is_left(model):
+def test_flexible_side_is_blurred_by_its_b_factor_and_the_other_side_unchanged(model):
     plain = batch_of(model)
     moved = batch_of(model, flexible=1.0, flexible_b=(200.0, 200.0))
     assert (plain.info.flexible_b == 0).all()
@@ -91,7 +91,7 @@ def test_flexible_side_is_blurred_by_its_b_factor_and_the_other_is_left(model):
         np.testing.assert_allclose(after[chosen], blurred[chosen], atol=0.03 * before.max())
 
 
-def test_sharpening_makes_signal_and_noise_grow_alike(model):
+def test_sharpening_amplifies_signal_and_noise_alike(model):
     plain, sharp = batch_of(model), batch_of(model, sharpened=1.0)
     for index in range(4):
         b_factor, voxel_size = float(sharp.info.sharpened[index]), float(plain.info.voxel_size[index])
@@ -112,7 +112,7 @@ def test_sharpening_makes_signal_and_noise_grow_alike(model):
         np.testing.assert_allclose(found / found[0], wanted / wanted[0], rtol=0.2)
 
 
-def test_low_pass_takes_from_both_half_maps_what_the_truth_keeps(model):
+def test_low_pass_filters_both_half_maps_and_not_the_truth(model):
     plain, passed = batch_of(model, resolution=(3.6, 4.0)), batch_of(model, resolution=(3.6, 4.0), low_passed=1.0)
     np.testing.assert_allclose(plain.truth, passed.truth, rtol=1e-5, atol=1e-5)
     for index in range(4):

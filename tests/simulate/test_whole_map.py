@@ -1,4 +1,4 @@
-"""What the stream takes from the model of a whole map: B-factors that make sense, noise, and scale."""
+"""Properties of the whole map in the stream: plausible B-factors, noise, and scale."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def model():
     return phantom(200, seed=6)
 
 
-def test_flat_b_factors_give_way_to_ones_that_follow_the_packing(model):
+def test_flat_b_factors_are_replaced_by_those_of_the_packing(model):
     """60 Å² times the mean number of atoms within 7.35 Å over an atom's own, itself among them."""
     flat = replace(model, b_factor=np.full(len(model), 20.0, np.float32))
     distances = np.linalg.norm(model.positions[:, None] - model.positions[None], axis=2)
@@ -130,12 +130,12 @@ def test_a_low_pass_ends_within_its_range_and_edge(model, edge):
 
 
 @pytest.mark.parametrize("field", [{"low_pass": (0.1, 1.2)}, {"low_pass_edge": (0.0, 0.2)}, {"low_pass": (1.5, 1.2)}])
-def test_a_low_pass_that_cannot_be_is_refused(field):
+def test_an_invalid_low_pass_raises(field):
     with pytest.raises(UserError, match=rf"expected {next(iter(field))} to run upwards"):
         StreamConfig(**field).check(32)
 
 
-def test_whole_maps_are_divided_by_the_number_that_is_given():
+def test_whole_maps_are_divided_by_the_given_number():
     random = np.random.default_rng(2)
     half_1, half_2, truth = (random.normal(3, 2, (2, 8, 8, 8)).astype(np.float32) for _ in range(3))
     mask = np.ones_like(truth)

@@ -1,4 +1,4 @@
-"""A calibrated map beside the truth, for networks whose output is made by hand."""
+"""Calibrated maps against the truth, for synthetic networks."""
 
 import functools
 
@@ -73,7 +73,7 @@ def false():
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("masked", [True, False])
-def test_factors_are_numbers_and_never_negative(name, masked):
+def test_factors_are_finite_and_never_negative(name, masked):
     result, found = calibrated(halves(0), NETWORKS[name], MASK if masked else None)
     for factors in (found.network, found.full):
         assert factors.shape == SHELLS.shape
@@ -105,21 +105,21 @@ def test_a_network_that_is_a_filter_ends_with_the_wiener_filter(name):
 
 
 @pytest.mark.parametrize("name", ["partly the truth", "half the noise", "most of the noise, and false structure"])
-def test_a_network_that_knows_something_is_better_than_the_wiener_filter(name):
+def test_an_informed_network_is_better_than_the_wiener_filter(name):
     for seed in range(3):
         result, _ = calibrated(halves(seed), NETWORKS[name])
         assert error(result) < error(made.wiener(*halves(seed), MASK))
 
 
 @pytest.mark.parametrize("name", ["nothing", "one number", "noise"])
-def test_a_network_that_knows_nothing_does_no_harm(name):
+def test_an_uninformed_network_does_no_harm(name):
     """What is left is the full map, as far as it is believed: no worse than without any filter."""
     result, _ = calibrated(halves(0), NETWORKS[name])
     assert error(result) <= 1.02 * min(1, error((halves(0)[0] + halves(0)[1]) / 2))
 
 
 @pytest.mark.parametrize("factor", [0.01, 200.0])
-def test_one_factor_for_the_output_does_not_matter(factor):
+def test_an_overall_factor_of_the_output_does_not_matter(factor):
     plain, _ = calibrated(halves(0), partly_true)
     result, _ = calibrated(halves(0), lambda one: factor * partly_true(one))
     np.testing.assert_allclose(result, plain, atol=1e-4)
@@ -140,14 +140,14 @@ def test_factors_of_shells_do_not_matter(power, masked, tolerance):
 
 
 @pytest.mark.parametrize("name", ["the input", "a blur"])
-def test_noise_is_not_called_signal(name):
+def test_noise_is_not_taken_for_signal(name):
     for seed in range(3):
         maps = np.random.default_rng(seed).standard_normal((2, SIDE, SIDE, SIDE))
         result, _ = calibrated(maps, NETWORKS[name])
         assert np.sum((MASK * result) ** 2) < 0.05 * np.sum((MASK * (maps[0] + maps[1]) / 2) ** 2)
 
 
-def test_the_mean_is_the_full_maps():
+def test_the_mean_is_that_of_the_full_map():
     maps = [one + 5 for one in halves(0)]
     result, found = calibrated(maps, partly_true)
     assert found.network[0] == 0
@@ -155,7 +155,7 @@ def test_the_mean_is_the_full_maps():
     assert result.mean() == pytest.approx((maps[0] + maps[1]).mean() / 2, rel=1e-5)
 
 
-def test_units_of_the_half_maps_come_through():
+def test_the_units_of_the_half_maps_are_kept():
     plain, _ = calibrated(halves(0), smoothed)
     result, _ = calibrated([1e-6 * one for one in halves(0)], smoothed)
     np.testing.assert_allclose(result, 1e-6 * plain, atol=1e-9)
@@ -163,7 +163,7 @@ def test_units_of_the_half_maps_come_through():
 
 @pytest.mark.parametrize("name", ["the input", "half the noise", "nothing"])
 @pytest.mark.parametrize("masked", [True, False])
-def test_shells_without_power(name, masked):
+def test_shells_without_power_give_finite_factors(name, masked):
     """Maps that end before Nyquist, as most deposited ones do."""
     cut = (SHELLS < 17).astype(float)
     maps = [made.filtered(one, cut) for one in halves(0)]
@@ -175,7 +175,7 @@ def test_shells_without_power(name, masked):
     assert np.abs(result).max() < 3 * np.abs(signal()).max()
 
 
-def test_maps_of_zeros():
+def test_maps_of_zeros_give_zeros():
     zero = np.zeros((16, 16, 16), np.float32)
     found = calibrate(shell_covariances([zero] * 5))
     result = apply_calibration(zero, zero, found)
@@ -183,7 +183,7 @@ def test_maps_of_zeros():
 
 
 @pytest.mark.parametrize("shape", [(16, 16, 16), (15, 15, 15), (20, 13, 16)])
-def test_applied_as_slow_numpy(shape):
+def test_applied_factors_match_numpy(shape):
     random = np.random.default_rng(4)
     network, full = random.standard_normal((2, *shape)).astype(np.float32)
     count = max(shape) // 2 + 1

@@ -1,4 +1,4 @@
-"""Covariances and numbers of independent values against whole-spectrum NumPy and against many boxes of noise."""
+"""Covariances and degrees of freedom against whole-spectrum NumPy and against many boxes of noise."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def maps_of(shape, count=3):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("masked", [False, True])
-def test_equal_slow_numpy(shape, masked):
+def test_covariances_match_numpy(shape, masked):
     maps = maps_of(shape)
     mask = np.random.default_rng(5).uniform(0, 1, shape).astype(np.float32) if masked else None
     found = shell_covariances(maps, mask)
@@ -32,7 +32,7 @@ def test_equal_slow_numpy(shape, masked):
     np.testing.assert_array_equal(found.voxels, slow.shell_sums(np.ones(shape), shape))
 
 
-def test_of_a_steep_spectrum():
+def test_covariances_of_a_steep_spectrum_are_accurate():
     """Shells whose power is 1e-12 of the strongest one's are as right as the others."""
     fall = np.exp(-14 * np.arange(17) / 16)
     one, two = (made.filtered(one, fall) for one in maps_of((32, 32, 32), 2))
@@ -59,7 +59,7 @@ def test_white_noise_has_its_variance_under_any_mask(radius):
     np.testing.assert_array_less(np.abs(mean / 4 - 1), 4 * np.sqrt(2 / (40 * independent)))
 
 
-def test_independent_numbers_without_a_mask_are_the_voxels():
+def test_degrees_of_freedom_without_a_mask_are_the_voxels():
     found = shell_covariances(maps_of((16, 16, 16)))
     np.testing.assert_array_equal(found.dof, found.voxels)
     np.testing.assert_allclose(degrees_of_freedom(np.ones((16, 16, 16), np.float32)), found.voxels, rtol=1e-6)
@@ -74,7 +74,7 @@ MASKS = {
 
 
 @pytest.mark.parametrize("name", MASKS)
-def test_independent_numbers_are_what_many_boxes_of_noise_show(name):
+def test_degrees_of_freedom_match_the_scatter_of_many_boxes_of_noise(name):
     """The power of a shell scatters by `2 / n` of its square. 400 draws tell that variance within 7 %."""
     mask, random = MASKS[name], np.random.default_rng(3)
     index = slow.shell_index(mask.shape)[:, :, :17].ravel()
@@ -92,14 +92,14 @@ def test_independent_numbers_are_what_many_boxes_of_noise_show(name):
     np.testing.assert_allclose(found[few] / shown[few], 1, atol=0.4)
 
 
-def test_independent_numbers_are_bounded():
+def test_degrees_of_freedom_are_bounded():
     for mask in MASKS.values():
         found = degrees_of_freedom(mask.astype(np.float32))
         assert (found >= 1).all()
         assert (found <= slow.shell_sums(np.ones(mask.shape), mask.shape)).all()
 
 
-def test_refusals():
+def test_invalid_arguments_raise():
     one = np.ones((8, 8, 8), np.float32)
     for arguments in [([],), ([one, one[:4]],), ([one], one[:4])]:
         with pytest.raises(ValueError, match="one shape"):

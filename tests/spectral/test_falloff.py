@@ -1,4 +1,4 @@
-"""Shell sums in host memory by slow NumPy, and B-factors of maps that were made with them."""
+"""Shell sums in host memory against NumPy, and B-factors of maps with known ones."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_shell_products_are_those_of_every_voxel(shape, masked):
     np.testing.assert_allclose(fsc_from_products(found), fsc)
 
 
-def test_the_solvents_level_is_the_mean_outside():
+def test_the_solvent_level_is_the_mean_outside_the_mask():
     array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     mask = np.zeros((2, 3, 4), np.float32)
     mask[0] = 1
@@ -54,7 +54,7 @@ def test_the_solvents_level_is_the_mean_outside():
     assert solvent_level(array, None) == solvent_level(array, np.ones_like(mask)) == pytest.approx(11.5)
 
 
-def test_a_blur_multiplies_a_wave_by_what_its_b_factor_says():
+def test_a_blur_multiplies_a_wave_by_the_factor_of_its_frequency():
     x = np.arange(BOX)
     wave = np.broadcast_to(np.cos(2 * np.pi * 9 * x / BOX), (BOX,) * 3).astype(np.float32)
     factor = np.exp(-80 * (9 / (BOX * VOXEL)) ** 2 / 4)
@@ -96,7 +96,7 @@ def test_the_error_is_that_of_a_straight_line_and_that_of_the_specimen():
     assert error == pytest.approx(np.sqrt(of_line**2 + of_specimen**2), rel=1e-6)
 
 
-def test_noise_alone_has_no_signal_whose_b_factor_could_be_found():
+def test_noise_alone_gives_no_signal_b_factor():
     random = np.random.default_rng(3)
     halves = [random.normal(size=(32,) * 3).astype(np.float32) for _ in range(2)]
     assert signal_b_factor(shell_products(halves), shell_frequencies((32,) * 3, VOXEL)) is None
@@ -115,7 +115,7 @@ def test_alike_half_maps_have_no_noise():
     assert noise_b_factor(half, half, VOXEL) is None
 
 
-def test_where_a_map_was_low_passed():
+def test_the_end_of_a_low_pass_is_found():
     random = np.random.default_rng(6)
 
     def power(end):

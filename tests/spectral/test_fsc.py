@@ -20,14 +20,14 @@ def pair(shape, seed=0):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("jit", [False, True])
-def test_equals_slow_numpy(shape, jit):
+def test_fsc_matches_numpy(shape, jit):
     one, two = pair(shape)
     found = (jax.jit(fsc) if jit else fsc)(one, two)
     np.testing.assert_allclose(found, slow.fsc(one, two), atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_curve_equals_slow_numpy_to_float64(shape):
+def test_curve_matches_numpy_in_float64(shape):
     one, two = pair(shape)
     mask = np.random.default_rng(5).uniform(0, 1, shape).astype(np.float32)
     found = fsc_curve(one, two, 1.0, mask).fsc
@@ -35,7 +35,7 @@ def test_curve_equals_slow_numpy_to_float64(shape):
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-def test_a_level_is_no_signal_under_a_mask():
+def test_a_level_is_not_signal_under_a_mask():
     """Independent noise that has a level in common is still independent; one on a single map hides nothing."""
     rng = np.random.default_rng(2)
     z, y, x = np.meshgrid(*[np.arange(24) - 12] * 3, indexing="ij")
@@ -49,7 +49,7 @@ def test_a_level_is_no_signal_under_a_mask():
     np.testing.assert_allclose(shifted.fsc, same.fsc, atol=1e-5)
 
 
-def test_curve_of_a_steep_spectrum():
+def test_curve_of_a_steep_spectrum_is_accurate():
     """A denoised map has next to no power in its last shells; float64 still tells their correlation."""
     one, two = pair((32, 32, 32))
     fall = np.exp(-2.0 * slow.shell_index((32, 32, 32)))  # 1e-14 in amplitude at Nyquist, relative to the first shell
@@ -58,7 +58,7 @@ def test_curve_of_a_steep_spectrum():
     np.testing.assert_allclose(found, slow.fsc(smooth, two), atol=1e-8)
 
 
-def test_of_a_map_with_itself_and_its_negative():
+def test_a_map_correlates_with_itself_by_1_and_its_negative_by_minus_1():
     one, _ = pair((12, 12, 12))
     np.testing.assert_allclose(fsc(one, one), 1, atol=1e-6)
     np.testing.assert_allclose(fsc(one, -one), -1, atol=1e-6)
@@ -79,7 +79,7 @@ def test_shells_without_power_are_zero_and_have_no_gradient():
     assert np.isfinite(gradient).all()
 
 
-def test_batches_and_vmap():
+def test_batches_match_vmap():
     maps = np.stack([np.stack(pair((10, 10, 10), seed)) for seed in range(3)])
     found = fsc(maps[:, 0], maps[:, 1])
     assert found.shape == (3, 6)
@@ -91,7 +91,7 @@ def test_batches_and_vmap():
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (7, 6, 9)])
-def test_gradient_equals_finite_differences_of_slow_numpy(shape):
+def test_gradient_matches_finite_differences_of_numpy(shape):
     one, two = pair(shape)
     weights = np.random.default_rng(7).standard_normal(max(shape) // 2 + 1)
     gradient = jax.jit(jax.grad(lambda a: (fsc(a, two) * weights.astype(np.float32)).sum()))(one)
@@ -101,12 +101,12 @@ def test_gradient_equals_finite_differences_of_slow_numpy(shape):
     np.testing.assert_allclose(np.sum(gradient * direction), (ahead - behind) / (2 * step), rtol=1e-4)
 
 
-def test_maps_of_other_shapes_are_refused():
+def test_maps_of_different_shapes_raise():
     with pytest.raises(ValueError, match="one shape"):
         fsc(jnp.zeros((4, 4, 4)), jnp.zeros((4, 4, 6)))
 
 
-def test_c_ref_by_hand():
+def test_c_ref_matches_values_by_hand():
     np.testing.assert_allclose(
         c_ref(jnp.array([1.0, 0.143, 0.0, -0.2, 1 / 3])), [1, np.sqrt(0.286 / 1.143), 0, 0, np.sqrt(0.5)], rtol=1e-6
     )

@@ -8,7 +8,7 @@ from crefjax.spectral.fsc import fsc
 from crefjax.spectral.shells import box_shells
 
 
-def test_is_that_of_numpy():
+def test_fsc_on_a_gpu_matches_numpy():
     _, gpu = cpu_and_gpu()
     random = np.random.default_rng(0)
     signal = random.standard_normal((32, 40, 48))

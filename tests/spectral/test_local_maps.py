@@ -1,4 +1,4 @@
-"""Local maps: the formulas in slow NumPy, regions known by construction, what must not matter, and edge cases."""
+"""Local maps: the formulas in NumPy, regions known by construction, invariances, and edge cases."""
 
 import math
 
@@ -131,7 +131,7 @@ def auc(high, low):
 
 
 @pytest.mark.parametrize("fwhm", [7.0, 5.0])
-def test_maps_are_those_of_slow_numpy_in_a_box_that_is_no_cube(fwhm):
+def test_maps_match_numpy_in_a_box_that_is_not_a_cube(fwhm):
     small = Case((40, 46, 44), seed=3)
     made = small.maps(window=fwhm * VOXEL)
     scale = [np.ptp(one) for one in (small.halves[0], small.denoised[0])]
@@ -148,7 +148,7 @@ def test_maps_are_those_of_slow_numpy_in_a_box_that_is_no_cube(fwhm):
     assert made.agreement[~inside].max() == made.change[~inside].max() == 0
 
 
-def test_core_smeared_and_false_density_are_told_apart(case, found):
+def test_core_smeared_and_false_density_are_distinguished(case, found):
     agreement = {name: found.agreement[getattr(case, name)] for name in ("core", "flexible", "false")}
     assert np.median(agreement["core"]) > 0.85
     assert 0.3 < np.median(agreement["flexible"]) < 0.7
@@ -170,7 +170,7 @@ def test_values_are_shares_on_the_grid_and_zero_outside_the_mask(case, found):
         assert not one[case.mask < 0.01].any()
 
 
-def test_window_is_chosen_from_the_resolution_and_told(case, found):
+def test_window_is_chosen_from_the_resolution_and_returned(case, found):
     fsc = slow_spectra.fsc(*(one * case.mask for one in (half - half.mean() for half in case.halves)))
     resolution = resolution_at(fsc, 0.143, 60 * VOXEL, 2 * VOXEL).angstrom
     assert found.resolution == pytest.approx(resolution, rel=1e-3)
@@ -178,25 +178,25 @@ def test_window_is_chosen_from_the_resolution_and_told(case, found):
     assert case.maps(window=30.0).window == 30.0
 
 
-def test_noise_that_was_removed_is_no_change_and_agrees(case):
+def test_removed_noise_is_not_a_change_and_agrees(case):
     """The truth itself: all noise gone, nothing added."""
     made = case.maps([case.truth.astype("f4")] * 2)
     assert np.quantile(made.change[case.core], 0.95) < 0.05
     assert np.quantile(made.agreement[case.core], 0.05) > 0.85
 
 
-def test_maps_that_were_left_alone_show_no_change(case):
+def test_unchanged_maps_show_no_change(case):
     assert case.maps(case.halves).change.max() < 1e-5
 
 
-def test_blurring_or_sharpening_the_whole_map_is_no_change(case):
+def test_blurring_or_sharpening_the_whole_map_is_not_a_change(case):
     plain = case.maps(case.honest)
     blurred = case.maps([ndimage.gaussian_filter(one, 0.8) for one in case.honest])
     np.testing.assert_allclose(blurred.change[case.core], plain.change[case.core], atol=0.05)
     np.testing.assert_allclose(blurred.agreement[case.core], plain.agreement[case.core], atol=0.1)
 
 
-def test_structure_that_was_removed_is_change_where_it_was(case):
+def test_removed_structure_is_a_change_where_it_was(case):
     """Half of the core is cut out of the denoised maps."""
     cut = np.arange(case.mask.shape[0]) < case.mask.shape[0] // 2
     made = case.maps([np.where(cut[:, np.newaxis, np.newaxis], 0, one) for one in case.honest])
@@ -224,7 +224,7 @@ def test_scale_and_offset_change_nothing(case, found, of_noisy, of_denoised):
     np.testing.assert_allclose(made.change, found.change, atol=2e-3)
 
 
-def test_density_that_was_turned_around_agrees_with_nothing(case):
+def test_rotated_density_agrees_nowhere(case):
     made = case.maps([-one for one in case.honest])
     assert not made.agreement[case.core].any()
 
@@ -241,7 +241,7 @@ def noise(shape, count):
 
 
 @pytest.mark.parametrize("kind", ["only noise", "empty mask", "constant half-maps", "zero half-maps"])
-def test_where_nothing_can_be_told_both_maps_are_zero(kind):
+def test_both_maps_are_zero_without_signal(kind):
     shape = (32, 32, 32)
     m1, m2, d1, d2 = noise(shape, 4)
     mask = np.zeros(shape, "f4") if kind == "empty mask" else np.ones(shape, "f4")
@@ -268,7 +268,7 @@ def test_small_and_odd_boxes_and_maps_without_noise_give_finite_values(shape):
         assert inside.min() > 0.9 if agrees else inside.mean() < 0.5
 
 
-def test_the_maps_given_are_left_as_they_were(case):
+def test_the_inputs_are_not_changed(case):
     given = [*case.halves, *case.denoised, case.mask]
     before = [one.copy() for one in given]
     case.maps(window=14.0)
@@ -277,11 +277,11 @@ def test_the_maps_given_are_left_as_they_were(case):
 
 
 @pytest.mark.parametrize("window", [0.0, -3.0, math.nan, math.inf])
-def test_a_window_that_is_no_length_is_refused(case, window):
+def test_an_invalid_window_raises(case, window):
     with pytest.raises(UserError, match="window above 0 Å"):
         case.maps(window=window)
 
 
-def test_maps_of_different_boxes_are_refused(case):
+def test_maps_of_different_boxes_raise(case):
     with pytest.raises(ValueError, match="shapes"):
         local_maps(*case.halves, *case.denoised, VOXEL, case.mask[1:])

@@ -1,4 +1,4 @@
-"""Fourier cropping and padding: sums over all frequencies by hand, waves and blobs that are known on any grid."""
+"""Fourier cropping and padding: sums over all frequencies by hand, waves and blobs known on any grid."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def interpolated(array, shape):
 
 
 @pytest.mark.parametrize(("before", "after"), SHAPES)
-def test_it_is_the_sum_of_the_waves_that_fit(before, after):
+def test_resampling_is_the_sum_of_the_waves_that_fit(before, after):
     array = np.random.default_rng(1).normal(size=before).astype(np.float32)
     found = fourier_resample(array, after)
     assert found.dtype == np.float32
@@ -52,7 +52,7 @@ def test_a_wave_is_the_same_wave_on_both_grids(before, after):
 
 @pytest.mark.parametrize("box", [(40, 40, 40), (41, 41, 41), (36, 41, 45)])
 @pytest.mark.parametrize("ratio", [0.7, 1.3])
-def test_a_blob_stays_where_it_is(box, ratio):
+def test_a_blob_keeps_its_position(box, ratio):
     """Its centre, in parts of the box, is that of the other grid to a thousandth of a voxel."""
     place = np.array([0.47, 0.52, 0.49])
 
@@ -70,13 +70,13 @@ def test_a_blob_stays_where_it_is(box, ratio):
 
 
 @pytest.mark.parametrize(("before", "after"), [((12, 13, 14), (18, 20, 15)), ((10, 10, 10), (11, 12, 10))])
-def test_padded_and_cropped_back_it_is_the_same(before, after):
+def test_padding_and_cropping_back_restores_a_map(before, after):
     array = np.random.default_rng(2).normal(size=before).astype(np.float32)
     np.testing.assert_allclose(fourier_resample(fourier_resample(array, after), before), array, atol=3e-6)
 
 
 @pytest.mark.parametrize(("after", "width"), [((25, 27, 21), 1.2), ((24, 28, 22), 2.8)])
-def test_a_blob_cropped_and_brought_back_is_the_blob_low_passed(after, width):
+def test_cropping_and_padding_back_is_a_low_pass(after, width):
     """The blob for even sides is so wide that there is nothing at their Nyquist."""
     box = (36, 40, 33)
     z, y, x = np.meshgrid(*(np.arange(side) for side in box), indexing="ij")
@@ -89,7 +89,7 @@ def test_a_blob_cropped_and_brought_back_is_the_blob_low_passed(after, width):
 
 
 @pytest.mark.parametrize(("before", "after"), SHAPES)
-def test_the_mean_and_a_constant_stay(before, after):
+def test_the_mean_and_a_constant_are_kept(before, after):
     noise = np.random.default_rng(3).normal(5, 1, before).astype(np.float32)
     mean = noise.mean(dtype=np.float64)
     assert fourier_resample(noise, after).mean(dtype=np.float64) == pytest.approx(mean, rel=1e-6)
@@ -97,24 +97,24 @@ def test_the_mean_and_a_constant_stay(before, after):
     np.testing.assert_allclose(constant, np.full(after, 2.5), rtol=1e-6)
 
 
-def test_a_shape_that_is_there_already_costs_nothing():
+def test_the_same_shape_returns_the_array():
     array = np.ones((4, 5, 6), np.float32)
     assert fourier_resample(array, (4, 5, 6)) is array
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 0, 8)])
-def test_no_box_is_refused(shape):
+def test_invalid_shapes_raise(shape):
     with pytest.raises(ValueError, match="three sides"):
         fourier_resample(np.ones((8, 8, 8), np.float32), shape)
 
 
-def test_an_empty_box_is_refused():
+def test_an_empty_box_raises():
     with pytest.raises(ValueError, match="three sides"):
         fourier_resample(np.ones((8, 0, 8), np.float32), (8, 8, 8))
 
 
 @pytest.mark.parametrize("resolution", [2.5, 3.3, 5.0, 9.0])
-def test_a_resolution_takes_about_so_many_voxels_on_the_working_shape(resolution):
+def test_a_resolution_takes_about_the_given_voxels_on_the_working_shape(resolution):
     for side in (80, 97, 128, 200, 311):
         (z, y, x) = working_shape((side, side, side), 1.1, resolution, 3.0)
         assert z == y == x
@@ -129,7 +129,7 @@ def test_a_resolution_takes_about_so_many_voxels_on_the_working_shape(resolution
         assert rest == 1
 
 
-def test_a_working_shape_by_hand():
+def test_working_shapes_match_values_by_hand():
     assert working_shape((128, 128, 128), 1.0, 4.0, 3.0) == (96, 96, 96)
     assert working_shape((100, 100, 100), 1.0, 4.0, 3.0) == (72, 72, 72)  # 75: 72 is 4.1 % off, 80 is 6.5 %
     assert working_shape((8, 8, 8), 1.0, 9.0, 3.0) == (8, 8, 8)

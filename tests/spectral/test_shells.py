@@ -92,11 +92,11 @@ def test_an_offset_does_not_drown_the_other_shells():
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_frequencies():
+def test_frequencies_of_shells():
     np.testing.assert_allclose(shell_frequencies((4, 10, 6), 2.0), [0, 0.05, 0.1, 0.15, 0.2, 0.25])
 
 
-def test_refusals():
+def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match="three sides"):
         box_shells((4, 4))
     with pytest.raises(ValueError, match="shells of"):

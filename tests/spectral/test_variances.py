@@ -129,7 +129,7 @@ def test_linear_filters_are_exact_without_a_mask(name):
 
 
 @pytest.mark.parametrize("name", ["wiener", "blur"])
-def test_linear_filters_gain_nothing_under_a_mask(name):
+def test_linear_filters_add_no_structure_under_a_mask(name):
     """The mask mixes shells, so only nearly; on the average over draws, where there is signal."""
     before, after = (
         np.median([getattr(one, part).value for one in found(name, True)], axis=0)
@@ -188,7 +188,7 @@ SOUND = {
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_sound_pairs_are_not_contradicted(name):
+def test_sound_pairs_are_consistent(name):
     fired = 0
     for seed in range(50):
         maps = halves(seed)
@@ -210,7 +210,7 @@ UNSOUND = {
 
 
 @pytest.mark.parametrize("name", UNSOUND)
-def test_pairs_that_break_the_assumptions_are_contradicted(name):
+def test_pairs_that_violate_the_assumptions_are_inconsistent(name):
     for seed in range(5):
         one = shell_variances(*UNSOUND[name](*halves(seed)), MASK)
         assert one.inconsistent.sum() >= 3
@@ -298,7 +298,7 @@ def test_maps_without_power_give_no_numbers_and_no_warnings():
         assert not one.residual_noise.trusted.any()
 
 
-def test_refusals():
+def test_invalid_arguments_raise():
     maps = halves(0)
     with pytest.raises(ValueError, match="one shape"):
         shell_variances(*maps, maps[0], maps[1][:8])
