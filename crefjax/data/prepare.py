@@ -113,11 +113,11 @@ def _difference(name, existing, requested):
         changes = [f"{path} is new" for path in sorted(requested - existing)]
         changes += [f"{path} is missing" for path in sorted(existing - requested)]
         listed = ", ".join(changes[:2]) + (f", and {len(changes) - 2} more" if len(changes) > 2 else "")
-        return f"the dataset was started with other entries ({listed}); give the same ones, give --overwrite"
+        return f"the dataset was started with other entries ({listed}); use the same ones, give --overwrite"
     if name == "grid":  # as the command line names it
         existing, requested = ("data" if voxels else "input" for voxels in (existing, requested))
     option = "crefjax" if name == "crefjax" else f"--{name}"
-    return f"the dataset was started with {option} {existing}, not {requested}; give the same, give --overwrite"
+    return f"the dataset was started with {option} {existing}, not {requested}; use the same, give --overwrite"
 
 
 def _start(output, content, overwrite):

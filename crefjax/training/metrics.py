@@ -18,6 +18,7 @@ import numpy as np
 from crefjax.errors import UserError
 from crefjax.io.files import read_json_lines
 from crefjax.training.step import unshard
+from crefjax.utils.atomic import write_bytes
 from crefjax.utils.progress import progress_bar
 
 METRICS = "metrics.jsonl"
@@ -43,10 +44,7 @@ class MetricsWriter:
         rows = [row for row in read_json_lines(self.path) if row.get("step", math.inf) <= step]
         if not evaluated:
             rows = [row for row in rows if (row["kind"], row["step"]) != ("evaluation", step)]
-        hidden = self.path.with_suffix(".tmp")
-        with open(hidden, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        hidden.replace(self.path)
+        write_bytes(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by `close`
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 

@@ -123,7 +123,7 @@ def test_changed_half_maps_are_cut_again(tmp_path, entries):
 )
 def test_other_settings_are_refused_and_change_nothing(tmp_path, entries, whole, other, message):
     prepared(entries, tmp_path / "dataset")
-    with pytest.raises(UserError, match=f"{message}; ask for the same, give --overwrite"):
+    with pytest.raises(UserError, match=f"{message}; use the same, give --overwrite"):
         prepared(entries, tmp_path / "dataset", **other)
     assert tree(tmp_path / "dataset") == whole
 
