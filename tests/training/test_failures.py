@@ -221,8 +221,15 @@ def test_checkpoints_from_before_there_was_a_count_are_gone_on_from(tmp_path):
     run(tmp_path, log_every=4, epoch_steps=3, epochs=1)
     about = tmp_path / "checkpoints/3/about/metadata"
     kept = json.loads(about.read_text())
-    del kept["run"]["left_out"]
-    for numbers in kept["run"]["told"]:
+    run_values = kept["run"]
+    for name, old in (
+        ("pending_metrics", "told"),
+        ("pretraining", "before"),
+        ("evaluations_without_improvement", "worse"),
+    ):
+        run_values[old] = run_values.pop(name)
+    del run_values["left_out"]
+    for numbers in run_values["told"]:
         del numbers["left_out"]
     about.write_text(json.dumps(kept))
     assert run(tmp_path, log_every=4, epoch_steps=3, epochs=2).step == 6
