@@ -154,7 +154,7 @@ def test_a_loss_of_weight_zero_needs_nothing():
         ({}, r"losses\.NAME: .*cref_l1"),
     ],
 )
-def test_weights_that_cannot_be_are_refused_in_one_line(weights, field):
+def test_invalid_loss_weights_are_refused_in_one_line(weights, field):
     maps = sample(batch(), 0)
     for call in (losses.needs, functools.partial(losses.weighted, **maps)):
         with pytest.raises(UserError, match=field) as refused:

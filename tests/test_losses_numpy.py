@@ -98,7 +98,7 @@ def test_gradient_equals_finite_differences_of_slow_numpy(name):
         np.testing.assert_allclose(along, (ahead - behind) / 2e-6, atol=1e-3 * size)
 
 
-def test_cref_is_a_constant_to_the_gradient():
+def test_c_ref_carries_no_gradient():
     """The full map does depend on the half-maps, so the gradient is that of the loss with C_ref held fixed."""
     maps = made_up((11, 8, 10))
     d, m1, m2 = (one.astype(np.float64) for one in arguments("cref_l1", maps))
@@ -121,7 +121,7 @@ def test_truth_fsc_of_truth_negative_and_noise():
     assert 0.1 < halves < half < 1
 
 
-def test_cref_l1_tells_the_truth_from_its_negative_and_from_the_noisy_map():
+def test_cref_l1_is_least_for_the_truth_not_its_negative_or_the_noisy_map():
     truth, m1, m2 = simulated()
     full = (m1 + m2) / 2
     of_truth, of_full, of_negative = (jitted["cref_l1"](one, m1, m2)[0] for one in (truth, full, -truth))
@@ -149,14 +149,14 @@ def test_gain_l1_is_least_for_the_truth_in_its_own_scale():
     assert jitted["gain_l1"]((m1 + m2) / 2, m1, m2)[0] > 0.3
 
 
-def test_gain_l1_sees_the_mean_and_not_what_a_filter_has_emptied():
+def test_gain_l1_includes_the_mean_and_ignores_shells_that_a_filter_emptied():
     truth, m1, m2 = simulated()
     assert jitted["gain_l1"](truth + 5, m1 + 1, m2 + 1)[0] > jitted["gain_l1"](truth + 1, m1 + 1, m2 + 1)[0] + 0.1
     low_passed = [shrunk(one, np.arange(17) < 9) for one in (m1, m2)]
     assert jitted["gain_l1"](truth, *low_passed)[0] < 0.2
 
 
-def test_cref_l1_masked_looks_within_the_mask_alone():
+def test_cref_l1_masked_ignores_what_is_outside_the_mask():
     truth, m1, m2 = simulated()
     inside = np.zeros_like(truth)
     inside[8:24, 8:24, 8:24] = 1
@@ -191,7 +191,7 @@ def test_fsc_loss_is_lower_for_the_truth_than_for_the_half_maps():
     np.testing.assert_allclose(filtered, jitted["fsc_loss"](m1, m2, m1, m2)[0], atol=1e-4)
 
 
-def test_n2n_l2_is_least_at_the_scale_of_wiener():
+def test_n2n_l2_is_least_at_the_scale_of_the_wiener_filter():
     truth, m1, m2 = simulated()
     wiener = np.mean(truth**2) / np.mean(m1 * m1)  # signal over signal and noise, the best single factor
     scales = np.linspace(0, 1.2, 61)
@@ -202,7 +202,7 @@ def test_n2n_l2_is_least_at_the_scale_of_wiener():
     assert jitted["n2n_l1"](truth, truth, m1, m2)[0] == pytest.approx(np.sqrt(2 / np.pi), abs=0.02)
 
 
-def test_bias_is_none_for_the_half_maps_and_for_the_truth():
+def test_bias_is_0_for_the_half_maps_and_for_the_truth():
     truth, m1, m2 = simulated()
     assert jitted["bias"](m1, m2, m1, m2)[0] == pytest.approx(0, abs=1e-6)
     assert jitted["bias"](truth, truth, m1, m2)[0] == pytest.approx(0, abs=0.02)
@@ -218,7 +218,7 @@ def test_bias_is_the_power_of_planted_false_structure():
     np.testing.assert_allclose(np.asarray(aux["var_bias"])[8:16] / (0.64 * truth.size), 1, atol=0.2)
 
 
-def test_bias_of_a_damped_signal_is_the_part_that_is_lost():
+def test_bias_of_a_damped_signal_is_the_lost_part():
     truth, m1, m2 = simulated()
     gain = 1 / (1 + (np.arange(17) / 5.0) ** 4)
     loss, aux = jitted["bias"](shrunk(m1, gain), shrunk(m2, gain), m1, m2)
@@ -229,7 +229,7 @@ def test_bias_of_a_damped_signal_is_the_part_that_is_lost():
     assert loss > 0.02
 
 
-def test_bias_knows_the_scale():
+def test_bias_is_least_at_the_scale_of_the_truth():
     truth, m1, m2 = simulated()
     scales = np.linspace(0.5, 1.5, 21).astype(np.float32)
     found = [jitted["bias"](a * truth, a * truth, m1, m2)[0] for a in scales]

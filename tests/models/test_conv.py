@@ -25,14 +25,14 @@ def test_convolution_equals_numpy(channels_in, channels_out):
 
 @pytest.mark.parametrize("ways", [("xla_conv3d", "_tapped_output"), ("xla_conv3d", "_stacked_input")])
 @pytest.mark.parametrize(("channels_in", "channels_out"), CHANNELS)
-def test_ways_of_different_platforms_agree(ways, channels_in, channels_out):
+def test_implementations_of_different_platforms_agree(ways, channels_in, channels_out):
     x, kernel = random(1, 5, 4, 6, channels_in), random(3, 3, 3, channels_in, channels_out, seed=1)
     one, two = (getattr(conv, way)(x, kernel) for way in ways)
     np.testing.assert_allclose(one, two, atol=2e-5)
 
 
 @pytest.mark.parametrize("way", ["_xla_conv3d_upsampled", "cpu_conv3d_upsampled"])
-def test_convolution_of_skip_and_upsampled_equals_scipy(way):
+def test_convolution_of_skip_and_upsampled_equals_numpy(way):
     skip, up = random(1, 8, 6, 10, 2), random(1, 4, 3, 5, 3, seed=1)
     kernel, bias = random(3, 3, 3, 5, 4, seed=2), np.zeros(4, np.float32)
     expected = slow.convolve(np.concatenate([skip[0], slow.upsample(up[0])], -1), kernel, bias)

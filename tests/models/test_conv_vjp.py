@@ -91,14 +91,14 @@ def test_upsampled_layer_and_its_gradients_equal_xlas_3d_convolution(slabs, chan
     assert_alike(found, expected)
 
 
-def test_slabs_of_several_planes_that_are_not_the_whole(monkeypatch):
+def test_slabs_of_several_planes_give_the_same_gradients(monkeypatch):
     monkeypatch.setattr(conv_vjp, "_BACKWARD_BYTES", 4 * 2 * 5 * 7 * 15 * 2)
     monkeypatch.setattr(conv_vjp, "_FORWARD_BYTES", 4 * 2 * 5 * 7 * 15 * 3)
     arrays = plain_case(3, 5)
     assert_alike(output_and_gradients(layer, arrays), output_and_gradients(xla_layer, arrays))
 
 
-def test_ways_of_the_other_platforms_give_the_same_gradients():
+def test_gradients_of_the_implementations_for_other_platforms_agree():
     x, kernel, bias = plain_case(3, 5)
     out, *expected = output_and_gradients(xla_layer, (x, kernel, bias))
     gradient = cosines(out.shape)
@@ -109,7 +109,7 @@ def test_ways_of_the_other_platforms_give_the_same_gradients():
     assert_alike(conv_vjp._upsampled_bwd_whole(*arrays, out, gradient, slope=SLOPE), expected)
 
 
-def test_without_activation():
+def test_a_layer_without_activation():
     arrays = plain_case(3, 2)
     found = output_and_gradients(lambda *a: conv_vjp.conv3d_layer(*a, 1.0), arrays)
     assert_alike(found, output_and_gradients(functools.partial(xla_layer, slope=1.0), arrays))
@@ -137,7 +137,7 @@ def test_bfloat16_keeps_the_kernels_gradient_in_float32(slabs, fast, slow, array
 
 
 @pytest.mark.parametrize("transform", [jax.vmap, jax.pmap])
-def test_under_vmap_and_pmap(slabs, transform):
+def test_gradients_under_vmap_and_pmap(slabs, transform):
     x, kernel, bias = plain_case(3, 5)
     two = np.stack([x, x[::-1] + 1])
 
@@ -174,7 +174,7 @@ def network_case():
     return jax.tree.map(lambda a: a + 0.05, parameters), x
 
 
-def test_under_checkpoint():
+def test_gradients_under_jax_checkpoint():
     arrays = plain_case(3, 5)
     assert_alike(output_and_gradients(jax.checkpoint(layer), arrays), output_and_gradients(xla_layer, arrays))
 

@@ -41,7 +41,7 @@ def expected(request, arrays):
 
 
 @pytest.mark.parametrize("config", [CONFIG, HALF])
-def test_is_as_on_the_cpu(arrays, expected, config):
+def test_outputs_and_gradients_agree_with_those_on_the_cpu(arrays, expected, config):
     """TF32 would be 3e-4 off, bfloat16 is a hundredth, and its gradients, of many layers, more."""
     _, gpu = cpu_and_gpu()
     what, values = expected
@@ -49,7 +49,7 @@ def test_is_as_on_the_cpu(arrays, expected, config):
     assert error(result_on(gpu, what(config), *arrays), values) < most[what, config]
 
 
-def test_of_equal_voxels_the_first_has_the_gradient():
+def test_the_first_of_equal_voxels_receives_the_gradient():
     _, gpu = cpu_and_gpu()
     x = np.zeros((1, 4, 2, 2, 1), np.float32)
     x[0, 2, 1, 0] = x[0, 3, 0, 1] = 1.0

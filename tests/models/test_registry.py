@@ -82,7 +82,7 @@ def run(tmp_path_factory):
         yield folder
 
 
-def test_it_is_trained_and_stored(run):
+def test_a_registered_network_is_trained_and_stored(run):
     weights = load_weights(run / "run" / "last")
     assert weights.config == VoxelwiseConfig(width=4)
     assert weights.card["architecture"] == {"network": "voxelwise", "width": 4}
@@ -92,7 +92,7 @@ def test_it_is_trained_and_stored(run):
     assert not np.allclose(weights.parameters["block"]["hidden"]["kernel"], start["block"]["hidden"]["kernel"])
 
 
-def test_a_run_of_it_is_resumed_and_starts_from_its_weights(run):
+def test_a_registered_network_is_resumed_and_trained_further(run):
     assert (
         "resuming from step" in run_ok("train", "--config", "voxelwise.py", "--workdir", "run", "--config.epochs=3").err
     )
@@ -103,7 +103,7 @@ def test_a_run_of_it_is_resumed_and_starts_from_its_weights(run):
     assert "expected weights for VoxelwiseConfig(width=5)" in error_line(outcome.err, outcome.status)
 
 
-def test_it_denoises_a_map_at_once(run):
+def test_a_network_without_slabs_denoises_a_whole_map_at_once(run):
     pair = [f"entries/e0/half_map_{number}.mrc" for number in (1, 2)]
     outcome = run_ok("denoise", *pair, "-o", "denoised.mrc", "--weights", "run/last", "--scale", "none")
     assert "the whole box at once" in outcome.err

@@ -32,7 +32,7 @@ def test_the_papers_network_has_the_papers_number_of_parameters():
     assert [(layer.channels_in, layer.channels_out) for layer in UNet3DConfig().layers()] == rows
 
 
-def test_start_is_he_normal_with_zero_bias():
+def test_initial_parameters_are_he_normal_with_biases_of_0():
     layer = parameters_of(UNet3DConfig())["up2_a"]
     assert np.std(layer["kernel"]) == pytest.approx(np.sqrt(2 / (27 * 48)), rel=0.02)
     assert not np.any(layer["bias"])
@@ -49,7 +49,7 @@ def test_equals_slow_numpy(config):
     np.testing.assert_allclose(found[0, ..., 0], slow.run(parameters, x, config.depth), atol=1e-4)
 
 
-def test_a_box_that_is_no_multiple_is_padded_symmetrically_at_its_far_ends():
+def test_a_box_of_other_sides_is_padded_symmetrically_at_its_far_ends():
     parameters = parameters_of(SMALL)
     x = np.random.default_rng(0).standard_normal((6, 4, 5)).astype(np.float32)
     padded = np.pad(x, ((0, 2), (0, 0), (0, 3)), mode="symmetric")
@@ -83,7 +83,7 @@ def test_bfloat16_is_close_and_gives_float32():
 
 
 @pytest.mark.parametrize("wrong", [{"depth": 0}, {"down_width": 0}, {"last_widths": ()}, {"compute_dtype": "float16"}])
-def test_wrong_configurations_are_refused(wrong):
+def test_invalid_hyperparameters_are_refused(wrong):
     with pytest.raises(ValueError, match=r"network|compute_dtype"):
         UNet3DConfig(**wrong)
 

@@ -87,12 +87,12 @@ def test_flops_of_a_small_network():
 PAPER = UNet3DConfig()
 
 
-def test_memory_grows_as_the_voxels_do():
+def test_memory_grows_no_faster_than_voxels():
     small, large = (count_bytes((n, n, n), PAPER, 16, on_cpu=True) for n in (128, 256))
     assert large < 8 * small
 
 
-def test_account_of_temporaries_is_that_of_xla():
+def test_temporaries_agree_with_the_analysis_of_xla():
     """At the two levels that take the most, for the default network, within ten percent."""
     side, slab = 64, 8
     parameters = {name: {"kernel": jnp.zeros((3, 3, 3, a, b)), "bias": jnp.zeros(b)} for name, a, b in PAPER.layers()}

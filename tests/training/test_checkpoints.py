@@ -35,7 +35,7 @@ def kept(tmp_path):
     made.close()
 
 
-def test_what_is_saved_comes_back_to_the_last_bit(kept, tmp_path):
+def test_a_saved_state_is_restored_to_the_last_bit(kept, tmp_path):
     first = state(1)
     kept.save(7, first, saved())
     kept.close()
@@ -59,7 +59,7 @@ def test_a_state_without_average_and_another_optimizer(kept):
     assert np.array_equal(found.parameters["a"]["bias"], first.parameters["a"]["bias"])
 
 
-def test_the_newest_and_the_best_stay(kept):
+def test_the_newest_and_the_best_checkpoints_are_kept(kept):
     for step, loss in enumerate([0.9, 0.2, 0.7, None, 0.8, 0.3, None], 1):
         kept.save(step, state(step), saved(), loss)
     assert kept.steps() == [2, 6, 7]
@@ -70,7 +70,7 @@ def test_the_newest_and_the_best_stay(kept):
     assert np.array_equal(kept.restore(8, state()).parameters["a"]["kernel"], state(8).parameters["a"]["kernel"])
 
 
-def test_the_best_is_known_again_after_a_restart(kept, tmp_path):
+def test_the_best_checkpoint_is_known_after_a_restart(kept, tmp_path):
     for step, loss in enumerate([0.2, 0.9, 0.8], 1):
         kept.save(step, state(step), saved(), loss)
     kept.close()
@@ -119,7 +119,7 @@ def files_of(folder):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # from threads of Orbax
-def test_any_damage_is_one_line_and_nothing_is_made_up(tmp_path):
+def test_any_damage_is_reported_in_one_line_and_nothing_is_invented(tmp_path):
     """Every file of a checkpoint is taken away, emptied or cut in half; what can be read all the same is right."""
     made = Checkpoints(tmp_path / "whole", keep=2)
     made.save(5, state(1), saved(), 0.5)
@@ -158,7 +158,7 @@ def reads_right(folder):
         again.close()
 
 
-def test_one_whose_removal_was_cut_short_is_removed(tmp_path):
+def test_a_partly_removed_checkpoint_is_removed(tmp_path):
     made = Checkpoints(tmp_path / "checkpoints", keep=1)
     made.save(1, state(1), saved(), 0.5)
     shutil.copytree(tmp_path / "checkpoints" / "1", tmp_path / "one")
@@ -177,7 +177,7 @@ def test_one_whose_removal_was_cut_short_is_removed(tmp_path):
     again.close()
 
 
-def test_a_full_disk_leaves_the_earlier_ones(kept, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_earlier_checkpoints_intact(kept, tmp_path, monkeypatch):
     kept.save(1, state(1), saved())
 
     def full(*arguments, **words):

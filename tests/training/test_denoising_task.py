@@ -33,7 +33,7 @@ def denoised(batch):
     return parameters, [np.asarray(apply(one), float) for one in ((first + second) / 2, first, second)]
 
 
-def test_losses_and_metrics_are_those_of_the_outputs(batch, denoised):
+def test_losses_and_metrics_agree_with_numpy(batch, denoised):
     parameters, (full, *halves) = denoised
     task = DenoisingTask(NETWORK, {"cref_l1": 0.5, "fsc": 2.0, "truth_fsc": 0.0})
     loss, told = jax.jit(task.loss)(parameters, batch, None)
@@ -57,7 +57,7 @@ def test_losses_and_metrics_are_those_of_the_outputs(batch, denoised):
         )
 
 
-def test_a_mask_is_that_of_the_batch_and_else_the_whole_box(batch, denoised):
+def test_the_mask_defaults_to_the_whole_box(batch, denoised):
     parameters, (full, *_) = denoised
     task = DenoisingTask(NETWORK, {"cref_l1_masked": 1.0})
     m1, m2 = (batch[name].astype(float) for name in ("half_map_1", "half_map_2"))
@@ -68,7 +68,7 @@ def test_a_mask_is_that_of_the_batch_and_else_the_whole_box(batch, denoised):
         np.testing.assert_allclose(loss, expected, atol=2e-5)
 
 
-def test_a_config_gives_its_task(tmp_path, denoised):
+def test_a_config_gives_the_task_and_its_initial_weights(tmp_path, denoised):
     task = denoising_task(config(**TINY, losses__fsc=0.25), truth=False)
     assert task.network == NETWORK
     assert {name: factor for name, factor in task.loss_weights.items() if factor} == {"cref_l1": 1.0, "fsc": 0.25}
@@ -98,6 +98,6 @@ def test_a_config_gives_its_task(tmp_path, denoised):
         ({"weights": "nowhere"}, "nowhere"),
     ],
 )
-def test_what_cannot_be_is_refused(fields, message):
+def test_invalid_settings_are_refused(fields, message):
     with pytest.raises(UserError, match=message):
         denoising_task(config(**fields), truth=False)

@@ -16,7 +16,7 @@ def evaluated(count, batch, devices, **more):
 
 
 @pytest.mark.parametrize(("count", "batch", "devices"), [(6, 4, 2), (8, 4, 2), (7, 3, 1), (1, 4, 2)])
-def test_means_by_hand_whatever_the_batch(count, batch, devices):
+def test_means_do_not_depend_on_the_batch(count, batch, devices):
     """Of 6 samples in batches of 4, the last is short; each sample counts once."""
     whole = batch_of(held_out_numbers(count))
     x, y = whole.batch["x"].astype(float), whole.batch["y"].astype(float)
@@ -33,7 +33,7 @@ def test_means_by_hand_whatever_the_batch(count, batch, devices):
     assert set(found) == {"loss", "absolute", "samples", "entries"}
 
 
-def test_it_is_given_up_when_asked_to():
+def test_an_evaluation_is_given_up_when_asked_to():
     asked = []
 
     def stopped():

@@ -49,7 +49,7 @@ def line_of(state):
 # On two devices the first has samples 0 to 3; (0, 1, 2, 3, 6) leaves it without any.
 @pytest.mark.parametrize("bad", [(5,), (0, 7), (0, 1, 2, 3, 6)])
 @pytest.mark.parametrize("devices", [1, 2])
-def test_a_step_is_that_of_the_finite_samples(devices, bad):
+def test_a_step_agrees_with_numpy_on_the_finite_samples(devices, bad):
     batches = [batch_of(range(8 * k, 8 * k + 8)).batch for k in range(3)]
     spoiled = [batches[0], poisoned(batches[1], *bad), batches[2]]
     found, state = run_steps(Line(), spoiled, devices)
@@ -114,7 +114,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing(spoil, task, optimizer
     jax.tree.map(np.testing.assert_array_equal, *(unreplicate(each)[1:] for each in (state, before)))
 
 
-def test_a_sample_that_is_not_finite_is_left_out_named_and_counted(tmp_path):
+def test_a_sample_that_is_not_finite_is_skipped_named_and_counted(tmp_path):
     def spoil(step, batch):
         if step == 8:
             batch["y"][2] = np.nan
@@ -136,7 +136,7 @@ def test_a_sample_that_is_not_finite_is_left_out_named_and_counted(tmp_path):
     assert trained[3]["loss"] == pytest.approx(np.concatenate(told[6:]).mean(), rel=1e-4)
 
 
-def test_samples_that_are_not_finite_again_and_again_end_the_run(tmp_path):
+def test_too_many_samples_that_are_not_finite_end_the_run(tmp_path):
     """Half of every step from the fourth on: the fifth of these is the one with which it is more than a tenth of 20."""
 
     def spoil(step, batch):
@@ -173,7 +173,7 @@ def test_three_steps_without_a_finite_gradient_end_the_run(tmp_path, spoil, task
     assert [row["left_out"] for row in rows(tmp_path, "training")] == [0, 4, 4]
 
 
-def test_failures_long_ago_are_forgotten(tmp_path):
+def test_skipped_samples_of_long_ago_do_not_end_a_run(tmp_path):
     """Two whole steps of any 20 may be lost, over and over."""
 
     def spoil(step, batch):
@@ -185,7 +185,7 @@ def test_failures_long_ago_are_forgotten(tmp_path):
     assert np.isfinite(parameters(tmp_path)).all()
 
 
-def test_failures_before_an_end_are_counted_after_it(tmp_path):
+def test_skipped_samples_are_still_counted_after_resuming(tmp_path):
     """And lines of metrics that have steps from before it are the same."""
 
     class End(BaseException):
@@ -217,7 +217,7 @@ def test_failures_before_an_end_are_counted_after_it(tmp_path):
     assert line["left_out"] == 2 + 2 + 4
 
 
-def test_checkpoints_from_before_there_was_a_count_are_gone_on_from(tmp_path):
+def test_checkpoints_of_earlier_versions_are_resumed(tmp_path):
     run(tmp_path, log_every=4, epoch_steps=3, epochs=1)
     about = tmp_path / "checkpoints/3/about/metadata"
     kept = json.loads(about.read_text())

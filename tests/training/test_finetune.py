@@ -72,7 +72,7 @@ def test_no_voxel_is_in_two_parts(specimen):
         np.testing.assert_allclose(part.half_map_1[inside], (specimen.half_map_1 * part.mask / 1.0)[inside], atol=1e-6)
 
 
-def test_the_judge_is_the_slow_fsc(specimen, weights):
+def test_an_improvement_agrees_with_numpy_fsc(specimen, weights):
     task = DenoisingTask(NETWORK, {"fsc": 1.0})
     after = jax.tree.map(lambda array: array + np.float32(0.02), weights.parameters)
     test = split(specimen, config()).test
@@ -92,7 +92,7 @@ def test_the_judge_is_the_slow_fsc(specimen, weights):
     assert 0 < error < 0.2
 
 
-def test_the_error_is_the_scatter_over_pairs_of_half_maps(weights):
+def test_the_error_of_an_improvement_is_its_scatter_over_pairs_of_half_maps(weights):
     """The same two networks and the same signal, half-maps with other noise: how far the difference scatters."""
     task = DenoisingTask(NETWORK, {"fsc": 1.0})
     random = np.random.default_rng(7)
@@ -106,7 +106,7 @@ def test_the_error_is_the_scatter_over_pairs_of_half_maps(weights):
     assert 0.6 < np.sqrt(np.mean(errors**2)) / scatter < 1.7
 
 
-def test_noise_is_called_a_gain_no_more_often_than_promised():
+def test_noise_is_significant_no_more_often_than_by_chance():
     """Two random networks on pure noise: neither is better, and one in 40 such cases may look so."""
     c = config()
     c.data.patch = 32
@@ -133,7 +133,7 @@ def noise(shape, seed):
     return Specimen("noise", *((one * mask).astype(np.float32) for one in maps), mask, 1.5, 0.0, 1.0)
 
 
-def test_weights_that_can_learn_do(tmp_path, specimen, weights):
+def test_fine_tuning_improves_weights_that_can_learn(tmp_path, specimen, weights):
     c = config(steps=30, epoch_steps=15, rate=1e-2)
     lines = []
     parameters, gain, stopped = finetune(specimen, weights, c, tmp_path, say=lines.append)
@@ -147,7 +147,7 @@ def test_weights_that_can_learn_do(tmp_path, specimen, weights):
     assert lines[0].startswith("step 0, held out: ")  # what is to be bettered
 
 
-def test_noise_alone_is_no_gain(tmp_path, weights):
+def test_noise_alone_gives_no_significant_improvement(tmp_path, weights):
     """There is nothing to learn: neither half-map tells anything of the other."""
     c = config(steps=30, epoch_steps=15, rate=1e-2)
     parameters, gain, _ = finetune(simulated(0.0), weights, c, tmp_path, say=lambda line: None)
@@ -158,7 +158,7 @@ def test_noise_alone_is_no_gain(tmp_path, weights):
         assert all(jax.tree.leaves(jax.tree.map(np.array_equal, parameters, weights.parameters)))
 
 
-def test_a_specimen_too_small_to_judge_by_is_refused_before_training(tmp_path, weights):
+def test_a_specimen_too_small_for_its_parts_is_refused_before_training(tmp_path, weights):
     random, mask = np.random.default_rng(1), np.zeros((20, 20, 20), np.float32)
     mask[7:13, 7:13, 7:13] = 1
     small = Specimen("small", *random.standard_normal((2, 20, 20, 20)).astype("f4"), mask, 1.5, 0.0, 1.0)
@@ -172,7 +172,7 @@ def test_a_specimen_too_small_to_judge_by_is_refused_before_training(tmp_path, w
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stopped_before_any_evaluation_nothing_is_said_of_a_gain(tmp_path, specimen, weights, monkeypatch):
+def test_a_run_stopped_before_any_evaluation_reports_no_improvement(tmp_path, specimen, weights, monkeypatch):
     asked = []
 
     def stopped(config, workdir, *more, **options):
@@ -191,7 +191,7 @@ def test_stopped_before_any_evaluation_nothing_is_said_of_a_gain(tmp_path, speci
     ("after", "error", "step", "real"),
     [(0.55, 0.025, 20, True), (0.55, 0.026, 20, False), (0.45, 0.001, 20, False), (0.55, 0.001, 0, False)],
 )
-def test_a_gain_is_real_beyond_chance(after, error, step, real):
+def test_an_improvement_is_significant_beyond_its_scatter(after, error, step, real):
     gain = Improvement(0.5, after, error, step, 40)
     assert gain.significant is real
     line = gain.describe()

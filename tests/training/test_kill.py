@@ -84,7 +84,7 @@ def kill_somewhere(process, workdir, how, chance):
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_a_killed_run_ends_with_the_same_bits(folder, quick, whole, seed):
+def test_a_run_killed_anywhere_ends_with_the_same_bits(folder, quick, whole, seed):
     chance, workdir = random.Random(seed), folder / f"killed_{seed}"
     killed = 0
     for how in ("writing", "any", "writing", "starting", "writing", "any", "writing"):
@@ -103,7 +103,7 @@ def test_a_killed_run_ends_with_the_same_bits(folder, quick, whole, seed):
     same(workdir, whole)
 
 
-def test_a_run_told_to_stop_saves_says_so_and_goes_on(folder, quick, whole):
+def test_a_stopped_run_saves_reports_it_and_is_resumed(folder, quick, whole):
     workdir = folder / "stopped"
     process = start(folder, workdir.name, environment=quick)
     assert wait(process, lambda: lines(workdir) > 1)

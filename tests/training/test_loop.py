@@ -18,7 +18,7 @@ from crefjax.training.loop import count_steps
 from crefjax.utils.signals import exclusive_lock
 
 
-def test_a_run_is_that_of_a_slow_adam_and_its_records_say_so(tmp_path):
+def test_parameters_and_metrics_of_a_run_agree_with_numpy_adam(tmp_path):
     lines = []
     result = run(tmp_path, lines=lines, log_every=2)
     told, evaluated, last = slow_run(10)
@@ -46,7 +46,7 @@ def test_a_run_is_that_of_a_slow_adam_and_its_records_say_so(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["schedule.rate"] == 0.05
 
 
-def test_without_evaluations_the_last_weights_count(tmp_path):
+def test_without_evaluations_the_last_weights_are_the_result(tmp_path):
     for folder, made, every in (("none held out", source(held_out=0), 1), ("not asked for", source(), 0)):
         result = run(tmp_path / folder, made, evaluation__every_epochs=every, epochs=1)
         assert (result.best_loss, result.best_step) == (None, None)
@@ -84,7 +84,7 @@ def test_tensorboard_has_the_numbers_of_the_metrics(tmp_path):
         assert found[name] == pytest.approx(value, rel=1e-6)
 
 
-def test_patience_ends_a_run_that_gets_no_better(tmp_path):
+def test_patience_ends_a_run_without_improvement(tmp_path):
     """Every evaluation after the second is spoiled by one."""
     count = [0]
 
@@ -112,7 +112,7 @@ def test_a_held_out_loss_that_is_not_finite_is_never_the_best(tmp_path):
     assert math.isfinite(result.best_loss)
 
 
-def test_the_best_is_kept_however_old(tmp_path):
+def test_the_best_checkpoint_is_kept_however_old(tmp_path):
     count = [0]
 
     def worse(batch):
@@ -127,7 +127,7 @@ def test_the_best_is_kept_however_old(tmp_path):
     assert exported(tmp_path / "best")["step"] == 10
 
 
-def test_the_time_limit_counts_all_parts_and_evaluates_at_its_end(tmp_path, monkeypatch):
+def test_the_time_limit_includes_earlier_parts_and_ends_with_an_evaluation(tmp_path, monkeypatch):
     """The clock goes one second a look."""
     ticks = [0.0]
 
@@ -170,7 +170,7 @@ def test_the_last_evaluation_ends_within_the_time_limit(tmp_path, monkeypatch):
     assert run(tmp_path, source(hook=trained, evaluated=evaluated), **fields).step == 20
 
 
-def test_settings_that_may_change_do_and_others_are_refused(tmp_path):
+def test_only_settings_that_may_change_are_changed_on_resuming(tmp_path):
     run(tmp_path, epochs=1)
     assert run(tmp_path, epochs=2, devices=1, log_every=5).step == 10
     with pytest.raises(UserError, match=r"was started with schedule.rate = 0.05, found 0.1; resume with the first"):
@@ -180,7 +180,7 @@ def test_settings_that_may_change_do_and_others_are_refused(tmp_path):
     np.testing.assert_allclose(parameters(tmp_path), slow_run(10)[2], rtol=1e-4)
 
 
-def test_checkpoints_alone_are_enough_to_go_on_elsewhere(tmp_path):
+def test_a_run_is_resumed_elsewhere_from_its_checkpoints_alone(tmp_path):
     """And there is a best again, even if nothing that follows is better than what was best there."""
     run(tmp_path / "here", epochs=2)
     shutil.copytree(tmp_path / "here/checkpoints", tmp_path / "there/checkpoints")
@@ -195,7 +195,7 @@ def test_checkpoints_alone_are_enough_to_go_on_elsewhere(tmp_path):
     assert (result.best_step, result.best_loss) == (15, row["loss"])
 
 
-def test_weights_tell_what_was_before_them_and_still_do_when_the_run_goes_on(tmp_path, monkeypatch):
+def test_the_card_describes_the_pretraining_also_after_resuming(tmp_path, monkeypatch):
     run(tmp_path / "plain", epochs=1)
     assert "before" not in exported(tmp_path / "plain/last")["training"]
     monkeypatch.setattr(Line, "pretraining", "7 steps", raising=False)
@@ -207,7 +207,7 @@ def test_weights_tell_what_was_before_them_and_still_do_when_the_run_goes_on(tmp
     assert exported(tmp_path / "run/last")["training"] == told.replace("5 steps", "10 steps", 1)
 
 
-def test_a_file_that_cannot_be_written_is_told_with_its_name(tmp_path):
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "config.json").mkdir()
     with pytest.raises(
         UserError, match=r"config\.json: cannot be written \(Is a directory\), nothing was left behind; check the disk"
@@ -242,7 +242,7 @@ class Wide(Line):
         return jnp.tanh(matrix @ matrix).mean((1, 2)), more
 
 
-def test_what_does_not_fit_is_told_before_it_runs(tmp_path, monkeypatch):
+def test_a_step_that_does_not_fit_in_memory_is_refused_before_it_runs(tmp_path, monkeypatch):
     """The gradient of the square needs the matrix, the gradient so far and a product of the two at once, on each of
     two devices, which share a CPU's memory. Twice as much is more than any order of work takes.
     """
@@ -256,7 +256,7 @@ def test_what_does_not_fit_is_told_before_it_runs(tmp_path, monkeypatch):
     assert run(tmp_path / "above", task=Wide(), steps=1, evaluation__every_epochs=0).step == 1
 
 
-def test_what_does_not_divide_is_told_before_anything_is_written(tmp_path):
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="found 3 samples for 2 devices; take 2 or 4"):
         run(tmp_path / "new", source(batch=3), batch=3)
     with pytest.raises(UserError, match="this source is endless"):
@@ -271,7 +271,7 @@ def test_what_does_not_divide_is_told_before_anything_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_what_reads_ahead_is_closed_at_the_end(tmp_path, fails):
+def test_iterators_that_read_ahead_are_closed_at_the_end(tmp_path, fails):
     closed = []
 
     class Closing(Counted):
@@ -293,7 +293,7 @@ def test_what_reads_ahead_is_closed_at_the_end(tmp_path, fails):
     assert closed == ["held out", "training"]
 
 
-def test_lengths_of_epochs_and_runs():
+def test_steps_of_epochs_and_runs():
     assert count_steps(config(epoch_steps=0, batch=6, epochs=195), 55176) == (9196, 195 * 9196)
     assert count_steps(config(epoch_steps=0, epochs=3), 11) == (2, 6)
     assert count_steps(config(epoch_steps=7, steps=30), 11) == (7, 30)

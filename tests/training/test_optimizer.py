@@ -32,7 +32,7 @@ def test_cosine_falls_to_its_share_at_the_last_step():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_warmup_rises_from_nothing_and_the_rest_begins_after_it():
+def test_warmup_rises_from_0_and_the_schedule_starts_after_it():
     c = config(schedule__name="cosine", schedule__rate=2.0, schedule__warmup=10)
     found = rates(c, 50, at=[0, 5, 10, 30, 50])
     np.testing.assert_allclose(found, [0, 1, 2, 1, 0], atol=1e-6)
@@ -41,7 +41,7 @@ def test_warmup_rises_from_nothing_and_the_rest_begins_after_it():
     assert rates(config(schedule__rate=0.5), 50, at=[0, 49]) == [0.5, 0.5]
 
 
-def test_cycles_begin_anew_with_a_lower_rate():
+def test_cycles_restart_with_a_lower_rate():
     settings = {"schedule__name": "cycles", "schedule__rate": 2.0, "schedule__decay": 0.5, "schedule__warmup": 4}
     c = config(**settings, schedule__cycle_steps=24, schedule__final=0.1)
     one = [0, 1, 2, 2 * (0.1 + 0.9 * 0.5), 2 * (0.1 + 0.9 * (1 + math.cos(math.pi * 19 / 20)) / 2)]
@@ -79,12 +79,12 @@ def slow_adam(rate, *, b1=0.9, b2=0.999, eps=1e-8, decay=0.0, gradients=GRADIENT
     return np.array(found)
 
 
-def test_adam_with_a_falling_rate():
+def test_adam_with_a_falling_rate_agrees_with_numpy():
     c = config(schedule__name="exponential", schedule__rate=0.1, schedule__decay_epochs=2.0)
     np.testing.assert_allclose(run(c), slow_adam(lambda t: 0.1 * 0.7 ** (t / 6)), rtol=2e-5, atol=1e-5)
 
 
-def test_adam_takes_its_own_constants():
+def test_adam_uses_the_constants_of_the_config():
     c = config(schedule__rate=0.1, optimizer__b1=0.5, optimizer__b2=0.8, optimizer__eps=0.3)
     np.testing.assert_allclose(run(c), slow_adam(lambda t: 0.1, b1=0.5, b2=0.8, eps=0.3), rtol=2e-5, atol=1e-5)
 
@@ -95,7 +95,7 @@ def test_adamw_decays_the_parameters_themselves():
 
 
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
-def test_sgd_and_its_momentum(momentum):
+def test_sgd_with_momentum_agrees_with_numpy(momentum):
     c = config(schedule__rate=0.1, optimizer__name="sgd", optimizer__b1=momentum)
     p, trace, expected = START.copy(), 0.0, []
     for g in GRADIENTS:
@@ -105,7 +105,7 @@ def test_sgd_and_its_momentum(momentum):
     np.testing.assert_allclose(run(c), expected, rtol=2e-5, atol=1e-5)
 
 
-def test_muon_steps_along_the_directions_of_a_kernel_alike():
+def test_muon_steps_are_equal_along_the_directions_of_a_kernel():
     """Jordan 2024: the singular vectors of the kernel's momentum stay, its singular values become about 1."""
     c = config(schedule__rate=0.1, optimizer__name="muon")
     optimizer = make_optimizer(c, make_schedule(c, epoch_steps=3, steps=12))
@@ -125,7 +125,7 @@ def test_muon_steps_along_the_directions_of_a_kernel_alike():
         np.testing.assert_allclose(updates[name], -size * np.sign(gradients[name]), rtol=1e-3)
 
 
-def test_a_gradient_longer_than_the_clip_is_shortened_others_are_not():
+def test_only_gradients_longer_than_the_clip_are_shortened():
     norms = np.linalg.norm(GRADIENTS, axis=1, keepdims=True)
     limit = float(np.median(norms))
     shortened = GRADIENTS * np.minimum(1, limit / norms)
@@ -134,7 +134,7 @@ def test_a_gradient_longer_than_the_clip_is_shortened_others_are_not():
     np.testing.assert_allclose(run(c), slow_adam(lambda t: 0.1, gradients=shortened), rtol=2e-5, atol=1e-5)
 
 
-def test_the_average_of_parameters_forgets_the_first_ones():
+def test_the_average_of_parameters_forgets_the_initial_ones():
     values = RANDOM.standard_normal((30, 2))
     found, expected = {"a": np.float32(values[0])}, values[0]
     for step, value in enumerate(values[1:], 1):

@@ -42,7 +42,7 @@ def test_a_run_that_ended_anywhere_ends_with_the_same_bits(tmp_path, whole, ever
     assert losses(tmp_path) == losses(whole)
 
 
-def test_lines_of_several_steps_are_the_same_after_an_end(tmp_path):
+def test_lines_of_metrics_over_several_steps_are_the_same_after_resuming(tmp_path):
     """A line is the mean of the steps since the last one, those before a checkpoint between the two among them."""
 
     def end(step, batch):
@@ -57,7 +57,7 @@ def test_lines_of_several_steps_are_the_same_after_an_end(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_step_saves_and_the_rest_is_as_without(tmp_path, whole, number, capsys):
+def test_a_signal_saves_after_the_step_and_the_resumed_run_ends_with_the_same_bits(tmp_path, whole, number, capsys):
     def ask(step, batch):
         if step == 3:
             os.kill(os.getpid(), number)
@@ -73,7 +73,7 @@ def test_a_signal_ends_the_step_saves_and_the_rest_is_as_without(tmp_path, whole
     assert losses(tmp_path) == losses(whole)
 
 
-def test_a_signal_in_an_evaluation_puts_it_off(tmp_path, whole):
+def test_an_evaluation_interrupted_by_a_signal_is_repeated_on_resuming(tmp_path, whole):
     def ask(batch):
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -91,7 +91,7 @@ def test_a_signal_in_an_evaluation_puts_it_off(tmp_path, whole):
     assert exported(tmp_path / "best") == exported(whole / "best")
 
 
-def test_what_a_kill_left_of_weights_is_removed(tmp_path):
+def test_remains_of_weights_of_a_killed_run_are_removed(tmp_path):
     """Killed between the two renamings, the old weights still lie under their hidden name."""
     run(tmp_path, epochs=1)
     (tmp_path / "best").rename(tmp_path / ".crefjax-0123456789abcdef.old")

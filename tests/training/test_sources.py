@@ -98,7 +98,7 @@ def test_no_held_out_entry_is_trained_on(folder):
     assert len(set(epoch)) == 6
 
 
-def test_held_out_specimens_are_what_is_evaluated(folder):
+def test_given_held_out_specimens_are_evaluated(folder):
     from crefjax.data.specimen_batches import load_entry, split_off
     from crefjax.training.sources import specimen_source
 
@@ -115,7 +115,7 @@ def test_held_out_specimens_are_what_is_evaluated(folder):
             assert not np.isin(inside, rest.half_map_1).any()
 
 
-def test_a_source_without_held_out_samples_says_so(folder):
+def test_a_source_without_held_out_samples_has_no_evaluation(folder):
     assert entries(folder, data__entries__held_out=0.0).held_out is None
     assert make_source(config(**STREAM | {"data__stream__held_out_phantoms": 0})).held_out is None
 
@@ -203,7 +203,7 @@ def test_masks_and_gains_are_drawn_for_each_sample():
     np.testing.assert_array_equal(lifted["truth"], found["truth"])
 
 
-def test_a_stream_is_standardized_masked_and_gone_on_with(tmp_path):
+def test_a_stream_is_standardized_masked_and_resumed(tmp_path):
     """Run as a whole, and stopped by a signal: the same bits."""
     for name in "ab":  # with as many atoms: the simulation is compiled once
         write_model(tmp_path / f"{name}.cif", phantom(40, seed=3), (60.0, 60.0, 60.0))
@@ -255,7 +255,7 @@ def test_a_stream_is_standardized_masked_and_gone_on_with(tmp_path):
         ({"data__stream__models": "a.cif,b.cif", "data__stream__exclude": "c"}, "no model is named c; there are a, b"),
     ],
 )
-def test_mistakes_in_a_stream(tmp_path, monkeypatch, fields, message):
+def test_mistakes_in_a_stream_are_refused(tmp_path, monkeypatch, fields, message):
     monkeypatch.chdir(tmp_path)
     for name in "ab":
         (tmp_path / f"{name}.cif").write_text("")
@@ -263,12 +263,12 @@ def test_mistakes_in_a_stream(tmp_path, monkeypatch, fields, message):
         make_source(config(**STREAM | fields))
 
 
-def test_a_mistake_in_what_is_held_out_is_told_before_the_training():
+def test_a_mistake_in_held_out_data_is_reported_before_the_training():
     with pytest.raises(UserError, match="held-out patches of 97 voxels a side cannot be made"):
         make_source(config(**STREAM, data__stream__held_out_patch=97))
 
 
-def test_a_stream_goes_on_with_its_models_in_another_folder_but_with_no_others(tmp_path):
+def test_a_stream_is_resumed_with_its_models_in_another_folder_only(tmp_path):
     for name in ("one/a", "one/b", "two/a", "two/b", "three/a", "three/c"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_model(tmp_path / f"{name}.cif", phantom(40, seed=3), (60.0, 60.0, 60.0))
@@ -286,7 +286,7 @@ def test_a_stream_goes_on_with_its_models_in_another_folder_but_with_no_others(t
     position["three"].set_state(state)
 
 
-def test_models_of_a_stream_are_parted_by_name(tmp_path):
+def test_models_of_a_stream_are_excluded_and_held_out_by_name(tmp_path):
     for name in ("a.cif.gz", "b.cif", "c.pdb", "d.cif"):
         (tmp_path / name).write_text("")
     models = {"data__stream__models": f"{tmp_path}/*.cif*, {tmp_path}/*.pdb"}
@@ -300,7 +300,7 @@ def mixed(folder, **fields):
     return make_source(config(**STREAM, data__stream__entries=0.4, **paths, **fields))
 
 
-def test_a_stream_mixed_with_entries_goes_on_where_it_was(folder):
+def test_a_stream_mixed_with_entries_is_resumed(folder):
     made = mixed(folder)
     assert made.description.endswith(" and 1 phantoms, and (40% of the batches) of 3 simulated entries")
     position = made.training()
@@ -318,7 +318,7 @@ def test_a_stream_mixed_with_entries_goes_on_where_it_was(folder):
     same([batch for batch, kind in zip(first + rest, kinds, strict=True) if kind], alone)
 
 
-def test_patches_of_entries_are_not_told_from_the_streams_by_their_scale(folder):
+def test_patches_of_entries_have_the_scale_of_those_of_the_stream(folder):
     """Of deviation 1 times the gain; the noise of each is that of the entry, or its negative."""
     position = mixed(folder, data__stream__gain=(1.0, 1.6)).training()
     found = [one for one in taken(position, 24) if one["entries"][0].startswith("e")]
@@ -352,7 +352,7 @@ def test_a_stream_is_mixed_only_with_entries_that_have_a_truth(folder, tmp_path)
         make_source(config(**STREAM, data__stream__entries=0.5, data__entries__folders=str(entry)))
 
 
-def test_models_of_a_pattern_share_what_it_is_given(tmp_path):
+def test_models_of_a_pattern_divide_its_share(tmp_path):
     for name in ("a1.cif", "a2.cif", "a3.cif", "b1.pdb", "b2.pdb"):
         (tmp_path / name).write_text("")
     models = f"{tmp_path}/a*.cif, {tmp_path}/*.pdb"
@@ -374,7 +374,7 @@ def test_models_of_a_pattern_share_what_it_is_given(tmp_path):
     assert len(stream_models(config(data__stream__models=twice))[0]) == 5
 
 
-def test_two_models_of_one_name_are_not_taken_for_one(tmp_path):
+def test_two_models_of_the_same_name_are_refused(tmp_path):
     for name in ("a.1.cif", "a.2.cif"):
         (tmp_path / name).write_text("")
     with pytest.raises(UserError, match=r"names that differ, found .*a\.1\.cif and .*a\.2\.cif; rename one"):
@@ -383,7 +383,7 @@ def test_two_models_of_one_name_are_not_taken_for_one(tmp_path):
     assert list(stream_models(config(data__stream__models=twice))[0]) == [tmp_path / "a.1.cif"]
 
 
-def test_mistakes_in_entries(folder, tmp_path):
+def test_mistakes_in_entries_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match=r"data\.entries\.folders: expected entry folders, found none"):
         make_source(config(data__source="entries"))
     with pytest.raises(UserError, match="nowhere"):
@@ -394,13 +394,13 @@ def test_mistakes_in_entries(folder, tmp_path):
         make_source(config(data__source="entries", data__entries__folders=str(entry)))
 
 
-def test_mistakes_in_a_dataset(folder, tmp_path):
+def test_mistakes_in_a_dataset_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match="expected a dataset folder, found no folder"):
         dataset(tmp_path / "nowhere")
     with pytest.raises(UserError, match="expected at least a batch of 8 patches to train on, found 6; prepare more"):
         dataset(folder, batch=8)
 
 
-def test_names_are_parted_by_commas():
+def test_names_are_separated_by_commas():
     assert split_commas(" a,b c ,, d,") == ["a", "b c", "d"]
     assert split_commas("") == []

@@ -45,7 +45,7 @@ def run(task, batches, devices, **fields):
     return found, state
 
 
-def test_steps_are_those_of_a_slow_adam_on_any_number_of_devices():
+def test_steps_agree_with_numpy_adam_on_any_number_of_devices():
     batches = [batch_of(range(8 * k, 8 * k + 8)).batch for k in range(6)]
     slow = SlowAdam(0.05, clip=2.0)
     expected = [slow.step(batch) for batch in batches]
@@ -60,7 +60,7 @@ def test_steps_are_those_of_a_slow_adam_on_any_number_of_devices():
         assert steps.unreplicate(state.step) == 6
 
 
-def test_the_kept_average_is_of_the_parameters_after_each_step():
+def test_the_average_is_taken_over_the_parameters_after_each_step():
     batches = [batch_of(range(8 * k, 8 * k + 8)).batch for k in range(5)]
     slow, average = SlowAdam(0.05), np.zeros(4)
     for number, batch in enumerate(batches, 1):
@@ -98,7 +98,7 @@ def line_losses(devices):
     return [told["losses"].tolist() for told in found]
 
 
-def test_four_devices_give_what_one_does():
+def test_four_devices_and_one_give_the_same():
     program = "import json, test_step; print(json.dumps(test_step.line_losses(4)))"
     here = Path(__file__).parent
     environment = os.environ | {
@@ -110,7 +110,7 @@ def test_four_devices_give_what_one_does():
     np.testing.assert_allclose(four, line_losses(1), atol=1e-5, rtol=0)
 
 
-def test_the_states_buffers_are_given_away():
+def test_the_buffers_of_the_state_are_donated():
     """A warning that they were not usable would be an error here."""
     devices = jax.devices("cpu")[:2]
     c = config(average=0.9)
@@ -138,7 +138,7 @@ def test_the_key_differs_between_steps_and_devices_and_comes_from_the_seed():
     assert np.array_equal(drawn, np.concatenate([told["losses"] for told in again]))
 
 
-def test_bfloat16_is_for_activations_alone(learning):
+def test_only_activations_are_bfloat16(learning):
     half = DenoisingTask(UNet3DConfig(**TINY, compute_dtype="bfloat16"), DENOISING.loss_weights)
     (told,), state = run(half, [maps(0)], 2, average=0.5)
     assert {told[name].dtype for name in ("losses", "cref_l1", "gradient_norm")} == {np.dtype("float32")}
@@ -155,28 +155,28 @@ def test_bfloat16_is_for_activations_alone(learning):
         (2, 1, "found 1 samples for 2 devices; take 2, "),
     ],
 )
-def test_what_does_not_divide_is_told_with_its_numbers(count, batch, message):
+def test_a_batch_that_does_not_divide_is_refused_with_its_numbers(count, batch, message):
     with pytest.raises(UserError, match=message):
         steps.find_devices(count, "cpu", batch)
 
 
-def test_devices_of_a_platform_that_is_not_there():
+def test_a_platform_without_devices_is_refused():
     with pytest.raises(UserError, match="platform: JAX finds no gpu"):
         steps.find_devices(0, "gpu", 2)
 
 
-def test_devices_are_all_that_divide_or_so_many_as_asked():
+def test_devices_are_all_that_divide_the_batch_or_the_number_asked_for():
     assert steps.find_devices(0, "", 4) == jax.local_devices()
     assert steps.find_devices(0, "", 3) == jax.local_devices()[:1]
     assert steps.find_devices(1, "cpu", 3) == jax.local_devices()[:1]
 
 
-def test_without_a_number_so_many_devices_as_the_batch_divides_among():
+def test_the_default_number_of_devices_divides_the_batch():
     assert steps.find_devices(0, "", 3) == jax.local_devices()[:1]
     assert steps.find_devices(0, "", 1) == jax.local_devices()[:1]
 
 
-def test_a_batch_is_cut_and_joined_in_its_order():
+def test_sharding_and_unsharding_keep_the_order_of_a_batch():
     devices = jax.devices("cpu")[:2]
     batch = {"x": np.arange(12.0).reshape(4, 3)}
     parts = steps.shard(batch, devices)["x"]

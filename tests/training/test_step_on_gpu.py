@@ -54,7 +54,7 @@ def expected():
 
 
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 2e-3), ("bfloat16", 0.05)])
-def test_learns_as_on_the_cpu(expected, dtype, most):
+def test_training_on_a_gpu_agrees_with_training_on_the_cpu(expected, dtype, most):
     """Rounding, and TF32 in Muon's products, grow from step to step."""
     _, gpu = cpu_and_gpu()
     losses, norms, parameters = expected

@@ -151,19 +151,19 @@ def told(names, call):
         assert name in message, message
 
 
-def test_a_file_that_is_not_there_or_gives_no_config(tmp_path):
+def test_a_file_that_is_missing_or_returns_no_config_is_refused(tmp_path):
     told(["nothing.py", "no such file"], lambda: read_config(str(tmp_path / "nothing.py")))
     told([tmp_path.name], lambda: read_config(str(tmp_path)))
     (tmp_path / "empty.py").write_text("")
     told(["empty.py", "expected a function get_config(), found none"], lambda: read_config(str(tmp_path / "empty.py")))
 
 
-def test_what_is_no_config_at_all():
+def test_objects_that_are_not_a_config_are_refused():
     told(["here", "ConfigDict", "dict"], lambda: check_config({"batch": 3}, "here"))
     told(["here", "missing"], lambda: check_config(ConfigDict({"batch": 3}), "here"))
 
 
-def test_a_run_goes_on_with_its_own_settings_alone():
+def test_a_run_is_resumed_only_with_its_own_settings():
     before = to_json(default())
     check_resumable(before, default(), "run")
     c = default()
@@ -179,7 +179,7 @@ def test_a_run_goes_on_with_its_own_settings_alone():
     told(["network.last_widths = [16, 8], found [4, 4]"], lambda: check_resumable(before, c, "run"))
 
 
-def test_the_grid_is_a_name_for_the_stream_and_more_for_others():
+def test_the_grid_may_change_on_resuming_for_the_stream_alone():
     """The stream makes its maps on the grid; a dataset or entries are brought to it, and would be others."""
     for source, entries, may in (("stream", 0.0, True), ("stream", 0.1, False), ("entries", 0.0, False)):
         config = default().unlock()
@@ -193,7 +193,7 @@ def test_the_grid_is_a_name_for_the_stream_and_more_for_others():
                 check_resumable(before, config, "here")
 
 
-def test_a_run_from_before_a_setting_was_there_goes_on_with_its_default():
+def test_a_run_without_a_newer_field_is_resumed_with_its_default():
     before = to_json(default())
     del before["losses.gain_l1"]
     check_resumable(before, default(), "run")

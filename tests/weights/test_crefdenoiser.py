@@ -78,7 +78,7 @@ def test_arrays_of_another_network_are_refused(tmp_path, change, message):
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_none(tmp_path):
+def test_missing_and_unreadable_files_are_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         import_checkpoint(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("hello")

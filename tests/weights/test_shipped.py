@@ -62,7 +62,7 @@ def wiener(full_map, made):
 
 
 @pytest.mark.parametrize("name", ["truth", "cref"])
-def test_scores_on_entries_that_are_made_here(entry, name):
+def test_shipped_weights_improve_simulated_entries(entry, name):
     label, made, voxel_size = entry
     pair = tuple(Map.from_array(half, voxel_size) for half in (made.half_map_1, made.half_map_2))
     weights = load_weights(name)
@@ -74,7 +74,7 @@ def test_scores_on_entries_that_are_made_here(entry, name):
     assert error(denoised, made) < error(wiener(full_map, made), made)
 
 
-def test_they_ship_with_the_package_and_are_its_default():
+def test_weights_ship_with_the_package_and_one_is_the_default():
     own = [path for path in list_weights().values() if path.parent.name == "shipped"]
     assert [path.name for path in own] == ["cref", "truth"]
     assert DEFAULT == "truth"
@@ -83,7 +83,7 @@ def test_they_ship_with_the_package_and_are_its_default():
         assert sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) < 2e6
 
 
-def test_the_wheel_is_told_to_hold_every_file_of_them():
+def test_package_data_includes_every_file_of_the_shipped_weights():
     """Patterns of `package_data` meet each file, as setuptools looks them up."""
     root = Path(__file__).parents[2]
     if not (root / "setup.cfg").is_file():
@@ -97,7 +97,7 @@ def test_the_wheel_is_told_to_hold_every_file_of_them():
     assert {package / "shipped" / name / "card.json" for name in ("cref", "truth")} <= held
 
 
-def test_no_path_of_a_machine_is_in_them():
+def test_shipped_weights_and_checkpoints_contain_no_absolute_path():
     """Orbax writes where it wrote."""
     root = Path(__file__).parents[2]
     files = list((root / "crefjax/weights/shipped").rglob("commit_success.txt"))

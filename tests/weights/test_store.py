@@ -27,7 +27,7 @@ def own(tmp_path, monkeypatch):
     return folder
 
 
-def test_what_is_saved_is_loaded(parameters, own):
+def test_saved_weights_are_loaded(parameters, own):
     store.save_weights(own / "mine", parameters, CONFIG, ABOUT)
     for name in ("mine", own / "mine"):
         weights = store.load_weights(name)
@@ -38,7 +38,7 @@ def test_what_is_saved_is_loaded(parameters, own):
         jax.tree.map(np.testing.assert_array_equal, weights.parameters, parameters)
 
 
-def test_those_that_ship_go_first(parameters, own, tmp_path, monkeypatch):
+def test_shipped_weights_are_found_before_the_users(parameters, own, tmp_path, monkeypatch):
     shipped = tmp_path / "shipped"
     store.save_weights(own / "truth", parameters, CONFIG, ABOUT)
     store.save_weights(own / "another", parameters, CONFIG, ABOUT)
@@ -55,12 +55,12 @@ def test_those_that_ship_go_first(parameters, own, tmp_path, monkeypatch):
     assert list(store.list_weights()) == ["cref", "truth", "another"]
 
 
-def test_with_none_at_hand_the_message_says_how_to_get_some(own):
+def test_without_any_weights_the_message_says_how_to_get_some(own):
     with pytest.raises(UserError, match=r"known names .none., found unknown"):
         store.load_weights("unknown")
 
 
-def test_a_folder_is_replaced_only_when_told_and_only_if_it_holds_weights(parameters, own, tmp_path):
+def test_only_a_weights_folder_is_replaced_and_only_with_overwrite(parameters, own, tmp_path):
     store.save_weights(own / "w", parameters, CONFIG, ABOUT)
     with pytest.raises(UserError, match="overwrite"):
         store.save_weights(own / "w", parameters, CONFIG, ABOUT)
@@ -92,7 +92,7 @@ def test_a_folder_is_replaced_only_when_told_and_only_if_it_holds_weights(parame
         (lambda card: card.update(training=None), "JSON card.*training"),
     ],
 )
-def test_a_card_that_does_not_fit_is_refused(parameters, own, change, message):
+def test_a_card_that_does_not_describe_the_parameters_is_refused(parameters, own, change, message):
     store.save_weights(own / "w", parameters, CONFIG, ABOUT)
     card = json.loads((own / "w" / "card.json").read_text())
     change(card)
@@ -116,6 +116,6 @@ def test_damaged_parameters_are_refused(parameters, own):
         store.load_weights("nan")
 
 
-def test_the_card_needs_its_texts(parameters, own):
+def test_a_card_without_its_texts_is_refused(parameters, own):
     with pytest.raises(ValueError, match="licence"):
         store.save_weights(own / "w", parameters, CONFIG, {**ABOUT, "licence": ""})
