@@ -12,8 +12,8 @@ def add_arguments(parser):
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     add = _actions(actions)
     add("list", _list, "list the weights that are found by name")
-    show = add("show", _show, "show what is known of weights")
-    show.add_argument("name", metavar="NAME", help="name or folder")
+    show = add("show", _show, "show the card of weights")
+    show.add_argument("name", metavar="NAME", help="name or folder of the weights")
     load = add("import", _import, "import weights from a TensorFlow checkpoint or an .npz of its arrays")
     load.add_argument("checkpoint", metavar="CHECKPOINT", help="prefix (saved-model-epoch-192) or .npz file")
     load.add_argument(
@@ -43,11 +43,11 @@ def run(arguments) -> None:
 def _list(arguments):
     from crefjax.weights.store import DEFAULT, list_weights, read_card, user_folder
 
-    found = list_weights()
-    for name, path in found.items():
+    by_name = list_weights()
+    for name, path in by_name.items():
         try:
             card, _ = read_card(path)
-            default = "  (default)" if path == found.get(DEFAULT) else ""
+            default = "  (default)" if path == by_name.get(DEFAULT) else ""
             print(f"{name:24} {card['parameters']:>9,} parameters  {path}{default}")
         except UserError as error:
             print(f"{name:24} cannot be used: {error}")

@@ -1,1 +1,1 @@
-"""Training: one loop for any task, its state, its sources of data and its records."""
+"""Training: one loop for any task, its state, sources of data, metrics, and checkpoints; and fine-tuning."""

@@ -1,1 +1,1 @@
-"""Trained weights: the folders they lie in, how they are found, and those that were published by others."""
+"""Trained weights: weights folders, and the import of the published crefDenoiser weights."""

@@ -1,4 +1,4 @@
-"""A task and a source small enough to be computed by hand: a straight line through points, in NumPy too."""
+"""A task and a source small enough to compute by hand: a straight line through points, and its training in NumPy."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ POINTS = 3  # unknowns of the line
 
 
 def config(**fields):
-    """The default config with small numbers, and fields such as `optimizer__b1` changed."""
+    """Return the default config with small numbers and changed fields, such as `optimizer__b1`."""
     c = default()
     c.batch = 4
     c.epochs = 2
@@ -34,7 +34,7 @@ def config(**fields):
 
 
 class Line:
-    """Squared difference of `x · w + b` to `y`."""
+    """Task: squared difference of `x · w + b` to `y`."""
 
     name = "line"
 
@@ -59,7 +59,7 @@ class Line:
 
 
 def sample(number):
-    """Sample `number` and its entry's name."""
+    """Return a sample and its entry's name."""
     random = np.random.default_rng([11, number])
     x = random.standard_normal(POINTS).astype(np.float32)
     y = np.float32(x @ np.array([1.0, -2.0, 0.5]) + 0.25 + 0.1 * random.standard_normal())
@@ -67,14 +67,13 @@ def sample(number):
 
 
 def batch_of(numbers):
-    """The samples of these numbers."""
-    made = [sample(number) for number in numbers]
-    batch = {name: np.stack([one[name] for one, _ in made]) for name in ("x", "y")}
-    return NamedBatch(batch, tuple(name for _, name in made))
+    """Return the samples of these numbers as a batch."""
+    points, entries = zip(*(sample(number) for number in numbers), strict=True)
+    return NamedBatch({name: np.stack([point[name] for point in points]) for name in ("x", "y")}, entries)
 
 
-class Counted:
-    """Batch after batch of samples; `hook(step)` is called before each, and may change the batch it is given."""
+class CountingBatches:
+    """Iterator of consecutive batches; `hook(step, batch)` is called with each, and may change it."""
 
     def __init__(self, batch, hook=None, make=batch_of):
         self.batch, self.hook, self.make, self.position = batch, hook, make, 0
@@ -102,7 +101,7 @@ def held_out_numbers(count):
 
 
 def source(*, batch=4, held_out=6, size=None, hook=None, evaluated=None, make=batch_of):
-    """Of `held_out` samples, the last batch of which is short; `evaluated(batch)` may change them."""
+    """Return a source with `held_out` samples, whose last batch is short; `evaluated(batch)` may change them."""
 
     def once():
         numbers = list(held_out_numbers(held_out))
@@ -112,23 +111,23 @@ def source(*, batch=4, held_out=6, size=None, hook=None, evaluated=None, make=ba
                 evaluated(samples.batch)
             yield samples
 
-    training = Counted(batch, hook, make)
+    training = CountingBatches(batch, hook, make)
     return DataSource(size, lambda: training, once if held_out else None, "points near a line")
 
 
 def exported(folder):
-    """What `Line.export` wrote."""
+    """Read what `Line.export` wrote."""
     return json.loads((folder / "weights.json").read_text())
 
 
 def rows(workdir, kind=None):
-    """The lines of metrics.jsonl, of one kind."""
-    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in found if kind in (None, row["kind"])]
+    """Return the lines of metrics.jsonl, of one kind or all."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if kind in (None, line["kind"])]
 
 
-class SlowAdam:
-    """Adam by its paper (Kingma & Ba 2015, algorithm 1), in float64, on the line; gradients by hand."""
+class NumpyAdam:
+    """Adam by its paper (Kingma & Ba 2015, algorithm 1) on the line, in float64, with gradients by hand."""
 
     def __init__(self, rate, b1=0.9, b2=0.999, eps=1e-8, clip=0.0):
         self.rate, self.b1, self.b2, self.eps, self.clip = rate, b1, b2, eps, clip
@@ -141,7 +140,7 @@ class SlowAdam:
         return error**2, 2 * (x * error[:, None]).mean(0)
 
     def step(self, batch):
-        """The losses before the step, and the norm of the gradient."""
+        """Return the losses before the step and the norm of the gradient."""
         losses, gradient = self.losses(batch)
         norm = np.linalg.norm(gradient)
         if self.clip and norm > self.clip:
@@ -155,9 +154,10 @@ class SlowAdam:
         return losses, norm
 
 
-def run(folder, made=None, task=None, lines=None, **fields):
+def run(folder, data=None, task=None, lines=None, **fields):
+    """Train on the line, or on another source or task."""
     say = (lambda line: None) if lines is None else lines.append
-    return train(config(**fields), folder, task or Line(), made or source(), say=say)
+    return train(config(**fields), folder, task or Line(), data or source(), say=say)
 
 
 def parameters(folder, name="last"):
@@ -165,12 +165,12 @@ def parameters(folder, name="last"):
     return [*found["w"], found["b"]]
 
 
-def slow_run(steps, held_out=6):
-    """Per step the mean loss and the gradient's norm; the held-out loss after each step; the last parameters."""
-    slow, told, evaluated = SlowAdam(0.05), [], []
+def numpy_run(steps, held_out=6):
+    """Return mean loss and norm of the gradient of each step, held-out loss after each step, and last parameters."""
+    slow, numbers, evaluated = NumpyAdam(0.05), [], []
     held = batch_of(held_out_numbers(held_out)).batch
     for k in range(steps):
         losses, norm = slow.step(batch_of(range(4 * k, 4 * k + 4)).batch)
-        told.append((losses.mean(), norm))
+        numbers.append((losses.mean(), norm))
         evaluated.append(slow.losses(held)[0].mean())
-    return told, evaluated, slow.p
+    return numbers, evaluated, slow.p

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from helpers.cli import error_line, run_crefjax, run_ok
-from helpers.toy_task import Counted, Line, held_out_numbers, rows
+from helpers.toy_task import CountingBatches, Line, held_out_numbers, rows
 
 from crefjax.training.task import TASKS, DataSource, NamedBatch
 
@@ -62,7 +62,7 @@ def make_classifier(config):
         for first in range(0, 200, 48):
             yield images(numbers[first : first + 48])
 
-    return Classify(), DataSource(None, lambda: Counted(config.batch, make=images), held_out, "stripes")
+    return Classify(), DataSource(None, lambda: CountingBatches(config.batch, make=images), held_out, "stripes")
 
 
 CONFIG = """

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.toy_task import POINTS, Line, SlowAdam, batch_of, config, parameters, rows, run, slow_run, source
+from helpers.toy_task import POINTS, Line, NumpyAdam, batch_of, config, numpy_run, parameters, rows, run, source
 from test_step import DENOISING, maps
 from test_step import run as run_steps
 
@@ -35,7 +35,7 @@ def without(batch, *samples):
 
 def slow_parameters(batches):
     """Parameters of a slow Adam after these batches."""
-    slow = SlowAdam(0.05)
+    slow = NumpyAdam(0.05)
     for batch in batches:
         slow.step(batch)
     return slow.p
@@ -53,7 +53,7 @@ def test_a_step_agrees_with_numpy_on_the_finite_samples(devices, bad):
     batches = [batch_of(range(8 * k, 8 * k + 8)).batch for k in range(3)]
     spoiled = [batches[0], poisoned(batches[1], *bad), batches[2]]
     found, state = run_steps(Line(), spoiled, devices)
-    slow = SlowAdam(0.05)
+    slow = NumpyAdam(0.05)
     slow.step(batches[0])
     kept = np.setdiff1d(np.arange(8), bad)
     losses, norm = slow.step(without(batches[1], *bad))
@@ -130,7 +130,7 @@ def test_a_sample_that_is_not_finite_is_skipped_named_and_counted(tmp_path):
     batches = [batch_of(range(4 * k, 4 * k + 4)).batch for k in range(10)]
     batches[7] = without(batches[7], 2)
     np.testing.assert_allclose(parameters(tmp_path), slow_parameters(batches), rtol=1e-4)
-    slow, told = SlowAdam(0.05), []
+    slow, told = NumpyAdam(0.05), []
     for batch in batches[:8]:
         told.append(slow.step(batch)[0])
     assert trained[3]["loss"] == pytest.approx(np.concatenate(told[6:]).mean(), rel=1e-4)
@@ -235,7 +235,7 @@ def test_checkpoints_of_earlier_versions_are_resumed(tmp_path):
     assert run(tmp_path, log_every=4, epoch_steps=3, epochs=2).step == 6
     (line,) = rows(tmp_path, "training")
     assert line["left_out"] == 0
-    assert line["loss"] == pytest.approx(np.mean([loss for loss, _ in slow_run(4)[0]]), rel=1e-4)
+    assert line["loss"] == pytest.approx(np.mean([loss for loss, _ in numpy_run(4)[0]]), rel=1e-4)
 
 
 class Poisoned:

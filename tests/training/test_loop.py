@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.toy_task import Counted, Line, batch_of, config, exported, parameters, rows, run, slow_run, source
+from helpers.toy_task import CountingBatches, Line, batch_of, config, exported, numpy_run, parameters, rows, run, source
 
 from crefjax.errors import UserError
 from crefjax.training import loop, step
@@ -21,7 +21,7 @@ from crefjax.utils.signals import exclusive_lock
 def test_parameters_and_metrics_of_a_run_agree_with_numpy_adam(tmp_path):
     lines = []
     result = run(tmp_path, lines=lines, log_every=2)
-    told, evaluated, last = slow_run(10)
+    told, evaluated, last = numpy_run(10)
     np.testing.assert_allclose(parameters(tmp_path), last, rtol=1e-4)
     trained = rows(tmp_path, "training")
     assert [row["step"] for row in trained] == [2, 4, 6, 8, 10]
@@ -123,7 +123,7 @@ def test_the_best_checkpoint_is_kept_however_old(tmp_path):
     assert result.best_step == 10
     steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert steps == [10, 25, 30]
-    np.testing.assert_allclose(parameters(tmp_path, "best"), slow_run(10)[2], rtol=1e-4)
+    np.testing.assert_allclose(parameters(tmp_path, "best"), numpy_run(10)[2], rtol=1e-4)
     assert exported(tmp_path / "best")["step"] == 10
 
 
@@ -177,7 +177,7 @@ def test_only_settings_that_may_change_are_changed_on_resuming(tmp_path):
         run(tmp_path, epochs=3, schedule__rate=0.1)
     with pytest.raises(UserError, match=r"was started with optimizer.name = 'adam', found 'sgd'"):
         run(tmp_path, epochs=3, optimizer__name="sgd")
-    np.testing.assert_allclose(parameters(tmp_path), slow_run(10)[2], rtol=1e-4)
+    np.testing.assert_allclose(parameters(tmp_path), numpy_run(10)[2], rtol=1e-4)
 
 
 def test_a_run_is_resumed_elsewhere_from_its_checkpoints_alone(tmp_path):
@@ -190,7 +190,7 @@ def test_a_run_is_resumed_elsewhere_from_its_checkpoints_alone(tmp_path):
     assert "resuming from step 10 of 15" in lines[0]
     assert result.weights.exists()
     assert result.weights == tmp_path / "there" / "best"
-    np.testing.assert_allclose(parameters(tmp_path / "there"), slow_run(15)[2], rtol=1e-4)
+    np.testing.assert_allclose(parameters(tmp_path / "there"), numpy_run(15)[2], rtol=1e-4)
     (row,) = rows(tmp_path / "there", "evaluation")
     assert (result.best_step, result.best_loss) == (15, row["loss"])
 
@@ -274,7 +274,7 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(tmp_
 def test_iterators_that_read_ahead_are_closed_at_the_end(tmp_path, fails):
     closed = []
 
-    class Closing(Counted):
+    class Closing(CountingBatches):
         def close(self):
             closed.append("training")
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.toy_task import Line, SlowAdam, batch_of, config
+from helpers.toy_task import Line, NumpyAdam, batch_of, config
 
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3DConfig
@@ -47,7 +47,7 @@ def run(task, batches, devices, **fields):
 
 def test_steps_agree_with_numpy_adam_on_any_number_of_devices():
     batches = [batch_of(range(8 * k, 8 * k + 8)).batch for k in range(6)]
-    slow = SlowAdam(0.05, clip=2.0)
+    slow = NumpyAdam(0.05, clip=2.0)
     expected = [slow.step(batch) for batch in batches]
     for devices in (1, 2):
         found, state = run(Line(), batches, devices, optimizer__clip=2.0)
@@ -62,7 +62,7 @@ def test_steps_agree_with_numpy_adam_on_any_number_of_devices():
 
 def test_the_average_is_taken_over_the_parameters_after_each_step():
     batches = [batch_of(range(8 * k, 8 * k + 8)).batch for k in range(5)]
-    slow, average = SlowAdam(0.05), np.zeros(4)
+    slow, average = NumpyAdam(0.05), np.zeros(4)
     for number, batch in enumerate(batches, 1):
         slow.step(batch)
         decay = min(0.3, (1 + number) / (10 + number))
