@@ -47,17 +47,13 @@ class Scatterers:
     widths: jax.Array | np.ndarray
 
 
-def scatterers(atoms: Atoms, voxel_size: float, *, groups: int = GROUPS, pad_to: int | None = None) -> Scatterers:
+def scatterers(atoms: Atoms, voxel_size: float, *, groups: int = GROUPS) -> Scatterers:
     """Fit every atom's form factor and B-factor by a sum of Gaussians common to all atoms.
 
     Args:
         atoms: the model.
         voxel_size: Å, of the finest grid that they will be used on.
         groups: number of Gaussians.
-        pad_to: number of rows, filled with atoms without weight, so that models share one compiled program.
-
-    Raises:
-        ValueError: `pad_to` is below the number of atoms.
     """
     # Squared frequency / 4 to the corner of the spectrum; what is beyond the Nyquist sphere counts little.
     nyquist = 1 / (16 * voxel_size**2)
@@ -70,15 +66,10 @@ def scatterers(atoms: Atoms, voxel_size: float, *, groups: int = GROUPS, pad_to:
     widths = _best_widths(falloff * importance, importance, u, lowest, highest, groups)
     solve = np.linalg.pinv(np.exp(-widths * u) * importance, rcond=1e-6)
 
-    count = len(atoms) if pad_to is None else pad_to
-    if count < len(atoms):
-        raise ValueError(f"expected room for {len(atoms)} atoms, found {count}")
-    weights = np.zeros((count, groups), np.float32)
-    positions = np.zeros((count, 3), np.float32)
-    positions[: len(atoms)] = atoms.positions
+    weights = np.zeros((len(atoms), groups), np.float32)
     for part in np.array_split(np.arange(len(atoms)), len(atoms) // 4096 + 1):
         weights[part] = (solve @ (_falloff(atoms, part, u) * importance)).T
-    return Scatterers(positions, weights, widths.astype(np.float32))
+    return Scatterers(atoms.positions.astype(np.float32), weights, widths.astype(np.float32))
 
 
 def density(

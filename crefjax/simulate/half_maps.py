@@ -142,26 +142,23 @@ def simulate_half_maps(
 
 
 def _check(config):
-    voxel_size, resolution = config.voxel_size, config.resolution
-    if not (math.isfinite(voxel_size) and LEAST_VOXEL <= voxel_size <= 100):
+    for name, value, least, most, unit in (
+        ("a voxel size", config.voxel_size, LEAST_VOXEL, 100, " Å"),
+        ("a seed", config.seed, 0, 2**32 - 1, ""),
+        ("a B-factor", config.b_factor, -1000, 1000, " Å²"),
+        ("an unevenness", config.unevenness, 0, 2, ""),
+        ("a margin", config.margin, 0, 1000, " Å"),
+    ):
+        if not least <= value <= most:
+            raise UserError(f"simulate: expected {name} of {least} to {most}{unit}, found {value:.10g}; correct it")
+    nyquist = 2 * config.voxel_size
+    if not (math.isfinite(config.resolution) and config.resolution > nyquist):
         raise UserError(
-            f"simulate: expected a voxel size of {LEAST_VOXEL:g} to 100 Å, found {voxel_size:g}; correct it"
-        )
-    if not (math.isfinite(resolution) and resolution > 2 * voxel_size):
-        raise UserError(
-            f"simulate: expected a resolution above {2 * voxel_size:g} Å, twice the voxel size (Nyquist), found "
-            f"{resolution:g} Å; ask for a coarser one or take smaller voxels"
+            f"simulate: expected a resolution above {nyquist:g} Å, twice the voxel size (Nyquist), found "
+            f"{config.resolution:g} Å; ask for a coarser one or take smaller voxels"
         )
     if config.method not in ("additive", "reconstruction"):
         raise UserError(f"simulate: expected the method additive or reconstruction, found {config.method!r}")
-    if not 0 <= config.seed < 2**32:
-        raise UserError(f"simulate: expected a seed from 0 to 4294967295, found {config.seed}; choose another")
-    if not (math.isfinite(config.b_factor) and abs(config.b_factor) <= 1000):
-        raise UserError(f"simulate: expected a B-factor of at most 1000 Å², found {config.b_factor:g}; correct it")
-    if not 0 <= config.unevenness <= 2:
-        raise UserError(f"simulate: expected an unevenness of 0 to 2, found {config.unevenness:g}; correct it")
-    if not 0 <= config.margin <= 1000:
-        raise UserError(f"simulate: expected a margin of 0 to 1000 Å, found {config.margin:g}; correct it")
 
 
 def _extent(positions, middle, config):

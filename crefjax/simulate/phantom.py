@@ -98,15 +98,10 @@ HELIX_SPACING = 10.0  # Å, between layers; within one, two strands wide
 NEAREST = 3.0  # Å, least distance between atoms of side chains and of other residues
 TWIST = -20.0  # degrees from one strand to the next: left-handed seen across the strands (Chothia 1973)
 RESIDUES = (10, 20000)
+_B_FACTORS = (20.0, 90.0)  # Å², at the middle and at the outermost atom; they rise with the squared distance
 
 
-def phantom(
-    residues: int = 200,
-    *,
-    seed: int = 0,
-    radius: float | None = None,
-    b_factors: tuple[float, float] = (20.0, 90.0),
-) -> Atoms:
+def phantom(residues: int = 200, *, seed: int = 0) -> Atoms:
     """Build a globule of alpha helices around a twisted, antiparallel beta sheet, about the origin.
 
     Every helix and every strand is a chain of its own (sheet first). Side chains and their rotamers are drawn; one
@@ -115,31 +110,19 @@ def phantom(
     Args:
         residues: number of residues.
         seed: random seed of the side chains.
-        radius: Å, of the sphere that holds the C-alpha atoms; overrides `residues`.
-        b_factors: Å², at the middle and at the outermost atom; they rise with the squared distance.
 
     Raises:
-        UserError: the number of residues, given or from the radius, is not within `RESIDUES`.
+        UserError: the number of residues is not within `RESIDUES`.
     """
-    if radius is None:
-        _check_size(residues)
-        elements = _first_residues(_layout(_radius_for(residues)), residues)
-    else:
-        if not 0 < radius < 200:
-            raise UserError(f"phantom: expected a radius from 0 to 200 Å, found {radius:g}; choose one of 12 to 60")
-        elements = _layout(radius)
-        _check_size(sum(len(heights) for *_, heights in elements))
-    structure = _build(elements, np.random.default_rng(seed))
-    _set_b_factors(structure[0], *b_factors)
-    structure.setup_entities()
-    return from_structure(structure, "phantom")
-
-
-def _check_size(residues):
     if not RESIDUES[0] <= residues <= RESIDUES[1]:
         raise UserError(
             f"phantom: expected {RESIDUES[0]} to {RESIDUES[1]} residues, found {residues}; choose another size"
         )
+    elements = _first_residues(_layout(_radius_for(residues)), residues)
+    structure = _build(elements, np.random.default_rng(seed))
+    _set_b_factors(structure[0])
+    structure.setup_entities()
+    return from_structure(structure, "phantom")
 
 
 def _layout(radius):
@@ -294,11 +277,11 @@ def _settle(position, x, y, reverse):
     return np.asarray(turn.multiply(gemmi.Vec3(*position)).tolist()) + np.array([0.0, y, 0.0])
 
 
-def _set_b_factors(model, inner, outer):
+def _set_b_factors(model):
     atoms = [site.atom for site in model.all()]
     squared = np.array([atom.pos.dot(atom.pos) for atom in atoms])
     for atom, share in zip(atoms, squared / squared.max(), strict=True):
-        atom.b_iso = inner + (outer - inner) * float(share)
+        atom.b_iso = _B_FACTORS[0] + (_B_FACTORS[1] - _B_FACTORS[0]) * float(share)
 
 
 def _chain_name(number):

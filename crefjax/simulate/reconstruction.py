@@ -142,7 +142,8 @@ class SignalAndNoise(NamedTuple):
         signal_2: the second.
         noise_1: from images of white noise of standard deviation 1 alone, with the first half's weights.
         noise_2: the second, independent.
-        projection_variance: the variance over an image of the projections before their CTF, mean over all particles.
+        projection_variance: variance over a whole image of the projections before their CTF, mean over all particles; a
+            larger empty margin lowers it. Divided by `sigma²` it is the signal-to-noise ratio of the images.
     """
 
     signal_1: jax.Array
@@ -150,34 +151,6 @@ class SignalAndNoise(NamedTuple):
     noise_1: jax.Array
     noise_2: jax.Array
     projection_variance: jax.Array
-
-    def sigma(self, snr: float | jax.Array) -> jax.Array:
-        """Return the standard deviation of an image's noise at a signal-to-noise ratio; see `reconstruct_half_maps`."""
-        return jnp.sqrt(self.projection_variance / snr)
-
-    def half_maps(self, sigma: float | jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the two half-maps from images with noise of standard deviation `sigma`."""
-        return self.signal_1 + sigma * self.noise_1, self.signal_2 + sigma * self.noise_2
-
-
-def reconstruct_half_maps(
-    density: jax.Array, voxel_size: float, key: jax.Array, snr: float, particles: Particles, **options: int
-) -> tuple[jax.Array, jax.Array]:
-    """Reconstruct two half-maps from noisy images of a density.
-
-    Arguments and options not described here are those of `reconstruct_signal_and_noise`.
-
-    Args:
-        snr: variance of the projections over the whole image, before their CTF, divided by the variance of a
-            pixel's noise; `inf` for none. A larger empty margin lowers it at the same noise.
-
-    Raises:
-        UserError: the ratio is not positive, or as `reconstruct_signal_and_noise`.
-    """
-    if not snr > 0:
-        raise UserError(f"the signal-to-noise ratio must be above 0, found {snr}")
-    parts = reconstruct_signal_and_noise(density, voxel_size, key, particles, **options)
-    return parts.half_maps(parts.sigma(snr))
 
 
 def reconstruct_signal_and_noise(

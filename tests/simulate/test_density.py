@@ -208,15 +208,6 @@ def test_the_mean_is_the_scattering_at_zero_angle(few):
     np.testing.assert_allclose(result.sum(), expected, rtol=1e-3)
 
 
-def test_padding_changes_nothing(few):
-    padded = scatterers(few, 1.0, pad_to=64)
-    assert padded.positions.shape == (64, 3)
-    plain = density(scatterers(few, 1.0), (24, 24, 24), 1.0)
-    np.testing.assert_allclose(density(padded, (24, 24, 24), 1.0), plain, atol=1e-6)
-    with pytest.raises(ValueError, match="room for 40 atoms, found 8"):
-        scatterers(few, 1.0, pad_to=8)
-
-
 @pytest.mark.parametrize("shape", [(20, 20), (3, 20, 20)])
 def test_invalid_shapes_raise(few, shape):
     with pytest.raises(ValueError, match="at least 4 voxels"):

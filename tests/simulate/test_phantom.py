@@ -128,13 +128,6 @@ def test_number_of_residues_is_exact(count):
     np.testing.assert_allclose(model.positions.mean(0), 0, atol=15)
 
 
-def test_radius_bounds_the_model():
-    model = phantom(radius=18)
-    ca = np.concatenate(by_chain(model, "CA"))
-    reach = np.linalg.norm(ca, axis=1).max()
-    assert 14 < reach < 18 + 2.3
-
-
 def test_b_factors_rise_outward(model):
     radius = np.linalg.norm(model.positions, axis=1)
     order = np.argsort(radius)
@@ -160,10 +153,10 @@ def test_seed_determines_the_side_chains(model):
     assert other.positions.shape != model.positions.shape or (other.positions != model.positions).any()
 
 
-@pytest.mark.parametrize("kwargs", [{"residues": 3}, {"residues": 10**6}, {"radius": -1.0}, {"radius": 3.0}])
-def test_invalid_sizes_raise(kwargs):
+@pytest.mark.parametrize("residues", [3, 10**6])
+def test_invalid_sizes_raise(residues):
     with pytest.raises(UserError, match="phantom: expected"):
-        phantom(**kwargs)
+        phantom(residues)
 
 
 @pytest.mark.parametrize("angle", [-120.0, -60.0, 0.0, 90.0, 179.0])

@@ -17,7 +17,6 @@ from crefjax.simulate.reconstruction import (
     insert,
     oversampled_spectrum,
     project,
-    reconstruct_half_maps,
     reconstruct_signal_and_noise,
 )
 
@@ -234,17 +233,12 @@ def ctf_by_numpy(frequency, ctf):
     return np.sin(phase + math.asin(0.1))
 
 
-def test_half_maps_are_signal_and_noise_at_the_requested_ratio():
-    density, particles, snr = gaussians(*particle("atoms")), Particles(COUNT, ctf=None), 0.05
-    parts = parts_of("atoms", particles)
-    half_1, half_2 = reconstruct_half_maps(density, VOXEL, jax.random.key(0), snr, particles)
+def test_projection_variance_is_that_of_sums_along_axes():
+    density = gaussians(*particle("atoms"))
+    parts = parts_of("atoms", Particles(COUNT, ctf=None))
     # The variance of projections, from NumPy's sums along the axes: views of this density differ little.
     variance = np.mean([density.sum(axis).var() for axis in range(3)])
     np.testing.assert_allclose(parts.projection_variance, variance, rtol=0.1)
-    sigma = math.sqrt(parts.projection_variance / snr)
-    np.testing.assert_allclose(half_1, parts.signal_1 + sigma * parts.noise_1, atol=1e-5)
-    np.testing.assert_allclose(half_2, parts.signal_2 + sigma * parts.noise_2, atol=1e-5)
-    np.testing.assert_array_equal(parts.half_maps(parts.sigma(math.inf))[0], parts.signal_1)
 
 
 def test_projection_variance_of_a_gaussian():
@@ -331,10 +325,9 @@ def test_particles_depend_on_the_key_and_not_on_the_batch():
         ({"batch": 0}, "batch"),
         ({"refinements": -1}, "refinements"),
         ({"particles": Particles(0)}, "at least one particle"),
-        ({"snr": 0.0}, "signal-to-noise ratio.*0.0"),
     ],
 )
 def test_invalid_densities_and_settings_raise(change, message):
-    arguments = {"density": np.zeros((8, 8, 8)), "voxel_size": 1.0, "key": jax.random.key(0), "snr": 1.0}
+    arguments = {"density": np.zeros((8, 8, 8)), "voxel_size": 1.0, "key": jax.random.key(0)}
     with pytest.raises(UserError, match=message):
-        reconstruct_half_maps(**(arguments | {"particles": Particles(10)} | change))
+        reconstruct_signal_and_noise(**(arguments | {"particles": Particles(10)} | change))
