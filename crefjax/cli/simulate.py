@@ -28,8 +28,10 @@ _OF_RECONSTRUCTION = (
 _OF_CTF = ("defocus", "amplitude_contrast", "spherical_aberration", "voltage")
 _OF_BELT = ("belt_thickness", "belt_width", "belt_roughness", "belt_resolution")
 _OF_FLEXIBLE = ("flexible_angle", "flexible_b_factor")
-EPILOG = "The noise level is solved so that the masked FSC of the half-maps crosses 0.143 at the given "
-"resolution. The same seed gives the same bytes on the same CPU. Parameters are in entry.json."
+EPILOG = (
+    "The noise level is solved so that the masked FSC of the half-maps crosses 0.143 at the given resolution. The same "
+    "seed gives the same bytes on the same CPU. Parameters are in entry.json."
+)
 
 
 def add_arguments(parser):

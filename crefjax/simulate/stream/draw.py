@@ -296,7 +296,7 @@ class SampleSpec(NamedTuple):
         body_level: Å/Å³, the low-passed density that bounds the body.
         body_mean: Å/Å³, the mean of the low-passed density in the body.
         axis: `(3,)`, (x, y, z) in the patch's frame, of the belt.
-        height: Å, of the belt's middle above the patch's centre along the axis.
+        height: Å, of the belt's middle above the patch's center along the axis.
         plane: `(4,)`, a normal (x, y, z) in the patch's frame and a height in Å: the part beyond is flexible.
         passed: `(m,)`, factor of the low-pass on both half-maps at `frequency`.
     """
