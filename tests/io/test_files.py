@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers.mrc_bytes import valid
 
-from crefjax.io.files import check_output, check_output_folder, read_json_lines, sha256
+from crefjax.io.files import check_output, check_output_file, check_output_folder, read_json_lines, sha256
 from crefjax.io.maps import Map, write_map
 from crefjax.utils.atomic import atomic_write
 
@@ -281,3 +281,18 @@ def test_output_folder_never_contains_inputs_outputs_or_the_working_folder(tmp_p
     refused(*call, outputs=[tmp_path / "out"], names="out", match="found the name of an output")
     monkeypatch.chdir(tmp_path / "out")
     refused(*call, names="out", match="the folder you work in")
+
+
+def test_small_output_replaces_only_an_earlier_one(tmp_path, refused):
+    (tmp_path / "earlier.json").write_text('{"findings": []}')
+    (tmp_path / "empty.json").write_text("")
+    (tmp_path / "other.json").write_text("{}")
+    for name in ("new.json", "earlier.json", "empty.json"):
+        check_output_file(tmp_path / name, suffixes=(".json",), marker=b'"findings"')
+    check_output_file(tmp_path / "other.json")
+    refused(check_output_file, tmp_path / "other.json", marker=b'"findings"', names="other.json", match="not replaced")
+    refused(check_output_file, tmp_path / "a.txt", suffixes=(".png", ".svg"), names="a.txt", match=r"in \.png or \.svg")
+    refused(check_output_file, tmp_path, names=tmp_path.name, match="found a folder")
+    refused(check_output_file, tmp_path / "no" / "a.json", names="a.json", match="does not exist; make it first")
+    inputs = [None, tmp_path / "empty.json"]
+    refused(check_output_file, inputs[1], inputs=inputs, names="empty.json", match="replace the input")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crefjax.errors import UserError
-from crefjax.masking import make_mask
+from crefjax.masking import auto_mask, make_mask
 
 SIDE, RADIUS = 64, 14.0
 SPHERE_VOLUME = 4 / 3 * np.pi * RADIUS**3  # 11494 voxels
@@ -200,3 +200,20 @@ def test_a_threshold_high_in_the_particle_is_reported():
     """Noise of 1.1 in each half is 0.78 in the mean, of which a quarter passes: 4 sigma are 0.78."""
     _, info = make_mask(*halves(sphere(), 1.1), 1.5, lowpass=6.0)
     assert any("a coarser low-pass" in note for note in info.notes)
+
+
+def test_measurement_mask_is_the_automatic_mask():
+    pair = halves(sphere(), 0.3)
+    mask, info = make_mask(*pair, 1.5)
+    automatic = auto_mask(*pair, 1.5)
+    np.testing.assert_array_equal(automatic.require(), mask)
+    assert automatic.info == info
+    assert automatic.notes == tuple(f"mask to measure within: {note}" for note in info.notes)
+
+
+def test_measurement_mask_of_noise_is_the_whole_box_with_the_reason():
+    automatic = auto_mask(*halves(np.zeros((SIDE,) * 3, np.float32), 1.0), 1.5)
+    assert automatic.array is None
+    assert "the whole box is taken (mask: expected a particle" in automatic.notes[0]
+    with pytest.raises(UserError, match="found nothing that stands out"):
+        automatic.require()
