@@ -222,7 +222,7 @@ def _choose_width(name, width, usual, sides, parts, notes):
     most = max(sides) / parts
     if width == "auto":
         if most < usual:
-            notes.append(f"{name} of {most:.2g} voxels, since the usual {usual:g} are too many for this box")
+            notes.append(f"{name} of {most:.2g} voxels instead of {usual:g}, since the box is small")
         return min(usual, most)
     if not (math.isfinite(width) and width >= 0):
         raise UserError(f"mask: expected the {name} to be 0 voxels or more, found {width:g}")
