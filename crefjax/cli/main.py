@@ -103,13 +103,13 @@ def open_standard_streams() -> None:
 
 
 def _parse(argv):
-    """Return the arguments; those that a command leaves to another parser, the fields of a config, are `more`."""
+    """Return the arguments; those that a command leaves to another parser, the fields of a config, are `extra`."""
     words = sys.argv[1:] if argv is None else list(argv)
     parser = make_parser(next((word for word in words if not word.startswith("-")), None))
-    arguments, more = parser.parse_known_args(words)
-    if more and not getattr(arguments, "takes_more", False):
-        parser.error(f"unrecognized arguments: {' '.join(more)}")
-    arguments.more = more
+    arguments, extra = parser.parse_known_args(words)
+    if extra and not getattr(arguments, "takes_extra", False):
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+    arguments.extra = extra
     return arguments
 
 

@@ -34,10 +34,10 @@ def run(arguments) -> None:
     output = Path(arguments.output)
     check_output(output, overwrite=arguments.overwrite, inputs=(arguments.half_map_1, arguments.half_map_2))
     pair = load_pair(arguments.half_map_1, arguments.half_map_2, voxel_size=arguments.voxel_size)
-    used = validate_maps(pair, insist=True, without=("no_signal",))
-    for note in used.notes:
+    validated = validate_maps(pair, insist=True, without=("no_signal",))
+    for note in validated.notes:
         log(f"warning: {note}")
-    first, second = used.pair
+    first, second = validated.pair
     settings = {name: getattr(arguments, name) for name in ("lowpass", "threshold", "extend", "soft_edge")}
     array, info = make_mask(first.array, second.array, first.voxel_size, **settings)
     for note in info.notes:

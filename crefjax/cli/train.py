@@ -22,14 +22,14 @@ def add_arguments(parser):
     parser.add_argument(
         "--workdir", metavar="DIR", required=True, help="folder of the run: checkpoints, metrics, figures, weights"
     )
-    parser.set_defaults(takes_more=True)
+    parser.set_defaults(takes_extra=True)
 
 
 def run(arguments) -> int:
     """Train as the config says; return 128 plus the signal's number if a signal stopped it."""
     from crefjax.training.config import read_config
 
-    config = read_config(arguments.config, arguments.more)
+    config = read_config(arguments.config, arguments.extra)
     if config.platform:
         import jax
 

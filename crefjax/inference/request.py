@@ -120,14 +120,14 @@ def read_request(
         check_mask(mask, pair[0])
     elif mask is not None:
         mask = load_mask(mask, pair[0], voxel_size=voxel_size)
-    # A lack of signal and inverted contrast are reported with the result.
-    used = validate_maps(pair, None if mask is None else mask.array, insist=insist, without=("no_signal", "contrast"))
-    mask_notes = ()
+    reported_with_result = ("no_signal", "contrast")
+    array = None if mask is None else mask.array
+    validated = validate_maps(pair, array, insist=insist, without=reported_with_result)
+    notes = {"warnings": validated.notes, "mask_notes": ()}
     if automatic:
-        mask, mask_notes = pair[0].replace_array(used.check.region.require()), used.check.region.info.notes
-    return DenoiseRequest(
-        used.pair, weights, mask, check=used.check, warnings=used.notes, mask_notes=mask_notes, **settings
-    )
+        region = validated.check.region
+        mask, notes["mask_notes"] = pair[0].replace_array(region.require()), region.info.notes
+    return DenoiseRequest(validated.pair, weights, mask, check=validated.check, **notes, **settings)
 
 
 def _read_pair(half_map_1, half_map_2, voxel_size):
