@@ -80,6 +80,14 @@ def test_every_module_in_the_text_exists(page):
                 assert hasattr(importlib.import_module(module), attribute), f"{page.name}: {text}"
 
 
+def test_places_to_register_additions_exist():
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split())
+    places = re.findall(r"`(\w+)`,? (?:in|\() ?`([\w/]+\.py)`", text)
+    assert ("COMMANDS", "crefjax/cli/main.py") in places
+    for name, path in places:
+        assert re.search(rf"\b{name}\b", (ROOT / path).read_text(encoding="utf-8")), f"{path}: {name}"
+
+
 def test_paths_in_the_continuous_integration_exist():
     text = (ROOT / ".ci/run").read_text(encoding="utf-8")
     paths = re.findall(r"tests/[\w./]+\.py|crefjax/weights/\w+", text)
