@@ -1,1 +1,1 @@
-"""What all studies share."""
+"""The framework that all studies share."""

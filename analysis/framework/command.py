@@ -1,4 +1,4 @@
-"""What every command of studies and experiments does with its messages, exit status, and output folder."""
+"""Messages, exit status, and output folder of the commands of studies and experiments."""
 
 import argparse
 import sys

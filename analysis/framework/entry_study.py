@@ -104,7 +104,7 @@ def method_outputs(entry: Entry, methods: Sequence[str] | None) -> Iterator[Meth
 
 
 class Row(NamedTuple):
-    """What a study measured of one method in one entry: numbers for the table, lists for the figure."""
+    """Measurements of one method in one entry: numbers for the table, lists for the figure."""
 
     numbers: dict[str, float | int | str | None]
     curves: dict[str, list]
@@ -169,7 +169,7 @@ class EntryStudy(Study):
 
 
 class EntryResults(NamedTuple):
-    """What was measured of all entries.
+    """Measurements of all entries.
 
     Attributes:
         rows: by study, of every entry and method, in the order of the entries: `entry`, `method`, `how`, `mask`, the

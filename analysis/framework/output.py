@@ -1,4 +1,4 @@
-"""What studies write: files in a folder, tables, medians over entries with intervals and tests, and box plots."""
+"""Output of studies: files in a folder, tables, medians over entries with intervals and tests, and box plots."""
 
 import csv
 import io

@@ -281,13 +281,13 @@ class Trial(NamedTuple):
 
     @property
     def strong(self) -> np.ndarray:
-        """Where the signal of a half-map is above its noise, shells 1 to N/2 - 1."""
+        """Shells, of 1 to N/2 - 1, in which the signal of a half-map is above its noise."""
         inner = (np.arange(len(self.frequency)) > 0) & (np.arange(len(self.frequency)) < len(self.frequency) - 1)
         return inner & (self.true["signal"] > self.true["noise"])
 
     @property
     def flagged(self) -> np.ndarray:
-        """Where the estimates find added structure."""
+        """Shells in which the estimates find added structure."""
         left = self.estimates.signal_kept.value**2 * self.estimates.signal.value
         return self.estimates.added.trusted & (self.estimates.added.value > _NOTABLE * left)
 

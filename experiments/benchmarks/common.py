@@ -1,4 +1,4 @@
-"""What benchmarks share: worker processes, times, peak memory, the network in Keras, and the JSON file.
+"""Tools of all benchmarks: worker processes, times, peak memory, the network in Keras, and the JSON file.
 
 It needs nothing but the standard library at import, so that an interpreter with TensorFlow alone can use it.
 """

@@ -1,4 +1,4 @@
-"""Baselines: what is written beside entries, what is left, and what is told."""
+"""Baselines: files that are written, outputs that are kept, and messages."""
 
 import shutil
 
@@ -22,7 +22,7 @@ def entry(tmp_path):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Two entries, one without a mask, and a folder that is none, given together."""
+    """Make baselines of two entries, one without a mask, and of a folder that is not an entry."""
     here = tmp_path_factory.mktemp("made")
     make_entry(here / "a")
     make_entry(here / "b", seed=1, mask=False)
@@ -80,12 +80,12 @@ def test_wiener_filter_matches_numpy(made):
 
 
 def test_about_file_records_settings_and_versions(made):
-    told = about(made / "a", "wiener")
-    assert (told["method"], told["settings"], told["measured_in"]) == ("wiener", {"fsc_cut": 0.143}, "mask.mrc")
-    assert told["crefjax"] == crefjax.__version__
-    assert told["numpy"] == np.__version__
-    assert 2 * VOXEL < told["fsc_0.143"] < SIDE * VOXEL
-    assert told["seconds"] >= 0
+    record = about(made / "a", "wiener")
+    assert (record["method"], record["settings"], record["measured_in"]) == ("wiener", {"fsc_cut": 0.143}, "mask.mrc")
+    assert record["crefjax"] == crefjax.__version__
+    assert record["numpy"] == np.__version__
+    assert 2 * VOXEL < record["fsc_0.143"] < SIDE * VOXEL
+    assert record["seconds"] >= 0
     assert about(made / "b", "lowpass")["measured_in"] == "mask made from the half-maps"
     assert "fsc_0.143" not in about(made / "a", "full") | about(made / "a", "nonlocal_means")
     means = about(made / "a", "nonlocal_means")
@@ -100,7 +100,7 @@ def states(entry):
 
 
 def test_a_second_run_makes_only_missing_outputs(made, capsys):
-    """What is there stays as it is; what is missing, and no more, is made."""
+    """Existing outputs stay unchanged; only missing ones are made."""
     before = states(made / "a")
     shutil.rmtree(made / "a" / "outputs" / "lowpass")
     assert baselines.STUDY.main([str(made / name) for name in ("a", "b")]) == 0
@@ -113,7 +113,7 @@ def test_a_second_run_makes_only_missing_outputs(made, capsys):
 
 
 def test_foreign_outputs_are_kept_and_reported(entry, capsys):
-    """Ours of other settings, and what another program left there."""
+    """Outputs of other settings, and those of another program."""
     foreign = entry / "outputs" / "lowpass"
     foreign.mkdir(parents=True)
     write(foreign / "full.mrc", ball()[1])
@@ -153,9 +153,9 @@ def test_crefjax_output_matches_denoise(entry, small_weights, capsys):
     halves = [entry / f"half_map_{number}.mrc" for number in (1, 2)]
     expected = crefjax.denoise(*halves, weights=small_weights).array
     np.testing.assert_allclose(read(entry, "crefjax"), expected, atol=1e-6 * np.abs(expected).max())
-    told = about(entry, "crefjax")
-    assert told["settings"]["weights"] == "small"
-    assert told["program_or_weights"] == str(small_weights)
+    record = about(entry, "crefjax")
+    assert record["settings"]["weights"] == "small"
+    assert record["program_or_weights"] == str(small_weights)
     masked = [*command, "--mask", "--scale", "input"]
     assert baselines.STUDY.main(masked) == 0
     assert "different settings" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""LAFTER and Topaz as programs that stand for them see the calls, and how a run of them ends."""
+"""Calls of LAFTER and Topaz, as programs in their place see them, and the end of a run."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def entry(tmp_path):
     return make_entry(tmp_path / "entry")
 
 
-# What LAFTER and Topaz ask of their maps: a cube of float32 right after 1024 bytes. The maps are made by formulas.
+# LAFTER and Topaz expect a cube of float32 right after 1024 bytes. The maps are made by formulas.
 READING = """
 import sys, os, struct
 import numpy as np
@@ -96,10 +96,10 @@ def test_lafter_gets_its_arguments_and_files(entry, tmp_path, release, how):
     np.testing.assert_allclose(read(entry, "lafter"), expected, atol=1e-4)
     with mrcfile.open(entry / "outputs" / "lafter" / "full.mrc") as mrc:
         assert mrc.header.origin.x == 3
-    told = about(entry, "lafter")
-    assert told["how"] == how
-    assert told["said"][-1] == "That's All Folks!"
-    assert told["command"][:2] == [fake, "--v1"]
+    record = about(entry, "lafter")
+    assert record["how"] == how
+    assert record["said"][-1] == "That's All Folks!"
+    assert record["command"][:2] == [fake, "--v1"]
     assert find_entry(entry).outputs["lafter"].half_map_1 is None
 
 
@@ -115,7 +115,7 @@ def test_topaz_denoises_full_map_and_half_maps(entry, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "said", "told"),
+    ("text", "said", "expected"),
     [
         ("import sys; print('MAPS MUST BE THE SAME SIZE!'); sys.exit(1)", "MAPS MUST BE", "failed with status 1"),
         ("import sys; sys.stderr.write('out of memory\\n'); sys.exit(3)", "out of memory", "failed with status 3"),
@@ -124,10 +124,10 @@ def test_topaz_denoises_full_map_and_half_maps(entry, tmp_path, monkeypatch):
         ("open('LAFTER_filtered.mrc', 'w').write('text')", "", "cannot be used"),
     ],
 )
-def test_output_of_a_failed_program_is_shown(entry, tmp_path, text, said, told, capsys):
+def test_output_of_a_failed_program_is_shown(entry, tmp_path, text, said, expected, capsys):
     assert baselines.STUDY.main([str(entry), "--method", "lafter", "--program", program(tmp_path, text)]) == 2
     *passed, last = capsys.readouterr().err.splitlines()
-    assert told in last
+    assert expected in last
     assert said in "\n".join(passed)
     assert not (entry / "outputs").exists()
 
@@ -148,7 +148,7 @@ def test_a_broken_program_and_a_box_that_is_not_cubic_are_refused(tmp_path, entr
 
 
 def test_sigterm_ends_programs_of_all_processes_and_leaves_no_unfinished_folder(tmp_path):
-    """With two jobs; ended by a signal while a program runs, neither the program nor an unfinished folder is left."""
+    """With two jobs, a signal while a program runs leaves neither the program nor an unfinished folder."""
     entries = [make_entry(tmp_path / name, seed=seed) for seed, name in enumerate("ab")]
     command = [sys.executable, "-m", "analysis", "baselines", *map(str, entries), "--jobs", "2", "--method"]
     done = subprocess.run([*command, "full"], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The plain filters, against slow NumPy and by hand."""
+"""The plain filters, against NumPy and by hand."""
 
 import math
 import sys
@@ -54,7 +54,7 @@ def test_a_large_mean_does_not_reduce_accuracy(noisy):
 
 
 def test_wiener_factors_by_hand():
-    """Of signal 3 and noise 1 in each half-map: FSC 3 / 4, and 3 / (3 + 1 / 2) for the mean of both."""
+    """With signal 3 and noise 1 in each half-map: FSC 3 / 4, and 3 / (3 + 1 / 2) for the mean of both."""
     fsc = [0.2, 0.75, 1.0, 0.142, 0.9, -0.3]
     np.testing.assert_allclose(filters.wiener_factors(fsc), [1, 6 / 7, 1, 0, 0, 0])
     np.testing.assert_allclose(filters.wiener_factors(fsc, half=True), [1, 0.75, 1, 0, 0, 0])
@@ -62,7 +62,7 @@ def test_wiener_factors_by_hand():
 
 
 def test_wiener_factors_are_those_of_least_squares():
-    """Of maps with a known signal, the factors from the FSC are those of least squares, shell by shell."""
+    """For maps with a known signal, the factors from the FSC are those of least squares, shell by shell."""
     random, box = np.random.default_rng(2), (48,) * 3
     signal = slowly(random.standard_normal(box), np.exp(-np.arange(25) / 6))
     halves = [(signal + 0.1 * random.standard_normal(box)).astype("f4") for _ in range(2)]
@@ -111,7 +111,7 @@ def test_gaussian_of_a_point_is_a_gaussian():
 
 
 def test_gaussian_is_a_half_at_the_resolution():
-    """Of a wave of that very resolution, 6 periods in the box."""
+    """A wave of that very resolution, 6 periods in the box, is halved."""
     sigma = filters.gaussian_sigma(falling(6))
     wave = np.broadcast_to(np.cos(2 * np.pi * 6 * np.arange(LONGEST) / LONGEST)[:, None], BOX).astype("f4")
     np.testing.assert_allclose(filters.gaussian(wave, VOXEL, sigma), 0.5 * wave, atol=1e-5)
@@ -204,7 +204,7 @@ def test_every_filter_reduces_the_error_of_a_noisy_ball(name):
 
 
 def slow_lafter(halves, mask, edges):
-    """The two passes as `lafter_like` tells them, in float64."""
+    """Return the result of the two passes that `lafter_like` describes, in float64."""
     shells = np.arange(21)
     widths = [max(2, edge / 2) for edge in edges]
     along = [np.clip((shells - edge) / width + 0.5, 0, 1) for edge, width in zip(edges, widths, strict=True)]

@@ -1,4 +1,4 @@
-"""Studies over entries: numbers beside slow NumPy, bad entries, going on, several at a time, one table of all."""
+"""Studies over entries: numbers against NumPy, invalid entries, resumed runs, several jobs, and the benchmark."""
 
 import csv
 import json
@@ -75,7 +75,7 @@ def rows(path):
 
 
 def slow_fsc(first, second, inside):
-    """Of maps relative to their mean outside the mask; shells at the nearest integer radius."""
+    """Return the FSC of maps relative to their mean outside the mask; shells at the nearest integer radius."""
     spectra = []
     for one in (first, second):
         level = (one * (1 - inside)).sum() / (1 - inside).sum() if inside is not None else 0

@@ -1,4 +1,4 @@
-"""A model's density where it stands: beside gemmi's, in every place that a header can mean, and refused elsewhere.
+"""A model's density where it stands: against gemmi's, in every place that a header can mean, and refused elsewhere.
 
 B-factors are high here, so that what gemmi samples has nothing beyond Nyquist either.
 """

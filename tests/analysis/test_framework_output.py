@@ -21,7 +21,7 @@ def test_median_of_no_numbers_is_none():
 
 
 def test_interval_matches_all_bootstrap_samples():
-    """Of five numbers all 3125 samples with replacement can be counted."""
+    """All 3125 samples of five numbers with replacement can be counted."""
     numbers = [1.0, 2.0, 4.0, 8.0, 16.0]
     middles = np.median(list(itertools.product(numbers, repeat=5)), axis=1)
     low, high = np.quantile(middles, (0.025, 0.975))

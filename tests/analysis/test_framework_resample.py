@@ -1,4 +1,4 @@
-"""Densities given by formulas, sampled as other programs would, against the formula at the entry's own voxels."""
+"""Maps resampled to the grid of an entry, against the formula of their density at the voxels of that grid."""
 
 import mrcfile
 import numpy as np
@@ -118,7 +118,7 @@ def test_map_resampled_to_one_angstrom_as_emready_writes_it(tmp_path, half_map, 
 
 
 def test_sum_of_origin_and_nstart_is_recognized(tmp_path, half_map):
-    """Where both fields tell the same place, a program that adds them up gives twice that place."""
+    """If both fields give the same place, a program that adds them up gives twice that place."""
     like = half_map(origin=(15, -9, 30), start=(10, -6, 20))
     array = density((60, 54, 66), 1, (0.25, 0.25, 0.25))
     found = read_resampled(write(tmp_path / "full.mrc", array, 1, origin=(30.25, -17.75, 60.25)), like)

@@ -1,4 +1,4 @@
-"""The study of map and model: its numbers in slow NumPy, its two command lines, and real maps with their models."""
+"""The study of map and model: its numbers against NumPy, its two command lines, and real maps with their models."""
 
 import csv
 import json

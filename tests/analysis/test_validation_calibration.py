@@ -1,4 +1,4 @@
-"""The study of calibration: its files, and its scores in slow NumPy."""
+"""The study of calibration: its files, and its scores against NumPy."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""C_ref against the true FSC: the files that the study writes, recomputed with NumPy from its entries."""
+"""C_ref against the true FSC: the files of the study, recomputed with NumPy from its entries."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Spectra and solvent of simulated and other maps: the JSON recomputed with NumPy, and what is refused."""
+"""Spectra and solvent of simulated and other maps: the JSON file recomputed with NumPy, and refused arguments."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is said of the package's own weights beside other methods: by hand from a few rows."""
+"""The comparison of the package's own weights with other methods, by hand from a few rows."""
 
 from analysis.weights import weights_results
 from analysis.weights.weights_results import compared

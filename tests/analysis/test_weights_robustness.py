@@ -1,4 +1,4 @@
-"""The study of robustness: what it changes is what it says, and a filter that is linear comes out as it must."""
+"""The study of robustness: its variants, its files, and the output for pure noise against NumPy."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""The comparison that the documentation shows: every step is made, on entries at hand."""
+"""The comparison in the documentation: every step runs, on given entries."""
 
 import csv
 from pathlib import Path

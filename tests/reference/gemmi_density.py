@@ -5,10 +5,10 @@ import numpy as np
 
 
 def gemmi_density(structure, origin, shape, voxel_size):
-    """The sum of the atoms' Gaussians at the voxels, `(z, y, x)`; Å."""
+    """Return the sum of the atoms' Gaussians at the voxels, `(z, y, x)`; lengths in Å."""
     moved = structure.clone()
     shift = gemmi.Transform()
-    shift.vec.fromlist([-float(one) for one in origin])
+    shift.vec.fromlist([-float(place) for place in origin])
     moved[0].transform_pos_and_adp(shift)
     calculator = gemmi.DensityCalculatorE()
     calculator.grid.set_size(*shape[::-1])
