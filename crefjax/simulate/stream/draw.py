@@ -42,6 +42,43 @@ class AtomTable(NamedTuple):
     widths: jax.Array | np.ndarray
 
 
+class Body(NamedTuple):
+    """A model's body and the power of its shape, from its coarse density.
+
+    Attributes:
+        level: Å/Å³, the low-passed density that bounds the body, as in `specimen.particle_body`.
+        mean: Å/Å³, of the low-passed density in the body.
+        volumes: Å³ within `_DISTANCES` of the body.
+        frequency: `(m,)`, 1/Å, rising.
+        power: `(m,)`, the model's power over that of its atoms at random places, at `frequency`.
+    """
+
+    level: float
+    mean: float
+    volumes: np.ndarray
+    frequency: np.ndarray
+    power: np.ndarray
+
+    @classmethod
+    def of(cls, positions: np.ndarray, weights: np.ndarray) -> "Body":
+        """Find the body of atoms of positions `(n, 3)`, Å, and weights `(n,)`, Å."""
+        cell = max(_CELL, float(np.ptp(positions, axis=0).max()) / 200)
+        margin = 4 * BODY_LOWPASS / math.pi
+        edges = [
+            np.arange(low - margin, high + margin + cell, cell)
+            for low, high in zip(positions.min(0), positions.max(0), strict=True)
+        ]
+        grid = np.histogramdd(positions, bins=edges, weights=weights)[0]
+        smooth = ndimage.gaussian_filter(grid / cell**3, BODY_LOWPASS / math.pi / cell, mode="constant")
+        level = BODY_FRACTION * float(smooth.max())
+        body = smooth > level
+        coarse = max(1, round(4 / cell))  # distances do not need a fine grid
+        margin = math.ceil(_DISTANCES[-1] / (coarse * cell)) + 1
+        beyond = ndimage.distance_transform_edt(~np.pad(body[::coarse, ::coarse, ::coarse], margin)) * coarse * cell
+        volumes = np.searchsorted(np.sort(beyond.ravel()), _DISTANCES, side="right") * (coarse * cell) ** 3
+        return cls(level, float(smooth[body].mean()), volumes.astype(np.float64), *_shape_power(grid, weights, cell))
+
+
 @dataclass(frozen=True, eq=False)
 class StreamModel:
     """A model as the host needs it.
@@ -52,30 +89,22 @@ class StreamModel:
         scatter: its atoms for the device.
         best_b: Å², exceeded by nine tenths of its atoms. Lower B-factors are raised to it: all atoms are blurred by the
             same difference, and no atom may become sharper than a point.
-        body_level: Å/Å³, the low-passed density that bounds the body.
-        body_mean: Å/Å³, the mean of the low-passed density in the body.
+        body: its low-passed body, and the power of its shape.
         center: `(3,)`, Å, the middle of the extent.
         mean: `(3,)`, Å, of the positions.
         axis: `(3,)`, the principal axis.
         moments: `(groups, groups)`, Å², the mean products of the atoms' weights.
-        shape_frequency: `(m,)`, 1/Å, rising.
-        shape_power: `(m,)`, the model's power over that of its atoms at random places, at `shape_frequency`.
-        volumes: Å³ within `_DISTANCES` of the body.
     """
 
     first: int
     positions: np.ndarray
     scatter: Scatterers
     best_b: float
-    body_level: float
-    body_mean: float
+    body: Body
     center: np.ndarray
     mean: np.ndarray
     axis: np.ndarray
     moments: np.ndarray
-    shape_frequency: np.ndarray
-    shape_power: np.ndarray
-    volumes: np.ndarray
 
     @classmethod
     def from_atoms(cls, atoms: Atoms, first: int, finest_voxel: float) -> "StreamModel":
@@ -87,22 +116,10 @@ class StreamModel:
         weights = scatter.weights.astype(np.float64)
         mean = atoms.positions.mean(0, dtype=np.float64)
         centered = atoms.positions - mean
-        body = _Body.of(atoms.positions, weights.sum(1))
-        return cls(
-            first,
-            atoms.positions,
-            scatter,
-            best,
-            body.level,
-            body.mean,
-            atoms.center,
-            mean,
-            np.linalg.eigh(centered.T @ centered)[1][:, -1],
-            weights.T @ weights / len(weights),
-            body.frequency,
-            body.power,
-            body.volumes,
-        )
+        body = Body.of(atoms.positions, weights.sum(1))
+        axis = np.linalg.eigh(centered.T @ centered)[1][:, -1]
+        moments = weights.T @ weights / len(weights)
+        return cls(first, atoms.positions, scatter, best, body, atoms.center, mean, axis, moments)
 
     def atom_power(self, resolution: float, b_factor: float) -> float:
         """Return the mean over atoms of `f² exp(-(B_j + B) s² / 2)` at a resolution in Å."""
@@ -134,16 +151,16 @@ class StreamModel:
         spectrum = np.square(np.interp(s, frequency, amplitude))
         at = np.array([1 / resolution])
         relative = np.interp(at, frequency, amplitude) ** 2 / ((spectrum @ modes) / modes.sum())
-        voxels = np.interp((EXTEND + 3 / 8 * SOFT_EDGE) * voxel_size, _DISTANCES, self.volumes) / voxel_size**3
+        voxels = np.interp((EXTEND + 3 / 8 * SOFT_EDGE) * voxel_size, _DISTANCES, self.body.volumes) / voxel_size**3
         (ratio,) = self._power(at, b_factor) / voxel_size**6 / (voxels * relative)
-        volume = np.interp((EXTEND + SOFT_EDGE / 2) * voxel_size, _DISTANCES, self.volumes)
+        volume = np.interp((EXTEND + SOFT_EDGE / 2) * voxel_size, _DISTANCES, self.body.volumes)
         return math.sqrt(float(power @ modes) / volume), math.sqrt(float(ratio) * (1 / THRESHOLD - 1))
 
     def _power(self, s, b_factor):
         """Return the model's expected `|F(s)|²`, Å²."""
         falloff = np.exp(-(self.scatter.widths.astype(np.float64)[:, None] + b_factor) * (s**2 / 4))
         atoms = len(self.positions) * np.einsum("gs,gh,hs->s", falloff, self.moments, falloff)
-        return atoms * np.interp(s, self.shape_frequency, self.shape_power)
+        return atoms * np.interp(s, self.body.frequency, self.body.power)
 
 
 def prepare_models(models: Sequence[Atoms], finest_voxel: float) -> list[StreamModel]:
@@ -162,42 +179,6 @@ def atom_table(models: Sequence[StreamModel]) -> AtomTable:
         np.concatenate([*(model.scatter.weights for model in models), np.zeros((1, GROUPS), np.float32)]),
         np.stack([model.scatter.widths for model in models]),
     )
-
-
-class _Body(NamedTuple):
-    """A model's body and the power of its shape, from its coarse density.
-
-    Attributes:
-        level: density that bounds the body, as in `specimen.particle_body`.
-        mean: mean density in the body.
-        volumes: Å³ within `_DISTANCES`.
-        frequency: 1/Å.
-        power: relative to that of atoms at random places.
-    """
-
-    level: float
-    mean: float
-    volumes: np.ndarray
-    frequency: np.ndarray
-    power: np.ndarray
-
-    @classmethod
-    def of(cls, positions, weights):
-        cell = max(_CELL, float(np.ptp(positions, axis=0).max()) / 200)
-        margin = 4 * BODY_LOWPASS / math.pi
-        edges = [
-            np.arange(low - margin, high + margin + cell, cell)
-            for low, high in zip(positions.min(0), positions.max(0), strict=True)
-        ]
-        grid = np.histogramdd(positions, bins=edges, weights=weights)[0]
-        smooth = ndimage.gaussian_filter(grid / cell**3, BODY_LOWPASS / math.pi / cell, mode="constant")
-        level = BODY_FRACTION * float(smooth.max())
-        body = smooth > level
-        coarse = max(1, round(4 / cell))  # distances do not need a fine grid
-        margin = math.ceil(_DISTANCES[-1] / (coarse * cell)) + 1
-        beyond = ndimage.distance_transform_edt(~np.pad(body[::coarse, ::coarse, ::coarse], margin)) * coarse * cell
-        volumes = np.searchsorted(np.sort(beyond.ravel()), _DISTANCES, side="right") * (coarse * cell) ** 3
-        return cls(level, float(smooth[body].mean()), volumes.astype(np.float64), *_shape_power(grid, weights, cell))
 
 
 def _shape_power(grid, weights, cell):
@@ -293,8 +274,7 @@ class SampleSpec(NamedTuple):
         frequency: `(m,)`, 1/Å, where the spectrum is given.
         amplitude: `(m,)`, of the noise there.
         atom_power: the mean squared scattering of the model's atoms at the resolution, Å², blurred.
-        body_level: Å/Å³, the low-passed density that bounds the body.
-        body_mean: Å/Å³, the mean of the low-passed density in the body.
+        body: its low-passed body, and the power of its shape.
         axis: `(3,)`, (x, y, z) in the patch's frame, of the belt.
         height: Å, of the belt's middle above the patch's center along the axis.
         plane: `(4,)`, a normal (x, y, z) in the patch's frame and a height in Å: the part beyond is flexible.
@@ -371,7 +351,7 @@ def draw_sample(
         _atoms_within(model, center, rotation, reach * voxel_size / 2),
         frequency.astype(np.float32),
         amplitude.astype(np.float32),
-        *np.array([model.atom_power(resolution, blur), model.body_level, model.body_mean], np.float32),
+        *np.array([model.atom_power(resolution, blur), model.body.level, model.body.mean], np.float32),
         axis.astype(np.float32),
         np.float32(height),
         plane.astype(np.float32),
