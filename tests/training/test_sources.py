@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.toy_task import config, exported, rows
+from helpers.toy_task import Line, config, exported, rows
 from helpers.training_run import write_entry, write_map, write_run
 
 from crefjax.errors import UserError
@@ -134,8 +134,8 @@ def test_held_out_patches_may_be_larger_and_are_standardized_as_whole_maps():
     np.testing.assert_allclose(full.std((1, 2, 3)), 2, rtol=1e-4)
 
 
-class Gain:
-    """Two numbers that bring one half-map near to the other: as small as a task on maps can be."""
+class Gain(Line):
+    """Two numbers that bring one half-map near to the other: a minimal task on maps."""
 
     name = "gain"
 
@@ -145,14 +145,6 @@ class Gain:
     def loss(self, parameters, batch, key):
         error = parameters["gain"] * batch["half_map_1"] + parameters["offset"] - batch["half_map_2"]
         return jnp.square(error).mean((1, 2, 3)), {}
-
-    def metrics(self, parameters, batch):
-        return {"loss": self.loss(parameters, batch, None)[0]}
-
-    def export(self, folder, parameters, about):
-        from helpers.toy_task import Line
-
-        Line.export(self, folder, parameters, about)
 
 
 def slowly_prepared(model, c):
