@@ -188,16 +188,16 @@ def test_a_run_stopped_before_any_evaluation_reports_no_improvement(tmp_path, sp
 
 
 @pytest.mark.parametrize(
-    ("after", "error", "step", "real"),
+    ("after", "error", "step", "significant"),
     [(0.55, 0.025, 20, True), (0.55, 0.026, 20, False), (0.45, 0.001, 20, False), (0.55, 0.001, 0, False)],
 )
-def test_an_improvement_is_significant_beyond_its_scatter(after, error, step, real):
+def test_an_improvement_is_significant_beyond_its_scatter(after, error, step, significant):
     gain = Improvement(0.5, after, error, step, 40)
-    assert gain.significant is real
+    assert gain.significant is significant
     line = gain.describe()
     if not step:
         assert line == "no evaluated step of 40 was better than the start"
         return
     assert f"0.5000 before, {after:.4f} after ({after - 0.5:+.4f} ± {error:.4f})" in line
-    assert line.endswith("a real gain" if real else "no gain beyond the scatter")
-    assert not Improvement(0.5, after, error, None, 40).real
+    assert line.endswith("a real gain" if significant else "no gain beyond the scatter")
+    assert not Improvement(0.5, after, error, None, 40).significant
