@@ -146,6 +146,7 @@ def quickly(tmp_path_factory):
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quickly")
 def test_crefjax_output_matches_denoise(entry, small_weights, capsys):
     command = [str(entry), "--method", "crefjax", "--weights", str(small_weights)]

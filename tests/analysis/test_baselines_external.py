@@ -147,6 +147,7 @@ def test_a_broken_program_and_a_box_that_is_not_cubic_are_refused(tmp_path, entr
     assert "cubic box" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_sigterm_ends_programs_of_all_processes_and_leaves_no_unfinished_folder(tmp_path):
     """With two jobs, a signal while a program runs leaves neither the program nor an unfinished folder."""
     entries = [make_entry(tmp_path / name, seed=seed) for seed, name in enumerate("ab")]

@@ -1,7 +1,11 @@
 """The comparison of the package's own weights with other methods, by hand from a few rows."""
 
+import pytest
+
 from analysis.weights import weights_results
 from analysis.weights.weights_results import compared
+
+pytestmark = pytest.mark.slow
 
 ROWS = {
     ("one", "full map"): {"mean_fsc": "0.5", "least_gain": "-0.2"},

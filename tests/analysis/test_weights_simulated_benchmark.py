@@ -3,10 +3,13 @@
 import csv
 from pathlib import Path
 
+import pytest
 from helpers.baseline_entries import make_entry
 
 from analysis.weights import simulated_benchmark as study
 from crefjax.simulate.half_maps import SimulationConfig
+
+pytestmark = pytest.mark.slow
 
 
 def test_all_steps_run_on_given_entries(tmp_path, monkeypatch, small_weights):

@@ -18,6 +18,8 @@ from crefjax.training.finetune import Improvement
 from crefjax.training.loop import Result
 from crefjax.weights.store import load_weights
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):

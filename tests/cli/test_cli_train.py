@@ -62,6 +62,7 @@ def train(*more, config="tiny.py", workdir="new"):
     return run_crefjax("train", "--config", config, "--workdir", workdir, *more)
 
 
+@pytest.mark.slow
 def test_run_writes_all_outputs_and_names_them(material):
     folder, outcome = material
     rows = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
@@ -207,6 +208,7 @@ def test_repeated_nonfinite_loss_is_reported_in_one_line(work):
     assert all(line.endswith("; this step changes nothing") for line in warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "kib", "what"),
     [

@@ -20,6 +20,8 @@ from interruptions import ENDINGS, EndedError, interrupted
 
 from crefjax.data.prepare import prepare
 
+pytestmark = pytest.mark.slow
+
 POINTS = {"denoise": 30, "prepare": 30, "fetch": 31, "train": 9}
 ALL_POINTS = {"denoise": 45, "prepare": 90, "fetch": 45, "train": 120}  # about all that there are, of train a third
 WORDS = {

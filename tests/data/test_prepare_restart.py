@@ -41,6 +41,7 @@ def command(entries, folder, jobs):
     return [sys.executable, "-m", "crefjax", "prepare", *map(str, entries), "-o", str(folder), *options]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("jobs", "after"), [(1, 1), (1, 3), (2, 1)])
 def test_a_killed_run_continues_to_the_same_bytes(tmp_path, entries, whole, jobs, after):
     """Killed as soon as some of the entries are finished, or while the next one is written."""

@@ -11,6 +11,7 @@ import pytest
 from experiments.document_commands import PAGES, ROOT, blocks
 
 
+@pytest.mark.slow
 def test_tutorial_runs_and_the_denoised_map_is_closer_to_the_truth(tmp_path):
     """Its commands run in a folder of their own, with those of this environment on the path."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -45,6 +45,7 @@ def in_mask(array, mask):
     return (array.astype(np.float64) - outside) * mask
 
 
+@pytest.mark.slow
 def test_scores_agree_with_a_numpy_reference(tmp_path):
     config = SimulationConfig(voxel_size=1.8, resolution=5.0, seed=2, margin=8.0)
     simulated = simulate_half_maps(phantom(150, seed=4), config)

@@ -31,6 +31,7 @@ def run(tmp_path_factory, quick):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_release_writes_weights_card_and_checkpoint(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(release_weights, "ROOT", tmp_path)
     (tmp_path / "crefjax/weights").mkdir(parents=True)

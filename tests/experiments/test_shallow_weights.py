@@ -28,6 +28,7 @@ def deep(tmp_path):
     return tmp_path / "deep"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [2, 3])
 def test_output_equals_that_of_the_deep_network_with_coarse_levels_silenced(deep, tmp_path, depth):
     assert shallow_weights.main([str(deep), str(tmp_path / "new"), "--depth", str(depth)]) == 0

@@ -27,6 +27,7 @@ def weights(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("widths", [(5, 7, (4, 3)), (3, 4, (3, 2)), (6, 4, (3, 5))])
 def test_output_is_the_same(weights, tmp_path, widths):
     down, up, last = widths

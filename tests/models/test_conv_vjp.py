@@ -179,6 +179,7 @@ def test_gradients_under_jax_checkpoint():
     assert_alike(output_and_gradients(jax.checkpoint(layer), arrays), output_and_gradients(xla_layer, arrays))
 
 
+@pytest.mark.slow
 def test_gradient_of_the_whole_network_equals_xlas(monkeypatch):
     monkeypatch.setattr(conv_vjp, "_BACKWARD_BYTES", 5000)
     parameters, x = network_case()

@@ -37,6 +37,7 @@ def error(found, expected):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "config"),
     [((16, 16, 16), CONFIGS[0])] + [(shape, config) for shape in ((23, 10, 17), (5, 24, 9)) for config in CONFIGS],
@@ -49,6 +50,7 @@ def test_every_slab_size_gives_the_output_of_the_whole_network(shape, config):
         assert error(run_slabs(parameters, x, config, slab=slab), expected) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "slab"), [((64, 64, 64), 16), ((40, 70, 33), 2)])
 def test_default_network_slab_by_slab(shape, slab):
     config = UNet3DConfig()

@@ -53,6 +53,7 @@ def crossing(fsc, length, threshold=0.143):
     return length / (below - 1 + share)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -74,6 +75,7 @@ def test_masked_fsc_crosses_at_the_requested_resolution(model, change):
     np.testing.assert_allclose(made.report["fsc"], fsc, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_reconstruction_crosses_at_the_requested_resolution(model):
     settings = replace(SETTINGS, method="reconstruction", particles=Particles(count=60), refinements=0)
     made = simulate_half_maps(model, settings)

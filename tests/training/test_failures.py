@@ -67,6 +67,7 @@ def test_a_step_agrees_with_numpy_on_the_finite_samples(devices, bad):
     np.testing.assert_allclose(line_of(state), slow.p, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_network_learns_from_the_other_maps():
     whole = maps(0)
     spoiled = {name: array.copy() for name, array in whole.items()}

@@ -133,6 +133,7 @@ def noise(shape, seed):
     return Specimen("noise", *((one * mask).astype(np.float32) for one in maps), mask, 1.5, 0.0, 1.0)
 
 
+@pytest.mark.slow
 def test_fine_tuning_improves_weights_that_can_learn(tmp_path, specimen, weights):
     c = config(steps=30, epoch_steps=15, rate=1e-2)
     lines = []
@@ -147,6 +148,7 @@ def test_fine_tuning_improves_weights_that_can_learn(tmp_path, specimen, weights
     assert lines[0].startswith("step 0, held out: ")  # what is to be bettered
 
 
+@pytest.mark.slow
 def test_noise_alone_gives_no_significant_improvement(tmp_path, weights):
     """There is nothing to learn: neither half-map tells anything of the other."""
     c = config(steps=30, epoch_steps=15, rate=1e-2)

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from helpers.training_run import arrays, ended, left_over, losses, start, write_run
 
+pytestmark = pytest.mark.slow
+
 STEPS = 9
 
 

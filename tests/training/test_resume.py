@@ -6,6 +6,8 @@ import signal
 import pytest
 from helpers.toy_task import exported, rows, run, source
 
+pytestmark = pytest.mark.slow
+
 
 def losses(folder):
     return [(row["kind"], row["step"], row["loss"]) for row in rows(folder)]

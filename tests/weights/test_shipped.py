@@ -61,6 +61,7 @@ def wiener(full_map, made):
     return np.fft.ifftn(np.fft.fftn(full_map - full_map[made.mask == 0].mean()) * factors).real
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["truth", "cref"])
 def test_shipped_weights_improve_simulated_entries(entry, name):
     label, made, voxel_size = entry
