@@ -11,6 +11,7 @@ from crefjax.utils.atomic import atomic_directory
 
 _RESIDUES = 600
 _VOXEL_SIZE, _RESOLUTION = 1.5, 4.5  # Å
+_SEEDS = 2**19  # phantoms have the seeds from this number up to its double, which no training uses
 
 
 def add_arguments(parser):
@@ -26,10 +27,12 @@ def add_arguments(parser):
 
 
 def run(arguments) -> int:
-    """Simulate, denoise and show; the status is 128 and the signal's number if one stopped a training."""
+    """Simulate, denoise, and compare with the truth; return 128 plus the number of a signal that stopped a training."""
     start = time.monotonic()
     output = Path(arguments.output)
-    _check(output, arguments)
+    if not 0 <= arguments.seed < _SEEDS:
+        raise UserError(f"--seed: expected a number from 0 to {_SEEDS - 1}, found {arguments.seed}")
+    check_output_folder(output, "a demo", "demo.png", overwrite=arguments.overwrite, make_parents=True)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_directory(output) as folder:
@@ -45,12 +48,12 @@ def run(arguments) -> int:
     return 0
 
 
-class _Stopped(Exception):  # noqa: N818 - no error
-    """A signal ended the training: its number, and a line."""
+class _Stopped(Exception):  # noqa: N818 - not an error
+    """A signal stopped the training; its number, and a line for the user."""
 
 
 def _demo(folder: Path, output: Path, arguments):
-    """The whole of it in a new folder, and the lines to print; `output` is what the folder will be called."""
+    """Write everything into a new folder; return the lines to print, with `output` as the folder's final name."""
     from crefjax.inference.denoise import denoise_maps
     from crefjax.inference.request import DenoiseRequest
     from crefjax.io.entries import load_mask, load_pair
@@ -62,10 +65,10 @@ def _demo(folder: Path, output: Path, arguments):
     from crefjax.weights.store import load_weights
 
     seed = arguments.seed
-    atoms = phantom(_RESIDUES, seed=2**19 + seed)  # the stream has other seeds
+    atoms = phantom(_RESIDUES, seed=_SEEDS + seed)
     log(f"simulating two half-maps of a phantom of {_RESIDUES} residues, FSC-0.143 at {_RESOLUTION} Å")
-    settings = SimulationConfig(voxel_size=_VOXEL_SIZE, resolution=_RESOLUTION, seed=seed, margin=9.0)
-    write_entry(folder / "entry", simulate_half_maps(atoms, settings))
+    config = SimulationConfig(voxel_size=_VOXEL_SIZE, resolution=_RESOLUTION, seed=seed, margin=9.0)
+    write_entry(folder / "entry", simulate_half_maps(atoms, config))
     weights = _trained(folder, seed) if arguments.train else load_weights()
     pair = load_pair(folder / "entry" / "half_map_1.mrc", folder / "entry" / "half_map_2.mrc")
     mask = load_mask(folder / "entry" / "mask.mrc", pair[0])
@@ -74,15 +77,15 @@ def _demo(folder: Path, output: Path, arguments):
     write_maps([(folder / "denoised.mrc", denoised)], label="crefjax demo, denoised", overwrite=False)
     truth = read_map(folder / "entry" / "truth.mrc")
     full = full_map(pair[0].array, pair[1].array)
-    curves = [fsc_curve(one, truth.array, _VOXEL_SIZE, mask.array) for one in (full, denoised.array)]
-    half = fsc_curve(pair[0].array, pair[1].array, _VOXEL_SIZE, mask.array)
-    shown = DemoPanels(full, denoised.array, truth.array, mask.array, half, *curves)
-    (folder / "demo.png").write_bytes(demo_figure(shown, "png"))
-    return _told(*curves, output, arguments.train)
+    maps = ((full, truth.array), (denoised.array, truth.array), (pair[0].array, pair[1].array))
+    full_to_truth, denoised_to_truth, half_map_fsc = (fsc_curve(*two, _VOXEL_SIZE, mask.array) for two in maps)
+    panels = DemoPanels(full, denoised.array, truth.array, mask.array, half_map_fsc, full_to_truth, denoised_to_truth)
+    (folder / "demo.png").write_bytes(demo_figure(panels, "png"))
+    return _summary(full_to_truth, denoised_to_truth, output, arguments.train)
 
 
 def _trained(folder, seed):
-    """Weights of a small network, trained on other phantoms; they and the run are left in the folder."""
+    """Train a small network on other phantoms, in the folder; return its weights."""
     from crefjax.training.config import demo_config
     from crefjax.training.loop import train
     from crefjax.training.task import make_task
@@ -100,29 +103,22 @@ def _trained(folder, seed):
     return weights
 
 
-def _told(full, denoised, output, trained):
+def _summary(full, denoised, output, trained):
     import numpy as np
 
-    made = "weights/, training/, demo.png" if trained else "demo.png"
+    files, advice = "demo.png", "Your own maps: crefjax denoise HALF_MAP_1 HALF_MAP_2 -o denoised.mrc --report report"
     if trained:
-        last = "These weights are a small network's after two minutes: for a look, not for your maps."
-    else:
-        last = "Your own maps: crefjax denoise HALF_MAP_1 HALF_MAP_2 -o denoised.mrc --report report"
+        files = "weights/, training/, demo.png"
+        advice = "These weights are a small network's after two minutes: for a look, not for your maps."
     inner = slice(1, len(full.fsc) - 1)
     before, after = full.fsc[inner], denoised.fsc[inner]
     better = int(np.sum(after > before))
-    resolutions = [f"{one.resolution(0.5).angstrom:.2f}" for one in (full, denoised)]
+    resolutions = [f"{curve.resolution(0.5).angstrom:.2f}" for curve in (full, denoised)]
     return [
         "The truth is known here, because the half-maps were simulated:",
         f"  mean FSC to the truth: {before.mean():.3f} full map, {after.mean():.3f} denoised",
         f"  nearer to the truth in {better} of {len(before)} shells",
         f"  FSC to the truth falls below 0.5 at {resolutions[0]} Å full map, {resolutions[1]} Å denoised",
-        f"written: {output}/denoised.mrc, entry/ (half-maps, mask, truth, model), {made}",
-        last,
+        f"written: {output}/denoised.mrc, entry/ (half-maps, mask, truth, model), {files}",
+        advice,
     ]
-
-
-def _check(output, arguments):
-    if not 0 <= arguments.seed < 2**19:
-        raise UserError(f"--seed: expected a number from 0 to {2**19 - 1}, found {arguments.seed}; change it")
-    check_output_folder(output, "a demo", "demo.png", overwrite=arguments.overwrite, make_parents=True)

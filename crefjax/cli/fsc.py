@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crefjax.cli.common import add_device, add_voxel_size, on_device
+from crefjax.cli.common import add_device, add_voxel_size, log, on_device
 from crefjax.errors import UserError
 from crefjax.io.files import check_output_file
 from crefjax.utils.atomic import atomic_write_all
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 THRESHOLDS = (0.5, 0.143)
 _FIGURES = (".png", ".svg", ".pdf")
-_TOLD = ("same_noise", "orientation", "shift", "hot_voxel")
+_REPORTED_FINDINGS = ("same_noise", "orientation", "shift", "hot_voxel")  # those that an FSC does not show
 EPILOG = (
     "C_ref = sqrt(2 FSC / (1 + FSC)) is meaningful for two half-maps only. Denoised half-maps are not independent: "
     "an FSC between them is not a resolution."
@@ -42,12 +41,12 @@ def add_arguments(parser):
 
 
 def run(arguments) -> None:
-    """Print the curve, and write it where the command line says."""
+    """Print the curve, and write the files that are asked for."""
     _check_before_work(arguments)
     with on_device(arguments.device):
         curve = _curve(arguments)
     _write(arguments, curve)
-    print(table(curve))
+    print(curve_table(curve))
     if not arguments.mask:
         print("no mask: noise around the particle lowers the curve, see `crefjax mask`")
 
@@ -60,16 +59,16 @@ def _curve(arguments):
     size = {"voxel_size": arguments.voxel_size}
     first, second = load_pair(arguments.map_1, arguments.map_2, **size)
     region = load_mask(arguments.mask, first, **size).array if arguments.mask else None
-    # The maps may be any two: what is told is what an FSC says nothing of, and the curve is that of the maps as given.
-    for one in check_pair(first.array, second.array, first.voxel_size, region, fall_off=False).findings:
-        if one.kind in _TOLD:
-            print(f"note: if these are half-maps, {one.text}", file=sys.stderr)
+    # The maps may be any two, so the curve is that of the maps as given.
+    for finding in check_pair(first.array, second.array, first.voxel_size, region, fall_off=False).findings:
+        if finding.kind in _REPORTED_FINDINGS:
+            log(f"note: if these are half-maps, {finding.text}")
     return fsc_curve(first.array, second.array, first.voxel_size, region, leveled=True)
 
 
-def as_json(curve: FscCurve) -> dict:
-    """The curve as the JSON file holds it: Å and 1/Å, lists over shells 0 to N/2."""
-    found = {
+def curve_numbers(curve: FscCurve) -> dict:
+    """Return the content of the JSON file: Å and 1/Å, lists over shells 0 to N/2."""
+    numbers = {
         "box": list(curve.box),
         "voxel_size": curve.voxel_size,
         "shell": list(range(len(curve.fsc))),
@@ -79,13 +78,13 @@ def as_json(curve: FscCurve) -> dict:
     }
     for threshold in THRESHOLDS:
         resolution = curve.resolution(threshold)
-        found[f"resolution_at_{threshold}"] = resolution.angstrom
-        found[f"falls_below_{threshold}"] = resolution.crossed
-    return found
+        numbers[f"resolution_at_{threshold}"] = resolution.angstrom
+        numbers[f"falls_below_{threshold}"] = resolution.crossed
+    return numbers
 
 
-def table(curve: FscCurve) -> str:
-    """The curve as text, a line for each shell, and the resolutions."""
+def curve_table(curve: FscCurve) -> str:
+    """Return the curve as text, a line for each shell, and the resolutions."""
     lines = [f"{'shell':>5} {'1/Å':>8} {'Å':>8} {'FSC':>8} {'C_ref':>8}"]
     for shell, (frequency, fsc, cref) in enumerate(zip(curve.frequency, curve.fsc, curve.cref, strict=True)):
         angstrom = f"{1 / frequency:8.2f}" if shell else f"{'inf':>8}"
@@ -113,7 +112,7 @@ def _check_before_work(arguments):
 def _write(arguments, curve):
     contents = {}
     if arguments.json:
-        contents[Path(arguments.json)] = (json.dumps(as_json(curve), indent=1) + "\n").encode()
+        contents[Path(arguments.json)] = (json.dumps(curve_numbers(curve), indent=1) + "\n").encode()
     if arguments.plot:
         from crefjax.plotting import fsc_figure
 

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from crefjax.io.maps import Map
-from crefjax.report.measure import ReportInputs
+from crefjax.report.measure import ReportInputs, report_numbers
 
 SIDE, VOXEL = 36, 2.0
 SHELLS = np.arange(SIDE // 2 + 1)
@@ -61,3 +61,9 @@ def report_inputs(halves, denoised=None, denoised_halves=None, mask=MASK, **para
     denoised_maps = [Map.from_array(array, VOXEL) for array in denoised_halves or ()] or (None, None)
     parameters = {"command": "report"} | parameters
     return ReportInputs(*maps, *denoised_maps, mask.astype(np.float32), "mask.mrc", parameters)
+
+
+def warning_texts(*maps, **options):
+    """Texts of the warnings of a report by kind, in their order; arguments as of `report_inputs`."""
+    warnings = report_numbers(report_inputs(*maps, **options))["warnings"]
+    return {warning["kind"]: warning["text"] for warning in warnings}

@@ -25,33 +25,33 @@ def test_every_figure_is_a_png_and_an_svg(drawn):
         assert figure.alt
 
 
-def told(figure):
+def texts_of(figure):
     """The texts of a figure; matplotlib writes each as a comment before its glyphs."""
     return re.findall(r"<!-- (.*?) -->", figure.svg.decode())
 
 
 def test_frequency_axes_show_angstrom_and_curves_have_units(drawn):
     for figure in drawn.values():
-        assert "Resolution (Å)" in told(figure)
-        assert "3" in told(figure)  # the Nyquist limit of 1.5 Å voxels
-    assert "power per Fourier voxel (map&apos;s units²)".replace("&apos;", "'") in told(drawn["power"])
-    assert "3.89 Å at 0.143" in told(drawn["fsc"])
-    assert "4.67 Å at 0.5" in told(drawn["fsc"])
+        assert "Resolution (Å)" in texts_of(figure)
+        assert "3" in texts_of(figure)  # the Nyquist limit of 1.5 Å voxels
+    assert "power per Fourier voxel (map&apos;s units²)".replace("&apos;", "'") in texts_of(drawn["power"])
+    assert "3.89 Å at 0.143" in texts_of(drawn["fsc"])
+    assert "4.67 Å at 0.5" in texts_of(drawn["fsc"])
 
 
 def test_untrusted_shells_are_marked(drawn):
     for name, figure in drawn.items():
-        assert ("not to be trusted" in told(figure)) == (name in ("power", "ratios", "kept"))
+        assert ("not to be trusted" in texts_of(figure)) == (name in ("power", "ratios", "kept"))
     numbers = example_numbers()
     for name in ("signal_kept", "noise_kept"):
         numbers[name] = estimate([0.5] * SHELLS)
-    assert "not to be trusted" not in told(draw_figures(numbers)[-1])
+    assert "not to be trusted" not in texts_of(draw_figures(numbers)[-1])
 
 
 def test_without_denoised_half_maps_there_are_three_figures():
     figures = draw_figures(example_numbers(halves=False))
     assert [figure.name for figure in figures] == ALL[:3]
-    assert "residual noise" not in told(figures[2])
+    assert "residual noise" not in texts_of(figures[2])
 
 
 @pytest.mark.parametrize("hopeless", ["nothing trusted", "negative", "one shell", "never falls"])
@@ -72,4 +72,4 @@ def test_nearly_empty_curves_are_drawn(hopeless):
     figures = draw_figures(numbers)
     assert [figure.name for figure in figures] == ALL
     if hopeless == "never falls":
-        assert "never below 0.143" in told(figures[0])
+        assert "never below 0.143" in texts_of(figures[0])

@@ -20,8 +20,8 @@ def halves():
 @pytest.fixture(scope="module")
 def inputs(halves):
     """On a level of 5, which is no density."""
-    denoised = [5 + pairs.denoise_well(one) for one in halves]
-    return pairs.report_inputs([5 + one for one in halves], denoised_halves=denoised, weights="by-hand")
+    denoised = [5 + pairs.denoise_well(half_map) for half_map in halves]
+    return pairs.report_inputs([5 + half_map for half_map in halves], denoised_halves=denoised, weights="by-hand")
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,10 @@ def numbers(inputs):
     return report_numbers(inputs)
 
 
-def spectrum(one, mask):
+def spectrum(array, mask):
     """Of a map relative to the mean outside the mask."""
-    one = one.astype(np.float64)
-    return np.fft.fftn((one - np.average(one, weights=1 - pairs.MASK)) * mask)
+    array = array.astype(np.float64)
+    return np.fft.fftn((array - np.average(array, weights=1 - pairs.MASK)) * mask)
 
 
 def sums(values):
@@ -50,7 +50,7 @@ def fsc(first, second, mask=pairs.MASK):
 
 
 def arrays(inputs):
-    return [one.array for one in (inputs.half_map_1, inputs.half_map_2, inputs.denoised, inputs.denoised_1)]
+    return [map_.array for map_ in (inputs.half_map_1, inputs.half_map_2, inputs.denoised, inputs.denoised_1)]
 
 
 def test_curves_match_numpy(inputs, numbers):
@@ -73,15 +73,15 @@ def test_curves_match_numpy(inputs, numbers):
 
 def test_resolution_and_rmse_follow_from_the_curves(inputs, numbers):
     first, second, denoised, _ = arrays(inputs)
-    h, with_full = np.maximum(fsc(first, second), 0), fsc(denoised, (first + second) / 2)
-    difference = with_full * np.abs(with_full) - 2 * h / (1 + h)
+    h, fsc_to_full = np.maximum(fsc(first, second), 0), fsc(denoised, (first + second) / 2)
+    difference = fsc_to_full * np.abs(fsc_to_full) - 2 * h / (1 + h)
     assert numbers["cref_rmse"] == pytest.approx(np.sqrt(np.mean(difference[INNER] ** 2)), rel=1e-3)
     for threshold in (0.143, 0.5):
         shell = np.flatnonzero(fsc(first, second)[1:] < threshold)[0] + 1
-        found = numbers["resolution"][f"fsc_{threshold}"]
-        assert found["crossed"]
+        resolution = numbers["resolution"][f"fsc_{threshold}"]
+        assert resolution["crossed"]
         longest = pairs.SIDE * pairs.VOXEL
-        assert longest / shell <= found["angstrom"] <= longest / (shell - 1)
+        assert longest / shell <= resolution["angstrom"] <= longest / (shell - 1)
 
 
 def test_variances_match_the_truth(halves, inputs, numbers):
@@ -89,30 +89,30 @@ def test_variances_match_the_truth(halves, inputs, numbers):
     left = [inputs.denoised_1.array - 5 - pairs.signal(), inputs.denoised_2.array - 5 - pairs.signal()]
     true = {
         "signal": cross(pairs.signal(), pairs.signal()),
-        "noise": sum(cross(one - pairs.signal(), one - pairs.signal()) for one in halves) / 2,
-        "residual_noise": sum(cross(one, one) for one in left) / 2,
+        "noise": sum(cross(half_map - pairs.signal(), half_map - pairs.signal()) for half_map in halves) / 2,
+        "residual_noise": sum(cross(half_map, half_map) for half_map in left) / 2,
     }
     for name, expected in true.items():
-        found = {key: np.array(values) for key, values in numbers["variances"][name].items()}
-        trusted = found["trusted"].astype(bool)
+        estimate = {key: np.array(values) for key, values in numbers["variances"][name].items()}
+        trusted = estimate["trusted"].astype(bool)
         assert trusted[1:-1].sum() >= 8
-        apart = np.abs(found["value"].astype(float) - expected)[trusted]
-        assert np.all(apart < 4 * found["error"][trusted].astype(float) + 0.02 * expected[trusted]), name
+        difference = np.abs(estimate["value"].astype(float) - expected)[trusted]
+        assert np.all(difference < 4 * estimate["error"][trusted].astype(float) + 0.02 * expected[trusted]), name
     gain = numbers["gain"]
     assert gain == pytest.approx(1, abs=0.05)
     passed = 0.3 / (1 + np.exp(pairs.SHELLS - 13.0))  # as the denoised half-maps were made
     for name, expected in (("signal_kept", 1), ("noise_kept", passed)):
-        found = {key: np.array(values) for key, values in numbers[name].items()}
-        trusted = found["trusted"].astype(bool)
+        estimate = {key: np.array(values) for key, values in numbers[name].items()}
+        trusted = estimate["trusted"].astype(bool)
         assert trusted[1:-1].sum() >= 8
-        apart = np.abs(found["value"].astype(float) - gain * expected)[trusted]
-        assert np.all(apart < 4 * found["error"][trusted].astype(float) + 0.01), name
+        difference = np.abs(estimate["value"].astype(float) - gain * expected)[trusted]
+        assert np.all(difference < 4 * estimate["error"][trusted].astype(float) + 0.01), name
 
 
 def test_ratios_are_those_of_the_variances(numbers):
-    value = {name: np.array(one["value"], float) for name, one in numbers["variances"].items()}
+    value = {name: np.array(estimate["value"], float) for name, estimate in numbers["variances"].items()}
     kept = np.array(numbers["signal_kept"]["value"], float)
-    found = {name: np.array(one["value"], float) for name, one in numbers["ratios"].items()}
+    ratios = {name: np.array(estimate["value"], float) for name, estimate in numbers["ratios"].items()}
     with np.errstate(divide="ignore", invalid="ignore"):
         expected_ratios = {
             "signal_to_noise_before": value["signal"] / value["noise"],
@@ -121,9 +121,9 @@ def test_ratios_are_those_of_the_variances(numbers):
             "signal_to_added": kept**2 * value["signal"] / value["added"],
         }
     for name, expected in expected_ratios.items():
-        usable = np.isfinite(found[name])
+        usable = np.isfinite(ratios[name])
         assert usable[1:-1].sum() > 8
-        np.testing.assert_allclose(found[name][usable], expected[usable], rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(ratios[name][usable], expected[usable], rtol=1e-4, err_msg=name)
     before, after = (numbers["ratios"][f"signal_to_noise_{when}"] for when in ("before", "after"))
     both = np.array(before["trusted"]) & np.array(after["trusted"])
     assert both.sum() >= 5
@@ -146,15 +146,15 @@ def test_box_mask_and_recommendations_are_those_of_the_inputs(numbers):
 
 
 def lists(value):
-    """All lists of numbers in a dictionary of dictionaries, by their way."""
-    for key, one in value.items():
-        if isinstance(one, dict):
-            yield from ((f"{key}.{name}", inner) for name, inner in lists(one))
-        elif isinstance(one, list):
-            yield key, one
+    """All lists of numbers in a dictionary of dictionaries, with their keys."""
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield from ((f"{key}.{name}", inner) for name, inner in lists(item))
+        elif isinstance(item, list):
+            yield key, item
 
 
-@pytest.mark.parametrize("case", ["decent", "no halves", "noise", "zeros", "band-limited"])
+@pytest.mark.parametrize("case", ["well denoised", "no halves", "noise", "zeros", "band-limited"])
 def test_numbers_are_strict_json_with_lists_over_all_shells(case, inputs, halves):
     if case == "no halves":
         inputs = pairs.report_inputs(halves, inputs.denoised.array)
@@ -164,20 +164,20 @@ def test_numbers_are_strict_json_with_lists_over_all_shells(case, inputs, halves
         zero = np.zeros_like(pairs.MASK)
         inputs = pairs.report_inputs(halves, denoised_halves=[zero, zero])
     elif case == "band-limited":
-        cut = [pairs.filtered(one, 1.0 * (pairs.SHELLS < 12)) for one in halves]
+        cut = [pairs.filtered(half_map, 1.0 * (pairs.SHELLS < 12)) for half_map in halves]
         denoised = [pairs.denoise_well(half_map) for half_map in cut]
         inputs = pairs.report_inputs(cut, denoised_halves=denoised, mask=np.ones_like(pairs.MASK))
     numbers = report_numbers(inputs)
     assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
     assert (numbers["variances"] is None) == (case == "no halves")
     for part in ("curves", "variances", "ratios", "signal_kept", "noise_kept"):
-        for name, one in lists(numbers[part] or {}):
-            assert len(one) == pairs.SIDE // 2 + 1, name
+        for name, values in lists(numbers[part] or {}):
+            assert len(values) == pairs.SIDE // 2 + 1, name
             kind = bool if name.endswith("trusted") else (float, type(None))
-            assert all(isinstance(value, kind) for value in one), name
+            assert all(isinstance(value, kind) for value in values), name
     for part in ("variances", "ratios"):
-        for name, one in (numbers[part] or {}).items():
-            for value, error, trusted in zip(one["value"], one["error"], one["trusted"], strict=True):
+        for name, estimate in (numbers[part] or {}).items():
+            for value, error, trusted in zip(*(estimate[key] for key in ("value", "error", "trusted")), strict=True):
                 assert not trusted or None not in (value, error), name
 
 
@@ -191,7 +191,7 @@ def test_box_of_unequal_sides():
     """Longest side first in no axis; `box` is x, y, z."""
     random = np.random.default_rng(0)
     shape = (12, 20, 16)
-    maps = [Map.from_array(one, 1.5) for one in random.standard_normal((3, *shape))]
+    maps = [Map.from_array(array, 1.5) for array in random.standard_normal((3, *shape))]
     inputs = ReportInputs(*maps, None, None, np.ones(shape, np.float32), "none", {})
     numbers = report_numbers(inputs)
     assert numbers["box"] == [16, 20, 12]

@@ -3,46 +3,41 @@
 import numpy as np
 import pytest
 from helpers import denoised_pairs as pairs
+from helpers.denoised_pairs import warning_texts
 from scipy import ndimage
 
 from crefjax.report.checks import estimate_shift
-from crefjax.report.measure import report_numbers
-
-
-def warned(*arguments, **words):
-    """Texts by kind, in their order."""
-    return {one["kind"]: one["text"] for one in report_numbers(pairs.report_inputs(*arguments, **words))["warnings"]}
 
 
 @pytest.fixture(scope="module")
 def pair():
     """Half-maps, and decent denoised ones."""
     halves = pairs.half_maps()
-    return halves, tuple(pairs.denoise_well(one) for one in halves)
+    return halves, tuple(pairs.denoise_well(half_map) for half_map in halves)
 
 
 def test_inverted_map(pair):
     halves, denoised = pair
-    found = warned(halves, -sum(denoised) / 2)
-    assert set(found) == {"inverted"}
-    assert "contrast" in found["inverted"]
-    assert found["inverted"].endswith(".")
+    texts = warning_texts(halves, -sum(denoised) / 2)
+    assert set(texts) == {"inverted"}
+    assert "contrast" in texts["inverted"]
+    assert texts["inverted"].endswith(".")
 
 
 @pytest.mark.parametrize("signs", [(-1, -1), (-1, 1)])
 def test_inverted_half_maps_are_not_swapped(signs, pair):
     halves, denoised = pair
     turned = [sign * one for sign, one in zip(signs, denoised, strict=True)]
-    found = warned(halves, sum(denoised) / 2, turned)
-    assert next(iter(found)) == "inverted"
-    assert "swapped" not in found
-    told = "half-map 1 and half-map 2 have" if signs == (-1, -1) else "half-map 1 has"
-    assert f"The denoised {told} the opposite contrast" in found["inverted"]
-    assert "swapped" in warned(halves, sum(denoised) / 2, turned[::-1])
+    texts = warning_texts(halves, sum(denoised) / 2, turned)
+    assert next(iter(texts)) == "inverted"
+    assert "swapped" not in texts
+    subject = "half-map 1 and half-map 2 have" if signs == (-1, -1) else "half-map 1 has"
+    assert f"The denoised {subject} the opposite contrast" in texts["inverted"]
+    assert "swapped" in warning_texts(halves, sum(denoised) / 2, turned[::-1])
 
 
 @pytest.mark.parametrize(
-    ("axis", "voxels", "told"),
+    ("axis", "voxels", "expected"),
     [
         (2, 2, (2 * pairs.VOXEL, 0, 0)),
         (2, -1, (-pairs.VOXEL, 0, 0)),
@@ -51,19 +46,19 @@ def test_inverted_half_maps_are_not_swapped(signs, pair):
     ],
 )
 @pytest.mark.parametrize("sign", [1, -1])
-def test_shifted_map(axis, voxels, told, sign, pair):
+def test_shifted_map(axis, voxels, expected, sign, pair):
     """Content moved towards larger x has a positive shift in x."""
     halves, denoised = pair
     moved = np.roll(sign * sum(denoised) / 2, voxels, axis).astype(np.float32)
-    arrays = [one.astype(np.float32) for one in halves]
-    text = warned(arrays, moved)["shifted"]
-    assert f"denoised map lies ({told[0]:g}, {told[1]:g}, {told[2]:g}) Å in (x, y, z)" in text
+    arrays = [half_map.astype(np.float32) for half_map in halves]
+    text = warning_texts(arrays, moved)["shifted"]
+    assert f"denoised map lies ({expected[0]:g}, {expected[1]:g}, {expected[2]:g}) Å in (x, y, z)" in text
 
 
 def test_one_shifted_denoised_half_map(pair):
     """By one voxel, the other half-map and the full map are in place."""
     halves, denoised = pair
-    text = warned(halves, sum(denoised) / 2, (denoised[0], np.roll(denoised[1], 1, 1)))["shifted"]
+    text = warning_texts(halves, sum(denoised) / 2, (denoised[0], np.roll(denoised[1], 1, 1)))["shifted"]
     assert f"denoised half-map 2 lies (0, {pairs.VOXEL:g}, 0) Å in (x, y, z) from that of half-map 2" in text
     assert "half-map 1" not in text
 
@@ -78,49 +73,49 @@ def test_another_structure_is_not_reported_as_shifted(which, pair):
     halves, denoised = pair
     other = other_structure()
     if which == "map":
-        found = warned(halves, other, denoised)
-        assert "denoised map does not fit" in found["unrelated"]
+        texts = warning_texts(halves, other, denoised)
+        assert "denoised map does not fit" in texts["unrelated"]
     else:
-        found = warned(halves, sum(denoised) / 2, [other + 0.1 * pairs.noise(7), other + 0.1 * pairs.noise(8)])
-        assert "denoised half-map 1 and half-map 2 do not fit" in found["unrelated"]
-    assert not {"shifted", "inverted"} & set(found)
+        texts = warning_texts(halves, sum(denoised) / 2, [other + 0.1 * pairs.noise(7), other + 0.1 * pairs.noise(8)])
+        assert "denoised half-map 1 and half-map 2 do not fit" in texts["unrelated"]
+    assert not {"shifted", "inverted"} & set(texts)
 
 
 def test_low_pass_filtered_map_still_fits(pair):
     """All is in shells 1 to 5 of ten with signal."""
     halves, _ = pair
-    cut = [pairs.filtered(one, 1.0 * (pairs.SHELLS < 5)) for one in halves]
-    found = warned(halves, denoised_halves=cut)
-    assert "damped" in found
-    assert not {"unrelated", "inverted", "shifted"} & set(found)
+    cut = [pairs.filtered(half_map, 1.0 * (pairs.SHELLS < 5)) for half_map in halves]
+    texts = warning_texts(halves, denoised_halves=cut)
+    assert "damped" in texts
+    assert not {"unrelated", "inverted", "shifted"} & set(texts)
 
 
 def test_mask_of_one_voxel_gives_no_warning_about_the_maps(pair):
     halves, denoised = pair
     mask = np.zeros_like(pairs.MASK)
     mask[(pairs.SIDE // 2,) * 3] = 1
-    found = warned(halves, -sum(denoised), denoised, mask=mask)
-    assert not {"not_denoised", "unrelated", "inverted", "shifted", "swapped"} & set(found)
+    texts = warning_texts(halves, -sum(denoised), denoised, mask=mask)
+    assert not {"not_denoised", "unrelated", "inverted", "shifted", "swapped"} & set(texts)
 
 
 @pytest.mark.parametrize("level", [0.5, 1.0])
 def test_swapped_denoised_half_maps(level):
     halves = pairs.half_maps(level)
-    found = warned(halves, denoised_halves=[pairs.denoise_well(one) for one in halves[::-1]])
-    assert next(iter(found)) == "swapped"
+    texts = warning_texts(halves, denoised_halves=[pairs.denoise_well(half_map) for half_map in halves[::-1]])
+    assert next(iter(texts)) == "swapped"
 
 
 def test_one_denoised_half_map_given_twice(pair):
     halves, denoised = pair
-    one = sum(denoised) / 2
-    assert "one and the same" in warned(halves, denoised_halves=(one, one))["one_map"]
+    mean = sum(denoised) / 2
+    assert "one and the same" in warning_texts(halves, denoised_halves=(mean, mean))["one_map"]
 
 
 def independent_numbers(shape, last):
     """Voxels per shell, counted, up to the last to look at; longest side 1."""
     longest = max(shape)
     k = np.meshgrid(*(np.fft.fftfreq(n, 1 / longest) for n in shape), indexing="ij")
-    shell = np.floor(np.sqrt(sum(one**2 for one in k)) + 0.5).astype(int)
+    shell = np.floor(np.sqrt(sum(component**2 for component in k)) + 0.5).astype(int)
     count = np.bincount(shell.ravel())[: longest // 2 + 1].astype(float)
     return np.where(np.arange(len(count)) <= last, count, 0)
 

@@ -1,4 +1,4 @@
-"""Each kind of warning comes in its case, and none where a map is decent."""
+"""Each kind of warning in its case, none for a map that was denoised well, and what is recommended."""
 
 import functools
 import re
@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers import denoised_pairs as pairs
+from helpers.denoised_pairs import warning_texts
 
 from crefjax.report.measure import measure, report_numbers
 from crefjax.report.warnings import recommendations, shell_ranges
@@ -14,29 +15,28 @@ from crefjax.report.warnings import recommendations, shell_ranges
 LONGEST = pairs.SIDE * pairs.VOXEL
 
 
-def warned(*arguments, **words):
-    """Texts by kind, in their order."""
-    return {one["kind"]: one["text"] for one in report_numbers(pairs.report_inputs(*arguments, **words))["warnings"]}
+def filtered(maps, factors):
+    return [pairs.filtered(array, factors) for array in maps]
 
 
 @functools.cache
-def decent():
+def well_denoised():
     halves = pairs.half_maps()
-    return halves, tuple(pairs.denoise_well(one) for one in halves)
+    return halves, tuple(pairs.denoise_well(half_map) for half_map in halves)
 
 
 @pytest.mark.parametrize("with_halves", [True, False])
 @pytest.mark.parametrize("level", [0.25, 0.5, 1.0])
 def test_well_denoised_maps_give_no_warning(level, with_halves):
     halves = pairs.half_maps(level)
-    denoised = tuple(pairs.denoise_well(one) for one in halves)
-    assert warned(halves, sum(denoised) / 2, denoised if with_halves else None) == {}
+    denoised = tuple(pairs.denoise_well(half_map) for half_map in halves)
+    assert warning_texts(halves, sum(denoised) / 2, denoised if with_halves else None) == {}
 
 
 @pytest.mark.parametrize("factor", [0.01, 3.0, 1000.0])
 def test_another_scale_is_a_note_and_not_a_warning(factor):
-    halves, denoised = decent()
-    numbers = report_numbers(pairs.report_inputs(halves, denoised_halves=[factor * one for one in denoised]))
+    halves, denoised = well_denoised()
+    numbers = report_numbers(pairs.report_inputs(halves, denoised_halves=[factor * half_map for half_map in denoised]))
     assert numbers["warnings"] == []
     assert numbers["gain"] == pytest.approx(1 / factor, rel=0.1)
     assert any("scale" in note and f"{numbers['gain']:.4g}" in note for note in numbers["notes"])
@@ -44,56 +44,57 @@ def test_another_scale_is_a_note_and_not_a_warning(factor):
 
 def test_half_maps_of_noise_give_the_no_signal_warning():
     halves = pairs.noise(1), pairs.noise(2)
-    found = warned(halves, denoised_halves=[pairs.filtered(one, np.exp(-pairs.SHELLS / 4)) for one in halves])
-    assert next(iter(found)) == "no_signal"
-    assert "Å" in found["no_signal"]
+    texts = warning_texts(halves, denoised_halves=filtered(halves, np.exp(-pairs.SHELLS / 4)))
+    assert next(iter(texts)) == "no_signal"
+    assert "Å" in texts["no_signal"]
 
 
 def test_sharpened_half_maps_have_nothing_removed():
     halves = pairs.half_maps(1.0)
-    found = warned(halves, denoised_halves=[pairs.filtered(one, np.exp(pairs.SHELLS / 9)) for one in halves])
-    assert "or sharpened" in found["nothing_removed"]
-    assert "not_denoised" not in found
-    sharpened = [pairs.filtered(one, np.exp(pairs.SHELLS / 9)) for one in halves]
-    own = warned(halves, denoised_halves=sharpened, scale="signal")["nothing_removed"]
+    texts = warning_texts(halves, denoised_halves=filtered(halves, np.exp(pairs.SHELLS / 9)))
+    assert "or sharpened" in texts["nothing_removed"]
+    assert "not_denoised" not in texts
+    sharpened = filtered(halves, np.exp(pairs.SHELLS / 9))
+    own = warning_texts(halves, denoised_halves=sharpened, scale="signal")["nothing_removed"]
     assert "the network did not help" in own.lower()
 
 
 def test_pure_noise_gives_only_the_no_signal_warning():
     for seed in range(4):
         halves = pairs.noise(10 + seed), pairs.noise(20 + seed)
-        denoised = [pairs.filtered(one, np.exp(-pairs.SHELLS / 4)) for one in halves]
-        found = warned(halves, np.roll(sum(denoised), 3, 0), denoised[::-1])
-        assert set(found) == {"no_signal"}
+        denoised = filtered(halves, np.exp(-pairs.SHELLS / 4))
+        texts = warning_texts(halves, np.roll(sum(denoised), 3, 0), denoised[::-1])
+        assert set(texts) == {"no_signal"}
 
 
 @pytest.mark.parametrize("scale", [1e18, 1e-18])
 def test_scale_of_all_maps_does_not_matter(scale):
-    halves, denoised = decent()
+    halves, denoised = well_denoised()
     moved = np.roll(sum(denoised) / 2, 2, 2)
-    expected = warned(halves, moved, denoised)
-    assert warned([scale * one for one in halves], scale * moved, [scale * one for one in denoised]) == expected
+    expected = warning_texts(halves, moved, denoised)
+    scaled, *half_maps = (scale * array for array in (moved, *halves))
+    assert warning_texts(half_maps, scaled, [scale * array for array in denoised]) == expected
 
 
 def test_denoised_half_maps_that_depend_on_each_other_contradict_the_equations():
-    halves, _ = decent()
+    halves, _ = well_denoised()
     mixed = 0.6 * halves[0] + 0.4 * halves[1], 0.4 * halves[0] + 0.6 * halves[1]
-    found = warned(halves, denoised_halves=mixed)
-    assert "Å" in found["contradicted"]
-    assert "one_map" not in found
+    texts = warning_texts(halves, denoised_halves=mixed)
+    assert "Å" in texts["contradicted"]
+    assert "one_map" not in texts
 
 
 def test_added_structure_is_found_where_it_was_added():
     """In shells 7 to 9, with twice the signal's power; under the mask a shell more on either side holds some."""
-    halves, denoised = decent()
+    halves, denoised = well_denoised()
     band = (pairs.SHELLS >= 7) & (pairs.SHELLS <= 9)
     inside = pairs.noise(9) * pairs.ball(9)
     false = pairs.filtered(inside, np.where(band, np.exp(-7 * pairs.SHELLS / (pairs.SIDE // 2)), 0))
     strength = np.sqrt(2) * np.std(pairs.filtered(pairs.signal(), 1.0 * band)) / np.std(false)
-    found = warned(halves, denoised_halves=[one + strength * false for one in denoised])
-    assert list(found) == ["added"]
-    told = re.search(r"from (\S+) to (\S+) Å", found["added"])
-    first, last = (round(LONGEST / float(one)) for one in told.groups())
+    texts = warning_texts(halves, denoised_halves=[half_map + strength * false for half_map in denoised])
+    assert list(texts) == ["added"]
+    limits = re.search(r"from (\S+) to (\S+) Å", texts["added"]).groups()
+    first, last = (round(LONGEST / float(limit)) for limit in limits)
     assert 6 <= first <= 7
     assert 9 <= last <= 10
 
@@ -102,13 +103,13 @@ def test_added_structure_is_found_where_it_was_added():
 def test_a_blur_is_called_a_filter(level):
     halves = pairs.half_maps(level)
     blur = np.exp(-((pairs.SHELLS / 9) ** 2))
-    numbers = report_numbers(pairs.report_inputs(halves, denoised_halves=[pairs.filtered(one, blur) for one in halves]))
-    assert [one["kind"] for one in numbers["warnings"]] == ["damped"]
-    told = re.search(r"from (\S+) to (\S+) Å: (\d+) %", numbers["warnings"][0]["text"])
-    first, last = (round(LONGEST / float(one)) for one in told.groups()[:2])
-    # what is left is told of the scale that leaves the least bias over all shells
+    numbers = report_numbers(pairs.report_inputs(halves, denoised_halves=filtered(halves, blur)))
+    assert [warning["kind"] for warning in numbers["warnings"]] == ["damped"]
+    *limits, share = re.search(r"from (\S+) to (\S+) Å: (\d+) %", numbers["warnings"][0]["text"]).groups()
+    first, last = (round(LONGEST / float(limit)) for limit in limits)
+    # the share refers to the scale that leaves the least bias over all shells
     left = numbers["gain"] * blur[first : last + 1]
-    assert int(told[3]) == pytest.approx(100 * np.median(left), abs=5)
+    assert int(share) == pytest.approx(100 * np.median(left), abs=5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02])
@@ -116,22 +117,22 @@ def test_a_blur_is_called_a_filter(level):
 def test_half_maps_times_a_factor_are_not_denoised(factor, share):
     """Or with a small share of denoised ones in them."""
     halves = pairs.half_maps()
-    mixed = [factor * ((1 - share) * one + share * pairs.denoise_well(one)) for one in halves]
+    mixed = [factor * ((1 - share) * half_map + share * pairs.denoise_well(half_map)) for half_map in halves]
     numbers = report_numbers(pairs.report_inputs(halves, denoised_halves=mixed))
-    found = {one["kind"]: one["text"] for one in numbers["warnings"]}
-    assert list(found) == ["not_denoised", "nothing_removed"]
-    assert "denoised map equals the noisy full map" in found["not_denoised"]
-    assert "denoised half-map 2 equals the noisy half-map 2" in found["not_denoised"]
-    assert "times what it was" in found["nothing_removed"]
+    texts = {warning["kind"]: warning["text"] for warning in numbers["warnings"]}
+    assert list(texts) == ["not_denoised", "nothing_removed"]
+    assert "denoised map equals the noisy full map" in texts["not_denoised"]
+    assert "denoised half-map 2 equals the noisy half-map 2" in texts["not_denoised"]
+    assert "times what it was" in texts["nothing_removed"]
     assert numbers["use"]["for"][0].startswith("Nothing, until this is put right: give the map that was denoised")
 
 
 def test_little_less_noise_counts_as_nothing_removed():
     """Not the same map, and no better than 1.05 times in amplitude."""
     halves = pairs.half_maps(1.0)
-    found = warned(halves, denoised_halves=[0.04 * pairs.signal() + 0.96 * one for one in halves])
-    assert "nothing_removed" in found
-    gained = float(re.search(r"is (\S+) times", found["nothing_removed"])[1])
+    texts = warning_texts(halves, denoised_halves=[0.04 * pairs.signal() + 0.96 * half_map for half_map in halves])
+    assert "nothing_removed" in texts
+    gained = float(re.search(r"is (\S+) times", texts["nothing_removed"])[1])
     assert gained == pytest.approx(1 / 0.96**2, abs=0.03)
 
 
@@ -139,7 +140,7 @@ def test_little_less_noise_counts_as_nothing_removed():
 def test_fading_on_the_signals_scale_is_a_note(which):
     halves = pairs.half_maps()
     blur = np.exp(-((pairs.SHELLS / 9) ** 2))
-    inputs = pairs.report_inputs(halves, denoised_halves=[pairs.filtered(one, blur) for one in halves])
+    inputs = pairs.report_inputs(halves, denoised_halves=filtered(halves, blur))
     (plain,) = report_numbers(inputs)["warnings"]
     if which == "parameters":
         inputs.parameters["scale"] = "signal"
@@ -151,18 +152,18 @@ def test_fading_on_the_signals_scale_is_a_note(which):
         inputs = replace(inputs, denoised=replace(inputs.denoised, header=header))
     numbers = report_numbers(inputs)
     assert numbers["warnings"] == []
-    (note,) = (one for one in numbers["notes"] if "not better than a filter" in one)
-    told = re.search(r"from (\S+ to \S+) Å", plain["text"])[1]
-    assert note.startswith(f"From {told} Å")
+    (note,) = (note for note in numbers["notes"] if "not better than a filter" in note)
+    limits = re.search(r"from (\S+ to \S+) Å", plain["text"])[1]
+    assert note.startswith(f"From {limits} Å")
 
 
 def test_damped_shells_are_one_range_up_to_the_last_measured_shell():
     """Also where signal is below noise: halves of which little is left beyond shell 6."""
     halves = pairs.half_maps(0.7)
     blur = np.where(pairs.SHELLS < 6, 1.0, 0.4)
-    found = warned(halves, denoised_halves=[pairs.filtered(one, blur) for one in halves])["damped"]
-    assert found.count("from") == 1
-    first, last = (round(LONGEST / float(one)) for one in re.search(r"from (\S+) to (\S+) Å", found).groups())
+    text = warning_texts(halves, denoised_halves=filtered(halves, blur))["damped"]
+    assert text.count("from") == 1
+    first, last = (round(LONGEST / float(limit)) for limit in re.search(r"from (\S+) to (\S+) Å", text).groups())
     before = pairs.signal() * pairs.MASK
     power = np.bincount(pairs.shell_index().ravel(), np.abs(np.fft.fftn(before)).ravel() ** 2)[: pairs.SIDE // 2 + 1]
     noise = 0.49 * np.bincount(pairs.shell_index().ravel())[: pairs.SIDE // 2 + 1] * np.sum(pairs.MASK**2)
@@ -172,46 +173,46 @@ def test_damped_shells_are_one_range_up_to_the_last_measured_shell():
 
 
 def test_mask_that_cuts_the_particle_gives_a_warning():
-    halves, denoised = decent()
+    halves, denoised = well_denoised()
     cutting = pairs.MASK.copy()
     cutting[: pairs.SIDE // 2] = 0
-    found = warned(halves, denoised_halves=denoised, mask=cutting)
+    texts = warning_texts(halves, denoised_halves=denoised, mask=cutting)
     share = 1 - np.sum((cutting * pairs.signal()) ** 2) / np.sum(pairs.signal() ** 2)
     assert 0.3 < share < 0.7
-    told = int(found["cut"].split(" %")[0].split()[-1])
-    assert told == pytest.approx(100 * share, abs=10)
+    percent = int(texts["cut"].split(" %")[0].split()[-1])
+    assert percent == pytest.approx(100 * share, abs=10)
 
 
 def test_a_mask_on_another_scale_does_not_cut():
-    halves, denoised = decent()
-    assert "cut" not in warned(halves, denoised_halves=denoised, mask=0.6 * pairs.MASK)
+    halves, denoised = well_denoised()
+    assert "cut" not in warning_texts(halves, denoised_halves=denoised, mask=0.6 * pairs.MASK)
 
 
 @pytest.mark.parametrize("radius", [9, 14])
 def test_mask_around_the_particle_does_not_cut_it(radius):
-    halves, denoised = decent()
-    assert "cut" not in warned(halves, denoised_halves=denoised, mask=pairs.ball(radius))
+    halves, denoised = well_denoised()
+    assert "cut" not in warning_texts(halves, denoised_halves=denoised, mask=pairs.ball(radius))
 
 
 def test_fsc_that_never_falls_gives_a_warning():
     halves = pairs.half_maps(1e-4)
-    found = warned(halves, denoised_halves=[pairs.denoise_well(one) for one in halves])
-    assert "never_falls" in found
+    texts = warning_texts(halves, denoised_halves=[pairs.denoise_well(half_map) for half_map in halves])
+    assert "never_falls" in texts
 
 
 def test_the_gravest_warning_comes_first():
     """Turned over and swapped, in a mask that cuts."""
-    halves, denoised = decent()
+    halves, denoised = well_denoised()
     cutting = pairs.MASK.copy()
     cutting[: pairs.SIDE // 2] = 0
-    found = warned(halves, -sum(denoised) / 2, denoised[::-1], mask=cutting)
-    assert list(found)[:2] == ["inverted", "swapped"]
-    assert "half-map" not in found["inverted"]
-    assert list(found)[-1] == "cut"
+    texts = warning_texts(halves, -sum(denoised) / 2, denoised[::-1], mask=cutting)
+    assert list(texts)[:2] == ["inverted", "swapped"]
+    assert "half-map" not in texts["inverted"]
+    assert list(texts)[-1] == "cut"
 
 
 @pytest.mark.parametrize(
-    ("chosen", "told"),
+    ("chosen", "expected"),
     [
         ([], ""),
         ([0], ""),
@@ -224,15 +225,15 @@ def test_the_gravest_warning_comes_first():
         ([1, 2, 4, 6, 7, 9, 10], "from 60 to 30 Å, from 10 to 8.57 Å and from 6.67 to 6 Å"),
     ],
 )
-def test_shells_in_words(chosen, told):
+def test_shells_in_words(chosen, expected):
     """Shell s of a box of 60 Å is at 60 / s Å."""
-    assert shell_ranges(np.isin(np.arange(11), chosen), np.arange(11) / 60) == told
+    assert shell_ranges(np.isin(np.arange(11), chosen), np.arange(11) / 60) == expected
 
 
 def test_a_map_without_warnings_is_recommended_for_looking_and_building():
     use = recommendations([], None)
-    assert [one.split()[0] for one in use["for"]] == ["Looking", "Building"]
-    assert [one.split()[0] for one in use["not_for"]] == ["Resolution:", "Refining", "Claiming"]
+    assert [line.split()[0] for line in use["for"]] == ["Looking", "Building"]
+    assert [line.split()[0] for line in use["not_for"]] == ["Resolution:", "Refining", "Claiming"]
 
 
 def test_a_map_of_noise_is_recommended_for_nothing():
@@ -281,5 +282,5 @@ def test_building_ends_where_added_structure_begins():
     use = report_numbers(pairs.report_inputs(halves, denoised_halves=denoised))["use"]
     longest = pairs.SIDE * pairs.VOXEL
     possible = [f"{longest / shell:.3g} Å" for shell in (6, 7)]
-    assert any(f"down to {one} and not beyond" in use["for"][1] for one in possible)
-    assert any(f"Anything finer than {one}" in use["not_for"][-1] for one in possible)
+    assert any(f"down to {limit} and not beyond" in use["for"][1] for limit in possible)
+    assert any(f"Anything finer than {limit}" in use["not_for"][-1] for limit in possible)

@@ -53,10 +53,10 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-def write(folder, *, numbers=None, name="denoised.mrc", **more):
+def write(folder, *, numbers=None, name="denoised.mrc", **options):
     inputs = report_inputs(folder, name)
     out = folder / "report"
-    write_report(inputs, numbers or example_numbers(), out, sources=sources(inputs), **more)
+    write_report(inputs, numbers or example_numbers(), out, sources=sources(inputs), **options)
     return out
 
 
@@ -79,7 +79,7 @@ def test_page_loads_nothing_from_elsewhere(page, folder):
         assert where.startswith(("data:", "#")) or (folder / unquote(where)).is_file()
     text = (folder / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"https?:|//[a-z]|@import|url\(|fetch\(|XMLHttp|WebSocket", re.sub(r"data:[^\"]*", "", text))
-    policy = next(one["content"] for one in page.all("meta") if one.get("http-equiv") == "Content-Security-Policy")
+    policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert len(text) < 4e6
 
@@ -88,9 +88,9 @@ def test_page_is_accessible(page):
     assert page.all("html") == [{"lang": "en"}]
     assert all(image["alt"] for image in page.all("img"))
     labels = {label["for"] for label in page.all("label") if "for" in label}
-    (slider,) = (one for one in page.all("input") if one["type"] == "range")
+    (slider,) = (element for element in page.all("input") if element["type"] == "range")
     assert slider["id"] in labels or slider["aria-label"]
-    assert [one[0] for one in page.elements].count("h1") == 1
+    assert [tag for tag, _ in page.elements].count("h1") == 1
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
 
@@ -118,7 +118,6 @@ def test_page_without_warnings_lists_the_tests(tmp_path):
     text = Page((write(tmp_path) / "index.html").read_text(encoding="utf-8")).text
     assert "No warnings" in text
     assert "No sign of: a noisy map in place of a denoised one; half-maps without signal" in text
-    assert "found in order" not in text
     assert "a mask that cuts the particle" in text
     assert "a single small false feature does not show" in text
 
@@ -152,17 +151,17 @@ def test_texts_from_outside_are_escaped(tmp_path):
     page = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
     assert len(page.all("script")) == 1
     assert not page.all("b")
-    assert not [one for _, one in page.elements if "onerror" in one]
+    assert not [tag for tag, attributes in page.elements if "onerror" in attributes]
     assert page.text.count("<script>alert('x')</script>") >= 8  # labels of a header, too
     assert f"<title>{name}" not in page.text
     assert name in page.text
 
 
 def test_figures_of_the_page_are_those_of_the_folder(page, folder):
-    found = {base64.b64decode(image["src"].split(",")[1]) for image in page.all("img")}
+    contents = {base64.b64decode(image["src"].split(",")[1]) for image in page.all("img")}
     files = sorted((folder / "figures").glob("*.svg"))
     assert [path.stem for path in files] == ["fit_to_cref", "fsc", "kept", "power", "ratios"]
-    assert all(path.read_bytes() in found for path in files)
+    assert all(path.read_bytes() in contents for path in files)
     # three planes each: full, denoised, change, and two local maps; three scales; five figures
     assert len(page.all("img")) == 15 + 3 + 5
 
@@ -180,7 +179,7 @@ def test_report_json_is_strict_and_complete(folder):
     source = (folder.parent / "half_2.mrc").read_bytes()
     expected = {"path": "half_2.mrc", "sha256": hashlib.sha256(source).hexdigest(), "bytes": len(source)}
     assert report["inputs"]["half_map_2"] == expected
-    assert set(report["files"]) == {one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()}
+    assert set(report["files"]) == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_header_table_marks_what_differs(tmp_path):
@@ -200,7 +199,7 @@ def test_header_table_marks_what_differs(tmp_path):
     assert differing == {"NSTART column, row, section", "Space group (ISPG)"}
     write_report(inputs, example_numbers(), tmp_path / "out", sources={})
     page = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
-    assert [one["class"] for one in page.all("tr") if "class" in one] == ["differs"] * 2
+    assert [row["class"] for row in page.all("tr") if "class" in row] == ["differs"] * 2
 
 
 def test_only_an_earlier_report_is_replaced(tmp_path):
@@ -233,7 +232,7 @@ addEventListener('load', async () => {
   const found = {refused: []};
   addEventListener('securitypolicyviolation', event => found.refused.push(event.blockedURI));
   const slider = document.getElementById('slider'), after = [...document.querySelectorAll('.after')];
-  const look = () => after.map(one => [getComputedStyle(one).clipPath, getComputedStyle(one).opacity]);
+  const look = () => after.map(image => [getComputedStyle(image).clipPath, getComputedStyle(image).opacity]);
   const move = value => { slider.value = value; slider.dispatchEvent(new Event('input')); return look(); };
   found.at = {0: move(0), 30: move(30), 100: move(100)};
   document.getElementById('fade').click();
@@ -241,15 +240,15 @@ addEventListener('load', async () => {
   found.text = slider.getAttribute('aria-valuetext');
   document.getElementById('edge').click();
   found.edge = getComputedStyle(document.querySelector('.edge')).display;
-  found.images = [...document.images].map(one => [one.naturalWidth, one.clientWidth, one.clientHeight]);
+  found.images = [...document.images].map(image => [image.naturalWidth, image.clientWidth, image.clientHeight]);
   found.wide = document.documentElement.scrollWidth > innerWidth;
-  found.resources = performance.getEntriesByType('resource').map(one => one.name);
+  found.resources = performance.getEntriesByType('resource').map(resource => resource.name);
   new Image().src = 'http://127.0.0.1:9/outside.png';
   await new Promise(done => setTimeout(done, 50));
-  const told = document.createElement('pre');
-  told.id = 'found';
-  told.textContent = JSON.stringify(found);
-  document.body.append(told);
+  const output = document.createElement('pre');
+  output.id = 'found';
+  output.textContent = JSON.stringify(found);
+  document.body.append(output);
 });
 </script></body>"""
 
