@@ -109,7 +109,7 @@ class _Writer:
     def __init__(self, hidden, folder, inputs, local, local_paths):
         self.hidden, self.folder, self.inputs, self.local = hidden, folder, inputs, local
         self.local_paths = local_paths or (None, None)
-        self.names = [PAGE, NUMBERS]
+        self.names = [PAGE, NUMBERS, SCRIPT]
 
     def write(self, numbers, sources):
         """Write all files; return their names."""
@@ -167,7 +167,8 @@ class _Writer:
             ):
                 label = name.removesuffix(".mrc").replace("_", " ")
                 maps[label.removeprefix("local ")] = self._map(name, template.replace_array(array), label, path)
-        self._write(SCRIPT, chimerax.script(levels, **maps, voxel_size=template.voxel_size).encode("utf-8"))
+        script = chimerax.script(levels, **maps, voxel_size=template.voxel_size)
+        (self.hidden / SCRIPT).write_text(script, encoding="utf-8")
 
     def _map(self, name, map_, label, path=None):
         """Return the path of a map from the folder; a map that ChimeraX cannot read where it lies is written there."""
