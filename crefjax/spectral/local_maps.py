@@ -102,7 +102,7 @@ def local_maps(
     """
     shapes = {array.shape for array in (half_map_1, half_map_2, denoised_1, denoised_2, mask)}
     if len(shapes) != 1 or len(mask.shape) != 3:
-        raise ValueError(f"expected maps and a mask of one shape, found {sorted(shapes)}")
+        raise ValueError(f"expected maps and a mask of one shape, found the shapes {sorted(shapes)}")
     if window is not None and not (math.isfinite(window) and window > 0):
         raise UserError(f"local map: expected a window above 0 Å, found {window:g}; omit it to have it chosen")
     noisy = [_ScaledMap.of(half_map, half_map_1, half_map_2) for half_map in (half_map_1, half_map_2)]

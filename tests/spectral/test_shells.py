@@ -99,5 +99,5 @@ def test_frequencies_of_shells():
 def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match="three sides"):
         box_shells((4, 4))
-    with pytest.raises(ValueError, match="shells of"):
+    with pytest.raises(ValueError, match="half-spectrum of shape"):
         shell_sums(jnp.zeros((4, 4, 4)), box_shells((4, 4, 4)))
