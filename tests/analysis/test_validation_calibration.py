@@ -127,7 +127,7 @@ def test_scores_match_numpy(entry, here, rows, small_weights):
 def test_errors_of_shells_add_up_to_the_error(here, small_network):
     """But for the voxels beyond the last shell, by Parseval's theorem."""
     entry = study.find_entry(here / "a")
-    for one in study.score(entry, {"small": small_network}):
+    for one in study.score_entry(entry, {"small": small_network}):
         first, second, mask, truth = maps_of(here, "a")
         if one.map != "full map":
             assert 0 < one.error_shells.sum() <= one.error * (1 + 1e-5)
@@ -140,7 +140,7 @@ def test_errors_of_shells_add_up_to_the_error(here, small_network):
 def scored(entry, weights, label, error, correlation, fsc):
     curve = np.full(9, fsc)
     curve[[0, -1]] = 1000.0  # neither counts
-    return study.Scored(entry, weights, label, error, correlation, FscCurve((16,) * 3, 2.0, curve), np.zeros(9))
+    return study.Score(entry, weights, label, error, correlation, FscCurve((16,) * 3, 2.0, curve), np.zeros(9))
 
 
 @pytest.mark.parametrize(

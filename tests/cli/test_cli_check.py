@@ -44,7 +44,7 @@ def test_shifted_half_map_gives_exit_status_1(workdir, pair):
 def test_invalid_json_outputs_are_refused(workdir, pair):
     (workdir / "own.json").write_text("{}")
     for name, text in [
-        ("check.txt", "must end in one of .json"),
+        ("check.txt", "must end in .json"),
         ("no/check.json", "folder"),
         ("own.json", "is not replaced"),
     ]:

@@ -257,7 +257,7 @@ def test_results_are_complete_after_every_part(tmp_path, monkeypatch):
     def refused(*_):
         raise UserError("no space left")
 
-    monkeypatch.setattr("experiments.gpu.results.put", refused)
+    monkeypatch.setattr("experiments.gpu.results.write_bytes", refused)
     with pytest.raises(UserError):
         results.part("more", "running")
     assert json.loads((tmp_path / "results.json").read_text()) == content

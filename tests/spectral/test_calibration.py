@@ -190,7 +190,7 @@ def test_applied_factors_match_numpy(shape):
     factors = random.uniform(0, 2, (2, count))
     expected = 0
     for one, of_one in zip((network, full), factors, strict=True):
-        index = made.slow.shell_index(shape)
+        index = made.spectra.shell_index(shape)
         kept = np.where(index < count, of_one[np.minimum(index, count - 1)], 0)
         expected = expected + np.fft.ifftn(np.fft.fftn(one.astype(float)) * kept).real
     found = apply_calibration(network, full, Calibration(*factors))
