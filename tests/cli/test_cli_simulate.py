@@ -170,7 +170,8 @@ def test_reads_a_model_file(workdir, model):
 def test_overwrite_replaces_only_a_simulated_entry(made, workdir):
     (workdir / "mine").mkdir()
     (workdir / "mine" / "notes.txt").write_text("mine")
-    assert_refused(workdir, "simulate", *SMALL, "-o", "mine", "--overwrite", names=["mine", "expected a simulated entry"])
+    refused = ["mine", "expected a simulated entry"]
+    assert_refused(workdir, "simulate", *SMALL, "-o", "mine", "--overwrite", names=refused)
     run_ok("simulate", *SMALL, "-o", "e", "--seed", 1)
     assert_refused(workdir, "simulate", *SMALL, "-o", "e", names=["e:", "--overwrite"])
     run_ok("simulate", *SMALL, "-o", "e", "--overwrite")
