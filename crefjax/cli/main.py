@@ -23,6 +23,7 @@ COMMANDS = {
     "check": "check that two maps are a pair of half-maps, fit for denoising",
     "fsc": "print the Fourier shell correlation of two maps",
     "mask": "make a soft mask around the particle in two half-maps",
+    "classify": "remove from a map the voxels that a network takes for noise",
     "fetch": "download the half-maps and the mask of an EMDB entry",
     "simulate": "simulate two half-maps with known signal from an atomic model",
     "prepare": "cut half-maps into patches for training",

@@ -41,14 +41,15 @@ def run(arguments) -> None:
 
 
 def _list(arguments):
-    from crefjax.weights.store import DEFAULT, list_weights, read_card, user_folder
+    from crefjax.weights.store import DEFAULTS, list_weights, read_card, user_folder
 
     by_name = list_weights()
     for name, path in by_name.items():
         try:
             card, _ = read_card(path)
-            default = "  (default)" if path == by_name.get(DEFAULT) else ""
-            print(f"{name:24} {card['parameters']:>9,} parameters  {path}{default}")
+            task = card.get("task", "denoising")
+            default = "  (default)" if path == by_name.get(DEFAULTS.get(task)) else ""
+            print(f"{name:24} {task:16} {card['parameters']:>9,} parameters  {path}{default}")
         except UserError as error:
             print(f"{name:24} cannot be used: {error}")
     print(f"weights folders in {user_folder()} are found by name", file=sys.stderr)

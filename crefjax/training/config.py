@@ -96,6 +96,12 @@ def default(network: str = "unet3d") -> ConfigDict:
     c.data.entries.held_out_patches = 16  # number of patches of each entry for evaluation
     c.data.entries.rotations = True  # as for a dataset
 
+    c.data.labeled = ConfigDict()  # for the task classification, with patches of `data.patch`
+    c.data.labeled.folders = ""  # folders of labeled maps, names or patterns with *, separated by commas
+    c.data.labeled.held_out = ""  # models whose maps are used for evaluation only, separated by commas
+    c.data.labeled.held_out_patches = 48  # number of patches for evaluation
+    c.data.labeled.structure_weight = 40.0  # weight of a voxel of structure over one of noise in the loss
+
     # Weights of the losses of `crefjax.losses`, each described there; 0: not computed.
     c.losses = ConfigDict(dict.fromkeys(LOSSES, 0.0) | {"cref_l1": 1.0})
 
@@ -106,6 +112,7 @@ def default(network: str = "unet3d") -> ConfigDict:
     c.optimizer.eps = 1e-8  # added to the root of that
     c.optimizer.weight_decay = 0.0  # of adamw
     c.optimizer.clip = 0.0  # largest norm of the whole gradient; 0: no limit
+    c.optimizer.accumulate = 1  # steps over which gradients are averaged before the parameters change
 
     c.schedule = ConfigDict()
     c.schedule.name = "exponential"  # exponential, cosine, cycles, or constant
@@ -281,6 +288,7 @@ def check_config(config: ConfigDict, source: str = "config") -> None:
                 f"{source}: expected {name} out of {', '.join(filter(None, allowed))}, found {fields[name]!r}"
             )
     least = {"batch": 1, "checkpoint.keep": 1, "log_every": 1, "data.patch": 16, "schedule.decay_epochs": 1e-6}
+    least |= {"optimizer.accumulate": 1}
     least |= {"schedule.decay": 1e-6, "data.stream.gain": 1e-3}
     most = {"average": 0.999999, "data.stream.masked": 1, "data.entries.held_out": 0.5, "schedule.final": 1}
     most |= {"data.stream.entries": 0.9, "optimizer.b1": 0.999999, "optimizer.b2": 0.9999999}

@@ -39,7 +39,7 @@ class MapSource(DataSource):
     truth: bool
 
 
-class _NamedBatches:
+class NamedBatches:
     """Batches of NumPy arrays with an index of the entry, as `NamedBatch`."""
 
     def __init__(self, batches):
@@ -78,13 +78,13 @@ def _dataset_source(config):
     settings = {"batch": config.batch, "threads": chosen.threads}
 
     def training():
-        return _NamedBatches(
+        return NamedBatches(
             dataset_batches(chosen.folder, split="training", seed=config.seed, rotations=chosen.rotations, **settings)
         )
 
     def held_out():
         once = {"rotations": False, "shuffle": False, "repeat": False}
-        return _NamedBatches(dataset_batches(chosen.folder, split="validation", **once, **settings))
+        return NamedBatches(dataset_batches(chosen.folder, split="validation", **once, **settings))
 
     sizes = manifest.patches
     if sizes["training"] < config.batch:
@@ -142,13 +142,13 @@ def specimen_source(specimens, config: ConfigDict, *, held_out_specimens=None, w
     share = 0.0 if held_out_specimens or whole else chosen.held_out
 
     def training():
-        return _NamedBatches(specimen_batches(specimens, rotations=chosen.rotations, held_out=share, **settings))
+        return NamedBatches(specimen_batches(specimens, rotations=chosen.rotations, held_out=share, **settings))
 
     def held_out():
         region = {"region": "all"} if held_out_specimens else {"region": "held_out", "held_out": share}
         evaluated = held_out_specimens or specimens
         count = chosen.held_out_patches * len(evaluated)
-        return _NamedBatches(specimen_batches(evaluated, count=count, **region, **settings))
+        return NamedBatches(specimen_batches(evaluated, count=count, **region, **settings))
 
     evaluates = (held_out_specimens or share > 0) and chosen.held_out_patches > 0
     return MapSource(

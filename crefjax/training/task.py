@@ -115,6 +115,7 @@ class Task(Protocol):
 # To add a task, add its module here.
 TASKS: dict[str, str | Callable[[ConfigDict], tuple[Task, DataSource]]] = {
     "denoising": "crefjax.training.denoising",
+    "classification": "crefjax.training.voxel_classification",
 }
 
 

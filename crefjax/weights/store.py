@@ -20,7 +20,7 @@ from crefjax.io.files import check_output_folder
 from crefjax.models import Model, NetworkConfig, Parameters, load_model
 from crefjax.utils.atomic import atomic_directory
 
-DEFAULT = "truth"  # among those that ship
+DEFAULTS = {"denoising": "truth", "classification": "classifier"}  # among those that ship, by task
 CARD_VERSION = 1
 CARD_FIELDS = ("source", "licence", "training", "expected_input")
 _SHIPPED = Path(__file__).parent / "shipped"
@@ -51,6 +51,11 @@ class Weights:
         return load_model(self.config.network)
 
     @property
+    def task(self) -> str:
+        """The task that they were trained for, a name in `DEFAULTS`."""
+        return self.card.get("task", "denoising")
+
+    @property
     def grid(self) -> float:
         """Voxels that the resolution takes on the grid for which they were trained; 0 for any.
 
@@ -79,19 +84,21 @@ def list_weights() -> dict[str, Path]:
     return folders
 
 
-def find_weights(name: str | Path | None) -> Path:
+def find_weights(name: str | Path | None, task: str = "denoising") -> Path:
     """Return the folder of weights given by path or by name.
 
     Args:
         name: A path, a name, or None for the default ones of the package.
+        task: A name in `DEFAULTS`.
 
     Raises:
         UserError: There are none, or none of that name.
     """
     if name is None:
-        if not (_SHIPPED / DEFAULT / "card.json").is_file():
-            raise UserError(f"weights: expected {DEFAULT} in {_SHIPPED}, found none; install crefjax again")
-        return _SHIPPED / DEFAULT
+        default = _SHIPPED / DEFAULTS[task]
+        if not (default / "card.json").is_file():
+            raise UserError(f"weights: expected {default.name} in {_SHIPPED}, found none; install crefjax again")
+        return default
     by_name = list_weights()
     path = Path(name)
     if (path / "card.json").is_file():
@@ -129,17 +136,21 @@ def read_card(path: Path) -> tuple[dict, NetworkConfig]:
         raise UserError(f"{file}: expected the architecture of a known network, found another ({error})") from error
 
 
-def load_weights(name: str | Path | None = None) -> Weights:
+def load_weights(name: str | Path | None = None, task: str = "denoising") -> Weights:
     """Load weights by path or by name, checked against their own card.
 
     Args:
         name: As in `find_weights`.
+        task: The task that they must have been trained for, a name in `DEFAULTS`.
 
     Raises:
-        UserError: They are not found, are damaged, or are of another architecture than the card says.
+        UserError: They are not found, are damaged, are for another task, or are of another architecture than the card
+            says.
     """
-    path = find_weights(name).absolute()
+    path = find_weights(name, task).absolute()
     card, config = read_card(path)
+    if (trained_for := card.get("task", "denoising")) != task:
+        raise UserError(f"{path}: expected weights for {task}, found some for {trained_for}; choose others")
     shapes = load_model(config.network).parameter_shapes(config)
     parameters = load_parameters(path / "parameters", shapes)
     if "sha256" in card and fingerprint(parameters) != card["sha256"]:

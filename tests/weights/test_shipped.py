@@ -18,7 +18,7 @@ from crefjax.io.maps import Map
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.noise import power_law_spectrum
 from crefjax.simulate.phantom import phantom
-from crefjax.weights.store import DEFAULT, list_weights, load_weights
+from crefjax.weights.store import DEFAULTS, list_weights, load_weights
 
 ENTRIES = {
     "fine": (400, SimulationConfig(voxel_size=1.2, resolution=3.0, seed=91, b_factor=40.0, margin=8.0)),
@@ -78,7 +78,7 @@ def test_shipped_weights_improve_simulated_entries(entry, name):
 def test_weights_ship_with_the_package_and_one_is_the_default():
     own = [path for path in list_weights().values() if path.parent.name == "shipped"]
     assert [path.name for path in own] == ["cref", "truth"]
-    assert DEFAULT == "truth"
+    assert DEFAULTS["denoising"] == "truth"
     assert load_weights().name == "truth"
     for path in own:
         assert sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) < 2e6

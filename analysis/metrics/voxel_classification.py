@@ -1,0 +1,238 @@
+"""Compare the voxel classifier to a dust filter, the automatic mask, and thresholded denoised maps.
+
+    python -m analysis voxel_classification ENTRY... -o DIR [--denoisers truth cref] [--map MAP MODEL RESOLUTION]
+
+Every ENTRY is a labeled map (`python -m experiments.voxel_classifier.simulate_maps`); with half-maps, made by
+`--half-maps`, it is denoised and masked too. `--map` adds a map with its atomic model, which is labeled here. By the
+definitions of DeepTracer-Denoising (Guan and Si 2022), noise is the positive class, and voxels whose density is not
+above the solvent are left out. Structural noise is counted with the background removed, over the voxels that the
+background mode keeps. The thresholds of the other methods are those with the best G-mean on that very map, which favors
+them. It writes
+
+    voxel_classification.csv          a row for each map and method
+    voxel_classification.json         settings, versions, means over the maps, and thresholds with the best G-mean
+    voxel_classification.png, .svg    histograms, precision and recall, G-mean by threshold and by map
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis.framework.study import Study
+from analysis.metrics.voxel_counts import Confusion, Scores, best_dust_filter, confusion, score_histograms
+from crefjax.data.labeled_maps import load_labeled_map
+from crefjax.data.unit_grid import VOXEL_SIZE, on_unit_grid
+from crefjax.errors import UserError
+from crefjax.inference.classify import THRESHOLDS, classify_map, plan_classify, solvent_density
+from crefjax.io.maps import Map, read_map
+from crefjax.masking import make_mask
+from crefjax.plotting import BLUE, GREY, ORANGE, PALETTE
+from crefjax.simulate.atoms import read_atoms
+from crefjax.simulate.voxel_labels import atom_density
+from crefjax.weights.store import load_weights
+
+BINS = ((2.5, 3.0), *((float(low), low + 1.0) for low in range(3, 10)))  # Å, of the paper's table I
+BACKGROUND, STRUCTURAL = "classifier, background", "classifier, structural"
+DUST, MASK, CONTOUR = "dust filter", "automatic mask", "contour"
+
+
+class Row(NamedTuple):
+    """What one method does on one map; `resolution` in Å, `threshold` in the units of its score."""
+
+    entry: str
+    resolution: float
+    method: str
+    threshold: float | None
+    counts: Confusion
+
+    def cells(self) -> list:
+        """Return the cells of the CSV file."""
+        rates = [getattr(self.counts, name) for name in ("tpr", "fpr", "fnr", "precision", "accuracy", "g_mean")]
+        return [self.entry, self.resolution, self.method, self.threshold, *self.counts_in_order(), *rates]
+
+    def counts_in_order(self) -> list[int]:
+        """Return TP, FN, FP, and TN."""
+        return [self.counts.tp, self.counts.fn, self.counts.fp, self.counts.tn]
+
+
+HEADER = ["entry", "resolution", "method", "threshold", "tp", "fn", "fp", "tn"]
+HEADER += ["tpr", "fpr", "fnr", "precision", "accuracy", "g_mean"]
+
+
+def _add_arguments(parser):
+    parser.add_argument("entries", nargs="*", metavar="ENTRY", type=Path, help="folder of a labeled map")
+    parser.add_argument("--weights", metavar="W", help="name or folder of a classifier's weights")
+    parser.add_argument("--denoisers", nargs="*", default=[], metavar="W", help="weights of denoisers to compare with")
+    parser.add_argument(
+        "--map",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("MAP", "MODEL", "RESOLUTION"),
+        help="map with its atomic model and its resolution, Å; repeatable",
+    )
+
+
+def _run(arguments, output):
+    start = time.monotonic()
+    if not arguments.entries and not arguments.map:
+        raise UserError("expected labeled maps, found none; name folders, or a map and its model with --map")
+    classifier = load_weights(arguments.weights, "classification")
+    denoisers = {name: load_weights(name) for name in arguments.denoisers}
+    rows, background, structural = [], [], []
+    subjects = [_labeled(folder) for folder in arguments.entries]
+    subjects += [_with_model(Path(path), model, float(resolution)) for path, model, resolution in arguments.map]
+    for name, resolution, density, structure, folder in subjects:
+        found, scores = classifier_rows(name, resolution, density, structure, classifier)
+        rows += found + _baseline_rows(name, resolution, density, structure, folder, denoisers)
+        background.append(scores[0])
+        structural.append(scores[1])
+        print(f"{name}: " + ", ".join(f"{row.method} {row.counts.g_mean:.3f}" for row in rows if row.entry == name))
+    output.write_csv(HEADER, [row.cells() for row in rows])
+    summary = _summary(rows)
+    totals = [_total(scores) for scores in (background, structural)]
+    best = {mode: totals[number].best()[0] for number, mode in enumerate(THRESHOLDS)}
+    content = {"weights": classifier.name, "thresholds": THRESHOLDS, "best_thresholds": best, "means": summary}
+    output.write_json(content, seconds=time.monotonic() - start)
+    output.write_figure(_figure(rows, totals))
+    print("\n".join(_lines(summary, best)))
+
+
+def _labeled(folder):
+    labeled = load_labeled_map(folder)
+    record = folder / "pair.json"
+    resolution = json.loads(record.read_text())["resolution"] if record.is_file() else float("nan")
+    return labeled.name, resolution, labeled.density.astype(np.float32), labeled.structure, folder
+
+
+def _with_model(path, model, resolution):
+    map_ = read_map(path)
+    density = on_unit_grid(map_.array, map_.voxel_size, solvent_density(map_.array))
+    voxel_size = max(map_.array.shape) * map_.voxel_size / max(density.shape)
+    atoms = read_atoms(model)
+    _, structure = atom_density(atoms, density.shape, voxel_size, map_.origin, resolution)
+    if not structure.any():
+        raise UserError(f"{model}: expected a model within {path}, found no atom in the box; check that they belong")
+    return path.name.split(".")[0], resolution, density, structure, None
+
+
+def classifier_rows(name, resolution, density, structure, weights) -> tuple[list[Row], tuple[Scores, Scores]]:
+    """Classify a map on the grid of 1 Å, and count voxels in both modes.
+
+    Args:
+        name: of the map.
+        resolution: Å.
+        density: `(z, y, x)`, 0 to 1.
+        structure: whether a voxel is structure, bool.
+        weights: of the classifier.
+
+    Returns:
+        Rows of both modes, and the histograms of the probability: over all voxels that count, and with the background
+        removed.
+    """
+    map_ = Map.from_array(density, VOXEL_SIZE)
+    found = classify_map(map_, weights, plan_classify(map_, weights), threshold=THRESHOLDS["background"])
+    probability = found.probability.array
+    counted = density > 0
+    kept = counted & (probability >= THRESHOLDS["background"])
+    rows = [
+        Row(name, resolution, BACKGROUND, THRESHOLDS["background"], confusion(kept, structure, counted)),
+        Row(
+            name,
+            resolution,
+            STRUCTURAL,
+            THRESHOLDS["structural"],
+            confusion(probability >= THRESHOLDS["structural"], structure, kept),
+        ),
+    ]
+    return rows, tuple(score_histograms(probability, structure, where, (0.0, 1.0)) for where in (counted, kept))
+
+
+def _baseline_rows(name, resolution, density, structure, folder, denoisers):
+    """Rows of the methods that a classifier is compared with; those of half-maps only where a folder has them."""
+    counted = density > 0
+    threshold, counts = score_histograms(density, structure, counted).best()
+    rows = [Row(name, resolution, CONTOUR, threshold, counts)]
+    contour, _, counts = best_dust_filter(density, structure, counted)
+    rows.append(Row(name, resolution, DUST, contour, counts))
+    paths = [] if folder is None else [folder / f"half_map_{number}.mrc" for number in (1, 2)]
+    if not all(path.is_file() for path in paths) or not paths:
+        return rows
+    half_maps = [read_map(path) for path in paths]
+    mask, _ = make_mask(*(half_map.array for half_map in half_maps), half_maps[0].voxel_size)
+    rows.append(Row(name, resolution, MASK, 0.5, confusion(mask >= 0.5, structure, counted)))
+    for denoiser, weights in denoisers.items():
+        from crefjax import denoise
+
+        denoised = denoise(*half_maps, weights=weights)
+        threshold, counts = score_histograms(denoised.array, structure, counted).best()
+        rows.append(Row(name, resolution, f"denoised by {denoiser}", threshold, counts))
+    return rows
+
+
+def _total(scores):
+    """The sum of histograms over maps, in each of which noise and structure weigh the same."""
+    noise = sum(one.noise / max(one.noise.sum(), 1) for one in scores)
+    structure = sum(one.structure / max(one.structure.sum(), 1) for one in scores)
+    return Scores(scores[0].edges, noise, structure)
+
+
+def _summary(rows):
+    """Means over all maps, and over those of each bin of resolution, by method."""
+    bins = {"all": (0.0, np.inf)} | {f"{low:g}-{high:g} Å": (low, high) for low, high in BINS}
+    summary = {}
+    for label, (low, high) in bins.items():
+        chosen = [row for row in rows if label == "all" or low <= row.resolution < high]
+        for method in dict.fromkeys(row.method for row in chosen):
+            counts = [row.counts for row in chosen if row.method == method]
+            rates = {
+                name: round(float(np.nanmean([getattr(c, name) for c in counts])), 4)
+                for name in ("tpr", "fpr", "fnr", "precision", "accuracy", "g_mean")
+            }
+            summary.setdefault(label, {})[method] = {"maps": len(counts)} | rates
+    return summary
+
+
+def _lines(summary, best):
+    lines = [f"{'':10}{'method':28}{'maps':>5}{'noise found':>13}{'structure kept':>16}{'accuracy':>10}{'G-mean':>8}"]
+    for label, methods in summary.items():
+        for method, rates in methods.items():
+            line = f"{label:10}{method:28}{rates['maps']:5}{rates['tpr']:13.4f}{1 - rates['fpr']:16.4f}"
+            lines.append(line + f"{rates['accuracy']:10.4f}{rates['g_mean']:8.4f}")
+    lines.append("thresholds with the best G-mean: " + ", ".join(f"{mode} {value:.3f}" for mode, value in best.items()))
+    return lines
+
+
+def _figure(rows, totals):
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    (histograms, recall), (by_threshold, by_map) = figure.subplots(2, 2)
+    background = totals[0]
+    middles = (background.edges[1:] + background.edges[:-1]) / 2
+    for counts, color, label in ((background.noise, GREY, "noise"), (background.structure, BLUE, "structure")):
+        histograms.step(middles, np.maximum(counts / counts.sum(), 1e-6), color=color, label=label, where="mid")
+    histograms.set(xlabel="Probability of structure", ylabel="Share of the voxels", yscale="log")
+    for scores, color, label in zip(totals, (BLUE, ORANGE), THRESHOLDS, strict=True):
+        curves = scores.curves()
+        recall.plot(curves["tpr"], curves["precision"], color=color, label=label)
+        by_threshold.plot(curves["threshold"], curves["g_mean"], color=color, label=label)
+        by_threshold.axvline(THRESHOLDS[label], color=color, linestyle=":", linewidth=1)
+    recall.set(xlabel="Recall: share of the noise found", ylabel="Precision", xlim=(0, 1.02), ylim=(0, 1.05))
+    by_threshold.set(xlabel="Threshold (dotted: the default)", ylabel="G-mean", ylim=(0, 1.02))
+    entries = list(dict.fromkeys(row.entry for row in rows))
+    methods = [method for method in dict.fromkeys(row.method for row in rows) if method != STRUCTURAL]
+    for number, method in enumerate(methods):
+        found = {row.entry: row.counts.g_mean for row in rows if row.method == method}
+        places = [entries.index(entry) for entry in found]
+        by_map.plot(places, list(found.values()), "o", markersize=4, color=PALETTE[number % len(PALETTE)], label=method)
+    by_map.set_xticks(range(len(entries)), entries, rotation=90, fontsize=7)
+    by_map.set(ylabel="G-mean", ylim=(None, 1.01))
+    for axes in (histograms, recall, by_threshold, by_map):
+        axes.legend(fontsize=7, frameon=False)
+    return figure
+
+
+STUDY = Study(__name__, _run, _add_arguments)

@@ -1,0 +1,154 @@
+"""How well voxels are told apart, by the definitions of DeepTracer-Denoising (Guan and Si 2022).
+
+Noise is the positive class. Voxels whose density is not above the solvent are left out: there is nothing to remove.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+BINS = 1000
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of voxels, or sums of their weights.
+
+    Attributes:
+        tp: noise that is called noise.
+        fn: noise that is called structure.
+        fp: structure that is called noise.
+        tn: structure that is called structure.
+    """
+
+    tp: float
+    fn: float
+    fp: float
+    tn: float
+
+    @property
+    def tpr(self) -> float:
+        """Share of the noise that is found, `TP / (TP + FN)`."""
+        return _ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def fnr(self) -> float:
+        """Share of the noise that is missed, `FN / (TP + FN)`."""
+        return _ratio(self.fn, self.tp + self.fn)
+
+    @property
+    def fpr(self) -> float:
+        """Share of the structure that is lost, `FP / (FP + TN)`."""
+        return _ratio(self.fp, self.fp + self.tn)
+
+    @property
+    def precision(self) -> float:
+        """Share of noise in what is called noise, `TP / (TP + FP)`."""
+        return _ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the voxels that are called what they are."""
+        return _ratio(self.tp + self.tn, self.tp + self.fn + self.fp + self.tn)
+
+    @property
+    def g_mean(self) -> float:
+        """Geometric mean of the shares found and kept, `sqrt(TP / (TP + FN) * TN / (FP + TN))`."""
+        return float(np.sqrt(self.tpr * _ratio(self.tn, self.fp + self.tn)))
+
+
+def _ratio(part, whole):
+    return part / whole if whole else float("nan")
+
+
+def confusion(kept: np.ndarray, structure: np.ndarray, counted: np.ndarray) -> Confusion:
+    """Count voxels.
+
+    Args:
+        kept: whether a voxel is called structure, bool.
+        structure: whether it is, bool.
+        counted: whether it counts, bool.
+    """
+    kept, structure = kept[counted], structure[counted]
+    tn = int(np.count_nonzero(kept & structure))
+    fn = int(np.count_nonzero(kept)) - tn
+    fp = int(np.count_nonzero(structure)) - tn
+    return Confusion(tp=len(kept) - tn - fn - fp, fn=fn, fp=fp, tn=tn)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Histograms of a score that is high where there is structure.
+
+    Attributes:
+        edges: `(BINS + 1,)`, rising, from the lowest to the highest score.
+        noise: `(BINS,)`, voxels of noise.
+        structure: `(BINS,)`, voxels of structure.
+    """
+
+    edges: np.ndarray
+    noise: np.ndarray
+    structure: np.ndarray
+
+    def at(self, index: int) -> Confusion:
+        """Count voxels with the threshold at `edges[index]`: what lies at or above it is called structure."""
+        tp, fp = self.noise[:index].sum().item(), self.structure[:index].sum().item()
+        return Confusion(tp, self.noise.sum().item() - tp, fp, self.structure.sum().item() - fp)
+
+    def curves(self) -> dict[str, np.ndarray]:
+        """Return `threshold`, `tpr`, `fpr`, `precision`, and `g_mean` at all edges, `(BINS + 1,)` each."""
+        counts = [self.at(index) for index in range(len(self.edges))]
+        names = ("tpr", "fpr", "precision", "g_mean")
+        return {"threshold": self.edges} | {name: np.array([getattr(c, name) for c in counts]) for name in names}
+
+    def best(self) -> tuple[float, Confusion]:
+        """Return the threshold with the best G-mean, and the counts there."""
+        index = int(np.nanargmax(self.curves()["g_mean"]))
+        return float(self.edges[index]), self.at(index)
+
+
+def score_histograms(
+    score: np.ndarray, structure: np.ndarray, counted: np.ndarray, limits: tuple[float, float] | None = None
+) -> Scores:
+    """Histogram a score over the voxels of noise and of structure.
+
+    Args:
+        score: of every voxel, finite, such as a probability or a density.
+        structure: whether a voxel is structure, bool.
+        counted: whether it counts, bool.
+        limits: lowest and highest edge; None for those of the scores.
+    """
+    values, labels = score[counted], structure[counted]
+    low, high = limits or ((float(values.min()), float(values.max())) if len(values) else (0.0, 1.0))
+    edges = np.linspace(low, max(high, np.nextafter(low, np.inf)), BINS + 1)
+    noise, structured = (np.histogram(values[labels == kind], edges)[0] for kind in (False, True))
+    return Scores(edges, noise, structured)
+
+
+def hide_dust(density: np.ndarray, contour: float, size: int) -> np.ndarray:
+    """Return which voxels a dust filter keeps: the connected components above a contour with at least `size` voxels.
+
+    Components are connected by faces, edges, or corners.
+    """
+    labels, count = ndimage.label(density > contour, np.ones((3, 3, 3)))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    large = sizes >= size
+    large[0] = False
+    return large[labels]
+
+
+def best_dust_filter(
+    density: np.ndarray, structure: np.ndarray, counted: np.ndarray, *, sizes=(1, 10, 30, 100, 300, 1000)
+) -> tuple[float, int, Confusion]:
+    """Return the contour, the size, and the counts of the dust filter with the best G-mean of all that are tried.
+
+    The contours are 40 quantiles of the counted density, so the baseline is given more than a user would have.
+    """
+    best = None
+    for contour in np.unique(np.quantile(density[counted], np.linspace(0, 0.998, 40))):
+        for size in sizes:
+            found = confusion(hide_dust(density, float(contour), size), structure, counted)
+            if best is None or found.g_mean > best[2].g_mean:
+                best = float(contour), size, found
+    return best

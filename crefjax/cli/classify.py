@@ -1,0 +1,63 @@
+"""`crefjax classify`."""
+
+from pathlib import Path
+
+from crefjax import __version__
+from crefjax.cli.common import add_device, add_overwrite, add_voxel_size, log, number, positive
+from crefjax.io.files import check_output
+
+EPILOG = (
+    "A baseline that removes noise without changing any density: voxels that a network takes for noise are set to the "
+    "solvent's density, and all others stay as they are. It says nothing about how reliable the density is."
+)
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax classify`."""
+    parser.add_argument("map", metavar="MAP", help="density map (.mrc, .map, .ccp4, also .gz or .bz2)")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="map to write")
+    parser.add_argument(
+        "--mode",
+        choices=("background", "structural"),
+        default="background",
+        help="remove background noise alone, or also structural noise such as detergent belts",
+    )
+    parser.add_argument(
+        "--threshold", metavar="T", type=number, help="probability of structure below which a voxel is removed"
+    )
+    parser.add_argument("--weights", metavar="W", help="name or folder of a classifier's weights")
+    parser.add_argument("--probability", metavar="P", help="map to write with every voxel's probability of structure")
+    parser.add_argument(
+        "--max-memory", metavar="GIB", type=positive, help="memory to keep within (default: what is free)"
+    )
+    add_voxel_size(parser)
+    add_device(parser)
+    add_overwrite(parser)
+
+
+def run(arguments) -> None:
+    """Write the map without its noise, and report what was removed."""
+    outputs = [Path(path) for path in (arguments.output, arguments.probability) if path]
+    for path in outputs:
+        check_output(path, overwrite=arguments.overwrite, inputs=(arguments.map,))
+
+    from crefjax.inference.classify import THRESHOLDS, classify_map, plan_classify
+    from crefjax.io.maps import read_map, write_maps
+    from crefjax.utils.progress import progress_bar
+    from crefjax.weights.store import load_weights
+
+    weights = load_weights(arguments.weights, "classification")
+    map_ = read_map(arguments.map, voxel_size=arguments.voxel_size)
+    threshold = THRESHOLDS[arguments.mode] if arguments.threshold is None else arguments.threshold
+    plan = plan_classify(map_, weights, device=arguments.device, max_memory=arguments.max_memory)
+    log(plan.describe())
+    with progress_bar("classifying") as show:
+        found = classify_map(map_, weights, plan, threshold=threshold, progress=show)
+    for note in found.notes:
+        log(f"note: {note}")
+    label = f"crefjax {__version__} classify, weights {weights.name}, threshold {threshold:g}"
+    maps = zip(outputs, (found.map, found.probability), strict=False)
+    write_maps(maps, label=label, overwrite=arguments.overwrite)
+    pieces = f"{found.pieces} piece" + ("" if found.pieces == 1 else "s")
+    print(f"removed {found.removed:.1%} of the positive density; structure remains in {pieces}")
+    print("wrote " + " and ".join(map(str, outputs)))

@@ -1,0 +1,148 @@
+"""Maps with a label for every voxel, structure or noise, and batches of patches that are cut out of them.
+
+A labeled map is a folder with `map.mrc`, on the grid of `crefjax.data.unit_grid`, and `structure.mrc`, 1 where there is
+structure and 0 elsewhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crefjax.data.dataset_batches import THREADS, Batches, check_common, collate, random_rotation
+from crefjax.data.patches import check_patch, cut
+from crefjax.data.unit_grid import VOXEL_SIZE
+from crefjax.errors import UserError
+from crefjax.io.maps import check_same_grid, read_map
+
+MAP, STRUCTURE = "map.mrc", "structure.mrc"
+AROUND_STRUCTURE = 0.75  # share of the random patches that are drawn around a voxel of structure
+_ENDLESS = 2**62
+_TOLERANCE = 0.02  # of the voxel size: a box is not always a whole number of Å long
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledMap:
+    """A map with its labels.
+
+    Attributes:
+        name: of its folder.
+        density: `(z, y, x)`, float16, 0 to 1.
+        structure: `(z, y, x)`, bool.
+    """
+
+    name: str
+    density: np.ndarray
+    structure: np.ndarray
+
+
+def load_labeled_map(folder: str | Path) -> LabeledMap:
+    """Read a labeled map.
+
+    Raises:
+        UserError: a file cannot be read, the two are not on one grid of about 1 Å, a density is not within 0 to 1, a
+            label is neither 0 nor 1, or there is no structure.
+    """
+    folder = Path(folder)
+    density, structure = read_map(folder / MAP), read_map(folder / STRUCTURE)
+    check_same_grid(density, structure, "labeled maps")
+    if abs(density.voxel_size - VOXEL_SIZE) > _TOLERANCE:
+        raise UserError(
+            f"{folder / MAP}: expected voxels of {VOXEL_SIZE:g} Å, found {density.voxel_size:g} Å; resample the map"
+        )
+    if density.array.min() < 0 or density.array.max() > 1:
+        raise UserError(
+            f"{folder / MAP}: expected density from 0 to 1, found {density.array.min():g} to {density.array.max():g}; "
+            "scale the map"
+        )
+    labels = structure.array != 0
+    if not np.array_equal(labels, structure.array) or not labels.any():
+        raise UserError(f"{folder / STRUCTURE}: expected 1 where there is structure and 0 elsewhere; make it again")
+    return LabeledMap(folder.name, density.array.astype(np.float16), labels)
+
+
+def labeled_batches(
+    maps: Sequence[LabeledMap],
+    *,
+    patch: int,
+    batch: int,
+    seed: int = 0,
+    rotations: bool = True,
+    count: int | None = None,
+    threads: int = THREADS,
+) -> Batches:
+    """Give batches of patches: `map` and `structure`, float32 `(batch, p, p, p)`, and `entry`, as `Batches` has it.
+
+    Patch `k` depends on the seed and `k` alone. All maps are drawn equally often. Of the patches, `AROUND_STRUCTURE`
+    hold a voxel of structure that is drawn at random, and the others lie anywhere in the box.
+
+    Args:
+        maps: from `load_labeled_map`.
+        patch: side, voxels; even, at least 16.
+        batch: patches a batch; the last one of a finite number may be shorter.
+        seed: of the random patches.
+        rotations: whether patches are turned to one of the 24 orientations of the cube; no mirror images.
+        count: number of patches; None for patches without end.
+        threads: that make batches ahead.
+
+    Raises:
+        UserError: a setting is out of range, or there are no maps.
+    """
+    import grain
+
+    check_patch(patch)
+    check_common(batch=batch, seed=seed, threads=threads)
+    if not maps:
+        raise UserError("labeled maps: expected at least one, found none; name their folders")
+    if count is not None and count < 1:
+        raise UserError(f"count: expected 1 patch or more, found {count}; change it")
+    source = _RandomPatches(maps, patch, seed, rotations, count or _ENDLESS)
+    data = [[labeled.name, labeled.structure.shape, int(labeled.structure.sum())] for labeled in maps]
+    return Batches(
+        grain.MapDataset.source(source).batch(batch, drop_remainder=False, batch_fn=collate),
+        names=[labeled.name for labeled in maps],
+        size=count or 0,
+        threads=threads,
+        fingerprint={
+            **{"patch": patch, "batch": batch, "seed": seed, "rotations": rotations, "count": count},
+            "maps": data,
+        },
+    )
+
+
+class _RandomPatches:
+    """Random access to random patches."""
+
+    def __init__(self, maps, patch, seed, rotations, length):
+        self._maps, self._patch, self._seed, self._rotations, self._length = maps, patch, seed, rotations, length
+        self._structure = [np.flatnonzero(labeled.structure) for labeled in maps]
+
+    def __len__(self):
+        return self._length
+
+    def __getitem__(self, index):
+        random = np.random.default_rng([self._seed, index])
+        number = int(random.integers(len(self._maps)))
+        labeled = self._maps[number]
+        position = self._position(labeled.density.shape, self._structure[number], random)
+        sample = {
+            "map": cut(labeled.density, position, self._patch),
+            "structure": cut(labeled.structure, position, self._patch),
+            "entry": number,
+        }
+        return random_rotation(sample, random) if self._rotations else sample
+
+    def _position(self, box, structure, random):
+        """First voxel of a patch, within the box where the patch fits, else with the box in its middle."""
+        anywhere = random.random() >= AROUND_STRUCTURE
+        voxel = np.unravel_index(structure[random.integers(len(structure))], box)
+        first = []
+        for at, side in zip(voxel, box, strict=True):
+            if side <= self._patch:
+                first.append(-((self._patch - side) // 2))
+            elif anywhere:
+                first.append(int(random.integers(side - self._patch + 1)))
+            else:
+                first.append(min(max(int(at) - int(random.integers(self._patch)), 0), side - self._patch))
+        return tuple(first)

@@ -1,0 +1,137 @@
+"""The task of telling structure from noise, voxel by voxel, as DeepTracer-Denoising does (Guan and Si 2022)."""
+
+import glob
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from crefjax.data.labeled_maps import labeled_batches, load_labeled_map
+from crefjax.errors import UserError
+from crefjax.models import NetworkConfig, Parameters, load_model, same_architecture
+from crefjax.training.config import network_config
+from crefjax.training.sources import NamedBatches
+from crefjax.training.stream_source import split_commas
+from crefjax.training.task import DataSource, TaskDescription
+from crefjax.weights.store import load_weights, save_weights
+
+_HELD_OUT_SEED = 2**31
+
+
+@dataclass(frozen=True)
+class VoxelClassificationTask:
+    """Trains a network to classify voxels, on batches of `map` and `structure`, `(samples, z, y, x)`.
+
+    The softmax over two classes depends on the difference of their logits alone. The network's one output is that
+    difference: a voxel is structure with the probability `sigmoid(output)`.
+
+    Attributes:
+        network: Hyperparameters of the network.
+        structure_weight: Weight of a voxel of structure over one of noise in the cross-entropy.
+        patch: Side of the patches, voxels.
+        start: Initial parameters; None for random ones.
+        pretraining: How the initial parameters were trained.
+    """
+
+    network: NetworkConfig
+    structure_weight: float = 40.0
+    patch: int = 0
+    start: Parameters | None = None
+    pretraining: str | None = None
+    name: str = "classification"
+
+    def init(self, key):
+        """Return random parameters, or those to start from."""
+        if self.start is not None:
+            return jax.tree.map(jnp.asarray, self.start)
+        return load_model(self.network.network).init(key, self.network)
+
+    def loss(self, parameters, batch, key):
+        """Return the weighted cross-entropy of every sample: the mean over its voxels."""
+        del key  # nothing is random within a step
+        return self._cross_entropy(self._logits(parameters, batch), batch["structure"]), {}
+
+    def metrics(self, parameters, batch):
+        """Return the loss, and at a probability of one half the shares of structure kept and of noise found.
+
+        One voxel is added to the counts of both shares, so that a patch without structure or noise has them too.
+        """
+        logits, structure = self._logits(parameters, batch), batch["structure"]
+        kept = (logits > 0).astype(jnp.float32)
+        axes = (1, 2, 3)
+        return {
+            "loss": self._cross_entropy(logits, structure),
+            "structure_kept": (1 + (kept * structure).sum(axes)) / (1 + structure.sum(axes)),
+            "noise_found": (1 + ((1 - kept) * (1 - structure)).sum(axes)) / (1 + (1 - structure).sum(axes)),
+        }
+
+    def describe(self, config):
+        """Name the patches and the weight of structure."""
+        return TaskDescription(f"patches of {self.patch} voxels a side", {"structure_weight": self.structure_weight})
+
+    def export(self, folder: Path, parameters, about):
+        """Write a weights folder for `crefjax classify --weights`."""
+        card = {
+            "source": "trained with crefjax",
+            "licence": "yours to choose: trained from your own data",
+            "expected_input": "a map on a grid of 1 Å, its negative density set to 0 and the rest scaled to 0 to 1",
+            "output": "logit of the probability that a voxel is structure",
+            "task": self.name,
+            **about,
+        }
+        save_weights(folder, parameters, self.network, card, overwrite=True)
+
+    def _logits(self, parameters, batch):
+        return load_model(self.network.network).apply(parameters, batch["map"][..., None], self.network)[..., 0]
+
+    def _cross_entropy(self, logits, structure):
+        losses = self.structure_weight * structure * jax.nn.softplus(-logits)
+        losses += (1 - structure) * jax.nn.softplus(logits)
+        return losses.mean((1, 2, 3))
+
+
+def make_task(config: ConfigDict) -> tuple[VoxelClassificationTask, DataSource]:
+    """Return the task of a config and its data.
+
+    Raises:
+        UserError: The network is invalid, the initial weights do not fit, or the labeled maps cannot be read.
+    """
+    network, patch = network_config(config), config.data.patch
+    task = VoxelClassificationTask(network, config.data.labeled.structure_weight, patch)
+    if config.weights:
+        weights = load_weights(config.weights, task.name)
+        if not same_architecture(weights.config, network):
+            raise UserError(
+                f"{weights.path}: expected weights for {network}, found some for {weights.config}; set the fields of "
+                "network alike, or take other weights"
+            )
+        pretraining = weights.card.get("training")
+        start = weights.parameters
+        task = VoxelClassificationTask(network, task.structure_weight, patch, start, pretraining)
+    return task, _labeled_source(config)
+
+
+def _labeled_source(config):
+    chosen = config.data.labeled
+    names = split_commas(chosen.held_out)
+    folders = [Path(path) for pattern in split_commas(chosen.folders) for path in sorted(glob.glob(pattern))]
+    held_out = [folder for folder in folders if folder.name.split("_")[0] in names]
+    training = [folder for folder in folders if folder not in held_out]
+    if not training:
+        raise UserError(
+            f"config: data.labeled.folders: expected labeled maps to train on, found none by {chosen.folders!r}"
+        )
+    maps, held_out_maps = ([load_labeled_map(folder) for folder in part] for part in (training, held_out))
+    settings = {"patch": config.data.patch, "batch": config.batch}
+
+    def train():
+        return NamedBatches(labeled_batches(maps, seed=config.seed, **settings))
+
+    def evaluate():
+        once = {"seed": _HELD_OUT_SEED, "rotations": False, "count": chosen.held_out_patches}
+        return NamedBatches(labeled_batches(held_out_maps, **once, **settings))
+
+    wanted = held_out_maps and chosen.held_out_patches > 0
+    return DataSource(None, train, evaluate if wanted else None, f"{len(maps)} simulated maps with labels")

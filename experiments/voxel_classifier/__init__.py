@@ -1,0 +1,1 @@
+"""Training of the weights of `crefjax classify`: simulated maps with labels, and their filter."""

@@ -1,0 +1,250 @@
+"""Simulate labeled maps for the voxel classifier: deposited-like maps with the labels of their models.
+
+    python -m experiments.voxel_classifier.simulate_maps ../shared/models/cryoem/*.gz ../shared/models/em/*.gz -o DIR
+
+For each model and variant, half-maps are simulated on the grid of 1 Å with FSC-0.143 at 2.5 to 10 Å. Their mean is
+weighted by C_ref, sharpened, and low-passed, as deposited maps are. Besides the model and the solvent's noise it shows,
+by chance: a belt of disordered density, blobs like contaminating ice, and flexible parts; some maps are masked. In some
+pairs a part of the chains is left out of the model; these are to be found by the similarity of map and model.
+Maps that are there already are kept. About 10 s a map of 180 Å on two cores.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import scipy.fft
+
+from crefjax.data.labeled_maps import MAP, STRUCTURE
+from crefjax.data.unit_grid import VOXEL_SIZE, scale_density
+from crefjax.errors import UserError
+from crefjax.masking.threshold import particle_level, sample
+from crefjax.simulate.atoms import Atoms, from_structure, read_atoms
+from crefjax.simulate.half_maps import Simulation, SimulationConfig, simulate_half_maps
+from crefjax.simulate.noise import b_factor_spectrum
+from crefjax.simulate.specimen import Belt, Flexible
+from crefjax.simulate.voxel_labels import atom_density, similarity, similarity_threshold
+from crefjax.spectral.fsc import fsc_curve
+
+RESOLUTIONS = (2.5, 10.0)  # Å
+LARGEST = 180.0  # Å, of a model: larger ones take minutes
+# Shares of the maps in which each of these is to be seen.
+CHANCES = {"belt": 0.35, "blobs": 0.5, "flexible": 0.25, "masked": 0.15, "incomplete": 0.12}
+MOST_BLUR = 900.0  # Å²
+RECORD = "pair.json"
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledPair:
+    """A simulated map with the labels of its model.
+
+    Attributes:
+        map: float32 `(z, y, x)`, 0 to 1, on the grid of 1 Å.
+        structure: whether a voxel is structure, bool, the same shape.
+        half_maps: the two half-maps that it was made of.
+        mask: soft, 0 to 1, around the particle.
+        record: `resolution`, `similarity`, `complete`, and what was drawn.
+    """
+
+    map: np.ndarray
+    structure: np.ndarray
+    half_maps: tuple[np.ndarray, np.ndarray]
+    mask: np.ndarray
+    record: dict
+
+
+def simulate_pair(atoms: Atoms, random: np.random.Generator) -> LabeledPair:
+    """Simulate a map as one would be deposited, with the labels of its model.
+
+    Args:
+        atoms: the model.
+        random: of all that is drawn.
+    """
+    resolution = float(np.exp(random.uniform(*np.log(RESOLUTIONS))))
+    drawn = {name: bool(random.random() < share) for name, share in CHANCES.items()}
+    settings = SimulationConfig(
+        voxel_size=VOXEL_SIZE,
+        resolution=resolution,
+        seed=int(random.integers(2**31)),
+        margin=float(random.uniform(10, 35)),
+        b_factor=min(float(random.uniform(2, 14)) * resolution**2, MOST_BLUR),
+        noise=b_factor_spectrum(float(random.uniform(-2, 6) * resolution**2)),
+        unevenness=float(random.uniform(0, 0.4)),
+        belt=Belt(strength=float(random.uniform(0.3, 0.9))) if drawn["belt"] else None,
+        flexible=Flexible(fraction=0.2) if drawn["flexible"] else None,
+    )
+    simulation = simulate_half_maps(atoms, settings)
+    blobs = _blobs(simulation, random) if drawn["blobs"] else np.float32(0)
+    half_maps = simulation.half_map_1 + blobs, simulation.half_map_2 + blobs
+    array = _deposited(simulation, (half_maps[0] + half_maps[1]) / 2, resolution, random)
+    if drawn["masked"]:
+        array *= simulation.mask
+    model = _without_chains(simulation.atoms, random) if drawn["incomplete"] else simulation.atoms
+    density, structure = atom_density(model, array.shape, VOXEL_SIZE, (0.0, 0.0, 0.0), resolution)
+    found = similarity(array, density, estimate_contour(array))
+    record = {
+        "model": atoms.source,
+        "resolution": round(resolution, 3),
+        "complete": len(model) == len(atoms),
+        "similarity": round(found.value, 5),
+        "core": round(found.core, 5),
+        "settings": {name: simulation.report["parameters"][name] for name in ("seed", "margin", "b_factor", "belt")},
+        "drawn": drawn,
+    }
+    return LabeledPair(scale_density(array, VOXEL_SIZE), structure, half_maps, simulation.mask, record)
+
+
+def estimate_contour(array: np.ndarray) -> float:
+    """Estimate the density above which a map shows its particle, where no contour is known.
+
+    It is the level of the automatic mask (`crefjax.masking`) on the map as it is: four standard deviations
+    of the noise above the solvent, measured by the median absolute deviation, or a fifth of the particle's density.
+    """
+    values = sample(array)
+    noise = 1.4826 * float(np.median(np.abs(values - np.median(values))))
+    return particle_level(array, noise)[0]
+
+
+def _deposited(simulation: Simulation, full: np.ndarray, resolution: float, random) -> np.ndarray:
+    """The full map weighted by C_ref, sharpened, and low-passed, with the solvent at 0."""
+    fsc = fsc_curve(simulation.half_map_1, simulation.half_map_2, VOXEL_SIZE, simulation.mask).fsc
+    fsc = np.convolve(np.pad(np.clip(fsc, 0, 1), 1, "edge"), np.ones(3) / 3, "valid")
+    weight = np.sqrt(2 * fsc / (1 + fsc))
+    frequency = np.arange(len(fsc)) / (max(full.shape) * VOXEL_SIZE)
+    sharpen = float(random.uniform(0, 0.8)) * simulation.report["parameters"]["b_factor"]
+    edge = np.clip((frequency * resolution * float(random.uniform(0.85, 1.1)) - 0.95) / 0.2, 0, 1)
+    factor = weight * np.exp(sharpen * np.minimum(frequency, 1 / resolution) ** 2 / 4)
+    factor *= 0.5 + 0.5 * np.cos(np.pi * edge)
+    radius = np.sqrt(
+        sum(
+            np.square(k).reshape([-1 if axis == other else 1 for other in range(3)])
+            for axis, k in enumerate(
+                [
+                    *(scipy.fft.fftfreq(side, VOXEL_SIZE) for side in full.shape[:2]),
+                    scipy.fft.rfftfreq(full.shape[2], VOXEL_SIZE),
+                ]
+            )
+        )
+    )
+    spectrum = scipy.fft.rfftn(full, workers=-1) * np.interp(radius, frequency, factor, right=0).astype(np.float32)
+    out = scipy.fft.irfftn(spectrum, s=full.shape, workers=-1).astype(np.float32)
+    return out - np.float32(np.median(out[simulation.mask == 0])) if (simulation.mask == 0).any() else out
+
+
+def _blobs(simulation: Simulation, random) -> np.ndarray:
+    """Round blobs in the solvent, away from the particle, as ice contamination leaves them."""
+    total = np.zeros(simulation.truth.shape, np.float32)
+    solvent = np.flatnonzero(simulation.mask == 0)
+    if not len(solvent):
+        return total
+    top = float(np.quantile(simulation.truth[simulation.mask > 0.5], 0.9))
+    for _ in range(int(random.integers(3, 25))):
+        center = np.unravel_index(solvent[random.integers(len(solvent))], total.shape)
+        width, height = float(random.uniform(1.5, 5)), top * float(random.uniform(0.2, 1.2))
+        reach = int(np.ceil(4 * width))
+        spans = zip(map(int, center), total.shape, strict=True)
+        box = tuple(slice(max(c - reach, 0), min(c + reach + 1, side)) for c, side in spans)
+        grid = np.ogrid[box]
+        squared = sum((axis - c) ** 2 for axis, c in zip(grid, center, strict=True))
+        total[box] += (height * np.exp(-squared / (2 * width**2))).astype(np.float32)
+    return total
+
+
+def _without_chains(atoms: Atoms, random) -> Atoms:
+    """The model without about two thirds of its atoms: whole chains, or the end of a model of one chain."""
+    structure = atoms.structure.clone()
+    names = [chain.name for chain in structure[0]]
+    if len(names) > 2:
+        for name in random.permutation(names)[: round(2 * len(names) / 3)]:
+            structure[0].remove_chain(str(name))
+    else:
+        for chain in structure[0]:
+            del chain[len(chain) // 3 :]
+    structure.remove_empty_chains()
+    return from_structure(structure, atoms.source)
+
+
+def simulate_maps(models: Sequence[Path], folder: Path, *, variants: int, seed: int, half_maps: bool = False) -> None:
+    """Simulate the labeled maps of models that are not in a folder yet.
+
+    Args:
+        models: files of atomic models.
+        folder: to write a folder for each map into.
+        variants: of every model.
+        seed: of all that is drawn; a map depends on it, on its model's name, and on its variant alone.
+        half_maps: whether half-maps and a mask are written too, so that each folder is an entry for denoisers.
+    """
+    for path in models:
+        name = path.name.split(".")[0]
+        atoms = None
+        for variant in range(variants):
+            target = folder / f"{name}_{variant}"
+            if (target / RECORD).is_file():
+                continue
+            atoms = atoms or read_atoms(path)
+            if max(atoms.extent) > LARGEST:
+                print(f"skipped {name}: {max(atoms.extent):.0f} Å long, more than {LARGEST:g} Å")
+                break
+            random = np.random.default_rng([seed, variant, *name.encode()])
+            try:
+                pair = simulate_pair(atoms, random)
+            except UserError as error:
+                print(f"skipped {target.name}: {error}")
+                continue
+            target.mkdir(parents=True, exist_ok=True)
+            _write(target / MAP, pair.map.astype(np.float16))
+            _write(target / STRUCTURE, pair.structure.astype(np.int8))
+            if half_maps:
+                for number, half_map in enumerate(pair.half_maps, start=1):
+                    _write(target / f"half_map_{number}.mrc", half_map.astype(np.float32))
+                _write(target / "mask.mrc", pair.mask.astype(np.float16))
+            (target / RECORD).write_text(json.dumps(pair.record, indent=1) + "\n")  # last: with it the map is whole
+            print(f"{target.name}: {pair.record['resolution']:.2f} Å, similarity {pair.record['similarity']:.3f}")
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    with mrcfile.new(path, array, overwrite=True) as mrc:  # of half the size of what `write_map` writes
+        mrc.voxel_size = VOXEL_SIZE
+
+
+def usable_maps(folder: Path) -> tuple[list[Path], float, int]:
+    """Return the folders of the maps that fit their models, the threshold of the similarity, and how many do not."""
+    records = {path.parent: json.loads(path.read_text()) for path in sorted(folder.glob(f"*/{RECORD}"))}
+    threshold = similarity_threshold([record["similarity"] for record in records.values()])
+    kept = [path for path, record in records.items() if record["similarity"] >= threshold]
+    return kept, threshold, len(records) - len(kept)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Simulate the maps; return 0, or 2 after a user's mistake, reported in one line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.voxel_classifier.simulate_maps", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("models", metavar="MODEL", type=Path, nargs="+", help="atomic models")
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write")
+    parser.add_argument("--variants", metavar="N", type=int, default=1, help="maps of every model (default: 1)")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument("--half-maps", action="store_true", help="also write half-maps and masks, for evaluation")
+    parser.add_argument("--exclude", metavar="NAMES", default="", help="names of models to leave out, with commas")
+    arguments = parser.parse_args(argv)
+    excluded = set(arguments.exclude.split(","))
+    models = [path for path in arguments.models if path.name.split(".")[0] not in excluded]
+    try:
+        simulate_maps(
+            models, arguments.output, variants=arguments.variants, seed=arguments.seed, half_maps=arguments.half_maps
+        )
+        kept, threshold, dropped = usable_maps(arguments.output)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{len(kept)} maps fit their models (similarity at least {threshold:.3f}); {dropped} do not")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""The loss and the metrics of voxel classification against NumPy, and a network that learns to tell voxels apart."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crefjax.models.unet3d import UNet3D, UNet3DConfig
+from crefjax.training.voxel_classification import VoxelClassificationTask
+from crefjax.weights.store import load_weights
+
+NETWORK = UNet3DConfig(depth=1, down_width=4, up_width=4, last_widths=(4,))
+
+
+def batch_of(count=2, side=8, seed=0):
+    random = np.random.default_rng(seed)
+    structure = (random.random((count, side, side, side)) < 0.1).astype(np.float32)
+    density = np.clip(structure * 0.6 + 0.2 * random.random(structure.shape), 0, 1).astype(np.float32)
+    return {"map": density, "structure": structure}
+
+
+def logits_of(parameters, batch):
+    return np.asarray(UNet3D(NETWORK).apply({"params": parameters}, batch["map"][..., None])[..., 0], np.float64)
+
+
+@pytest.mark.parametrize("weight", [1.0, 40.0])
+def test_the_loss_is_the_cross_entropy_of_a_softmax_over_two_classes(weight):
+    task = VoxelClassificationTask(NETWORK, structure_weight=weight)
+    parameters, batch = task.init(jax.random.key(1)), batch_of()
+    logits = logits_of(parameters, batch)
+    both = np.stack([np.zeros_like(logits), logits], -1)  # noise, structure
+    probability = np.exp(both) / np.exp(both).sum(-1, keepdims=True)
+    entropy = -np.where(batch["structure"] == 1, weight * np.log(probability[..., 1]), np.log(probability[..., 0]))
+    loss, more = task.loss(parameters, batch, jax.random.key(0))
+    np.testing.assert_allclose(loss, entropy.mean((1, 2, 3)), rtol=1e-5)
+    assert more == {}
+
+
+def test_the_metrics_count_voxels():
+    task = VoxelClassificationTask(NETWORK)
+    parameters, batch = task.init(jax.random.key(1)), batch_of()
+    above = logits_of(parameters, batch) > 0
+    found = task.metrics(parameters, batch)
+    for index in range(2):
+        structure = batch["structure"][index] == 1
+        kept = (1 + (above[index] & structure).sum()) / (1 + structure.sum())
+        noise = (1 + (~above[index] & ~structure).sum()) / (1 + (~structure).sum())
+        assert found["structure_kept"][index] == pytest.approx(kept, rel=1e-5)
+        assert found["noise_found"][index] == pytest.approx(noise, rel=1e-5)
+
+
+def test_training_starts_from_given_parameters():
+    start = VoxelClassificationTask(NETWORK).init(jax.random.key(5))
+    task = VoxelClassificationTask(NETWORK, start=jax.tree.map(np.asarray, start))
+    for given, found in zip(jax.tree.leaves(start), jax.tree.leaves(task.init(jax.random.key(6))), strict=True):
+        np.testing.assert_array_equal(given, found)
+
+
+def test_exported_weights_give_the_same_logits(tmp_path):
+    task = VoxelClassificationTask(NETWORK)
+    parameters, batch = jax.tree.map(np.asarray, task.init(jax.random.key(2))), batch_of()
+    task.export(tmp_path / "weights", parameters, {"training": "none"})
+    weights = load_weights(tmp_path / "weights", "classification")
+    assert weights.card["task"] == "classification"
+    np.testing.assert_array_equal(logits_of(weights.parameters, batch), logits_of(parameters, batch))
+
+
+def test_gradient_steps_separate_structure_from_noise():
+    task = VoxelClassificationTask(NETWORK, structure_weight=9.0)
+    parameters = task.init(jax.random.key(3))
+
+    @jax.jit
+    def step(parameters, batch):
+        gradient = jax.grad(lambda p: task.loss(p, batch, None)[0].mean())(parameters)
+        return jax.tree.map(lambda value, slope: value - 0.05 * slope, parameters, gradient)
+
+    for number in range(150):
+        parameters = step(parameters, jax.tree.map(jnp.asarray, batch_of(4, seed=number)))
+    found = task.metrics(parameters, batch_of(4, seed=1000))
+    assert float(found["structure_kept"].mean()) > 0.97
+    assert float(found["noise_found"].mean()) > 0.97
