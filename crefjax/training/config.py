@@ -22,7 +22,7 @@ from crefjax.simulate.stream import config_fields
 # computes from its state and its batch. `epochs` and `steps` set the length of a cosine, and may not change with it.
 MUTABLE_ON_RESUME = (
     *("epochs", "steps", "minutes", "devices", "platform", "log_every", "evaluation", "checkpoint"),
-    *("data.dataset.folder", "data.dataset.threads", "data.entries.folders"),
+    *("data.dataset.folder", "data.dataset.threads", "data.entries.folders", "data.labeled.folders"),
     "data.stream.models",  # their location; the stream's state identifies them
 )
 _LENGTH_OF_COSINE = ("epochs", "steps")

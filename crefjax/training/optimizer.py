@@ -55,8 +55,22 @@ def _cycles(chosen):
 
 
 def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Return the optimizer of a config."""
+    """Return the optimizer of a config.
+
+    With `accumulate` above 1, the parameters change after that number of steps, by the mean of their gradients.
+
+    Args:
+        config: Config of the run.
+        schedule: Learning rate of every step of the run.
+    """
     chosen = config.optimizer
+    if chosen.accumulate > 1:
+        every = chosen.accumulate
+        inner = config.copy_and_resolve_references()
+        inner.optimizer.accumulate = 1
+        # The rule inside counts its own updates.
+        rule = make_optimizer(inner, lambda update: schedule(update * every))
+        return optax.MultiSteps(rule, every).gradient_transformation()
     if chosen.name == "adam":
         rule = optax.adam(schedule, chosen.b1, chosen.b2, chosen.eps)
     elif chosen.name == "adamw":

@@ -94,6 +94,16 @@ def test_adamw_decays_the_parameters_themselves():
     np.testing.assert_allclose(run(c), slow_adam(lambda t: 0.1, decay=0.2), rtol=2e-5, atol=1e-5)
 
 
+def test_accumulated_gradients_change_the_parameters_by_their_mean_at_the_rate_of_the_step():
+    falling = {"schedule__name": "exponential", "schedule__rate": 0.1, "schedule__decay_epochs": 2.0}
+    found = run(config(**falling, optimizer__accumulate=3))
+    means = GRADIENTS.reshape(4, 3, 4).mean(1)
+    expected = slow_adam(lambda update: 0.1 * 0.7 ** (3 * update / 6), gradients=means)
+    np.testing.assert_allclose(found[2::3], expected, rtol=2e-5, atol=1e-5)
+    np.testing.assert_array_equal(found[:2], np.float32([START, START]))
+    np.testing.assert_array_equal(found[3:5], found[[2, 2]])
+
+
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 def test_sgd_with_momentum_agrees_with_numpy(momentum):
     c = config(schedule__rate=0.1, optimizer__name="sgd", optimizer__b1=momentum)

@@ -1,0 +1,42 @@
+"""Train the classifier of voxels on simulated labeled maps.
+
+    python -m experiments.voxel_classifier.simulate_maps ../shared/models/cryoem/*.gz ../shared/models/em/*.gz \
+        -o runs/labeled_maps --exclude 8tze,7yc8,9jmb,8tsq,6bqn,7a4m,7l2j,6rn2,6m15,9c0g,8d3m,6gyn,7kmx,5gjv,6o1p,7pbl
+    export XLA_FLAGS=--xla_force_host_platform_device_count=2  # on two cores: shorter steps
+    crefjax train --config=experiments/configs/classifier.py --workdir=runs/classifier
+
+Maps that do not fit their models are left out by their similarity. 2,000 steps of four patches take about an hour on
+two CPU cores.
+"""
+
+from pathlib import Path
+
+from crefjax.training.config import default
+from experiments.voxel_classifier.simulate_maps import RECORD, usable_maps
+
+FOLDER = Path("runs/labeled_maps")
+HELD_OUT = "7kjr,5ni1,6hbu"  # models whose maps are evaluated during the training
+
+
+def get_config():
+    """Return the config of the classifier's training."""
+    c = default()
+    c.task = "classification"
+    c.batch = 4
+    c.steps = 2000
+    c.epoch_steps = 500
+    c.average = 0.995
+    c.seed = 1
+    c.data.patch = 64
+    # Without any map the training says what is missing.
+    folders = usable_maps(FOLDER)[0] if any(FOLDER.glob(f"*/{RECORD}")) else [FOLDER / "*"]
+    c.data.labeled.folders = ",".join(map(str, folders))
+    c.data.labeled.held_out = HELD_OUT
+    c.network.depth = 3
+    c.optimizer.name = "muon"
+    c.optimizer.clip = 1.0
+    c.schedule.name = "cosine"
+    c.schedule.rate = 2e-3
+    c.schedule.warmup = 30
+    c.schedule.final = 0.02
+    return c
