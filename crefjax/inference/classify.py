@@ -80,7 +80,7 @@ def classify_map(
         UserError: the threshold is not between 0 and 1, the contrast is inverted, or the map has no density.
     """
     if not 0 < threshold < 1:
-        raise UserError(f"threshold: expected a probability between 0 and 1, found {threshold:g}; correct it")
+        raise UserError(f"`threshold`: expected a probability between 0 and 1, found {threshold:g}; correct it")
     if has_inverted_contrast(map_.array, map_.voxel_size):
         raise UserError(
             "expected a particle that is lighter than the solvent, found a darker one (inverted contrast); multiply "
