@@ -27,7 +27,7 @@ from analysis.metrics.voxel_counts import Confusion, Scores, best_dust_filter, c
 from crefjax.data.labeled_maps import load_labeled_map
 from crefjax.data.unit_grid import VOXEL_SIZE, on_unit_grid
 from crefjax.errors import UserError
-from crefjax.inference.classify import THRESHOLDS, classify_map, plan_classify, solvent_density
+from crefjax.inference.classify import classify_map, mode_thresholds, plan_classify, solvent_density
 from crefjax.io.maps import Map, read_map
 from crefjax.masking import make_mask
 from crefjax.plotting import BLUE, GREY, ORANGE, PALETTE
@@ -95,10 +95,11 @@ def _run(arguments, output):
     output.write_csv(HEADER, [row.cells() for row in rows])
     summary = _summary(rows)
     totals = [_total(scores) for scores in (background, structural)]
-    best = {mode: totals[number].best()[0] for number, mode in enumerate(THRESHOLDS)}
-    content = {"weights": classifier.name, "thresholds": THRESHOLDS, "best_thresholds": best, "means": summary}
+    thresholds = mode_thresholds(classifier)
+    best = {mode: totals[number].best()[0] for number, mode in enumerate(thresholds)}
+    content = {"weights": classifier.name, "thresholds": thresholds, "best_thresholds": best, "means": summary}
     output.write_json(content, seconds=time.monotonic() - start)
-    output.write_figure(_figure(rows, totals))
+    output.write_figure(_figure(rows, totals, thresholds))
     print("\n".join(_lines(summary, best)))
 
 
@@ -135,19 +136,13 @@ def classifier_rows(name, resolution, density, structure, weights) -> tuple[list
         removed.
     """
     map_ = Map.from_array(density, VOXEL_SIZE)
-    found = classify_map(map_, weights, plan_classify(map_, weights), threshold=THRESHOLDS["background"])
-    probability = found.probability.array
+    background, structural = mode_thresholds(weights).values()
+    probability = classify_map(map_, weights, plan_classify(map_, weights), threshold=background).probability.array
     counted = density > 0
-    kept = counted & (probability >= THRESHOLDS["background"])
+    kept = counted & (probability >= background)
     rows = [
-        Row(name, resolution, BACKGROUND, THRESHOLDS["background"], confusion(kept, structure, counted)),
-        Row(
-            name,
-            resolution,
-            STRUCTURAL,
-            THRESHOLDS["structural"],
-            confusion(probability >= THRESHOLDS["structural"], structure, kept),
-        ),
+        Row(name, resolution, BACKGROUND, background, confusion(kept, structure, counted)),
+        Row(name, resolution, STRUCTURAL, structural, confusion(probability >= structural, structure, kept)),
     ]
     return rows, tuple(score_histograms(probability, structure, where, (0.0, 1.0)) for where in (counted, kept))
 
@@ -207,7 +202,7 @@ def _lines(summary, best):
     return lines
 
 
-def _figure(rows, totals):
+def _figure(rows, totals, thresholds):
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     (histograms, recall), (by_threshold, by_map) = figure.subplots(2, 2)
     background = totals[0]
@@ -215,11 +210,11 @@ def _figure(rows, totals):
     for counts, color, label in ((background.noise, GREY, "noise"), (background.structure, BLUE, "structure")):
         histograms.step(middles, np.maximum(counts / counts.sum(), 1e-6), color=color, label=label, where="mid")
     histograms.set(xlabel="Probability of structure", ylabel="Share of the voxels", yscale="log")
-    for scores, color, label in zip(totals, (BLUE, ORANGE), THRESHOLDS, strict=True):
+    for scores, color, label in zip(totals, (BLUE, ORANGE), thresholds, strict=True):
         curves = scores.curves()
         recall.plot(curves["tpr"], curves["precision"], color=color, label=label)
         by_threshold.plot(curves["threshold"], curves["g_mean"], color=color, label=label)
-        by_threshold.axvline(THRESHOLDS[label], color=color, linestyle=":", linewidth=1)
+        by_threshold.axvline(thresholds[label], color=color, linestyle=":", linewidth=1)
     recall.set(xlabel="Recall: share of the noise found", ylabel="Precision", xlim=(0, 1.02), ylim=(0, 1.05))
     by_threshold.set(xlabel="Threshold (dotted: the default)", ylabel="G-mean", ylim=(0, 1.02))
     entries = list(dict.fromkeys(row.entry for row in rows))

@@ -23,7 +23,10 @@ def add_arguments(parser):
         help="remove background noise alone, or also structural noise such as detergent belts",
     )
     parser.add_argument(
-        "--threshold", metavar="T", type=number, help="probability of structure below which a voxel is removed"
+        "--threshold",
+        metavar="T",
+        type=number,
+        help="probability of structure below which a voxel is removed (default: that of the mode on the weights' card)",
     )
     parser.add_argument("--weights", metavar="W", help="name or folder of a classifier's weights")
     parser.add_argument("--probability", metavar="P", help="map to write with every voxel's probability of structure")
@@ -41,14 +44,14 @@ def run(arguments) -> None:
     for path in outputs:
         check_output(path, overwrite=arguments.overwrite, inputs=(arguments.map,))
 
-    from crefjax.inference.classify import THRESHOLDS, classify_map, plan_classify
+    from crefjax.inference.classify import classify_map, mode_thresholds, plan_classify
     from crefjax.io.maps import read_map, write_maps
     from crefjax.utils.progress import progress_bar
     from crefjax.weights.store import load_weights
 
     weights = load_weights(arguments.weights, "classification")
     map_ = read_map(arguments.map, voxel_size=arguments.voxel_size)
-    threshold = THRESHOLDS[arguments.mode] if arguments.threshold is None else arguments.threshold
+    threshold = mode_thresholds(weights)[arguments.mode] if arguments.threshold is None else arguments.threshold
     plan = plan_classify(map_, weights, device=arguments.device, max_memory=arguments.max_memory)
     log(plan.describe())
     with progress_bar("classifying") as show:

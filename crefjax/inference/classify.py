@@ -20,7 +20,8 @@ from crefjax.spectral.resample import fourier_resample
 from crefjax.utils.memory import find_device
 from crefjax.weights.store import Weights
 
-# Probability of structure below which a voxel is removed: only what is hardly structure, or all that is likely noise.
+# Modes, with the probability of structure below which a voxel is removed, as in the paper; used for weights whose card
+# has none of their own.
 THRESHOLDS = {"background": 0.035, "structural": 0.495}
 _LOGITS = (-12.0, 12.0)  # kept within, so that the resampling of a steep edge does not ring
 _MAPS = 8  # float32 arrays of the map's size that are in memory besides the network's own
@@ -43,6 +44,11 @@ class Classified:
     removed: float
     pieces: int
     notes: tuple[str, ...]
+
+
+def mode_thresholds(weights: Weights) -> dict[str, float]:
+    """Return the threshold of each mode for a classifier: those on its card, else `THRESHOLDS`."""
+    return {mode: float(value) for mode, value in weights.card.get("thresholds", THRESHOLDS).items()}
 
 
 def plan_classify(

@@ -1,0 +1,100 @@
+"""Copy a trained classifier into the package, with its card and the thresholds found on held-out maps.
+
+    python -m experiments.voxel_classifier.release runs/classifier runs/labeled_maps
+
+The first folder is a run of `experiments/configs/classifier.py`, the second holds its labeled maps. The thresholds are
+those with the best G-mean over the maps that the training only evaluated: for background over all voxels, and for
+structural noise over those that the background mode keeps. It replaces `crefjax/weights/shipped/classifier`.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from analysis.metrics.voxel_counts import Scores, score_histograms
+from crefjax.data.labeled_maps import load_labeled_map
+from crefjax.data.unit_grid import VOXEL_SIZE
+from crefjax.errors import UserError
+from crefjax.inference.classify import classify_map, plan_classify
+from crefjax.io.maps import Map
+from crefjax.weights.store import Weights, load_weights, save_weights
+from experiments.configs.classifier import HELD_OUT
+from experiments.voxel_classifier.simulate_maps import usable_maps
+
+SHIPPED = Path(__file__).parents[2] / "crefjax" / "weights" / "shipped" / "classifier"
+ABOUT = {
+    "source": "trained with crefjax by experiments/configs/classifier.py",
+    "licence": "Apache-2.0, as crefjax",
+    "good_for": "removing noise around and between particles for display; a baseline to compare denoisers with",
+    "not_good_for": (
+        "judging whether density is reliable; density that is not protein or nucleic acid may be removed with the noise"
+    ),
+}
+
+
+def find_thresholds(weights: Weights, folders: Sequence[Path]) -> dict[str, float]:
+    """Find the thresholds of the modes with the best G-mean, each map and each class weighing the same.
+
+    Args:
+        weights: of a classifier.
+        folders: labeled maps.
+    """
+    probabilities = []
+    for folder in folders:
+        labeled = load_labeled_map(folder)
+        map_ = Map.from_array(labeled.density.astype(np.float32), VOXEL_SIZE)
+        classified = classify_map(map_, weights, plan_classify(map_, weights), threshold=0.5)
+        probabilities.append((classified.probability.array, labeled.structure, map_.array > 0))
+    background = _best(probabilities)
+    kept = [
+        (probability, structure, counted & (probability >= background))
+        for probability, structure, counted in probabilities
+    ]
+    return {"background": round(background, 3), "structural": round(_best(kept), 3)}
+
+
+def _best(maps):
+    scores = [score_histograms(*arrays, (0.0, 1.0)) for arrays in maps]
+    noise = sum(each.noise / max(each.noise.sum(), 1) for each in scores)
+    structure = sum(each.structure / max(each.structure.sum(), 1) for each in scores)
+    return Scores(scores[0].edges, noise, structure).best()[0]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return 0, or 2 after a mistake by the user."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.voxel_classifier.release", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run")
+    parser.add_argument("maps", metavar="MAPS", type=Path, help="folder of the labeled maps")
+    arguments = parser.parse_args(argv)
+    try:
+        weights = load_weights(arguments.run / "last", "classification")
+        kept, threshold, dropped = usable_maps(arguments.maps)
+        held_out = [folder for folder in kept if folder.name.split("_")[0] in HELD_OUT.split(",")]
+        if not held_out:
+            raise UserError(f"{arguments.maps}: expected maps of {HELD_OUT}, found none; simulate them")
+        thresholds = find_thresholds(weights, held_out)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    models = sorted({folder.name.split("_")[0].upper() for folder in kept if folder not in held_out})
+    card = {name: weights.card[name] for name in ("training", "expected_input", "output", "task", "structure_weight")}
+    card |= ABOUT | {
+        "thresholds": thresholds,
+        "similarity": f"pairs below {threshold:.3f} were left out, {dropped} of {len(kept) + dropped}",
+        "models": f"PDB entries (CC0) {', '.join(models)}",
+        "models_for_choosing": f"PDB entries (CC0) {HELD_OUT.upper().replace(',', ', ')}",
+    }
+    network = dataclasses.replace(weights.config, compute_dtype="float32")
+    save_weights(SHIPPED, weights.parameters, network, card, overwrite=True)
+    print(f"wrote {SHIPPED}, thresholds {thresholds}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
