@@ -51,7 +51,8 @@ def test_dust_is_what_is_small_above_the_contour():
     density[3, 3, 3] = 2  # touches their corner
     density[1:4, 2, 8] = 2  # 3 voxels
     density[5, 5, 11] = 0.5
-    kept = hide_dust(density, contour=1.0, size=4)
+    all_kept, kept = hide_dust(density, 1.0, (1, 4))
+    assert all_kept.sum() == 12
     assert kept.sum() == 9
     assert kept[3, 3, 3]
     assert not kept[1, 2, 8]
