@@ -128,7 +128,7 @@ def score_histograms(
 
 
 def hide_dust(density: np.ndarray, contour: float, sizes: Sequence[int]) -> Iterator[np.ndarray]:
-    """Yield, for each size, which voxels a dust filter keeps: components above a contour with at least that many voxels.
+    """Yield, for each size, the voxels that a dust filter keeps: components above a contour of at least that size.
 
     Components are connected by faces, edges, or corners.
     """
