@@ -6,8 +6,8 @@ Every ENTRY is a labeled map (`python -m experiments.voxel_classifier.simulate_m
 `--half-maps`, it is denoised and masked too. `--map` adds a map with its atomic model, which is labeled here. By the
 definitions of DeepTracer-Denoising (Guan and Si 2022), noise is the positive class, and voxels whose density is not
 above the solvent are left out. Structural noise is counted with the background removed, over the voxels that the
-background mode keeps. The thresholds of the other methods are those with the best G-mean on that very map, which favors
-them. It writes
+background mode keeps. The classifier has the thresholds on its card. Those of the other methods are the ones with the
+best G-mean on that very map, which favors them; a row shows what the classifier does with such a threshold. It writes
 
     voxel_classification.csv          a row for each map and method
     voxel_classification.json         settings, versions, means over the maps, and thresholds with the best G-mean
@@ -36,7 +36,7 @@ from crefjax.simulate.voxel_labels import atom_density
 from crefjax.weights.store import load_weights
 
 BINS = ((2.5, 3.0), *((float(low), low + 1.0) for low in range(3, 10)))  # Å, of the paper's table I
-BACKGROUND, STRUCTURAL = "classifier, background", "classifier, structural"
+BACKGROUND, STRUCTURAL, BEST = "classifier, background", "classifier, structural", "classifier, best threshold"
 DUST, MASK, CONTOUR = "dust filter", "automatic mask", "contour"
 
 
@@ -132,8 +132,8 @@ def classifier_rows(name, resolution, density, structure, weights) -> tuple[list
         weights: of the classifier.
 
     Returns:
-        Rows of both modes, and the histograms of the probability: over all voxels that count, and with the background
-        removed.
+        Rows of both modes and of the best threshold; and the histograms of the probability, over all voxels that count
+        and with the background removed.
     """
     map_ = Map.from_array(density, VOXEL_SIZE)
     background, structural = mode_thresholds(weights).values()
@@ -144,7 +144,9 @@ def classifier_rows(name, resolution, density, structure, weights) -> tuple[list
         Row(name, resolution, BACKGROUND, background, confusion(kept, structure, counted)),
         Row(name, resolution, STRUCTURAL, structural, confusion(probability >= structural, structure, kept)),
     ]
-    return rows, tuple(score_histograms(probability, structure, where, (0.0, 1.0)) for where in (counted, kept))
+    scores = tuple(score_histograms(probability, structure, where, (0.0, 1.0)) for where in (counted, kept))
+    rows.append(Row(name, resolution, BEST, *scores[0].best()))
+    return rows, scores
 
 
 def _baseline_rows(name, resolution, density, structure, folder, denoisers):
