@@ -227,8 +227,9 @@ def _figure(rows, totals, thresholds):
         by_map.plot(places, list(found.values()), "o", markersize=4, color=PALETTE[number % len(PALETTE)], label=method)
     by_map.set_xticks(range(len(entries)), entries, rotation=90, fontsize=7)
     by_map.set(ylabel="G-mean", ylim=(None, 1.01))
-    for axes in (histograms, recall, by_threshold, by_map):
-        axes.legend(fontsize=7, frameon=False)
+    for axes in (histograms, recall, by_threshold):
+        axes.legend(loc="lower center", fontsize=7, frameon=False)
+    by_map.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=7, frameon=False)
     return figure
 
 
