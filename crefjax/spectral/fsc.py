@@ -1,4 +1,4 @@
-"""The Fourier shell correlation and C_ref."""
+"""The Fourier shell correlation and C_ref, in JAX; `crefjax.spectral.curves` has a NumPy version."""
 
 import jax
 import jax.numpy as jnp
