@@ -107,7 +107,7 @@ def convergence_figure(rows: list[dict], kind: str) -> bytes:
     steps = [row["step"] for row in evaluations]
     top.plot(steps, [row["loss"] for row in evaluations], "o-", color=ORANGE, markersize=3)
     top.set(ylabel="loss")
-    top.legend(top.lines, ["training", "held out"])
+    top.legend(top.lines, ["training", "held out"], loc="upper right")
     for name, (label, color, line) in _EVALUATION_METRICS.items():
         values = [row.get(name) for row in evaluations]
         if any(value is not None for value in values):

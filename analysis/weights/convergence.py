@@ -77,7 +77,7 @@ def _figure(runs):
             if held_out:
                 axes.plot(*zip(*held_out, strict=True), "o-", color=color, markersize=3, label=f"{name}, held out")
         axes.set(xlabel="step", ylabel=_METRICS[key])
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(loc="upper right", fontsize=8, frameon=False)
     return page
 
 

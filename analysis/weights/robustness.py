@@ -307,7 +307,7 @@ def _figure(noises):
     first.set(xlabel="shell", ylabel="noise's power that passes,\nover that of the map's own output")
     second.set(xlabel="shell", ylabel="mean FSC of any two outputs\nfor eight boxes of noise, over its scatter")
     for axes in (first, second):
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(loc="upper right", fontsize=8, frameon=False)
     return figure
 
 
