@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.metrics.voxel_counts import Scores, score_histograms
+from analysis.baselines.voxel_counts import Scores, score_histograms
 from crefjax.data.labeled_maps import load_labeled_map
 from crefjax.data.unit_grid import VOXEL_SIZE
 from crefjax.errors import UserError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.metrics.voxel_counts import BINS, Confusion, best_dust_filter, confusion, hide_dust, score_histograms
+from analysis.baselines.voxel_counts import BINS, Confusion, best_dust_filter, confusion, hide_dust, score_histograms
 
 
 def test_rates_of_counts_by_hand():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from helpers.classifier import balls, save_line_classifier
 
+from analysis.baselines.voxel_counts import confusion
 from analysis.framework.discovery import load_study
-from analysis.metrics.voxel_counts import confusion
 
 SHAPE = (40, 36, 44)
 
@@ -26,7 +26,7 @@ def results(tmp_path_factory):
         with mrcfile.new(entry / f"{name}.mrc", array) as mrc:
             mrc.voxel_size = 1.0
     (entry / "pair.json").write_text(json.dumps({"resolution": 3.4}))
-    study = load_study("analysis.metrics.voxel_classification")
+    study = load_study("analysis.baselines.voxel_classification")
     assert study.main([str(entry), "--weights", str(weights), "-o", str(folder / "out")]) == 0
     with open(folder / "out" / "voxel_classification.csv", encoding="utf-8") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
@@ -68,5 +68,5 @@ def test_figures_are_written(results):
 
 
 def test_a_study_without_maps_is_refused(tmp_path, capsys):
-    assert load_study("analysis.metrics.voxel_classification").main(["-o", str(tmp_path / "out")]) == 2
+    assert load_study("analysis.baselines.voxel_classification").main(["-o", str(tmp_path / "out")]) == 2
     assert "expected labeled maps, found none" in capsys.readouterr().err

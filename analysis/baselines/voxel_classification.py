@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from analysis.baselines.voxel_counts import Confusion, Scores, best_dust_filter, confusion, score_histograms
 from analysis.framework.study import Study
-from analysis.metrics.voxel_counts import Confusion, Scores, best_dust_filter, confusion, score_histograms
 from crefjax.data.labeled_maps import load_labeled_map
 from crefjax.data.unit_grid import VOXEL_SIZE, on_unit_grid
 from crefjax.errors import UserError
