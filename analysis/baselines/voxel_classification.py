@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.baselines.voxel_counts import Confusion, Scores, best_dust_filter, confusion, score_histograms
+from analysis.baselines.voxel_counts import Confusion, Scores, add_scores, best_dust_filter, confusion, score_histograms
 from analysis.framework.study import Study
 from crefjax.data.labeled_maps import load_labeled_map
 from crefjax.data.unit_grid import VOXEL_SIZE, on_unit_grid
@@ -94,7 +94,7 @@ def _run(arguments, output):
         print(f"{name}: " + ", ".join(f"{row.method} {row.counts.g_mean:.3f}" for row in rows if row.entry == name))
     output.write_csv(HEADER, [row.cells() for row in rows])
     summary = _summary(rows)
-    totals = [_total(scores) for scores in (background, structural)]
+    totals = [add_scores(scores) for scores in (background, structural)]
     thresholds = mode_thresholds(classifier)
     best = {mode: totals[number].best()[0] for number, mode in enumerate(thresholds)}
     content = {"weights": classifier.name, "thresholds": thresholds, "best_thresholds": best, "means": summary}
@@ -169,13 +169,6 @@ def _baseline_rows(name, resolution, density, structure, folder, denoisers):
         threshold, counts = score_histograms(denoised.array, structure, counted).best()
         rows.append(Row(name, resolution, f"denoised by {denoiser}", threshold, counts))
     return rows
-
-
-def _total(scores):
-    """The sum of histograms over maps, in each of which noise and structure weigh the same."""
-    noise = sum(one.noise / max(one.noise.sum(), 1) for one in scores)
-    structure = sum(one.structure / max(one.structure.sum(), 1) for one in scores)
-    return Scores(scores[0].edges, noise, structure)
 
 
 def _summary(rows):

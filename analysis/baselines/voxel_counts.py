@@ -109,6 +109,13 @@ class Scores:
         return float(self.edges[index]), self.at(index)
 
 
+def add_scores(scores: Sequence[Scores]) -> Scores:
+    """Add histograms with the same edges over maps, in each of which noise and structure weigh the same."""
+    noise = sum(each.noise / max(each.noise.sum(), 1) for each in scores)
+    structure = sum(each.structure / max(each.structure.sum(), 1) for each in scores)
+    return Scores(scores[0].edges, noise, structure)
+
+
 def score_histograms(
     score: np.ndarray, structure: np.ndarray, counted: np.ndarray, limits: tuple[float, float] | None = None
 ) -> Scores:

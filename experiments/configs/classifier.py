@@ -1,7 +1,7 @@
 """Train the classifier of voxels on simulated labeled maps.
 
     python -m experiments.voxel_classifier.simulate_maps ../shared/models/cryoem/*.gz ../shared/models/em/*.gz \
-        -o runs/labeled_maps --exclude 8tze,7yc8,9jmb,8tsq,6bqn,7a4m,7l2j,6rn2,6m15,9c0g,8d3m,6gyn,7kmx,5gjv,6o1p,7pbl
+        -o runs/labeled_maps
     export XLA_FLAGS=--xla_force_host_platform_device_count=2  # on two cores: shorter steps
     crefjax train --config=experiments/configs/classifier.py --workdir=runs/classifier
 

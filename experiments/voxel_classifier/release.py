@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.baselines.voxel_counts import Scores, score_histograms
+from analysis.baselines.voxel_counts import add_scores, score_histograms
 from crefjax.data.labeled_maps import load_labeled_map
 from crefjax.data.unit_grid import VOXEL_SIZE
 from crefjax.errors import UserError
@@ -58,10 +58,7 @@ def find_thresholds(weights: Weights, folders: Sequence[Path]) -> dict[str, floa
 
 
 def _best(maps):
-    scores = [score_histograms(*arrays, (0.0, 1.0)) for arrays in maps]
-    noise = sum(each.noise / max(each.noise.sum(), 1) for each in scores)
-    structure = sum(each.structure / max(each.structure.sum(), 1) for each in scores)
-    return Scores(scores[0].edges, noise, structure).best()[0]
+    return add_scores([score_histograms(*arrays, (0.0, 1.0)) for arrays in maps]).best()[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

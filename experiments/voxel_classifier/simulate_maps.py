@@ -30,6 +30,7 @@ from crefjax.simulate.noise import b_factor_spectrum
 from crefjax.simulate.specimen import Belt, Flexible
 from crefjax.simulate.voxel_labels import atom_density, similarity, similarity_threshold
 from crefjax.spectral.fsc import fsc_curve
+from experiments.configs.weights import EXCLUDE, HELD_OUT
 
 RESOLUTIONS = (2.5, 10.0)  # Å
 LARGEST = 180.0  # Å, of a model: larger ones take minutes
@@ -230,7 +231,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--variants", metavar="N", type=int, default=1, help="maps of every model (default: 1)")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument("--half-maps", action="store_true", help="also write half-maps and masks, for evaluation")
-    parser.add_argument("--exclude", metavar="NAMES", default="", help="names of models to leave out, with commas")
+    parser.add_argument(
+        "--exclude",
+        metavar="NAMES",
+        default=f"{EXCLUDE},{HELD_OUT}",
+        help="names of models to leave out, with commas (default: those that the denoiser was not trained on)",
+    )
     arguments = parser.parse_args(argv)
     excluded = set(arguments.exclude.split(","))
     models = [path for path in arguments.models if path.name.split(".")[0] not in excluded]

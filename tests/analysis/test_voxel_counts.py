@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from analysis.baselines.voxel_counts import BINS, Confusion, best_dust_filter, confusion, hide_dust, score_histograms
+from analysis.baselines.voxel_counts import (
+    BINS,
+    Confusion,
+    Scores,
+    add_scores,
+    best_dust_filter,
+    confusion,
+    hide_dust,
+    score_histograms,
+)
 
 
 def test_rates_of_counts_by_hand():
@@ -66,3 +75,13 @@ def test_the_best_dust_filter_separates_a_blob_from_specks():
     _, size, found = best_dust_filter(density, structure, np.ones_like(structure))
     assert size > 1
     assert found.g_mean > 0.99
+
+
+def test_maps_of_any_size_weigh_the_same():
+    edges = np.array([0.0, 0.5, 1.0])
+    small = Scores(edges, noise=np.array([3, 1]), structure=np.array([0, 2]))
+    large = Scores(edges, noise=np.array([100, 300]), structure=np.array([500, 500]))
+    total = add_scores([small, large])
+    np.testing.assert_allclose(total.noise, [1.0, 1.0])  # 3/4 + 1/4, 1/4 + 3/4
+    np.testing.assert_allclose(total.structure, [0.5, 1.5])
+    assert total.at(1) == Confusion(tp=1.0, fn=1.0, fp=0.5, tn=1.5)
