@@ -1,6 +1,7 @@
 """Atomic models: read with gemmi, cleaned for cryo-EM, and written at the coordinates of a map."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,6 +104,32 @@ def translate_atoms(atoms: Atoms, shift) -> Atoms:
     transform = gemmi.Transform()
     transform.vec.fromlist([float(value) for value in shift])
     structure[0].transform_pos_and_adp(transform)
+    return from_structure(structure, atoms.source)
+
+
+def helical_copies(atoms: Atoms, twist: float, rise: float, numbers: Sequence[int]) -> Atoms:
+    """Return copies of a model along a helix around the axis x = y = 0.
+
+    Args:
+        atoms: the repeated unit.
+        twist: degrees around z from one copy to the next, counterclockwise seen from positive z.
+        rise: Å along z from one copy to the next.
+        numbers: of the copies; 0 is the unit itself, which is included only if it is named.
+    """
+    structure = atoms.structure.clone()
+    chains = [chain.clone() for chain in structure[0]]
+    del structure[0]
+    everything = gemmi.Model(1)
+    for number in numbers:
+        angle = np.deg2rad(number * twist)
+        rotation = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+        copy = gemmi.Model(1)
+        for chain in chains:
+            copy.add_chain(chain)
+        copy.transform_pos_and_adp(gemmi.Transform(gemmi.Mat33(rotation), gemmi.Vec3(0, 0, number * rise)))
+        for chain in copy:
+            everything.add_chain(chain)
+    structure.add_model(everything)
     return from_structure(structure, atoms.source)
 
 

@@ -3,10 +3,11 @@
     python -m experiments.voxel_classifier.simulate_maps ../shared/models/cryoem/*.gz ../shared/models/em/*.gz -o DIR
 
 For each model and variant, half-maps are simulated on the grid of 1 Å with FSC-0.143 at 2.5 to 10 Å. Their mean is
-weighted by C_ref, sharpened, and low-passed, as deposited maps are. Besides the model and the solvent's noise it shows,
-by chance: a belt of disordered density, blobs like contaminating ice, and flexible parts; some maps are masked. In some
-pairs a part of the chains is left out of the model; these are to be found by the similarity of map and model.
-Maps that are there already are kept. About 10 s a map of 180 Å on two cores.
+weighted by C_ref, sharpened, low-passed, and sometimes high-passed, as deposited maps are. Besides the model and the
+solvent's noise it shows, by chance: a belt of disordered density, blobs like contaminating ice, and flexible parts;
+some maps are masked. In some pairs a part of the chains is left out of the model; these are to be found by the
+similarity of map and model. With `--filaments`, the model is repeated along a helix that runs through the box. Maps
+that are there already are kept. About 10 s a map of 180 Å on two cores.
 """
 
 import argparse
@@ -31,13 +32,16 @@ from crefjax.simulate.specimen import Belt, Flexible
 from crefjax.simulate.voxel_labels import atom_density, similarity, similarity_threshold
 from crefjax.spectral.fsc import fsc_curve
 from experiments.configs.weights import EXCLUDE, HELD_OUT
+from experiments.voxel_classifier.filament import build_filament, filament_box
 
 RESOLUTIONS = (2.5, 10.0)  # Å
 LARGEST = 180.0  # Å, of a model: larger ones take minutes
 # Shares of the maps in which each of these is to be seen.
-CHANCES = {"belt": 0.35, "blobs": 0.5, "flexible": 0.25, "masked": 0.15, "incomplete": 0.12}
+CHANCES = {"belt": 0.35, "blobs": 0.5, "flexible": 0.25, "masked": 0.15, "incomplete": 0.12, "high_pass": 0.3}
+HIGH_PASS = (15.0, 60.0)  # Å, above which a high-passed map has lost its density
 MOST_BLUR = 900.0  # Å²
 RECORD = "pair.json"
+LEAST_MAPS = 3  # for a threshold of the similarity
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +63,16 @@ class LabeledPair:
     record: dict
 
 
-def simulate_pair(atoms: Atoms, random: np.random.Generator) -> LabeledPair:
+def simulate_pair(atoms: Atoms, random: np.random.Generator, *, filament: bool = False) -> LabeledPair:
     """Simulate a map as one would be deposited, with the labels of its model.
 
     Args:
         atoms: the model.
         random: of all that is drawn.
+        filament: whether the model is repeated along a helix that runs through the box.
     """
+    if filament:
+        atoms = build_filament(atoms, random)
     resolution = float(np.exp(random.uniform(*np.log(RESOLUTIONS))))
     drawn = {name: bool(random.random() < share) for name, share in CHANCES.items()}
     settings = SimulationConfig(
@@ -82,7 +89,7 @@ def simulate_pair(atoms: Atoms, random: np.random.Generator) -> LabeledPair:
     simulation = simulate_half_maps(atoms, settings)
     blobs = _blobs(simulation, random) if drawn["blobs"] else np.float32(0)
     half_maps = simulation.half_map_1 + blobs, simulation.half_map_2 + blobs
-    array = _deposited(simulation, (half_maps[0] + half_maps[1]) / 2, resolution, random)
+    array = _deposited(simulation, (half_maps[0] + half_maps[1]) / 2, resolution, drawn["high_pass"], random)
     if drawn["masked"]:
         array *= simulation.mask
     model = _without_chains(simulation.atoms, random) if drawn["incomplete"] else simulation.atoms
@@ -97,7 +104,11 @@ def simulate_pair(atoms: Atoms, random: np.random.Generator) -> LabeledPair:
         "settings": {name: simulation.report["parameters"][name] for name in ("seed", "margin", "b_factor", "belt")},
         "drawn": drawn,
     }
-    return LabeledPair(scale_density(array, VOXEL_SIZE), structure, half_maps, simulation.mask, record)
+    box = (slice(None),) * 3
+    if filament:
+        box = filament_box(simulation.mask, round(settings.margin / VOXEL_SIZE), random)
+    half_maps = half_maps[0][box], half_maps[1][box]
+    return LabeledPair(scale_density(array[box], VOXEL_SIZE), structure[box], half_maps, simulation.mask[box], record)
 
 
 def estimate_contour(array: np.ndarray) -> float:
@@ -111,16 +122,19 @@ def estimate_contour(array: np.ndarray) -> float:
     return particle_level(array, noise)[0]
 
 
-def _deposited(simulation: Simulation, full: np.ndarray, resolution: float, random) -> np.ndarray:
-    """The full map weighted by C_ref, sharpened, and low-passed, with the solvent at 0."""
+def _deposited(simulation: Simulation, full: np.ndarray, resolution: float, high_pass: bool, random) -> np.ndarray:
+    """The full map weighted by C_ref, sharpened, low-passed, and maybe high-passed, with the solvent at 0."""
     fsc = fsc_curve(simulation.half_map_1, simulation.half_map_2, VOXEL_SIZE, simulation.mask).fsc
     fsc = np.convolve(np.pad(np.clip(fsc, 0, 1), 1, "edge"), np.ones(3) / 3, "valid")
     weight = np.sqrt(2 * fsc / (1 + fsc))
     frequency = np.arange(len(fsc)) / (max(full.shape) * VOXEL_SIZE)
-    sharpen = float(random.uniform(0, 0.8)) * simulation.report["parameters"]["b_factor"]
+    sharpen = float(random.uniform(0, 1.1)) * simulation.report["parameters"]["b_factor"]
     edge = np.clip((frequency * resolution * float(random.uniform(0.85, 1.1)) - 0.95) / 0.2, 0, 1)
     factor = weight * np.exp(sharpen * np.minimum(frequency, 1 / resolution) ** 2 / 4)
     factor *= 0.5 + 0.5 * np.cos(np.pi * edge)
+    if high_pass:
+        length, depth = float(random.uniform(*HIGH_PASS)), float(random.uniform(0.4, 1))
+        factor *= 1 - depth * np.exp(-((frequency * length) ** 2))
     radius = np.sqrt(
         sum(
             np.square(k).reshape([-1 if axis == other else 1 for other in range(3)])
@@ -170,7 +184,15 @@ def _without_chains(atoms: Atoms, random) -> Atoms:
     return from_structure(structure, atoms.source)
 
 
-def simulate_maps(models: Sequence[Path], folder: Path, *, variants: int, seed: int, half_maps: bool = False) -> None:
+def simulate_maps(
+    models: Sequence[Path],
+    folder: Path,
+    *,
+    variants: int,
+    seed: int,
+    half_maps: bool = False,
+    filaments: bool = False,
+) -> None:
     """Simulate the labeled maps of models that are not in a folder yet.
 
     Args:
@@ -179,12 +201,13 @@ def simulate_maps(models: Sequence[Path], folder: Path, *, variants: int, seed: 
         variants: of every model.
         seed: of all that is drawn; a map depends on it, on its model's name, and on its variant alone.
         half_maps: whether half-maps and a mask are written too, so that each folder is an entry for denoisers.
+        filaments: whether the models are repeated along a helix; the names of their folders end in `_filament`.
     """
     for path in models:
         name = path.name.split(".")[0]
         atoms = None
         for variant in range(variants):
-            target = folder / f"{name}_{variant}"
+            target = folder / f"{name}_{variant}{'_filament' if filaments else ''}"
             if (target / RECORD).is_file():
                 continue
             atoms = atoms or read_atoms(path)
@@ -193,7 +216,7 @@ def simulate_maps(models: Sequence[Path], folder: Path, *, variants: int, seed: 
                 break
             random = np.random.default_rng([seed, variant, *name.encode()])
             try:
-                pair = simulate_pair(atoms, random)
+                pair = simulate_pair(atoms, random, filament=filaments)
             except UserError as error:
                 print(f"skipped {target.name}: {error}")
                 continue
@@ -214,8 +237,16 @@ def _write(path: Path, array: np.ndarray) -> None:
 
 
 def usable_maps(folder: Path) -> tuple[list[Path], float, int]:
-    """Return the folders of the maps that fit their models, the threshold of the similarity, and how many do not."""
+    """Return the folders of the maps that fit their models, the threshold of the similarity, and how many do not.
+
+    Raises:
+        UserError: there are too few maps to tell what is usual.
+    """
     records = {path.parent: json.loads(path.read_text()) for path in sorted(folder.glob(f"*/{RECORD}"))}
+    if len(records) < LEAST_MAPS:
+        raise UserError(
+            f"{folder}: expected {LEAST_MAPS} maps or more to compare similarities, found {len(records)}; simulate more"
+        )
     threshold = similarity_threshold([record["similarity"] for record in records.values()])
     kept = [path for path, record in records.items() if record["similarity"] >= threshold]
     return kept, threshold, len(records) - len(kept)
@@ -231,6 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--variants", metavar="N", type=int, default=1, help="maps of every model (default: 1)")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument("--half-maps", action="store_true", help="also write half-maps and masks, for evaluation")
+    parser.add_argument("--filaments", action="store_true", help="repeat the models along helices through the box")
     parser.add_argument(
         "--exclude",
         metavar="NAMES",
@@ -242,7 +274,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     models = [path for path in arguments.models if path.name.split(".")[0] not in excluded]
     try:
         simulate_maps(
-            models, arguments.output, variants=arguments.variants, seed=arguments.seed, half_maps=arguments.half_maps
+            models,
+            arguments.output,
+            variants=arguments.variants,
+            seed=arguments.seed,
+            half_maps=arguments.half_maps,
+            filaments=arguments.filaments,
         )
         kept, threshold, dropped = usable_maps(arguments.output)
     except UserError as error:
