@@ -1,13 +1,15 @@
 """Compare the voxel classifier to a dust filter, the automatic mask, and thresholded denoised maps.
 
-    python -m analysis voxel_classification ENTRY... -o DIR [--denoisers truth cref] [--map MAP MODEL RESOLUTION]
+    python -m analysis voxel_classification ENTRY... -o DIR [--denoisers truth cref]
+        [--map MAP MODEL RESOLUTION [TWIST RISE]]
 
 Every ENTRY is a labeled map (`python -m experiments.voxel_classifier.simulate_maps`); with half-maps, made by
-`--half-maps`, it is denoised and masked too. `--map` adds a map with its atomic model, which is labeled here. By the
-definitions of DeepTracer-Denoising (Guan and Si 2022), noise is the positive class, and voxels whose density is not
-above the solvent are left out. Structural noise is counted with the background removed, over the voxels that the
-background mode keeps. The classifier has the thresholds on its card. Those of the other methods are the ones with the
-best G-mean on that very map, which favors them; a row shows what the classifier does with such a threshold. It writes
+`--half-maps`, it is denoised and masked too. `--map` adds a map with its atomic model, which is labeled here; the model
+of one subunit of a filament along z is repeated with a twist in degrees and a rise in Å. By the definitions of
+DeepTracer-Denoising (Guan and Si 2022), noise is the positive class, and voxels whose density is not above the solvent
+are left out. Structural noise is counted with the background removed, over the voxels that the background mode keeps.
+The classifier has the thresholds on its card. Those of the other methods are the ones with the best G-mean on that very
+map, which favors them; a row shows what the classifier does with such a threshold. It writes
 
     voxel_classification.csv          a row for each map and method
     voxel_classification.json         settings, versions, means over the maps, and thresholds with the best G-mean
@@ -31,7 +33,7 @@ from crefjax.inference.classify import classify_map, mode_thresholds, plan_class
 from crefjax.io.maps import Map, read_map
 from crefjax.masking import make_mask
 from crefjax.plotting import BLUE, GREY, ORANGE, PALETTE
-from crefjax.simulate.atoms import read_atoms
+from crefjax.simulate.atoms import helical_copies, read_atoms, translate_atoms
 from crefjax.simulate.voxel_labels import atom_density
 from crefjax.weights.store import load_weights
 
@@ -69,11 +71,11 @@ def _add_arguments(parser):
     parser.add_argument("--denoisers", nargs="*", default=[], metavar="W", help="weights of denoisers to compare with")
     parser.add_argument(
         "--map",
-        nargs=3,
+        nargs="+",
         action="append",
         default=[],
-        metavar=("MAP", "MODEL", "RESOLUTION"),
-        help="map with its atomic model and its resolution, Å; repeatable",
+        metavar=("MAP", "MODEL RESOLUTION [TWIST RISE]"),
+        help="map with its model and its resolution, Å, and for a filament its helix, degrees and Å; repeatable",
     )
 
 
@@ -85,7 +87,7 @@ def _run(arguments, output):
     denoisers = {name: load_weights(name) for name in arguments.denoisers}
     rows, background, structural = [], [], []
     subjects = [_labeled(folder) for folder in arguments.entries]
-    subjects += [_with_model(Path(path), model, float(resolution)) for path, model, resolution in arguments.map]
+    subjects += [_with_model(*words) for words in arguments.map]
     for name, resolution, density, structure, folder in subjects:
         found, scores = classifier_rows(name, resolution, density, structure, classifier)
         rows += found + _baseline_rows(name, resolution, density, structure, folder, denoisers)
@@ -110,15 +112,39 @@ def _labeled(folder):
     return labeled.name, resolution, labeled.density.astype(np.float32), labeled.structure, folder
 
 
-def _with_model(path, model, resolution):
+def _with_model(*words):
+    try:
+        path, model, resolution, *helix = words
+        resolution, helix = float(resolution), [float(number) for number in helix]
+    except ValueError:
+        helix = None
+    if helix is None or len(helix) not in (0, 2):
+        raise UserError(
+            f"--map: expected a map, its model, the resolution in Å, and maybe twist and rise, found {' '.join(words)}"
+        )
     map_ = read_map(path)
     density = on_unit_grid(map_.array, map_.voxel_size, solvent_density(map_.array))
     voxel_size = max(map_.array.shape) * map_.voxel_size / max(density.shape)
     atoms = read_atoms(model)
+    if helix:
+        atoms = _filament(atoms, *helix, map_)
     _, structure = atom_density(atoms, density.shape, voxel_size, map_.origin, resolution)
     if not structure.any():
         raise UserError(f"{model}: expected a model within {path}, found no atom in the box; check that they belong")
-    return path.name.split(".")[0], resolution, density, structure, None
+    return Path(path).name.split(".")[0], resolution, density, structure, None
+
+
+def _filament(atoms, twist, rise, map_):
+    """Repeat a subunit until the filament leaves the box; the helix is around the middle of the box in x and y."""
+    length = map_.array.shape[0] * map_.voxel_size
+    middle = np.array(
+        [o + side * map_.voxel_size / 2 for o, side in zip(map_.origin, map_.array.shape[::-1], strict=True)]
+    )
+    middle[2] = 0
+    reach = int(np.ceil((length + atoms.extent[2]) / abs(rise)))
+    return translate_atoms(
+        helical_copies(translate_atoms(atoms, -middle), twist, rise, range(-reach, reach + 1)), middle
+    )
 
 
 def classifier_rows(name, resolution, density, structure, weights) -> tuple[list[Row], tuple[Scores, Scores]]:

@@ -35,7 +35,8 @@ class WorkingGrid:
         shape: `(z, y, x)` in voxels.
         voxel_size: Å, along the longest side.
         resolution: Å, by which it was chosen; None if it is unknown, and the file's grid was kept.
-        blur: Å², the B-factor by which maps are blurred (below 0: sharpened) for the network.
+        blur: Å², the B-factor by which maps are blurred (below 0: sharpened) for the network. Sharpening ends at the
+            resolution, where its factor stays: beyond, it would raise noise alone, over everything else.
         notes: one line for each thing that the user should know.
     """
 
@@ -47,7 +48,7 @@ class WorkingGrid:
 
     def resample(self, array: np.ndarray) -> np.ndarray:
         """Return a map, `(z, y, x)` on the file's grid, on this one, blurred for the network."""
-        return apply_b_factor(fourier_resample(array, self.shape), self.voxel_size, self.blur)
+        return self._with_b_factor(fourier_resample(array, self.shape), self.blur)
 
     def resample_mask(self, mask: np.ndarray) -> np.ndarray:
         """Return a mask on the file's grid, on this one, within 0 to 1."""
@@ -55,7 +56,15 @@ class WorkingGrid:
 
     def restore(self, array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
         """Return a map on this grid, on one of `shape` voxels, with the blur undone."""
-        return fourier_resample(apply_b_factor(array, self.voxel_size, -self.blur), shape)
+        return fourier_resample(self.undo_blur(array), shape)
+
+    def undo_blur(self, array: np.ndarray) -> np.ndarray:
+        """Return a map on this grid with the blur undone."""
+        return self._with_b_factor(array, -self.blur)
+
+    def _with_b_factor(self, array, b_factor):
+        end = 1 / self.resolution if self.blur < 0 and self.resolution else None
+        return apply_b_factor(array, self.voxel_size, b_factor, end)
 
 
 def find_grid(

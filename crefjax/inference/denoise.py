@@ -18,7 +18,6 @@ from crefjax.masking.threshold import INVERTED_CONTRAST, has_inverted_contrast
 from crefjax.spectral.calibration import Calibration, apply_calibration, calibrate
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import FscCurve, solvent_level
-from crefjax.spectral.windows import apply_b_factor
 from crefjax.weights.store import Weights
 
 
@@ -208,7 +207,7 @@ def _on_signal_scale(outputs, arrays, request, grid, region):
     unblurred = replace(grid, blur=0.0)
     if grid.shape != shape:
         arrays = [unblurred.resample(array) for array in arrays]
-    outputs = [apply_b_factor(output, grid.voxel_size, -grid.blur) for output in outputs]
+    outputs = [grid.undo_blur(output) for output in outputs]
     maps = [*arrays[1:], *outputs[1:], outputs[0]]
     covariances = shell_covariances(maps, region, levels=[solvent_level(array, region) for array in maps])
     calibration = calibrate(covariances)

@@ -18,13 +18,14 @@ def raised_cosine(position, *, rising: bool = False, xp: ModuleType = np):
     return 0.5 - half if rising else 0.5 + half
 
 
-def apply_b_factor(array: np.ndarray, voxel_size: float, b_factor: float) -> np.ndarray:
-    """Multiply a map's amplitudes by `exp(-B s² / 4)`, with the factor of Nyquist beyond it.
+def apply_b_factor(array: np.ndarray, voxel_size: float, b_factor: float, end: float | None = None) -> np.ndarray:
+    """Multiply a map's amplitudes by `exp(-B s² / 4)`, with the factor of a frequency `end` beyond it.
 
     Args:
         array: `(z, y, x)`, float32.
         voxel_size: Å.
         b_factor: Å²; below 0 sharpens.
+        end: 1/Å; None for Nyquist, which it never exceeds.
     """
     if not b_factor:
         return array
@@ -32,7 +33,8 @@ def apply_b_factor(array: np.ndarray, voxel_size: float, b_factor: float) -> np.
     z, y = (np.square(scipy.fft.fftfreq(side, voxel_size)) for side in array.shape[:2])
     x = np.square(scipy.fft.rfftfreq(array.shape[2], voxel_size))
     # Sharpened corners of the spectrum, beyond Nyquist, would outgrow everything else.
-    limit = (0.5 / voxel_size) ** 2
+    nyquist = 0.5 / voxel_size
+    limit = (nyquist if end is None else min(end, nyquist)) ** 2
     for plane, z_squared in zip(spectrum, z, strict=True):
         plane *= np.exp(-b_factor / 4 * np.minimum(z_squared + y[:, None] + x, limit)).astype(np.float32)
     return scipy.fft.irfftn(spectrum, s=array.shape, workers=-1, overwrite_x=True)

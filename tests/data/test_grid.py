@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crefjax.data.grid import find_grid, level_and_rms
+from crefjax.data.grid import WorkingGrid, find_grid, level_and_rms
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.phantom import phantom
 from crefjax.spectral.curves import shell_products, solvent_level
@@ -87,6 +87,17 @@ def test_strong_sharpening_and_blurring_are_undone(made, b_factor):
         assert "strongly sharpened" in grid.notes[0]
     else:
         assert -250 < grid.blur <= 0
+
+
+def test_sharpening_for_the_network_ends_at_the_resolution():
+    """With a steep fall-off and little noise, noise beyond the resolution would else outgrow the signal."""
+    noise = np.random.default_rng(2).normal(size=(32,) * 3).astype(np.float32)
+    grid = WorkingGrid((32,) * 3, VOXEL, resolution=4.0, blur=-250.0)
+    k = np.fft.fftfreq(32, VOXEL)
+    frequency = np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2)
+    gain = np.fft.fftn(grid.resample(noise)) / np.fft.fftn(noise)
+    np.testing.assert_allclose(gain.real, np.exp(250 * np.minimum(frequency, 1 / 4.0) ** 2 / 4), rtol=2e-3)
+    np.testing.assert_allclose(grid.restore(grid.resample(noise), noise.shape), noise, atol=1e-4)
 
 
 def test_a_map_returns_unchanged_to_its_grid(made):
