@@ -72,6 +72,7 @@ def labeled_batches(
     batch: int,
     seed: int = 0,
     rotations: bool = True,
+    gain: tuple[float, float] = (1.0, 1.0),
     count: int | None = None,
     threads: int = THREADS,
 ) -> Batches:
@@ -86,6 +87,8 @@ def labeled_batches(
         batch: patches a batch; the last one of a finite number may be shorter.
         seed: of the random patches.
         rotations: whether patches are turned to one of the 24 orientations of the cube; no mirror images.
+        gain: range of the factor, uniform in its logarithm, by which a patch's density is multiplied before it is
+            clipped at 1 again: how a map is scaled depends on its few brightest voxels.
         count: number of patches; None for patches without end.
         threads: that make batches ahead.
 
@@ -100,7 +103,9 @@ def labeled_batches(
         raise UserError("labeled maps: expected at least one, found none; name their folders")
     if count is not None and count < 1:
         raise UserError(f"count: expected 1 patch or more, found {count}; change it")
-    source = _RandomPatches(maps, patch, seed, rotations, count or _ENDLESS)
+    if not 0 < gain[0] <= gain[1] < np.inf:
+        raise UserError(f"gain: expected a range above 0, found {gain[0]:g} to {gain[1]:g}; correct it")
+    source = _RandomPatches(maps, patch, seed, rotations, gain, count or _ENDLESS)
     data = [[labeled.name, labeled.structure.shape, int(labeled.structure.sum())] for labeled in maps]
     return Batches(
         grain.MapDataset.source(source).batch(batch, drop_remainder=False, batch_fn=collate),
@@ -108,7 +113,14 @@ def labeled_batches(
         size=count or 0,
         threads=threads,
         fingerprint={
-            **{"patch": patch, "batch": batch, "seed": seed, "rotations": rotations, "count": count},
+            **{
+                "patch": patch,
+                "batch": batch,
+                "seed": seed,
+                "rotations": rotations,
+                "gain": list(gain),
+                "count": count,
+            },
             "maps": data,
         },
     )
@@ -117,8 +129,9 @@ def labeled_batches(
 class _RandomPatches:
     """Random access to random patches."""
 
-    def __init__(self, maps, patch, seed, rotations, length):
-        self._maps, self._patch, self._seed, self._rotations, self._length = maps, patch, seed, rotations, length
+    def __init__(self, maps, patch, seed, rotations, gain, length):
+        self._maps, self._patch, self._seed, self._rotations = maps, patch, seed, rotations
+        self._log_gain, self._length = np.log(gain), length
         self._structure = [np.flatnonzero(labeled.structure) for labeled in maps]
 
     def __len__(self):
@@ -134,7 +147,9 @@ class _RandomPatches:
             "structure": cut(labeled.structure, position, self._patch),
             "entry": number,
         }
-        return random_rotation(sample, random) if self._rotations else sample
+        sample = random_rotation(sample, random) if self._rotations else sample
+        factor = np.float32(np.exp(random.uniform(*self._log_gain)))
+        return sample | {"map": np.minimum(sample["map"] * factor, np.float32(1))}
 
     def _position(self, box, structure, random):
         """First voxel of a patch, within the box where the patch fits, else with the box in its middle."""

@@ -99,6 +99,7 @@ def default(network: str = "unet3d") -> ConfigDict:
     c.data.labeled = ConfigDict()  # for the task classification, with patches of `data.patch`
     c.data.labeled.folders = ""  # folders of labeled maps, names or patterns with *, separated by commas
     c.data.labeled.held_out = ""  # models whose maps are used for evaluation only, separated by commas
+    c.data.labeled.gain = (1.0, 1.0)  # range of the factor by which density is multiplied
     c.data.labeled.held_out_patches = 48  # number of patches for evaluation
     c.data.labeled.structure_weight = 40.0  # weight of a voxel of structure over one of noise in the loss
 

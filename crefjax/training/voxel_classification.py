@@ -127,7 +127,7 @@ def _labeled_source(config):
     settings = {"patch": config.data.patch, "batch": config.batch}
 
     def train():
-        return NamedBatches(labeled_batches(maps, seed=config.seed, **settings))
+        return NamedBatches(labeled_batches(maps, seed=config.seed, gain=tuple(chosen.gain), **settings))
 
     def evaluate():
         once = {"seed": _HELD_OUT_SEED, "rotations": False, "count": chosen.held_out_patches}

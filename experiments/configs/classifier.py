@@ -32,6 +32,7 @@ def get_config():
     folders = usable_maps(FOLDER)[0] if any(FOLDER.glob(f"*/{RECORD}")) else [FOLDER / "*"]
     c.data.labeled.folders = ",".join(map(str, folders))
     c.data.labeled.held_out = HELD_OUT
+    c.data.labeled.gain = (0.7, 1.5)
     c.network.depth = 3
     c.optimizer.name = "muon"
     c.optimizer.clip = 1.0

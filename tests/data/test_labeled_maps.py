@@ -126,8 +126,20 @@ def test_a_box_smaller_than_the_patch_lies_in_its_middle(tmp_path):
     np.testing.assert_array_equal(batch["map"][0, 13:], 0)
 
 
-@pytest.mark.parametrize("change", [{"patch": 15}, {"batch": 0}, {"count": 0}, {"maps": []}])
+@pytest.mark.parametrize("change", [{"patch": 15}, {"batch": 0}, {"count": 0}, {"maps": []}, {"gain": (0.0, 1.0)}])
 def test_impossible_settings_are_refused(tmp_path, change):
     settings = {"maps": [load_labeled_map(write_labeled(tmp_path / "a"))], "patch": 16, "batch": 2} | change
     with pytest.raises(UserError, match="expected"):
         labeled_batches(settings.pop("maps"), **settings)
+
+
+def test_density_is_multiplied_by_a_random_gain_and_clipped(tmp_path):
+    density = np.full(SHAPE, 0.6, np.float16)
+    density[0, 0, 0] = 0
+    labeled = load_labeled_map(write_labeled(tmp_path / "a", density=density))
+    settings = {"patch": PATCH, "batch": 40, "seed": 3, "threads": 0}
+    levels = next(labeled_batches([labeled], gain=(0.5, 4.0), **settings))["map"].max((1, 2, 3))
+    assert 0.3 <= levels.min() < 0.45
+    assert levels.max() == 1
+    assert 0.3 < np.mean(levels < 1) < 0.6  # 1 / 0.6 is at 0.58 of the range of the logarithm
+    np.testing.assert_allclose(next(labeled_batches([labeled], **settings))["map"].max((1, 2, 3)), 0.6, rtol=1e-3)

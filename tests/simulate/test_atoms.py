@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from crefjax.errors import UserError
-from crefjax.simulate.atoms import form_factors, read_atoms, translate_atoms, write_model
+from crefjax.simulate.atoms import form_factors, helical_copies, read_atoms, translate_atoms, write_model
+from crefjax.simulate.phantom import phantom
 
 
 def line(name, element, x, y, z, *, b=30.0, occupancy=1.0, altloc=" ", residue="ALA", number=1, chain="A"):
@@ -161,3 +162,13 @@ def test_real_models(shared, name, count):
     structure.remove_hydrogens()
     structure.remove_waters()
     assert len(read_atoms(path)) == count == structure[0].count_atom_sites()
+
+
+def test_helical_copies_are_turned_and_shifted():
+    unit = phantom(10, seed=1)
+    copies = helical_copies(unit, 30.0, 5.0, (-1, 0, 2)).positions.reshape(3, -1, 3)
+    x, y, z = unit.positions.T
+    for number, found in zip((-1, 0, 2), copies, strict=True):
+        angle = np.deg2rad(30 * number)
+        expected = [np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y, z + 5 * number]
+        np.testing.assert_allclose(found, np.transpose(expected), atol=1e-3)
