@@ -5,7 +5,7 @@ Figures are legible in the size of a page, safe for color-blind readers, and hav
 
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib
 
@@ -16,6 +16,9 @@ from matplotlib.figure import Figure
 
 from crefjax.io.files import read_json_lines
 from crefjax.spectral.curves import FscCurve
+
+if TYPE_CHECKING:
+    from crefjax.spectral.corrected_fsc import CorrectedFsc
 
 # The palette of Okabe & Ito, distinct with any color vision; their vermillion is ORANGE here, their orange AMBER.
 BLUE, ORANGE, GREEN, PINK, AMBER, SKY, YELLOW, BLACK = PALETTE = (
@@ -57,13 +60,17 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     return stream.getvalue()
 
 
-def fsc_figure(curve: FscCurve, thresholds: tuple[float, ...], kind: str) -> bytes:
+def fsc_figure(
+    curve: FscCurve, thresholds: tuple[float, ...], kind: str, corrected: "CorrectedFsc | None" = None
+) -> bytes:
     """Draw an FSC curve with C_ref and the resolutions at thresholds.
 
     Args:
         curve: of two maps.
         thresholds: to mark, such as 0.143.
         kind: `png`, `svg` or `pdf`.
+        corrected: the curves of phase randomization, which are drawn in place of C_ref; the resolutions are then those
+            of the corrected one.
 
     Returns:
         The figure file's bytes.
@@ -71,8 +78,14 @@ def fsc_figure(curve: FscCurve, thresholds: tuple[float, ...], kind: str) -> byt
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     frequency = curve.frequency[1:]
-    axes.plot(frequency, curve.fsc[1:], color=BLUE, label="FSC")
-    axes.plot(frequency, curve.cref[1:], color=ORANGE, linestyle="--", label=r"$C_{ref}$, if these are half-maps")
+    if corrected is None:
+        axes.plot(frequency, curve.fsc[1:], color=BLUE, label="FSC")
+        axes.plot(frequency, curve.cref[1:], color=ORANGE, linestyle="--", label=r"$C_{ref}$, if these are half-maps")
+    else:
+        for name, color in (("corrected", BLACK), ("unmasked", GREEN), ("masked", BLUE), ("randomized", ORANGE)):
+            label = "phases randomized" if name == "randomized" else name
+            axes.plot(frequency, getattr(corrected, name).fsc[1:], color=color, label=label)
+        curve = corrected.corrected
     axes.axhline(0, color=GREY, linewidth=0.8)
     for threshold in thresholds:
         resolution = curve.resolution(threshold)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from crefjax.cli.common import add_device, add_voxel_size, log, on_device
-from crefjax.errors import UserError
+from crefjax.errors import UserError, path_error
 from crefjax.io.files import check_output_file
 from crefjax.utils.atomic import atomic_write_all
 
 if TYPE_CHECKING:
+    from crefjax.spectral.corrected_fsc import CorrectedFsc
     from crefjax.spectral.curves import FscCurve
 
 
@@ -25,6 +27,25 @@ EPILOG = (
 )
 
 
+class Curves(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        curve: of the maps as given, within the mask if there is one.
+        corrected: the curves of phase randomization, if they are asked for and there is a mask.
+        masked: whether there is a mask.
+    """
+
+    curve: FscCurve
+    corrected: CorrectedFsc | None
+    masked: bool
+
+    @property
+    def deposited(self) -> FscCurve:
+        """The curve for a deposition: corrected within a mask, else unmasked."""
+        return self.curve if self.corrected is None else self.corrected.corrected
+
+
 def add_arguments(parser):
     """Add the arguments of `crefjax fsc`."""
     parser.add_argument("map_1", metavar="MAP1", help="map (.mrc, .map, .ccp4, also .gz or .bz2)")
@@ -34,8 +55,21 @@ def add_arguments(parser):
         metavar="M",
         help="mask; it multiplies both maps, after their solvent level is subtracted (default: no mask)",
     )
+    parser.add_argument(
+        "--corrected",
+        action="store_true",
+        help="correct the masked curve of two half-maps by phase randomization, as RELION does; included in --xml and "
+        "--csv",
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed of the phases")
     parser.add_argument("--json", metavar="F", help="also write the curve as JSON")
-    parser.add_argument("--plot", metavar="F", help="also write the curve as a figure (.png, .svg or .pdf)")
+    parser.add_argument(
+        "--xml",
+        metavar="F",
+        help="also write the curve of two half-maps as XML for a deposition to EMDB: corrected if there is a mask",
+    )
+    parser.add_argument("--csv", metavar="F", help="also write all curves as a table (.csv)")
+    parser.add_argument("--plot", metavar="F", help="also write the curves as a figure (.png, .svg or .pdf)")
     add_voxel_size(parser)
     add_device(parser)
 
@@ -44,30 +78,61 @@ def run(arguments) -> None:
     """Print the curve, and write the files that are asked for."""
     _check_before_work(arguments)
     with on_device(arguments.device):
-        curve = _curve(arguments)
-    _write(arguments, curve)
-    print(curve_table(curve))
+        curves = _measure(arguments)
+    _write(arguments, curves)
+    print(curve_table(curves))
     if not arguments.mask:
         print("no mask: noise around the particle lowers the curve, see `crefjax mask`")
 
 
-def _curve(arguments):
+def _measure(arguments) -> Curves:
     from crefjax.data.pair_check import check_pair
     from crefjax.io.entries import load_mask, load_pair
     from crefjax.spectral.fsc import fsc_curve
 
     size = {"voxel_size": arguments.voxel_size}
     first, second = load_pair(arguments.map_1, arguments.map_2, **size)
+    if arguments.xml:
+        _check_not_denoised(first, second)
     region = load_mask(arguments.mask, first, **size).array if arguments.mask else None
     # The maps may be any two, so the curve is that of the maps as given.
     for finding in check_pair(first.array, second.array, first.voxel_size, region, fall_off=False).findings:
         if finding.kind in _REPORTED_FINDINGS:
             log(f"note: if these are half-maps, {finding.text}")
-    return fsc_curve(first.array, second.array, first.voxel_size, region, leveled=True)
+    if region is not None and (arguments.corrected or arguments.xml or arguments.csv):
+        return _corrected(arguments, first, second, region)
+    curve = fsc_curve(first.array, second.array, first.voxel_size, region, leveled=True)
+    return Curves(curve, None, region is not None)
 
 
-def curve_numbers(curve: FscCurve) -> dict:
+def _corrected(arguments, first, second, region) -> Curves:
+    from crefjax.spectral.corrected_fsc import RANDOMIZE_BELOW, corrected_fsc
+
+    corrected = corrected_fsc(first.array, second.array, first.voxel_size, region, seed=arguments.seed)
+    log(
+        f"phases randomized from {corrected.randomized_from:.2f} Å on (shell {corrected.shell}), where the unmasked "
+        f"FSC falls below {RANDOMIZE_BELOW}, with seed {arguments.seed}"
+    )
+    for doubt in corrected.doubts():
+        log(f"warning: {doubt}")
+    return Curves(corrected.masked, corrected, True)
+
+
+def _check_not_denoised(*maps):
+    """Refuse to write a deposition's curve from maps that bear crefjax's label of a denoised map."""
+    for map_ in maps:
+        labels = [bytes(label) for label in map_.header.fields.label]
+        if any(label.startswith(b"crefjax") and b"denoised" in label for label in labels):
+            raise path_error(
+                map_.path,
+                "expected a half-map of a refinement, found one that crefjax denoised; an FSC between denoised "
+                "half-maps is not a resolution: give the original half-maps",
+            )
+
+
+def curve_numbers(curves: Curves) -> dict:
     """Return the content of the JSON file: Å and 1/Å, lists over shells 0 to N/2."""
+    curve, corrected = curves.curve, curves.corrected
     numbers = {
         "box": list(curve.box),
         "voxel_size": curve.voxel_size,
@@ -75,48 +140,121 @@ def curve_numbers(curve: FscCurve) -> dict:
         "frequency": curve.frequency.tolist(),
         "fsc": curve.fsc.tolist(),
         "cref": curve.cref.tolist(),
+        **_resolutions(curve),
     }
-    for threshold in THRESHOLDS:
-        resolution = curve.resolution(threshold)
-        numbers[f"resolution_at_{threshold}"] = resolution.angstrom
-        numbers[f"falls_below_{threshold}"] = resolution.crossed
-    return numbers
+    if corrected is None:
+        return numbers
+    return numbers | {
+        "fsc_unmasked": corrected.unmasked.fsc.tolist(),
+        "fsc_randomized": corrected.randomized.fsc.tolist(),
+        "fsc_corrected": corrected.corrected.fsc.tolist(),
+        "randomized_from": corrected.randomized_from,
+        "seed": corrected.seed,
+        **_resolutions(corrected.corrected, "corrected_"),
+    }
 
 
-def curve_table(curve: FscCurve) -> str:
-    """Return the curve as text, a line for each shell, and the resolutions."""
-    lines = [f"{'shell':>5} {'1/Å':>8} {'Å':>8} {'FSC':>8} {'C_ref':>8}"]
-    for shell, (frequency, fsc, cref) in enumerate(zip(curve.frequency, curve.fsc, curve.cref, strict=True)):
+def _resolutions(curve, prefix=""):
+    found = {threshold: curve.resolution(threshold) for threshold in THRESHOLDS}
+    return {
+        key: value
+        for threshold, resolution in found.items()
+        for key, value in (
+            (f"{prefix}resolution_at_{threshold}", resolution.angstrom),
+            (f"{prefix}falls_below_{threshold}", resolution.crossed),
+        )
+    }
+
+
+def curve_columns(curves: Curves) -> dict[str, list]:
+    """Return the columns of the CSV file: 1/Å and Å, a row for each shell from 0 to N/2."""
+    curve, corrected = curves.curve, curves.corrected
+    frequency = curve.frequency.tolist()
+    columns = {
+        "shell": list(range(len(frequency))),
+        "frequency": frequency,
+        "resolution": [None, *(1 / value for value in frequency[1:])],
+    }
+    if corrected is None:
+        return columns | {"fsc_unmasked": curve.fsc.tolist()}
+    return columns | {
+        "fsc_unmasked": corrected.unmasked.fsc.tolist(),
+        "fsc_masked": corrected.masked.fsc.tolist(),
+        "fsc_randomized": corrected.randomized.fsc.tolist(),
+        "fsc_corrected": corrected.corrected.fsc.tolist(),
+    }
+
+
+def curve_table(curves: Curves) -> str:
+    """Return the curves as text, a line for each shell, and the resolutions."""
+    curve, corrected = curves.curve, curves.corrected
+    columns = {"FSC": curve.fsc, "C_ref": curve.cref}
+    if corrected is not None:
+        columns |= {
+            "unmasked": corrected.unmasked.fsc,
+            "random": corrected.randomized.fsc,
+            "corrected": corrected.corrected.fsc,
+        }
+    widths = [max(8, len(name) + 1) for name in columns]
+    names = " ".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
+    lines = [f"{'shell':>5} {'1/Å':>8} {'Å':>8} {names}"]
+    for shell, (frequency, *values) in enumerate(zip(curve.frequency, *columns.values(), strict=True)):
         angstrom = f"{1 / frequency:8.2f}" if shell else f"{'inf':>8}"
-        lines.append(f"{shell:5d} {frequency:8.4f} {angstrom} {fsc:8.4f} {cref:8.4f}")
+        values = " ".join(f"{value:{width}.4f}" for value, width in zip(values, widths, strict=True))
+        lines.append(f"{shell:5d} {frequency:8.4f} {angstrom} {values}")
+    lines += _resolution_lines(curve, "FSC")
+    return "\n".join(lines + (_resolution_lines(corrected.corrected, "corrected FSC") if corrected else []))
+
+
+def _resolution_lines(curve, name):
+    lines = []
     for threshold in THRESHOLDS:
         resolution = curve.resolution(threshold)
-        text = f"resolution at FSC {threshold}: {resolution.angstrom:.2f} Å"
+        text = f"resolution at {name} {threshold}: {resolution.angstrom:.2f} Å"
         if not resolution.crossed:
             text += " (the curve never falls below it: this is the Nyquist limit)"
         lines.append(text)
-    return "\n".join(lines)
+    return lines
 
 
 def _check_before_work(arguments):
-    """Check the outputs before any map is read."""
+    """Check options and outputs before any map is read."""
+    if arguments.corrected and not arguments.mask:
+        raise UserError("--corrected: expected a mask, found none; without one the curve needs no correction")
+    if arguments.seed < 0:
+        raise UserError(f"--seed: expected a number of 0 or more, found {arguments.seed}")
     inputs = arguments.map_1, arguments.map_2, arguments.mask
     if arguments.json is not None:
         check_output_file(arguments.json, marker=b'"resolution_at_0.5"', inputs=inputs)
+    if arguments.xml is not None:
+        check_output_file(arguments.xml, suffixes=(".xml",), marker=b"<fsc ", inputs=inputs)
+    if arguments.csv is not None:
+        check_output_file(arguments.csv, suffixes=(".csv",), marker=b"fsc_unmasked", inputs=inputs)
     if arguments.plot is not None:
         check_output_file(arguments.plot, suffixes=_FIGURES, inputs=inputs)
-    if arguments.json and arguments.plot and os.path.abspath(arguments.json) == os.path.abspath(arguments.plot):
-        raise UserError(f"{arguments.json}: expected two files for curve and figure, found one; choose another name")
+    outputs = [path for path in (arguments.json, arguments.xml, arguments.csv, arguments.plot) if path is not None]
+    for first, second in itertools.combinations(outputs, 2):
+        if os.path.abspath(first) == os.path.abspath(second):
+            raise UserError(f"{first}: expected a file of its own for each output, found one; choose another name")
 
 
-def _write(arguments, curve):
+def _write(arguments, curves):
     contents = {}
     if arguments.json:
-        contents[Path(arguments.json)] = (json.dumps(curve_numbers(curve), indent=1) + "\n").encode()
+        contents[Path(arguments.json)] = (json.dumps(curve_numbers(curves), indent=1) + "\n").encode()
+    if arguments.xml or arguments.csv:
+        from crefjax.io.fsc_files import csv_table, fsc_xml
+    if arguments.xml:
+        title = "crefjax masked-corrected FSC" if curves.masked else "crefjax unmasked FSC"
+        fsc = [1.0, *curves.deposited.fsc[1:]]  # shell 0 is the mean, which is no measurement
+        contents[Path(arguments.xml)] = fsc_xml(curves.curve.frequency, fsc, title)
+    if arguments.csv:
+        contents[Path(arguments.csv)] = csv_table(curve_columns(curves))
     if arguments.plot:
         from crefjax.plotting import fsc_figure
 
-        contents[Path(arguments.plot)] = fsc_figure(curve, THRESHOLDS, Path(arguments.plot).suffix.lower()[1:])
+        kind = Path(arguments.plot).suffix.lower()[1:]
+        contents[Path(arguments.plot)] = fsc_figure(curves.curve, THRESHOLDS, kind, curves.corrected)
     with atomic_write_all(overwrite=True) as stage:
         for path, content in contents.items():
             with stage(path, len(content)) as stream:
