@@ -15,7 +15,8 @@ arrays that its docstring names; those over shells are `(..., N // 2 + 1)`, from
 run over shells 1 to `N // 2 - 1`. Maps of different shapes, and shells of another box if a loss uses shells, raise
 ValueError.
 
-To add a loss, write it here under `@_register`: `LOSSES`, `config.losses`, and the tests find it by its name.
+To add a loss, write it here under `@_register`, and add its name to the losses in `crefjax/training/config.py`, which
+is read before JAX is loaded; the tests find it by its name.
 `weighted` sums losses. Under `jax.jit` a map that several losses use is transformed once.
 """
 

@@ -71,6 +71,14 @@ def test_modules_for_worker_processes_and_configurations_do_not_load_jax(module)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("name", ["demo", "finetune", "paper", "weights"])
+def test_configs_are_read_before_jax_is_loaded(name):
+    path = str(PACKAGE.parent / f"experiments/configs/{name}.py")
+    read = f"from crefjax.training.config import read_config; read_config({path!r}, ['--config.weights=truth'])"
+    code = f"import sys; {read}; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_only_the_package_is_packaged():
     pytest.importorskip("setuptools")
     from setuptools import find_packages

@@ -180,7 +180,8 @@ def dataset_batches(
     checksums = [shard.sha256 for entry in manifest.of_split(split) for shard in entry.shards]
     settings = {"batch": batch, "seed": seed, "rotations": rotations, "shuffle": shuffle, "repeat": repeat}
     return Batches(
-        data.batch(batch, drop_remainder=False, batch_fn=collate),
+        # Endless data has no remainder, and Grain's division that would keep one is inexact for its length, 2^63 - 1.
+        data.batch(batch, drop_remainder=repeat, batch_fn=collate),
         names=[entry.name for entry in manifest.entries],
         size=len(patches),
         threads=threads,

@@ -56,14 +56,19 @@ class Specimen:
         return {**arrays, "truth": self.truth} if truth else arrays
 
 
-def load_entry(folder) -> Specimen:
+def load_entry(folder, *, voxels: float = 0.0) -> Specimen:
     """Load the specimen of an entry folder, with its mask and truth if present.
+
+    Args:
+        folder: the entry folder.
+        voxels: see `load_specimen`.
 
     Raises:
         UserError: `find_entry` or `load_specimen` refuses it.
     """
     entry = find_entry(folder)
-    return load_specimen(entry.half_map_1, entry.half_map_2, entry.mask, truth_path=entry.truth, name=entry.name)
+    files = entry.half_map_1, entry.half_map_2, entry.mask
+    return load_specimen(*files, truth_path=entry.truth, name=entry.name, voxels=voxels)
 
 
 def load_specimen(

@@ -1,7 +1,7 @@
 """Networks, and what the package needs of each to train it, to store its weights, and to run it over maps.
 
-A network is a module of this package that defines `MODEL`; `MODELS` lists it by name. Importing this registry does not
-import JAX.
+A network is a module of this package that defines `MODEL`; `MODELS` lists it by name. Importing the registry, or the
+module of the 3D U-Net, does not import JAX: a config names a network and is read before JAX is loaded.
 """
 
 import dataclasses
@@ -77,7 +77,7 @@ class Model:
 
 
 # A network's module by its name. To add a network, add its module here.
-MODELS: dict[str, str | Model] = {"unet3d": "crefjax.models.unet3d"}
+MODELS: dict[str, str | Model] = {"unet3d": "crefjax.models.unet3d_config"}
 
 
 def load_model(name: str) -> Model:

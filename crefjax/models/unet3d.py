@@ -4,93 +4,16 @@ The module holds the parameters; the arithmetic is in `down_level`, `bottom_leve
 whole volume and on a slab of it alike, so that `crefjax.models.unet3d_slabs` computes the same network.
 """
 
-import math
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from crefjax.models import Model, Parameters
+from crefjax.models import Parameters
 from crefjax.models.conv import conv3d, conv3d_upsampled, max_pool
 from crefjax.models.conv_vjp import conv3d_layer, conv3d_upsampled_layer
-
-
-class Layer(NamedTuple):
-    """One convolution: its name in the parameters and its numbers of channels."""
-
-    name: str
-    channels_in: int
-    channels_out: int
-
-
-@dataclass(frozen=True)
-class UNet3DConfig:
-    """Hyperparameters of the network; the defaults are the paper's, with 322,881 parameters.
-
-    Attributes:
-        depth: Number of poolings; the box is padded to a multiple of `2**depth` voxels.
-        down_width: Channels of the convolutions on the way down.
-        up_width: Channels of the convolutions on the way up, except at the last level.
-        last_widths: Channels of the convolutions of the last level, before the output.
-        negative_slope: Slope of the LeakyReLU below zero.
-        compute_dtype: Type of activations, `float32` or `bfloat16`; parameters are always float32.
-    """
-
-    network: ClassVar[str] = "unet3d"
-
-    depth: int = 5
-    down_width: int = 16
-    up_width: int = 32
-    last_widths: tuple[int, ...] = (16, 8)
-    negative_slope: float = 0.1
-    compute_dtype: str = "float32"
-
-    def __post_init__(self):
-        widths = (self.down_width, self.up_width, *self.last_widths)
-        if not all(type(number) is int for number in (self.depth, *widths)):
-            raise ValueError(f"expected whole numbers for a network's depth, widths, and last_widths, found {self}")
-        if not isinstance(self.negative_slope, (int, float)) or not 0 <= self.negative_slope < math.inf:
-            raise ValueError(
-                f"expected a number of 0 or more for a network's negative_slope, found {self.negative_slope!r}"
-            )
-        if self.depth < 1 or not self.last_widths or min(widths) < 1:
-            raise ValueError(f"expected a network's depth, widths, and last_widths to be at least 1, found {self}")
-        if self.compute_dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"expected compute_dtype float32 or bfloat16, found {self.compute_dtype!r}")
-        object.__setattr__(self, "last_widths", tuple(self.last_widths))  # JSON gives a list
-
-    @property
-    def multiple(self) -> int:
-        """The number of voxels of which every side of the network's box is a multiple."""
-        return 2**self.depth
-
-    def layers(self) -> list[Layer]:
-        """Return every convolution in the order of computation."""
-        down, up = self.down_width, self.up_width
-        layers = [Layer("down1_a", 1, down), Layer("down1_b", down, down)]
-        layers += [Layer(f"down{i}", down, down) for i in range(2, self.depth + 1)]
-        layers += [Layer("bottom", down, down)]
-        below = down
-        for level in range(self.depth - 1, 0, -1):
-            a, b = self.up_names(level)
-            layers += [Layer(a, down + below, up), Layer(b, up, up)]
-            below = up
-        widths = (1 + below, *self.last_widths, 1)
-        layers += [Layer(*row) for row in zip(self.up_names(0), widths[:-1], widths[1:], strict=True)]
-        return layers
-
-    def down_names(self, level: int) -> list[str]:
-        """Return the names of the convolutions on the way down at a level; level 0 has the full resolution."""
-        return ["down1_a", "down1_b"] if level == 0 else [f"down{level + 1}"]
-
-    def up_names(self, level: int) -> list[str]:
-        """Return the names of the convolutions on the way up at a level; at level 0 they include the output."""
-        prefix = f"up{self.depth - level}_"
-        if level:
-            return [prefix + "a", prefix + "b"]
-        return [prefix + chr(ord("a") + i) for i in range(len(self.last_widths))] + ["out"]
+from crefjax.models.unet3d_config import Layer, UNet3DConfig
 
 
 class SlabPosition(NamedTuple):
@@ -146,14 +69,6 @@ def apply_network(parameters: Parameters, x: jax.Array, config: UNet3DConfig) ->
     for level in range(config.depth - 1, -1, -1):
         x = up_level(parameters, skips.pop(), x, config, level)
     return x[:, : shape[0], : shape[1], : shape[2]].astype(jnp.float32)
-
-
-def parameter_shapes(config: UNet3DConfig) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Return the shape of every array by layer name and array name."""
-    return {
-        name: {"kernel": (3, 3, 3, channels_in, channels_out), "bias": (channels_out,)}
-        for name, channels_in, channels_out in config.layers()
-    }
 
 
 def pad_far_ends(x: jax.Array, multiple: int) -> jax.Array:
@@ -259,6 +174,3 @@ def _zero_outside(x, position):
     index = position.start + jnp.arange(x.shape[1])
     inside = (index >= 0) & (index < position.total)
     return jnp.where(inside[None, :, None, None, None], x, jnp.zeros((), x.dtype))
-
-
-MODEL = Model(UNet3DConfig, init_network, apply_network, shapes=parameter_shapes, slabs="crefjax.models.unet3d_slabs")

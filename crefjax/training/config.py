@@ -40,8 +40,6 @@ def default(network: str = "unet3d") -> ConfigDict:
     Args:
         network: Name of a network in `crefjax.models.MODELS`, whose fields `config.network` has.
     """
-    from crefjax.losses import LOSSES  # imports JAX
-
     c = ConfigDict()
     c.task = "denoising"  # one of crefjax.training.task.TASKS
     c.seed = 0  # of the initial parameters and of every random choice in the data
@@ -59,7 +57,23 @@ def default(network: str = "unet3d") -> ConfigDict:
     )
 
     c.network = network_fields(load_model(network).config())  # its name, and the fields of its config class
+    _add_data(c)
+    _add_stream(c)
+    _add_losses(c)
+    _add_optimization(c)
 
+    c.evaluation = ConfigDict()
+    c.evaluation.every_epochs = 1  # epochs between two evaluations; 0: none
+    c.evaluation.patience = 0  # evaluations without improvement after which the run ends; 0: no limit
+
+    c.checkpoint = ConfigDict()
+    c.checkpoint.every_steps = 0  # steps between two checkpoints, in addition to one after each epoch; 0: none
+    c.checkpoint.every_minutes = 10.0  # minutes between two, likewise; 0: none
+    c.checkpoint.keep = 3  # number of the newest that are kept, in addition to the best
+    return c.lock()
+
+
+def _add_data(c):
     c.data = ConfigDict()
     c.data.source = "dataset"  # dataset, stream, or entries: one of the three below
     c.data.patch = 96  # side of the patches, voxels, for stream and entries; a dataset has its own
@@ -73,6 +87,21 @@ def default(network: str = "unet3d") -> ConfigDict:
     c.data.dataset.rotations = True  # whether to rotate each patch by one of the 24 rotations of the cube
     c.data.dataset.threads = 4  # threads that read ahead
 
+    c.data.entries = ConfigDict()
+    c.data.entries.folders = ""  # entry folders, names or patterns with *, separated by commas
+    c.data.entries.held_out = 0.2  # share of each mask's volume that is used for evaluation only
+    c.data.entries.held_out_patches = 16  # number of patches of each entry for evaluation
+    c.data.entries.rotations = True  # as for a dataset
+
+    c.data.labeled = ConfigDict()  # for the task classification, with patches of `data.patch`
+    c.data.labeled.folders = ""  # folders of labeled maps, names or patterns with *, separated by commas
+    c.data.labeled.held_out = ""  # models whose maps are used for evaluation only, separated by commas
+    c.data.labeled.gain = (1.0, 1.0)  # range of the factor by which density is multiplied
+    c.data.labeled.held_out_patches = 48  # number of patches for evaluation
+    c.data.labeled.structure_weight = 40.0  # weight of a voxel of structure over one of noise in the loss
+
+
+def _add_stream(c):
     c.data.stream = ConfigDict()
     c.data.stream.models = ""  # files of atomic models, names or patterns with *, separated by commas
     c.data.stream.shares = ""  # share of each pattern, numbers separated by commas; empty: all models alike
@@ -90,22 +119,23 @@ def default(network: str = "unet3d") -> ConfigDict:
     for name, value in config_fields().items():
         c.data.stream[name] = value
 
-    c.data.entries = ConfigDict()
-    c.data.entries.folders = ""  # entry folders, names or patterns with *, separated by commas
-    c.data.entries.held_out = 0.2  # share of each mask's volume that is used for evaluation only
-    c.data.entries.held_out_patches = 16  # number of patches of each entry for evaluation
-    c.data.entries.rotations = True  # as for a dataset
 
-    c.data.labeled = ConfigDict()  # for the task classification, with patches of `data.patch`
-    c.data.labeled.folders = ""  # folders of labeled maps, names or patterns with *, separated by commas
-    c.data.labeled.held_out = ""  # models whose maps are used for evaluation only, separated by commas
-    c.data.labeled.gain = (1.0, 1.0)  # range of the factor by which density is multiplied
-    c.data.labeled.held_out_patches = 48  # number of patches for evaluation
-    c.data.labeled.structure_weight = 40.0  # weight of a voxel of structure over one of noise in the loss
+def _add_losses(c):
+    """Add the weights of the losses, which `crefjax.losses` describes; a loss of weight 0 is not computed."""
+    c.losses = ConfigDict()
+    c.losses.cref_l1 = 1.0  # FSC(denoised, full map) against C_ref
+    c.losses.cref_l1_masked = 0.0  # the same within the mask
+    c.losses.gain_l1 = 0.0  # scale of the output against that of the signal
+    c.losses.fsc = 0.0  # FSC of a denoised half-map with the other half-map
+    c.losses.n2n_l2 = 0.0  # squared difference of a denoised half-map from the other half-map
+    c.losses.n2n_l1 = 0.0  # absolute difference of the same
+    c.losses.bias = 0.0  # power of the bias
+    c.losses.truth_fsc = 0.0  # FSC(denoised, truth)
+    c.losses.truth_fsc_masked = 0.0  # the same within the mask
+    c.losses.truth_l2 = 0.0  # squared difference from the truth
 
-    # Weights of the losses of `crefjax.losses`, each described there; 0: not computed.
-    c.losses = ConfigDict(dict.fromkeys(LOSSES, 0.0) | {"cref_l1": 1.0})
 
+def _add_optimization(c):
     c.optimizer = ConfigDict()
     c.optimizer.name = "adam"  # adam, adamw, muon (Jordan 2024; Adam for arrays that are not kernels), or sgd
     c.optimizer.b1 = 0.9  # decay of the mean of gradients; momentum of sgd (for muon's kernels it is 0.95)
@@ -123,16 +153,6 @@ def default(network: str = "unet3d") -> ConfigDict:
     c.schedule.decay_epochs = 10.0  # ... in this number of epochs, continuously
     c.schedule.warmup = 0  # steps in which the rate rises from 0
     c.schedule.final = 0.0  # cosine, cycles: share of the rate that remains at the last step
-
-    c.evaluation = ConfigDict()
-    c.evaluation.every_epochs = 1  # epochs between two evaluations; 0: none
-    c.evaluation.patience = 0  # evaluations without improvement after which the run ends; 0: no limit
-
-    c.checkpoint = ConfigDict()
-    c.checkpoint.every_steps = 0  # steps between two checkpoints, in addition to one after each epoch; 0: none
-    c.checkpoint.every_minutes = 10.0  # minutes between two, likewise; 0: none
-    c.checkpoint.keep = 3  # number of the newest that are kept, in addition to the best
-    return c.lock()
 
 
 def network_fields(config: NetworkConfig, **changes) -> ConfigDict:

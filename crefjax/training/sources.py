@@ -12,7 +12,6 @@ import jax
 from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
-from crefjax.io.entries import find_entry
 from crefjax.simulate.stream import StreamConfig, config_fields
 from crefjax.simulate.stream.batches import stream_half_maps
 from crefjax.training.stream_source import (
@@ -107,18 +106,13 @@ def _entries_source(config):
 
 
 def _load_specimens(config):
-    from crefjax.data.specimen_batches import load_specimen
+    from crefjax.data.specimen_batches import load_entry
 
     named = config.data.entries.folders
     folders = [Path(folder) for pattern in split_commas(named) for folder in _match(pattern)]
     if not folders:
         raise UserError(f"config: data.entries.folders: expected entry folders, found none by {named!r}; name some")
-    specimens = []
-    for folder in folders:
-        entry = find_entry(folder)
-        files = entry.half_map_1, entry.half_map_2, entry.mask
-        specimens.append(load_specimen(*files, truth_path=entry.truth, voxels=config.data.grid))
-    return specimens
+    return [load_entry(folder, voxels=config.data.grid) for folder in folders]
 
 
 def _match(pattern):

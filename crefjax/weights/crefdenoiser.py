@@ -12,7 +12,7 @@ import numpy as np
 
 from crefjax.errors import UserError
 from crefjax.models import Parameters
-from crefjax.models.unet3d import UNet3DConfig, parameter_shapes
+from crefjax.models.unet3d_config import UNet3DConfig, parameter_shapes
 from crefjax.weights.store import check_parameters
 
 _VARIABLE = re.compile(r"layer_with_weights-(\d+)/(kernel|bias)/\.ATTRIBUTES/VARIABLE_VALUE")

@@ -64,6 +64,14 @@ def test_one_pass_in_order(dataset, training):
             np.testing.assert_allclose(one, other, atol=2e-5)
 
 
+def test_batches_of_one_patch_run_through_epochs(dataset, training):
+    batches = dataset_batches(dataset, batch=1, rotations=False, shuffle=False)
+    for _, half_map_1, *_ in [*training, *training[:2]]:
+        batch = next(batches)
+        assert batch["half_map_1"].shape == (1, 16, 16, 16)
+        np.testing.assert_allclose(batch["half_map_1"][0], half_map_1, atol=2e-5)
+
+
 def test_no_entry_is_on_both_sides(dataset):
     sides = [set(), set()]
     for side, split in zip(sides, ("training", "validation"), strict=True):

@@ -43,6 +43,15 @@ def test_a_specimen_is_standardized_and_masked(entries):
         assert np.array_equal(loaded.mask, read_float64(entries[0] / "mask.mrc"))
 
 
+def test_an_entry_is_brought_to_a_working_grid(entries):
+    files = [entries[0] / f"{name}.mrc" for name in ("half_map_1", "half_map_2", "mask")]
+    expected = load_specimen(*files, voxels=3.0)
+    loaded = load_entry(entries[0], voxels=3.0)
+    assert loaded.grid is not None
+    assert loaded.voxel_size == expected.voxel_size != load_entry(entries[0]).voxel_size
+    np.testing.assert_array_equal(loaded.half_map_1, expected.half_map_1)
+
+
 def test_an_unusable_specimen_is_refused(tmp_path):
     entry = write_entry(tmp_path / "e")
     with pytest.raises(UserError, match="truth"):

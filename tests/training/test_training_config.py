@@ -31,6 +31,12 @@ def written(path, line):
     return str(path)
 
 
+def test_every_loss_has_a_weight():
+    from crefjax.losses import LOSSES
+
+    assert set(default().losses) == set(LOSSES)
+
+
 def test_the_default_is_the_papers_training():
     c = flat(default())
     expected = {
