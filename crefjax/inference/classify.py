@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from crefjax.data.pair_check import validate_maps
 from crefjax.data.unit_grid import on_unit_grid, unit_grid
 from crefjax.errors import UserError
 from crefjax.inference.memory_plan import InferencePlan, plan_run
@@ -73,7 +74,7 @@ def classify_map(
     threshold: float,
     progress: Callable[[float], None] | None = None,
 ) -> Classified:
-    """Remove the noise from a map, as a classifier of voxels sees it.
+    """Remove the noise from a map, as a classifier of voxels sees it, and replace its hot voxels.
 
     Args:
         map_: a map, sharpened or not, of light particles in dark solvent.
@@ -87,6 +88,8 @@ def classify_map(
     """
     if not 0 < threshold < 1:
         raise UserError(f"`threshold`: expected a probability between 0 and 1, found {threshold:g}; correct it")
+    validated = validate_maps((map_,))
+    (map_,), notes = validated.pair, validated.notes
     if has_inverted_contrast(map_.array, map_.voxel_size):
         raise UserError(
             "expected a particle that is lighter than the solvent, found a darker one (inverted contrast); multiply "
@@ -102,7 +105,8 @@ def classify_map(
     total = float(density.sum(dtype=np.float64))
     removed = 1 - float(density[structure].sum(dtype=np.float64)) / total if total else 0.0
     pieces = int(ndimage.label(structure, np.ones((3, 3, 3)))[1])
-    notes = () if structure.any() else ("no voxel is taken for structure; a lower threshold may show some",)
+    if not structure.any():
+        notes = (*notes, "no voxel is taken for structure; a lower threshold may show some")
     kept = np.where(structure, map_.array, np.float32(solvent))
     return Classified(map_.replace_array(kept), map_.replace_array(probability), removed, pieces, notes)
 

@@ -35,3 +35,11 @@ def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights") / "small"
     save_weights(folder, parameters, config, about)
     return folder
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory):
+    """Weights of a small classifier."""
+    from helpers.classifier import save_line_classifier
+
+    return save_line_classifier(tmp_path_factory.mktemp("weights") / "line")

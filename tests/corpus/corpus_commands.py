@@ -12,6 +12,7 @@ from pathlib import Path
 from corpus_material import (
     FIELDS,
     SIDE,
+    SINGLE,
     Accepted,
     Inputs,
     NotAPair,
@@ -51,6 +52,7 @@ def argv(command, inputs: Inputs, weights):
         "finetune": ("finetune", *halves, "-o", folder, "--weights", weights, *SHORT),
         "denoise one map": ("denoise", halves[1], "-o", file, "--weights", weights),
         "report of it": ("report", *pair, "--denoised", halves[1], "-o", "out"),
+        "classify": ("classify", halves[1], "-o", file, "--weights", weights),
         "simulate": ("simulate", *PHANTOM, "--noise-map", halves[1], "-o", "out"),
     }[command]
     return [str(word) for word in (*words, *mask, *inputs.options)]
@@ -119,10 +121,15 @@ class Bench:
     Args:
         folder: for the results of the sound pair.
         weights: of a small network.
+        classifier: weights of a small classifier.
     """
 
-    def __init__(self, folder: Path, weights: Path):
-        self.folder, self.weights = folder, weights
+    def __init__(self, folder: Path, weights: Path, classifier: Path):
+        self.folder, self.weights, self.classifier = folder, weights, classifier
+
+    def argv(self, command, inputs):
+        """The command line, with the weights of the command's task."""
+        return argv(command, inputs, self.classifier if command == "classify" else self.weights)
 
     @functools.cache  # noqa: B019 - as long as the process
     def sound_result(self, command, masked):
@@ -133,7 +140,7 @@ class Bench:
         if masked:
             inputs.add_mask()
         with contextlib.chdir(folder):
-            outcome = run(argv(command, inputs, self.weights))
+            outcome = run(self.argv(command, inputs))
         assert outcome.status == 0, outcome.err
         return read(folder / "out.mrc")
 
@@ -143,7 +150,7 @@ class Bench:
         case.change(inputs)
         write_beside(folder, inputs)
         before = tree(folder)
-        outcome = run(argv(command, inputs, self.weights), inputs.stdout)
+        outcome = run(self.argv(command, inputs), inputs.stdout)
         after = tree(folder)
         assert {name: after.get(name) for name in before} == before, "something that was there has changed"
         made = {name for name in after if name not in before}
@@ -181,8 +188,8 @@ class Bench:
             check_dataset(Path("out"), inputs, **kind)
         elif command == "report":
             check_report(Path("out"), inputs, **kind)
-        elif command in ("denoise", "denoise one map", "mask"):
-            given = inputs.halves[command == "denoise one map"]
+        elif command in ("denoise", "denoise one map", "mask", "classify"):
+            given = inputs.halves[command in SINGLE]
             scaled = {"least": 0.9} if command == "mask" else {"scale": inputs.scale}
             sound = self.sound_result(command, inputs.mask is not None) if expected.like_sound else None
             check_map(Path("out.mrc"), sound, inputs, given, **kind, **scaled)

@@ -147,7 +147,7 @@ def write_inputs(folder):
     return inputs
 
 
-SINGLE = ("denoise one map", "report of it", "simulate")  # each is given half-map 2 alone
+SINGLE = ("denoise one map", "report of it", "simulate", "classify")  # each is given half-map 2 alone
 PAIR = ("denoise", "report", "check", "fsc", "mask", "prepare", "finetune")
 ALL = PAIR + SINGLE
 WITH_MASK = ("denoise", "report", "check", "fsc", "prepare", "finetune")

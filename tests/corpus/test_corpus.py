@@ -51,8 +51,8 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory, weights):
-    return Bench(tmp_path_factory.mktemp("sound"), weights)
+def bench(tmp_path_factory, weights, classifier):
+    return Bench(tmp_path_factory.mktemp("sound"), weights, classifier)
 
 
 def test_inputs_are_many_and_told_apart():

@@ -107,3 +107,13 @@ def test_a_map_without_structure_is_reported(weights):
     assert found.removed == 1
     assert found.pieces == 0
     assert "no voxel is taken for structure" in found.notes[0]
+
+
+def test_a_hot_voxel_is_replaced_and_reported(weights):
+    sound = blob_map((45, 40, 42), 1.0)
+    hot = sound.array.copy()
+    hot[4, 5, 6] = 2000
+    expected, found = classified(sound, weights), classified(sound.replace_array(hot), weights)
+    assert "(6, 5, 4)" in found.notes[0] or "6, 5, 4" in found.notes[0]
+    np.testing.assert_array_equal(found.map.array != expected.map.array, False)
+    np.testing.assert_allclose(found.probability.array, expected.probability.array, atol=0.02)
