@@ -14,6 +14,7 @@ map, which favors them; a row shows what the classifier does with such a thresho
     voxel_classification.csv          a row for each map and method
     voxel_classification.json         settings, versions, means over the maps, and thresholds with the best G-mean
     voxel_classification.png, .svg    histograms, precision and recall, G-mean by threshold and by map
+    voxel_classification_maps.png     sections through the maps of `--map`, before and after
 """
 
 import json
@@ -32,7 +33,7 @@ from crefjax.errors import UserError
 from crefjax.inference.classify import classify_map, mode_thresholds, plan_classify, solvent_density
 from crefjax.io.maps import Map, read_map
 from crefjax.masking import make_mask
-from crefjax.plotting import BLUE, GREY, ORANGE, PALETTE
+from crefjax.plotting import BLUE, GREY, ORANGE, PALETTE, figure_bytes
 from crefjax.simulate.atoms import helical_copies, read_atoms, translate_atoms
 from crefjax.simulate.voxel_labels import atom_density
 from crefjax.weights.store import load_weights
@@ -88,8 +89,11 @@ def _run(arguments, output):
     rows, background, structural = [], [], []
     subjects = [_labeled(folder) for folder in arguments.entries]
     subjects += [_with_model(*words) for words in arguments.map]
+    sections = []
     for name, resolution, density, structure, folder in subjects:
-        found, scores = classifier_rows(name, resolution, density, structure, classifier)
+        found, scores, kept = classifier_rows(name, resolution, density, structure, classifier)
+        if folder is None:
+            sections.append((name, *(array[:, array.shape[1] // 2] for array in (density, structure, *kept))))
         rows += found + _baseline_rows(name, resolution, density, structure, folder, denoisers)
         background.append(scores[0])
         structural.append(scores[1])
@@ -102,6 +106,8 @@ def _run(arguments, output):
     content = {"weights": classifier.name, "thresholds": thresholds, "best_thresholds": best, "means": summary}
     output.write_json(content, seconds=time.monotonic() - start)
     output.write_figure(_figure(rows, totals, thresholds))
+    if sections:
+        (output._replace(name=f"{output.name}_maps")).write("png", figure_bytes(_sections_figure(sections), "png"))
     print("\n".join(_lines(summary, best)))
 
 
@@ -147,7 +153,9 @@ def _filament(atoms, twist, rise, map_):
     )
 
 
-def classifier_rows(name, resolution, density, structure, weights) -> tuple[list[Row], tuple[Scores, Scores]]:
+def classifier_rows(
+    name, resolution, density, structure, weights
+) -> tuple[list[Row], tuple[Scores, Scores], tuple[np.ndarray, np.ndarray]]:
     """Classify a map on the grid of 1 Å, and count voxels in both modes.
 
     Args:
@@ -158,8 +166,8 @@ def classifier_rows(name, resolution, density, structure, weights) -> tuple[list
         weights: of the classifier.
 
     Returns:
-        Rows of both modes and of the best threshold; and the histograms of the probability, over all voxels that count
-        and with the background removed.
+        Rows of both modes and of the best threshold; the histograms of the probability, over all voxels that count and
+        with the background removed; and the maps that remain in both modes.
     """
     map_ = Map.from_array(density, VOXEL_SIZE)
     background, structural = mode_thresholds(weights).values()
@@ -172,7 +180,8 @@ def classifier_rows(name, resolution, density, structure, weights) -> tuple[list
     ]
     scores = tuple(score_histograms(probability, structure, where, (0.0, 1.0)) for where in (counted, kept))
     rows.append(Row(name, resolution, BEST, *scores[0].best()))
-    return rows, scores
+    remaining = tuple(np.where(probability >= threshold, density, 0) for threshold in (background, structural))
+    return rows, scores, remaining
 
 
 def _baseline_rows(name, resolution, density, structure, folder, denoisers):
@@ -249,6 +258,21 @@ def _figure(rows, totals, thresholds):
     for axes in (histograms, recall, by_threshold):
         axes.legend(loc="lower center", fontsize=7, frameon=False)
     by_map.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=7, frameon=False)
+    return figure
+
+
+def _sections_figure(sections):
+    """Draw a section through the middle of every map: before, and what remains in both modes."""
+    figure = Figure(figsize=(9, 3.2 * len(sections)), layout="constrained")
+    titles = ("map, with the outline of its model", "background mode", "structural mode")
+    for line, (name, density, structure, *kept) in zip(
+        figure.subplots(len(sections), 3, squeeze=False), sections, strict=True
+    ):
+        for axes, image, title in zip(line, (density, *kept), titles, strict=True):
+            axes.imshow(image, cmap="gray", origin="lower", vmin=0, vmax=float(np.percentile(density, 99.5)))
+            axes.contour(structure, [0.5], colors=ORANGE, linewidths=0.8)
+            axes.set(xticks=[], yticks=[], title=title)
+        line[0].set_ylabel(name)
     return figure
 
 

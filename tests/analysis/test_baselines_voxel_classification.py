@@ -10,6 +10,10 @@ from helpers.classifier import balls, save_line_classifier
 
 from analysis.baselines.voxel_counts import confusion
 from analysis.framework.discovery import load_study
+from crefjax.io.maps import Map, write_map
+from crefjax.simulate.atoms import write_model
+from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
+from crefjax.simulate.phantom import phantom
 
 SHAPE = (40, 36, 44)
 
@@ -70,3 +74,37 @@ def test_figures_are_written(results):
 def test_a_study_without_maps_is_refused(tmp_path, capsys):
     assert load_study("analysis.baselines.voxel_classification").main(["-o", str(tmp_path / "out")]) == 2
     assert "expected labeled maps, found none" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def with_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("with_model")
+    pair = simulate_half_maps(phantom(20, seed=1), SimulationConfig(voxel_size=1.5, resolution=6.0, box=32, seed=2))
+    write_map(folder / "map.mrc", Map.from_array(pair.truth, 1.5), label="truth")
+    write_model(folder / "model.cif", pair.atoms)
+    return folder, save_line_classifier(folder / "line")
+
+
+def run_with_model(with_model, output, *words):
+    folder, weights = with_model
+    study = load_study("analysis.baselines.voxel_classification")
+    paths = [str(folder / "map.mrc"), str(folder / "model.cif")]
+    status = study.main(["--map", *paths, *words, "--weights", str(weights), "-o", str(output)])
+    if status:
+        return status
+    with open(output / "voxel_classification.csv", encoding="utf-8") as file:
+        return {row["method"]: row for row in csv.DictReader(file)}
+
+
+def test_a_subunit_is_repeated_along_its_helix(with_model, tmp_path):
+    one = run_with_model(with_model, tmp_path / "one", "6")
+    filament = run_with_model(with_model, tmp_path / "filament", "6", "180", "15")
+    structure = [sum(int(float(rows["contour"][name])) for name in ("fp", "tn")) for rows in (one, filament)]
+    assert structure[1] > 1.2 * structure[0]
+    assert (tmp_path / "one" / "voxel_classification_maps.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("words", [(), ("6", "180"), ("six",)])
+def test_a_map_needs_a_model_a_resolution_and_a_whole_helix(with_model, tmp_path, words, capsys):
+    assert run_with_model(with_model, tmp_path, *words) == 2
+    assert "expected a map, its model, the resolution in Å" in capsys.readouterr().err
