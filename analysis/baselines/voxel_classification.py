@@ -215,11 +215,17 @@ def _summary(rows):
         for method in dict.fromkeys(row.method for row in chosen):
             counts = [row.counts for row in chosen if row.method == method]
             rates = {
-                name: round(float(np.nanmean([getattr(c, name) for c in counts])), 4)
+                name: _mean_rate([getattr(c, name) for c in counts])
                 for name in ("tpr", "fpr", "fnr", "precision", "accuracy", "g_mean")
             }
             summary.setdefault(label, {})[method] = {"maps": len(counts)} | rates
     return summary
+
+
+def _mean_rate(rates):
+    """Return the mean over the maps that have this rate; a map without noise, or structure, lacks some."""
+    defined = [rate for rate in rates if np.isfinite(rate)]
+    return round(float(np.mean(defined)), 4) if defined else float("nan")
 
 
 def _lines(summary, best):
