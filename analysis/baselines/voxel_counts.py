@@ -104,8 +104,8 @@ class Scores:
         return {"threshold": self.edges} | {name: np.array([getattr(c, name) for c in counts]) for name in names}
 
     def best(self) -> tuple[float, Confusion]:
-        """Return the threshold with the best G-mean, and the counts there."""
-        index = int(np.nanargmax(self.curves()["g_mean"]))
+        """Return the threshold with the best G-mean, and the counts there; the lowest one if no G-mean is defined."""
+        index = int(np.argmax(np.nan_to_num(self.curves()["g_mean"], nan=-1.0)))
         return float(self.edges[index]), self.at(index)
 
 

@@ -85,3 +85,10 @@ def test_maps_of_any_size_weigh_the_same():
     np.testing.assert_allclose(total.noise, [1.0, 1.0])  # 3/4 + 1/4, 1/4 + 3/4
     np.testing.assert_allclose(total.structure, [0.5, 1.5])
     assert total.at(1) == Confusion(tp=1.0, fn=1.0, fp=0.5, tn=1.5)
+
+
+def test_without_noise_the_lowest_threshold_is_the_best():
+    structure = np.ones(10, bool)
+    threshold, counts = score_histograms(np.linspace(0.1, 1, 10), structure, structure).best()
+    assert threshold == pytest.approx(0.1)
+    assert (counts.tp, counts.fn, counts.fp, counts.tn) == (0, 0, 0, 10)
