@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from crefjax import losses
 from crefjax.errors import UserError
-from crefjax.models import NetworkConfig, Parameters, load_model, same_architecture
+from crefjax.models import NetworkConfig, Parameters, load_model
 from crefjax.training.config import network_config
 from crefjax.training.sources import MapSource, make_source
 from crefjax.training.task import TaskDescription
@@ -144,12 +144,7 @@ def denoising_task(config: ConfigDict, *, truth: bool, patch: int | None = None)
 
 def _start_from(name, task):
     """Return a task that starts from weights of the same network and grid."""
-    start = load_weights(name)
-    if not same_architecture(start.config, task.network):
-        raise UserError(
-            f"{start.path}: expected weights for {task.network}, found some for {start.config}; set the fields of "
-            "network alike, or take other weights"
-        )
+    start = load_weights(name, network=task.network)
     if start.grid != task.grid:
         raise UserError(
             f"{start.path}: expected weights for data.grid = {task.grid:g} voxels, found some for {start.grid:g}; set "

@@ -1,7 +1,7 @@
 """The task of telling structure from noise, voxel by voxel, as DeepTracer-Denoising does (Guan and Si 2022)."""
 
 import glob
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from crefjax.data.labeled_maps import labeled_batches, load_labeled_map
 from crefjax.errors import UserError
-from crefjax.models import NetworkConfig, Parameters, load_model, same_architecture
+from crefjax.models import NetworkConfig, Parameters, load_model
 from crefjax.training.config import network_config
 from crefjax.training.sources import NamedBatches
 from crefjax.training.stream_source import split_commas
@@ -101,15 +101,8 @@ def make_task(config: ConfigDict) -> tuple[VoxelClassificationTask, DataSource]:
     network, patch = network_config(config), config.data.patch
     task = VoxelClassificationTask(network, config.data.labeled.structure_weight, patch)
     if config.weights:
-        weights = load_weights(config.weights, task.name)
-        if not same_architecture(weights.config, network):
-            raise UserError(
-                f"{weights.path}: expected weights for {network}, found some for {weights.config}; set the fields of "
-                "network alike, or take other weights"
-            )
-        pretraining = weights.card.get("training")
-        start = weights.parameters
-        task = VoxelClassificationTask(network, task.structure_weight, patch, start, pretraining)
+        start = load_weights(config.weights, task.name, network)
+        task = replace(task, start=start.parameters, pretraining=start.card.get("training"))
     return task, _labeled_source(config)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from crefjax.errors import UserError
 from crefjax.io.files import check_output_folder
-from crefjax.models import Model, NetworkConfig, Parameters, load_model
+from crefjax.models import Model, NetworkConfig, Parameters, load_model, same_architecture
 from crefjax.utils.atomic import atomic_directory
 
 DEFAULTS = {"denoising": "truth", "classification": "classifier"}  # among those that ship, by task
@@ -136,21 +136,29 @@ def read_card(path: Path) -> tuple[dict, NetworkConfig]:
         raise UserError(f"{file}: expected the architecture of a known network, found another ({error})") from error
 
 
-def load_weights(name: str | Path | None = None, task: str = "denoising") -> Weights:
+def load_weights(
+    name: str | Path | None = None, task: str = "denoising", network: NetworkConfig | None = None
+) -> Weights:
     """Load weights by path or by name, checked against their own card.
 
     Args:
         name: As in `find_weights`.
         task: The task that they must have been trained for, a name in `DEFAULTS`.
+        network: The hyperparameters that they must have, but for the precision of computation; None for any.
 
     Raises:
-        UserError: They are not found, are damaged, are for another task, or are of another architecture than the card
-            says.
+        UserError: They are not found, are damaged, are for another task or network, or are of another architecture
+            than the card says.
     """
     path = find_weights(name, task).absolute()
     card, config = read_card(path)
     if (trained_for := card.get("task", "denoising")) != task:
         raise UserError(f"{path}: expected weights for {task}, found some for {trained_for}; choose others")
+    if network is not None and not same_architecture(config, network):
+        raise UserError(
+            f"{path}: expected weights for {network}, found some for {config}; set the fields of network alike, or "
+            "choose others"
+        )
     shapes = load_model(config.network).parameter_shapes(config)
     parameters = load_parameters(path / "parameters", shapes)
     if "sha256" in card and fingerprint(parameters) != card["sha256"]:
