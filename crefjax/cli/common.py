@@ -6,7 +6,18 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 
 # Parameters that messages of the library name, and that are options of the same name on the command line.
-_PARAMETERS = ("device", "grid", "insist", "mask", "max_memory", "resolution", "rotations", "scale", "voxel_size")
+_PARAMETERS = (
+    "device",
+    "grid",
+    "insist",
+    "mask",
+    "max_memory",
+    "resolution",
+    "rotations",
+    "scale",
+    "symmetry",
+    "voxel_size",
+)
 
 
 def log(line: str) -> None:

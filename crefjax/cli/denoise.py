@@ -21,7 +21,7 @@ EPILOG = (
     "The output has the header of HALF1 and overlays it. An FSC between denoised half-maps is not a resolution: "
     "their errors are not independent."
 )
-_SETTINGS = ("scale", "grid", "resolution", "rotations", "insist", "voxel_size", "device", "max_memory")
+_SETTINGS = ("scale", "grid", "resolution", "rotations", "symmetry", "insist", "voxel_size", "device", "max_memory")
 _LOCAL = ("agreement", "change")
 
 
@@ -69,6 +69,11 @@ def _add_settings(parser):
         "data's grid than one does on the map's)"
     )
     parser.add_argument("--rotations", type=int, choices=(1, 4, 24), help=text)
+    text = (
+        "point group over which the output is averaged, with RELION's names and axes: C4, D7, T, O, I (= I2), I1, I3, "
+        "I4; the center is the voxel N/2"
+    )
+    parser.add_argument("--symmetry", metavar="G", help=text)
 
 
 def run(arguments) -> None:

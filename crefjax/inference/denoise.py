@@ -12,12 +12,14 @@ from crefjax.errors import UserError
 from crefjax.inference.memory_plan import InferencePlan, plan_denoise
 from crefjax.inference.network import part_of, run_rotated
 from crefjax.inference.request import DenoiseRequest, read_request
+from crefjax.inference.symmetry import SymmetryMatch, input_match, shared_signal
 from crefjax.io.maps import Map, full_map, mean_and_std
 from crefjax.masking import MeasurementMask
 from crefjax.masking.threshold import INVERTED_CONTRAST, has_inverted_contrast
 from crefjax.spectral.calibration import Calibration, apply_calibration, calibrate
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import FscCurve, solvent_level
+from crefjax.spectral.point_groups import group_center, symmetrize
 from crefjax.weights.store import Weights
 
 
@@ -33,6 +35,7 @@ class Denoised:
         calibration: factors per shell of network and full map; None unless the scale is the signal's.
         half_map_fsc: FSC of the half-maps within `region`, by the check of the pair, else as far as the working grid
             reaches; None unless the scale is the signal's.
+        symmetry: how symmetric the input and the network's output are; None if no average was taken.
         notes: one line for each thing to know.
     """
 
@@ -42,6 +45,7 @@ class Denoised:
     region: np.ndarray | None = None
     calibration: Calibration | None = None
     half_map_fsc: FscCurve | None = None
+    symmetry: SymmetryMatch | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -55,6 +59,7 @@ def denoise(
     grid: str | None = None,
     resolution: float | None = None,
     rotations: int | None = None,
+    symmetry: str | None = None,
     insist: bool = False,
     device: str | None = None,
     max_memory: float | None = None,
@@ -77,7 +82,10 @@ def denoise(
         resolution: Å, from which the data's grid is chosen; None to measure it.
         rotations: number of rotations of the cube over which the output is averaged, 1, 4 or 24; None for as many as
             take no longer on the data's grid than one does on the map's own.
-        insist: whether half-maps that are not a pair are accepted, see `crefjax.data.pair_check`.
+        symmetry: point group over which the output is averaged, such as `D7`, with RELION's names and axes, see
+            `crefjax.spectral.point_groups`; None for none.
+        insist: whether half-maps that are not a pair are accepted, see `crefjax.data.pair_check`, and maps that do not
+            have the symmetry.
         device: `cpu`, `gpu`, or None for the best.
         max_memory: GiB to keep within; None for what is free.
         progress: called with the share of the work that is done, 0 to 1.
@@ -89,6 +97,7 @@ def denoise(
         UserError: maps, mask, weights, settings, device, or memory cannot be used; one line says why.
     """
     settings = {"scale": scale, "grid": grid, "resolution": resolution, "rotations": rotations}
+    settings["symmetry"] = symmetry
     limits = {"device": device, "max_memory": max_memory}
     request = read_request(half_map_1, half_map_2, mask, weights, insist=insist, **settings, **limits)
     return denoise_maps(request, progress=progress).full
@@ -119,11 +128,16 @@ def denoise_maps(
     working_region, working_mask = (
         array if array is None or grid.shape == full.shape else grid.resample_mask(array) for array in (region, mask)
     )
+    match = None if request.group is None else _input_match(request, grid, working_region)
     outputs = _network_outputs(arrays, request, plan, working_region, working_mask, progress)
+    if match is not None:
+        match = replace(match, output=_shared(outputs[:1], request, grid, working_region)[0])
+        notes += (match.describe(), *([] if match.warning is None else [f"warning: {match.warning}"]))
     calibration, half_map_fsc = None, None
     if request.scale == "signal":
         outputs, calibration, half_map_fsc = _on_signal_scale(outputs, arrays, request, grid, working_region)
     else:
+        outputs = [_symmetrized(output, request, grid, working_region) for output in outputs]
         outputs = [grid.restore(output, full.shape) for output in outputs]
         if request.scale == "input":
             own = mean_and_std(full)
@@ -132,7 +146,7 @@ def denoise_maps(
         # On the signal's scale half-maps are returned only on request.
         outputs = [_masked(y, array, mask, request.scale) for y, array in zip(outputs, arrays, strict=False)]
     maps = (pair[0].replace_array(output) for output in outputs)
-    about = {"region": region, "calibration": calibration, "half_map_fsc": half_map_fsc}
+    about = {"region": region, "calibration": calibration, "half_map_fsc": half_map_fsc, "symmetry": match}
     return Denoised(*maps, **about, notes=notes)
 
 
@@ -208,8 +222,13 @@ def _on_signal_scale(outputs, arrays, request, grid, region):
     if grid.shape != shape:
         arrays = [unblurred.resample(array) for array in arrays]
     outputs = [grid.undo_blur(output) for output in outputs]
+    # All maps alike, so that half-maps and outputs still share the signal and no noise.
+    arrays, outputs = ([_symmetrized(array, request, grid, region) for array in maps] for maps in (arrays, outputs))
     maps = [*arrays[1:], *outputs[1:], outputs[0]]
     covariances = shell_covariances(maps, region, levels=[solvent_level(array, region) for array in maps])
+    if request.group is not None:
+        # Copies of one asymmetric unit hold the same noise: fewer numbers are independent.
+        covariances = replace(covariances, dof=np.maximum(covariances.dof / request.group.order, 1))
     calibration = calibrate(covariances)
     results = []
     for array, output in list(zip(arrays, outputs, strict=True))[: 3 if request.half_maps else 1]:
@@ -221,6 +240,35 @@ def _on_signal_scale(outputs, arrays, request, grid, region):
     if request.check is not None:
         return results, calibration, request.check.curve
     return results, calibration, FscCurve(grid.shape, grid.voxel_size, covariances.fsc(0, 1))
+
+
+def _input_match(request, grid, region):
+    """Measure how symmetric the half-maps, or the one map, are; raise UserError if not at all."""
+    return input_match(
+        [grid.resample(map_.array) for map_ in request.pair],
+        request.group,
+        region,
+        voxel_size=grid.voxel_size,
+        center=_center(request, grid),
+        resolution=grid.resolution,
+        insist=request.insist,
+    )
+
+
+def _shared(maps, request, grid, region):
+    about = {"voxel_size": grid.voxel_size, "center": _center(request, grid), "resolution": grid.resolution}
+    return shared_signal(maps, request.group, region, **about)
+
+
+def _symmetrized(array, request, grid, region):
+    """Return a map on the working grid, averaged over the request's point group if there is one."""
+    if request.group is None:
+        return array
+    return symmetrize(array, request.group, center=_center(request, grid), level=solvent_level(array, region))
+
+
+def _center(request, grid):
+    return group_center(grid.shape, request.pair[0].array.shape)
 
 
 def _masked(y, array, mask, scale):

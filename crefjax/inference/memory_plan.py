@@ -26,6 +26,7 @@ _START_SECONDS = 3.0  # compilation
 # Peaks as measured, in float32 maps: of five maps the spectra, and one of them as float64 on its way there; and of the
 # check of a pair, before the network runs.
 _MAPS_OF_CALIBRATION, _MAPS_OF_REPORT, _MAPS_OF_CHECK = 21, 24, 11
+_MAPS_OF_SYMMETRY = 6  # the averages of three maps and their outputs, beside these
 # Voxels around the mask, beyond which a map changes next to nothing within it; and voxels that must be saved to pay for
 # another compilation.
 _MARGIN, _WORTH_COMPILING = 12, 4e6
@@ -107,6 +108,8 @@ def plan_denoise(request: DenoiseRequest) -> InferencePlan:
     later_maps = _MAPS_OF_CHECK / share if len(request.pair) == 2 else 0
     if signal:
         later_maps = _MAPS_OF_CALIBRATION + 4 / share
+    if request.group is not None:
+        later_maps += _MAPS_OF_SYMMETRY
     if request.report:
         later_maps = _MAPS_OF_REPORT / share
     plan = plan_run(

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from crefjax.data.pair_check import PairCheck, validate_maps
 from crefjax.errors import UserError
+from crefjax.inference.symmetry import check_cube
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
 from crefjax.masking import MeasurementMask, auto_mask
+from crefjax.spectral.point_groups import PointGroup, point_group, symmetrize
 from crefjax.weights.store import Weights, load_weights
 
 SCALES = ("signal", "input", "none")
@@ -28,6 +32,9 @@ class DenoiseRequest:
         grid: one of `GRIDS`; by default the one that the weights were trained for.
         resolution: Å, from which the data's grid is chosen; None to measure it.
         rotations: one of `ROTATIONS`; None for as many as take no longer than one does on the map's own grid.
+        symmetry: point group over which the output is averaged, in RELION's notation; see
+            `crefjax.spectral.point_groups`. None for none.
+        insist: whether maps that do not have that symmetry are averaged nevertheless.
         half_maps: whether the denoised half-maps are returned. An FSC between them is not a resolution: both went
             through the same network, so their errors are not independent.
         report: whether memory is planned for a report or local maps too.
@@ -48,6 +55,8 @@ class DenoiseRequest:
     grid: str | None = None
     resolution: float | None = None
     rotations: int | None = None
+    symmetry: str | None = None
+    insist: bool = False
     half_maps: bool = False
     report: bool = False
     device: str | None = None
@@ -60,6 +69,8 @@ class DenoiseRequest:
         two = len(self.pair) == 2
         _check_choices(two, scale=self.scale, grid=self.grid, rotations=self.rotations, half_maps=self.half_maps)
         _check_resolution(self.resolution, self.pair[0])
+        if self.group is not None:
+            check_cube(self.pair[0].array.shape)
         defaults = {"scale": "signal" if two else "input", "grid": "data" if self.weights.grid else "input"}
         for name, default in defaults.items():
             object.__setattr__(self, name, getattr(self, name) or default)
@@ -73,6 +84,12 @@ class DenoiseRequest:
     def is_measured(self) -> bool:
         """Whether anything is measured within `region`: the scale of the signal, the resolution, or the fall-off."""
         return self.scale == "signal" or self.grid == "data" or bool(self.weights.grid)
+
+    @cached_property
+    def group(self) -> PointGroup | None:
+        """The point group; None if there is nothing to average over."""
+        group = None if self.symmetry is None else point_group(self.symmetry)
+        return group if group is not None and group.axes else None
 
     @cached_property
     def region(self) -> MeasurementMask:
@@ -102,7 +119,8 @@ def read_request(
         mask: a map, the path of one, `auto` for one made from the half-maps, or None.
         weights: loaded, or a name or path to load; the default of the package if None.
         voxel_size: Å, in place of the headers'; None for theirs.
-        insist: whether half-maps that are not a pair are accepted, see `crefjax.data.pair_check`.
+        insist: whether half-maps that are not a pair are accepted, see `crefjax.data.pair_check`, and maps that do not
+            have the symmetry.
         **settings: further fields of `DenoiseRequest`.
 
     Raises:
@@ -110,6 +128,7 @@ def read_request(
     """
     choices = {name: settings.get(name) for name in ("scale", "grid", "rotations", "half_maps")}
     _check_choices(half_map_2 is not None, mask=mask, **choices)
+    group = None if settings.get("symmetry") is None else point_group(settings["symmetry"])
     if not isinstance(weights, Weights):
         weights = load_weights(weights)
     pair = _read_pair(half_map_1, half_map_2, voxel_size)
@@ -126,8 +145,11 @@ def read_request(
     notes = {"warnings": validated.notes, "mask_notes": ()}
     if automatic:
         region = validated.check.region
-        mask, notes["mask_notes"] = pair[0].replace_array(region.require()), region.info.notes
-    return DenoiseRequest(validated.pair, weights, mask, check=validated.check, **notes, **settings)
+        made = region.require()
+        if group is not None and len(set(made.shape)) == 1:
+            made = np.clip(symmetrize(made, group), 0, 1)  # or the output would have the mask's irregular edge
+        mask, notes["mask_notes"] = pair[0].replace_array(made), region.info.notes
+    return DenoiseRequest(validated.pair, weights, mask, check=validated.check, insist=insist, **notes, **settings)
 
 
 def _read_pair(half_map_1, half_map_2, voxel_size):

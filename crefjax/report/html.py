@@ -124,7 +124,8 @@ def warnings_section(numbers: dict) -> str:
         title = "Warning" if len(warnings) == 1 else f"Warnings ({len(warnings)})"
         return f'<section class="box warn" id="warnings"><h2>{title}</h2><ul>{rows}</ul></section>'
     complete = numbers["variances"] is not None
-    passed = passed_tests(halves=complete, mask=not numbers["mask"]["whole_box"])
+    available = {"halves": complete, "mask": not numbers["mask"]["whole_box"], "symmetry": bool(numbers["symmetry"])}
+    passed = passed_tests([name for name, present in available.items() if present])
     kind, title, explanation = "fine", "No warnings", _LIMITS
     if not complete:
         kind, title = "open", "No warnings, but the main question stays open"
@@ -387,6 +388,8 @@ def _key_numbers(numbers):
     if numbers["gain"] is not None:
         meaning = "factor of the denoised half-maps before bias was computed"
         entries.append(("Gain", _number(numbers["gain"]), meaning))
+    if numbers["symmetry"] is not None:
+        entries.append(_symmetry(numbers["symmetry"]))
     mask = numbers["mask"]
     volume = "unknown" if mask["volume"] is None else _volume(mask["volume"])
     share = "" if mask["share"] is None else f"{mask['share']:.1%} of the box, {mask['from']}"
@@ -419,6 +422,16 @@ def _kept(numbers, key, title):
     if not values:
         return title, "unknown", "no shell in which it can be measured"
     return title, f"{values[len(values) // 2]:.0%}", f"of its amplitude; median of shells up to {resolution:.3g} Å"
+
+
+def _symmetry(symmetry):
+    """Describe how symmetric the maps were before they were averaged."""
+    return (
+        f"Symmetry {symmetry['group']}",
+        "unknown" if symmetry["input"] is None else f"{symmetry['input']:.2f}",
+        f"of the input's signal up to {symmetry['resolution']:.3g} Å is symmetric ({symmetry['axis']}), and "
+        f"{symmetry['output']:.2f} of the network's output; averaged over {symmetry['order']} rotations",
+    )
 
 
 def _volume(value):

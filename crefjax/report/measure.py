@@ -1,7 +1,7 @@
 """The maps of a report, and its numbers: curves, variances, and ratios per shell, with warnings and recommendations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -21,6 +21,7 @@ from crefjax.spectral.variances import QUANTITIES, ShellVariances, overall_gain,
 if TYPE_CHECKING:
     from crefjax.inference.denoise import Denoised
     from crefjax.inference.request import DenoiseRequest
+    from crefjax.inference.symmetry import SymmetryMatch
 
 THRESHOLDS = (0.143, 0.5)
 AUTOMATIC_MASK = "made automatically"
@@ -42,6 +43,8 @@ class ReportInputs:
         parameters: of the command, for the record.
         pair_warnings: findings of the check of the half-maps, one line each.
         mask_notes: on a mask that was made, one line each.
+        symmetry: how symmetric the input and the network's output were, before they were averaged over a point group;
+            None if they were not.
     """
 
     half_map_1: Map
@@ -54,6 +57,7 @@ class ReportInputs:
     parameters: dict
     pair_warnings: tuple[str, ...] = ()
     mask_notes: tuple[str, ...] = ()
+    symmetry: "SymmetryMatch | None" = None
 
     @classmethod
     def from_files(
@@ -130,6 +134,7 @@ class ReportInputs:
             mask_from=None if region is None else mask_from,
             parameters=parameters,
             pair_warnings=request.warnings,
+            symmetry=result.symmetry,
         )
 
     @property
@@ -183,6 +188,7 @@ class Measurements:
         shifts: of the denoised map against the full map, of each denoised half-map against its half-map, Å,
             `(x, y, z)`; by `map`, `half-map 1`, `half-map 2`.
         signal_scale: whether the denoised map is crefjax's own on the scale of the signal, which fades by itself.
+        symmetry: as in `ReportInputs`.
     """
 
     masked: Covariances
@@ -193,6 +199,7 @@ class Measurements:
     mask_power: float
     shifts: dict[str, tuple[float, float, float]]
     signal_scale: bool
+    symmetry: "SymmetryMatch | None" = None
 
 
 def report_numbers(inputs: ReportInputs) -> dict:
@@ -203,8 +210,9 @@ def report_numbers(inputs: ReportInputs) -> dict:
 
     Returns:
         `box` (x, y, z), `voxel_size` (Å), `shell`, `frequency` (1/Å), `mask`, `curves`, `variances`, `ratios`,
-        `signal_kept`, `noise_kept` (None without denoised half-maps), `resolution` (Å), `cref_rmse`, `gain`,
-        `warnings` (the gravest first), `notes`, and `use`. A value is meaningless where `trusted` is false.
+        `signal_kept`, `noise_kept` (None without denoised half-maps), `resolution` (Å), `symmetry` (of
+        `crefjax.inference.symmetry.SymmetryMatch`, or None), `cref_rmse`, `gain`, `warnings` (the gravest first),
+        `notes`, and `use`. A value is meaningless where `trusted` is false.
     """
     measured = measure(inputs)
     inner = slice(1, len(measured.fsc_to_full) - 1)
@@ -231,6 +239,7 @@ def report_numbers(inputs: ReportInputs) -> dict:
         "signal_kept": None,
         "noise_kept": None,
         "resolution": {f"fsc_{threshold}": measured.curve.resolution(threshold)._asdict() for threshold in THRESHOLDS},
+        "symmetry": None if measured.symmetry is None else asdict(measured.symmetry),
         "cref_rmse": float(np.sqrt(np.mean(difference[inner] ** 2))),
         "gain": None,
         **_variance_numbers(measured.variances),
@@ -252,6 +261,8 @@ def measure(inputs: ReportInputs) -> Measurements:
     arrays = [map_.array for map_ in maps]
     levels = [solvent_level(array, inputs.mask) for array in arrays]
     masked = shell_covariances(arrays, inputs.mask, levels=levels)
+    if inputs.symmetry is not None:  # copies of one asymmetric unit hold the same noise
+        masked = replace(masked, dof=np.maximum(masked.dof / inputs.symmetry.order, 1))
     unmasked = shell_covariances(arrays[:3], levels=levels[:3])
     first = inputs.half_map_1
     curve = FscCurve(first.array.shape, first.voxel_size, masked.fsc(0, 1))
@@ -269,6 +280,7 @@ def measure(inputs: ReportInputs) -> Measurements:
         / max(float(inputs.mask.max()), 1e-30) ** 2,
         shifts=_shifts(inputs, curve, masked.dof),
         signal_scale=_on_signal_scale(inputs),
+        symmetry=inputs.symmetry,
     )
 
 

@@ -34,8 +34,8 @@ class ReportWarning(NamedTuple):
         absence: what there is no sign of if the test is passed, for a page without warnings.
         remedy: what to do before the map is of any use; None if it can be used.
         limit: what the map should not be used for; None if nothing more than any denoised map.
-        needs: `signal`, if the test is skipped for half-maps that hardly correlate; `halves` or `mask`, if it says
-            nothing without denoised half-maps or a mask.
+        needs: `signal`, if the test is skipped for half-maps that hardly correlate; `halves`, `mask`, or `symmetry`, if
+            it says nothing without denoised half-maps, a mask, or an average over a point group.
     """
 
     kind: str
@@ -70,9 +70,13 @@ def warning_title(kind: str) -> str:
     return titles.get(kind) or kind.replace("_", " ").capitalize()
 
 
-def passed_tests(*, halves: bool, mask: bool) -> list[str]:
-    """Return what there is no sign of in a report without warnings, with or without denoised half-maps and a mask."""
-    available = {"signal"} | ({"halves"} if halves else set()) | ({"mask"} if mask else set())
+def passed_tests(available: Collection[str]) -> list[str]:
+    """Return what there is no sign of in a report without warnings.
+
+    Args:
+        available: of what `ReportWarning.needs` names, what the report has besides signal.
+    """
+    available = {"signal", *available}
     return [warning.absence for warning in WARNINGS if available.issuperset(warning.needs)]
 
 
@@ -253,6 +257,11 @@ def _cut(measured):
     return None
 
 
+def _symmetry(measured):
+    text = None if measured.symmetry is None else measured.symmetry.warning
+    return text and f"{text[0].upper()}{text[1:]}."
+
+
 def _never_falls(measured):
     if measured.curve.resolution(0.143).crossed:
         return None
@@ -342,6 +351,14 @@ WARNINGS = (
         test=_damped,
         absence="signal and noise damped together",
         needs=("halves",),
+    ),
+    ReportWarning(
+        kind="symmetry",
+        title="Doubtful symmetry",
+        test=_symmetry,
+        absence="a symmetry that the half-maps do not have",
+        limit="Judging how the subunits differ from each other: they were averaged.",
+        needs=("symmetry",),
     ),
     ReportWarning(
         kind="cut",
