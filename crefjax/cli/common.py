@@ -15,6 +15,7 @@ _PARAMETERS = (
     "resolution",
     "rotations",
     "scale",
+    "sharpen",
     "symmetry",
     "voxel_size",
 )

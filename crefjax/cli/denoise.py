@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crefjax import __version__
-from crefjax.cli.common import add_device, add_half_maps, add_insist, add_overwrite, add_voxel_size, log, positive
+from crefjax.cli.common import (
+    add_device,
+    add_half_maps,
+    add_insist,
+    add_overwrite,
+    add_voxel_size,
+    log,
+    number_or_auto,
+    positive,
+)
 from crefjax.errors import UserError
 from crefjax.io.files import check_output, map_stem
 from crefjax.utils.progress import progress_bar
@@ -21,7 +30,18 @@ EPILOG = (
     "The output has the header of HALF1 and overlays it. An FSC between denoised half-maps is not a resolution: "
     "their errors are not independent."
 )
-_SETTINGS = ("scale", "grid", "resolution", "rotations", "symmetry", "insist", "voxel_size", "device", "max_memory")
+_SETTINGS = (
+    "scale",
+    "grid",
+    "resolution",
+    "rotations",
+    "symmetry",
+    "sharpen",
+    "insist",
+    "voxel_size",
+    "device",
+    "max_memory",
+)
 _LOCAL = ("agreement", "change")
 
 
@@ -74,6 +94,11 @@ def _add_settings(parser):
         "I4; the center is the voxel N/2"
     )
     parser.add_argument("--symmetry", metavar="G", help=text)
+    text = (
+        "also write OUT_sharpened, the denoised map weighted by C_ref, sharpened by a B-factor in Å² (below 0), and "
+        "low-passed at the resolution; auto finds B by the Guinier plot of the half-maps"
+    )
+    parser.add_argument("--sharpen", metavar="B", type=number_or_auto, help=text)
 
 
 def run(arguments) -> None:
@@ -107,6 +132,7 @@ def run(arguments) -> None:
         result = denoise_maps(request, plan, progress=progress)
     _log_result(result)
     maps = {"full": result.full, "half_map_1": result.half_map_1, "half_map_2": result.half_map_2}
+    maps["sharpened"] = result.sharpened
     inputs, local = None, None
     if report:
         inputs = _report_inputs(arguments, request, result)
@@ -132,14 +158,15 @@ def _outputs(arguments) -> dict[str, Path]:
     if stem is None:
         check_output(output)  # raises, as this is not the name of a map
     names = ["half_map_1", "half_map_2"] if arguments.halves else []
+    names += ["sharpened"] if arguments.sharpen is not None else []
     names += [f"local_{name}" for name in _LOCAL] if arguments.local else []
     return {"full": output} | {name: output.with_name(f"{stem}_{name}{output.name[len(stem) :]}") for name in names}
 
 
 def _check_before_work(arguments, outputs):
     """Check all that can be checked before any map is read."""
-    for option in ("halves", "local", "report"):
-        if arguments.half_map_2 is None and getattr(arguments, option):
+    for option in ("halves", "local", "report", "sharpen"):
+        if arguments.half_map_2 is None and getattr(arguments, option) not in (None, False):
             raise UserError(f"--{option}: expected two half-maps, found one map; give both half-maps")
     inputs = _inputs(arguments).values()
     for path in outputs.values():

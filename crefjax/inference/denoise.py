@@ -20,6 +20,7 @@ from crefjax.spectral.calibration import Calibration, apply_calibration, calibra
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import FscCurve, solvent_level
 from crefjax.spectral.point_groups import group_center, symmetrize
+from crefjax.spectral.sharpening import sharpen
 from crefjax.weights.store import Weights
 
 
@@ -35,6 +36,7 @@ class Denoised:
         calibration: factors per shell of network and full map; None unless the scale is the signal's.
         half_map_fsc: FSC of the half-maps within `region`, by the check of the pair, else as far as the working grid
             reaches; None unless the scale is the signal's.
+        sharpened: the denoised full map, weighted by C_ref, sharpened, and low-passed, or None if it was not requested.
         symmetry: how symmetric the input and the network's output are; None if no average was taken.
         notes: one line for each thing to know.
     """
@@ -45,6 +47,7 @@ class Denoised:
     region: np.ndarray | None = None
     calibration: Calibration | None = None
     half_map_fsc: FscCurve | None = None
+    sharpened: Map | None = None
     symmetry: SymmetryMatch | None = None
     notes: tuple[str, ...] = ()
 
@@ -121,6 +124,7 @@ def denoise_maps(
     full = pair[0].array if len(pair) == 1 else full_map(pair[0].array, pair[1].array)
     arrays = [full, *(half_map.array for half_map in pair)] if request.denoises_half_maps else [full]
     mask = None if request.mask is None else request.mask.array
+    sharpening = request.sharpening
     within = request.region if request.is_measured else MeasurementMask(None)
     region, notes = within.array, within.notes + grid.notes
     if not within.inverted and has_inverted_contrast(full, pair[0].voxel_size):
@@ -145,8 +149,11 @@ def denoise_maps(
     if mask is not None:
         # On the signal's scale half-maps are returned only on request.
         outputs = [_masked(y, array, mask, request.scale) for y, array in zip(outputs, arrays, strict=False)]
-    maps = (pair[0].replace_array(output) for output in outputs)
+    maps = [pair[0].replace_array(output) for output in outputs]
     about = {"region": region, "calibration": calibration, "half_map_fsc": half_map_fsc, "symmetry": match}
+    if sharpening is not None:
+        about["sharpened"] = pair[0].replace_array(sharpen(maps[0].array, sharpening))
+        notes += (f"sharpened copy: {sharpening.describe()}",)
     return Denoised(*maps, **about, notes=notes)
 
 

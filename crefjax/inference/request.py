@@ -12,7 +12,9 @@ from crefjax.inference.symmetry import check_cube
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
 from crefjax.masking import MeasurementMask, auto_mask
+from crefjax.spectral.curves import FscCurve, fsc_from_products, shell_products, solvent_level
 from crefjax.spectral.point_groups import PointGroup, point_group, symmetrize
+from crefjax.spectral.sharpening import Sharpening, plan_sharpening
 from crefjax.weights.store import Weights, load_weights
 
 SCALES = ("signal", "input", "none")
@@ -34,6 +36,8 @@ class DenoiseRequest:
         rotations: one of `ROTATIONS`; None for as many as take no longer than one does on the map's own grid.
         symmetry: point group over which the output is averaged, in RELION's notation; see
             `crefjax.spectral.point_groups`. None for none.
+        sharpen: B-factor in Å², below 0, or `auto` to find it, for a sharpened copy of the denoised full map; None for
+            none.
         insist: whether maps that do not have that symmetry are averaged nevertheless.
         half_maps: whether the denoised half-maps are returned. An FSC between them is not a resolution: both went
             through the same network, so their errors are not independent.
@@ -56,6 +60,7 @@ class DenoiseRequest:
     resolution: float | None = None
     rotations: int | None = None
     symmetry: str | None = None
+    sharpen: float | str | None = None
     insist: bool = False
     half_maps: bool = False
     report: bool = False
@@ -67,7 +72,8 @@ class DenoiseRequest:
 
     def __post_init__(self):
         two = len(self.pair) == 2
-        _check_choices(two, scale=self.scale, grid=self.grid, rotations=self.rotations, half_maps=self.half_maps)
+        choices = {name: getattr(self, name) for name in ("scale", "grid", "rotations", "half_maps", "sharpen")}
+        _check_choices(two, **choices)
         _check_resolution(self.resolution, self.pair[0])
         if self.group is not None:
             check_cube(self.pair[0].array.shape)
@@ -90,6 +96,23 @@ class DenoiseRequest:
         """The point group; None if there is nothing to average over."""
         group = None if self.symmetry is None else point_group(self.symmetry)
         return group if group is not None and group.axes else None
+
+    @cached_property
+    def sharpening(self) -> Sharpening | None:
+        """How the sharpened copy is made, from the half-maps; None if there is none.
+
+        Raises:
+            UserError: the B-factor is out of range, or cannot be found.
+        """
+        if self.sharpen is None:
+            return None
+        b_factor = None if self.sharpen == "auto" else float(self.sharpen)
+        if self.check is not None:
+            return plan_sharpening(self.check.products, self.check.curve, b_factor)
+        arrays, region = [half_map.array for half_map in self.pair], self.region.array
+        products = shell_products(arrays, region, levels=[solvent_level(array, region) for array in arrays])
+        curve = FscCurve(arrays[0].shape, self.pair[0].voxel_size, fsc_from_products(products))
+        return plan_sharpening(products, curve, b_factor)
 
     @cached_property
     def region(self) -> MeasurementMask:
@@ -126,7 +149,7 @@ def read_request(
     Raises:
         UserError: maps, mask, weights, or settings cannot be used.
     """
-    choices = {name: settings.get(name) for name in ("scale", "grid", "rotations", "half_maps")}
+    choices = {name: settings.get(name) for name in ("scale", "grid", "rotations", "half_maps", "sharpen")}
     _check_choices(half_map_2 is not None, mask=mask, **choices)
     group = None if settings.get("symmetry") is None else point_group(settings["symmetry"])
     if not isinstance(weights, Weights):
@@ -166,7 +189,7 @@ def _read_map(source, voxel_size):
     return source if isinstance(source, Map) else read_map(source, voxel_size=voxel_size)
 
 
-def _check_choices(two_half_maps, *, scale, grid, rotations, half_maps, mask=None):
+def _check_choices(two_half_maps, *, scale, grid, rotations, half_maps, sharpen=None, mask=None):
     for name, value, choices in (("scale", scale, SCALES), ("grid", grid, GRIDS), ("rotations", rotations, ROTATIONS)):
         if value is not None and value not in choices:
             raise UserError(f"`{name}`: expected one of {', '.join(map(str, choices))}, found {value}")
@@ -174,6 +197,7 @@ def _check_choices(two_half_maps, *, scale, grid, rotations, half_maps, mask=Non
         "`scale` signal": (scale == "signal", "both half-maps, or `scale` input"),
         "`mask` auto": (isinstance(mask, str) and mask == "auto", "both, or a mask file"),
         "`half_maps`": (half_maps, "both half-maps"),
+        "`sharpen`": (sharpen is not None, "both half-maps"),
     }
     for name, (wanted, remedy) in needed.items():
         if wanted and not two_half_maps:

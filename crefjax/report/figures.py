@@ -98,11 +98,13 @@ def draw_figures(numbers: dict) -> list[RenderedFigure]:
         numbers: what `crefjax.report.measure.report_numbers` returns.
 
     Returns:
-        Two figures of correlations and one of power; with denoised half-maps, two more.
+        Two figures of correlations and one of power; with denoised half-maps, two more; with a sharpened copy, one.
     """
     figures = [_fsc(numbers), _fit(numbers), _power(numbers)]
     if numbers["ratios"] is not None:
         figures += [_ratios(numbers), _kept(numbers)]
+    if numbers["guinier"] is not None:
+        figures.append(_guinier(numbers))
     return figures
 
 
@@ -209,6 +211,52 @@ def _kept(numbers):
         "looks weaker than it is. Where both curves fall together, the map was smoothed more than it was denoised.",
         "Shares of the signal's and of the noise's amplitude that denoising kept, over resolution.",
     )
+
+
+def _guinier(numbers):
+    """Draw the logarithm of amplitudes over the squared frequency, labeled in Å, with the fitted line."""
+    guinier = numbers["guinier"]
+    squared = np.square(numbers["frequency"])
+    figure = Figure(figsize=_SIZE)
+    axes = figure.add_subplot()
+    amplitude, weighted = (_array(guinier[name]) for name in ("log_amplitude", "log_weighted"))
+    axes.plot(squared[1:], amplitude[1:], color=GREY, linewidth=_LINE_WIDTH, label="full map")
+    axes.plot(squared[1:], weighted[1:], color=BLUE, linewidth=_LINE_WIDTH, label=r"full map times $C_{ref}$")
+    own = ""
+    if guinier["fit"] is not None:
+        start, slope = guinier["fit"]
+        ends = np.array([1 / guinier["coarsest"], 1 / guinier["resolution"]]) ** 2
+        axes.plot(ends, start + slope * ends, color=ORANGE, linestyle="--", linewidth=_LINE_WIDTH, label="fitted line")
+        own = f" Its slope gives {4 * slope:.0f} Å²."
+    _squared_axis(axes, squared, guinier["resolution"], amplitude, weighted)
+    axes.legend(frameon=False)
+    figure.subplots_adjust(**_MARGINS, top=0.97)
+    given = ", as given" if guinier["given"] else ""
+    return _rendered(
+        figure,
+        "guinier",
+        "Guinier plot",
+        "Amplitudes of the full map within the mask, before denoising. The line is fitted from "
+        f"{guinier['coarsest']:g} Å to the resolution (dotted).{own} The sharpened copy of the denoised map was "
+        f"multiplied by C_ref and by a B-factor of {guinier['b_factor']:.0f} Å²{given}, and low-passed at "
+        f"{guinier['resolution']:.2f} Å. It is for building by eye; the denoised map itself is not sharpened.",
+        f"Guinier plot; B-factor {guinier['b_factor']:.0f} Å².",
+    )
+
+
+def _squared_axis(axes, squared, resolution, amplitude, weighted):
+    """Show squared frequencies up to a little beyond the resolution, labeled in Å."""
+    end = min(squared[-1], 1.6 / resolution**2)
+    shown = np.concatenate([amplitude[1:][squared[1:] <= end], weighted[1:][squared[1:] <= 1 / resolution**2]])
+    if np.isfinite(shown).any():
+        axes.set_ylim(np.nanmin(shown) - 0.5, np.nanmax(shown) + 0.5)
+    ticks = end * np.arange(1, 7) / 6
+    axes.set_xlim(0, end)
+    axes.set_xticks(ticks, [f"{tick**-0.5:.3g}" for tick in ticks])
+    axes.set_xlabel("Resolution (Å), spaced by its squared inverse")
+    axes.set_ylabel("ln of the amplitude")
+    axes.axvline(1 / resolution**2, color=GREY, linewidth=0.8, linestyle=":")
+    axes.grid(alpha=0.25, linewidth=0.6)
 
 
 def _curve(numbers, name, label, color, style):

@@ -16,6 +16,7 @@ from crefjax.report.warnings import added_shells, find_notes, find_warnings, rec
 from crefjax.spectral.covariances import Covariances, shell_covariances
 from crefjax.spectral.curves import FscCurve, has_no_signal, solvent_level
 from crefjax.spectral.local_maps import LocalMaps, local_maps
+from crefjax.spectral.sharpening import COARSEST, Sharpening
 from crefjax.spectral.variances import QUANTITIES, ShellVariances, overall_gain, variances_from
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class ReportInputs:
         mask_notes: on a mask that was made, one line each.
         symmetry: how symmetric the input and the network's output were, before they were averaged over a point group;
             None if they were not.
+        sharpening: of a copy of the denoised full map, with the Guinier plot; None if there is none.
     """
 
     half_map_1: Map
@@ -58,6 +60,7 @@ class ReportInputs:
     pair_warnings: tuple[str, ...] = ()
     mask_notes: tuple[str, ...] = ()
     symmetry: "SymmetryMatch | None" = None
+    sharpening: Sharpening | None = None
 
     @classmethod
     def from_files(
@@ -135,6 +138,7 @@ class ReportInputs:
             parameters=parameters,
             pair_warnings=request.warnings,
             symmetry=result.symmetry,
+            sharpening=request.sharpening,
         )
 
     @property
@@ -211,8 +215,8 @@ def report_numbers(inputs: ReportInputs) -> dict:
     Returns:
         `box` (x, y, z), `voxel_size` (Å), `shell`, `frequency` (1/Å), `mask`, `curves`, `variances`, `ratios`,
         `signal_kept`, `noise_kept` (None without denoised half-maps), `resolution` (Å), `symmetry` (of
-        `crefjax.inference.symmetry.SymmetryMatch`, or None), `cref_rmse`, `gain`, `warnings` (the gravest first),
-        `notes`, and `use`. A value is meaningless where `trusted` is false.
+        `crefjax.inference.symmetry.SymmetryMatch`, or None), `guinier` (None without a sharpened copy), `cref_rmse`,
+        `gain`, `warnings` (the gravest first), `notes`, and `use`. A value is meaningless where `trusted` is false.
     """
     measured = measure(inputs)
     inner = slice(1, len(measured.fsc_to_full) - 1)
@@ -240,6 +244,7 @@ def report_numbers(inputs: ReportInputs) -> dict:
         "noise_kept": None,
         "resolution": {f"fsc_{threshold}": measured.curve.resolution(threshold)._asdict() for threshold in THRESHOLDS},
         "symmetry": None if measured.symmetry is None else asdict(measured.symmetry),
+        "guinier": None if inputs.sharpening is None else _guinier(inputs.sharpening),
         "cref_rmse": float(np.sqrt(np.mean(difference[inner] ** 2))),
         "gain": None,
         **_variance_numbers(measured.variances),
@@ -333,6 +338,18 @@ def _variance_numbers(variances: ShellVariances | None):
         "ratios": estimates["ratios"],
         **estimates[None],
         "gain": variances.gain,
+    }
+
+
+def _guinier(sharpening: Sharpening):
+    return {
+        "b_factor": sharpening.b_factor,
+        "given": sharpening.given,
+        "resolution": sharpening.resolution,
+        "coarsest": COARSEST,
+        "log_amplitude": sharpening.log_amplitude.tolist(),
+        "log_weighted": sharpening.log_weighted.tolist(),
+        "fit": sharpening.fit,
     }
 
 

@@ -67,6 +67,7 @@ def example_numbers(*, halves=True, warnings=()):
         "cref_rmse": 0.0213,
         "gain": 1.04,
         "symmetry": None,
+        "guinier": None,
         "warnings": list(warnings),
         "notes": ["something to know"],
         "use": {"for": ["looking at it"], "not_for": ["reporting a resolution from it"]},
