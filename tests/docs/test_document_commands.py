@@ -139,7 +139,7 @@ def test_calls_in_a_shell_command(text, expected):
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("crefjax denoise a.mrc b.mrc -o c.mrc --sharpen", "unrecognized arguments: --sharpen"),
+        ("crefjax denoise a.mrc b.mrc -o c.mrc --deblur", "unrecognized arguments: --deblur"),
         ("crefjax denoise a.mrc", "required: -o"),
         ("crefjax sharpen a.mrc", "invalid choice: 'sharpen'"),
         ("python -m analysis nothing", "expected the name of a study"),
