@@ -155,7 +155,7 @@ def test_wrong_commands_are_found(text, error):
 
 @pytest.mark.parametrize(
     ("text", "error"),
-    [("crefjax denoise --sharpen", "no option --sharpen"), ("crefjax weights plot", "no subcommand plot")],
+    [("crefjax denoise --deblur", "no option --deblur"), ("crefjax weights plot", "no subcommand plot")],
 )
 def test_incomplete_commands_may_omit_arguments_but_not_invent_them(text, error):
     check(Command(ROOT / "README.md", 1, "crefjax denoise --local", "span"))
