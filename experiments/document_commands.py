@@ -41,6 +41,7 @@ OTHER_PROGRAMS = {
 LEAVE_OUT = {
     r"pip install|-m venv": "installs packages from the network",
     r"fetch EMD": "downloads from EMDB",
+    r"~/": "writes into the home folder",
     r"mkdocs serve": "serves until it is stopped",
     r"\.venv/bin/(pytest|ruff)|^\.ci/run": "run by .ci/run",
     r"experiments\.document_commands": "is this program",
@@ -158,8 +159,8 @@ def commands(page: Path) -> list[Command]:
 def calls(text: str) -> Iterator[list[str]]:
     """Yield the words of every program call in a shell command, those inside `sh -c` included.
 
-    Assignments, keywords, and the folder of the program are dropped; `python -m NAME` becomes `NAME`, and `python -m
-    analysis STUDY` one word, `analysis STUDY`.
+    Assignments, keywords, redirections, and the folder of the program are dropped; `python -m NAME` becomes `NAME`, and
+    `python -m analysis STUDY` one word, `analysis STUDY`.
     """
     lexer = shlex.shlex(text, posix=True, punctuation_chars=";&|")
     lexer.whitespace_split = True
@@ -175,6 +176,8 @@ def calls(text: str) -> Iterator[list[str]]:
 def _calls_of(words):
     while words and (words[0] in {"if", "then"} or re.match(r"\w+=", words[0])):
         words = words[1:]
+    if ">" in words:
+        words = words[: words.index(">")]
     if not words:
         return
     if "sh" in words and "-c" in words:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from crefjax import __version__
-from crefjax.cli.common import add_device, add_overwrite, add_voxel_size, log, number, positive
+from crefjax.cli.common import add_device, add_overwrite, add_verbosity, add_voxel_size, number, positive
+from crefjax.cli.messages import detail, log, result, timed
 from crefjax.io.files import check_output
 
 EPILOG = (
@@ -36,6 +37,7 @@ def add_arguments(parser):
     add_voxel_size(parser)
     add_device(parser)
     add_overwrite(parser)
+    add_verbosity(parser)
 
 
 def run(arguments) -> None:
@@ -50,11 +52,12 @@ def run(arguments) -> None:
     from crefjax.weights.store import load_weights
 
     weights = load_weights(arguments.weights, "classification")
+    detail(f"weights: {weights.name}, {weights.path}")
     map_ = read_map(arguments.map, voxel_size=arguments.voxel_size)
     threshold = mode_thresholds(weights)[arguments.mode] if arguments.threshold is None else arguments.threshold
     plan = plan_classify(map_, weights, device=arguments.device, max_memory=arguments.max_memory)
     log(plan.describe())
-    with progress_bar("classifying") as show:
+    with timed("classifying"), progress_bar("classifying") as show:
         found = classify_map(map_, weights, plan, threshold=threshold, progress=show)
     for note in found.notes:
         log(f"note: {note}")
@@ -62,5 +65,5 @@ def run(arguments) -> None:
     maps = zip(outputs, (found.map, found.probability), strict=False)
     write_maps(maps, label=label, overwrite=arguments.overwrite)
     pieces = f"{found.pieces} piece" + ("" if found.pieces == 1 else "s")
-    print(f"removed {found.removed:.1%} of the positive density; structure remains in {pieces}")
-    print("wrote " + " and ".join(map(str, outputs)))
+    result(f"removed {found.removed:.1%} of the positive density; structure remains in {pieces}")
+    result("wrote " + " and ".join(map(str, outputs)))

@@ -1,34 +1,10 @@
-"""Helpers shared by the subcommands: types of arguments, options, lines for the user, and the device to compute on."""
+"""Helpers shared by the subcommands: types of arguments, options, and the device to compute on."""
 
 import os
-import re
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
-# Parameters that messages of the library name, and that are options of the same name on the command line.
-_PARAMETERS = (
-    "device",
-    "grid",
-    "insist",
-    "mask",
-    "max_memory",
-    "resolution",
-    "rotations",
-    "scale",
-    "sharpen",
-    "symmetry",
-    "voxel_size",
-)
-
-
-def log(line: str) -> None:
-    """Print a line on standard error, parameters of the library being named as options."""
-    print(as_options(line), file=sys.stderr, flush=True)
-
-
-def as_options(text: str) -> str:
-    """Return a message with the parameters that it names in backquotes as options: `max_memory` is --max-memory."""
-    return re.sub(f"`({'|'.join(_PARAMETERS)})`", lambda match: "--" + match[1].replace("_", "-"), text)
+from crefjax.cli.messages import NORMAL, QUIET, VERBOSE
 
 
 def number(text):
@@ -61,16 +37,17 @@ def positive(text):
 positive.__name__ = "positive number"
 
 
-def add_half_maps(command, second="the other half-map", **words):
+def add_half_maps(command, second="the other half-map", *, optional=False):
     """Add HALF1 and HALF2.
 
     Args:
         command: parser.
         second: help of HALF2.
-        **words: further arguments of `add_argument` for HALF2.
+        optional: whether the command checks itself which of them it needs.
     """
-    command.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)")
-    command.add_argument("half_map_2", metavar="HALF2", help=second, **words)
+    more = {"nargs": "?"} if optional else {}
+    command.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)", **more)
+    command.add_argument("half_map_2", metavar="HALF2", help=second, **more)
 
 
 def add_overwrite(command):
@@ -100,6 +77,26 @@ def add_insist(command):
         action="store_true",
         help="continue with half-maps that are not a pair (one is shifted, mirrored, or has the noise of the other; "
         "see `crefjax check`)",
+    )
+
+
+def add_verbosity(command):
+    """Add `--quiet` and `--verbose`."""
+    group = command.add_mutually_exclusive_group()
+    more = {"dest": "verbosity", "action": "store_const", "default": NORMAL}
+    group.add_argument("-q", "--quiet", const=QUIET, help="print errors and warnings only", **more)
+    group.add_argument("-v", "--verbose", const=VERBOSE, help="also print choices, times, and peak memory", **more)
+
+
+def add_json(command, text):
+    """Add `--json`.
+
+    Args:
+        command: parser.
+        text: what is written.
+    """
+    command.add_argument(
+        "--json", metavar="F", help=f"also write {text} as JSON; - for standard output, with nothing else on it"
     )
 
 

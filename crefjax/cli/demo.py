@@ -4,7 +4,8 @@ import shutil
 import time
 from pathlib import Path
 
-from crefjax.cli.common import add_overwrite, log
+from crefjax.cli.common import add_overwrite, add_verbosity
+from crefjax.cli.messages import log, result, timed
 from crefjax.errors import UserError
 from crefjax.io.files import check_output_folder
 from crefjax.utils.atomic import atomic_directory
@@ -24,6 +25,7 @@ def add_arguments(parser):
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     add_overwrite(parser)
+    add_verbosity(parser)
 
 
 def run(arguments) -> int:
@@ -43,8 +45,8 @@ def run(arguments) -> int:
         return 128 + number
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror or error}); choose another folder") from error
-    print("\n".join(lines))
-    print(f"done in {time.monotonic() - start:.0f} s; look at {output / 'demo.png'}")
+    result("\n".join(lines))
+    result(f"done in {time.monotonic() - start:.0f} s; look at {output / 'demo.png'}")
     return 0
 
 
@@ -68,12 +70,14 @@ def _demo(folder: Path, output: Path, arguments):
     atoms = phantom(_RESIDUES, seed=_SEEDS + seed)
     log(f"simulating two half-maps of a phantom of {_RESIDUES} residues, FSC-0.143 at {_RESOLUTION} Å")
     config = SimulationConfig(voxel_size=_VOXEL_SIZE, resolution=_RESOLUTION, seed=seed, margin=9.0)
-    write_entry(folder / "entry", simulate_half_maps(atoms, config))
+    with timed("simulating"):
+        write_entry(folder / "entry", simulate_half_maps(atoms, config))
     weights = _trained(folder, seed) if arguments.train else load_weights()
     pair = load_pair(folder / "entry" / "half_map_1.mrc", folder / "entry" / "half_map_2.mrc")
     mask = load_mask(folder / "entry" / "mask.mrc", pair[0])
     log(f"denoising the pair, weights {'of the training' if arguments.train else weights.name}")
-    denoised = denoise_maps(DenoiseRequest(pair, weights, mask)).full
+    with timed("denoising"):
+        denoised = denoise_maps(DenoiseRequest(pair, weights, mask)).full
     write_maps([(folder / "denoised.mrc", denoised)], label="crefjax demo, denoised", overwrite=False)
     truth = read_map(folder / "entry" / "truth.mrc")
     full = full_map(pair[0].array, pair[1].array)

@@ -3,7 +3,8 @@
 import math
 from pathlib import Path
 
-from crefjax.cli.common import add_insist, add_overwrite, add_voxel_size, log, positive
+from crefjax.cli.common import add_insist, add_overwrite, add_verbosity, add_voxel_size, positive
+from crefjax.cli.messages import detail, log, result, timed, warn
 from crefjax.errors import UserError
 from crefjax.utils.atomic import temporary_sibling
 
@@ -33,6 +34,7 @@ def add_arguments(parser):
     add_voxel_size(parser)
     add_insist(parser)
     add_overwrite(parser)
+    add_verbosity(parser)
 
 
 def run(arguments) -> int:
@@ -43,6 +45,7 @@ def run(arguments) -> int:
     output = Path(arguments.output)
     check_weights_folder(output, overwrite=arguments.overwrite)
     weights = load_weights(arguments.weights)
+    detail(f"weights: {weights.name}, {weights.path}")
     from crefjax.data.specimen_batches import load_specimen
 
     specimen = load_specimen(
@@ -54,7 +57,7 @@ def run(arguments) -> int:
         insist=arguments.insist,
     )
     for note in specimen.notes:
-        log(f"warning: {note}")
+        warn(note)
     for note in specimen.mask_info.notes if specimen.mask_info else ():
         log(f"mask: {note}")
     for note in specimen.grid.notes if specimen.grid else ():
@@ -68,9 +71,9 @@ def run(arguments) -> int:
 
     log(f"fine-tuning {weights.name}, patches of {config.data.patch} voxels a side, {config.minutes:g} minutes at most")
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with temporary_sibling(output) as workdir:
+    with timed("fine-tuning"), temporary_sibling(output) as workdir:
         parameters, improvement, stopped = finetune(specimen, weights, config, workdir, say=log)
-    print(improvement.describe())
+    result(improvement.describe())
     about = {
         "source": f"fine-tuned with crefjax from {weights.name}",
         "licence": weights.card["licence"],
@@ -83,9 +86,9 @@ def run(arguments) -> int:
     if not improvement.significant:
         parameters = weights.parameters
         about["training"] = weights.card["training"]
-        print(f"the old weights are kept: {output} holds those of {weights.name}")
+        result(f"the old weights are kept: {output} holds those of {weights.name}")
     save_weights(output, parameters, weights.config, about, overwrite=arguments.overwrite)
-    print(f"wrote {output}")
+    result(f"wrote {output}")
     return 0 if stopped is None else 128 + stopped
 
 

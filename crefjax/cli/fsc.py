@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from crefjax.cli.common import add_device, add_voxel_size, log, on_device
+from crefjax.cli.common import add_device, add_json, add_verbosity, add_voxel_size, on_device
+from crefjax.cli.messages import log, result, timed, warn
+from crefjax.cli.record import check_json, json_text, write_json
 from crefjax.errors import UserError, path_error
 from crefjax.io.files import check_output_file
 from crefjax.utils.atomic import atomic_write_all
@@ -62,7 +63,7 @@ def add_arguments(parser):
         "--csv",
     )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed of the phases")
-    parser.add_argument("--json", metavar="F", help="also write the curve as JSON")
+    add_json(parser, "the curves")
     parser.add_argument(
         "--xml",
         metavar="F",
@@ -72,6 +73,7 @@ def add_arguments(parser):
     parser.add_argument("--plot", metavar="F", help="also write the curves as a figure (.png, .svg or .pdf)")
     add_voxel_size(parser)
     add_device(parser)
+    add_verbosity(parser)
 
 
 def run(arguments) -> None:
@@ -80,9 +82,9 @@ def run(arguments) -> None:
     with on_device(arguments.device):
         curves = _measure(arguments)
     _write(arguments, curves)
-    print(curve_table(curves))
+    result(curve_table(curves))
     if not arguments.mask:
-        print("no mask: noise around the particle lowers the curve, see `crefjax mask`")
+        result("no mask: noise around the particle lowers the curve, see `crefjax mask`")
 
 
 def _measure(arguments) -> Curves:
@@ -91,17 +93,21 @@ def _measure(arguments) -> Curves:
     from crefjax.spectral.fsc import fsc_curve
 
     size = {"voxel_size": arguments.voxel_size}
-    first, second = load_pair(arguments.map_1, arguments.map_2, **size)
+    with timed("reading"):
+        first, second = load_pair(arguments.map_1, arguments.map_2, **size)
+        region = load_mask(arguments.mask, first, **size).array if arguments.mask else None
     if arguments.xml:
         _check_not_denoised(first, second)
-    region = load_mask(arguments.mask, first, **size).array if arguments.mask else None
     # The maps may be any two, so the curve is that of the maps as given.
-    for finding in check_pair(first.array, second.array, first.voxel_size, region, fall_off=False).findings:
+    with timed("checking"):
+        check = check_pair(first.array, second.array, first.voxel_size, region, fall_off=False)
+    for finding in check.findings:
         if finding.kind in _REPORTED_FINDINGS:
-            log(f"note: if these are half-maps, {finding.text}")
-    if region is not None and (arguments.corrected or arguments.xml or arguments.csv):
-        return _corrected(arguments, first, second, region)
-    curve = fsc_curve(first.array, second.array, first.voxel_size, region, leveled=True)
+            warn(f"if these are half-maps, {finding.text}")
+    with timed("measuring"):
+        if region is not None and (arguments.corrected or arguments.xml or arguments.csv):
+            return _corrected(arguments, first, second, region)
+        curve = fsc_curve(first.array, second.array, first.voxel_size, region, leveled=True)
     return Curves(curve, None, region is not None)
 
 
@@ -114,7 +120,7 @@ def _corrected(arguments, first, second, region) -> Curves:
         f"FSC falls below {RANDOMIZE_BELOW}, with seed {arguments.seed}"
     )
     for doubt in corrected.doubts():
-        log(f"warning: {doubt}")
+        warn(doubt)
     return Curves(corrected.masked, corrected, True)
 
 
@@ -224,8 +230,7 @@ def _check_before_work(arguments):
     if arguments.seed < 0:
         raise UserError(f"--seed: expected a number of 0 or more, found {arguments.seed}")
     inputs = arguments.map_1, arguments.map_2, arguments.mask
-    if arguments.json is not None:
-        check_output_file(arguments.json, marker=b'"resolution_at_0.5"', inputs=inputs)
+    check_json(arguments.json, suffixes=(), marker=b'"resolution_at_0.5"', inputs=inputs)
     if arguments.xml is not None:
         check_output_file(arguments.xml, suffixes=(".xml",), marker=b"<fsc ", inputs=inputs)
     if arguments.csv is not None:
@@ -240,8 +245,10 @@ def _check_before_work(arguments):
 
 def _write(arguments, curves):
     contents = {}
-    if arguments.json:
-        contents[Path(arguments.json)] = (json.dumps(curve_numbers(curves), indent=1) + "\n").encode()
+    if arguments.json == "-":
+        write_json("-", curve_numbers(curves))
+    elif arguments.json:
+        contents[Path(arguments.json)] = (json_text(curve_numbers(curves)) + "\n").encode()
     if arguments.xml or arguments.csv:
         from crefjax.io.fsc_files import csv_table, fsc_xml
     if arguments.xml:

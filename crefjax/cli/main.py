@@ -1,18 +1,22 @@
 """The `crefjax` command: parse the arguments, run a subcommand, and return its exit status.
 
-Exit status: 0 success; 1 `crefjax check` finds that two half-maps are not a pair; 2 an error that the user can correct,
-reported in one line on standard error; 129, 130 or 143 interrupted by a signal.
+Exit status: 0 success; 1 `crefjax check` finds that two half-maps are not a pair, or `crefjax denoise --entries` had to
+skip an entry; 2 an error that the user can correct, reported in one line on standard error; 129, 130 or 143 interrupted
+by a signal.
 """
 
 import argparse
 import importlib
 import os
+import resource
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
 from crefjax import __version__
-from crefjax.cli.common import choose_platform, log
+from crefjax.cli.common import choose_platform
+from crefjax.cli.messages import NORMAL, detail, fail, speak
 from crefjax.errors import UserError
 from crefjax.utils.signals import exit_on_signals
 
@@ -31,6 +35,7 @@ COMMANDS = {
     "finetune": "adapt weights to one specimen, using only its two half-maps",
     "demo": "simulate two half-maps, denoise them, and show the gain; needs no input",
     "weights": "list, show, and import weights",
+    "completion": "print the script by which a shell completes commands and options",
 }
 
 
@@ -60,30 +65,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parse(argv)
     except SystemExit as stop:  # argparse's own, after --help or a mistake
         return stop.code or 0
+    verbosity, json_on_stdout = getattr(arguments, "verbosity", NORMAL), getattr(arguments, "json", None) == "-"
+    with speak(verbosity, json_on_stdout=json_on_stdout):
+        return _run(arguments)
+
+
+def _run(arguments):
+    """Run the command; return its exit status, after a line on standard error for anything that went wrong."""
+    start = time.monotonic()
     try:
         with exit_on_signals():
             if hasattr(arguments, "device"):
                 choose_platform(arguments)
             status = arguments.run(arguments) or 0
             sys.stdout.flush()  # so that a closed pipe or a full disk behind it is caught below
+            detail(f"in all: {time.monotonic() - start:.2f} s, peak memory {_peak_memory():.2f} GiB")
             return status
     except UserError as error:
-        log(f"crefjax: {error}")
+        fail(str(error))
         return 2
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # of JAX
             raise
-        log("crefjax: out of memory; close other programs, or take smaller maps or larger voxels")
+        fail("out of memory; close other programs, or take smaller maps or larger voxels")
         return 2
     except BrokenPipeError:  # `crefjax fsc ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # too long a name, a folder that is not readable, a full disk behind a pipe
         where = f"{error.filename}: " if error.filename else ""
-        log(f"crefjax: {where}{error.strerror or error}; check the path and the disk")
+        fail(f"{where}{error.strerror or error}; check the path and the disk")
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
+
+
+def _peak_memory():
+    """Return the peak resident memory of the program, GiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def open_standard_streams() -> None:
@@ -114,11 +134,12 @@ def _parse(argv):
     return arguments
 
 
-def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+def make_parser(command: str | None = None, *, all_commands: bool = False) -> argparse.ArgumentParser:
     """Return the parser of the command line.
 
     Args:
         command: subcommand whose arguments are added; None adds those of no subcommand.
+        all_commands: whether those of all subcommands are added, which loads all their modules.
     """
     parser = argparse.ArgumentParser(
         prog="crefjax",
@@ -130,7 +151,7 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     for name, text in COMMANDS.items():
         description = f"{text[0].upper()}{text[1:]}."
         subparser = commands.add_parser(name, help=text, description=description, formatter_class=Defaults)
-        if name == command:
+        if all_commands or name == command:
             module = importlib.import_module(f"crefjax.cli.{name}")
             module.add_arguments(subparser)
             subparser.epilog = getattr(module, "EPILOG", None)

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from crefjax import __version__
-from crefjax.cli.common import add_half_maps, add_overwrite, add_voxel_size, log, number_or_auto
+from crefjax.cli.common import add_half_maps, add_json, add_overwrite, add_verbosity, add_voxel_size, number_or_auto
+from crefjax.cli.messages import detail, log, result, timed, warn
+from crefjax.cli.record import check_json, make_record, pair_numbers, write_json
 from crefjax.io.files import check_output
 
 EPILOG = "The steps are those of RELION's relion_mask_create. `auto` adapts a setting to the maps, and reports it."
@@ -20,8 +22,10 @@ def add_arguments(parser):
         ("--soft-edge", "width of the raised-cosine edge, voxels", "6, less in a small box"),
     ):
         parser.add_argument(name, metavar="X", type=number_or_auto, default="auto", help=f"{text}; auto: {automatic}")
+    add_json(parser, "settings, measurements, and warnings")
     add_voxel_size(parser)
     add_overwrite(parser)
+    add_verbosity(parser)
 
 
 def run(arguments) -> None:
@@ -32,22 +36,37 @@ def run(arguments) -> None:
     from crefjax.masking import make_mask
 
     output = Path(arguments.output)
-    check_output(output, overwrite=arguments.overwrite, inputs=(arguments.half_map_1, arguments.half_map_2))
-    pair = load_pair(arguments.half_map_1, arguments.half_map_2, voxel_size=arguments.voxel_size)
-    validated = validate_maps(pair, insist=True, without=("no_signal",))
+    inputs = {"half_map_1": arguments.half_map_1, "half_map_2": arguments.half_map_2}
+    check_output(output, overwrite=arguments.overwrite, inputs=inputs.values())
+    check_json(arguments.json, inputs=inputs.values())
+    with timed("reading"):
+        pair = load_pair(*inputs.values(), voxel_size=arguments.voxel_size)
+    with timed("checking"):
+        validated = validate_maps(pair, insist=True, without=("no_signal",))
+    detail(validated.check.describe_resolution(mask_given=False))
     for note in validated.notes:
-        log(f"warning: {note}")
+        warn(note)
     first, second = validated.pair
     settings = {name: getattr(arguments, name) for name in ("lowpass", "threshold", "extend", "soft_edge")}
-    array, info = make_mask(first.array, second.array, first.voxel_size, **settings)
+    with timed("making the mask"):
+        array, info = make_mask(first.array, second.array, first.voxel_size, **settings)
     for note in info.notes:
         log(f"note: {note}")
     label = f"crefjax {__version__} mask, low-pass {info.lowpass:.4g} A, threshold {info.threshold:.4g}"
-    write_map(output, first.replace_array(array), label=label, overwrite=arguments.overwrite)
-    print(
+    with timed("writing"):
+        write_map(output, first.replace_array(array), label=label, overwrite=arguments.overwrite)
+    result(
         f"low-pass {info.lowpass:.3g} Å, threshold {info.threshold:.4g}, extended by {info.extend:.2g} voxels, "
         f"soft edge of {info.soft_edge:.2g} voxels"
     )
     parts = f"{info.parts_kept} of {info.parts_found} parts" if info.parts_found > 1 else "one part"
-    print(f"{parts}, {info.volume / 1000:.4g} nm³, {info.fraction:.1%} of the box")
-    print(f"wrote {output}")
+    result(f"{parts}, {info.volume / 1000:.4g} nm³, {info.fraction:.1%} of the box")
+    result(f"wrote {output}")
+    found = {
+        **pair_numbers(validated.check, mask_given=False),
+        **{name: getattr(info, name) for name in ("inverted", "parts_found", "parts_kept", "volume", "fraction")},
+        "notes": list(info.notes),
+    }
+    used = {name: getattr(info, name) for name in settings}
+    record = make_record("mask", inputs=inputs, half_map=first, settings=used, found=found, outputs={"mask": output})
+    write_json(arguments.json, record)

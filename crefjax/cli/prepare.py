@@ -1,6 +1,7 @@
 """`crefjax prepare`."""
 
-from crefjax.cli.common import add_insist, add_voxel_size, log, number
+from crefjax.cli.common import add_insist, add_verbosity, add_voxel_size, number
+from crefjax.cli.messages import log, result, timed
 from crefjax.utils.progress import progress_bar
 
 EPILOG = (
@@ -43,6 +44,7 @@ def add_arguments(parser):
     add_voxel_size(parser)
     add_insist(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset, finished or not")
+    add_verbosity(parser)
 
 
 def run(arguments) -> None:
@@ -50,7 +52,7 @@ def run(arguments) -> None:
     from crefjax.data.grid import VOXELS
     from crefjax.data.prepare import prepare
 
-    with progress_bar("preparing") as progress:
+    with timed("preparing"), progress_bar("preparing") as progress:
         manifest = prepare(
             arguments.entries,
             arguments.output,
@@ -68,7 +70,7 @@ def run(arguments) -> None:
             progress=progress,
         )
     for line in summary(manifest):
-        print(line)
+        result(line)
 
 
 def summary(manifest):

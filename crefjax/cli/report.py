@@ -1,9 +1,10 @@
 """`crefjax report`."""
 
-import time
 from pathlib import Path
 
-from crefjax.cli.common import add_half_maps, add_insist, add_overwrite, add_voxel_size, log
+from crefjax.cli.common import add_half_maps, add_insist, add_json, add_overwrite, add_verbosity, add_voxel_size
+from crefjax.cli.messages import current, log, timed, warn
+from crefjax.cli.record import check_json, make_record, report_summary, write_json
 from crefjax.errors import UserError, path_error
 from crefjax.io.files import is_same_file
 
@@ -34,7 +35,9 @@ def add_arguments(parser):
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder to write")
     add_voxel_size(parser)
     add_insist(parser)
+    add_json(parser, "what was found, and the files that were written,")
     add_overwrite(parser)
+    add_verbosity(parser)
 
 
 def run(arguments) -> None:
@@ -42,39 +45,52 @@ def run(arguments) -> None:
     from crefjax.report.measure import ReportInputs, report_numbers
     from crefjax.report.writer import PAGE, check_report_folder, write_report
 
-    start = time.monotonic()
     sources = _sources(arguments)
-    check_report_folder(arguments.output, overwrite=arguments.overwrite, inputs=sources.values())
+    beside = [] if arguments.json in (None, "-") else [arguments.json]
+    check_report_folder(arguments.output, overwrite=arguments.overwrite, inputs=sources.values(), outputs=beside)
+    check_json(arguments.json, inputs=sources.values())
     _check_before_work(arguments)
     names = ("denoised", "denoised_halves", "mask", "local")
-    inputs = ReportInputs.from_files(
-        (arguments.half_map_1, arguments.half_map_2),
-        arguments.denoised,
-        arguments.denoised_halves or (),
-        sources.get("mask"),
-        voxel_size=arguments.voxel_size,
-        insist=arguments.insist,
-        parameters={
-            "command": "report",
-            "half_maps": [arguments.half_map_1, arguments.half_map_2],
-            **{name: getattr(arguments, name) for name in names},
-        },
-    )
+    settings = {name: getattr(arguments, name) for name in names}
+    with timed("reading and checking"):
+        inputs = ReportInputs.from_files(
+            (arguments.half_map_1, arguments.half_map_2),
+            arguments.denoised,
+            arguments.denoised_halves or (),
+            sources.get("mask"),
+            voxel_size=arguments.voxel_size,
+            insist=arguments.insist,
+            parameters={
+                "command": "report",
+                "half_maps": [arguments.half_map_1, arguments.half_map_2],
+                **settings,
+            },
+        )
     for note in inputs.mask_notes:
         log(note)
-    numbers = report_numbers(inputs)
-    written = write_report(
-        inputs,
-        numbers,
-        arguments.output,
-        sources=sources,
-        local=inputs.local_maps() if arguments.local else None,
-        overwrite=arguments.overwrite,
-    )
+    with timed("measuring"):
+        numbers = report_numbers(inputs)
+    local = None
+    if arguments.local:
+        with timed("measuring around every voxel"):
+            local = inputs.local_maps()
+    with timed("writing"):
+        written = write_report(
+            inputs, numbers, arguments.output, sources=sources, local=local, overwrite=arguments.overwrite
+        )
     for warning in numbers["warnings"]:
-        log(f"warning: {warning['text']}")
+        warn(warning["text"])
     log(f"wrote {Path(arguments.output) / PAGE} and {len(written) - 1} more files")
-    log(f"done in {time.monotonic() - start:.1f} s")
+    log(f"done in {current().elapsed:.1f} s")
+    record = make_record(
+        "report",
+        inputs=sources,
+        half_map=inputs.half_map_1,
+        settings={"mask": arguments.mask, "local": arguments.local, "insist": arguments.insist},
+        found=report_summary(numbers),
+        outputs={"report": Path(arguments.output)},
+    )
+    write_json(arguments.json, record)
 
 
 def _sources(arguments):

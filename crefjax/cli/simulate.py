@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crefjax.cli.common import add_device, number, on_device, positive
+from crefjax.cli.common import add_device, add_verbosity, number, on_device, positive
+from crefjax.cli.messages import log, result, timed
 from crefjax.errors import UserError
 from crefjax.io.files import is_same_file
 from crefjax.utils.progress import progress_bar
@@ -51,6 +51,7 @@ def add_arguments(parser):
     )
     parser.add_argument("--seed", metavar="N", type=int, help="random seed; does not affect the phantom (default: 0)")
     add_device(parser)
+    add_verbosity(parser)
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an existing simulated entry, with everything in it"
     )
@@ -169,11 +170,13 @@ def run(arguments) -> None:
     _check_combinations(arguments)
     with on_device(arguments.device):
         config = config_from(arguments)
-        atoms, options = _model(arguments)
-        simulation = _simulate(atoms, config)
+        with timed("reading the model"):
+            atoms, options = _model(arguments)
+        with timed("simulating"):
+            simulation = _simulate(atoms, config)
     simulation = replace(simulation, report={**simulation.report, "model_options": options})
     write_entry(folder, simulation, overwrite=arguments.overwrite)
-    print("\n".join(_summary(folder, simulation)))
+    result("\n".join(_summary(folder, simulation)))
 
 
 def _simulate(atoms, config):
@@ -181,7 +184,7 @@ def _simulate(atoms, config):
 
     if config.method != "reconstruction":
         return simulate_half_maps(atoms, config)
-    print(f"imaging and reconstructing 2 x {config.particles.count} particles", file=sys.stderr, flush=True)
+    log(f"imaging and reconstructing 2 x {config.particles.count} particles")
     with progress_bar("reconstructing") as progress:
         return simulate_half_maps(atoms, config, progress=progress)
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from crefjax.cli.common import log
+from crefjax.cli.common import add_verbosity
+from crefjax.cli.messages import log, timed
 from crefjax.errors import UserError
 
 EPILOG = (
@@ -22,6 +23,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--workdir", metavar="DIR", required=True, help="folder of the run: checkpoints, metrics, figures, weights"
     )
+    add_verbosity(parser)
     parser.set_defaults(takes_extra=True)
 
 
@@ -44,7 +46,8 @@ def run(arguments) -> int:
     from crefjax.training.loop import train
     from crefjax.training.task import make_task
 
-    task, source = make_task(config)
+    with timed("preparing the data and the network"):
+        task, source = make_task(config)
     result = train(config, Path(arguments.workdir), task, source, after_evaluation=write_convergence_figure, say=log)
     if result.stopped is not None:
         log(f"stopped at step {result.step} of {result.steps}; the same command resumes it")

@@ -1,5 +1,6 @@
 """Plan a run over a whole map: device, working grid, rotations, slabs, and what it takes in memory and time."""
 
+import functools
 import math
 import os
 import time
@@ -224,8 +225,9 @@ def _cores():
     return os.cpu_count()
 
 
+@functools.lru_cache
 def _rate(device):
-    """Return the network's floating point operations per second, from a matrix product timed on the device."""
+    """Return the network's floating point operations per second, from a matrix product timed once on the device."""
     side = 1024 if device.platform == "cpu" else 4096
     matrix = jax.device_put(jnp.ones((side, side), jnp.float32), device)
     multiply = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 _SECONDS_BETWEEN_LINES = 10.0
+_silent = False
 
 
 class ProgressCallback(Protocol):
@@ -14,6 +15,17 @@ class ProgressCallback(Protocol):
 
     def __call__(self, share: float, note: str = "") -> None:
         """Display the completed share of the work, 0 to 1, and a short note."""
+
+
+@contextmanager
+def without_progress() -> Iterator[None]:
+    """Display no progress within the `with`."""
+    global _silent
+    before, _silent = _silent, True
+    try:
+        yield
+    finally:
+        _silent = before
 
 
 @contextmanager
@@ -26,7 +38,9 @@ def progress_bar(label: str, stream=None, initial: float = 0.0) -> Iterator[Prog
         initial: share that was completed before; the elapsed time does not count for it.
     """
     stream = stream or sys.stderr
-    if stream.isatty():
+    if _silent:
+        yield lambda share, note="": None
+    elif stream.isatty():
         from tqdm import tqdm
 
         layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left{postfix}"

@@ -50,7 +50,7 @@ def test_half_maps_that_are_not_a_pair_are_refused_without_insist(workdir, entry
 def test_fsc_and_mask_report_half_maps_that_are_not_a_pair(workdir, entry, text):
     pair = (entry / "half_map_1.mrc", changed(entry, NO_PAIR[text]))
     outcome = run_ok("fsc", *pair)
-    assert outcome.err.startswith("note: if these are half-maps, half-map 2 is")
+    assert outcome.err.startswith("warning: if these are half-maps, half-map 2 is")
     assert text in outcome.err
     assert "resolution at FSC 0.143" in outcome.out
     assert text in run_ok("mask", *pair, "-o", "mask.mrc").err

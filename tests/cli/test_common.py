@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from crefjax.cli import denoise
-from crefjax.cli.common import as_options, log
+from crefjax.cli.messages import as_options, log
 from crefjax.inference.request import GRIDS, ROTATIONS, SCALES
 
 

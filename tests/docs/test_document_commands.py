@@ -128,6 +128,7 @@ def test_folders_in_the_map_of_the_readme_exist():
         ("bin/crefjax demo && pip install -e '.[test]'", [["crefjax", "demo"], ["pip", "install", "-e", ".[test]"]]),
         ("if [ $x -eq 1 ]; then scontrol requeue; fi", [["[", "$x", "-eq", "1", "]"], ["scontrol", "requeue"], ["fi"]]),
         ("program=/bin/crefjax; $crefjax mask", [["crefjax", "mask"]]),
+        ("crefjax completion bash > ~/crefjax", [["crefjax", "completion", "bash"]]),
         ("python3 -m analysis benchmark entry", [["analysis benchmark", "entry"]]),
         ("ls | sh -c 'crefjax check \"$0\"/a.mrc'", [["ls"], ["crefjax", "check", "$0/a.mrc"]]),
     ],

@@ -1,0 +1,146 @@
+"""What a command says: lines on standard error, results on standard output, and how much of them the user wants.
+
+`--quiet` leaves errors and warnings, `--verbose` adds choices and times. Lines of the library that begin with
+`warning: ` or `skipped ` are warnings. Where JSON goes to standard output, the results go to standard error.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+from crefjax.utils.progress import without_progress
+
+QUIET, NORMAL, VERBOSE = -1, 0, 1
+# Parameters that messages of the library name, and that are options of the same name on the command line.
+_PARAMETERS = (
+    "device",
+    "grid",
+    "insist",
+    "mask",
+    "max_memory",
+    "resolution",
+    "rotations",
+    "scale",
+    "sharpen",
+    "symmetry",
+    "voxel_size",
+)
+_WARNINGS = ("warning: ", "skipped ")
+
+
+@dataclass
+class Messages:
+    """What a command, or a part of it, has said, and how it speaks.
+
+    Attributes:
+        verbosity: `QUIET`, `NORMAL`, or `VERBOSE`.
+        json_on_stdout: whether standard output is kept for JSON.
+        prefix: of every line on standard error.
+        warnings: all that was warned of, without prefix.
+        seconds: time of each step by its name, from `timed`.
+        start: when it began, by `time.monotonic`.
+    """
+
+    verbosity: int = NORMAL
+    json_on_stdout: bool = False
+    prefix: str = ""
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    start: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.start
+
+
+_current = Messages()
+
+
+@contextmanager
+def speak(verbosity: int = NORMAL, *, json_on_stdout: bool = False, prefix: str = "") -> Iterator[Messages]:
+    """Speak in a way within the `with`; give what is said in it.
+
+    Args:
+        verbosity: `QUIET`, `NORMAL`, or `VERBOSE`.
+        json_on_stdout: whether standard output is kept for JSON.
+        prefix: of every line on standard error.
+    """
+    global _current
+    before, _current = _current, Messages(verbosity, json_on_stdout, prefix)
+    try:
+        with without_progress() if verbosity == QUIET else nullcontext():
+            yield _current
+    finally:
+        _current = before
+
+
+@contextmanager
+def part(name: str) -> Iterator[Messages]:
+    """Do a part of the work within the `with`, every line of which begins with its name; give what is said in it."""
+    with speak(_current.verbosity, json_on_stdout=_current.json_on_stdout, prefix=f"{name}: ") as messages:
+        yield messages
+
+
+def current() -> Messages:
+    """Return what the command, or the part that is being done, has said until now."""
+    return _current
+
+
+def as_options(text: str) -> str:
+    """Return a message with the parameters that it names in backquotes as options: `max_memory` is --max-memory."""
+    return re.sub(f"`({'|'.join(_PARAMETERS)})`", lambda match: "--" + match[1].replace("_", "-"), text)
+
+
+def log(line: str) -> None:
+    """Print a line on standard error, unless the user wants it quiet and it is no warning."""
+    line = as_options(line)
+    if line.startswith(_WARNINGS):
+        _current.warnings.append(line.removeprefix("warning: "))
+    elif _current.verbosity == QUIET:
+        return
+    _print_error(line)
+
+
+def warn(line: str) -> None:
+    """Print a warning on standard error."""
+    log(f"warning: {line}")
+
+
+def detail(line: str) -> None:
+    """Print a line on standard error if the user wants details."""
+    if _current.verbosity == VERBOSE:
+        log(line)
+
+
+def fail(line: str) -> None:
+    """Print the line of an error on standard error."""
+    _print_error(f"crefjax: {as_options(line)}", prefix="")
+
+
+def result(line: str, *, even_if_quiet: bool = False) -> None:
+    """Print a line of the result on standard output; on standard error if JSON goes there, nowhere if it is quiet.
+
+    Args:
+        line: of the result.
+        even_if_quiet: whether it is something that the user must see.
+    """
+    if even_if_quiet or _current.verbosity != QUIET:
+        print(line, file=sys.stderr if _current.json_on_stdout else sys.stdout)
+
+
+@contextmanager
+def timed(step: str) -> Iterator[None]:
+    """Measure the time of a step of the work, which is a detail, and part of a record."""
+    start = time.monotonic()
+    yield
+    seconds = time.monotonic() - start
+    _current.seconds[step] = _current.seconds.get(step, 0.0) + seconds
+    detail(f"{step}: {seconds:.2f} s")
+
+
+def _print_error(line, prefix=None):
+    print(f"{_current.prefix if prefix is None else prefix}{line}", file=sys.stderr, flush=True)
