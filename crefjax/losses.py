@@ -419,5 +419,5 @@ def _positive(weights):
             raise UserError(f"losses.{name}: expected a number of 0 or more, found {weight!r}; 0 leaves it out")
     positive = {name: float(weights[name]) for name in LOSSES if name in weights and weights[name] > 0}
     if not positive:
-        raise UserError(f"losses.NAME: expected a weight above 0, found none; give one of {names} a weight such as 1")
+        raise UserError(f"losses: expected a weight above 0 for at least one of {names}, found none; set one to 1")
     return positive

@@ -26,7 +26,7 @@ def batch(count=4, seed=0):
 
 
 def sample(maps, i):
-    return {name: one[i] for name, one in maps.items()}
+    return {name: array[i] for name, array in maps.items()}
 
 
 def reference(name, maps):
@@ -52,14 +52,14 @@ jitted_with_gradient = jax.jit(jax.value_and_grad(total, has_aux=True))
 def check(found, expected):
     loss, aux = found
     assert set(aux) == set(WEIGHTS)
-    for name, one in aux.items():
-        np.testing.assert_allclose(np.asarray(one).ravel(), expected[name], rtol=2e-5, err_msg=name)
+    for name, array in aux.items():
+        np.testing.assert_allclose(np.asarray(array).ravel(), expected[name], rtol=2e-5, err_msg=name)
     summed = sum(weight * expected[name] for name, weight in WEIGHTS.items())
     np.testing.assert_allclose(np.asarray(loss).ravel(), summed, rtol=1e-5)
 
 
 def test_batch_of_two_dimensions_without_jit(expected):
-    found = total({name: one.reshape(2, 2, *SHAPE) for name, one in batch().items()})
+    found = total({name: array.reshape(2, 2, *SHAPE) for name, array in batch().items()})
     assert found[0].shape == (2, 2)
     check(found, expected)
 
@@ -73,24 +73,24 @@ def test_jit_and_pmap_of_vmap_and_their_gradients(expected):
 
     (_, whole), whole_gradient = jax.jit(jax.value_and_grad(of_batch, has_aux=True))(maps, shells)
     assert jax.local_device_count() == 2
-    by_device = {name: one.reshape(2, 2, *SHAPE) for name, one in maps.items()}
+    by_device = {name: array.reshape(2, 2, *SHAPE) for name, array in maps.items()}
     each = jax.vmap(jax.value_and_grad(total, has_aux=True), in_axes=(0, None))
     parallel, parallel_gradient = jax.pmap(each, in_axes=(0, None))(by_device, shells)
     one_by_one = [jitted_with_gradient(sample(maps, i))[1] for i in range(4)]
     for found, gradient in ((whole, whole_gradient), (parallel, parallel_gradient)):
         check(found, expected)
         for name in MAPS:
-            stacked = np.stack([one[name] for one in one_by_one])
+            stacked = np.stack([aux[name] for aux in one_by_one])
             flat = np.asarray(gradient[name]).reshape(stacked.shape)
             np.testing.assert_allclose(flat, stacked, atol=1e-6, err_msg=name)
 
 
 def test_float64_stays_float64():
     with jax.enable_x64(True):
-        maps = {name: jnp.asarray(one.astype(np.float64)) for name, one in sample(batch(), 0).items()}
+        maps = {name: jnp.asarray(array.astype(np.float64)) for name, array in sample(batch(), 0).items()}
         _, aux = jax.jit(total)(maps)
-    for name, one in aux.items():
-        np.testing.assert_allclose(one, reference(name, sample(batch(), 0)), rtol=1e-12, err_msg=name)
+    for name, array in aux.items():
+        np.testing.assert_allclose(array, reference(name, sample(batch(), 0)), rtol=1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize("name", ["cref_l1", "fsc", "truth_fsc", "bias", "gain_l1"])
@@ -99,7 +99,7 @@ def test_maps_in_other_units_have_the_same_loss_and_gradient(name, expected):
     maps = sample(batch(), 0)
     _, unscaled = call(maps)
     for scale in np.float32([1e-15, 1e15]):
-        loss, gradient = call({key: one * scale for key, one in maps.items()})
+        loss, gradient = call({key: array * scale for key, array in maps.items()})
         np.testing.assert_allclose(loss, expected[name][0], rtol=2e-5)
         for key in MAPS:
             np.testing.assert_allclose(gradient[key] * scale, unscaled[key], atol=1e-6)
@@ -110,17 +110,17 @@ def test_variances_are_in_the_units_of_the_maps(scale):
     maps = sample(batch(), 0)
     given = [maps[name] * np.float32(scale) for name in ("denoised_1", "denoised_2", "half_map_1", "half_map_2")]
     _, aux = losses.bias(*given)
-    exact = [one.astype(np.float64) for one in given]
+    exact = [array.astype(np.float64) for array in given]
     np.testing.assert_allclose(aux["var_bias"], slow.var_bias(*exact), rtol=1e-4)
     np.testing.assert_allclose(aux["var_signal"], slow.cov(*exact[2:]), rtol=1e-4)
 
 
 @pytest.mark.parametrize("zeros", [MAPS, MAPS[:3], MAPS[3:], ("half_map_1",), ("denoised_1",)])
 def test_zero_maps_have_finite_losses_and_gradients(zeros):
-    maps = {name: np.zeros_like(one) if name in zeros else one for name, one in sample(batch(), 0).items()}
+    maps = {name: np.zeros_like(array) if name in zeros else array for name, array in sample(batch(), 0).items()}
     (loss, aux), gradient = jitted_with_gradient(maps)
     assert np.isfinite(loss)
-    assert all(np.isfinite(one).all() for one in jax.tree.leaves((aux, gradient)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((aux, gradient)))
     assert np.isfinite(losses.cref_rmse(maps["denoised"], maps["half_map_1"], maps["half_map_2"]))
 
 

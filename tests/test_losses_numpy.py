@@ -23,11 +23,11 @@ def made_up(shape, seed=0):
         scale, noise = (1, 2) if name.startswith("half") else (0.7, 0.8)
         maps[name] = scale * signal + noise * rng.standard_normal(shape) + 0.1
     maps["mask"] = np.clip(rng.uniform(-0.5, 1.5, shape), 0, 1)
-    return {name: one.astype(np.float32) for name, one in maps.items()}
+    return {name: array.astype(np.float32) for name, array in maps.items()}
 
 
 def arguments(name, maps):
-    return [maps[one] for one in ARGUMENTS[name]]
+    return [maps[argument] for argument in ARGUMENTS[name]]
 
 
 def simulated(size=32, seed=0):
@@ -41,10 +41,10 @@ def simulated(size=32, seed=0):
     ]
 
 
-def shrunk(one, gain):
+def shrunk(map_, gain):
     """A map filtered by a gain per shell."""
-    spectrum = np.fft.fftn(one)
-    for shell, inside in enumerate(slow.shells_of(one.shape)):
+    spectrum = np.fft.fftn(map_)
+    for shell, inside in enumerate(slow.shells_of(map_.shape)):
         spectrum[inside] *= gain[shell]
     return np.fft.ifftn(spectrum).real.astype(np.float32)
 
@@ -54,7 +54,7 @@ def shrunk(one, gain):
 def test_equals_slow_numpy(name, shape):
     given = arguments(name, made_up(shape))
     found, _ = jitted[name](*given)
-    np.testing.assert_allclose(found, getattr(slow, name)(*(one.astype(np.float64) for one in given)), rtol=2e-5)
+    np.testing.assert_allclose(found, getattr(slow, name)(*(array.astype(np.float64) for array in given)), rtol=2e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -83,12 +83,12 @@ def test_aux_and_metric_equal_slow_numpy(shape):
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_gradient_equals_finite_differences_of_slow_numpy(name):
     given = arguments(name, made_up((11, 8, 10)))
-    count = sum(one.startswith("denoised") for one in ARGUMENTS[name])
+    count = sum(argument.startswith("denoised") for argument in ARGUMENTS[name])
     gradients = jax.jit(jax.grad(lambda *a: getattr(losses, name)(*a)[0], argnums=tuple(range(count))))(*given)
-    given = [one.astype(np.float64) for one in given]
+    given = [array.astype(np.float64) for array in given]
     rng = np.random.default_rng(8)
     for _ in range(3):
-        directions = [rng.standard_normal(one.shape) if i < count else 0 for i, one in enumerate(given)]
+        directions = [rng.standard_normal(array.shape) if i < count else 0 for i, array in enumerate(given)]
         ahead, behind = (
             getattr(slow, name)(*(a + step * b for a, b in zip(given, directions, strict=True)))
             for step in (1e-6, -1e-6)
@@ -101,14 +101,16 @@ def test_gradient_equals_finite_differences_of_slow_numpy(name):
 def test_c_ref_carries_no_gradient():
     """The full map does depend on the half-maps, so the gradient is that of the loss with C_ref held fixed."""
     maps = made_up((11, 8, 10))
-    d, m1, m2 = (one.astype(np.float64) for one in arguments("cref_l1", maps))
+    d, m1, m2 = (array.astype(np.float64) for array in arguments("cref_l1", maps))
     gradient = jax.jit(jax.grad(lambda a, *other: losses.cref_l1(other[0], a, other[1])[0]))(
         maps["half_map_1"], maps["denoised"], maps["half_map_2"]
     )
     target = slow.c_ref(m1, m2)
     direction = np.random.default_rng(9).standard_normal(m1.shape)
     steps = [m1 + step * direction for step in (1e-6, -1e-6)]
-    fixed, free = (np.subtract(*(slow.cref_l1(d, one, m2, held) for one in steps)) / 2e-6 for held in (target, None))
+    fixed, free = (
+        np.subtract(*(slow.cref_l1(d, moved, m2, held) for moved in steps)) / 2e-6 for held in (target, None)
+    )
     assert abs(free - fixed) > 0.05 * abs(fixed)  # the two can be told from each other
     np.testing.assert_allclose(np.sum(gradient * direction), fixed, rtol=1e-3)
 
@@ -124,7 +126,7 @@ def test_truth_fsc_of_truth_negative_and_noise():
 def test_cref_l1_is_least_for_the_truth_not_its_negative_or_the_noisy_map():
     truth, m1, m2 = simulated()
     full = (m1 + m2) / 2
-    of_truth, of_full, of_negative = (jitted["cref_l1"](one, m1, m2)[0] for one in (truth, full, -truth))
+    of_truth, of_full, of_negative = (jitted["cref_l1"](map_, m1, m2)[0] for map_ in (truth, full, -truth))
     # FSC(truth, full) is C_ref up to the scatter of the outer shells, about the root of one over their voxels.
     assert of_truth < 0.1
     assert of_full > 3 * of_truth
@@ -152,7 +154,7 @@ def test_gain_l1_is_least_for_the_truth_in_its_own_scale():
 def test_gain_l1_includes_the_mean_and_ignores_shells_that_a_filter_emptied():
     truth, m1, m2 = simulated()
     assert jitted["gain_l1"](truth + 5, m1 + 1, m2 + 1)[0] > jitted["gain_l1"](truth + 1, m1 + 1, m2 + 1)[0] + 0.1
-    low_passed = [shrunk(one, np.arange(17) < 9) for one in (m1, m2)]
+    low_passed = [shrunk(half_map, np.arange(17) < 9) for half_map in (m1, m2)]
     assert jitted["gain_l1"](truth, *low_passed)[0] < 0.2
 
 
@@ -175,7 +177,7 @@ def test_masked_losses_do_not_take_a_level_for_signal():
     truth, m1, m2 = rng.standard_normal((3, 32, 32, 32)).astype(np.float32)
     m1, m2 = truth + m1, truth + m2
     for name, given in (("cref_l1_masked", (truth, m1, m2)), ("truth_fsc_masked", (m1, truth * mask))):
-        level = [one if one is given[-1] and name == "truth_fsc_masked" else one + 5 for one in given]
+        level = [array if array is given[-1] and name == "truth_fsc_masked" else array + 5 for array in given]
         np.testing.assert_allclose(jitted[name](*level, mask)[0], jitted[name](*given, mask)[0], atol=1e-4)
     # As whole maps times the mask they would differ: a level of 5 is most of what two masked maps share.
     plain = [slow.fsc((m1 + level) * mask, (m2 + level) * mask)[1:3].mean() for level in (0, 5)]
@@ -240,8 +242,8 @@ def test_bias_is_least_at_the_scale_of_the_truth():
 def test_bfloat16_maps_give_the_float32_result(name):
     maps = made_up((11, 8, 10))
     names = OF_FULL if name == "cref_rmse" else ARGUMENTS[name]
-    low = [jnp.asarray(maps[one]).astype(jnp.bfloat16) for one in names]
-    found, expected = (getattr(losses, name)(*given) for given in (low, [one.astype(jnp.float32) for one in low]))
-    for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert one.dtype == jnp.float32
-        np.testing.assert_array_equal(one, two)
+    low = [jnp.asarray(maps[argument]).astype(jnp.bfloat16) for argument in names]
+    found, expected = (getattr(losses, name)(*given) for given in (low, [array.astype(jnp.float32) for array in low]))
+    for first, second in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert first.dtype == jnp.float32
+        np.testing.assert_array_equal(first, second)

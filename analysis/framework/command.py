@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from crefjax.cli.messages import log
 from crefjax.errors import UserError
 
 
@@ -32,7 +33,7 @@ def run_command(
     try:
         return run(arguments) or 0
     except UserError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        log(f"{name}: {error}")
     except OSError as error:  # a folder that is a file, or may not be written
         print(f"{name}: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
     return 2

@@ -8,7 +8,7 @@ from crefjax.cli.messages import NORMAL, QUIET, VERBOSE
 
 
 def number(text):
-    """Return a finite number; argparse turns the error into its own line."""
+    """Parse a finite number; argparse reports the ValueError of anything else."""
     value = float(text)
     if value != value or value in (float("inf"), float("-inf")):
         raise ValueError
@@ -19,7 +19,7 @@ number.__name__ = "number"
 
 
 def number_or_auto(text):
-    """Return a finite number, or the word auto."""
+    """Parse a finite number, or the word auto."""
     return "auto" if text == "auto" else number(text)
 
 
@@ -27,7 +27,7 @@ number_or_auto.__name__ = "number (or auto)"
 
 
 def positive(text):
-    """Return a finite number above 0."""
+    """Parse a finite number above 0."""
     value = number(text)
     if value <= 0:
         raise ValueError

@@ -16,16 +16,26 @@ from crefjax.utils.progress import without_progress
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 # Parameters that messages of the library name, and that are options of the same name on the command line.
 _PARAMETERS = (
+    "assembly",
     "device",
+    "dtype",
     "grid",
     "insist",
+    "jobs",
     "mask",
     "max_memory",
+    "method",
+    "overwrite",
+    "patch",
     "resolution",
     "rotations",
     "scale",
+    "seed",
     "sharpen",
+    "stride",
     "symmetry",
+    "threshold",
+    "validation",
     "voxel_size",
 )
 _WARNINGS = ("warning: ", "skipped ")

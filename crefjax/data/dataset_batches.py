@@ -69,8 +69,8 @@ class Batches:
         """
         if state.get("of") != self._fingerprint:
             raise UserError(
-                "position in the data: expected one saved with the same patches, batch size, seed and number of "
-                "processes, found another; resume with those settings"
+                "the saved position in the training data belongs to other patches, or to another batch size, seed, or "
+                "number of processes; resume with the settings of the saved run"
             )
         self._batches.set_state({"next_index": int(state["next_batch"])})
 
@@ -174,7 +174,7 @@ def dataset_batches(
     manifest = load_manifest(folder)
     patches = _Patches(manifest, split)
     if len(patches) < process[1]:
-        text = f"expected a patch for {split} for each of {process[1]} processes, found {len(patches)}"
+        text = f"expected at least one {split} patch for each of {process[1]} processes, found {len(patches)}"
         raise path_error(folder, f"{text}; prepare more entries")
     data = _in_order(patches, seed, rotations, shuffle, repeat, process)
     checksums = [shard.sha256 for entry in manifest.of_split(split) for shard in entry.shards]

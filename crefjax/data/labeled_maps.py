@@ -59,8 +59,8 @@ def load_labeled_map(folder: str | Path) -> LabeledMap:
     labels = structure.array != 0
     if not np.array_equal(labels, structure.array) or not labels.any():
         raise UserError(
-            f"{folder / STRUCTURE}: expected 0 and 1, with 1 for structure, found other values or no structure; create "
-            "it again"
+            f"{folder / STRUCTURE}: expected a map of 0 and 1, with 1 for structure, found other values or no "
+            "structure; create it again"
         )
     return LabeledMap(folder.name, density.array.astype(np.float16), labels)
 

@@ -133,7 +133,7 @@ def load_manifest(folder) -> Manifest:
     if not (folder / MANIFEST_FILE).is_file():
         if (folder / SETTINGS_FILE).is_file():
             raise path_error(
-                folder, "the dataset is unfinished; `crefjax prepare` with the same arguments again finishes it"
+                folder, "the dataset is unfinished; run `crefjax prepare` again with the same arguments to finish it"
             )
         raise path_error(folder, f"expected a dataset of `crefjax prepare`, found no {MANIFEST_FILE} in the folder")
     content = read_json(folder / MANIFEST_FILE)
@@ -154,12 +154,12 @@ def load_manifest(folder) -> Manifest:
 def check_version(path: Path, content: dict) -> None:
     """Raise UserError if a JSON file is not of a dataset, or of another version of datasets."""
     if content.get("format") != FORMAT:
-        raise path_error(path, "expected a file of a dataset of `crefjax prepare`, found another; check the folder")
+        raise path_error(path, "expected a file that `crefjax prepare` wrote, found another; check the folder")
     if content.get("dataset_version") != DATASET_VERSION:
         raise path_error(
             path,
             f"expected a dataset of version {DATASET_VERSION}, found {content.get('dataset_version')}; prepare it "
-            "again with this crefjax, or use the one that wrote it",
+            "again, or use the version of crefjax that wrote it",
         )
 
 
@@ -188,9 +188,9 @@ def read_json(path: Path) -> dict:
     except OSError as error:
         raise path_error(path, f"cannot be read ({error.strerror}); check its permissions and the disk") from error
     except ValueError as error:
-        raise path_error(path, "expected JSON, found something else; run crefjax prepare with --overwrite") from error
+        raise path_error(path, "expected JSON, found something else; prepare it again with `overwrite`") from error
     if not isinstance(content, dict):
-        raise path_error(path, "expected a JSON object, found another value; run crefjax prepare with --overwrite")
+        raise path_error(path, "expected a JSON object, found another value; prepare it again with `overwrite`")
     return content
 
 

@@ -85,7 +85,7 @@ def locked_dataset(output: Path, settings: dict, sources: Sequence[EntryFolder],
 def _check_folder(output, content, sources, overwrite):
     for source in sources:
         if output.absolute() in (source.folder, *source.folder.parents):
-            raise path_error(output, f"the entry {source.folder} lies in the folder to be written; choose another one")
+            raise path_error(output, f"the entry {source.folder} lies inside this folder; choose another folder")
     if not os.path.lexists(output):
         return
     if not output.is_dir() or (overwrite and output.is_symlink()):
@@ -113,11 +113,11 @@ def _difference(name, existing, requested):
         changes = [f"{path} is new" for path in sorted(requested - existing)]
         changes += [f"{path} is missing" for path in sorted(existing - requested)]
         listed = ", ".join(changes[:2]) + (f", and {len(changes) - 2} more" if len(changes) > 2 else "")
-        return f"the dataset was started with other entries ({listed}); use the same ones, give --overwrite"
+        return f"the dataset was started with other entries ({listed}); use the same ones, give `overwrite`"
     if name == "grid":  # as the command line names it
         existing, requested = ("data" if voxels else "input" for voxels in (existing, requested))
-    option = "crefjax" if name == "crefjax" else f"--{name}"
-    return f"the dataset was started with {option} {existing}, not {requested}; use the same, give --overwrite"
+    setting = "crefjax" if name == "crefjax" else f"`{name}`"
+    return f"the dataset was started with {setting} {existing}, not {requested}; use the same, give `overwrite`"
 
 
 def _start(output, content, overwrite):
@@ -221,7 +221,7 @@ def prepare(
     except WorkerKilledError as error:
         text = (
             "a worker process was killed, most often because memory ran out; run the same command again with "
-            "fewer --jobs: it continues where it stopped"
+            "fewer `jobs`: it continues where it stopped"
         )
         raise path_error(output, text) from error
 
@@ -229,7 +229,7 @@ def prepare(
 def _check(patch, stride, dtype, validation, jobs, grid):
     check_patch(patch)
     if grid and not 2 < grid <= 10:
-        raise UserError(f"grid: expected the resolution to take more than 2 and at most 10 voxels, found {grid:g}")
+        raise UserError(f"grid: expected more than 2 and at most 10 voxels for the resolution, found {grid:g}")
     if not 1 <= stride <= patch:
         raise UserError(f"stride: expected 1 to {patch} voxels, to cover the box, found {stride}; change it")
     if dtype not in DTYPES:
@@ -385,7 +385,7 @@ def _finish(output, settings, truth, records, skipped, report):
     if not records:
         raise path_error(
             output,
-            f"expected an entry that can be used, found none among {len(skipped)}; see the lines above",
+            f"expected at least one usable entry, found none among {len(skipped)}; the lines above say why",
         )
     if len(records) == 1 and settings["validation"] > 0:
         report("only one entry: there is no validation, for an entry is never on both sides")

@@ -200,8 +200,8 @@ def choose_positions(specimen: Specimen, patch: int, stride: int) -> tuple[list[
         sides = "x".join(map(str, specimen.mask.shape))
         advice = "check the mask" if patch <= SMALLEST_PATCH else "check the mask, or take smaller patches"
         raise UserError(
-            f"expected a patch with at least {MIN_MASK:.0%} of it within the mask, found none of "
-            f"{len(grid)} in {sides} voxels; {advice}"
+            f"expected a patch that has at least {MIN_MASK:.0%} of its voxels within the mask, found none among "
+            f"{len(grid)} in a box of {sides} voxels; {advice}"
         )
     return kept, len(grid) - len(kept)
 

@@ -54,7 +54,7 @@ def encode(index: int, position: Sequence[int], maps: Sequence[np.ndarray], dtyp
             peak = float(np.abs(given).max())
             raise UserError(
                 f"expected standardized densities up to 65504 for float16, found {peak:.4g}; check the half-maps for "
-                "wrong voxels, or give --dtype float32"
+                "wrong voxels, or choose the `dtype` float32"
             )
     head = (_MAGIC, DTYPES.index(dtype), len(maps), index, maps[0].shape[0], *position)
     checksum = zlib.crc32(_HEADER.pack(*head, 0))
@@ -74,7 +74,7 @@ def decode(record: bytes, index: int, patch: int, dtype: str, maps: int) -> list
         maps: expected number of maps.
 
     Raises:
-        ValueError: it is another record, or its bytes were changed.
+        ValueError: the bytes are damaged, or belong to another patch; the text continues "record 3 is".
     """
     if len(record) != record_bytes(patch, dtype, maps):
         raise ValueError(f"a record of {len(record)} bytes")

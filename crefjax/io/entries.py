@@ -116,7 +116,7 @@ def _half_map(folder: Path, files: dict[str, list[Path]], part: str) -> Path:
         raise path_error(
             folder,
             f"expected {part}.mrc or emd_<id>_{part}.map (.mrc, .map, .ccp4, plain, .gz or .bz2), found "
-            f"{found}; name the half-maps so",
+            f"{found}; rename the half-maps",
         )
     return path
 
@@ -133,7 +133,7 @@ def _check_one_emdb_entry(folder: Path, half_maps: list[Path]) -> None:
     matches = [_EMDB.fullmatch(map_stem(path.name)) for path in half_maps]
     if all(matches) and matches[0][1] != matches[1][1]:
         names = " and ".join(path.name for path in half_maps)
-        raise path_error(folder, f"expected half-maps of one EMDB entry, found {names}; keep one entry a folder")
+        raise path_error(folder, f"expected half-maps of one EMDB entry, found {names}; keep one entry per folder")
 
 
 def _model(folder: Path) -> Path | None:
@@ -210,7 +210,7 @@ def check_mask(mask: Map, like: Map) -> None:
     if mask.header.fields.mode == 0 and (low, high) == (-1, 0):  # signed, as the standard has it
         raise path_error(path, "expected a mask of values 0 to 1, found 0 and 255 (unsigned bytes); divide it by 255")
     if low < -MASK_TOLERANCE or high > 1 + MASK_TOLERANCE:
-        raise path_error(path, f"expected a mask of values 0 to 1, found {low:.4g} to {high:.4g}; scale it so")
+        raise path_error(path, f"expected a mask of values 0 to 1, found {low:.4g} to {high:.4g}; rescale it")
     if high <= 0:
         raise path_error(path, "expected a mask, found 0 in every voxel; give the mask of the particle")
     least = min(LEAST_MASK, mask.array.size / 10)

@@ -181,7 +181,7 @@ def check_output_folder(
     if not os.path.lexists(folder):
         return
     if not overwrite:
-        raise path_error(folder, "exists and is not replaced; choose another name or give --overwrite")
+        raise path_error(folder, "exists and is not replaced; choose another name or give `overwrite`")
     if folder.is_symlink() or not (folder / marker).is_file():
         raise path_error(folder, f"expected {what} to replace, found something else; choose another name")
 
@@ -190,7 +190,7 @@ def _check_parent(path, folder):
     if not os.path.isdir(folder):
         raise path_error(path, f"the folder {folder} does not exist; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise path_error(path, f"the folder {folder} is not writable; choose another one")
+        raise path_error(path, f"the folder {folder} is not writable; choose another folder")
 
 
 def is_same_file(a, b) -> bool:

@@ -156,10 +156,12 @@ def new_header(shape, voxel_size: float, origin) -> Header:
 
 
 def with_voxel_size(header: Header, voxel_size: float) -> Header:
-    """Return a header with another voxel size, and with intervals if they were missing.
+    """Return a copy of a header with another voxel size.
+
+    Missing intervals (MX, MY, MZ) are set to the numbers of voxels.
 
     Args:
-        header: one whose voxel size is wrong or missing.
+        header: the header to copy.
         voxel_size: Å, along all axes.
     """
     raw = bytearray(header.raw)

@@ -146,8 +146,8 @@ def _read_header(stream: BinaryIO, size: int | None, path: Path, voxel_size: flo
         if extended_bytes and size == expected - extended_bytes:
             raise path_error(
                 path,
-                f"the header says that an extended header of {extended_bytes} bytes follows (NSYMBT), and the file is "
-                "short by just as many; if it has none, set NSYMBT to 0, else get it again",
+                f"the header announces an extended header of {extended_bytes} bytes (NSYMBT), and the file is too "
+                "short by just that; set NSYMBT to 0 if there is no extended header, otherwise get the file again",
             )
         raise _cut_short(path, expected, size)
     extended = stream.read(extended_bytes)
@@ -431,9 +431,9 @@ def _has_unsigned_bytes(header, array, path):
         flagged = "" if by_flag is None else f", IMOD's flag says {'unsigned' if by_flag else 'signed'}"
         raise path_error(
             path,
-            f"expected bytes as the header says, DMIN {stated[0]:g} and DMAX {stated[1]:g}{flagged}; found "
-            f"{ranges[False][0]:g} to {ranges[False][1]:g} read as signed, {ranges[True][0]:g} to {ranges[True][1]:g} "
-            "as unsigned; write the map again as mode 2",
+            f"expected the values that its header states, DMIN {stated[0]:g} and DMAX {stated[1]:g}{flagged}; found "
+            f"{ranges[False][0]:g} to {ranges[False][1]:g} if its bytes are signed, {ranges[True][0]:g} to "
+            f"{ranges[True][1]:g} if they are unsigned; write the map again as mode 2",
         )
     return fits[0]
 

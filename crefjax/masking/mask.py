@@ -142,7 +142,7 @@ def make_mask(
     """
     _check_maps(half_map_1, half_map_2, voxel_size)
     if not 0 <= min_part <= 1:
-        raise UserError(f"mask: expected a smallest part from 0 to 1 of the largest, found {min_part}")
+        raise UserError(f"mask: expected the smallest part to keep to be 0 to 1 times the largest, found {min_part}")
     notes: list[str] = []
     sides = half_map_1.shape
     lowpass = _choose_lowpass(lowpass, sides, voxel_size, notes)
@@ -212,7 +212,7 @@ def _choose_lowpass(lowpass, sides, voxel_size, notes):
     if not 2 * voxel_size <= lowpass <= longest:
         raise UserError(
             f"mask: expected a low-pass from {2 * voxel_size:.4g} Å (two voxels) to {longest:.4g} Å (the "
-            f"longest side), found {lowpass:g} Å; leave it out to have it chosen"
+            f"longest side), found {lowpass:g} Å; omit it to have one chosen"
         )
     return float(lowpass)
 
@@ -258,7 +258,7 @@ def _above(full, threshold, mean):
     if body.all() or not body.any():
         raise UserError(
             f"mask: expected a threshold between {lowest:.4g} and {highest:.4g}, the lowest and the highest "
-            f"density of the low-passed full map, found {threshold:g}; leave it out to have it chosen"
+            f"density of the low-passed full map, found {threshold:g}; omit it to have one chosen"
         )
     return body
 

@@ -58,7 +58,7 @@ def low_passed_full_map(
     full *= 0.5
     mean = sum(means) / 2
     if np.abs(full).max() <= 1e-6 * abs(mean):
-        raise UserError("mask: the mean of the half-maps is constant; expected a map with a particle in it")
+        raise UserError("mask: expected a map with a particle in it, found the same value in every voxel")
     return low_pass(full, voxel_size, resolution), mean
 
 

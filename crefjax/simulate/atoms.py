@@ -114,7 +114,7 @@ def helical_copies(atoms: Atoms, twist: float, rise: float, numbers: Sequence[in
         atoms: the repeated unit.
         twist: degrees around z from one copy to the next, counterclockwise seen from positive z.
         rise: Å along z from one copy to the next.
-        numbers: of the copies; 0 is the unit itself, which is included only if it is named.
+        numbers: positions of the copies along the helix, such as (-1, 0, 1); 0 is the unit where it is.
     """
     structure = atoms.structure.clone()
     chains = [chain.clone() for chain in structure[0]]
@@ -134,11 +134,10 @@ def helical_copies(atoms: Atoms, twist: float, rise: float, numbers: Sequence[in
 
 
 def plausible_b_factors(atoms: Atoms) -> np.ndarray:
-    """Return the model's B-factors, or estimates from the packing of the atoms where the model has only placeholders.
+    """Return the model's B-factors, or estimates if they are placeholders, which are about the same for all atoms.
 
-    Deposited B-factors that are all about the same (a placeholder, or all beyond `B_FACTORS`) are replaced by
-    `MEAN_B` times the mean number of neighbors within `PACKING_RADIUS` over an atom's own number, which real B-factors
-    follow (Halle 2002, PNAS 99, 1274), at most `B_FACTORS[1]`.
+    The estimate is `MEAN_B * mean(n) / n`, at most `B_FACTORS[1]`, with an atom's number of neighbors `n` within
+    `PACKING_RADIUS`: the more densely atoms are packed, the less they move (Halle 2002, PNAS 99, 1274).
 
     Returns:
         `(n,)`, Å², float32.
@@ -152,13 +151,11 @@ def plausible_b_factors(atoms: Atoms) -> np.ndarray:
 
 
 def with_least_b_factor(atoms: Atoms, blur: float) -> Atoms:
-    """Return the model with the B-factors of its sharpest atoms raised to `LEAST_B`, counting a global blur.
-
-    An atom with a deposited B-factor of 0 that is not blurred is raised too.
+    """Return the model with B-factors raised so that each is at least `LEAST_B` once a global blur is added.
 
     Args:
         atoms: the model; its structure is unchanged.
-        blur: Å², which will be added to all; below 0 sharpens.
+        blur: Å², which will be added to all B-factors; a number below 0 sharpens.
     """
     return replace(atoms, b_factor=np.maximum(atoms.b_factor, np.float32(LEAST_B - blur)))
 
@@ -231,7 +228,7 @@ def _expand(structure: gemmi.Structure, assembly: str, path: Path) -> None:
     names = [candidate.name for candidate in structure.assemblies]
     if assembly not in names:
         found = ", ".join(names) or "none"
-        raise UserError(f"{path}: expected an assembly {assembly!r}, found {found}; correct or omit --assembly")
+        raise UserError(f"{path}: expected an assembly {assembly!r}, found {found}; correct or omit `assembly`")
     structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.AddNumber)
 
 

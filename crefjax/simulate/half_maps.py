@@ -205,7 +205,7 @@ def check_memory(side: int, device: jax.Device) -> None:
     if needed > (free := free_memory(device)):
         raise UserError(
             f"simulate: expected {needed / GIB:.1f} GiB of memory to reconstruct a box of {side} voxels a side, found "
-            f"{free / GIB:.1f} GiB free; take larger voxels, a smaller box or margin, or --method additive"
+            f"{free / GIB:.1f} GiB free; take larger voxels, a smaller box or margin, or the `method` additive"
         )
 
 

@@ -46,9 +46,11 @@ class CtfParameters(NamedTuple):
         if self.spherical_aberration < 0:
             raise UserError(f"the spherical aberration must not be below 0 mm, found {self.spherical_aberration}")
         if not 0 <= self.amplitude_contrast < 1:
-            raise UserError(f"the amplitude contrast must lie in 0 to below 1, found {self.amplitude_contrast}")
+            raise UserError(f"the amplitude contrast must be at least 0 and below 1, found {self.amplitude_contrast}")
         if self.defocus_min > self.defocus_max:
-            raise UserError(f"the defocus range must run upwards, found {self.defocus_min} to {self.defocus_max} Å")
+            raise UserError(
+                f"the smallest defocus must not exceed the largest, found {self.defocus_min} and {self.defocus_max} Å"
+            )
 
 
 def electron_wavelength(voltage: float | jax.Array) -> jax.Array:
@@ -111,7 +113,7 @@ class Particles:
         for name in ("pose_error", "shift_error", "preferred"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
-                raise UserError(f"{name} must be a number not below 0, found {value}")
+                raise UserError(f"{name} must be 0 or more, found {value}")
         if self.ctf is not None:
             self.ctf.check()
 
@@ -288,9 +290,9 @@ def shift_phases(shift: jax.Array, side: int, voxel_size: float | jax.Array) -> 
 
 
 def white_noise(key: jax.Array, side: int) -> jax.Array:
-    """Draw the Fourier transform of an image of white noise of standard deviation 1 at `image_frequencies`.
+    """Draw the Fourier transform, at `image_frequencies`, of white noise with standard deviation 1 in every pixel.
 
-    Independent complex Gaussians, as the transform of independent pixels; real for the mean.
+    Its values are independent complex Gaussians; the first, at frequency 0, is real.
 
     Returns:
         `(frequencies,)`, complex64.

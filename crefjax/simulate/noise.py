@@ -80,14 +80,15 @@ def measured_spectrum(map_: Map, *, until: float | None = None) -> NoiseSpectrum
     frequency = shell_frequencies(array.shape, map_.voxel_size)
     if not power[1:].min() > 0:
         raise UserError(
-            f"{name}: expected noise at all frequencies in the solvent, found an empty shell; give another map"
+            f"{name}: expected noise at every frequency in the solvent, found a shell without any; "
+            "give a map that is not filtered"
         )
     last = len(power)
     if until is not None:
         if not 2 * map_.voxel_size <= until <= 1 / frequency[2]:
             raise UserError(
-                f"{name}: expected its noise to be taken up to a resolution of {2 * map_.voxel_size:.3g} Å (Nyquist) "
-                f"to {1 / frequency[2]:.3g} Å, found {until:g}; choose another"
+                f"{name}: its noise can be measured up to a resolution of {2 * map_.voxel_size:.3g} Å (Nyquist) to "
+                f"{1 / frequency[2]:.3g} Å, found {until:g} Å; choose a resolution in this range"
             )
         last = int(np.searchsorted(frequency, 1 / until, "right"))
     amplitude = np.sqrt(power[1:last] / power[1:last].max())  # shell 0 is the mean, which was subtracted

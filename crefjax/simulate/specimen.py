@@ -152,7 +152,7 @@ def belt_density(key, model: np.ndarray, atoms: Atoms, belt: Belt, voxel_size: f
     """
     lengths = belt.thickness, belt.width, belt.resolution
     if not (min(lengths) > 0 and belt.strength >= 0 and belt.roughness >= 0):
-        raise UserError(f"belt: expected lengths above 0 Å, strength and roughness not below 0, found {belt}")
+        raise UserError(f"belt: expected lengths above 0 Å, strength and roughness of 0 or more, found {belt}")
     body, smooth = particle_body(model, voxel_size)
     axis = _principal_axis(atoms)
     grid = np.meshgrid(*(np.arange(side, dtype=np.float32) * voxel_size for side in model.shape), indexing="ij")
@@ -186,12 +186,10 @@ def _moving(atoms, flexible):
         chains = sorted(set(atoms.chain.tolist()))
         for chain in flexible.chains:
             if chain not in chains:
-                raise UserError(
-                    f"{atoms.source}: expected a flexible chain out of {', '.join(chains)}, found {chain!r}"
-                )
+                raise UserError(f"{atoms.source}: expected a flexible chain among {', '.join(chains)}, found {chain!r}")
         moving = np.isin(atoms.chain, flexible.chains)
         if moving.all():
-            raise UserError(f"{atoms.source}: expected a flexible part, found that all chains would move; name fewer")
+            raise UserError(f"{atoms.source}: expected chains that do not move, found all to be flexible; name fewer")
         return moving
     if not 0 < flexible.fraction < 1:
         raise UserError(f"flexible part: expected a fraction between 0 and 1, found {flexible.fraction:g}; correct it")

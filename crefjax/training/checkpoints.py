@@ -67,7 +67,7 @@ class Checkpoints:
         try:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except (OSError, ValueError) as error:  # ValueError: the loss beside a checkpoint cannot be read
-            raise UserError(f"{folder}: cannot be made or read ({_reason(error)}); give another --workdir") from error
+            raise UserError(f"{folder}: cannot be created or read ({_reason(error)}); choose another folder") from error
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, in order."""
@@ -177,8 +177,8 @@ def _check_shapes(expected: Any, found: Any, path: str) -> None:
         if trees[0].get(name) != trees[1].get(name):
             shapes = [str(tree.get(name, "none")) for tree in trees]
             raise UserError(
-                f"{path}: expected the array {name} to be of shape {shapes[0]}, found {shapes[1]}: a checkpoint of "
-                "another architecture or optimizer; take the config it was made with, or another --workdir"
+                f"{path}: expected the array {name} to be of shape {shapes[0]}, found {shapes[1]}: the checkpoint "
+                "has another architecture or optimizer; resume with its config, or choose another folder"
             )
 
 

@@ -282,7 +282,7 @@ def check_config(config: ConfigDict, source: str = "config") -> None:
         UserError: A field is missing, unknown, of another type, or out of its range.
     """
     if not isinstance(config, ConfigDict):
-        raise UserError(f"{source}: expected get_config() to give a ConfigDict, found {type(config).__name__}")
+        raise UserError(f"{source}: expected get_config() to return a ConfigDict, found {type(config).__name__}")
     fields = flat(config)
     try:
         expected = flat(default(fields.get("network.name", "unet3d")))
@@ -295,7 +295,7 @@ def check_config(config: ConfigDict, source: str = "config") -> None:
     for name, value in fields.items():
         _check_type(source, name, value, expected[name])
     if fields["weights"] == REQUIRED:
-        raise UserError(f"{source}: expected --config.weights=W to start from, found none; give a name or a folder")
+        raise UserError(f"{source}: expected weights to start from, found none; set weights to a name or a folder")
     choices = {
         "data.source": SOURCES,
         "schedule.name": SCHEDULES,
@@ -306,7 +306,7 @@ def check_config(config: ConfigDict, source: str = "config") -> None:
     for name, allowed in choices.items():
         if name in fields and fields[name] not in allowed:
             raise UserError(
-                f"{source}: expected {name} out of {', '.join(filter(None, allowed))}, found {fields[name]!r}"
+                f"{source}: expected {name} to be one of {', '.join(filter(None, allowed))}, found {fields[name]!r}"
             )
     least = {"batch": 1, "checkpoint.keep": 1, "log_every": 1, "data.patch": 16, "schedule.decay_epochs": 1e-6}
     least |= {"optimizer.accumulate": 1}
@@ -360,8 +360,8 @@ def check_resumable(before: dict, config: ConfigDict, where: str) -> None:
         name = changed[0]
         others = f" (and {', '.join(changed[1:])})" if len(changed) > 1 else ""
         raise UserError(
-            f"{where}: was started with {name} = {before.get(name)!r}, found {now.get(name)!r}{others}; resume with "
-            "the first, or give another --workdir"
+            f"{where}: the run was started with {name} = {before.get(name)!r}, found {now.get(name)!r}{others}; resume "
+            "with the first value, or train in another folder"
         )
 
 
@@ -379,10 +379,10 @@ def _check_type(source, name, value, like):
             raise UserError(f"{source}: expected {name} to be numbers such as {like}, found {value!r}; correct it")
         if name.startswith("data.stream.") and (len(value) != 2 or value[0] > value[1]):
             raise UserError(
-                f"{source}: expected {name} to run from a number up to another, found {value!r}; correct it"
+                f"{source}: expected {name} to be two numbers, the smaller one first, found {value!r}; correct it"
             )
     elif value is None or any(isinstance(like, kind) != isinstance(value, kind) for kind in (bool, str)):
-        raise UserError(f"{source}: expected {name} to be like {like!r}, found {value!r}; correct it")
+        raise UserError(f"{source}: expected {name} to be a value such as {like!r}, found {value!r}; correct it")
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, float) and not math.isfinite(number):
             raise UserError(f"{source}: expected {name} to be finite, found {number}; correct it")

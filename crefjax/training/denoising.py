@@ -148,7 +148,7 @@ def _start_from(name, task):
     if start.grid != task.grid:
         raise UserError(
             f"{start.path}: expected weights for data.grid = {task.grid:g} voxels, found some for {start.grid:g}; set "
-            "it alike, or take other weights"
+            "data.grid to that, or take other weights"
         )
     return replace(
         task,

@@ -108,10 +108,10 @@ def count_steps(config: ConfigDict, size: int | None) -> tuple[int, int]:
     """
     epoch_steps = config.epoch_steps or (size // config.batch if size is not None else 0)
     if not epoch_steps:
-        raise UserError("config: epoch_steps: this source is endless; give the number of steps of an epoch")
+        raise UserError("config: epoch_steps: this source is endless; set the number of steps in an epoch")
     steps = config.steps or config.epochs * epoch_steps
     if steps < 1:
-        raise UserError("config: steps: expected at least one step, found neither steps nor epochs; give some")
+        raise UserError("config: steps: expected at least one step, found neither steps nor epochs; set one of them")
     return epoch_steps, steps
 
 
@@ -157,11 +157,11 @@ def _make_folder(workdir):
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{workdir}: the folder cannot be made ({error.strerror}); give another --workdir") from error
+        raise UserError(f"{workdir}: the folder cannot be created ({error.strerror}); choose another folder") from error
 
 
 def _lock(workdir):
-    return exclusive_lock(workdir / ".lock", "another run is at work there; wait for it, or give another --workdir")
+    return exclusive_lock(workdir / ".lock", "another run is training there; wait for it, or choose another folder")
 
 
 def _train(run: "_Run") -> Result:

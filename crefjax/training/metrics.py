@@ -209,8 +209,8 @@ class SkippedSamples:
         if sum(self.shares) > MOST_SKIPPED * WINDOW:
             raise UserError(
                 f"{self._workdir}: {failure}, and more than {MOST_SKIPPED:.0%} of the samples of the last {WINDOW} "
-                f"steps could not be trained on; {self._newest_checkpoint()}; check these data, or continue in another "
-                "--workdir with a lower schedule.rate or with optimizer.clip"
+                f"steps could not be trained on; {self._newest_checkpoint()}; check these data, or start again in "
+                "another folder with a lower schedule.rate or with optimizer.clip"
             )
         self._say(f"warning: {failure}; " + ("these samples are skipped" if updated else "this step changes nothing"))
         return int(skipped.sum())

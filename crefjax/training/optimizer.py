@@ -40,8 +40,8 @@ def _cycles(chosen):
     length = chosen.cycle_steps
     if not length > chosen.warmup:
         raise UserError(
-            f"config: schedule.cycle_steps: expected more than the {chosen.warmup} of the warmup, found {length}; give "
-            "the length of a cycle"
+            f"config: schedule.cycle_steps: expected more than schedule.warmup, {chosen.warmup} steps, found "
+            f"{length}; set the length of a cycle"
         )
 
     def rate(step):

@@ -72,7 +72,7 @@ def _dataset_source(config):
     if manifest.grid != config.data.grid:
         raise UserError(
             f"{chosen.folder}: expected a dataset for data.grid = {config.data.grid:g}, found one for "
-            f"{manifest.grid:g}; set data.grid alike, or prepare the dataset with another --grid"
+            f"{manifest.grid:g}; set data.grid to that, or prepare the dataset again with the grid of the config"
         )
     settings = {"batch": config.batch, "threads": chosen.threads}
 

@@ -190,8 +190,8 @@ def compile_step(step: Callable, state: State, batch: Batch, devices: Sequence[j
         needed = analysis.temp_size_in_bytes * (len(devices) if devices[0].platform == "cpu" else 1)
         if needed > (free := free_memory(devices[0])):
             raise UserError(
-                f"config: batch: {name} needs {needed / GIB:.1f} GiB, found {free / GIB:.1f} GiB free; take fewer, or "
-                "smaller ones"
+                f"config: batch: {name} needs {needed / GIB:.1f} GiB, found {free / GIB:.1f} GiB free; take fewer or "
+                "smaller patches"
             )
     return compiled
 

@@ -36,19 +36,19 @@ def stream_models(config: ConfigDict) -> tuple[dict[Path, float], list[Path]]:
     for number, pattern in enumerate(split_commas(chosen.models)):
         matches = [Path(path) for path in sorted(glob.glob(pattern))]
         if not matches:
-            raise UserError(f"config: data.stream.models: expected files of atomic models, {pattern} finds none")
+            raise UserError(f"config: data.stream.models: expected files of atomic models, found none for {pattern}")
         files += matches
         for path in matches:
             if patterns.setdefault(path, number) != number and chosen.shares:
                 raise UserError(
-                    f"config: data.stream.shares: expected one share for each model, {path} is of two patterns; take "
-                    "it out of one"
+                    f"config: data.stream.shares: expected one share for each model, but two patterns match {path}; "
+                    "change one of them"
                 )
     by_name = {}
     for path in files:
         if (other := by_name.setdefault(path.name.split(".")[0], path)) != path:
             raise UserError(
-                f"config: data.stream.models: expected names that differ, found {other} and {path}; rename one"
+                f"config: data.stream.models: expected models of different names, found {other} and {path}; rename one"
             )
     excluded, held_out = split_commas(chosen.exclude), split_commas(chosen.held_out)
     for field, names in (("exclude", excluded), ("held_out", held_out)):
@@ -69,7 +69,7 @@ def _with_shares(training, patterns, chosen):
         shares = []
     if len(shares) != len(split_commas(chosen.models)) or not all(0 < share < math.inf for share in shares):
         raise UserError(
-            f"config: data.stream.shares: expected a number above 0 for each of {chosen.models}, found "
+            f"config: data.stream.shares: expected one number above 0 for each pattern of {chosen.models}, found "
             f"{chosen.shares!r}; correct it"
         )
     sizes = Counter(patterns[path] for path in training)

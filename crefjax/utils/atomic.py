@@ -88,7 +88,7 @@ def remove(path: Path) -> None:
 def check_free(path: Path, overwrite: bool) -> None:
     """Raise UserError if something is at a path and may not be overwritten."""
     if _exists(path) and not overwrite:
-        raise path_error(path, "the file exists and is not replaced; choose another name or give --overwrite")
+        raise path_error(path, "the file exists and is not replaced; choose another name or give `overwrite`")
 
 
 def _exists(path: Path) -> bool:

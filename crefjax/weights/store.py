@@ -162,7 +162,7 @@ def load_weights(
     shapes = load_model(config.network).parameter_shapes(config)
     parameters = load_parameters(path / "parameters", shapes)
     if "sha256" in card and fingerprint(parameters) != card["sha256"]:
-        raise UserError(f"{path}: expected the parameters of its card, found others; get the weights again")
+        raise UserError(f"{path}: the parameters are not those that its card describes; get the weights again")
     return Weights(path.name, path, config, card, parameters)
 
 
@@ -287,7 +287,7 @@ def check_parameters(
             raise UserError(f"{source}: expected finite float32 numbers in {name}; the weights are damaged")
     if extra := sorted(found.keys() - expected.keys()):
         name = names.get(extra[0], "/".join(extra[0]))
-        raise UserError(f"{source}: expected {len(expected)} arrays, found {name} besides; {advice}")
+        raise UserError(f"{source}: expected {len(expected)} arrays, found {name} in addition; {advice}")
 
 
 def fingerprint(parameters: Parameters) -> str:

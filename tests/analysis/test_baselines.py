@@ -57,25 +57,27 @@ def test_filters_reduce_the_error_of_a_noisy_ball(made, name):
     full = read(made / name, "full")
     np.testing.assert_allclose(full, (first + second) / 2, atol=1e-6)
     for method in PLAIN[1:]:
-        for one, source in (("full", full), ("half_map_1", first), ("half_map_2", second)):
-            error = np.mean((read(made / name, method, one) - truth)[inside] ** 2)
-            assert error < 0.4 * np.mean((source - truth)[inside] ** 2), (method, one)
+        for output, source in (("full", full), ("half_map_1", first), ("half_map_2", second)):
+            error = np.mean((read(made / name, method, output) - truth)[inside] ** 2)
+            assert error < 0.4 * np.mean((source - truth)[inside] ** 2), (method, output)
 
 
 def test_wiener_filter_matches_numpy(made):
     mask = mrcfile.read(made / "a" / "mask.mrc").astype("f8")
-    halves = [one.astype("f8") for one in halves_of(made / "a")]
+    halves = [half_map.astype("f8") for half_map in halves_of(made / "a")]
     k = np.fft.fftfreq(SIDE, 1 / SIDE)
     shells = np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int)
-    f1, f2 = (np.fft.fftn((one - np.average(one, weights=1 - mask)) * mask) for one in halves)  # less the solvent
+    f1, f2 = (
+        np.fft.fftn((half_map - np.average(half_map, weights=1 - mask)) * mask) for half_map in halves
+    )  # less the solvent
     terms = (f1 * f2.conj()).real, np.abs(f1) ** 2, np.abs(f2) ** 2
     cross, p1, p2 = (np.bincount(shells.ravel(), term.ravel())[: SIDE // 2 + 1] for term in terms)
     fsc = np.clip(cross / np.sqrt(p1 * p2), 0, 1)
     fsc[np.flatnonzero(fsc[1:] < 0.143)[0] + 1 :] = 0
-    for name, one, factors in (("full", sum(halves) / 2, 2 * fsc / (1 + fsc)), ("half_map_2", halves[1], fsc)):
+    for name, map_, factors in (("full", sum(halves) / 2, 2 * fsc / (1 + fsc)), ("half_map_2", halves[1], fsc)):
         factors[0] = 1
         of_voxel = np.append(factors, 0)[np.minimum(shells, len(factors))]
-        expected = np.fft.ifftn(np.fft.fftn(one) * of_voxel).real
+        expected = np.fft.ifftn(np.fft.fftn(map_) * of_voxel).real
         np.testing.assert_allclose(read(made / "a", "wiener", name), expected, atol=1e-4)
 
 
@@ -177,7 +179,7 @@ def test_each_invalid_entry_is_one_line(made, tmp_path, capsys):
         with mrcfile.open(entries["noise"] / f"half_map_{number}.mrc", "r+") as mrc:
             mrc.data[...] = random.standard_normal(array.shape)
     (entries["blocked"] / "outputs").write_text("no folder", encoding="utf-8")
-    command = [*(str(one) for one in entries.values()), str(tmp_path / "missing"), "--method", "wiener", "lowpass"]
+    command = [*(str(entry) for entry in entries.values()), str(tmp_path / "missing"), "--method", "wiener", "lowpass"]
     assert baselines.STUDY.main(command) == 0
     out, err = capsys.readouterr()
     lines = err.splitlines()

@@ -43,10 +43,10 @@ def value(option):
 LAFTER = (
     READING
     + """
-header, one = read(value("--v1"))
-two, mask = read(value("--v2"))[1], read(value("--mask"))[1]
+header, first = read(value("--v1"))
+second, mask = read(value("--v2"))[1], read(value("--mask"))[1]
 assert mask.min() == 0 and mask.max() <= 1
-made = mask * (one + two)
+made = mask * (first + second)
 if "--downsample" not in sys.argv or VERSION == 1.0:
     spectrum, n = np.fft.fftshift(np.fft.fftn(made)), len(made)
     for axis in range(3):  # half of a Nyquist wave on either side
@@ -66,7 +66,7 @@ TOPAZ = (
     + """
 assert sys.argv[1] == "denoise3d"
 output, suffix, rest = value("--output"), value("--suffix"), sys.argv[2:]
-volumes = [one for one in rest if one.endswith(".mrc")]
+volumes = [path for path in rest if path.endswith(".mrc")]
 print("# using device=-2 with cuda=False", file=sys.stderr)
 os.makedirs(output)
 for path in volumes:
@@ -109,8 +109,8 @@ def test_topaz_denoises_full_map_and_half_maps(entry, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert baselines.STUDY.main([str(entry), "--method", "topaz", "--arguments", "--model unet-3d-20a"]) == 0
     first, second = halves_of(entry)
-    for name, one in (("full", (first + second) / 2), ("half_map_1", first), ("half_map_2", second)):
-        np.testing.assert_allclose(read(entry, "topaz", name), 10 * one - 3, atol=1e-4)
+    for name, map_ in (("full", (first + second) / 2), ("half_map_1", first), ("half_map_2", second)):
+        np.testing.assert_allclose(read(entry, "topaz", name), 10 * map_ - 3, atol=1e-4)
     assert about(entry, "topaz")["settings"] == {"arguments": ["--model", "unet-3d-20a"]}
 
 

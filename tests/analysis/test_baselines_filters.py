@@ -22,9 +22,9 @@ def shells_of(box):
     return np.floor(np.sqrt(k[0][:, None, None] ** 2 + k[1][:, None] ** 2 + k[2] ** 2) + 0.5).astype(int)
 
 
-def slowly(one, factors, beyond=0.0):
-    of_voxel = np.append(factors, beyond)[np.minimum(shells_of(one.shape), len(factors))]
-    return np.fft.ifftn(np.fft.fftn(one.astype("f8")) * of_voxel).real
+def slowly(map_, factors, beyond=0.0):
+    of_voxel = np.append(factors, beyond)[np.minimum(shells_of(map_.shape), len(factors))]
+    return np.fft.ifftn(np.fft.fftn(map_.astype("f8")) * of_voxel).real
 
 
 def curve_of(values, box=BOX):
@@ -68,8 +68,8 @@ def test_wiener_factors_are_those_of_least_squares():
     halves = [(signal + 0.1 * random.standard_normal(box)).astype("f4") for _ in range(2)]
     curve = fsc_curve(*halves, VOXEL)
     spectrum, shells = np.fft.fftn(signal), shells_of(box).ravel()
-    for one, half in ((halves[0], True), ((halves[0] + halves[1]) / 2, False)):
-        other = np.fft.fftn(one.astype("f8"))
+    for map_, half in ((halves[0], True), ((halves[0] + halves[1]) / 2, False)):
+        other = np.fft.fftn(map_.astype("f8"))
         cross, power = (np.bincount(shells, (other * s.conj()).real.ravel())[:25] for s in (spectrum, other))
         kept = slice(4, np.flatnonzero(curve.fsc < 0.143)[0])  # shells of a few hundred voxels and more
         assert kept.stop > 8
@@ -118,16 +118,16 @@ def test_gaussian_is_a_half_at_the_resolution():
     assert sigma == pytest.approx(0.1874 * 8.0, rel=1e-3)  # 48 Å / 6
 
 
-def slow_means(one, noise, patch, distance, strength):
+def slow_means(map_, noise, patch, distance, strength):
     """In the middle of the box. As scikit-image's fast mode compares patches: a voxel short of their side, off their
     centre, but divided by their full volume."""
     low, high, reach = 1 - patch // 2, 1 + patch // 2, patch // 2 + distance + 1
     out = {}
-    for at in np.ndindex(*(side - 2 * reach for side in one.shape)):
+    for at in np.ndindex(*(side - 2 * reach for side in map_.shape)):
         at = np.array(at) + reach
 
         def around(centre):
-            return one[tuple(slice(c + low, c + high) for c in centre)]
+            return map_[tuple(slice(c + low, c + high) for c in centre)]
 
         total = weights = 0.0
         for step in np.ndindex(*(2 * distance + 1,) * 3):
@@ -135,17 +135,17 @@ def slow_means(one, noise, patch, distance, strength):
             apart = np.sum((around(at) - around(other)) ** 2 - 2 * noise**2) / patch**3
             weight = np.exp(-max(apart, 0) / (strength * noise) ** 2)
             weights += weight
-            total += weight * one[tuple(other)]
+            total += weight * map_[tuple(other)]
         out[tuple(at)] = total / weights
     return out
 
 
 def test_nonlocal_means_match_numpy():
     shape = (13, 12, 11)
-    one = np.random.default_rng(3).standard_normal(shape) + 3 * (np.indices(shape)[1] > 5)
-    one = (1e-3 * one + 1e-2).astype("f4")
-    found = filters.nonlocal_means(one, 1e-3, patch=3, distance=2, strength=0.8)
-    expected = slow_means(one.astype("f8"), 1e-3, 3, 2, 0.8)
+    map_ = np.random.default_rng(3).standard_normal(shape) + 3 * (np.indices(shape)[1] > 5)
+    map_ = (1e-3 * map_ + 1e-2).astype("f4")
+    found = filters.nonlocal_means(map_, 1e-3, patch=3, distance=2, strength=0.8)
+    expected = slow_means(map_.astype("f8"), 1e-3, 3, 2, 0.8)
     assert len(expected) == 5 * 4 * 3
     for at, value in expected.items():  # its exponential is an approximation
         assert found[at] == pytest.approx(value, abs=0.03e-3)
@@ -195,11 +195,13 @@ def test_every_filter_reduces_the_error_of_a_noisy_ball(name):
     assert found.dtype == np.float32
     if name == "lafter_like":  # which has a scale of its own
         inside = mask > 0.5
-        of_full, of_found = (np.corrcoef(one[inside], truth[inside])[0, 1] for one in (full, found))
+        of_full, of_found = (np.corrcoef(map_[inside], truth[inside])[0, 1] for map_ in (full, found))
         assert 1 - of_found**2 < 0.4 * (1 - of_full**2)
     else:
         assert np.sum((mask * (found - truth)) ** 2) < 0.3 * np.sum((mask * (full - truth)) ** 2)
-    turned = METHODS[name](*(np.ascontiguousarray(one.T) for one in (full,)), [one.T for one in halves], mask.T, curve)
+    turned = METHODS[name](
+        *(np.ascontiguousarray(map_.T) for map_ in (full,)), [half_map.T for half_map in halves], mask.T, curve
+    )
     np.testing.assert_allclose(turned.T, found, atol=1e-3)
 
 
@@ -208,14 +210,14 @@ def slow_lafter(halves, mask, edges):
     shells = np.arange(21)
     widths = [max(2, edge / 2) for edge in edges]
     along = [np.clip((shells - edge) / width + 0.5, 0, 1) for edge, width in zip(edges, widths, strict=True)]
-    lows = [0.5 + 0.5 * np.cos(np.pi * one) for one in along]
+    lows = [0.5 + 0.5 * np.cos(np.pi * distance) for distance in along]
     for low in lows:
         low[0] = 0
     sums, below = [0.0, 0.0], np.zeros(21)
     erf = np.vectorize(math.erf)
     for low in lows:
-        levels = [np.average(one, weights=1 - mask) for one in halves]
-        bands = [slowly((one - level) * mask, low - below) for one, level in zip(halves, levels, strict=True)]
+        levels = [np.average(half_map, weights=1 - mask) for half_map in halves]
+        bands = [slowly((half_map - level) * mask, low - below) for half_map, level in zip(halves, levels, strict=True)]
         noise = np.sqrt(np.sum(mask * (bands[0] - bands[1]) ** 2) / np.sum(mask) / 2)
         scale = max(noise, np.sqrt(max(0, np.sum(mask * bands[0] * bands[1]) / np.sum(mask))))
         weights = [erf(np.abs(band) / noise / 2**0.5) / scale for band in bands]
@@ -223,7 +225,7 @@ def slow_lafter(halves, mask, edges):
         below = low
     out = np.zeros(mask.shape)
     for low in lows:  # from low to high, so that the highest is the last to be set
-        first, second = (slowly(one * mask, low) for one in sums)
+        first, second = (slowly(map_ * mask, low) for map_ in sums)
         reached = (mask > 0) & (np.abs(first + second) > np.abs(first - second)[mask > 0].max())
         out[reached] = (first + second)[reached] / 2
     return slowly(out * mask, lows[-1]) * mask
@@ -233,7 +235,7 @@ def test_lafter_like_matches_numpy():
     _, halves, mask, _ = ball_in_noise(noise=0.3)
     curve = curve_of(np.clip(1 - (1 - 0.143) * np.arange(21) / 10.4, 0, 1), (40,) * 3)
     edges = [2, 3, 4, 5, 6, 7, 8, 9, 10.4]  # 10.125 would leave less than half a shell
-    expected = slow_lafter([one.astype("f8") for one in halves], mask.astype("f8"), edges)
+    expected = slow_lafter([half_map.astype("f8") for half_map in halves], mask.astype("f8"), edges)
     found = filters.lafter_like(*halves, mask, curve)
     assert np.abs(expected).max() > 0.1
     close = np.abs(found - expected) < 1e-4 * np.abs(expected).max()

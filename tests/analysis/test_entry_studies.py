@@ -65,7 +65,7 @@ def entries(tmp_path_factory):
 def all_of(entries, tmp_path_factory):
     folder = tmp_path_factory.mktemp("out") / "all"
     folder.mkdir()
-    assert benchmark.STUDY.main([*(str(one) for one in entries), "-o", str(folder), "--jobs", "2"]) == 0
+    assert benchmark.STUDY.main([*(str(entry) for entry in entries), "-o", str(folder), "--jobs", "2"]) == 0
     return folder
 
 
@@ -77,9 +77,9 @@ def rows(path):
 def slow_fsc(first, second, inside):
     """Return the FSC of maps relative to their mean outside the mask; shells at the nearest integer radius."""
     spectra = []
-    for one in (first, second):
-        level = (one * (1 - inside)).sum() / (1 - inside).sum() if inside is not None else 0
-        spectra.append(np.fft.fftn((one - level) * (1 if inside is None else inside)))
+    for half_map in (first, second):
+        level = (half_map * (1 - inside)).sum() / (1 - inside).sum() if inside is not None else 0
+        spectra.append(np.fft.fftn((half_map - level) * (1 if inside is None else inside)))
     index = np.floor(np.sqrt(sum(f**2 for f in np.meshgrid(*[np.fft.fftfreq(SIDE) * SIDE] * 3, indexing="ij"))) + 0.5)
     index = index.astype(int).ravel()
 
@@ -159,11 +159,13 @@ def test_error_against_the_truth_matches_numpy(entries, all_of):
     assert [(row["entry"], row["method"]) for row in found] == [(e, m) for e in "ab" for m in METHODS]
     truth, window = ball(), mask()
     for row in found:
-        maps = {"full map": lambda one: one, "blurred": blurred, "halved": lambda one: 0.5 * one}
+        maps = {"full map": lambda map_: map_, "blurred": blurred, "halved": lambda map_: 0.5 * map_}
         (first, second), _ = maps_of(entries["ab".index(row["entry"])], "blurred")
-        one = maps[row["method"]]((first + second) / 2).astype(np.float64)
-        level, of_truth = (each[window == 0].mean() for each in (one, truth))
-        expected = np.sum((window * (one - level - truth + of_truth)) ** 2) / np.sum((window * (truth - of_truth)) ** 2)
+        map_ = maps[row["method"]]((first + second) / 2).astype(np.float64)
+        level, of_truth = (each[window == 0].mean() for each in (map_, truth))
+        expected = np.sum((window * (map_ - level - truth + of_truth)) ** 2) / np.sum(
+            (window * (truth - of_truth)) ** 2
+        )
         assert float(row["error"]) == pytest.approx(expected, rel=0.02)
 
 
@@ -192,7 +194,7 @@ def test_benchmark_writes_tables_page_and_figures(entries, all_of):
 
 
 def test_a_study_run_alone_writes_the_same_table(entries, all_of, tmp_path, capsys):
-    assert cref_rmse.STUDY.main([*(str(one) for one in entries), "-o", str(tmp_path / "out")]) == 0
+    assert cref_rmse.STUDY.main([*(str(entry) for entry in entries), "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out/cref_rmse.csv").read_bytes() == (all_of / "cref_rmse.csv").read_bytes()
     assert "n = 3" in capsys.readouterr().out
 
@@ -216,7 +218,7 @@ def test_an_invalid_entry_is_reported_and_skipped(entries, tmp_path, capsys):
     assert "left out: none: " in said.err
     assert {row["entry"] for row in rows(tmp_path / "out/cref_rmse.csv")} == {"b"}
     left_out = json.loads((tmp_path / "out/cref_rmse.json").read_text(encoding="utf-8"))["left_out"]
-    assert sorted(one["entry"] for one in left_out) == ["bad", "none"]
+    assert sorted(row["entry"] for row in left_out) == ["bad", "none"]
 
 
 def test_unchanged_entries_are_not_measured_again(entries, tmp_path, monkeypatch):
@@ -273,7 +275,7 @@ def test_convergence_of_two_runs(entries, tmp_path, capsys):
         lines += [{"kind": "evaluation", "step": 2, "loss": 0.9, "fsc_truth": best - 0.1, "cref_rmse": 0.1}]
         lines += [{"kind": "evaluation", "step": 3, "loss": 1.0, "fsc_truth": best, "cref_rmse": 0.2}]
         (tmp_path / name).mkdir()
-        text = "".join(json.dumps(one) + "\n" for one in lines)
+        text = "".join(json.dumps(line) + "\n" for line in lines)
         (tmp_path / name / "metrics.jsonl").write_text(text, encoding="utf-8")
     argv = [str(tmp_path / "one"), str(tmp_path / "two"), "-o", str(tmp_path / "out")]
     assert convergence.STUDY.main(argv) == 0

@@ -79,7 +79,7 @@ def test_density_matches_gemmi_at_the_origin_of_the_header(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("origin", "starts", "at", "told"),
+    ("origin", "starts", "at", "how"),
     [
         ((0, 0, 0), (0, 0, 0), (0, 0, 0), "in the box itself: the header's ORIGIN and NSTART are 0"),
         (PLACE, (0, 0, 0), PLACE, "by the header's ORIGIN"),
@@ -92,7 +92,7 @@ def test_density_matches_gemmi_at_the_origin_of_the_header(model, tmp_path):
         (PLACE, STARTS, PLACE, "by the header's ORIGIN"),
     ],
 )
-def test_the_reading_of_the_header_that_correlates_best_is_taken(origin, starts, at, told, model, tmp_path):
+def test_the_reading_of_the_header_that_correlates_best_is_taken(origin, starts, at, how, model, tmp_path):
     """The map is noisy; its true place is `at`, and the header has more than one."""
     structure = structure_at(positions_in_box() + np.array(at), np.full(150, 200.0))
     structure.write_pdb(str(tmp_path / "model.pdb"))
@@ -100,7 +100,7 @@ def test_the_reading_of_the_header_that_correlates_best_is_taken(origin, starts,
     noisy = truth + truth.std() * np.random.default_rng(2).standard_normal(SHAPE)
     map_ = write_map(tmp_path / "a.mrc", noisy, origin=origin, starts=starts)
     found = study.model_density(tmp_path / "model.pdb", map_)
-    assert found.how == told
+    assert found.how == how
     assert found.origin == pytest.approx(at, abs=1e-3)
     assert np.corrcoef(found.density.ravel(), truth.ravel())[0, 1] > 0.999
 
@@ -173,7 +173,7 @@ def test_mask_follows_the_distance_to_the_nearest_atom(model):
     grid = (
         np.stack(np.meshgrid(*(np.arange(side) for side in SHAPE), indexing="ij"), axis=-1)[..., ::-1] * VOXEL + PLACE
     )
-    distance = np.min([np.linalg.norm(grid - one, axis=-1) for one in positions], axis=0)
+    distance = np.min([np.linalg.norm(grid - position, axis=-1) for position in positions], axis=0)
     expected = 0.5 + 0.5 * np.cos(np.pi * np.clip((distance - 3) / 2, 0, 1))
     assert expected[0].max() == 0  # far from the border, where it would fall off
     np.testing.assert_allclose(mask, expected, atol=1e-4)

@@ -284,8 +284,8 @@ def test_lafter_scores_the_same_at_both_samplings(shared, tmp_path):
     like = read_map(entry / "half_map_1.mrc")
     plain, upsampled = (entry / "outputs" / name / "full.mrc" for name in ("lafter", "lafter_upsampled"))
     found = [read_resampled(path, like) for path in (plain, upsampled)]
-    assert [one.how for one in found] == ["as it is", "Fourier-cropped from 192x192x192 at 0.8 Å"]
-    scores = [score(one.map.array, entry) for one in found]
+    assert [output.how for output in found] == ["as it is", "Fourier-cropped from 192x192x192 at 0.8 Å"]
+    scores = [score(output.map.array, entry) for output in found]
     assert abs(scores[0] - 0.6871) < 0.002  # by a separate program
     assert abs(scores[1] - scores[0]) < 0.002
 
@@ -294,6 +294,6 @@ def test_lafter_scores_the_same_at_both_samplings(shared, tmp_path):
     at = [(np.arange(148) + 3) / 0.8] * 3
     resampled = scipy.ndimage.map_coordinates(finer, np.meshgrid(*at, indexing="ij"), order=3, mode="nearest")
     path = write(tmp_path / "full.mrc", np.clip(resampled, 0, None), 1, start=(3, 3, 3))
-    one = read_resampled(path, like)
-    assert one.how.startswith("interpolated from 148x148x148 at 1 Å")
-    assert abs(score(one.map.array, entry) - score(np.clip(found[1].map.array, 0, None), entry)) < 0.005
+    interpolated = read_resampled(path, like)
+    assert interpolated.how.startswith("interpolated from 148x148x148 at 1 Å")
+    assert abs(score(interpolated.map.array, entry) - score(np.clip(found[1].map.array, 0, None), entry)) < 0.005

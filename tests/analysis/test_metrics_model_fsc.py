@@ -91,8 +91,8 @@ def here(tmp_path_factory):
     write_map(here / "better.mrc", 7 * (truth + 0.5 * noise[0]) + 3)
     entry = here / "entry"
     (entry / "outputs" / "better").mkdir(parents=True)
-    for number, one in enumerate(noise, start=1):
-        write_map(entry / f"half_map_{number}.mrc", truth + one)
+    for number, noise_map in enumerate(noise, start=1):
+        write_map(entry / f"half_map_{number}.mrc", truth + noise_map)
     write_map(entry / "mask.mrc", np.ones(SHAPE))
     write_map(entry / "outputs" / "better" / "full.mrc", truth + 0.1 * noise[0])
     (entry / "model.pdb").write_bytes((here / "model.pdb").read_bytes())
@@ -125,13 +125,13 @@ def test_numbers_match_numpy_and_fall_with_noise(here, parts):
     random = np.random.default_rng(5)
     noise = truth[mask > 0.5].std() * random.standard_normal(SHAPE)
     maps = {"full map": truth + noise, "less": 5 * (truth + 0.5 * noise) + 2, "more": truth + 2 * noise}
-    maps = {name: one.astype("f4") for name, one in maps.items()}
+    maps = {name: map_.astype("f4") for name, map_ in maps.items()}
     like = Map.from_array(truth, VOXEL, ORIGIN)
     rows = {row["method"]: row for row in study.measure_maps(maps, like, here / "model.pdb", entry="one")}
     curves = {}
-    for name, one in maps.items():
-        level = np.sum((1 - mask) * one) / np.sum(1 - mask)
-        curves[name] = numpy_fsc((one - level) * mask, truth * mask)
+    for name, map_ in maps.items():
+        level = np.sum((1 - mask) * map_) / np.sum(1 - mask)
+        curves[name] = numpy_fsc((map_ - level) * mask, truth * mask)
     cut = crossing(curves["full map"], 0.143)
     low = np.fft.ifftn(np.fft.fftn(truth) * (shells_of() <= max(SHAPE) * VOXEL / cut)).real
     for name, curve in curves.items():
@@ -156,7 +156,7 @@ def read_rows(folder):
 
 
 def check_files(folder):
-    assert {f"model_fsc.{kind}" for kind in ("csv", "json", "png", "svg")} <= {one.name for one in folder.iterdir()}
+    assert {f"model_fsc.{kind}" for kind in ("csv", "json", "png", "svg")} <= {path.name for path in folder.iterdir()}
     assert (folder / "model_fsc.png").read_bytes().startswith(b"\x89PNG")
     svg = (folder / "model_fsc.svg").read_text(encoding="utf-8")
     assert "<svg" in svg
@@ -169,15 +169,15 @@ def test_maps_without_half_maps_are_compared_to_models(here, tmp_path, parts, ca
     truth, mask = parts
     argv = [str(here / "noisy.mrc"), "--model", str(here / "model.pdb"), "-o", str(tmp_path / "out")]
     assert study.STUDY.main([*argv, "--denoised", f"better={here / 'better.mrc'}"]) == 0
-    told = capsys.readouterr().out
-    assert "noisy: model by the header's ORIGIN" in told
+    output = capsys.readouterr().out
+    assert "noisy: model by the header's ORIGIN" in output
     check_files(tmp_path / "out")
     rows = read_rows(tmp_path / "out")
     assert [(row["entry"], row["method"]) for row in rows] == [("noisy", "full map"), ("noisy", "better")]
     for row, name in zip(rows, ("noisy", "better"), strict=True):
-        one = mrcfile.read(here / f"{name}.mrc").astype("f8")
-        level = np.sum((1 - mask) * one) / np.sum(1 - mask)
-        mean = numpy_fsc((one - level) * mask, truth * mask)[1:-1].mean()
+        map_ = mrcfile.read(here / f"{name}.mrc").astype("f8")
+        level = np.sum((1 - mask) * map_) / np.sum(1 - mask)
+        mean = numpy_fsc((map_ - level) * mask, truth * mask)[1:-1].mean()
         assert float(row["model_fsc"]) == pytest.approx(mean, abs=0.001)
         assert (row["atoms"], row["atoms_in_box"]) == ("150", "150")
 
@@ -191,7 +191,7 @@ def test_entries_are_compared_to_their_models(here, tmp_path, capsys):
     out = tmp_path / "out"
     assert study.STUDY.main([str(here / "entry"), str(bare), "-o", str(out)]) == 0
     report = check_files(out)
-    assert [one["entry"] for one in report["left_out"]] == ["bare"]
+    assert [skip["entry"] for skip in report["left_out"]] == ["bare"]
     assert "model.cif" in report["left_out"][0]["why"]
     rows = read_rows(out)
     assert [(row["entry"], row["method"]) for row in rows] == [("entry", "full map"), ("entry", "better")]
@@ -211,7 +211,7 @@ def _paths(here):
 def test_mistakes_are_one_line(here, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     noisy, model = str(here / "noisy.mrc"), str(here / "model.pdb")
-    for argv, told in (
+    for argv, message in (
         ([noisy, noisy, "--model", model, "-o", "out"], "expected one for each of 2 maps, found 1"),
         ([noisy, noisy, "--model", model, model, "-o", "out"], "different names"),
         ([noisy, "--model", model, "--denoised", "better.mrc", "-o", "out"], "expected NAME=MAP"),
@@ -224,7 +224,7 @@ def test_mistakes_are_one_line(here, tmp_path, monkeypatch, capsys):
     ):
         assert study.STUDY.main(argv) == 2, argv
         error = capsys.readouterr().err.rstrip()
-        assert told in error
+        assert message in error
         assert "\n" not in error
     assert not list(tmp_path.glob("out/*"))
 

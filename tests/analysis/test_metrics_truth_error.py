@@ -17,20 +17,22 @@ def noises(count, seed):
     return np.random.default_rng(seed).standard_normal((count, SIDE, SIDE, SIDE))
 
 
-def slow_covariance(one, other):
+def slow_covariance(first, other):
     """Mean of Re F1 conj(F2) over shells at the nearest integer radius."""
     k = np.fft.fftfreq(SIDE, 1 / SIDE)
     shell = np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int).ravel()
-    product = (np.fft.fftn(one) * np.fft.fftn(other).conj()).real
+    product = (np.fft.fftn(first) * np.fft.fftn(other).conj()).real
     return (np.bincount(shell, product.ravel()) / np.bincount(shell))[: SIDE // 2 + 1]
 
 
 def test_bias_and_added_structure_match_numpy():
     truth, *noise = noises(3, 3) * np.array([2, 1, 1]).reshape(3, 1, 1, 1)
     window = mask()
-    halves = [0.8 * truth + 0.3 * one + 0.1 for one in noise]
-    bias, added, kept = bias_by_shell([one.astype(np.float32) for one in halves], truth.astype(np.float32), window)
-    t, d1, d2 = ((one - one[window == 0].mean()) * window for one in (truth, *halves))
+    halves = [0.8 * truth + 0.3 * noise_map + 0.1 for noise_map in noise]
+    bias, added, kept = bias_by_shell(
+        [half_map.astype(np.float32) for half_map in halves], truth.astype(np.float32), window
+    )
+    t, d1, d2 = ((map_ - map_[window == 0].mean()) * window for map_ in (truth, *halves))
     tt, td, dd = slow_covariance(t, t), (slow_covariance(t, d1) + slow_covariance(t, d2)) / 2, slow_covariance(d1, d2)
     # The first two shells depend on where the level of the solvent is taken.
     np.testing.assert_allclose(bias[3:], ((dd - 2 * td + tt) / tt)[3:], atol=1e-3)
@@ -53,10 +55,10 @@ def test_bias_and_added_structure_match_numpy():
 def test_added_structure_of_known_power_is_measured(factor, extra):
     """Over many shells: with the factor a on the truth and structure of the power p, (1 - a)² + p and p / a²."""
     truth, structure, *noise = noises(4, 5)
-    halves = [(factor * truth + np.sqrt(extra) * structure + 0.5 * one).astype(np.float32) for one in noise]
+    halves = [(factor * truth + np.sqrt(extra) * structure + 0.5 * noise_map).astype(np.float32) for noise_map in noise]
     bias, added, kept = bias_by_shell(halves, truth.astype(np.float32), np.ones((SIDE,) * 3, np.float32))
     voxels = np.arange(1, 12) ** 2
-    bias, added, kept = (np.average(one[1:12], weights=voxels) for one in (bias, added, kept))
+    bias, added, kept = (np.average(curve[1:12], weights=voxels) for curve in (bias, added, kept))
     assert bias == pytest.approx((1 - factor) ** 2 + extra, rel=0.05, abs=0.02)
     assert added == pytest.approx(extra, rel=0.1, abs=0.02)
     assert kept == pytest.approx(factor**2, rel=0.05)

@@ -27,10 +27,10 @@ def numpy_fsc(map_1, map_2):
     return cross / np.sqrt(p1 * p2)
 
 
-def filtered(one, factors):
+def filtered(map_, factors):
     """A map times a factor in every shell, 0 beyond the last."""
     of_voxel = np.append(factors, 0)[np.minimum(shells_of(), len(factors))]
-    return np.fft.ifftn(np.fft.fftn(one) * of_voxel).real
+    return np.fft.ifftn(np.fft.fftn(map_) * of_voxel).real
 
 
 def write(path, array):
@@ -61,7 +61,7 @@ def here(tmp_path_factory, small_weights):
     """Two entries and the study's folder beside them."""
     here = tmp_path_factory.mktemp("calibration")
     entries = [make_entry(here / name, seed, level) for seed, (name, level) in enumerate([("a", 0.5), ("b", 1.0)])]
-    argv = [*(str(one) for one in entries), "-o", str(here / "out"), "--weights", str(small_weights)]
+    argv = [*(str(entry) for entry in entries), "-o", str(here / "out"), "--weights", str(small_weights)]
     assert study.STUDY.main(argv) == 0
     return here
 
@@ -84,8 +84,8 @@ def test_all_files_are_written(here, rows, small_weights):
     }
     assert (out / "calibration.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (out / "calibration.svg").read_text(encoding="utf-8")
-    told = [(row["entry"], row["weights"].rsplit("/", 1)[-1], row["map"]) for row in rows]
-    assert told == [(entry, *one) for entry in "ab" for one in MAPS]
+    labels = [(row["entry"], row["weights"].rsplit("/", 1)[-1], row["map"]) for row in rows]
+    assert labels == [(entry, *name) for entry in "ab" for name in MAPS]
     assert {row["weights"] for row in rows} == {"", small_weights.name}
     assert {(row["box"], row["voxel_size"]) for row in rows} == {(str(SIDE), "2")}
     lines = (out / "calibration.txt").read_text(encoding="utf-8").splitlines()
@@ -100,7 +100,9 @@ def test_all_files_are_written(here, rows, small_weights):
 def test_scores_match_numpy(entry, here, rows, small_weights):
     first, second, mask, truth = maps_of(here, entry)
     full = (first + second) / 2
-    leveled = [(one - np.average(one, weights=1 - mask)) * mask for one in (first, second)]  # less the solvent
+    leveled = [
+        (half_map - np.average(half_map, weights=1 - mask)) * mask for half_map in (first, second)
+    ]  # less the solvent
     fsc = np.clip(numpy_fsc(*leveled), 0, 1)
     factors = 2 * fsc / (1 + fsc)
     factors[0] = 1
@@ -115,26 +117,26 @@ def test_scores_match_numpy(entry, here, rows, small_weights):
     expected = dict(zip((label for _, label in MAPS), (full, filtered(full, factors), own, calibrated), strict=True))
     inside = mask > 0.5
     for row in (row for row in rows if row["entry"] == entry):
-        one = expected[row["map"]]
-        error = np.sum((mask * (one - truth)) ** 2) / np.sum((mask * truth) ** 2)
+        map_ = expected[row["map"]]
+        error = np.sum((mask * (map_ - truth)) ** 2) / np.sum((mask * truth) ** 2)
         assert float(row["error"]) == pytest.approx(error, rel=1e-4, abs=2e-6), row
-        correlation = np.corrcoef(one[inside], truth[inside])[0, 1]
+        correlation = np.corrcoef(map_[inside], truth[inside])[0, 1]
         assert float(row["correlation"]) == pytest.approx(correlation, abs=1e-5), row
-        mean = numpy_fsc(one * mask, truth * mask)[1:-1].mean()
+        mean = numpy_fsc(map_ * mask, truth * mask)[1:-1].mean()
         assert float(row["mean_fsc_truth"]) == pytest.approx(mean, abs=1e-4), row
 
 
 def test_errors_of_shells_add_up_to_the_error(here, small_network):
     """But for the voxels beyond the last shell, by Parseval's theorem."""
     entry = study.find_entry(here / "a")
-    for one in study.score_entry(entry, {"small": small_network}):
+    for score in study.score_entry(entry, {"small": small_network}):
         first, second, mask, truth = maps_of(here, "a")
-        if one.map != "full map":
-            assert 0 < one.error_shells.sum() <= one.error * (1 + 1e-5)
+        if score.map != "full map":
+            assert 0 < score.error_shells.sum() <= score.error * (1 + 1e-5)
             continue
         spectrum = np.abs(np.fft.fftn(((first + second) / 2 - truth) * mask)) ** 2
         shells = np.bincount(shells_of().ravel(), spectrum.ravel())[: SIDE // 2 + 1]
-        np.testing.assert_allclose(one.error_shells, shells / SIDE**3 / np.sum((mask * truth) ** 2), rtol=1e-3)
+        np.testing.assert_allclose(score.error_shells, shells / SIDE**3 / np.sum((mask * truth) ** 2), rtol=1e-3)
 
 
 def scored(entry, weights, label, error, correlation, fsc):
@@ -162,12 +164,12 @@ def test_passing_criteria_by_hand(error, correlation, fsc, missed):
         scored("a", "w", "network's own", 9.0, 0.9, 0.6),
         scored("a", "w", "calibrated", error, correlation, fsc),
     ]
-    (key, told), *more = study.shortfalls(scores).items()
+    (key, shortfall), *more = study.shortfalls(scores).items()
     assert (key, more) == (("a", "w"), [])
-    assert {name for name, by in told.items() if by > 1e-12} == missed
-    assert told["error"] == pytest.approx(error / 0.2 - 1)
-    assert told["correlation"] == pytest.approx(0.9 - correlation)
-    assert told["fsc"] == pytest.approx(0.6 - 0.002 - fsc)
+    assert {name for name, by in shortfall.items() if by > 1e-12} == missed
+    assert shortfall["error"] == pytest.approx(error / 0.2 - 1)
+    assert shortfall["correlation"] == pytest.approx(0.9 - correlation)
+    assert shortfall["fsc"] == pytest.approx(0.6 - 0.002 - fsc)
 
 
 def test_counts_in_the_report_match_the_table(here, rows):
@@ -176,8 +178,8 @@ def test_counts_in_the_report_match_the_table(here, rows):
     wanted, worst = 0, []
     for entry in "ab":
         found, wiener, own = (by[entry, label] for label in ("calibrated", "Wiener filter", "network's own"))
-        value = {name: [float(one[name]) for one in (found, wiener, own)] for name in ("error", "correlation")}
-        fsc = [float(one["mean_fsc_truth"]) for one in (found, own)]
+        value = {name: [float(row[name]) for row in (found, wiener, own)] for name in ("error", "correlation")}
+        fsc = [float(row["mean_fsc_truth"]) for row in (found, own)]
         error = value["error"][0] / value["error"][1] - 1
         missed = error, max(value["correlation"][1:]) - value["correlation"][0], fsc[1] - fsc[0] - 0.002
         assert found["passes"] == str(int(max(missed) <= 0))

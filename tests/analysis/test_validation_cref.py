@@ -40,7 +40,7 @@ def table(study):
             method = columns[row.pop("method")]
             for name, value in row.items():
                 method[name].append(float(value))
-    return {method: {name: np.array(values) for name, values in one.items()} for method, one in columns.items()}
+    return {method: {name: np.array(values) for name, values in curves.items()} for method, curves in columns.items()}
 
 
 def shells_of(side):
@@ -176,7 +176,7 @@ def test_shared_signal_is_that_of_the_simulated_particles():
     ):
         assert abs(np.corrcoef((half - signal).ravel(), np.ravel(noise))[0, 1]) > 0.9999
     shared = cref.shared_with_truth(made, settings)
-    signals = [np.asarray(one, "f8") * made.mask for one in (parts.signal_1, parts.signal_2)]
+    signals = [np.asarray(part, "f8") * made.mask for part in (parts.signal_1, parts.signal_2)]
     h = numpy_fsc(*signals)
     expected = numpy_fsc(sum(signals) / 2, made.truth.astype("f8") * made.mask) / np.sqrt(2 * h / (1 + h))
     np.testing.assert_allclose(shared, np.minimum(expected, 1), atol=2e-3)

@@ -100,8 +100,10 @@ def test_power_of_the_whole_map_matches_numpy(study, report):
 def test_pair_matches_numpy(study, report):
     found = report["pairs"]["pair"]
     halves = [mrcfile.read(study / "pair" / f"half_map_{n}.mrc").astype("f8") for n in (1, 2)]
-    f1, f2 = (np.fft.fftn((one - np.average(one, weights=1 - ball())) * ball()) for one in halves)  # less the solvent
-    cross, p1, p2 = (means(one) for one in ((f1 * f2.conj()).real, np.abs(f1) ** 2, np.abs(f2) ** 2))
+    f1, f2 = (
+        np.fft.fftn((half_map - np.average(half_map, weights=1 - ball())) * ball()) for half_map in halves
+    )  # less the solvent
+    cross, p1, p2 = (means(product) for product in ((f1 * f2.conj()).real, np.abs(f1) ** 2, np.abs(f2) ** 2))
     left = np.sqrt(p1 * p2) - cross
     np.testing.assert_allclose(found["fsc"], cross / np.sqrt(p1 * p2), atol=1e-4)
     np.testing.assert_allclose(found["noise"][1:], (left / left[1:-1].mean())[1:], rtol=2e-3)
@@ -126,7 +128,7 @@ def test_radial_power_of_white_noise_is_its_variance():
 
 def test_uneven_solvent_is_detected():
     even, uneven = (noise() * (1 + step * (np.arange(SIDE) >= 16)[:, None, None]) for step in (0.0, 2.0))
-    found = [spectra.measure_map(Map.from_array(one, VOXEL)) for one in (even, uneven)]
+    found = [spectra.measure_map(Map.from_array(map_, VOXEL)) for map_ in (even, uneven)]
     assert found[0]["solvent_unevenness"] < 0.1
     assert found[1]["solvent_unevenness"] > 0.3
     assert found[1]["solvent_excess_kurtosis"] > 0.5

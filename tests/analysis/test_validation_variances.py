@@ -47,13 +47,13 @@ def sums(values):
 
 def cross(first, second, mask):
     """Mean of a shell's products over the sum of the squared mask."""
-    f1, f2 = (np.fft.fftn(one.astype("f8") * mask) for one in (first, second))
+    f1, f2 = (np.fft.fftn(half_map.astype("f8") * mask) for half_map in (first, second))
     return sums((f1 * f2.conj()).real) / sums(np.ones(mask.shape)) / np.sum(mask.astype("f8") ** 2)
 
 
-def slowly_filtered(one, factors):
-    index = np.minimum(shells_of(len(one)), len(factors) - 1)
-    return np.fft.ifftn(np.fft.fftn(one.astype("f8")) * factors[index]).real
+def slowly_filtered(map_, factors):
+    index = np.minimum(shells_of(len(map_)), len(factors) - 1)
+    return np.fft.ifftn(np.fft.fftn(map_.astype("f8")) * factors[index]).real
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +71,10 @@ def table(folder):
     with open(folder / "variances.csv", newline="") as file:
         for row in csv.DictReader(file):
             assert row.pop("model") == "phantom"
-            one = columns[row.pop("method"), row.pop("denoiser")]
+            columns_of_trial = columns[row.pop("method"), row.pop("denoiser")]
             for name, value in row.items():
-                one[name].append(float(value))
-    return {key: {name: np.array(values) for name, values in one.items()} for key, one in columns.items()}
+                columns_of_trial[name].append(float(value))
+    return {key: {name: np.array(values) for name, values in curves.items()} for key, curves in columns.items()}
 
 
 def test_all_files_are_written(folder, table):
@@ -83,7 +83,7 @@ def test_all_files_are_written(folder, table):
     assert "<svg" in (folder / "variances.svg").read_text(encoding="utf-8")
     assert list(table) == [(method, name) for method in ("additive", "reconstruction") for name in DENOISERS]
     report = json.loads((folder / "variances.json").read_text(encoding="utf-8"))
-    assert [(one["method"], one["denoiser"]) for one in report["trials"]] == list(table)
+    assert [(trial["method"], trial["denoiser"]) for trial in report["trials"]] == list(table)
     assert {"box": 32, "resolution": 7.0, "seed": 0, "particles": 60}.items() <= report["settings"].items()
     assert {"crefjax", "python", "jax", "seconds", "planted_power"} <= set(report)
 
@@ -92,21 +92,21 @@ KINDS = ("csv", "json", "png", "svg")
 
 
 def test_counts_in_the_report_match_the_table(folder, table):
-    for one in json.loads((folder / "variances.json").read_text(encoding="utf-8"))["trials"]:
-        rows = table[one["method"], one["denoiser"]]
+    for trial in json.loads((folder / "variances.json").read_text(encoding="utf-8"))["trials"]:
+        rows = table[trial["method"], trial["denoiser"]]
         inner = (rows["shell"] > 0) & (rows["shell"] < 16)
         strong = inner & (rows["signal_true"] > rows["noise_true"])
-        assert one["shells_with_signal_above_noise"] == strong.sum()
+        assert trial["shells_with_signal_above_noise"] == strong.sum()
         for name in ("signal", "noise", "bias", "residual_noise"):
             apart = np.abs(rows[f"{name}_value"] - rows[f"{name}_true"])
             trusted = strong & (rows[f"{name}_trusted"] == 1)
-            assert one[name]["trusted"] == trusted.sum() > 0
+            assert trial[name]["trusted"] == trusted.sum() > 0
             near, within = apart <= 0.1 * rows[f"{name}_true"], apart <= 2 * rows[f"{name}_error"]
-            assert one[name]["within_10_percent"] == pytest.approx(near[trusted].mean(), abs=1e-3)
-            assert one[name]["within_2_errors"] == pytest.approx(within[trusted].mean(), abs=1e-3)
-            assert one[name]["within_either"] == pytest.approx((near | within)[trusted].mean(), abs=1e-3)
-        assert one["planted_shells"] == rows["planted"].sum() == (3 if "planted" in one["denoiser"] else 0)
-        assert one["planted_shells_found"] == one["planted_shells"]
+            assert trial[name]["within_10_percent"] == pytest.approx(near[trusted].mean(), abs=1e-3)
+            assert trial[name]["within_2_errors"] == pytest.approx(within[trusted].mean(), abs=1e-3)
+            assert trial[name]["within_either"] == pytest.approx((near | within)[trusted].mean(), abs=1e-3)
+        assert trial["planted_shells"] == rows["planted"].sum() == (3 if "planted" in trial["denoiser"] else 0)
+        assert trial["planted_shells_found"] == trial["planted_shells"]
 
 
 def test_table_matches_numpy(table):
@@ -133,7 +133,7 @@ def test_table_matches_numpy(table):
             ("noise", (first, second), reference.signal),
             ("residual_noise", (d1, d2), denoiser.of_signal),
         ):
-            expected = np.mean([cross(one - middle, one - middle, mask) for one in maps], axis=0)
+            expected = np.mean([cross(map_ - middle, map_ - middle, mask) for map_ in maps], axis=0)
             np.testing.assert_allclose(rows[f"{name}_true"] / scale, expected / scale, atol=1e-4, err_msg=name)
 
 
@@ -150,8 +150,8 @@ def by_hand(*, masked=False):
     return ReferencePairs(signal, pairs, mask, VOXEL, np.zeros(len(SHELLS)), 6.0)
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_true_variances_of_a_linear_filter_match_the_formula(told):
+@pytest.mark.parametrize("signal_known", [True, False])
+def test_true_variances_of_a_linear_filter_match_the_formula(signal_known):
     """Bias (1 - w)² var(S), residual noise w² var(N); nearly so where it is found by trying."""
     reference = by_hand()
     factors = np.exp(-((SHELLS / 8) ** 2))
@@ -159,7 +159,7 @@ def test_true_variances_of_a_linear_filter_match_the_formula(told):
     def run(pair):
         return tuple(slowly_filtered(half, factors) for half in pair)
 
-    of_signal = slowly_filtered(reference.signal, factors) if told else None
+    of_signal = slowly_filtered(reference.signal, factors) if signal_known else None
     denoiser = Denoiser("by hand", run, of_signal, np.zeros(len(SHELLS), bool))
     true = true_variances(reference, denoiser, run(reference.pairs[0]))
     signal = cross(reference.signal, reference.signal, reference.mask)
@@ -171,7 +171,7 @@ def test_true_variances_of_a_linear_filter_match_the_formula(told):
     residual, bias = factors**2 * noise, (1 - factors) ** 2 * signal
     numbers = sums(np.ones((SIDE,) * 3))
     errors = np.zeros((2, len(SHELLS)))
-    if not told:  # the signal's part is the mean of eight outputs, whose noise is that much less
+    if not signal_known:  # the signal's part is the mean of eight outputs, whose noise is that much less
         errors[0] = 5 * np.sqrt(0.5 / numbers) * factors**2 * LEVEL**2
         errors[1] = 5 * np.sqrt((4 * bias * factors**2 * LEVEL**2 + 2 * factors**4 * LEVEL**4 / 7) / (8 * numbers))
     floor = 1e-6 * signal.max()
@@ -185,24 +185,24 @@ def test_planted_structure_is_flagged_and_has_the_expected_power(masked):
     reference = by_hand(masked=masked)
     frequency = shell_frequencies(reference.mask.shape, VOXEL)
     at = SIDE * VOXEL / reference.resolution
-    for one in reference_denoisers(reference, {}, seed=1):
-        denoised = one.run(reference.pairs[0])
+    for denoiser in reference_denoisers(reference, {}, seed=1):
+        denoised = denoiser.run(reference.pairs[0])
         found = shell_variances(*reference.pairs[0], *denoised, reference.mask)
-        true = true_variances(reference, one, denoised)
-        trial = study.Trial("ball", "by hand", one.name, one.band, found, true, frequency)
-        told = study.summarize(trial)
-        planted = np.flatnonzero(one.band)
-        assert told["shells_falsely_said_to_have_it"] <= 1
+        true = true_variances(reference, denoiser, denoised)
+        trial = study.Trial("ball", "by hand", denoiser.name, denoiser.band, found, true, frequency)
+        summary = study.summarize(trial)
+        planted = np.flatnonzero(denoiser.band)
+        assert summary["shells_falsely_said_to_have_it"] <= 1
         if not masked:
-            assert (trial.flagged & ~one.band)[1:-1].sum() <= 1
-        if "planted" not in one.name:
+            assert (trial.flagged & ~denoiser.band)[1:-1].sum() <= 1
+        if "planted" not in denoiser.name:
             assert len(planted) == 0
             continue
         np.testing.assert_array_equal(planted, np.arange(round(0.45 * at), round(0.65 * at) + 1))
         assert trial.flagged[planted].all()
-        assert told["planted_shells_found"] == told["planted_shells"] == len(planted)
+        assert summary["planted_shells_found"] == summary["planted_shells"] == len(planted)
         if not masked:
-            false = one.of_signal - slowly_filtered(reference.signal, true["signal"] / (true["signal"] + LEVEL**2))
+            false = denoiser.of_signal - slowly_filtered(reference.signal, true["signal"] / (true["signal"] + LEVEL**2))
             inside = (cross(false, false, reference.mask) / true["signal"])[planted]
             np.testing.assert_allclose(inside, PLANTED_POWER, rtol=0.25)
 
@@ -227,8 +227,10 @@ def test_network_output_of_the_first_pair_matches_denoise(small_network):
     assert (network.name, network.of_signal, network.band.any()) == ("small", None, False)
     maps = tuple(Map.from_array(half, VOXEL) for half in reference.pairs[0])
     expected = denoise_maps(DenoiseRequest(maps, small_network, half_maps=True))
-    for found, one in zip(network.run(reference.pairs[0]), (expected.half_map_1, expected.half_map_2), strict=True):
-        np.testing.assert_allclose(found, one.array, atol=1e-4)
+    for found, half_map in zip(
+        network.run(reference.pairs[0]), (expected.half_map_1, expected.half_map_2), strict=True
+    ):
+        np.testing.assert_allclose(found, half_map.array, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ def test_comparison_lists_means_counts_and_signs():
     assert "| two | 0.600 | 0.500 | 0.560 | 0.700 |" in lines
     assert "- truth: mean FSC to the truth at least that of full map in 1 of 2, +0.1300 on average" in lines
     assert "- truth: error against the truth at most that of wiener in 1 of 2, +0.05000 on average" in lines
-    told = "- truth: bias/signal up to FSC-0.143 at most that of crefdenoiser_calibrated in 0 of 1, +0.0100 on average"
-    assert told in lines
+    line = "- truth: bias/signal up to FSC-0.143 at most that of crefdenoiser_calibrated in 0 of 1, +0.0100 on average"
+    assert line in lines
 
 
 def test_a_copy_of_a_changed_entry_is_recognized_as_stale(tmp_path):

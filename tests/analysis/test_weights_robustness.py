@@ -19,23 +19,24 @@ SETTINGS = SimulationConfig(voxel_size=2.0, resolution=6.5, seed=5, b_factor=60.
 
 @pytest.fixture(scope="module")
 def ways():
-    return {one.way: one for one in robustness.variants(phantom(120, seed=4), SETTINGS)}
+    return {variant.way: variant for variant in robustness.variants(phantom(120, seed=4), SETTINGS)}
 
 
 def test_each_variant_is_what_its_name_says(ways):
     plain = ways["as it is"]
     turned = ways["turned by 90° about z"]
-    for one, other in zip(
+    for array, other in zip(
         (*plain.halves, plain.truth, plain.mask), (*turned.halves, turned.truth, turned.mask), strict=True
     ):
-        np.testing.assert_array_equal(other[3, 39 - 7, 5], one[3, 5, 7])
+        np.testing.assert_array_equal(other[3, 39 - 7, 5], array[3, 5, 7])
     shifted = ways["shifted by 5 -3 6 voxels"]
     assert shifted.truth[10 + 5, 10 - 3, 10 + 6] == plain.truth[10, 10, 10]
     np.testing.assert_array_equal(ways["times 1000"].halves[0], plain.halves[0] * np.float32(1000))
     np.testing.assert_array_equal(ways["inverted contrast"].halves[1], -plain.halves[1])
     assert ways["inverted contrast"].sign == -1
     assert ways["with its mask"].masked
-    assert {way: one.truth.shape[0] for way, one in ways.items() if one.truth.shape != plain.truth.shape} == {
+    sides = {way: variant.truth.shape[0] for way, variant in ways.items()}
+    assert {way: side for way, side in sides.items() if side != len(plain.truth)} == {
         "box 1.5 times as wide": 60, "box 2 times as wide": 80, "voxels 0.6 times as wide": 66,
         "voxels 0.8 times as wide": 50, "voxels 1.25 times as wide": 32,
     }  # fmt: skip
@@ -69,7 +70,7 @@ def test_output_for_pure_noise_matches_numpy(small_weights, ways, monkeypatch):
     side = len(plain.truth)
     inside = soft_sphere(side)
     k = np.meshgrid(*[np.fft.fftfreq(side) * side] * 3, indexing="ij")
-    shell = np.floor(np.sqrt(sum(one**2 for one in k)) + 0.5).astype(int).ravel()
+    shell = np.floor(np.sqrt(sum(axis**2 for axis in k)) + 0.5).astype(int).ravel()
 
     def total(values):
         return np.bincount(shell, values.ravel())[: side // 2 + 1]
@@ -77,11 +78,11 @@ def test_output_for_pure_noise_matches_numpy(small_weights, ways, monkeypatch):
     random = np.random.default_rng(0)
     curves = []
     for _ in range(300):
-        one, other = (np.fft.fftn(random.standard_normal((side,) * 3) * inside) for _ in range(2))
-        curves.append(total((one * other.conj()).real) / np.sqrt(total(abs(one) ** 2) * total(abs(other) ** 2)))
+        first, other = (np.fft.fftn(random.standard_normal((side,) * 3) * inside) for _ in range(2))
+        curves.append(total((first * other.conj()).real) / np.sqrt(total(abs(first) ** 2) * total(abs(other) ** 2)))
     expected = np.std(curves, axis=0) / np.sqrt(28)  # the pairs of eight boxes
     with monkeypatch.context() as patch:
-        patch.setattr("analysis.weights.robustness._own_output", lambda one, *_: one)
+        patch.setattr("analysis.weights.robustness._own_output", lambda map_, *_: map_)
         white = denoise_noise(plain.halves, plain.truth, plain.voxel_size, weights)
     assert np.mean(np.array(white["scatter"])[2:] / expected[2:]) == pytest.approx(1, abs=0.1)
     assert np.mean(np.abs(np.array(white["fsc"])[2:]) > 3 * expected[2:]) < 0.1
@@ -90,8 +91,10 @@ def test_output_for_pure_noise_matches_numpy(small_weights, ways, monkeypatch):
     full = (plain.halves[0] + plain.halves[1]) / 2
     offset = full.mean()
 
-    def power(one):
-        out = run_network(weights.parameters, (one - offset) / full.std(), weights.config, slab=side).astype(np.float64)
+    def power(map_):
+        out = run_network(weights.parameters, (map_ - offset) / full.std(), weights.config, slab=side).astype(
+            np.float64
+        )
         return total(abs(np.fft.fftn((out - np.average(out, weights=inside)) * inside)) ** 2)
 
     passed = [
@@ -106,7 +109,7 @@ def test_structure_common_to_all_outputs_for_noise_is_detected(small_weights, wa
     side = len(plain.truth)
     wave = np.cos(2 * np.pi * 9 * np.arange(side) / side)
     added = 0.05 * float(np.std(plain.halves)) * np.broadcast_to(wave, plain.truth.shape)
-    monkeypatch.setattr("analysis.weights.robustness._own_output", lambda one, *_: one + added)
+    monkeypatch.setattr("analysis.weights.robustness._own_output", lambda map_, *_: map_ + added)
     found = denoise_noise(plain.halves, plain.truth, plain.voxel_size, load_weights(small_weights))
     beyond = np.abs(found["fsc"]) > 3 * np.array(found["scatter"])
     assert beyond[9]

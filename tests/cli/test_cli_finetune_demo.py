@@ -37,7 +37,7 @@ def halves(tmp_path_factory):
     mask = np.zeros(shape, "f4")
     mask[1:-1, 1:-1, 1:-1] = 1
     maps = [signal + random.standard_normal(shape) for _ in range(2)]
-    paths = [write(folder / f"half_{n}.mrc", one.astype("f4")) for n, one in enumerate(maps, 1)]
+    paths = [write(folder / f"half_{n}.mrc", map_.astype("f4")) for n, map_ in enumerate(maps, 1)]
     return [*paths, "--mask", write(folder / "mask.mrc", mask)]
 
 
@@ -129,7 +129,7 @@ def check_numbers(shown, out):
     maps = {name: read(shown / "entry" / f"{name}.mrc")[0] for name in ("half_map_1", "half_map_2", "truth", "mask")}
     denoised = read(shown / "denoised.mrc")[0]
     full, mask = (maps["half_map_1"] + maps["half_map_2"]) / 2, maps["mask"]
-    curves = [slow_losses.fsc(one * mask, maps["truth"] * mask)[1:-1] for one in (full, denoised)]
+    curves = [slow_losses.fsc(map_ * mask, maps["truth"] * mask)[1:-1] for map_ in (full, denoised)]
     before, after = re.search(r"mean FSC to the truth: ([\d.-]+) full map, ([\d.-]+) denoised", out).groups()
     assert float(before) == pytest.approx(curves[0].mean(), abs=2e-3)
     assert float(after) == pytest.approx(curves[1].mean(), abs=2e-3)

@@ -17,10 +17,10 @@ def slow_curve(a, b, voxel=VOXEL):
     length = longest * voxel
     k = np.sqrt(sum(axis**2 for axis in np.meshgrid(*(np.fft.fftfreq(n, voxel) for n in a.shape), indexing="ij")))
     shell = np.floor(k * length + 0.5 + 1e-9)
-    one, two = np.fft.fftn(a.astype("f8")), np.fft.fftn(b.astype("f8"))
+    first, second = np.fft.fftn(a.astype("f8")), np.fft.fftn(b.astype("f8"))
     curve = []
     for s in range(longest // 2 + 1):
-        f1, f2 = one[shell == s], two[shell == s]
+        f1, f2 = first[shell == s], second[shell == s]
         power = np.sqrt((abs(f1) ** 2).sum() * (abs(f2) ** 2).sum())
         curve.append((f1 * f2.conj()).sum().real / power if power else 0.0)
     return np.arange(longest // 2 + 1) / length, np.array(curve)

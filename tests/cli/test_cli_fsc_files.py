@@ -121,7 +121,7 @@ def test_earlier_outputs_are_replaced_and_other_files_are_not(halves, workdir):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--corrected"], "--corrected"),
         (["--seed", "-1"], "--seed"),
@@ -130,8 +130,8 @@ def test_earlier_outputs_are_replaced_and_other_files_are_not(halves, workdir):
         (["--csv", "a.csv", "--plot", "none/a.png"], "does not exist"),
     ],
 )
-def test_wrong_options_are_refused(words, told, halves, workdir):
-    assert_refused(workdir, "fsc", *halves, *words, names=told)
+def test_wrong_options_are_refused(words, message, halves, workdir):
+    assert_refused(workdir, "fsc", *halves, *words, names=message)
 
 
 def test_one_file_for_two_outputs_is_refused(halves, workdir):

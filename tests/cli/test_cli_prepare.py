@@ -84,7 +84,7 @@ def test_prepare_fails_without_a_usable_entry(workdir, entries):
         (entry / "half_map_1.mrc").write_bytes(b"no map")
     before = tree(workdir)
     outcome = run_crefjax(*prepare(entries))
-    assert "expected an entry that can be used, found none among 3" in error_line(outcome.err, outcome.status)
+    assert "expected at least one usable entry, found none among 3" in error_line(outcome.err, outcome.status)
     assert len(outcome.err.splitlines()) == 4
     assert tree(workdir) == before
 
@@ -101,7 +101,7 @@ def test_prepare_fails_without_a_usable_entry(workdir, entries):
         (["--jobs", "0"], "jobs: expected 1 or more"),
         (["-o", "missing/dataset"], "make it first"),
         (["-o", "a_file"], "expected a folder"),
-        (["-o", "entry 0"], "lies in the folder to be written"),
+        (["-o", "entry 0"], "lies inside this folder"),
     ],
 )
 def test_mistakes_are_one_line(workdir, entries, more, message):

@@ -126,7 +126,7 @@ def again(path, name, **changed):
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"voxel": 1.6}, ["voxel size", "1.5", "1.6"]),
         ({"origin": (3, 0, 0)}, ["origin", "0, 0, 0", "3, 0, 0", "ORIGIN"]),
@@ -134,10 +134,10 @@ def again(path, name, **changed):
     ],
 )
 @pytest.mark.parametrize("which", ["--denoised", "--denoised-halves"])
-def test_denoised_map_on_another_grid_is_refused(which, changed, told, words, workdir):
+def test_denoised_map_on_another_grid_is_refused(which, changed, message, words, workdir):
     place = words.index(which) + 1
     words[place] = again(words[place], "moved.mrc", **changed)
-    assert_refused(workdir, *words, names=["half_1.mrc", "moved.mrc", *told])
+    assert_refused(workdir, *words, names=["half_1.mrc", "moved.mrc", *message])
 
 
 def test_denoised_map_of_another_shape_is_refused(words, workdir):

@@ -261,11 +261,11 @@ def test_bad_models_are_refused(workdir, name, content, more, names):
 def test_defaults_in_the_help_are_in_effect():
     parser = cli.make_parser("simulate")
     command = parser._subparsers._group_actions[0].choices["simulate"]
-    told = {}
+    defaults = {}
     for action in command._actions:
         before, _, after = (action.help or "").partition("(default: ")
         if after and before and action.default in (None, argparse.SUPPRESS):
-            told[action.dest] = after.rstrip(")")
+            defaults[action.dest] = after.rstrip(")")
     needed = ["phantom", "-o", "e", "--voxel-size", "2", "--resolution", "6"]
     arguments = parser.parse_args(["simulate", *needed, "--belt", "0.5", "--flexible", "0.3"])
     settings = simulate.config_from(arguments)
@@ -278,9 +278,9 @@ def test_defaults_in_the_help_are_in_effect():
     expected |= {name: getattr(Particles(), name) for name in ("pose_error", "shift_error")}
     optics = CtfParameters()._asdict()
     expected |= {name: optics[name] for name in ("voltage", "spherical_aberration", "amplitude_contrast")}
-    assert {name: float(told[name]) for name in expected} == expected
-    assert told["defocus"] == f"{optics['defocus_min']:g} {optics['defocus_max']:g}"
-    assert told["residues"] == "200"
+    assert {name: float(defaults[name]) for name in expected} == expected
+    assert defaults["defocus"] == f"{optics['defocus_min']:g} {optics['defocus_max']:g}"
+    assert defaults["residues"] == "200"
     assert settings.method == plain.method == arguments.method
 
 

@@ -167,7 +167,7 @@ def test_changed_config_is_refused_except_more_epochs(work):
     before = tree(work / "run/checkpoints")
     outcome = train("--config.schedule.rate=0.1", workdir="run")
     message = error_line(outcome.err, outcome.status)
-    assert "run: was started with schedule.rate = 0.0003, found 0.1; resume with the first, or" in message
+    assert "run: the run was started with schedule.rate = 0.0003, found 0.1; resume with the first value, or" in message
     assert tree(work / "run/checkpoints") == before
     outcome = train("--config.epochs=2", "--config.log_every=2", workdir="run")
     assert outcome.status == 0, outcome.err
@@ -194,7 +194,7 @@ def test_checkpoint_of_another_network_is_reported_in_one_line(work):
     outcome = train("--config.epochs=3", workdir="run")
     message = error_line(outcome.err, outcome.status)
     assert f"{work}/run/checkpoints/2: expected the array " in message
-    assert "to be of shape (2,), found (3,): a checkpoint of another architecture" in message
+    assert "to be of shape (2,), found (3,): the checkpoint has another architecture" in message
 
 
 def test_repeated_nonfinite_loss_is_reported_in_one_line(work):

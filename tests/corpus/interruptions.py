@@ -41,7 +41,7 @@ class Disk:
 
     def _is_below(self, arguments):
         path = os.fsdecode(arguments[0])
-        if os.path.isabs(path) or not any(isinstance(one, int) and one >= 0 for one in arguments[1:2]):
+        if os.path.isabs(path) or not any(isinstance(argument, int) and argument >= 0 for argument in arguments[1:2]):
             return os.path.abspath(path).startswith(self.folder)
         return True  # relative to an open folder, as shutil.rmtree goes through one
 

@@ -30,9 +30,9 @@ def chosen(full):
         commands = case.commands
         if not full:
             if not isinstance(case.expected, Refused):
-                commands = [one for one in commands if one != "simulate"]
+                commands = [command for command in commands if command != "simulate"]
             if isinstance(case.expected, Orderly):
-                commands = [one for one in commands if one in CHEAP] or commands
+                commands = [command for command in commands if command in CHEAP] or commands
             commands = commands[number % len(commands) :][:1] if commands else ()
         pairs += [(case, command) for command in commands]
     return pairs

@@ -183,7 +183,7 @@ def check_left(command, ending, before, after, expected):
     left = {name for name in after if hidden(name)}
     assert left == set() or ending == "killed", left
     if command != "train":  # whose files grow
-        seen = {name: content for name, content in after.items() if not any(hidden(one) for one in parts(name))}
+        seen = {name: content for name, content in after.items() if not any(hidden(part) for part in parts(name))}
         assert set(before) <= set(seen)
         changed = {name: content for name, content in seen.items() if before.get(name) != content}
         assert {name: expected.get(name) for name in changed} == changed
@@ -196,7 +196,7 @@ def parts(name):
 def check_whole(command, folder, expected):
     """A folder is as that of the run that was not ended."""
     if command != "train":
-        found, right = ({n: c for n, c in tree(one).items() if not hidden(n)} for one in (folder, expected))
+        found, right = ({n: c for n, c in tree(root).items() if not hidden(n)} for root in (folder, expected))
         assert found == right
         return
     assert losses(folder / "out") == losses(expected / "out")

@@ -23,8 +23,10 @@ def training(dataset, entries):
     out = []
     for number, (entry, folder) in enumerate(zip(manifest.entries, entries, strict=True)):
         if entry.split == "training":
-            maps = [np.float32(one) for one in standardized(folder)]
-            out += [(number, *(padded_slice(one, at, 16) for one in maps)) for at in patch_grid(maps[0].shape, 16, 12)]
+            maps = [np.float32(map_) for map_ in standardized(folder)]
+            out += [
+                (number, *(padded_slice(map_, at, 16) for map_ in maps)) for at in patch_grid(maps[0].shape, 16, 12)
+            ]
     return out
 
 
@@ -35,7 +37,7 @@ def copied(dataset, tmp_path):
 
 def which(sample, training):
     """Return the index of a sample's patch and its rotation, which are the same for all its maps."""
-    sums = np.array([np.abs(one[1]).sum() for one in training])
+    sums = np.array([np.abs(patch[1]).sum() for patch in training])
     for index in np.argsort(np.abs(sums - np.abs(sample[1]).sum()))[:3]:
         for turn in range(24):
             if all(
@@ -52,16 +54,16 @@ def test_one_pass_in_order(dataset, training):
     assert batches.names == ("e0", "e1", "e2", "e3")
     assert batches.size == len(training)
     found = list(batches)
-    assert [len(one["entry"]) for one in found[:-1]] == [5] * (len(found) - 1)
+    assert [len(batch["entry"]) for batch in found[:-1]] == [5] * (len(found) - 1)
     assert len(found[-1]["entry"]) == (len(training) - 1) % 5 + 1
-    assert {name: (one.shape[1:], one.dtype) for name, one in found[0].items()} == {
+    assert {name: (array.shape[1:], array.dtype) for name, array in found[0].items()} == {
         "entry": ((), np.int32),
         **dict.fromkeys(("half_map_1", "half_map_2", "truth"), ((16, 16, 16), np.float32)),
     }
     for sample, wanted in zip(list_patches(found), training, strict=True):
         assert sample[0] == wanted[0]
-        for one, other in zip(sample[1:], wanted[1:], strict=True):
-            np.testing.assert_allclose(one, other, atol=2e-5)
+        for array, other in zip(sample[1:], wanted[1:], strict=True):
+            np.testing.assert_allclose(array, other, atol=2e-5)
 
 
 def test_batches_of_one_patch_run_through_epochs(dataset, training):
@@ -137,7 +139,7 @@ def test_one_pass_is_resumed_at_its_end(dataset):
 @pytest.mark.parametrize("other", [{"batch": 6}, {"seed": 4}, {"rotations": False}, {"process": (0, 2)}])
 def test_a_position_of_other_batches_is_refused(dataset, other):
     state = dataset_batches(dataset, batch=5, seed=3).get_state()
-    with pytest.raises(UserError, match="resume with those settings"):
+    with pytest.raises(UserError, match="resume with the settings of the saved run"):
         dataset_batches(dataset, **({"batch": 5, "seed": 3} | other)).set_state(state)
 
 
@@ -148,7 +150,7 @@ def test_processes_share_an_epoch(dataset, training):
     alone = dataset_batches(dataset, batch=len(training), seed=1)
     for _ in range(2):
         shares = [[which(sample, training) for sample in list_patches(batches, 1)] for batches in epochs]
-        together = [found for one in shares for found in one]
+        together = [found for share in shares for found in share]
         assert len({index for index, _ in together}) == len(together) == count * share
         assert set(together) <= {which(sample, training) for sample in list_patches(alone, 1)}  # turned alike
     states = {json.dumps(batches.get_state()) for batches in epochs}
@@ -171,7 +173,7 @@ def test_settings_out_of_range_are_refused(dataset):
 def test_missing_validation_is_refused(tmp_path):
     entry = write_entry(tmp_path / "entry")
     prepare([entry], tmp_path / "dataset", patch=16, stride=16, report=lambda line: None)
-    with pytest.raises(UserError, match=r"expected a patch for validation.*found 0; prepare more entries"):
+    with pytest.raises(UserError, match=r"expected at least one validation patch.*found 0; prepare more entries"):
         dataset_batches(tmp_path / "dataset", split="validation", batch=1)
 
 
@@ -216,7 +218,7 @@ def test_an_incomplete_dataset_is_refused(copied, tmp_path):
     for text, message in (
         ("{", "expected JSON"),
         ("[]", "expected a JSON object"),
-        ("{}", "expected a file of a dataset"),
+        ("{}", "expected a file that .crefjax prepare. wrote"),
         (json.dumps({**manifest, "dataset_version": 7}), "expected a dataset of version 1, found 7"),
         (json.dumps({**manifest, "entries": [{}]}), "the manifest is damaged"),
         (json.dumps({**manifest, "more": 1}), "the manifest is damaged"),
@@ -224,7 +226,7 @@ def test_an_incomplete_dataset_is_refused(copied, tmp_path):
         (copied / "manifest.json").write_text(text)
         refused(message)
     (copied / "manifest.json").unlink()
-    refused("the dataset is unfinished; .* again finishes it")
+    refused("the dataset is unfinished; run .* again .* to finish it")
     (copied / "dataset.json").unlink()
     refused("found no manifest.json")
     with pytest.raises(UserError, match="found no folder of that name"):

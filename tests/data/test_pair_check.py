@@ -13,7 +13,7 @@ SIDE = 40
 
 
 def frequency(shape=(SIDE,) * 3):
-    return np.sqrt(sum(np.square(one) for one in np.ix_(*(np.fft.fftfreq(n) for n in shape))))
+    return np.sqrt(sum(np.square(axis) for axis in np.ix_(*(np.fft.fftfreq(n) for n in shape))))
 
 
 def body(seed=0):
@@ -35,7 +35,7 @@ def pair():
 
 
 def kinds(found):
-    return [(one.kind, one.serious) for one in found.findings]
+    return [(finding.kind, finding.serious) for finding in found.findings]
 
 
 def test_a_sound_pair_has_no_findings(pair):
@@ -51,7 +51,7 @@ def test_a_shift_is_measured(pair, shift):
     moved = np.roll(pair[1], shift, (0, 1, 2))
     (found,) = check_pair(pair[0], moved, VOXEL).findings
     assert (found.kind, found.serious) == ("shift", True)
-    assert found.numbers["shift"] == [VOXEL * one for one in shift[::-1]]
+    assert found.numbers["shift"] == [VOXEL * voxels for voxels in shift[::-1]]
     assert found.numbers["resolution"] > 1.2 * found.numbers["resolution_when_undone"]
 
 
@@ -71,12 +71,14 @@ def test_another_orientation_is_undone(pair, turn):
 
 
 def test_an_orientation_is_described_in_words(pair):
-    def told(array):
+    def describe(array):
         return check_pair(pair[0], np.ascontiguousarray(array), VOXEL).findings[0].text
 
-    assert "half-map 2 is mirrored along x, which changes its hand, against" in told(pair[1][..., ::-1])
-    assert "half-map 2 is mirrored along y and z against" in told(pair[1][::-1, ::-1])
-    assert "of other axes (x is its y, y is its x, z is its z), which changes its hand," in told(pair[1].swapaxes(1, 2))
+    assert "half-map 2 is mirrored along x, which changes its hand, against" in describe(pair[1][..., ::-1])
+    assert "half-map 2 is mirrored along y and z against" in describe(pair[1][::-1, ::-1])
+    assert "of other axes (x is its y, y is its x, z is its z), which changes its hand," in describe(
+        pair[1].swapaxes(1, 2)
+    )
 
 
 @pytest.mark.parametrize(("ratio", "offset"), [(37, 5), (3, 0), (1, 20), (0.01, -2), (-1, 0), (-2, 3)])
@@ -90,11 +92,11 @@ def test_another_scale_is_measured(pair, ratio, offset):
 @pytest.mark.parametrize(
     "second",
     [
-        lambda one, two: one.copy(),
-        lambda one, two: 2 * one,
-        lambda one, two: np.round(one * 40) / 40,
-        lambda one, two: one.astype(np.float16).astype(np.float32),
-        lambda one, two: (one + two) / 2,
+        lambda first, second: first.copy(),
+        lambda first, second: 2 * first,
+        lambda first, second: np.round(first * 40) / 40,
+        lambda first, second: first.astype(np.float16).astype(np.float32),
+        lambda first, second: (first + second) / 2,
     ],
 )
 def test_noise_that_is_not_independent_is_serious(pair, second):
@@ -103,19 +105,21 @@ def test_noise_that_is_not_independent_is_serious(pair, second):
 
 
 def test_filters_and_masks_of_half_maps_are_found(pair):
-    low = [np.fft.ifftn(np.fft.fftn(one) * (frequency() < VOXEL / 10)).real.astype(np.float32) for one in pair]
-    (found,) = (one for one in check_pair(*low, VOXEL).findings if one.kind == "filtered")
+    low = [
+        np.fft.ifftn(np.fft.fftn(half_map) * (frequency() < VOXEL / 10)).real.astype(np.float32) for half_map in pair
+    ]
+    (found,) = (finding for finding in check_pair(*low, VOXEL).findings if finding.kind == "filtered")
     assert found.numbers["low_pass"] == pytest.approx(10, rel=0.15)
     z, y, x = np.meshgrid(*[np.arange(SIDE) - 20] * 3, indexing="ij")
     ball = (z**2 + y**2 + x**2 < 14**2).astype(np.float32)
-    assert ("masked", False) in kinds(check_pair(*(one * ball for one in pair), VOXEL))
-    assert ("contrast", False) in kinds(check_pair(*(-one for one in pair), VOXEL))
+    assert ("masked", False) in kinds(check_pair(*(half_map * ball for half_map in pair), VOXEL))
+    assert ("contrast", False) in kinds(check_pair(*(-half_map for half_map in pair), VOXEL))
 
 
 def test_a_hot_voxel_is_named(pair):
     hot = pair[1].copy()
     hot[3, 30, 11] -= 100
-    (found,) = (one for one in check_pair(pair[0], hot, VOXEL).findings if one.kind == "hot_voxel")
+    (found,) = (finding for finding in check_pair(pair[0], hot, VOXEL).findings if finding.kind == "hot_voxel")
     assert found.numbers == {"map": "half-map 2", "places": [[11, 30, 3]]}
     assert not check_pair(pair[0], hot, VOXEL).serious
 
@@ -127,7 +131,7 @@ def test_pure_noise_gives_only_the_no_signal_finding(seed):
 
 
 def test_a_box_that_is_not_a_cube(pair):
-    crop = [one[2:, :, 4:-3] for one in pair]
+    crop = [half_map[2:, :, 4:-3] for half_map in pair]
     assert kinds(check_pair(*crop, VOXEL)) == []
     turned = np.ascontiguousarray(crop[1][::-1])
     assert kinds(check_pair(crop[0], turned, VOXEL))[0] == ("orientation", True)
@@ -137,8 +141,8 @@ def test_published_pairs_have_no_findings(shared):
     from crefjax.io.maps import read_map
 
     for folder in (shared / "bench" / "8tze", shared / "bench" / "7yc8", shared / "halfmaps" / "microtubule_13pf"):
-        one, two = (read_map(folder / f"half_map_{number}.mrc") for number in (1, 2))
-        assert kinds(check_pair(one.array, two.array, one.voxel_size)) == [], folder
+        first, second = (read_map(folder / f"half_map_{number}.mrc") for number in (1, 2))
+        assert kinds(check_pair(first.array, second.array, first.voxel_size)) == [], folder
     cases = shared / "cases"
     base, other, flipped, mask = (read_map(cases / f"{name}.mrc") for name in ("base_1", "base_2", "flipped_2", "mask"))
     for region in (None, mask.array):
@@ -168,4 +172,4 @@ def test_a_small_mirrored_half_map_is_not_a_pair(shared):
     first, second = (read_map(shared / "cases" / name) for name in ("base_1.mrc", "flipped_2.mrc"))
     found = check_pair(first.array, second.array, first.voxel_size)
     assert found.serious
-    assert any("mirrored along z" in one.text for one in found.findings)
+    assert any("mirrored along z" in finding.text for finding in found.findings)

@@ -53,7 +53,7 @@ def test_quarter_turns_equal_those_of_numpy():
     array = random_map((4, 4, 4), 0)
     turned = [rotate(array, index) for index in range(24)]
     for axes in ((0, 1), (1, 2), (0, 2)):
-        assert any(np.array_equal(np.rot90(array, 1, axes), one) for one in turned)
+        assert any(np.array_equal(np.rot90(array, 1, axes), rotated) for rotated in turned)
 
 
 @given(side=st.integers(1, 60), patch=st.integers(8, 20).map(lambda n: 2 * n), data=st.data())
@@ -96,7 +96,7 @@ def test_standardize_against_float64():
     full = (first.astype("f8") + second) / 2
     moves = (full.mean(), full.mean(), 0.0)
     maps = (first, second, truth)
-    expected = [(one.astype("f8") - move) / full.std() * mask for one, move in zip(maps, moves, strict=True)]
+    expected = [(map_.astype("f8") - move) / full.std() * mask for map_, move in zip(maps, moves, strict=True)]
     mean, deviation = standardize(first, second, mask, truth)
     assert (mean, deviation) == pytest.approx((full.mean(), full.std()), rel=1e-6)
     for found, wanted in zip((first, second, truth), expected, strict=True):

@@ -69,8 +69,8 @@ def test_manifest_describes_the_dataset(dataset, entries):
     assert entry["sha256"] == {name: sums[f"{name}.mrc"] for name in ("half_map_1", "half_map_2", "mask", "truth")}
     shard = entry["shards"][0]
     assert (shard["sha256"], shard["records"]) == (tree(dataset)[shard["file"]], entry["patches"])
-    assert sum(found["patches"].values()) == sum(one["patches"] for one in found["entries"])
-    assert sorted(one["split"] for one in found["entries"]) == ["training"] * 3 + ["validation"]
+    assert sum(found["patches"].values()) == sum(each["patches"] for each in found["entries"])
+    assert sorted(each["split"] for each in found["entries"]) == ["training"] * 3 + ["validation"]
 
 
 def test_patches_outside_the_mask_and_constant_ones_are_dropped(tmp_path):
@@ -151,19 +151,19 @@ def test_unusable_entries_are_reported_and_skipped(tmp_path, entries):
     manifest, lines = prepared([*bad.values(), *entries[:2], tmp_path / "nowhere"], tmp_path / "dataset")
     assert [entry.name for entry in manifest.entries] == ["e0", "e1"]
     assert set(manifest.left_out) == {*BAD, "nowhere"}
-    told = {line.removeprefix("skipped ").split(": ")[0]: line for line in lines if line.startswith("skipped ")}
-    assert set(told) == {*BAD, "nowhere"}
-    for name, line in told.items():
+    skipped = {line.removeprefix("skipped ").split(": ")[0]: line for line in lines if line.startswith("skipped ")}
+    assert set(skipped) == {*BAD, "nowhere"}
+    for name, line in skipped.items():
         assert str(tmp_path / name) in line
         assert "\n" not in line
-    assert "cut short" in told["truncated"]
-    assert "cubic voxels" in told["anisotropic"]
+    assert "cut short" in skipped["truncated"]
+    assert "cubic voxels" in skipped["anisotropic"]
     only_good, _ = prepared(entries[:2], tmp_path / "only_good")
     assert [e.shards for e in only_good.entries] == [e.shards for e in manifest.entries]
 
 
 def test_no_usable_entry_is_refused_and_leaves_nothing(tmp_path):
-    with pytest.raises(UserError, match="dataset: expected an entry that can be used, found none among 1"):
+    with pytest.raises(UserError, match="dataset: expected at least one usable entry, found none among 1"):
         prepared([tmp_path / "nowhere"], tmp_path / "dataset")
     assert list(tmp_path.iterdir()) == []
 

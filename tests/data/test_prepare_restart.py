@@ -72,7 +72,7 @@ def test_an_interrupted_entry_leaves_nothing(tmp_path, entries, whole, monkeypat
         with pytest.raises(KeyboardInterrupt):
             prepared(entries, tmp_path / "dataset")
     assert {name for name in tree(tmp_path / "dataset") if "entries" in name} == {n for n in whole if "entries/e0" in n}
-    with pytest.raises(UserError, match=r"the dataset is unfinished.*again finishes it"):
+    with pytest.raises(UserError, match=r"the dataset is unfinished.*to finish it"):
         load_manifest(tmp_path / "dataset")
     prepared(entries, tmp_path / "dataset")
     assert tree(tmp_path / "dataset") == whole
@@ -115,16 +115,16 @@ def test_changed_half_maps_are_cut_again(tmp_path, entries):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"patch": 18}, "started with --patch 16, not 18"),
-        ({"stride": 9}, "started with --stride 8, not 9"),
-        ({"dtype": "float32"}, "started with --dtype float16, not float32"),
-        ({"validation": 0.1}, "started with --validation 0.5, not 0.1"),
-        ({"seed": 1}, "started with --seed 0, not 1"),
+        ({"patch": 18}, "started with `patch` 16, not 18"),
+        ({"stride": 9}, "started with `stride` 8, not 9"),
+        ({"dtype": "float32"}, "started with `dtype` float16, not float32"),
+        ({"validation": 0.1}, "started with `validation` 0.5, not 0.1"),
+        ({"seed": 1}, "started with `seed` 0, not 1"),
     ],
 )
 def test_other_settings_are_refused_and_change_nothing(tmp_path, entries, whole, other, message):
     prepared(entries, tmp_path / "dataset")
-    with pytest.raises(UserError, match=f"{message}; use the same, give --overwrite"):
+    with pytest.raises(UserError, match=f"{message}; use the same, give `overwrite`"):
         prepared(entries, tmp_path / "dataset", **other)
     assert tree(tmp_path / "dataset") == whole
 
@@ -153,9 +153,9 @@ def test_a_folder_that_is_not_a_dataset_is_never_changed(tmp_path, entries, over
     with pytest.raises(UserError, match="so it is not a dataset"):
         prepared(entries, tmp_path / "photos", overwrite=overwrite)
     (tmp_path / "photos/dataset.json").write_text('{"format": "of another program"}')
-    with pytest.raises(UserError, match=r"--overwrite|expected a"):
+    with pytest.raises(UserError, match=r"`overwrite`|expected a"):
         prepared(entries, tmp_path / "photos", overwrite=overwrite)
-    with pytest.raises(UserError, match="lies in the folder to be written"):
+    with pytest.raises(UserError, match="lies inside this folder"):
         prepared(entries, entries[0].parent, overwrite=overwrite)
     assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == ["cat.png", "dataset.json"]
     assert entries[0].is_dir()
@@ -211,7 +211,7 @@ def _end_or_double(task):
 
 def test_a_killed_worker_is_reported(tmp_path, entries, monkeypatch):
     monkeypatch.setattr("crefjax.data.prepare.cut_entry", _kill_oneself)
-    with pytest.raises(UserError, match=r"dataset: a worker process was killed.*fewer --jobs"):
+    with pytest.raises(UserError, match=r"dataset: a worker process was killed.*fewer `jobs`"):
         prepared(entries, tmp_path / "dataset", jobs=2)
     assert not (tmp_path / "dataset").exists()
 

@@ -60,7 +60,7 @@ def test_another_record_raises():
 def test_float16_does_not_overflow_silently():
     array = np.zeros((16, 16, 16), np.float32)
     array[3, 4, 5] = -7e4
-    with pytest.raises(UserError, match=r"65504.*found 7e\+04.*--dtype float32"):
+    with pytest.raises(UserError, match=r"65504.*found 7e\+04.*`dtype` float32"):
         encode(0, (0, 0, 0), [array, array], "float16")
     assert encode(0, (0, 0, 0), [array, array], "float32")
 
@@ -84,7 +84,7 @@ def test_flipped_bytes_are_reported_with_the_file(tmp_path, place):
         else:
             assert np.array_equal(decode(record, index, 16, "float16", 2), wanted[index].astype("f2"))
     assert refusals
-    assert all(one.startswith(f"{path}: the shard is damaged") and "\n" not in one for one in refusals)
+    assert all(refusal.startswith(f"{path}: the shard is damaged") and "\n" not in refusal for refusal in refusals)
 
 
 @pytest.mark.parametrize("left", [0, 10, 70_000, -1])

@@ -77,15 +77,15 @@ def test_weights_of_the_two_parts_by_hand():
 
 def test_no_voxel_is_in_both_parts():
     """The value of each voxel is its place along x, the longest axis."""
-    one = specimen((32, 32, 64))
-    along = np.arange(1, 65, dtype=np.float32) * one.mask
-    one = Specimen("s", along, -along, one.mask, 1.0, 0.0, 1.0)
+    cropped = specimen((32, 32, 64))
+    along = np.arange(1, 65, dtype=np.float32) * cropped.mask
+    cropped = Specimen("s", along, -along, cropped.mask, 1.0, 0.0, 1.0)
     seen = {}
-    for region, weight in zip(("training", "held_out"), split_weights(one.mask, 0.3)[1:], strict=True):
+    for region, weight in zip(("training", "held_out"), split_weights(cropped.mask, 0.3)[1:], strict=True):
         count = 200 if region == "training" else None
         settings = {"patch": 16, "batch": 4, "held_out": 0.3, "rotations": False}
         expected, seen[region] = along.max(axis=(0, 1)) * weight, set()
-        for _, half, other in list_patches(specimen_batches([one], region=region, count=count, **settings)):
+        for _, half, other in list_patches(specimen_batches([cropped], region=region, count=count, **settings)):
             assert np.array_equal(half, -other)
             columns = half.max(axis=(0, 1))
             start = next(x for x in range(49) if np.array_equal(expected[x : x + 16], columns))
@@ -100,9 +100,9 @@ def test_random_patches_depend_only_on_seed_and_index():
     settings = {"patch": 16, "seed": 7}
     one_by_one = list_patches(specimen_batches(both, batch=1, threads=0, **settings), 30)
     in_sixes = list_patches(specimen_batches(both, batch=6, threads=3, **settings), 5)
-    for one, other in zip(one_by_one, in_sixes, strict=True):
-        assert one[0] == other[0]
-        assert np.array_equal(one[1], other[1])
+    for first, other in zip(one_by_one, in_sixes, strict=True):
+        assert first[0] == other[0]
+        assert np.array_equal(first[1], other[1])
     assert {sample[0] for sample in one_by_one} == {0, 1}
     assert len({sample[1].tobytes() for sample in one_by_one}) == 30
     other_seed = list_patches(specimen_batches(both, patch=16, batch=6, seed=8), 5)
@@ -110,15 +110,15 @@ def test_random_patches_depend_only_on_seed_and_index():
 
 
 def test_random_patches_are_parts_of_the_map_in_all_orientations():
-    one, turns = specimen(), set()
-    for _, half, _ in list_patches(specimen_batches([one], patch=16, batch=10, held_out=0), 15):
+    whole, turns = specimen(), set()
+    for _, half, _ in list_patches(specimen_batches([whole], patch=16, batch=10, held_out=0), 15):
         peak = np.unravel_index(np.argmax(half), half.shape)
         for turn in range(24):
             back = next(b for b in range(24) if np.array_equal(rotate(rotate(CHIRAL, turn), b), CHIRAL))
             found = rotate(half, back)
-            at = np.array(np.unravel_index(int(half[peak]) - 1, one.mask.shape))
+            at = np.array(np.unravel_index(int(half[peak]) - 1, whole.mask.shape))
             start = at - np.argwhere(found == half[peak])[0]
-            if np.array_equal(padded_slice(one.half_map_1, start, 16), found):
+            if np.array_equal(padded_slice(whole.half_map_1, start, 16), found):
                 turns.add(turn)
                 break
         else:
@@ -131,24 +131,24 @@ CHIRAL = np.arange(8.0).reshape(2, 2, 2)
 
 
 def test_training_patches_reach_the_whole_mask():
-    one = specimen((20, 20, 36))
-    found = list_patches(specimen_batches([one], patch=16, batch=10, held_out=0, rotations=False), 40)
+    small = specimen((20, 20, 36))
+    found = list_patches(specimen_batches([small], patch=16, batch=10, held_out=0, rotations=False), 40)
     seen = {int(value) - 1 for sample in found for value in np.unique(sample[1])} - {-1}
-    assert seen == set(np.flatnonzero(one.mask).tolist())
+    assert seen == set(np.flatnonzero(small.mask).tolist())
 
 
 def test_held_out_patches_cover_their_part_once():
-    one = specimen((24, 40, 90))
+    whole = specimen((24, 40, 90))
     settings = {"patch": 16, "batch": 4, "region": "held_out", "held_out": 0.4}
-    batches = specimen_batches([one], **settings)
+    batches = specimen_batches([whole], **settings)
     found = list_patches(batches)
     assert len(found) == batches.size
-    weight = split_weights(one.mask, 0.4)[2]
-    inside = np.flatnonzero(one.mask * (weight == 1))
+    weight = split_weights(whole.mask, 0.4)[2]
+    inside = np.flatnonzero(whole.mask * (weight == 1))
     seen = {int(value) - 1 for sample in found for value in np.unique(sample[1])}
     assert set(inside.tolist()) <= seen
     for count in (3, 2 * len(found)):
-        assert len(list_patches(specimen_batches([one], count=count, **settings))) == count
+        assert len(list_patches(specimen_batches([whole], count=count, **settings))) == count
 
 
 def test_a_position_is_resumed_exactly():
@@ -161,18 +161,18 @@ def test_a_position_is_resumed_exactly():
     wanted = [next(batches) for _ in range(4)]
     anew = specimen_batches(both, threads=1, **settings)
     anew.set_state(state)
-    assert all(batches_equal(next(anew), one) for one in wanted)
-    with pytest.raises(UserError, match="resume with those settings"):
+    assert all(batches_equal(next(anew), batch) for batch in wanted)
+    with pytest.raises(UserError, match="resume with the settings of the saved run"):
         specimen_batches(both[:1], **settings).set_state(state)
     # An entry that was simulated again, on another machine, agrees to rounding; another scale is another entry.
     specimen_batches([dataclasses.replace(both[0], std=1 + 1e-5), both[1]], **settings).set_state(state)
-    with pytest.raises(UserError, match="position in the data"):
+    with pytest.raises(UserError, match="position in the training data"):
         specimen_batches([dataclasses.replace(both[0], std=1.1), both[1]], **settings).set_state(state)
 
 
 def test_a_box_smaller_than_the_patch_has_zeros_around():
-    one = specimen((12, 20, 14), mask=np.ones((12, 20, 14), np.float32))
-    for _, half, _ in list_patches(specimen_batches([one], patch=16, batch=2, held_out=0, rotations=False), 3):
+    thin = specimen((12, 20, 14), mask=np.ones((12, 20, 14), np.float32))
+    for _, half, _ in list_patches(specimen_batches([thin], patch=16, batch=2, held_out=0, rotations=False), 3):
         assert not half[:2].any()
         assert not half[14:].any()
         assert not half[:, :, [0, 15]].any()

@@ -21,14 +21,14 @@ def soft(shape):
 
 
 CHANGES = {
-    "turned": lambda one: np.rot90(one, axes=(0, 2)),
-    "mirrored": lambda one: one[:, ::-1],
-    "of other axes": lambda one: one.transpose(2, 0, 1),
-    "cropped": lambda one: one[3:-4, 5:, 2:-2],
-    "padded": lambda one: np.pad(one, 5),
-    "masked": lambda one: one * soft(one.shape),
-    "cropped and turned": lambda one: np.rot90(one[4:-4, 4:-4, 4:-4], axes=(1, 2)),
-    "of float16": lambda one: one.astype(np.float16).astype(np.float32)[::-1],
+    "turned": lambda map_: np.rot90(map_, axes=(0, 2)),
+    "mirrored": lambda map_: map_[:, ::-1],
+    "of other axes": lambda map_: map_.transpose(2, 0, 1),
+    "cropped": lambda map_: map_[3:-4, 5:, 2:-2],
+    "padded": lambda map_: np.pad(map_, 5),
+    "masked": lambda map_: map_ * soft(map_.shape),
+    "cropped and turned": lambda map_: np.rot90(map_[4:-4, 4:-4, 4:-4], axes=(1, 2)),
+    "of float16": lambda map_: map_.astype(np.float16).astype(np.float32)[::-1],
 }
 
 
@@ -46,13 +46,13 @@ def test_entries_made_from_one_map_are_similar(name):
 def test_independent_maps_of_one_specimen_are_not_similar():
     body = 5 * soft(SHAPE)
     halves = [trace_of(body + noise(seed)) for seed in range(6)]
-    assert similar_entries([[one] for one in halves]) == []
+    assert similar_entries([[half_map] for half_map in halves]) == []
     assert not any(a.is_copy_of(b) for a, b in itertools.combinations(halves, 2))
 
 
 def test_maps_of_few_values_are_not_similar():
     coarse = [np.round(10 * noise(seed)) for seed in range(2)]
-    assert similar_entries([[trace_of(one)] for one in coarse]) == []
+    assert similar_entries([[trace_of(half_map)] for half_map in coarse]) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 9, 9), (3, 3, 3), (40, 8, 8)])

@@ -18,7 +18,7 @@ def pair():
 def test_a_sound_pair_is_returned_unchanged(pair):
     found = validate_maps(pair)
     assert found.notes == ()
-    assert all(one is other for one, other in zip(found.pair, pair, strict=True))
+    assert all(half_map is other for half_map, other in zip(found.pair, pair, strict=True))
     assert validate_maps(pair[:1]).pair[0] is pair[0]
 
 
@@ -69,13 +69,13 @@ def test_hot_voxels_are_found_and_replaced(pair):
         around = [np.arange(at - 1, at + 2) % 40 for at in place]
         cube = [hot[z, y, x] for z in around[0] for y in around[1] for x in around[2] if (z, y, x) not in places]
         assert filled[place] == pytest.approx(np.mean(cube, dtype=float), rel=1e-5)
-    one = validate_maps((pair[0].replace_array(hot),))
-    assert np.array_equal(one.pair[0].array, filled)
-    assert "the map has 4 hot voxels at x, y, z = 7, 7, 7 (" in one.notes[0]
-    two = validate_maps((pair[0].replace_array(hot), pair[1]))
-    assert np.array_equal(two.pair[0].array, filled)
-    assert two.pair[1] is pair[1]
-    assert ["hot voxels" in note for note in two.notes] == [True]
+    validated = validate_maps((pair[0].replace_array(hot),))
+    assert np.array_equal(validated.pair[0].array, filled)
+    assert "the map has 4 hot voxels at x, y, z = 7, 7, 7 (" in validated.notes[0]
+    validated_pair = validate_maps((pair[0].replace_array(hot), pair[1]))
+    assert np.array_equal(validated_pair.pair[0].array, filled)
+    assert validated_pair.pair[1] is pair[1]
+    assert ["hot voxels" in note for note in validated_pair.notes] == [True]
 
 
 def test_a_bright_particle_is_not_hot():

@@ -17,8 +17,8 @@ from experiments import ablations
 @pytest.mark.parametrize("name", ablations.ROWS)
 def test_every_row_differs_from_the_first_only_in_the_fields_that_it_names(name):
     first, changed = (
-        flat(read_config(str(ablations.CONFIG), ablations.fields(one, 3, "../shared/models")))
-        for one in ({}, ablations.ROWS[name])
+        flat(read_config(str(ablations.CONFIG), ablations.fields(changes, 3, "../shared/models")))
+        for changes in ({}, ablations.ROWS[name])
     )
     assert first["seed"] == changed["seed"] == 3
     assert first["schedule.name"] == "cosine"

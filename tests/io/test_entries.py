@@ -90,7 +90,7 @@ def test_current_folder_has_its_own_name(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("names", "match"),
     [
-        (["half_map_1.mrc"], "expected half_map_2.mrc .* found half_map_1.mrc; name"),
+        (["half_map_1.mrc"], "expected half_map_2.mrc .* found half_map_1.mrc; rename"),
         (["a.txt"], "expected half_map_1.mrc .* found no map at all"),
         ([f"{i}.mrc" for i in range(9)], r"found 0.mrc, 1.mrc, 2.mrc, 3.mrc, 4.mrc, 5.mrc, \.\.\."),
         (["half_map_1.mrc/x", "half_map_2.mrc"], "expected half_map_1"),

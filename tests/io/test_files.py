@@ -29,7 +29,7 @@ def test_existing_file_is_kept_without_overwrite(tmp_path, refused, map_):
     out = tmp_path / "out.mrc"
     out.write_bytes(b"precious")
     for call in (lambda: check_output(out), lambda: write_map(out, map_, label="x")):
-        refused(call, names="out.mrc", match="exists.*--overwrite")
+        refused(call, names="out.mrc", match="exists.*`overwrite`")
     assert out.read_bytes() == b"precious"
     check_output(out, overwrite=True)
     write_map(out, map_, label="x", overwrite=True)
@@ -266,7 +266,7 @@ def test_only_an_earlier_output_folder_is_overwritten(tmp_path, refused):
     (tmp_path / "link").symlink_to("earlier")
     (tmp_path / "dangling").symlink_to("nowhere")
     for name in ("earlier", "other", "file", "link", "dangling"):
-        refused(*check(name), names=name, match="exists and is not replaced; .* --overwrite")
+        refused(*check(name), names=name, match="exists and is not replaced; .* `overwrite`")
     check_output_folder(tmp_path / "earlier", "a report", "report.json", overwrite=True)
     for name in ("other", "file", "link", "dangling"):
         refused(*check(name), overwrite=True, names=name, match="expected a report to replace")

@@ -151,7 +151,7 @@ def test_nearly_cubic_voxels_are_accepted(file):
 def test_bytes_are_signed_unless_imod_or_the_statistics_say_otherwise(file, order, unsigned, stats, flags):
     data = np.array([0, 255, 128, 127, *range(10), *range(240, 250)], np.uint8)
     meant = data.astype(float) if unsigned else data.astype(np.int8).astype(float)
-    stats = tuple(meant.mean() if one is None else one for one in stats)
+    stats = tuple(meant.mean() if number is None else number for number in stats)
     extra = bytes(84) if flags is None else (bytes(40) + struct.pack(order + "2i", 1146047817, flags)).ljust(84, b"\0")
     map_ = read_map(file(mrc(order, mode=0, data=data.astype(np.int8), stats=stats, extra2=extra)))
     np.testing.assert_array_equal(map_.array.ravel(), meant)

@@ -50,12 +50,12 @@ def test_extension_and_edge_of_a_sphere():
 
 
 def test_scale_and_offset_of_the_maps_do_not_matter():
-    one, two = halves(sphere(), 0.3)
-    mask, info = make_mask(one, two, 1.5)
-    thousandfold, thousand = make_mask(1000 * one, 1000 * two, 1.5)
+    first, second = halves(sphere(), 0.3)
+    mask, info = make_mask(first, second, 1.5)
+    thousandfold, thousand = make_mask(1000 * first, 1000 * second, 1.5)
     np.testing.assert_array_equal(thousandfold, mask)
     assert thousand.threshold == pytest.approx(1000 * info.threshold, rel=1e-4)
-    shifted, shifted_info = make_mask(one.astype(np.float64) - 500, two.astype(np.float64) - 500, 1.5)
+    shifted, shifted_info = make_mask(first.astype(np.float64) - 500, second.astype(np.float64) - 500, 1.5)
     assert np.count_nonzero(shifted != mask) < 20  # voxels at the very threshold may go either way
     assert shifted_info.threshold == pytest.approx(info.threshold - 500, abs=1e-4)
 
@@ -73,9 +73,9 @@ def test_axes_of_a_noncubic_box_keep_their_order():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int16])
 def test_other_types_of_voxel_give_the_same_mask(dtype):
-    one, two = ((100 * half_map).astype(dtype) for half_map in halves(sphere(), 0.3))
-    one.setflags(write=False)
-    mask, _ = make_mask(one, two, 1.5)
+    first, second = ((100 * half_map).astype(dtype) for half_map in halves(sphere(), 0.3))
+    first.setflags(write=False)
+    mask, _ = make_mask(first, second, 1.5)
     expected, _ = make_mask(*halves(sphere(), 0.3), 1.5)
     assert np.abs(mask - expected).mean() < 1e-3
 
@@ -102,14 +102,14 @@ def test_large_parts_are_kept_and_dust_is_removed():
 
 
 def test_dark_particle_is_masked_and_reported():
-    one, two = halves(sphere(), 0.3)
-    expected, usual = make_mask(one, two, 1.5)
-    mask, info = make_mask(-one, -two, 1.5)
+    first, second = halves(sphere(), 0.3)
+    expected, usual = make_mask(first, second, 1.5)
+    mask, info = make_mask(-first, -second, 1.5)
     np.testing.assert_array_equal(mask, expected)
     assert info.threshold == pytest.approx(-usual.threshold)
     assert info.inverted
     assert "inverted contrast" in info.notes[-1]
-    mask, info = make_mask(-one, -two, 1.5, threshold=-0.5)  # a given one is taken at its word
+    mask, info = make_mask(-first, -second, 1.5, threshold=-0.5)  # a given one is taken at its word
     assert mask[6, 6, 6] == 1  # a corner, where the soft edge of the border ends
     assert info.threshold == -0.5
     assert info.inverted
@@ -177,7 +177,7 @@ def test_invalid_maps_are_refused():
     good = sphere()
     bad = good.copy()
     bad[3, 2, 1] = np.nan
-    for one, two, voxel_size, message in [
+    for first, second, voxel_size, message in [
         (good, bad, 1.5, "half-map 2 has NaN"),
         (good, good[1:], 1.5, "one shape"),
         (good[0], good[0], 1.5, "three axes"),
@@ -187,7 +187,7 @@ def test_invalid_maps_are_refused():
         (good, 1 - good, 1.5, "constant"),
     ]:
         with pytest.raises(UserError, match=message):
-            make_mask(one, two, voxel_size)
+            make_mask(first, second, voxel_size)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -23,9 +23,9 @@ def test_low_pass_of_single_waves():
 def test_noise_sigma_is_that_of_the_full_map():
     """A wide-open low-pass leaves white noise of 1 in each half-map as sqrt(1/2) in their mean."""
     rng = np.random.default_rng(0)
-    one, two = 5 * sphere(14) + rng.standard_normal((2, 64, 64, 64), dtype=np.float32)
-    assert noise_sigma(one, two, 1.0, 0.7) == pytest.approx(0.5**0.5, rel=0.01)
-    assert noise_sigma(one, one, 1.0, 0.7) == 0
+    first, second = 5 * sphere(14) + rng.standard_normal((2, 64, 64, 64), dtype=np.float32)
+    assert noise_sigma(first, second, 1.0, 0.7) == pytest.approx(0.5**0.5, rel=0.01)
+    assert noise_sigma(first, first, 1.0, 0.7) == 0
 
 
 def test_otsu_threshold():

@@ -19,16 +19,16 @@ def test_convolution_equals_numpy(channels_in, channels_out):
     bias = random(channels_out, seed=2)
     found = jax.jit(conv.conv3d)(x, kernel, bias)
     assert found.shape == (2, 4, 5, 7, channels_out)
-    for one, expected in zip(found, x, strict=True):
-        np.testing.assert_allclose(one, slow.convolve(expected, kernel, bias)[1:-1], atol=2e-5)
+    for sample, expected in zip(found, x, strict=True):
+        np.testing.assert_allclose(sample, slow.convolve(expected, kernel, bias)[1:-1], atol=2e-5)
 
 
 @pytest.mark.parametrize("ways", [("xla_conv3d", "_tapped_output"), ("xla_conv3d", "_stacked_input")])
 @pytest.mark.parametrize(("channels_in", "channels_out"), CHANNELS)
 def test_implementations_of_different_platforms_agree(ways, channels_in, channels_out):
     x, kernel = random(1, 5, 4, 6, channels_in), random(3, 3, 3, channels_in, channels_out, seed=1)
-    one, two = (getattr(conv, way)(x, kernel) for way in ways)
-    np.testing.assert_allclose(one, two, atol=2e-5)
+    first, second = (getattr(conv, way)(x, kernel) for way in ways)
+    np.testing.assert_allclose(first, second, atol=2e-5)
 
 
 @pytest.mark.parametrize("way", ["_xla_conv3d_upsampled", "cpu_conv3d_upsampled"])
@@ -46,9 +46,9 @@ def test_gradients_of_different_platforms_agree():
     cases = [((conv.xla_conv3d, conv._tapped_output), (x, kernel))]
     cases.append(((conv._xla_conv3d_upsampled, conv.cpu_conv3d_upsampled), (skip, up, both)))
     for functions, arguments in cases:
-        one, two = (
+        first, second = (
             jax.grad(lambda *a, f=f: jnp.sin(f(*a)).sum(), argnums=tuple(range(len(arguments))))(*arguments)
             for f in functions
         )
-        for a, b in zip(one, two, strict=True):
+        for a, b in zip(first, second, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-4)

@@ -65,10 +65,10 @@ def output_and_gradients(function, arrays):
 
 
 def assert_alike(found, expected, tolerance=3e-6):
-    for one, two in zip(found, expected, strict=True):
-        assert one.shape == two.shape
-        scale = np.abs(two).max()
-        np.testing.assert_allclose(np.float32(one) / scale, np.float32(two) / scale, atol=tolerance)
+    for first, second in zip(found, expected, strict=True):
+        assert first.shape == second.shape
+        scale = np.abs(second).max()
+        np.testing.assert_allclose(np.float32(first) / scale, np.float32(second) / scale, atol=tolerance)
 
 
 @pytest.fixture(params=["one slab", "many slabs"])
@@ -132,21 +132,21 @@ def test_bfloat16_keeps_the_kernels_gradient_in_float32(slabs, fast, slow, array
     found = jax.jit(lambda *a: jax.vjp(fast, *a)[1](weights))(*rounded, kernel, bias)
     assert [a.dtype for a in (out, *found[-3:])] == ["bfloat16", "bfloat16", "float32", "float32"]
     expected = jax.jit(lambda *a: jax.vjp(slow, *a)[1](weights.astype(jnp.float32)))(*arrays)
-    for one, two in zip(found, expected, strict=True):
-        assert np.linalg.norm(np.float32(one) - two) / np.linalg.norm(two) < 0.02
+    for first, second in zip(found, expected, strict=True):
+        assert np.linalg.norm(np.float32(first) - second) / np.linalg.norm(second) < 0.02
 
 
 @pytest.mark.parametrize("transform", [jax.vmap, jax.pmap])
 def test_gradients_under_vmap_and_pmap(slabs, transform):
     x, kernel, bias = plain_case(3, 5)
-    two = np.stack([x, x[::-1] + 1])
+    stacked = np.stack([x, x[::-1] + 1])
 
     def gradient(f, x, kernel, bias):
         return jax.grad(lambda *a: jnp.sin(f(*a)).sum(), argnums=(0, 1, 2))(x, kernel, bias)
 
-    found = transform(functools.partial(gradient, layer), in_axes=(0, None, None))(two, kernel, bias)
+    found = transform(functools.partial(gradient, layer), in_axes=(0, None, None))(stacked, kernel, bias)
     for i in range(2):
-        assert_alike([a[i] for a in found], gradient(xla_layer, two[i], kernel, bias))
+        assert_alike([a[i] for a in found], gradient(xla_layer, stacked[i], kernel, bias))
 
 
 NETWORK = UNet3DConfig(depth=2, down_width=3, up_width=5, last_widths=(3, 2))
@@ -159,9 +159,9 @@ def xla_network(parameters, x):
         return xla_layer(x, parameters[name]["kernel"], parameters[name]["bias"], slope)
 
     window = (1, 2, 2, 2, 1)
-    one = lax.reduce_window(step("down1_b", step("down1_a", x)), -jnp.inf, lax.max, window, window, "VALID")
-    y = step("bottom", lax.reduce_window(step("down2", one), -jnp.inf, lax.max, window, window, "VALID"))
-    for first, second, skip in (("up1_a", "up1_b", one), ("up2_a", "up2_b", x)):
+    pooled = lax.reduce_window(step("down1_b", step("down1_a", x)), -jnp.inf, lax.max, window, window, "VALID")
+    y = step("bottom", lax.reduce_window(step("down2", pooled), -jnp.inf, lax.max, window, window, "VALID"))
+    for first, second, skip in (("up1_a", "up1_b", pooled), ("up2_a", "up2_b", x)):
         for axis in (1, 2, 3):
             y = jnp.repeat(y, 2, axis=axis)
         y = step(second, step(first, jnp.concatenate([skip, y], axis=-1)))

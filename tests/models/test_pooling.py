@@ -15,8 +15,8 @@ def random(*shape, seed=0):
 def test_pooling_equals_numpy(way):
     x = random(2, 4, 6, 8, 3)
     found = getattr(conv, way)(x)
-    for one, expected in zip(found, x, strict=True):
-        np.testing.assert_array_equal(one, slow.pool(expected))
+    for sample, expected in zip(found, x, strict=True):
+        np.testing.assert_array_equal(sample, slow.pool(expected))
 
 
 def first_of_equal(x, gradient):

@@ -16,7 +16,7 @@ def shells_of(shape):
 
 def cov(a, b):
     """Per shell the mean of Re FA conj(FB)."""
-    fa, fb = (np.fft.fftn(np.asarray(one, np.float64)) for one in (a, b))
+    fa, fb = (np.fft.fftn(np.asarray(map_, np.float64)) for map_ in (a, b))
     return np.array([np.mean((fa[shell] * np.conj(fb[shell])).real) for shell in shells_of(a.shape)])
 
 
@@ -40,15 +40,15 @@ def cref_l1(d, m1, m2, target=None):
     return over_shells(np.abs(target - fsc(d, (m1 + m2) / 2)))
 
 
-def within(one, mask):
+def within(map_, mask):
     """Times a mask, once the mean outside it is taken away; nothing is where all but a thousandth is inside."""
     outside = 1 - mask.astype(float)
     enough = np.mean(outside) >= 1e-3
-    return (one - (np.average(one, weights=outside) if enough else 0)) * mask
+    return (map_ - (np.average(map_, weights=outside) if enough else 0)) * mask
 
 
 def cref_l1_masked(d, m1, m2, mask):
-    return cref_l1(*(within(one, mask) for one in (d, m1, m2)))
+    return cref_l1(*(within(map_, mask) for map_ in (d, m1, m2)))
 
 
 def gain_l1(d, m1, m2):

@@ -27,7 +27,7 @@ def test_inverted_map(pair):
 @pytest.mark.parametrize("signs", [(-1, -1), (-1, 1)])
 def test_inverted_half_maps_are_not_swapped(signs, pair):
     halves, denoised = pair
-    turned = [sign * one for sign, one in zip(signs, denoised, strict=True)]
+    turned = [sign * map_ for sign, map_ in zip(signs, denoised, strict=True)]
     texts = warning_texts(halves, sum(denoised) / 2, turned)
     assert next(iter(texts)) == "inverted"
     assert "swapped" not in texts

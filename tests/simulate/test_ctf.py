@@ -50,8 +50,8 @@ def test_defocus_broadcasts_over_images():
     frequency, defocus = np.linspace(0, 0.3, 7, dtype=np.float32), np.float32([8000, 20000])
     both = contrast_transfer(frequency[None], defocus[:, None], CtfParameters())
     assert both.shape == (2, 7)
-    for one, expected in zip(defocus, both, strict=True):
-        np.testing.assert_allclose(contrast_transfer(frequency, one, CtfParameters()), expected, atol=1e-5)
+    for curve, expected in zip(defocus, both, strict=True):
+        np.testing.assert_allclose(contrast_transfer(frequency, curve, CtfParameters()), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

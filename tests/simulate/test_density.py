@@ -66,7 +66,7 @@ def shell_amplitude_errors(spectrum, expected, shape, voxel_size, until=0.9):
     longest = max(shape)
     shell = np.floor(s * longest * voxel_size + 0.5).astype(int)
     wanted = (shell > 0) & (shell <= until * longest / 2)
-    sums = [np.bincount(shell[wanted], np.abs(one[wanted]) ** 2)[1:] for one in (spectrum, expected)]
+    sums = [np.bincount(shell[wanted], np.abs(values[wanted]) ** 2)[1:] for values in (spectrum, expected)]
     cross = np.sum((spectrum * expected.conj()).real[wanted])
     correlation = cross / np.sqrt(sums[0].sum() * sums[1].sum())
     return np.abs(np.sqrt(sums[0] / sums[1]) - 1), correlation
@@ -181,15 +181,15 @@ def test_density_works_under_jit_and_vmap(few):
 
     @jax.jit
     def batch(rotations, voxel_sizes):
-        def one(rotation, voxel_size):
+        def single(rotation, voxel_size):
             return density(atoms, (24, 24, 24), voxel_size, rotation=rotation, center=(12, 12, 12))
 
-        return jax.vmap(one)(rotations, voxel_sizes)
+        return jax.vmap(single)(rotations, voxel_sizes)
 
     result = batch(rotations, np.array([1.2, 1.4], np.float32))
     for index, voxel_size in enumerate((1.2, 1.4)):
-        one = density(atoms, (24, 24, 24), voxel_size, rotation=rotations[index], center=(12, 12, 12))
-        np.testing.assert_allclose(result[index], one, atol=1e-5 * float(one.max()))
+        projection = density(atoms, (24, 24, 24), voxel_size, rotation=rotations[index], center=(12, 12, 12))
+        np.testing.assert_allclose(result[index], projection, atol=1e-5 * float(projection.max()))
 
 
 def test_atoms_outside_the_box_are_dropped():

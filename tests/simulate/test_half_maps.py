@@ -42,7 +42,8 @@ def numpy_fsc(map_1, map_2):
     shell = np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int).ravel()
     count = len(map_1) // 2 + 1
     cross, p1, p2 = (
-        np.bincount(shell, one.real.ravel())[:count] for one in (f1 * f2.conj(), np.abs(f1) ** 2, np.abs(f2) ** 2)
+        np.bincount(shell, product.real.ravel())[:count]
+        for product in (f1 * f2.conj(), np.abs(f1) ** 2, np.abs(f2) ** 2)
     )
     return cross / np.sqrt(p1 * p2)
 
@@ -179,7 +180,7 @@ def test_flexible_part_is_weak_at_high_resolution_and_the_other_part_unchanged(m
         ({"unevenness": 9.0}, "expected an unevenness"),
         ({"margin": -3.0}, "expected a margin"),
         ({"method": "magic"}, "expected the method"),
-        ({"flexible": Flexible(chains=("QQ",))}, "expected a flexible chain out of A, B"),
+        ({"flexible": Flexible(chains=("QQ",))}, "expected a flexible chain among A, B"),
         ({"flexible": Flexible(fraction=1.5)}, "expected a fraction"),
         ({"flexible": Flexible(angle=90)}, "expected an angle"),
         ({"belt": Belt(thickness=-1)}, "belt: expected"),

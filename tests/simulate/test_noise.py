@@ -20,7 +20,7 @@ def shell_power(array, voxel_size):
     """Mean power of the whole spectrum in every shell from 1 to Nyquist, by NumPy; frequencies; voxels."""
     spectrum = np.fft.fftn(np.asarray(array, np.float64))
     k = np.meshgrid(*[np.fft.fftfreq(side, voxel_size) for side in array.shape], indexing="ij")
-    s = np.sqrt(sum(one**2 for one in k))
+    s = np.sqrt(sum(axis**2 for axis in k))
     longest = max(array.shape)
     shell = np.floor(s * longest * voxel_size + 0.5).astype(int).ravel()
     voxels = np.bincount(shell)[1 : longest // 2 + 1]
@@ -51,7 +51,7 @@ def test_power_of_every_shell_is_that_of_the_spectrum(case, shape):
     power, s, voxels = shell_power(noise, 1.3)
     # The scale is that of a variance of 1 over the whole spectrum, which reaches into the corners.
     k = np.meshgrid(*[np.fft.fftfreq(side, 1.3) for side in shape], indexing="ij")
-    everywhere = expected(np.sqrt(sum(one**2 for one in k)))
+    everywhere = expected(np.sqrt(sum(axis**2 for axis in k)))
     everywhere[0, 0, 0] = 0
     ratio = power / (expected(s) / everywhere.mean())
     # The power of a shell scatters by sqrt(2 / voxels), as half of the spectrum mirrors the other.
@@ -75,11 +75,11 @@ def test_noise_depends_on_the_key_alone_also_under_jit():
         return colored_noise(key, shape, voxel_size, spectrum)
 
     spectrum = power_law_spectrum(1.0)
-    one = colored_noise(jax.random.key(5), shape, 1.5, spectrum)
-    np.testing.assert_allclose(make(jax.random.key(5), 1.5, spectrum), one, atol=1e-5)
-    np.testing.assert_array_equal(colored_noise(jax.random.key(5), shape, 1.5, spectrum), one)
+    noise = colored_noise(jax.random.key(5), shape, 1.5, spectrum)
+    np.testing.assert_allclose(make(jax.random.key(5), 1.5, spectrum), noise, atol=1e-5)
+    np.testing.assert_array_equal(colored_noise(jax.random.key(5), shape, 1.5, spectrum), noise)
     other = np.asarray(colored_noise(jax.random.key(6), shape, 1.5, white_spectrum()))
-    assert abs(np.corrcoef(other.ravel(), np.asarray(one).ravel())[0, 1]) < 0.06
+    assert abs(np.corrcoef(other.ravel(), np.asarray(noise).ravel())[0, 1]) < 0.06
 
 
 def test_low_passed_noise_has_nothing_beyond_its_resolution():

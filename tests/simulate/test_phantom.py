@@ -80,19 +80,19 @@ def test_backbone_dihedrals(model):
         if len(chain) < 4:
             continue
         helix = np.linalg.norm(chain[3]["CA"] - chain[0]["CA"]) < 6
-        for before, one, after in zip(chain, chain[1:], chain[2:], strict=False):
-            phi = dihedral(before["C"], one["N"], one["CA"], one["C"])
-            psi = dihedral(one["N"], one["CA"], one["C"], after["N"])
+        for before, atom, after in zip(chain, chain[1:], chain[2:], strict=False):
+            phi = dihedral(before["C"], atom["N"], atom["CA"], atom["C"])
+            psi = dihedral(atom["N"], atom["CA"], atom["C"], after["N"])
             np.testing.assert_allclose([phi, psi], (-57, -47) if helix else (-122, 120), atol=1.5)
 
 
 def test_backbone_bonds(model):
     for chain in map(backbone, model.structure[0]):
-        for one, after in itertools.pairwise(chain):
-            bonds = (one["N"], one["CA"]), (one["CA"], one["C"]), (one["C"], one["O"]), (one["C"], after["N"])
+        for atom, after in itertools.pairwise(chain):
+            bonds = (atom["N"], atom["CA"]), (atom["CA"], atom["C"]), (atom["C"], atom["O"]), (atom["C"], after["N"])
             lengths = [np.linalg.norm(a - b) for a, b in bonds]
             np.testing.assert_allclose(lengths, [1.458, 1.525, 1.231, 1.329], atol=0.005)
-            assert abs(dihedral(one["CA"], one["C"], after["N"], after["CA"])) > 175
+            assert abs(dihedral(atom["CA"], atom["C"], after["N"], after["CA"])) > 175
 
 
 def test_amino_acids_are_l(model):
@@ -110,14 +110,14 @@ def test_strands_make_a_twisted_sheet(model):
     found = strands(model)
     assert len(found) >= 5
     directions = [(ca[2 * ((len(ca) - 1) // 2)] - ca[0]) for ca in found]
-    directions = [one / np.linalg.norm(one) for one in directions]
+    directions = [direction / np.linalg.norm(direction) for direction in directions]
     for ca in found:
         np.testing.assert_allclose(np.linalg.norm(ca[2:] - ca[:-2], axis=1), 2 * 3.35, atol=0.01)
     middles = np.array([(ca[0] + ca[-1]) / 2 for ca in found])
     np.testing.assert_allclose(np.diff(middles[:, 1]), 4.8, atol=0.9)
-    for one, other in itertools.pairwise(directions):
-        assert one @ other < 0  # antiparallel
-        angle = np.degrees(np.arcsin(np.cross(one, -other) @ [0, 1, 0]))
+    for direction, other in itertools.pairwise(directions):
+        assert direction @ other < 0  # antiparallel
+        angle = np.degrees(np.arcsin(np.cross(direction, -other) @ [0, 1, 0]))
         np.testing.assert_allclose(angle, -20, atol=0.1)
 
 

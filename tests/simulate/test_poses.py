@@ -127,7 +127,7 @@ def test_shift_phases_shift_an_image():
     side, moved = 16, (3, -2)
     image = np.random.default_rng(10).normal(size=(side, side))
     k = image_frequencies(side).astype(int)
-    before, after = (np.fft.fft2(one)[k[:, 0], k[:, 1]] for one in (image, np.roll(image, moved, (0, 1))))
+    before, after = (np.fft.fft2(array)[k[:, 0], k[:, 1]] for array in (image, np.roll(image, moved, (0, 1))))
     phases = shift_phases(jnp.asarray([moved], jnp.float32) * 1.5, side, 1.5)
     np.testing.assert_allclose(before * phases[0], after, atol=1e-4)
 
@@ -150,9 +150,9 @@ def test_white_noise_is_that_of_independent_pixels():
 def test_batches_count_every_particle_once():
     views = sample_particle_poses(jax.random.key(13), Particles(10))
     batches = split_into_batches(views, 4)
-    assert [one.rotation.shape for one in batches] == [(4, 3, 3)] * 3
-    np.testing.assert_array_equal(np.concatenate([one.counts for one in batches]), [1] * 10 + [0] * 2)
-    np.testing.assert_array_equal(np.concatenate([one.defocus for one in batches])[:10], views.defocus)
+    assert [batch.rotation.shape for batch in batches] == [(4, 3, 3)] * 3
+    np.testing.assert_array_equal(np.concatenate([batch.counts for batch in batches]), [1] * 10 + [0] * 2)
+    np.testing.assert_array_equal(np.concatenate([batch.defocus for batch in batches])[:10], views.defocus)
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,9 @@ def test_projections_of_gaussians_are_those_of_rotated_gaussians():
     rotations = np.asarray(sample_rotations(jax.random.key(1), 6))
     centres, widths, heights = particle("blobs")
     found = project(oversampled_spectrum(gaussians(centres, widths, heights)), rotations)
-    for one, rotation in zip(found, rotations, strict=True):
+    for slice_, rotation in zip(found, rotations, strict=True):
         expected = slice_of_sum(gaussians(centres @ rotation.T, widths, heights))
-        assert relative(one, expected) < 2e-3
+        assert relative(slice_, expected) < 2e-3
 
 
 def test_projection_is_the_sum_of_a_density_rotated_by_scipy():
@@ -142,8 +142,8 @@ def insert_by_loops(slices, rotations, side):
     """Linear interpolation of the slices and their Friedel mates into the whole grid, point by point."""
     sums = np.zeros((2 * side,) * 3, complex)
     frequency = np.column_stack([np.zeros(slices.shape[1]), image_frequencies(side)])
-    for one, rotation in zip(slices, rotations, strict=True):
-        for k, value in zip(frequency @ rotation, one, strict=True):
+    for slice_, rotation in zip(slices, rotations, strict=True):
+        for k, value in zip(frequency @ rotation, slice_, strict=True):
             for point, sample in ((2 * k, value), (-2 * k, np.conj(value))):
                 low = np.floor(point).astype(int)
                 for corner in np.ndindex(2, 2, 2):
@@ -255,7 +255,7 @@ def attenuation(particles, centre, exponent):
     parts = reconstruct_signal_and_noise(density, VOXEL, jax.random.key(4), particles)
     half = 0.5 * np.asarray(parts.signal_1 + parts.signal_2)
     k, radius = frequencies()
-    found, truth = (np.fft.rfftn(one.astype(np.float64)) for one in (half, density))
+    found, truth = (np.fft.rfftn(map_.astype(np.float64)) for map_ in (half, density))
     value = exponent(k)
     slopes = []
     for low, high in itertools.pairwise(np.linspace(0, 1.5, 7)):
@@ -292,7 +292,7 @@ def test_preferred_views_leave_a_cone_empty():
     half = parts_of("atoms", Particles(COUNT, preferred=40.0, ctf=None)).signal_1
     k, radius = frequencies()
     tilt = np.degrees(np.arccos(abs(k[0]) / np.maximum(radius, 1)))
-    found, truth = (np.fft.rfftn(one.astype(np.float64)) for one in (half, density))
+    found, truth = (np.fft.rfftn(map_.astype(np.float64)) for map_ in (half, density))
 
     def regression(some):
         some &= (radius > 4) & (radius < 0.4 * SIDE)
@@ -308,10 +308,10 @@ def test_particles_depend_on_the_key_and_not_on_the_batch():
     make = functools.partial(reconstruct_signal_and_noise, density, VOXEL, particles=particles, refinements=0)
     first = make(key=jax.random.key(1), batch=64)
     again = make(key=jax.random.key(1), batch=64)
-    for one, other in zip(first, again, strict=True):
-        np.testing.assert_array_equal(one, other)
-    for one, other in zip(first, make(key=jax.random.key(1), batch=100), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5 * float(jnp.abs(one).max()))
+    for array, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(array, other)
+    for array, other in zip(first, make(key=jax.random.key(1), batch=100), strict=True):
+        np.testing.assert_allclose(array, other, atol=1e-5 * float(jnp.abs(array).max()))
     assert correlation(np.asarray(first.noise_1), np.asarray(make(key=jax.random.key(2), batch=64).noise_1))[8] < 0.2
 
 

@@ -30,13 +30,13 @@ def density():
 
 def test_progress_is_reported_after_every_batch(density):
     """Two halves of three batches, each seen once at full cost and in two refinements at half of it."""
-    told = []
+    shares = []
     particles = Particles(10, ctf=None)
     reconstruct_signal_and_noise(
-        density, 2.0, jax.random.key(0), particles, refinements=2, batch=4, progress=told.append
+        density, 2.0, jax.random.key(0), particles, refinements=2, batch=4, progress=shares.append
     )
     costs = np.cumsum(2 * ([1.0] * 3 + [0.5] * 6))
-    np.testing.assert_allclose(told, costs / costs[-1])
+    np.testing.assert_allclose(shares, costs / costs[-1])
 
 
 def test_an_interruption_between_batches_propagates(density):

@@ -33,7 +33,7 @@ def make(model):
 
 def in_numpy(batch):
     """The maps and the noise's deviation, as arrays of the host."""
-    return [np.asarray(one) for one in batch[:5]]
+    return [np.asarray(array) for array in batch[:5]]
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def samples(make):
     """24 samples: maps, each `(24, z, y, x)`, and what is known of them."""
     stream = make(phantoms=1)
     batches = [next(stream) for _ in range(6)]
-    maps = [np.concatenate(one) for one in zip(*map(in_numpy, batches), strict=True)]
-    info = [np.concatenate(one) for one in zip(*(batch.info for batch in batches), strict=True)]
+    maps = [np.concatenate(sample) for sample in zip(*map(in_numpy, batches), strict=True)]
+    info = [np.concatenate(sample_info) for sample_info in zip(*(batch.info for batch in batches), strict=True)]
     return (*maps, type(batches[0].info)(*info))
 
 
@@ -62,7 +62,7 @@ def shell_sums(values):
 
 
 def numpy_fsc(map_1, map_2):
-    f1, f2 = (np.fft.fftn(one.astype(float) * falling_off(len(one))) for one in (map_1, map_2))
+    f1, f2 = (np.fft.fftn(map_.astype(float) * falling_off(len(map_))) for map_ in (map_1, map_2))
     cross, p1, p2 = map(shell_sums, ((f1 * f2.conj()).real, np.abs(f1) ** 2, np.abs(f2) ** 2))
     return cross / np.sqrt(p1 * p2)
 
@@ -95,10 +95,10 @@ def test_shapes_and_info_of_a_batch(make):
     assert stream.names == ("phantom", "phantom 0")
     assert stream.spectra == ("white", "b_factor", "power")
     batch = next(stream)
-    for one in batch[:4]:
-        assert one.shape == (4, PATCH, PATCH, PATCH)
-        assert one.dtype == np.float32
-        assert np.isfinite(one).all()
+    for map_ in batch[:4]:
+        assert map_.shape == (4, PATCH, PATCH, PATCH)
+        assert map_.dtype == np.float32
+        assert np.isfinite(map_).all()
     assert batch.info.position.tolist() == [0, 1, 2, 3]
     ratio = batch.info.resolution / batch.info.voxel_size
     assert ((ratio >= 2.2) & (ratio <= 3.0)).all()
@@ -111,20 +111,22 @@ def test_samples_are_identical_for_any_batch_size_and_start(make):
     theirs = [next(other) for _ in range(4)]
     assert stream.get_state() == other.get_state()
     assert {name: stream.get_state()[name] for name in ("seed", "position")} == {"seed": 0, "position": 12}
-    for one, two in zip(zip(*map(in_numpy, ours), strict=True), zip(*map(in_numpy, theirs), strict=True), strict=True):
-        np.testing.assert_array_equal(np.concatenate(one), np.concatenate(two))
+    for first, second in zip(
+        zip(*map(in_numpy, ours), strict=True), zip(*map(in_numpy, theirs), strict=True), strict=True
+    ):
+        np.testing.assert_array_equal(np.concatenate(first), np.concatenate(second))
     later = make(start=4)
     stream.set_state({"seed": 0, "position": 4})
     for resumed in (later, stream):
-        for one, two in zip(in_numpy(next(resumed)), in_numpy(ours[1]), strict=True):
-            np.testing.assert_array_equal(one, two)
+        for first, second in zip(in_numpy(next(resumed)), in_numpy(ours[1]), strict=True):
+            np.testing.assert_array_equal(first, second)
         assert resumed.get_state()["position"] == 8
 
 
 def test_another_seed_gives_another_stream(make):
-    one, two = (next(make(seed=seed)) for seed in (1, 2))
-    assert not np.intersect1d(one.info.voxel_size, two.info.voxel_size).size
-    noises = [np.asarray(batch.half_map_1 - batch.truth)[0].ravel() for batch in (one, two)]
+    first, second = (next(make(seed=seed)) for seed in (1, 2))
+    assert not np.intersect1d(first.info.voxel_size, second.info.voxel_size).size
+    noises = [np.asarray(batch.half_map_1 - batch.truth)[0].ravel() for batch in (first, second)]
     assert abs(np.corrcoef(*noises)[0, 1]) < 0.05
 
 
@@ -173,7 +175,7 @@ def test_measured_spectrum_and_even_noise(make):
     stream = make(config=replace(CONFIG, spectra=(step,), unevenness=(0, 0), voxel_size=(1.0, 1.0)))
     assert stream.spectra == ("step",)
     batch = next(stream)
-    power = sum(shell_sums(np.abs(np.fft.fftn(one)) ** 2) for one in np.asarray(batch.half_map_1 - batch.truth))
+    power = sum(shell_sums(np.abs(np.fft.fftn(noise)) ** 2) for noise in np.asarray(batch.half_map_1 - batch.truth))
     power = power / shell_sums(np.ones((PATCH,) * 3))
     np.testing.assert_allclose(power[2:4].mean() / power[7:14].mean(), 25, rtol=0.3)
 
@@ -242,7 +244,7 @@ def test_atoms_are_those_in_the_cube(model):
         ({"start": -1}, "a position of 0"),
         (
             {"config": StreamConfig(resolution=(1.9, 3.0))},
-            r"resolution .* within 2 to 8 voxels \(2 is Nyquist\), found 1.9",
+            r"resolution .* within 2 to 8 voxels \(2 is Nyquist\).* found 1.9",
         ),
         ({"config": StreamConfig(resolution=(2.0, 3.0))}, "above 2 voxels"),
         ({"config": StreamConfig(resolution=(2.5, 20.0))}, "found 2.5 to 20"),
@@ -250,7 +252,7 @@ def test_atoms_are_those_in_the_cube(model):
         ({"config": StreamConfig(b_factor=(float("nan"), 10.0))}, "b_factor"),
         ({"config": StreamConfig(spectra=("pink",))}, "found .'pink'"),
         ({"config": StreamConfig(spectra=(NoiseSpectrum(np.zeros(1), np.zeros(1), "none"),))}, "above 0 .* 'none'"),
-        ({"config": StreamConfig(centre=0.7, solvent=0.7)}, "shares of 0 to 1"),
+        ({"config": StreamConfig(centre=0.7, solvent=0.7)}, "centre and solvent to add up to at most 1"),
     ],
 )
 def test_invalid_options_raise(make, options, match):
@@ -260,5 +262,5 @@ def test_invalid_options_raise(make, options, match):
 
 
 def test_a_state_of_another_stream_raises(make):
-    with pytest.raises(UserError, match="state of seed 0"):
+    with pytest.raises(UserError, match="position saved with seed 0"):
         make().set_state({"seed": 1, "position": 4})

@@ -58,7 +58,7 @@ def test_resolutions_stay_within_their_limits(model):
     models = prepare_models([model], 0.6)
     config = replace(PLAIN, voxel_size=(0.6, 2.2), resolution=(2.1, 5.0), resolution_limits=(2.0, 8.0))
     drawn = [draw_sample(models, np.ones(1), config, 16, 20, 0, k).info for k in range(300)]
-    voxel_size, resolution = np.array([(one.voxel_size, one.resolution) for one in drawn], np.float64).T
+    voxel_size, resolution = np.array([(sample.voxel_size, sample.resolution) for sample in drawn], np.float64).T
     assert (resolution > 1.9999).all()
     assert (resolution < 8.0001).all()
     assert (resolution / voxel_size > 2.0999).all()
@@ -81,7 +81,7 @@ def test_flexible_side_is_blurred_by_its_b_factor_and_the_other_side_unchanged(m
         voxel_size = float(plain.info.voxel_size[index])
         line = (np.arange(PATCH) - PATCH / 2) * voxel_size
         beyond = normal_z * line[:, None, None] + normal_y * line[:, None] + normal_x * line - height
-        before, after = (np.asarray(one.truth[index], np.float64) for one in (plain, moved))
+        before, after = (np.asarray(batch.truth[index], np.float64) for batch in (plain, moved))
         np.testing.assert_allclose(after[beyond < -15], before[beyond < -15], atol=0.01 * before.max())
         falloff = np.exp(-200 * (frequencies(PATCH) / voxel_size) ** 2 / 4)
         blurred = np.fft.ifftn(np.fft.fftn(before) * falloff).real
@@ -98,7 +98,7 @@ def test_sharpening_amplifies_signal_and_noise_alike(model):
         assert 0 < b_factor <= 32 * voxel_size**2 + 1e-3
         assert plain.info.b_factor[index] - b_factor == pytest.approx(sharp.info.b_factor[index], abs=1e-3)
         growth = np.exp(b_factor * np.minimum(frequencies(PATCH) / voxel_size, 0.5 / voxel_size) ** 2 / 4)
-        before, after = (np.asarray(one.truth[index], np.float64) for one in (plain, sharp))
+        before, after = (np.asarray(batch.truth[index], np.float64) for batch in (plain, sharp))
         inner = (slice(8, -8),) * 3  # the patch's own borders are not those of the box
         expected = np.fft.ifftn(np.fft.fftn(before) * growth).real[inner]
         assert np.corrcoef(expected.ravel(), after[inner].ravel())[0, 1] > 0.99
@@ -107,8 +107,8 @@ def test_sharpening_amplifies_signal_and_noise_alike(model):
         noise = np.asarray(sharp.half_map_1[index], np.float64) - after
         power = np.abs(np.fft.fftn(noise * window())) ** 2
         shells = [(low <= frequencies(PATCH)) & (frequencies(PATCH) < low + 0.1) for low in (0.1, 0.2, 0.3, 0.4)]
-        found = np.array([power[one].mean() for one in shells])
-        wanted = np.array([(growth[one] ** 2).mean() for one in shells])
+        found = np.array([power[shell].mean() for shell in shells])
+        wanted = np.array([(growth[shell] ** 2).mean() for shell in shells])
         np.testing.assert_allclose(found / found[0], wanted / wanted[0], rtol=0.2)
 
 
@@ -117,13 +117,14 @@ def test_low_pass_filters_both_half_maps_and_not_the_truth(model):
     np.testing.assert_allclose(plain.truth, passed.truth, rtol=1e-5, atol=1e-5)
     for index in range(4):
         end = float(passed.info.low_pass[index])
-        resolution, voxel_size = (float(one[index]) for one in (plain.info.resolution, plain.info.voxel_size))
+        resolution, voxel_size = (float(values[index]) for values in (plain.info.resolution, plain.info.voxel_size))
         assert 1.25 <= end * resolution * 1.0001 <= 1.601
-        full = [np.asarray(one.half_map_1[index] + one.half_map_2[index], np.float64) / 2 for one in (plain, passed)]
-        noise = [np.asarray(one.half_map_1[index] - one.half_map_2[index], np.float64) for one in (plain, passed)]
+        pairs = [(batch.half_map_1[index], batch.half_map_2[index]) for batch in (plain, passed)]
+        full = [np.asarray(first + second, np.float64) / 2 for first, second in pairs]
+        noise = [np.asarray(first - second, np.float64) for first, second in pairs]
         below = frequencies(PATCH) < 0.7 * end * voxel_size
         beyond = frequencies(PATCH) > 1.15 * end * voxel_size
         for before, after in (full, noise):
-            power = [np.abs(np.fft.fftn(one * window())) ** 2 for one in (before, after)]
+            power = [np.abs(np.fft.fftn(spectrum * window())) ** 2 for spectrum in (before, after)]
             assert power[1][below].sum() == pytest.approx(power[0][below].sum(), rel=0.05)
             assert power[1][beyond].sum() < 0.01 * power[0][beyond].sum()

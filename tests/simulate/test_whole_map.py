@@ -91,8 +91,8 @@ def test_signal_and_noise_are_those_of_the_whole_map(model, voxel_size, resoluti
     sums = np.zeros((3, side // 2 + 1))
     for _ in range(4):
         halves = [truth + noise * coloured(random, side, voxel_size, noise_b) for _ in range(2)]
-        one, other = (np.fft.rfftn(half * mask) for half in halves)
-        for row, product in zip(sums, (one * other.conj(), one * one.conj(), other * other.conj()), strict=True):
+        first, other = (np.fft.rfftn(half * mask) for half in halves)
+        for row, product in zip(sums, (first * other.conj(), first * first.conj(), other * other.conj()), strict=True):
             row += np.bincount(shell.ravel(), (weight * product.real).ravel())[: len(row)]
     fsc = sums[0] / np.sqrt(sums[1] * sums[2])
     below = np.flatnonzero(fsc[1:] < 0.143)[0] + 1
@@ -131,7 +131,7 @@ def test_a_low_pass_ends_within_its_range_and_edge(model, edge):
 
 @pytest.mark.parametrize("field", [{"low_pass": (0.1, 1.2)}, {"low_pass_edge": (0.0, 0.2)}, {"low_pass": (1.5, 1.2)}])
 def test_an_invalid_low_pass_raises(field):
-    with pytest.raises(UserError, match=rf"expected {next(iter(field))} to run upwards"):
+    with pytest.raises(UserError, match=rf"expected {next(iter(field))} to be two numbers within"):
         StreamConfig(**field).check(32)
 
 

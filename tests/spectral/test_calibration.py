@@ -30,39 +30,39 @@ def halves(seed):
 def calibrated(maps, network, mask=MASK):
     """The map of a pair, and the factors, with a network that is a function of a map."""
     full = (maps[0] + maps[1]) / 2
-    all_maps = [*maps, *(network(one) for one in maps), network(full)]
-    levels = [solvent_level(one, mask) for one in all_maps]
-    found = calibrate(shell_covariances([one - level for one, level in zip(all_maps, levels, strict=True)], mask))
+    all_maps = [*maps, *(network(map_) for map_ in maps), network(full)]
+    levels = [solvent_level(map_, mask) for map_ in all_maps]
+    found = calibrate(shell_covariances([map_ - level for map_, level in zip(all_maps, levels, strict=True)], mask))
     level = solvent_level(full, mask)
     return apply_calibration(all_maps[-1] - levels[-1], full - level, found) + level, found
 
 
-def error(one):
+def error(map_):
     """Normalized, within the mask."""
-    return np.sum((MASK * (one - signal())) ** 2) / np.sum((MASK * signal()) ** 2)
+    return np.sum((MASK * (map_ - signal())) ** 2) / np.sum((MASK * signal()) ** 2)
 
 
-def smoothed(one):
-    return made.filtered(one, np.exp(-((SHELLS / 9) ** 2)))
+def smoothed(map_):
+    return made.filtered(map_, np.exp(-((SHELLS / 9) ** 2)))
 
 
-def partly_true(one):
+def partly_true(map_):
     """The truth in one half of the box, the noisy map in the other."""
     where = np.clip((np.arange(SIDE) - SIDE / 2) / 6 + 0.5, 0, 1)[:, None, None]
-    return where * signal() + (1 - where) * smoothed(one)
+    return where * signal() + (1 - where) * smoothed(map_)
 
 
 NETWORKS = {
-    "the truth": lambda one: signal(),
-    "the input": lambda one: one,
+    "the truth": lambda map_: signal(),
+    "the input": lambda map_: map_,
     "a blur": smoothed,
     "partly the truth": partly_true,
-    "half the noise": lambda one: smoothed(0.5 * one + 0.5 * signal()),
-    "most of the noise, and false structure": lambda one: smoothed(0.3 * one + 0.7 * signal()) + false(),
-    "nothing": lambda one: 0 * one,
-    "one number": lambda one: 0 * one + 3,
-    "the input inverted": lambda one: -one,
-    "noise": lambda one: np.random.default_rng(1).standard_normal(one.shape),
+    "half the noise": lambda map_: smoothed(0.5 * map_ + 0.5 * signal()),
+    "most of the noise, and false structure": lambda map_: smoothed(0.3 * map_ + 0.7 * signal()) + false(),
+    "nothing": lambda map_: 0 * map_,
+    "one number": lambda map_: 0 * map_ + 3,
+    "the input inverted": lambda map_: -map_,
+    "noise": lambda map_: np.random.default_rng(1).standard_normal(map_.shape),
 }
 
 
@@ -121,7 +121,7 @@ def test_an_uninformed_network_does_no_harm(name):
 @pytest.mark.parametrize("factor", [0.01, 200.0])
 def test_an_overall_factor_of_the_output_does_not_matter(factor):
     plain, _ = calibrated(halves(0), partly_true)
-    result, _ = calibrated(halves(0), lambda one: factor * partly_true(one))
+    result, _ = calibrated(halves(0), lambda map_: factor * partly_true(map_))
     np.testing.assert_allclose(result, plain, atol=1e-4)
 
 
@@ -132,7 +132,7 @@ def test_factors_of_shells_do_not_matter(power, masked, tolerance):
     mask = MASK if masked else None
     network, factors = NETWORKS["half the noise"], np.exp(power * np.cos(SHELLS / 5))
     plain, _ = calibrated(halves(0), network, mask)
-    result, _ = calibrated(halves(0), lambda one: made.filtered(network(one), factors), mask)
+    result, _ = calibrated(halves(0), lambda map_: made.filtered(network(map_), factors), mask)
     # Not to rounding: what is known of a shell is taken from its neighbours too, and a mask mixes them.
     changed = np.sum((MASK * (result - plain)) ** 2) / np.sum((MASK * signal()) ** 2)
     assert changed < tolerance * error(plain)
@@ -148,7 +148,7 @@ def test_noise_is_not_taken_for_signal(name):
 
 
 def test_the_mean_is_that_of_the_full_map():
-    maps = [one + 5 for one in halves(0)]
+    maps = [half_map + 5 for half_map in halves(0)]
     result, found = calibrated(maps, partly_true)
     assert found.network[0] == 0
     assert found.full[0] == 1
@@ -157,7 +157,7 @@ def test_the_mean_is_that_of_the_full_map():
 
 def test_the_units_of_the_half_maps_are_kept():
     plain, _ = calibrated(halves(0), smoothed)
-    result, _ = calibrated([1e-6 * one for one in halves(0)], smoothed)
+    result, _ = calibrated([1e-6 * half_map for half_map in halves(0)], smoothed)
     np.testing.assert_allclose(result, 1e-6 * plain, atol=1e-9)
 
 
@@ -166,9 +166,9 @@ def test_the_units_of_the_half_maps_are_kept():
 def test_shells_without_power_give_finite_factors(name, masked):
     """Maps that end before Nyquist, as most deposited ones do."""
     cut = (SHELLS < 17).astype(float)
-    maps = [made.filtered(one, cut) for one in halves(0)]
+    maps = [made.filtered(half_map, cut) for half_map in halves(0)]
     network = NETWORKS[name]
-    result, found = calibrated(maps, lambda one: made.filtered(network(one), cut), MASK if masked else None)
+    result, found = calibrated(maps, lambda map_: made.filtered(network(map_), cut), MASK if masked else None)
     assert np.isfinite(found.network).all()
     assert np.isfinite(found.full).all()
     assert np.isfinite(result).all()
@@ -189,10 +189,10 @@ def test_applied_factors_match_numpy(shape):
     count = max(shape) // 2 + 1
     factors = random.uniform(0, 2, (2, count))
     expected = 0
-    for one, of_one in zip((network, full), factors, strict=True):
+    for map_, of_one in zip((network, full), factors, strict=True):
         index = made.spectra.shell_index(shape)
         kept = np.where(index < count, of_one[np.minimum(index, count - 1)], 0)
-        expected = expected + np.fft.ifftn(np.fft.fftn(one.astype(float)) * kept).real
+        expected = expected + np.fft.ifftn(np.fft.fftn(map_.astype(float)) * kept).real
     found = apply_calibration(network, full, Calibration(*factors))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -215,9 +215,9 @@ def test_corners_have_the_factors_of_the_last_shell_but_one():
 
 def test_solvent_level_is_the_mean_outside():
     random = np.random.default_rng(5)
-    one, mask = random.standard_normal((10, 12, 14)).astype(np.float32), np.zeros((10, 12, 14), np.float32)
+    map_, mask = random.standard_normal((10, 12, 14)).astype(np.float32), np.zeros((10, 12, 14), np.float32)
     mask[2:5, 3:9] = 1
     mask[5, 3:9] = 0.25
-    assert solvent_level(one, mask) == pytest.approx(np.average(one, weights=1 - mask), rel=1e-5)
-    assert solvent_level(one, None) == pytest.approx(one.mean(), rel=1e-5)
-    assert solvent_level(one, np.ones_like(mask)) == pytest.approx(one.mean(), rel=1e-5)
+    assert solvent_level(map_, mask) == pytest.approx(np.average(map_, weights=1 - mask), rel=1e-5)
+    assert solvent_level(map_, None) == pytest.approx(map_.mean(), rel=1e-5)
+    assert solvent_level(map_, np.ones_like(mask)) == pytest.approx(map_.mean(), rel=1e-5)

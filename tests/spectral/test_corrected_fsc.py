@@ -119,13 +119,13 @@ def test_correction_by_hand():
 
 
 def test_half_maps_that_agree_up_to_nyquist_are_refused():
-    one, _ = half_maps()
+    half_map, _ = half_maps()
     with pytest.raises(UserError, match=r"below 0\.8.*leave out the mask"):
-        corrected_fsc(one, one * np.float32(1.001), 1.5, ball())
+        corrected_fsc(half_map, half_map * np.float32(1.001), 1.5, ball())
 
 
 @pytest.mark.parametrize(
-    ("unmasked", "masked", "randomized", "told"),
+    ("unmasked", "masked", "randomized", "doubt"),
     [
         ([1, 1, 0.7, 0.4, 0.3, 0.1], [1, 1, 0.9, 0.8, 0.7, 0.1], [1, 1, 0, 0, 0, 0], None),
         (
@@ -137,9 +137,9 @@ def test_half_maps_that_agree_up_to_nyquist_are_refused():
         ([1, 1, 0.7, 0.4, 0.1, 0.0], [1, 1, 0.9, 0.8, 0.7, 0.2], [1, 1, 0, 0, 0.2, 0.1], "random phases is 0.20"),
     ],
 )
-def test_doubts_about_the_mask(unmasked, masked, randomized, told):
+def test_doubts_about_the_mask(unmasked, masked, randomized, doubt):
     corrected = correct(np.array(masked, float), np.array(randomized, float), 2)
     curves = (FscCurve((10, 10, 10), 1.0, np.array(fsc, float)) for fsc in (unmasked, masked, randomized, corrected))
     doubts = CorrectedFsc(*curves, 2, 0).doubts()
-    assert len(doubts) == (told is not None)
-    assert told is None or told in doubts[0]
+    assert len(doubts) == (doubt is not None)
+    assert doubt is None or doubt in doubts[0]

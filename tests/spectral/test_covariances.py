@@ -35,9 +35,11 @@ def test_covariances_match_numpy(shape, masked):
 def test_covariances_of_a_steep_spectrum_are_accurate():
     """Shells whose power is 1e-12 of the strongest one's are as right as the others."""
     fall = np.exp(-14 * np.arange(17) / 16)
-    one, two = (made.filtered(one, fall) for one in maps_of((32, 32, 32), 2))
-    found = shell_covariances([one, two])  # float64 input: float32 itself would hold no more than 1e-14 of the power
-    np.testing.assert_allclose(found.of(0, 0), made.cross(one, one), rtol=1e-6)
+    first, second = (made.filtered(map_, fall) for map_ in maps_of((32, 32, 32), 2))
+    found = shell_covariances(
+        [first, second]
+    )  # float64 input: float32 itself would hold no more than 1e-14 of the power
+    np.testing.assert_allclose(found.of(0, 0), made.cross(first, first), rtol=1e-6)
 
 
 def test_mean_is_in_shell_0():
@@ -52,8 +54,8 @@ def test_white_noise_has_its_variance_under_any_mask(radius):
     shape, random = (32, 32, 32), np.random.default_rng(2)
     mask = None if radius is None else made.ball(shape, radius).astype(np.float32)
     draws = [2 * random.standard_normal(shape) for _ in range(40)]
-    found = [shell_covariances([one], mask) for one in draws]
-    mean = np.mean([one.of(0, 0) for one in found], axis=0)
+    found = [shell_covariances([map_], mask) for map_ in draws]
+    mean = np.mean([covariances.of(0, 0) for covariances in found], axis=0)
     independent = found[0].dof
     # The mean of n squared normal numbers scatters by sqrt(2 / n); 40 draws, four deviations.
     np.testing.assert_array_less(np.abs(mean / 4 - 1), 4 * np.sqrt(2 / (40 * independent)))
@@ -100,9 +102,9 @@ def test_degrees_of_freedom_are_bounded():
 
 
 def test_invalid_arguments_raise():
-    one = np.ones((8, 8, 8), np.float32)
-    for arguments in [([],), ([one, one[:4]],), ([one], one[:4])]:
+    map_ = np.ones((8, 8, 8), np.float32)
+    for arguments in [([],), ([map_, map_[:4]],), ([map_], map_[:4])]:
         with pytest.raises(ValueError, match="one shape"):
             shell_covariances(*arguments)
     with pytest.raises(ValueError, match="mask"):
-        shell_covariances([one], 0 * one)
+        shell_covariances([map_], 0 * map_)

@@ -21,17 +21,17 @@ def pair(shape, seed=0):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("jit", [False, True])
 def test_fsc_matches_numpy(shape, jit):
-    one, two = pair(shape)
-    found = (jax.jit(fsc) if jit else fsc)(one, two)
-    np.testing.assert_allclose(found, slow.fsc(one, two), atol=1e-5)
+    first, second = pair(shape)
+    found = (jax.jit(fsc) if jit else fsc)(first, second)
+    np.testing.assert_allclose(found, slow.fsc(first, second), atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_curve_matches_numpy_in_float64(shape):
-    one, two = pair(shape)
+    first, second = pair(shape)
     mask = np.random.default_rng(5).uniform(0, 1, shape).astype(np.float32)
-    found = fsc_curve(one, two, 1.0, mask).fsc
-    expected = slow.fsc(one.astype(np.float64) * mask, two.astype(np.float64) * mask)
+    found = fsc_curve(first, second, 1.0, mask).fsc
+    expected = slow.fsc(first.astype(np.float64) * mask, second.astype(np.float64) * mask)
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
@@ -41,41 +41,41 @@ def test_a_level_is_not_signal_under_a_mask():
     z, y, x = np.meshgrid(*[np.arange(24) - 12] * 3, indexing="ij")
     mask = np.clip(8 - np.sqrt(z**2 + y**2 + x**2), 0, 1).astype(np.float32)
     noise = rng.standard_normal((2, 24, 24, 24))
-    plain = slow.fsc(*((one - np.average(one, weights=1 - mask)) * mask for one in noise))
+    plain = slow.fsc(*((noise_map - np.average(noise_map, weights=1 - mask)) * mask for noise_map in noise))
     found = fsc_curve(*(noise + 5).astype(np.float32), 1.0, mask, leveled=True)
     np.testing.assert_allclose(found.fsc, plain, atol=1e-5)
-    one, two = pair((24, 24, 24))
-    shifted, same = (fsc_curve(one, other, 1.0, mask, leveled=True) for other in (two + np.float32(3), two))
+    first, second = pair((24, 24, 24))
+    shifted, same = (fsc_curve(first, other, 1.0, mask, leveled=True) for other in (second + np.float32(3), second))
     np.testing.assert_allclose(shifted.fsc, same.fsc, atol=1e-5)
 
 
 def test_curve_of_a_steep_spectrum_is_accurate():
     """A denoised map has next to no power in its last shells; float64 still tells their correlation."""
-    one, two = pair((32, 32, 32))
+    first, second = pair((32, 32, 32))
     fall = np.exp(-2.0 * slow.shell_index((32, 32, 32)))  # 1e-14 in amplitude at Nyquist, relative to the first shell
-    smooth = np.fft.ifftn(np.fft.fftn(one) * fall).real.astype(np.float32)
-    found = fsc_curve(smooth, two, 1.0).fsc
-    np.testing.assert_allclose(found, slow.fsc(smooth, two), atol=1e-8)
+    smooth = np.fft.ifftn(np.fft.fftn(first) * fall).real.astype(np.float32)
+    found = fsc_curve(smooth, second, 1.0).fsc
+    np.testing.assert_allclose(found, slow.fsc(smooth, second), atol=1e-8)
 
 
 def test_a_map_correlates_with_itself_by_1_and_its_negative_by_minus_1():
-    one, _ = pair((12, 12, 12))
-    np.testing.assert_allclose(fsc(one, one), 1, atol=1e-6)
-    np.testing.assert_allclose(fsc(one, -one), -1, atol=1e-6)
+    first, _ = pair((12, 12, 12))
+    np.testing.assert_allclose(fsc(first, first), 1, atol=1e-6)
+    np.testing.assert_allclose(fsc(first, -first), -1, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e6, 1e15])
 def test_scale_of_either_map_does_not_matter(scale):
-    one, two = pair((12, 12, 12))
-    np.testing.assert_allclose(fsc(one * np.float32(scale), two), slow.fsc(one, two), atol=1e-5)
+    first, second = pair((12, 12, 12))
+    np.testing.assert_allclose(fsc(first * np.float32(scale), second), slow.fsc(first, second), atol=1e-5)
 
 
 def test_shells_without_power_are_zero_and_have_no_gradient():
-    one, two = pair((8, 8, 8))
+    first, second = pair((8, 8, 8))
     flat = jnp.ones((8, 8, 8), jnp.float32)
-    np.testing.assert_array_equal(fsc(flat, two)[1:], 0)
+    np.testing.assert_array_equal(fsc(flat, second)[1:], 0)
     zero = jnp.zeros((8, 8, 8), jnp.float32)
-    gradient = jax.grad(lambda a: fsc(a, one).sum())(zero)
+    gradient = jax.grad(lambda a: fsc(a, first).sum())(zero)
     assert np.isfinite(gradient).all()
 
 
@@ -92,12 +92,12 @@ def test_batches_match_vmap():
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (7, 6, 9)])
 def test_gradient_matches_finite_differences_of_numpy(shape):
-    one, two = pair(shape)
+    first, second = pair(shape)
     weights = np.random.default_rng(7).standard_normal(max(shape) // 2 + 1)
-    gradient = jax.jit(jax.grad(lambda a: (fsc(a, two) * weights.astype(np.float32)).sum()))(one)
+    gradient = jax.jit(jax.grad(lambda a: (fsc(a, second) * weights.astype(np.float32)).sum()))(first)
     direction = np.random.default_rng(8).standard_normal(shape)
     step = 1e-5
-    ahead, behind = (slow.fsc(one + sign * step * direction, two) @ weights for sign in (1, -1))
+    ahead, behind = (slow.fsc(first + sign * step * direction, second) @ weights for sign in (1, -1))
     np.testing.assert_allclose(np.sum(gradient * direction), (ahead - behind) / (2 * step), rtol=1e-4)
 
 

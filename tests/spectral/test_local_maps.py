@@ -34,7 +34,7 @@ def slow_local_maps(m1, m2, d1, d2, mask, fwhm):
     count = max(shape) // 2 + 1
 
     def masked_cov(a, b, mask=mask):
-        a, b = (np.fft.fftn((one - one.mean()) * mask) for one in (a, b))
+        a, b = (np.fft.fftn((map_ - map_.mean()) * mask) for map_ in (a, b))
         return np.append(slow_spectra.shell_sums((a * b.conj()).real, shape), 0)
 
     def filtered(a, factors):
@@ -57,7 +57,7 @@ def slow_local_maps(m1, m2, d1, d2, mask, fwhm):
     inside = mask >= 0.01
     agreement = np.zeros(inside.sum())
     for share in (coarse, upto * (1 - coarse)):
-        a1, a2, b1, b2 = (filtered(one, flatten * np.sqrt(share)) for one in (m1, m2, d1, d2))
+        a1, a2, b1, b2 = (filtered(map_, flatten * np.sqrt(share)) for map_ in (m1, m2, d1, d2))
         p = mean(a1 * a2)
         weight = np.maximum(p, 0)
         allowed = np.sqrt(max((weight * p).sum() / (weight * mean(a1**2 + a2**2) / 2).sum(), 0.05))
@@ -82,7 +82,7 @@ def slow_local_maps(m1, m2, d1, d2, mask, fwhm):
 
 def ball(shape, center, radius):
     grid = np.indices(shape)
-    return sum((one - at) ** 2 for one, at in zip(grid, center, strict=True)) < radius**2
+    return sum((axis - at) ** 2 for axis, at in zip(grid, center, strict=True)) < radius**2
 
 
 def atoms(shape, center, radius, seed):
@@ -106,11 +106,14 @@ class Case:
         random = np.random.default_rng(seed + 10)
         deviation = 0.5 * self.truth[self.core].std()
         noise = [deviation * random.standard_normal(shape) for _ in range(2)]
-        self.halves = [(self.truth + one).astype("f4") for one in noise]
+        self.halves = [(self.truth + noise_map).astype("f4") for noise_map in noise]
         # What a denoiser leaves of the noise, and a blur.
-        clean = [ndimage.gaussian_filter(self.truth, 0.5) + 0.1 * ndimage.gaussian_filter(one, 0.5) for one in noise]
-        self.denoised = [(one + self.false_density).astype("f4") for one in clean]
-        self.honest = [one.astype("f4") for one in clean]
+        clean = [
+            ndimage.gaussian_filter(self.truth, 0.5) + 0.1 * ndimage.gaussian_filter(noise_map, 0.5)
+            for noise_map in noise
+        ]
+        self.denoised = [(map_ + self.false_density).astype("f4") for map_ in clean]
+        self.honest = [map_.astype("f4") for map_ in clean]
 
     def maps(self, denoised=None, **options):
         return local_maps(*self.halves, *(self.denoised if denoised is None else denoised), VOXEL, self.mask, **options)
@@ -134,11 +137,11 @@ def auc(high, low):
 def test_maps_match_numpy_in_a_box_that_is_not_a_cube(fwhm):
     small = Case((40, 46, 44), seed=3)
     made = small.maps(window=fwhm * VOXEL)
-    scale = [np.ptp(one) for one in (small.halves[0], small.denoised[0])]
+    scale = [np.ptp(map_) for map_ in (small.halves[0], small.denoised[0])]
     args = [
-        one.astype(float) / size
+        map_.astype(float) / size
         for pair, size in ((small.halves, scale[0]), (small.denoised, scale[1]))
-        for one in pair
+        for map_ in pair
     ]
     agreement, change = slow_local_maps(*args, small.mask.astype(float), fwhm)
     inside = small.mask >= 0.01
@@ -162,16 +165,16 @@ def test_core_smeared_and_false_density_are_distinguished(case, found):
 
 
 def test_values_are_shares_on_the_grid_and_zero_outside_the_mask(case, found):
-    for one in (found.agreement, found.change):
-        assert one.shape == case.mask.shape
-        assert one.dtype == np.float32
-        assert one.min() == 0
-        assert one.max() <= 1
-        assert not one[case.mask < 0.01].any()
+    for local_map in (found.agreement, found.change):
+        assert local_map.shape == case.mask.shape
+        assert local_map.dtype == np.float32
+        assert local_map.min() == 0
+        assert local_map.max() <= 1
+        assert not local_map[case.mask < 0.01].any()
 
 
 def test_window_is_chosen_from_the_resolution_and_returned(case, found):
-    fsc = slow_spectra.fsc(*(one * case.mask for one in (half - half.mean() for half in case.halves)))
+    fsc = slow_spectra.fsc(*(half_map * case.mask for half_map in (half - half.mean() for half in case.halves)))
     resolution = resolution_at(fsc, 0.143, 60 * VOXEL, 2 * VOXEL).angstrom
     assert found.resolution == pytest.approx(resolution, rel=1e-3)
     assert found.window == pytest.approx(max(3 * resolution, 7 * VOXEL), rel=1e-3)
@@ -191,7 +194,7 @@ def test_unchanged_maps_show_no_change(case):
 
 def test_blurring_or_sharpening_the_whole_map_is_not_a_change(case):
     plain = case.maps(case.honest)
-    blurred = case.maps([ndimage.gaussian_filter(one, 0.8) for one in case.honest])
+    blurred = case.maps([ndimage.gaussian_filter(map_, 0.8) for map_ in case.honest])
     np.testing.assert_allclose(blurred.change[case.core], plain.change[case.core], atol=0.05)
     np.testing.assert_allclose(blurred.agreement[case.core], plain.agreement[case.core], atol=0.1)
 
@@ -199,7 +202,7 @@ def test_blurring_or_sharpening_the_whole_map_is_not_a_change(case):
 def test_removed_structure_is_a_change_where_it_was(case):
     """Half of the core is cut out of the denoised maps."""
     cut = np.arange(case.mask.shape[0]) < case.mask.shape[0] // 2
-    made = case.maps([np.where(cut[:, np.newaxis, np.newaxis], 0, one) for one in case.honest])
+    made = case.maps([np.where(cut[:, np.newaxis, np.newaxis], 0, map_) for map_ in case.honest])
     removed, kept = (case.core & (side[:, np.newaxis, np.newaxis]) for side in (cut, ~cut))
     deep = np.abs(np.arange(case.mask.shape[0]) - case.mask.shape[0] / 2)[:, np.newaxis, np.newaxis] > 5
     assert made.change[removed & deep].min() > 0.6
@@ -217,15 +220,15 @@ def test_exchanging_the_halves_changes_nothing(case, found):
     ("of_noisy", "of_denoised"), [((1e4, 0), (1e-6, 0)), ((1e-15, 0), (3e12, 0)), ((1, -2), (7, 30))]
 )
 def test_scale_and_offset_change_nothing(case, found, of_noisy, of_denoised):
-    halves = [(of_noisy[0] * one + of_noisy[1]).astype("f4") for one in case.halves]
-    denoised = [(of_denoised[0] * one + of_denoised[1]).astype("f4") for one in case.denoised]
+    halves = [(of_noisy[0] * half_map + of_noisy[1]).astype("f4") for half_map in case.halves]
+    denoised = [(of_denoised[0] * map_ + of_denoised[1]).astype("f4") for map_ in case.denoised]
     made = local_maps(*halves, *denoised, VOXEL, case.mask)
     np.testing.assert_allclose(made.agreement, found.agreement, atol=2e-3)
     np.testing.assert_allclose(made.change, found.change, atol=2e-3)
 
 
 def test_rotated_density_agrees_nowhere(case):
-    made = case.maps([-one for one in case.honest])
+    made = case.maps([-map_ for map_ in case.honest])
     assert not made.agreement[case.core].any()
 
 
@@ -262,18 +265,18 @@ def test_small_and_odd_boxes_and_maps_without_noise_give_finite_values(shape):
     mask[2:-2, 3:, :-1] = 1
     for denoised, agrees in ((m, True), (d, False)):
         made = local_maps(m, m, denoised, denoised, VOXEL, mask)
-        for one in (made.agreement, made.change):
-            assert np.isfinite(one).all()
+        for local_map in (made.agreement, made.change):
+            assert np.isfinite(local_map).all()
         inside = made.agreement[mask > 0.5]
         assert inside.min() > 0.9 if agrees else inside.mean() < 0.5
 
 
 def test_the_inputs_are_not_changed(case):
     given = [*case.halves, *case.denoised, case.mask]
-    before = [one.copy() for one in given]
+    before = [map_.copy() for map_ in given]
     case.maps(window=14.0)
-    for one, was in zip(given, before, strict=True):
-        np.testing.assert_array_equal(one, was)
+    for map_, was in zip(given, before, strict=True):
+        np.testing.assert_array_equal(map_, was)
 
 
 @pytest.mark.parametrize("window", [0.0, -3.0, math.nan, math.inf])

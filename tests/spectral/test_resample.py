@@ -25,9 +25,9 @@ def interpolated(array, shape):
         waves = np.zeros((side, before), complex)
         for column, k in enumerate(frequency):
             both = (k, -k) if before % 2 == 0 and abs(k) == before // 2 else (k,)
-            for one in both:
-                if abs(one) <= side / 2:
-                    waves[:, column] += np.exp(2j * np.pi * one * at) / len(both)
+            for wave in both:
+                if abs(wave) <= side / 2:
+                    waves[:, column] += np.exp(2j * np.pi * wave * at) / len(both)
         out = np.moveaxis(np.tensordot(waves, np.moveaxis(spectrum, axis, 0), 1), 0, axis)
     return out.real
 

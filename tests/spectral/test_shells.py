@@ -38,9 +38,9 @@ def test_index_on_the_half_spectrum_is_that_of_the_whole(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_sums_with_weights_are_those_over_the_whole_spectrum(shape):
-    one = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    power = abs(np.fft.fftn(one.astype(np.float64))) ** 2
-    half = np.square(np.abs(np.fft.rfftn(one.astype(np.float64)))).astype(np.float32)
+    map_ = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    power = abs(np.fft.fftn(map_.astype(np.float64))) ** 2
+    half = np.square(np.abs(np.fft.rfftn(map_.astype(np.float64)))).astype(np.float32)
     sums = jax.jit(lambda values: shell_sums(values, box_shells(shape)))(half)
     np.testing.assert_allclose(sums, slow.shell_sums(power, shape), rtol=1e-5)
 
@@ -77,14 +77,14 @@ def test_sums_of_a_large_box_in_stages_keep_float32_accurate():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_half_spectrum_is_that_of_numpy(shape):
-    one = (np.random.default_rng(3).standard_normal(shape) + 100).astype(np.float32)
-    expected = np.fft.rfftn(one.astype(np.float64))
-    np.testing.assert_allclose(half_spectrum(one), expected, atol=1e-6 * np.abs(expected).max())
+    map_ = (np.random.default_rng(3).standard_normal(shape) + 100).astype(np.float32)
+    expected = np.fft.rfftn(map_.astype(np.float64))
+    np.testing.assert_allclose(half_spectrum(map_), expected, atol=1e-6 * np.abs(expected).max())
 
 
 def test_an_offset_does_not_drown_the_other_shells():
-    one = np.random.default_rng(4).standard_normal((24, 24, 24)).astype(np.float32)
-    moved = one + np.float32(1000)
+    map_ = np.random.default_rng(4).standard_normal((24, 24, 24)).astype(np.float32)
+    moved = map_ + np.float32(1000)
     expected = np.fft.rfftn(moved.astype(np.float64))
     expected[0, 0, 0] = 0
     found = np.array(half_spectrum(moved))

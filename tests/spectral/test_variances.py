@@ -47,7 +47,7 @@ DENOISERS = {
 
 def denoised(maps, name):
     factors, added = DENOISERS[name]
-    return [made.filtered(one, factors) + added() for one in maps]
+    return [made.filtered(map_, factors) + added() for map_ in maps]
 
 
 @functools.cache
@@ -58,7 +58,7 @@ def truth(name, masked):
     mean = made.filtered(signal(), factors) + added()
     s, x, dd = (made.cross(*pair, mask) for pair in ((signal(), signal()), (signal(), mean), (mean, mean)))
     noise, passed, residual = (
-        made.expected_noise(NOISE, one, mask) for one in (0 * factors + 1, factors**0.5, factors)
+        made.expected_noise(NOISE, transfer, mask) for transfer in (0 * factors + 1, factors**0.5, factors)
     )
     return {
         "signal": s,
@@ -101,11 +101,11 @@ def test_truth_lies_within_two_errors(masked, name, quantity):
     if not masked and (quantity == "noise_kept" or (name != "planting" and quantity in ("added", "signal_kept"))):
         return  # exact, see the next test
     within, known = [], truth(name, masked)[quantity]
-    for one in found(name, masked):
-        estimate = getattr(one, quantity)
+    for estimate_ in found(name, masked):
+        estimate = getattr(estimate_, quantity)
         usable = np.isfinite(estimate.value) & (SHELLS > 0)
         if quantity in ("signal_kept", "added"):
-            usable &= one.signal.trusted  # a quotient by what may be 0 is no normal number
+            usable &= estimate_.signal.trusted  # a quotient by what may be 0 is no normal number
         if quantity == "residual_noise" and masked:
             usable &= DENOISERS[name][0] > 0.1  # beyond, it is what the mask brings from stronger shells
         apart = np.abs(estimate.value - known)
@@ -118,13 +118,13 @@ def test_truth_lies_within_two_errors(masked, name, quantity):
 @pytest.mark.parametrize("name", ["wiener", "blur"])
 def test_linear_filters_are_exact_without_a_mask(name):
     """What a shell is multiplied by is found whatever the noise, and nothing is gained: the ratio stays."""
-    for one in found(name, False)[:5]:
-        tell = one.signal.trusted
+    for variances in found(name, False)[:5]:
+        tell = variances.signal.trusted
         assert tell.sum() >= 8
-        np.testing.assert_allclose(one.signal_kept.value[tell], DENOISERS[name][0][tell], rtol=1e-5)
-        np.testing.assert_allclose(one.noise_kept.value[1:], DENOISERS[name][0][1:], rtol=1e-5)
-        np.testing.assert_allclose(one.added.value[tell] / one.signal.value[tell], 0, atol=1e-6)
-        before, after = one.signal_to_noise_before, one.signal_to_noise_after
+        np.testing.assert_allclose(variances.signal_kept.value[tell], DENOISERS[name][0][tell], rtol=1e-5)
+        np.testing.assert_allclose(variances.noise_kept.value[1:], DENOISERS[name][0][1:], rtol=1e-5)
+        np.testing.assert_allclose(variances.added.value[tell] / variances.signal.value[tell], 0, atol=1e-6)
+        before, after = variances.signal_to_noise_before, variances.signal_to_noise_after
         np.testing.assert_allclose(after.value[tell], before.value[tell], rtol=1e-5)
 
 
@@ -132,7 +132,7 @@ def test_linear_filters_are_exact_without_a_mask(name):
 def test_linear_filters_add_no_structure_under_a_mask(name):
     """The mask mixes shells, so only nearly; on the average over draws, where there is signal."""
     before, after = (
-        np.median([getattr(one, part).value for one in found(name, True)], axis=0)
+        np.median([getattr(variances, part).value for variances in found(name, True)], axis=0)
         for part in ("signal_to_noise_before", "signal_to_noise_after")
     )
     assert (after / before)[2:13].max() < 1.15
@@ -144,10 +144,10 @@ def test_planted_structure_is_found_where_it_is(masked):
     """Trusted, of its power, in the shells where it was planted; elsewhere hardly any of the signal's."""
     estimates = found("planting", masked)
     known = truth("planting", masked)
-    trusted = np.array([one.added.trusted for one in estimates])
-    shares = np.array([one.added.value / one.signal.value for one in estimates])
+    trusted = np.array([variances.added.trusted for variances in estimates])
+    shares = np.array([variances.added.value / variances.signal.value for variances in estimates])
     assert trusted[:, PLANTED].all()
-    mean = np.mean([one.added.value for one in estimates], axis=0)
+    mean = np.mean([variances.added.value for variances in estimates], axis=0)
     np.testing.assert_allclose(mean[PLANTED] / known["added"][PLANTED], 1, atol=0.1)
     # A masked shell holds a part of its neighbours' too.
     elsewhere = (SHELLS > 0) & (SHELLS < 13) & ~np.convolve(PLANTED, [1, 1, 1] if masked else [1], "same").astype(bool)
@@ -159,16 +159,16 @@ def test_planted_structure_alone_without_a_filter():
     """D = M + P: bias is P's power, in its shells, and no other shell holds any."""
     for seed in range(5):
         maps = halves(seed)
-        one = shell_variances(*maps, *(half + planted() for half in maps))
+        variances = shell_variances(*maps, *(half + planted() for half in maps))
         power = made.cross(planted(), planted())
         # All that is uncertain cancels in cov(M1 - D1, M2 - D2).
-        np.testing.assert_allclose(one.bias.value[PLANTED], power[PLANTED], rtol=1e-4)
-        np.testing.assert_allclose(one.bias.value[~PLANTED], 0, atol=1e-6 * one.signal.value.max())
-        assert (np.abs(one.added.value - truth_of_planting_alone()) <= 4 * one.added.error)[PLANTED].all()
-        assert one.added.trusted[PLANTED].all()
-        assert not one.bias.trusted[~PLANTED].any()
-        assert not one.added.trusted[~PLANTED].any()
-        assert not one.inconsistent.any()
+        np.testing.assert_allclose(variances.bias.value[PLANTED], power[PLANTED], rtol=1e-4)
+        np.testing.assert_allclose(variances.bias.value[~PLANTED], 0, atol=1e-6 * variances.signal.value.max())
+        assert (np.abs(variances.added.value - truth_of_planting_alone()) <= 4 * variances.added.error)[PLANTED].all()
+        assert variances.added.trusted[PLANTED].all()
+        assert not variances.bias.trusted[~PLANTED].any()
+        assert not variances.added.trusted[~PLANTED].any()
+        assert not variances.inconsistent.any()
 
 
 def truth_of_planting_alone():
@@ -182,8 +182,8 @@ SOUND = {
     "planting": lambda *maps: denoised(maps, "planting"),
     "the truth": lambda *_: (signal(), signal()),
     "the truth twice as strong": lambda *_: (2 * signal(), 2 * signal()),
-    "half its noise": lambda *maps: [(signal() + one) / 2 for one in maps],
-    "inverted": lambda *maps: [-one for one in maps],
+    "half its noise": lambda *maps: [(signal() + map_) / 2 for map_ in maps],
+    "inverted": lambda *maps: [-map_ for map_ in maps],
 }
 
 
@@ -197,7 +197,7 @@ def test_sound_pairs_are_consistent(name):
 
 
 def filtered_both(maps, factors=GAUSSIAN):
-    return [made.filtered(one, factors) for one in maps]
+    return [made.filtered(map_, factors) for map_ in maps]
 
 
 UNSOUND = {
@@ -212,10 +212,10 @@ UNSOUND = {
 @pytest.mark.parametrize("name", UNSOUND)
 def test_pairs_that_violate_the_assumptions_are_inconsistent(name):
     for seed in range(5):
-        one = shell_variances(*UNSOUND[name](*halves(seed)), MASK)
-        assert one.inconsistent.sum() >= 3
+        variances = shell_variances(*UNSOUND[name](*halves(seed)), MASK)
+        assert variances.inconsistent.sum() >= 3
         for quantity in (*QUANTITIES, "signal_to_noise_after", "signal_to_bias", "signal_to_added"):
-            assert not getattr(one, quantity).trusted[one.inconsistent].any()
+            assert not getattr(variances, quantity).trusted[variances.inconsistent].any()
 
 
 def test_gain_undoes_any_overall_factor():
@@ -223,10 +223,10 @@ def test_gain_undoes_any_overall_factor():
     outputs = denoised(maps, "wiener")
     plain = shell_variances(*maps, *outputs, MASK, gain=None)
     for factor in (0.01, 30.0):
-        one = shell_variances(*maps, *(factor * output for output in outputs), MASK, gain=None)
-        assert one.gain * factor == pytest.approx(plain.gain, rel=1e-5)
+        variances = shell_variances(*maps, *(factor * output for output in outputs), MASK, gain=None)
+        assert variances.gain * factor == pytest.approx(plain.gain, rel=1e-5)
         for quantity in (*QUANTITIES, "signal_to_noise_after", "signal_to_bias"):
-            expected, value = getattr(plain, quantity), getattr(one, quantity)
+            expected, value = getattr(plain, quantity), getattr(variances, quantity)
             np.testing.assert_allclose(value.value[1:], expected.value[1:], rtol=1e-3, atol=1e-4)
             np.testing.assert_allclose(value.error[1:], expected.error[1:], rtol=1e-2, atol=1e-4)
 
@@ -244,19 +244,19 @@ def test_gain_is_the_one_of_least_bias():
 
 def test_gain_of_an_output_without_the_signal_is_1():
     maps = halves(2)
-    assert overall_gain(shell_covariances([*maps, *(-one for one in maps)])) == 1.0
-    assert overall_gain(shell_covariances([*maps, *(0 * one for one in maps)])) == 1.0
+    assert overall_gain(shell_covariances([*maps, *(-map_ for map_ in maps)])) == 1.0
+    assert overall_gain(shell_covariances([*maps, *(0 * map_ for map_ in maps)])) == 1.0
 
 
 @pytest.mark.parametrize("gain", [1.0, None])
 def test_values_are_those_of_the_formulas(gain):
     maps = halves(3)
     outputs = denoised(maps, "planting")
-    one = shell_variances(*maps, *outputs, MASK, gain=gain)
+    variances = shell_variances(*maps, *outputs, MASK, gain=gain)
     s = np.array([[made.cross(a, b, MASK) for a in (*maps, *outputs)] for b in (*maps, *outputs)])
     s = s[:, :, 1:]
-    s[2:] *= one.gain
-    s[:, 2:] *= one.gain
+    s[2:] *= variances.gain
+    s[:, 2:] *= variances.gain
     x, noise = (s[0, 3] + s[1, 2]) / 2, np.sqrt(s[0, 0] * s[1, 1]) - s[0, 1]
     expected = {
         "signal": s[0, 1],
@@ -269,7 +269,7 @@ def test_values_are_those_of_the_formulas(gain):
         "signal_to_bias": s[0, 1] / (s[2, 3] - 2 * x + s[0, 1]),
     }
     for name, values in expected.items():
-        estimate = getattr(one, name)
+        estimate = getattr(variances, name)
         np.testing.assert_allclose((estimate.value[1:] - values) / estimate.error[1:], 0, atol=1e-3)
 
 
@@ -279,23 +279,23 @@ def test_shells_of_noise_alone_are_not_trusted():
     trusted = []
     for _ in range(20):
         maps = [random.standard_normal((SIDE,) * 3) for _ in range(2)]
-        one = shell_variances(*maps, *maps, MASK)
-        trusted.append(one.signal.trusted[1:])
-        assert one.noise.trusted[4:].all()
-        assert not one.inconsistent.any()
+        variances = shell_variances(*maps, *maps, MASK)
+        trusted.append(variances.signal.trusted[1:])
+        assert variances.noise.trusted[4:].all()
+        assert not variances.inconsistent.any()
     assert np.mean(trusted) < 0.07
 
 
 def test_maps_without_power_give_no_numbers_and_no_warnings():
     zero = np.zeros((16, 16, 16), np.float32)
     for maps in ([zero] * 4, [*np.random.default_rng(0).standard_normal((2, 16, 16, 16)), zero, zero]):
-        one = variances_from(shell_covariances(maps))
+        variances = variances_from(shell_covariances(maps))
         for quantity in (*QUANTITIES, "signal_to_noise_before", "signal_to_noise_after", "signal_to_bias"):
-            estimate = getattr(one, quantity)
+            estimate = getattr(variances, quantity)
             assert not (estimate.trusted & ~np.isfinite(estimate.value)).any()
             assert not np.isinf(estimate.value).any()
             assert not np.isinf(estimate.error).any()
-        assert not one.residual_noise.trusted.any()
+        assert not variances.residual_noise.trusted.any()
 
 
 def test_invalid_arguments_raise():

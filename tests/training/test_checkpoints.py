@@ -45,9 +45,9 @@ def test_a_saved_state_is_restored_to_the_last_bit(kept, tmp_path):
     found = again.restore(7, state(2))
     again.close()
     assert jax.tree.structure(found) == jax.tree.structure(first)
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(first), strict=True):
-        assert one.dtype == other.dtype
-        assert np.array_equal(one, other)
+    for array, other in zip(jax.tree.leaves(found), jax.tree.leaves(first), strict=True):
+        assert array.dtype == other.dtype
+        assert np.array_equal(array, other)
 
 
 def test_a_state_without_average_and_another_optimizer(kept):

@@ -26,7 +26,10 @@ def image(number):
 
 def images(numbers):
     made = [image(number) for number in numbers]
-    batch = {"image": np.stack([one for one, _ in made]), "kind": np.array([kind for _, kind in made], np.int32)}
+    batch = {
+        "image": np.stack([picture for picture, _ in made]),
+        "kind": np.array([kind for _, kind in made], np.int32),
+    }
     return NamedBatch(batch, tuple(KINDS[kind] for _, kind in made))
 
 
@@ -44,9 +47,9 @@ class Classify(Line):
         return Network().init(key, jnp.zeros((1, SIDE, SIDE)))["params"]
 
     def loss(self, parameters, batch, key):
-        told = Network().apply({"params": parameters}, batch["image"])
-        right = (told.argmax(-1) == batch["kind"]).astype(jnp.float32)
-        return optax.softmax_cross_entropy_with_integer_labels(told, batch["kind"]), {"accuracy": right}
+        logits = Network().apply({"params": parameters}, batch["image"])
+        right = (logits.argmax(-1) == batch["kind"]).astype(jnp.float32)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["kind"]), {"accuracy": right}
 
     def export(self, folder, parameters, about):
         folder.mkdir(exist_ok=True)

@@ -106,10 +106,10 @@ def steep(batch):
 def test_a_step_without_a_finite_gradient_changes_nothing(spoil, task, optimizer):
     batches = [batch_of(range(8 * k, 8 * k + 8)).batch for k in range(2)]
     fields = {"average": 0.5, "optimizer__name": optimizer}
-    (_, told), state = run_steps(task, [batches[0], spoil(batches[1])], 2, **fields)
+    (_, metrics), state = run_steps(task, [batches[0], spoil(batches[1])], 2, **fields)
     _, before = run_steps(task, batches[:1], 2, **fields)
-    assert np.isnan(told["gradient_norm"])
-    assert np.isfinite(told["losses"]).all() == isinstance(task, Steep)
+    assert np.isnan(metrics["gradient_norm"])
+    assert np.isfinite(metrics["losses"]).all() == isinstance(task, Steep)
     assert np.abs(line_of(before)).min() > 0
     assert unreplicate(state.step) == 2
     jax.tree.map(np.testing.assert_array_equal, *(unreplicate(each)[1:] for each in (state, before)))
@@ -131,10 +131,10 @@ def test_a_sample_that_is_not_finite_is_skipped_named_and_counted(tmp_path):
     batches = [batch_of(range(4 * k, 4 * k + 4)).batch for k in range(10)]
     batches[7] = without(batches[7], 2)
     np.testing.assert_allclose(parameters(tmp_path), slow_parameters(batches), rtol=1e-4)
-    slow, told = NumpyAdam(0.05), []
+    slow, losses = NumpyAdam(0.05), []
     for batch in batches[:8]:
-        told.append(slow.step(batch)[0])
-    assert trained[3]["loss"] == pytest.approx(np.concatenate(told[6:]).mean(), rel=1e-4)
+        losses.append(slow.step(batch)[0])
+    assert trained[3]["loss"] == pytest.approx(np.concatenate(losses[6:]).mean(), rel=1e-4)
 
 
 def test_too_many_samples_that_are_not_finite_end_the_run(tmp_path):

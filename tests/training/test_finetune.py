@@ -78,11 +78,11 @@ def test_an_improvement_agrees_with_numpy_fsc(specimen, weights):
     test = split(specimen, config()).test
     before, now, error = evaluate_improvement(test, task, weights.parameters, after)
     z, y, x = (slice(i.min(), i.max() + 1) for i in np.nonzero(test.mask))
-    maps = [one[z, y, x] for one in (test.half_map_1, test.half_map_2)]
+    maps = [half_map[z, y, x] for half_map in (test.half_map_1, test.half_map_2)]
     apply = jax.jit(lambda parameters, half: apply_network(parameters, half, NETWORK))
     denoised = [
-        [np.asarray(apply(one, half[None, ..., None]))[0, ..., 0] for half in maps]
-        for one in (weights.parameters, after)
+        [np.asarray(apply(parameters, half[None, ..., None]))[0, ..., 0] for half in maps]
+        for parameters in (weights.parameters, after)
     ]
     old, new = (
         (slow_losses.fsc(first, maps[1]) + slow_losses.fsc(second, maps[0]))[1:-1] / 2 for first, second in denoised
@@ -96,7 +96,9 @@ def test_the_error_of_an_improvement_is_its_scatter_over_pairs_of_half_maps(weig
     """The same two networks and the same signal, half-maps with other noise: how far the difference scatters."""
     task = DenoisingTask(NETWORK, {"fsc": 1.0})
     random = np.random.default_rng(7)
-    after = jax.tree.map(lambda one: one + 0.1 * random.standard_normal(one.shape).astype("f4"), weights.parameters)
+    after = jax.tree.map(
+        lambda array: array + 0.1 * random.standard_normal(array.shape).astype("f4"), weights.parameters
+    )
     found = []
     for number in range(40):
         judged = noise((24, 32, 40), 100 + number)
@@ -113,7 +115,7 @@ def test_noise_is_significant_no_more_often_than_by_chance():
     task = DenoisingTask(NETWORK, {"fsc": 1.0})
     random = jax.jit(jax.vmap(lambda key: UNet3D(NETWORK).init(key, np.zeros((1, 8, 8, 8, 1), "f4"))["params"]))
     networks = random(jax.random.split(jax.random.key(0), 80))
-    networks = [jax.tree.map(lambda one, n=n: one[n], networks) for n in range(80)]
+    networks = [jax.tree.map(lambda array, n=n: array[n], networks) for n in range(80)]
     called = 0
     for number in range(40):
         test = split(noise((32, 32, 80), number), c).test
@@ -130,7 +132,7 @@ def noise(shape, seed):
     mask[2:-2, 2:-2, 2:-2] = 1
     frequency = np.sqrt(sum(f**2 for f in np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij")))
     maps = [np.fft.ifftn(np.fft.fftn(random.standard_normal(shape)) * np.exp(-3 * frequency**2)).real for _ in range(2)]
-    return Specimen("noise", *((one * mask).astype(np.float32) for one in maps), mask, 1.5, 0.0, 1.0)
+    return Specimen("noise", *((map_ * mask).astype(np.float32) for map_ in maps), mask, 1.5, 0.0, 1.0)
 
 
 @pytest.mark.slow

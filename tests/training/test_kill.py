@@ -33,15 +33,15 @@ def whole(folder, quick):
     return folder / "whole"
 
 
-def same(one, other):
+def same(run, other):
     """Parameters to the last bit, and every line of metrics but for the clock."""
-    assert losses(one) == losses(other)
+    assert losses(run) == losses(other)
     for name in ("last", "best"):
-        first, second = arrays(one / name), arrays(other / name)
+        first, second = arrays(run / name), arrays(other / name)
         assert first.keys() == second.keys()
         for key in first:
             assert np.array_equal(first[key], second[key]), (name, key)
-    assert left_over(one) == []
+    assert left_over(run) == []
 
 
 def wait(process, until, limit=60.0):
@@ -112,9 +112,9 @@ def test_a_stopped_run_saves_reports_it_and_is_resumed(folder, quick, whole):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
-    told = [line for line in err.splitlines() if "held out" not in line]
+    lines = [line for line in err.splitlines() if "held out" not in line]
     step = max(row["step"] for row in losses(workdir) if row["kind"] == "training")
-    assert told == [
+    assert lines == [
         "crefjax: SIGTERM: ending this step and saving; once more to stop at once",
         f"stopped at step {step} of {STEPS}; the same command resumes it",
     ]

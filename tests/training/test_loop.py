@@ -21,12 +21,12 @@ from crefjax.utils.signals import exclusive_lock
 def test_parameters_and_metrics_of_a_run_agree_with_numpy_adam(tmp_path):
     lines = []
     result = run(tmp_path, lines=lines, log_every=2)
-    told, evaluated, last = numpy_run(10)
+    losses, evaluated, last = numpy_run(10)
     np.testing.assert_allclose(parameters(tmp_path), last, rtol=1e-4)
     trained = rows(tmp_path, "training")
     assert [row["step"] for row in trained] == [2, 4, 6, 8, 10]
     for row in trained:
-        pair = told[row["step"] - 2 : row["step"]]
+        pair = losses[row["step"] - 2 : row["step"]]
         assert row["loss"] == pytest.approx(np.mean([loss for loss, _ in pair]), rel=1e-4)
         assert row["gradient_norm"] == pytest.approx(np.mean([norm for _, norm in pair]), rel=1e-4)
         assert row["epoch"] == row["step"] / 5
@@ -200,11 +200,11 @@ def test_the_card_describes_the_pretraining_also_after_resuming(tmp_path, monkey
     assert "before" not in exported(tmp_path / "plain/last")["training"]
     monkeypatch.setattr(Line, "pretraining", "7 steps", raising=False)
     run(tmp_path / "run", epochs=1)
-    told = exported(tmp_path / "run/last")["training"]
-    assert told == "5 steps of 4 points: points near a line; before: 7 steps"
+    training = exported(tmp_path / "run/last")["training"]
+    assert training == "5 steps of 4 points: points near a line; before: 7 steps"
     monkeypatch.setattr(Line, "pretraining", "what has that name by now")
     run(tmp_path / "run", epochs=2)
-    assert exported(tmp_path / "run/last")["training"] == told.replace("5 steps", "10 steps", 1)
+    assert exported(tmp_path / "run/last")["training"] == training.replace("5 steps", "10 steps", 1)
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
@@ -218,7 +218,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     with (
         exclusive_lock(tmp_path / ".lock", ""),
-        pytest.raises(UserError, match=r"another run is at work there.*another --workdir"),
+        pytest.raises(UserError, match=r"another run is training there.*another folder"),
     ):
         run(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock"]
@@ -226,7 +226,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/run: the folder cannot be made \(Not a directory\); give another"):
+    with pytest.raises(UserError, match=r"file/run: the folder cannot be created \(Not a directory\); give another"):
         run(tmp_path / "file" / "run")
 
 

@@ -44,11 +44,13 @@ def test_warmup_rises_from_0_and_the_schedule_starts_after_it():
 def test_cycles_restart_with_a_lower_rate():
     settings = {"schedule__name": "cycles", "schedule__rate": 2.0, "schedule__decay": 0.5, "schedule__warmup": 4}
     c = config(**settings, schedule__cycle_steps=24, schedule__final=0.1)
-    one = [0, 1, 2, 2 * (0.1 + 0.9 * 0.5), 2 * (0.1 + 0.9 * (1 + math.cos(math.pi * 19 / 20)) / 2)]
+    cycle = [0, 1, 2, 2 * (0.1 + 0.9 * 0.5), 2 * (0.1 + 0.9 * (1 + math.cos(math.pi * 19 / 20)) / 2)]
     found = rates(c, 24, at=[0, 2, 4, 14, 23, 24, 26, 28, 38, 47, 52])
-    np.testing.assert_allclose(found, [*one, *(0.5 * np.array(one)), 0.5], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found, [*cycle, *(0.5 * np.array(cycle)), 0.5], rtol=1e-5, atol=1e-7)
     for length in (0, 4):
-        with pytest.raises(UserError, match=r"schedule\.cycle_steps: expected more than the 4 of the warmup, found"):
+        with pytest.raises(
+            UserError, match=r"schedule\.cycle_steps: expected more than schedule\.warmup, 4 steps, found"
+        ):
             rates(config(**settings, schedule__cycle_steps=length), 24, at=[0])
 
 

@@ -67,8 +67,8 @@ def test_a_signal_saves_after_the_step_and_the_resumed_run_ends_with_the_same_bi
     before = signal.getsignal(number)
     result = run(tmp_path, source(hook=ask), average=0.5)
     assert (result.step, result.stopped) == (3, number)
-    told = capsys.readouterr().err.splitlines()
-    assert told == [f"crefjax: {signal.Signals(number).name}: ending this step and saving; once more to stop at once"]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"crefjax: {signal.Signals(number).name}: ending this step and saving; once more to stop at once"]
     assert signal.getsignal(number) is before
     run(tmp_path, average=0.5)
     assert exported(tmp_path / "last")["parameters"] == exported(whole / "last")["parameters"]

@@ -56,9 +56,9 @@ def take(position, count):
     return itertools.islice(position, count)
 
 
-def same(one, other):
-    assert len(one) == len(other)
-    for first, second in zip(one, other, strict=True):
+def same(batches, others):
+    assert len(batches) == len(others)
+    for first, second in zip(batches, others, strict=True):
         assert first.keys() == second.keys()
         assert all(np.array_equal(first[name], second[name]) for name in first)
 
@@ -108,8 +108,8 @@ def test_given_held_out_specimens_are_evaluated(folder):
     batches = taken(made.held_out(), 99)
     assert [len(batch["half_map_1"]) for batch in batches] == [2, 1]
     for batch in batches:
-        for one in batch["half_map_1"]:
-            inside = one[one != 0]
+        for half_map in batch["half_map_1"]:
+            inside = half_map[half_map != 0]
             assert inside.size
             assert np.isin(inside, apart.half_map_1).all()
             assert not np.isin(inside, rest.half_map_1).any()
@@ -153,9 +153,9 @@ def slowly_prepared(model, c):
     stream_config = StreamConfig(**{name: c.data.stream[name] for name in fields})
     made = next(stream_half_maps([model], patch=c.data.patch, batch=c.batch, seed=c.seed, config=stream_config))
     first, second, truth, mask = (
-        np.asarray(one, np.float64) for one in (made.half_map_1, made.half_map_2, made.truth, made.mask)
+        np.asarray(array, np.float64) for array in (made.half_map_1, made.half_map_2, made.truth, made.mask)
     )
-    assert all(0 < one.mean() < 1 for one in mask)
+    assert all(0 < sample.mean() < 1 for sample in mask)
     expected = {"half_map_1": [], "half_map_2": [], "truth": []}
     for k in range(c.batch):
         full = (first[k] + second[k]) / 2
@@ -173,7 +173,7 @@ def test_masks_and_gains_are_drawn_for_each_sample():
     mask = np.full((200, 4, 4, 4), 0.5, np.float32)
     mask[:, 0] = 0
     prepare = make_standardizer(0.3, (1.0, 1.6))
-    found = {name: np.asarray(one) for name, one in prepare(*maps, mask, np.arange(200), np.uint32(3)).items()}
+    found = {name: np.asarray(array) for name, array in prepare(*maps, mask, np.arange(200), np.uint32(3)).items()}
     full = (maps[0] + maps[1]).astype(np.float64) / 2
     mean, deviation = full.mean((1, 2, 3), keepdims=True), full.std((1, 2, 3), keepdims=True)
     gain = (found["truth"] * deviation / np.where(mask, maps[2] * mask, 1))[:, 1:].mean((1, 2, 3), keepdims=True)
@@ -182,8 +182,8 @@ def test_masks_and_gains_are_drawn_for_each_sample():
     masked = (found["half_map_1"][:, 0] == 0).all((1, 2))
     assert abs(masked.mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 200)
     window = np.where(masked[:, None, None, None], mask, 1)
-    for name, one in zip(("half_map_1", "half_map_2"), maps[:2], strict=True):
-        np.testing.assert_allclose(found[name], (one - mean) / deviation * gain * window, rtol=1e-3, atol=1e-4)
+    for name, half_map in zip(("half_map_1", "half_map_2"), maps[:2], strict=True):
+        np.testing.assert_allclose(found[name], (half_map - mean) / deviation * gain * window, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found["truth"], maps[2] / deviation * gain * mask, rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(found["mask"], np.where(masked[:, None, None, None], 1, mask))
     # With a level, some of the mean stays, and nothing else changes.
@@ -210,7 +210,7 @@ def test_a_stream_is_standardized_masked_and_resumed(tmp_path):
     assert (whole.patch, whole.truth, whole.size) == (16, True, None)
     assert {name for samples in whole.held_out() for name in samples.entries} == {"b.cif"}
     batch = taken(whole.training(), 1)[0]
-    assert {one.shape for name, one in batch.items() if name != "entries"} == {(2, 16, 16, 16)}
+    assert {array.shape for name, array in batch.items() if name != "entries"} == {(2, 16, 16, 16)}
     assert len(batch["entries"]) == 2
     for name, expected in slowly_prepared(tmp_path / "a.cif", c).items():
         np.testing.assert_allclose(batch[name], expected, rtol=1e-4, atol=1e-4)
@@ -242,7 +242,7 @@ def test_a_stream_is_standardized_masked_and_resumed(tmp_path):
     ("fields", "message"),
     [
         ({"data__stream__phantoms": 0}, "data.stream: expected models or phantoms to train on, found none"),
-        ({"data__stream__models": "nothing/*.cif"}, r"data.stream.models: .*nothing/\*\.cif finds none"),
+        ({"data__stream__models": "nothing/*.cif"}, r"data.stream.models: .*found none for nothing/\*\.cif"),
         ({"data__stream__models": "a.cif,b.cif", "data__stream__held_out": "c"}, "no model is named c; there are a, b"),
         ({"data__stream__models": "a.cif,b.cif", "data__stream__exclude": "c"}, "no model is named c; there are a, b"),
     ],
@@ -313,24 +313,24 @@ def test_a_stream_mixed_with_entries_is_resumed(folder):
 def test_patches_of_entries_have_the_scale_of_those_of_the_stream(folder):
     """Of deviation 1 times the gain; the noise of each is that of the entry, or its negative."""
     position = mixed(folder, data__stream__gain=(1.0, 1.6)).training()
-    found = [one for one in taken(position, 24) if one["entries"][0].startswith("e")]
+    found = [batch for batch in taken(position, 24) if batch["entries"][0].startswith("e")]
     alone = {"data__source": "entries", "data__patch": 16, "data__entries__held_out": 0.0, "batch": 2}
     alone = make_source(config(data__entries__folders=f"{folder}/entries/e*", **alone))
     plain = taken(alone.training(), len(found))
     signs = []
-    streamed = next(one for one in taken(mixed(folder).training(), 24) if not one["entries"][0].startswith("e"))
-    for one, other in zip(found, plain, strict=True):
-        assert {name: np.shape(value) for name, value in one.items()} == {
+    streamed = next(batch for batch in taken(mixed(folder).training(), 24) if not batch["entries"][0].startswith("e"))
+    for mixed_batch, other in zip(found, plain, strict=True):
+        assert {name: np.shape(value) for name, value in mixed_batch.items()} == {
             name: np.shape(value) for name, value in streamed.items()
         }  # one compiled step takes either
-        np.testing.assert_array_equal(one["mask"], 1)
-        assert one["entries"] == other["entries"]
-        deviation = ((one["half_map_1"] + one["half_map_2"]) / 2).std((1, 2, 3))
+        np.testing.assert_array_equal(mixed_batch["mask"], 1)
+        assert mixed_batch["entries"] == other["entries"]
+        deviation = ((mixed_batch["half_map_1"] + mixed_batch["half_map_2"]) / 2).std((1, 2, 3))
         assert ((deviation > 0.999) & (deviation < 1.601)).all()
         for k in range(2):
-            scale = one["truth"][k].std() / other["truth"][k].std()
-            np.testing.assert_allclose(one["truth"][k], scale * other["truth"][k], rtol=1e-4, atol=1e-5)
-            noises = [(a["half_map_1"] - a["truth"])[k] for a in (one, other)]
+            scale = mixed_batch["truth"][k].std() / other["truth"][k].std()
+            np.testing.assert_allclose(mixed_batch["truth"][k], scale * other["truth"][k], rtol=1e-4, atol=1e-5)
+            noises = [(a["half_map_1"] - a["truth"])[k] for a in (mixed_batch, other)]
             sign = np.sign(np.sum(noises[0] * noises[1]))
             np.testing.assert_allclose(noises[0], sign * scale * noises[1], rtol=1e-3, atol=1e-4)
             signs.append(sign)
@@ -358,10 +358,10 @@ def test_models_of_a_pattern_divide_its_share(tmp_path):
         "b2.pdb": 0.5,
     }
     for shares in ("3", "3,x", "3,0", "1,2,3", "nan,1"):
-        with pytest.raises(UserError, match=r"data\.stream\.shares: expected a number above 0 for each"):
+        with pytest.raises(UserError, match=r"data\.stream\.shares: expected one number above 0 for each"):
             stream_models(config(data__stream__models=models, data__stream__shares=shares))
     twice = f"{models},{models.split(',')[0]}"
-    with pytest.raises(UserError, match=r"data\.stream\.shares: expected one share for each model, .* is of two"):
+    with pytest.raises(UserError, match=r"expected one share for each model, but two patterns match"):
         stream_models(config(data__stream__models=twice, data__stream__shares="3,1,2"))
     assert len(stream_models(config(data__stream__models=twice))[0]) == 5
 
@@ -369,7 +369,7 @@ def test_models_of_a_pattern_divide_its_share(tmp_path):
 def test_two_models_of_the_same_name_are_refused(tmp_path):
     for name in ("a.1.cif", "a.2.cif"):
         (tmp_path / name).write_text("")
-    with pytest.raises(UserError, match=r"names that differ, found .*a\.1\.cif and .*a\.2\.cif; rename one"):
+    with pytest.raises(UserError, match=r"models of different names, found .*a\.1\.cif and .*a\.2\.cif; rename one"):
         stream_models(config(data__stream__models=f"{tmp_path}/*.cif"))
     twice = f"{tmp_path}/a.1.cif, {tmp_path}/a.1.*"
     assert list(stream_models(config(data__stream__models=twice))[0]) == [tmp_path / "a.1.cif"]

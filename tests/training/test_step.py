@@ -40,8 +40,8 @@ def run(task, batches, devices, **fields):
     state = init_state(task.init(jax.random.key(0)), optimizer, average=c.average > 0)
     state, found = steps.replicate(state, devices), []
     for batch in batches:
-        state, told = step(state, steps.shard(batch, devices))
-        found.append(steps.unshard(told))
+        state, metrics = step(state, steps.shard(batch, devices))
+        found.append(steps.unshard(metrics))
     return found, state
 
 
@@ -51,10 +51,10 @@ def test_steps_agree_with_numpy_adam_on_any_number_of_devices():
     expected = [slow.step(batch) for batch in batches]
     for devices in (1, 2):
         found, state = run(Line(), batches, devices, optimizer__clip=2.0)
-        for told, (losses, norm) in zip(found, expected, strict=True):
-            np.testing.assert_allclose(told["losses"], losses, rtol=1e-4)
-            np.testing.assert_allclose(told["absolute"] ** 2, losses, rtol=1e-4)
-            np.testing.assert_allclose(told["gradient_norm"], norm, rtol=1e-4)
+        for metrics, (losses, norm) in zip(found, expected, strict=True):
+            np.testing.assert_allclose(metrics["losses"], losses, rtol=1e-4)
+            np.testing.assert_allclose(metrics["absolute"] ** 2, losses, rtol=1e-4)
+            np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
         parameters = steps.unreplicate(state.parameters)
         np.testing.assert_allclose([*parameters["w"], parameters["b"]], slow.p, rtol=1e-4, atol=1e-6)
         assert steps.unreplicate(state.step) == 6
@@ -80,14 +80,14 @@ def learning():
 
 def denoising_losses(devices):
     found, state = run(DENOISING, [maps(k) for k in range(5)], devices)
-    return np.array([told["losses"] for told in found]), state
+    return np.array([metrics["losses"] for metrics in found]), state
 
 
 def test_the_network_learns_the_same_on_one_device_and_on_two(learning):
-    one, state = learning
-    two, _ = denoising_losses(2)
-    assert one.shape == (5, 8)
-    np.testing.assert_allclose(two, one, atol=1e-5, rtol=0)
+    losses, state = learning
+    on_two_devices, _ = denoising_losses(2)
+    assert losses.shape == (5, 8)
+    np.testing.assert_allclose(on_two_devices, losses, atol=1e-5, rtol=0)
     before = DENOISING.init(jax.random.key(0))
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, steps.unreplicate(state.parameters))
     assert min(jax.tree.leaves(moved)) > 1e-3
@@ -95,7 +95,7 @@ def test_the_network_learns_the_same_on_one_device_and_on_two(learning):
 
 def line_losses(devices):
     found, _ = run(Line(), [batch_of(range(8 * k, 8 * k + 8)).batch for k in range(6)], devices)
-    return [told["losses"].tolist() for told in found]
+    return [metrics["losses"].tolist() for metrics in found]
 
 
 def test_four_devices_and_one_give_the_same():
@@ -133,16 +133,16 @@ def test_the_key_differs_between_steps_and_devices_and_comes_from_the_seed():
     batches = [batch_of(range(2)).batch] * 2
     first, _ = run(Noisy(), batches, 2)
     again, _ = run(Noisy(), batches, 2)
-    drawn = np.concatenate([told["losses"] for told in first])
+    drawn = np.concatenate([metrics["losses"] for metrics in first])
     assert len(set(drawn.tolist())) == 4
-    assert np.array_equal(drawn, np.concatenate([told["losses"] for told in again]))
+    assert np.array_equal(drawn, np.concatenate([metrics["losses"] for metrics in again]))
 
 
 def test_only_activations_are_bfloat16(learning):
     half = DenoisingTask(UNet3DConfig(**TINY, compute_dtype="bfloat16"), DENOISING.loss_weights)
-    (told,), state = run(half, [maps(0)], 2, average=0.5)
-    assert {told[name].dtype for name in ("losses", "cref_l1", "gradient_norm")} == {np.dtype("float32")}
-    assert 0 < np.abs(told["losses"] - learning[0][0]).max() < 0.02
+    (metrics,), state = run(half, [maps(0)], 2, average=0.5)
+    assert {metrics[name].dtype for name in ("losses", "cref_l1", "gradient_norm")} == {np.dtype("float32")}
+    assert 0 < np.abs(metrics["losses"] - learning[0][0]).max() < 0.02
     kept = {leaf.dtype for leaf in jax.tree.leaves(state) if leaf.dtype != jnp.int32}
     assert kept == {jnp.dtype("float32")}
 
@@ -181,6 +181,6 @@ def test_sharding_and_unsharding_keep_the_order_of_a_batch():
     batch = {"x": np.arange(12.0).reshape(4, 3)}
     parts = steps.shard(batch, devices)["x"]
     assert parts.tolist() == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]]
-    told = steps.unshard({"losses": np.array([[1, 2], [3, 4]]), "norm": np.array([7, 7])})
-    assert told["losses"].tolist() == [1, 2, 3, 4]
-    assert told["norm"] == 7
+    metrics = steps.unshard({"losses": np.array([[1, 2], [3, 4]]), "norm": np.array([7, 7])})
+    assert metrics["losses"].tolist() == [1, 2, 3, 4]
+    assert metrics["norm"] == 7

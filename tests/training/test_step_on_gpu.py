@@ -24,7 +24,7 @@ def batches(count):
         truth = sum(np.roll(truth, (i, j), (1, 2)) for i in range(3) for j in range(3)) / 3
         halves = [truth + random.standard_normal(truth.shape) for _ in range(2)]
         maps = dict(zip(("half_map_1", "half_map_2", "truth"), [*halves, truth * mask], strict=True))
-        yield {name: one.astype(np.float32) for name, one in maps.items()} | {"mask": mask}
+        yield {name: array.astype(np.float32) for name, array in maps.items()} | {"mask": mask}
 
 
 def trained(device, dtype):
@@ -36,13 +36,13 @@ def trained(device, dtype):
     step = steps.make_train_step(task, optimizer, decay=0.9, seed=0, devices=[device])
     with jax.default_device(device):
         first = init_state(task.init(jax.random.key(0)), optimizer, average=True)
-        state, told = steps.replicate(first, [device]), []
+        state, metrics = steps.replicate(first, [device]), []
         for batch in batches(3):
             state, numbers = step(state, steps.shard(batch, [device]))
-            told.append(steps.unshard(numbers))
+            metrics.append(steps.unshard(numbers))
     return (
-        np.array([one["losses"] for one in told]),
-        np.array([one["gradient_norm"] for one in told]),
+        np.array([numbers["losses"] for numbers in metrics]),
+        np.array([numbers["gradient_norm"] for numbers in metrics]),
         jax.tree.leaves(steps.unreplicate(state.best_parameters)),
     )
 
@@ -61,5 +61,5 @@ def test_training_on_a_gpu_agrees_with_training_on_the_cpu(expected, dtype, most
     found = trained(gpu, dtype)
     np.testing.assert_allclose(found[0], losses, rtol=most)
     np.testing.assert_allclose(found[1], norms, rtol=20 * most)
-    for one, two in zip(found[2], parameters, strict=True):
-        assert np.abs(one - two).max() < most
+    for array, expected_array in zip(found[2], parameters, strict=True):
+        assert np.abs(array - expected_array).max() < most

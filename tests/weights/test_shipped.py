@@ -40,14 +40,14 @@ def entry(request):
     return request.param, simulate_half_maps(phantom(residues, seed=settings.seed), settings), settings.voxel_size
 
 
-def score(one, made):
-    return float(slow_losses.fsc(one * made.mask, made.truth * made.mask)[1:-1].mean())
+def score(map_, made):
+    return float(slow_losses.fsc(map_ * made.mask, made.truth * made.mask)[1:-1].mean())
 
 
-def error(one, made):
+def error(map_, made):
     inside = made.mask > 0.5
-    one, truth = (each[inside] - each[inside].mean() for each in (one.astype(np.float64), made.truth))
-    return np.sum((one - truth) ** 2) / np.sum(truth**2)
+    map_, truth = (each[inside] - each[inside].mean() for each in (map_.astype(np.float64), made.truth))
+    return np.sum((map_ - truth) ** 2) / np.sum(truth**2)
 
 
 def wiener(full_map, made):

@@ -87,18 +87,23 @@ class StreamConfig:
             if not (least <= low <= high <= most):
                 unit = " voxels (2 is Nyquist)" if name == "resolution" else ""
                 raise UserError(
-                    f"stream: expected {name} to run upwards within {least:g} to {most:g}{unit}, "
+                    f"stream: expected {name} to be two numbers within {least:g} to {most:g}{unit}, the smaller first, "
                     f"found {low:g} to {high:g}; correct it"
                 )
         if not self.resolution[0] > 2:
-            raise UserError("stream: expected resolutions above 2 voxels (Nyquist), found 2; ask for 2.1, say")
-        kinds = self.belt, self.flexible, self.sharpened, self.low_passed
-        shares = *kinds, self.centre, self.solvent
-        if not (min(shares) >= 0 and max(kinds) <= 1 and self.centre + self.solvent <= 1 and self.falloff > 0):
+            raise UserError("stream: expected resolutions above 2 voxels (Nyquist), found 2; take 2.1, for example")
+        for name in ("belt", "flexible", "sharpened", "low_passed", "centre", "solvent"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(
+                    f"stream: expected {name} to be a share of 0 to 1, found {getattr(self, name)}; correct it"
+                )
+        if self.centre + self.solvent > 1:
             raise UserError(
-                f"stream: expected shares of 0 to 1 and a falloff above 0, found {shares} and {self.falloff}; "
-                "correct them"
+                f"stream: expected the shares centre and solvent to add up to at most 1, found {self.centre} and "
+                f"{self.solvent}; lower one"
             )
+        if not self.falloff > 0:
+            raise UserError(f"stream: expected a falloff above 0, found {self.falloff}; correct it")
         _check_spectra(self.spectra)
 
 
@@ -113,9 +118,12 @@ def _check_spectra(spectra):
     unknown = [kind for kind in spectra if not (isinstance(kind, NoiseSpectrum) or kind in _SPECTRA)]
     if unknown or not spectra:
         raise UserError(
-            f"stream: expected spectra out of {', '.join(_SPECTRA)} or measured, found {unknown or 'none'}; name others"
+            f"stream: expected noise spectra among {', '.join(_SPECTRA)}, or measured ones, found {unknown or 'none'}; "
+            "name others"
         )
     for kind in spectra:
         # Without noise at a frequency, no level of it makes the FSC cross there.
         if isinstance(kind, NoiseSpectrum) and not np.asarray(kind.amplitude).min() > 0:
-            raise UserError(f"stream: expected spectra above 0 at all frequencies, found {kind.name!r}; correct it")
+            raise UserError(
+                f"stream: expected a noise spectrum above 0 at every frequency, found {kind.name!r}; take another"
+            )

@@ -112,12 +112,12 @@ class Stream(Iterator[Batch]):
         """
         if state.get("seed") != self._seed:
             raise UserError(
-                f"stream: expected a state of seed {self._seed}, found {state}; use the seed it was created with"
+                f"stream: expected a position saved with seed {self._seed}, found {state.get('seed')}; use that seed"
             )
         if state.get("models", mine := _fingerprint(self.names)) != mine:  # states of earlier versions have none
             raise UserError(
-                "stream: expected a state of these models, found one of others; use the models that it was created "
-                "with, in files of the same names"
+                "stream: expected a position saved with these models, found one of others; use the models that it was "
+                "saved with, in files of the same names"
             )
         self._position = _integer(state.get("position"), "a position", 0, 2**32 - 1)
         self._pending.clear()
