@@ -202,12 +202,7 @@ def prepare(
     stride = patch if stride is None else stride
     _check(patch, stride, dtype, validation, jobs, grid)
     sources = find_sources(entries)
-    settings = {"patch": patch, "stride": stride, "dtype": dtype, "validation": float(validation), "seed": seed}
-    settings["grid"] = float(grid)
-    if voxel_size:
-        settings["voxel_size"] = float(voxel_size)
-    if insist:
-        settings["insist"] = True
+    settings = _settings(patch, stride, dtype, validation, seed, grid, voxel_size, insist)
     progress = progress or (lambda share: None)
     try:
         with locked_dataset(output, settings, sources, overwrite=overwrite), temporary_sibling(output / "work") as work:
@@ -224,6 +219,17 @@ def prepare(
             "fewer `jobs`: it continues where it stopped"
         )
         raise path_error(output, text) from error
+
+
+def _settings(patch, stride, dtype, validation, seed, grid, voxel_size, insist):
+    """Return the settings by which a dataset is recognized; those that datasets of earlier versions lack come last."""
+    settings = {"patch": patch, "stride": stride, "dtype": dtype, "validation": float(validation), "seed": seed}
+    settings["grid"] = float(grid)
+    if voxel_size:
+        settings["voxel_size"] = float(voxel_size)
+    if insist:
+        settings["insist"] = True
+    return settings
 
 
 def _check(patch, stride, dtype, validation, jobs, grid):

@@ -69,8 +69,10 @@ def script(
 
     Args:
         levels: of full and denoised map.
-        full, denoised: paths of the maps, from the script's folder.
-        agreement, change: paths of local maps, or None.
+        full: path of the full map, from the script's folder.
+        denoised: path of the denoised map.
+        agreement: path of the local map of agreement, or None.
+        change: path of the local map of change, or None.
         voxel_size: Å.
     """
     volume = levels.voxels * voxel_size**3

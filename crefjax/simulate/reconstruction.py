@@ -221,9 +221,8 @@ def memory_needed(side: int, batch: int = BATCH) -> float:
 def _reconstruct_half(density, voxel_size, batches, optics, shells, refinements, show):
     """Return signal and noise of one half, and the variance of its projections.
 
-    Args:
-        batches: poses of the particles.
-        show: called with the share of the work that is done, batches of refinements counted by their cost.
+    `batches` are the poses of the particles; `show` is called with the share of the work that is done, batches of
+    refinements counted by their cost.
     """
     side = len(density)
     shares = iter(np.cumsum([1.0] * len(batches) + [_REFINEMENT_COST] * len(batches) * refinements))

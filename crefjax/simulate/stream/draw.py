@@ -329,11 +329,8 @@ def draw_sample(
     place, center = _place(u, model, rotation, patch * voxel_size, config)
     flexible_b = _between(next(u), config.flexible_b) * (next(u) < config.flexible)
     plane = _plane(next(u), next(u), next(u), patch * voxel_size)
-    sharpened = min(next(u) * max(b_drawn - LEAST_B, 0), _SHARPEST * voxel_size**2) * (next(u) < config.sharpened)
-    low_pass = _between(next(u), config.low_pass) / resolution * (next(u) < config.low_passed)
-    low_pass_edge = _between(next(u), config.low_pass_edge)
+    sharpened, low_pass, passed = _draw_filters(u, config, b_drawn, resolution, voxel_size, frequency)
     blur = b_drawn - model.best_b - sharpened
-    passed = _low_pass(frequency, low_pass, low_pass_edge)
     amplitude = amplitude * _sharpening(frequency, sharpened, voxel_size)
     amplitude /= amplitude.max()
     signal, noise = model.whole_map_levels(voxel_size, resolution, blur, frequency, amplitude)
@@ -357,6 +354,18 @@ def draw_sample(
         plane.astype(np.float32),
         passed.astype(np.float32),
     )
+
+
+def _draw_filters(u, config, b_factor, resolution, voxel_size, frequency):
+    """Draw a sharpening and a low-pass of the half-maps.
+
+    Returns:
+        the B-factor of the sharpening, Å², 0 for none; the end of the low-pass, 1/Å, 0 for none; and its transmission.
+    """
+    sharpest = min(next(u) * max(b_factor - LEAST_B, 0), _SHARPEST * voxel_size**2)
+    sharpened = sharpest * (next(u) < config.sharpened)
+    low_pass = _between(next(u), config.low_pass) / resolution * (next(u) < config.low_passed)
+    return sharpened, low_pass, _low_pass(frequency, low_pass, _between(next(u), config.low_pass_edge))
 
 
 def collate(samples: list[SampleSpec], empty: int) -> SampleSpec:
