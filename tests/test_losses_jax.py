@@ -108,9 +108,9 @@ def test_maps_in_other_units_have_the_same_loss_and_gradient(name, expected):
 @pytest.mark.parametrize("scale", [1e-15, 1e15])
 def test_variances_are_in_the_units_of_the_maps(scale):
     maps = sample(batch(), 0)
-    given = [maps[name] * np.float32(scale) for name in ("denoised_1", "denoised_2", "half_map_1", "half_map_2")]
-    _, aux = losses.bias(*given)
-    exact = [array.astype(np.float64) for array in given]
+    half_maps = [maps[name] * np.float32(scale) for name in ("denoised_1", "denoised_2", "half_map_1", "half_map_2")]
+    _, aux = losses.bias(*half_maps)
+    exact = [array.astype(np.float64) for array in half_maps]
     np.testing.assert_allclose(aux["var_bias"], slow.var_bias(*exact), rtol=1e-4)
     np.testing.assert_allclose(aux["var_signal"], slow.cov(*exact[2:]), rtol=1e-4)
 

@@ -52,9 +52,9 @@ def shrunk(map_, gain):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_equals_slow_numpy(name, shape):
-    given = arguments(name, made_up(shape))
-    found, _ = jitted[name](*given)
-    np.testing.assert_allclose(found, getattr(slow, name)(*(array.astype(np.float64) for array in given)), rtol=2e-5)
+    arrays = arguments(name, made_up(shape))
+    found, _ = jitted[name](*arrays)
+    np.testing.assert_allclose(found, getattr(slow, name)(*(array.astype(np.float64) for array in arrays)), rtol=2e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -82,15 +82,15 @@ def test_aux_and_metric_equal_slow_numpy(shape):
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_gradient_equals_finite_differences_of_slow_numpy(name):
-    given = arguments(name, made_up((11, 8, 10)))
+    arrays = arguments(name, made_up((11, 8, 10)))
     count = sum(argument.startswith("denoised") for argument in ARGUMENTS[name])
-    gradients = jax.jit(jax.grad(lambda *a: getattr(losses, name)(*a)[0], argnums=tuple(range(count))))(*given)
-    given = [array.astype(np.float64) for array in given]
+    gradients = jax.jit(jax.grad(lambda *a: getattr(losses, name)(*a)[0], argnums=tuple(range(count))))(*arrays)
+    arrays = [array.astype(np.float64) for array in arrays]
     rng = np.random.default_rng(8)
     for _ in range(3):
-        directions = [rng.standard_normal(array.shape) if i < count else 0 for i, array in enumerate(given)]
+        directions = [rng.standard_normal(array.shape) if i < count else 0 for i, array in enumerate(arrays)]
         ahead, behind = (
-            getattr(slow, name)(*(a + step * b for a, b in zip(given, directions, strict=True)))
+            getattr(slow, name)(*(a + step * b for a, b in zip(arrays, directions, strict=True)))
             for step in (1e-6, -1e-6)
         )
         along = sum(np.sum(g * d) for g, d in zip(gradients, directions[:count], strict=True))
@@ -164,9 +164,9 @@ def test_cref_l1_masked_ignores_what_is_outside_the_mask():
     inside[8:24, 8:24, 8:24] = 1
     outside = np.random.default_rng(4).standard_normal(truth.shape).astype(np.float32)
     outside = (outside - outside[inside == 0].mean()) * (1 - inside)  # the solvent's level is looked at
-    given = truth, m1, m2, inside
+    arrays = truth, m1, m2, inside
     np.testing.assert_allclose(
-        jitted["cref_l1_masked"](truth + outside, *given[1:])[0], slow.cref_l1_masked(*given), rtol=1e-4
+        jitted["cref_l1_masked"](truth + outside, *arrays[1:])[0], slow.cref_l1_masked(*arrays), rtol=1e-4
     )
 
 
@@ -176,9 +176,9 @@ def test_masked_losses_do_not_take_a_level_for_signal():
     mask = np.clip((12 - distance) / 4, 0, 1).astype(np.float32)
     truth, m1, m2 = rng.standard_normal((3, 32, 32, 32)).astype(np.float32)
     m1, m2 = truth + m1, truth + m2
-    for name, given in (("cref_l1_masked", (truth, m1, m2)), ("truth_fsc_masked", (m1, truth * mask))):
-        level = [array if array is given[-1] and name == "truth_fsc_masked" else array + 5 for array in given]
-        np.testing.assert_allclose(jitted[name](*level, mask)[0], jitted[name](*given, mask)[0], atol=1e-4)
+    for name, arrays in (("cref_l1_masked", (truth, m1, m2)), ("truth_fsc_masked", (m1, truth * mask))):
+        level = [array if array is arrays[-1] and name == "truth_fsc_masked" else array + 5 for array in arrays]
+        np.testing.assert_allclose(jitted[name](*level, mask)[0], jitted[name](*arrays, mask)[0], atol=1e-4)
     # As whole maps times the mask they would differ: a level of 5 is most of what two masked maps share.
     plain = [slow.fsc((m1 + level) * mask, (m2 + level) * mask)[1:3].mean() for level in (0, 5)]
     assert plain[1] > plain[0] + 0.1
@@ -243,7 +243,7 @@ def test_bfloat16_maps_give_the_float32_result(name):
     maps = made_up((11, 8, 10))
     names = OF_FULL if name == "cref_rmse" else ARGUMENTS[name]
     low = [jnp.asarray(maps[argument]).astype(jnp.bfloat16) for argument in names]
-    found, expected = (getattr(losses, name)(*given) for given in (low, [array.astype(jnp.float32) for array in low]))
+    found, expected = (getattr(losses, name)(*arrays) for arrays in (low, [array.astype(jnp.float32) for array in low]))
     for first, second in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert first.dtype == jnp.float32
         np.testing.assert_array_equal(first, second)

@@ -21,7 +21,7 @@ def entry(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def filtered_folder(tmp_path_factory):
     """Make baselines of two entries, one without a mask, and of a folder that is not an entry."""
     here = tmp_path_factory.mktemp("made")
     make_entry(here / "a")
@@ -32,17 +32,17 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
-def test_every_plain_filter_is_written(made, name):
-    found = find_entry(made / name).outputs
+def test_every_plain_filter_is_written(filtered_folder, name):
+    found = find_entry(filtered_folder / name).outputs
     assert list(found) == sorted(PLAIN)
     for method, output in found.items():
-        assert {path.name for path in (made / name / "outputs" / method).iterdir()} == (
+        assert {path.name for path in (filtered_folder / name / "outputs" / method).iterdir()} == (
             {"full.mrc", "about.json"} | ({"half_map_1.mrc", "half_map_2.mrc"} if method != "full" else set())
         )
         for path in (output.full, output.half_map_1, output.half_map_2):
             if path is None:
                 continue
-            with mrcfile.open(path) as mrc, mrcfile.open(made / name / "half_map_1.mrc") as source:
+            with mrcfile.open(path) as mrc, mrcfile.open(filtered_folder / name / "half_map_1.mrc") as source:
                 assert mrc.header.origin == source.header.origin
                 assert mrc.voxel_size == source.voxel_size
                 assert int(mrc.header.nlabl) == int(source.header.nlabl) + 1
@@ -50,21 +50,21 @@ def test_every_plain_filter_is_written(made, name):
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
-def test_filters_reduce_the_error_of_a_noisy_ball(made, name):
+def test_filters_reduce_the_error_of_a_noisy_ball(filtered_folder, name):
     apart, truth = ball()
     inside = apart < 9
-    first, second = halves_of(made / name)
-    full = read(made / name, "full")
+    first, second = halves_of(filtered_folder / name)
+    full = read(filtered_folder / name, "full")
     np.testing.assert_allclose(full, (first + second) / 2, atol=1e-6)
     for method in PLAIN[1:]:
         for output, source in (("full", full), ("half_map_1", first), ("half_map_2", second)):
-            error = np.mean((read(made / name, method, output) - truth)[inside] ** 2)
+            error = np.mean((read(filtered_folder / name, method, output) - truth)[inside] ** 2)
             assert error < 0.4 * np.mean((source - truth)[inside] ** 2), (method, output)
 
 
-def test_wiener_filter_matches_numpy(made):
-    mask = mrcfile.read(made / "a" / "mask.mrc").astype("f8")
-    halves = [half_map.astype("f8") for half_map in halves_of(made / "a")]
+def test_wiener_filter_matches_numpy(filtered_folder):
+    mask = mrcfile.read(filtered_folder / "a" / "mask.mrc").astype("f8")
+    halves = [half_map.astype("f8") for half_map in halves_of(filtered_folder / "a")]
     k = np.fft.fftfreq(SIDE, 1 / SIDE)
     shells = np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int)
     f1, f2 = (
@@ -78,19 +78,19 @@ def test_wiener_filter_matches_numpy(made):
         factors[0] = 1
         of_voxel = np.append(factors, 0)[np.minimum(shells, len(factors))]
         expected = np.fft.ifftn(np.fft.fftn(map_) * of_voxel).real
-        np.testing.assert_allclose(read(made / "a", "wiener", name), expected, atol=1e-4)
+        np.testing.assert_allclose(read(filtered_folder / "a", "wiener", name), expected, atol=1e-4)
 
 
-def test_about_file_records_settings_and_versions(made):
-    record = about(made / "a", "wiener")
+def test_about_file_records_settings_and_versions(filtered_folder):
+    record = about(filtered_folder / "a", "wiener")
     assert (record["method"], record["settings"], record["measured_in"]) == ("wiener", {"fsc_cut": 0.143}, "mask.mrc")
     assert record["crefjax"] == crefjax.__version__
     assert record["numpy"] == np.__version__
     assert 2 * VOXEL < record["fsc_0.143"] < SIDE * VOXEL
     assert record["seconds"] >= 0
-    assert about(made / "b", "lowpass")["measured_in"] == "mask made from the half-maps"
-    assert "fsc_0.143" not in about(made / "a", "full") | about(made / "a", "nonlocal_means")
-    means = about(made / "a", "nonlocal_means")
+    assert about(filtered_folder / "b", "lowpass")["measured_in"] == "mask made from the half-maps"
+    assert "fsc_0.143" not in about(filtered_folder / "a", "full") | about(filtered_folder / "a", "nonlocal_means")
+    means = about(filtered_folder / "a", "nonlocal_means")
     assert means["settings"] == {"patch": 5, "distance": 3, "strength": 0.6}
     assert means["noise"] == pytest.approx(0.4 / np.sqrt(2), rel=0.05)
     assert means["scikit-image"]
@@ -101,15 +101,15 @@ def states(entry):
     return {path: path.stat().st_mtime_ns for path in files}
 
 
-def test_a_second_run_makes_only_missing_outputs(made, capsys):
+def test_a_second_run_makes_only_missing_outputs(filtered_folder, capsys):
     """Existing outputs stay unchanged; only missing ones are made."""
-    before = states(made / "a")
-    shutil.rmtree(made / "a" / "outputs" / "lowpass")
-    assert baselines.STUDY.main([str(made / name) for name in ("a", "b")]) == 0
+    before = states(filtered_folder / "a")
+    shutil.rmtree(filtered_folder / "a" / "outputs" / "lowpass")
+    assert baselines.STUDY.main([str(filtered_folder / name) for name in ("a", "b")]) == 0
     out, err = capsys.readouterr()
     assert out == "outputs: 1 made, 9 were there, 0 could not be made\n"
     assert err == ""
-    after = states(made / "a")
+    after = states(filtered_folder / "a")
     assert set(after) == set(before)
     assert {path.parent.name for path in after if after[path] != before[path]} == {"lowpass"}
 
@@ -168,7 +168,7 @@ def test_crefjax_output_matches_denoise(entry, small_weights, capsys):
     assert find_entry(entry).outputs["masked"].half_map_2 is not None
 
 
-def test_each_invalid_entry_is_one_line(made, tmp_path, capsys):
+def test_each_invalid_entry_is_one_line(filtered_folder, tmp_path, capsys):
     entries = {name: make_entry(tmp_path / name, seed=2) for name in ("nan", "noise", "blocked", "good")}
     array = halves_of(entries["nan"])[0]
     array[3, 4, 5] = np.nan
@@ -194,7 +194,7 @@ def test_each_invalid_entry_is_one_line(made, tmp_path, capsys):
     assert f"{entries['blocked'] / 'outputs'}: expected a folder to write to" in lines[3]
     assert out.startswith("outputs: 3 made, 0 were there, 7")
     assert not (entries["nan"] / "outputs").exists()
-    assert baselines.STUDY.main([str(entries["nan"]), str(made / "bad")]) == 2
+    assert baselines.STUDY.main([str(entries["nan"]), str(filtered_folder / "bad")]) == 2
 
 
 def test_an_entry_without_write_permission_is_one_line(entry, monkeypatch, capsys):

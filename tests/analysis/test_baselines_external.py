@@ -115,7 +115,7 @@ def test_topaz_denoises_full_map_and_half_maps(entry, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "said", "expected"),
+    ("text", "line", "expected"),
     [
         ("import sys; print('MAPS MUST BE THE SAME SIZE!'); sys.exit(1)", "MAPS MUST BE", "failed with status 1"),
         ("import sys; sys.stderr.write('out of memory\\n'); sys.exit(3)", "out of memory", "failed with status 3"),
@@ -124,11 +124,11 @@ def test_topaz_denoises_full_map_and_half_maps(entry, tmp_path, monkeypatch):
         ("open('LAFTER_filtered.mrc', 'w').write('text')", "", "cannot be used"),
     ],
 )
-def test_output_of_a_failed_program_is_shown(entry, tmp_path, text, said, expected, capsys):
+def test_output_of_a_failed_program_is_shown(entry, tmp_path, text, line, expected, capsys):
     assert baselines.STUDY.main([str(entry), "--method", "lafter", "--program", program(tmp_path, text)]) == 2
     *passed, last = capsys.readouterr().err.splitlines()
     assert expected in last
-    assert said in "\n".join(passed)
+    assert line in "\n".join(passed)
     assert not (entry / "outputs").exists()
 
 

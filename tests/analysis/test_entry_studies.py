@@ -212,10 +212,10 @@ def test_an_invalid_entry_is_reported_and_skipped(entries, tmp_path, capsys):
     bad = shutil.copytree(entries[0], tmp_path / "bad")
     (bad / "half_map_2.mrc").write_bytes(b"no map")
     assert cref_rmse.STUDY.main([str(bad), str(entries[1]), str(tmp_path / "none"), "-o", str(tmp_path / "out")]) == 0
-    said = capsys.readouterr()
-    assert "left out: bad: " in said.err
-    assert "half_map_2.mrc" in said.err
-    assert "left out: none: " in said.err
+    output = capsys.readouterr()
+    assert "left out: bad: " in output.err
+    assert "half_map_2.mrc" in output.err
+    assert "left out: none: " in output.err
     assert {row["entry"] for row in rows(tmp_path / "out/cref_rmse.csv")} == {"b"}
     left_out = json.loads((tmp_path / "out/cref_rmse.json").read_text(encoding="utf-8"))["left_out"]
     assert sorted(row["entry"] for row in left_out) == ["bad", "none"]
@@ -255,9 +255,9 @@ def test_mistakes_are_one_line(entries, all_of, tmp_path, monkeypatch, capsys):
         (["nothing", *out], "nothing could be measured"),
     ):
         assert cref_rmse.STUDY.main(argv) == 2
-        said = capsys.readouterr().err.strip().splitlines()
-        assert words in said[-1]
-        assert len(said) <= 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert words in lines[-1]
+        assert len(lines) <= 2
         assert not (tmp_path / "out/cref_rmse.csv").exists()
     assert reference_fsc.STUDY.main([str(entries[2]), *out]) == 2
     assert "truth.mrc" in capsys.readouterr().err

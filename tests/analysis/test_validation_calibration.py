@@ -175,7 +175,7 @@ def test_passing_criteria_by_hand(error, correlation, fsc, missed):
 def test_counts_in_the_report_match_the_table(here, rows):
     report = json.loads((here / "out" / "calibration.json").read_text(encoding="utf-8"))
     by = {(row["entry"], row["map"]): row for row in rows}
-    wanted, worst = 0, []
+    expected, worst = 0, []
     for entry in "ab":
         found, wiener, own = (by[entry, label] for label in ("calibrated", "Wiener filter", "network's own"))
         value = {name: [float(row[name]) for row in (found, wiener, own)] for name in ("error", "correlation")}
@@ -183,12 +183,12 @@ def test_counts_in_the_report_match_the_table(here, rows):
         error = value["error"][0] / value["error"][1] - 1
         missed = error, max(value["correlation"][1:]) - value["correlation"][0], fsc[1] - fsc[0] - 0.002
         assert found["passes"] == str(int(max(missed) <= 0))
-        wanted += max(missed) <= 0
+        expected += max(missed) <= 0
         worst.append(missed)
-    assert (report["calibrated_maps"], report["passes"]) == (2, wanted)
+    assert (report["calibrated_maps"], report["passes"]) == (2, expected)
     for name, values in zip(("error", "correlation", "fsc"), zip(*worst, strict=True), strict=True):
         assert report["worst"][name] == pytest.approx(max(values), abs=1e-4)
-    assert len(report["missed"]) == 2 - wanted
+    assert len(report["missed"]) == 2 - expected
     assert not report["mask_given"]
     assert {"crefjax", "jax", "python", "seconds", "entries", "weights"} <= set(report)
 

@@ -167,18 +167,18 @@ def test_shared_signal_is_that_of_the_simulated_particles():
     settings = SimulationConfig(
         2.0, 6.0, box=32, seed=3, method="reconstruction", particles=Particles(60, pose_error=8.0), refinements=0
     )
-    made = simulate_half_maps(phantom(60), settings)
+    simulation = simulate_half_maps(phantom(60), settings)
     key = jax.random.fold_in(jax.random.key(settings.seed), 1)
-    parts = reconstruct_signal_and_noise(made.truth, 2.0, key, settings.particles, refinements=0)
+    parts = reconstruct_signal_and_noise(simulation.truth, 2.0, key, settings.particles, refinements=0)
     for half, signal, noise in (
-        (made.half_map_1, parts.signal_1, parts.noise_1),
-        (made.half_map_2, parts.signal_2, parts.noise_2),
+        (simulation.half_map_1, parts.signal_1, parts.noise_1),
+        (simulation.half_map_2, parts.signal_2, parts.noise_2),
     ):
         assert abs(np.corrcoef((half - signal).ravel(), np.ravel(noise))[0, 1]) > 0.9999
-    shared = cref.shared_with_truth(made, settings)
-    signals = [np.asarray(part, "f8") * made.mask for part in (parts.signal_1, parts.signal_2)]
+    shared = cref.shared_with_truth(simulation, settings)
+    signals = [np.asarray(part, "f8") * simulation.mask for part in (parts.signal_1, parts.signal_2)]
     h = numpy_fsc(*signals)
-    expected = numpy_fsc(sum(signals) / 2, made.truth.astype("f8") * made.mask) / np.sqrt(2 * h / (1 + h))
+    expected = numpy_fsc(sum(signals) / 2, simulation.truth.astype("f8") * simulation.mask) / np.sqrt(2 * h / (1 + h))
     np.testing.assert_allclose(shared, np.minimum(expected, 1), atol=2e-3)
     assert shared[1:15].min() < 0.97
 

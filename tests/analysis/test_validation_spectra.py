@@ -41,8 +41,8 @@ def ball():
 def noise(seed=0, fall=0.0):
     """Noise of deviation 1 with power `exp(-fall (r / Nyquist)²)`."""
     spectrum = np.fft.fftn(np.random.default_rng(seed).standard_normal((SIDE,) * 3))
-    made = np.fft.ifftn(spectrum * np.exp(-fall / 2 * (radius() / (SIDE / 2)) ** 2)).real
-    return made / made.std()
+    array = np.fft.ifftn(spectrum * np.exp(-fall / 2 * (radius() / (SIDE / 2)) ** 2)).real
+    return array / array.std()
 
 
 @pytest.fixture(scope="module")

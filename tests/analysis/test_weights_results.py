@@ -50,6 +50,6 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         (["-o", str(tmp_path / "file")], "file: File exists"),
     ):
         assert weights_results.STUDY.main([str(tmp_path), *more]) == 2
-        said = capsys.readouterr().err
-        assert message in said
-        assert len(said.splitlines()) == 1
+        errors = capsys.readouterr().err
+        assert message in errors
+        assert len(errors.splitlines()) == 1

@@ -47,7 +47,7 @@ def test_all_steps_run_on_given_entries(tmp_path, monkeypatch, small_weights):
 
 def test_a_missing_model_is_one_line(tmp_path, capsys):
     assert study.STUDY.main([str(tmp_path), "-o", str(tmp_path / "out"), "--weights", "none"]) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1
-    assert "expected a model" in said[0]
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert "expected a model" in lines[0]
     assert not (tmp_path / "out").exists()

@@ -16,10 +16,10 @@ def published_arrays(seed=0):
     """Return 36 random arrays with the names and shapes of the published checkpoint."""
     random = np.random.default_rng(seed)
     arrays = {}
-    for number, (given, made) in enumerate(published_shapes()):
-        spread = np.sqrt(2 / (27 * given))
-        arrays[f"{2 * number:02d}_kernel"] = (spread * random.standard_normal((3, 3, 3, given, made))).astype("f4")
-        arrays[f"{2 * number + 1:02d}_bias"] = (0.1 * random.standard_normal(made)).astype("f4")
+    for number, (expected, shape) in enumerate(published_shapes()):
+        spread = np.sqrt(2 / (27 * expected))
+        arrays[f"{2 * number:02d}_kernel"] = (spread * random.standard_normal((3, 3, 3, expected, shape))).astype("f4")
+        arrays[f"{2 * number + 1:02d}_bias"] = (0.1 * random.standard_normal(shape)).astype("f4")
     return arrays
 
 

@@ -19,7 +19,7 @@ def ball(workdir):
     return pair, radius
 
 
-def made(pair, *more):
+def run_mask(pair, *more):
     run_ok("mask", *pair, "-o", "mask.mrc", "--overwrite", *more)
     assert valid("mask.mrc")
     return read("mask.mrc")[0]
@@ -27,7 +27,7 @@ def made(pair, *more):
 
 def test_mask_is_1_within_the_body_and_0_far_from_it(ball):
     pair, radius = ball
-    mask = made(pair)
+    mask = run_mask(pair)
     assert mask.shape == radius.shape
     assert mask.min() == 0
     assert mask.max() == 1
@@ -43,7 +43,7 @@ def test_extension_and_edge_have_the_requested_widths(ball):
     pair, radius = ball
 
     def limits(*more):
-        mask = made(pair, "--lowpass", "15", "--threshold", "0.3", *more)
+        mask = run_mask(pair, "--lowpass", "15", "--threshold", "0.3", *more)
         return radius[mask == 1].max(), radius[mask > 0].max()
 
     bare = limits("--extend", "0", "--soft-edge", "0")
@@ -58,7 +58,7 @@ def test_extension_and_edge_have_the_requested_widths(ball):
 
 def test_edge_falls_as_a_raised_cosine(ball):
     pair, _ = ball
-    mask = made(pair, "--threshold", "0.3", "--extend", "2", "--soft-edge", "6")
+    mask = run_mask(pair, "--threshold", "0.3", "--extend", "2", "--soft-edge", "6")
     line = mask[20, 18, 22:]
     assert (np.diff(line) <= 1e-6).all()
     near = line[(line > 0) & (line < 1)]
@@ -69,7 +69,8 @@ def test_edge_falls_as_a_raised_cosine(ball):
 
 def test_threshold_is_in_the_maps_units(ball):
     pair, _ = ball
-    sizes = [made(pair, "--threshold", value, "--extend", "0", "--soft-edge", "0").sum() for value in ("0.2", "0.7")]
+    thresholds = ("0.2", "0.7")
+    sizes = [run_mask(pair, "--threshold", t, "--extend", "0", "--soft-edge", "0").sum() for t in thresholds]
     assert sizes[0] > sizes[1] > 0
 
 
@@ -78,13 +79,13 @@ def test_scale_of_the_maps_does_not_change_the_mask(ball, workdir):
     large = [
         write(workdir / f"large{n}.mrc", (1000 * read(path)[0]).astype("f4"), voxel=3.0) for n, path in enumerate(pair)
     ]
-    np.testing.assert_allclose(made(large), made(pair), atol=1e-4)
+    np.testing.assert_allclose(run_mask(large), run_mask(pair), atol=1e-4)
 
 
 def test_mask_has_the_header_of_half_map_1(workdir):
     words = {"axes": (3, 1, 2), "origin": (10, 20, -30.5), "nstart": (1, -2, 3), "labels": [b"one"], "voxel": 2.0}
     pair = [write(workdir / f"h{n}.mrc", data, **words) for n, data in enumerate(densities((20, 17, 23)), 1)]
-    mask = made(pair)
+    mask = run_mask(pair)
     h = read("mask.mrc")[1]
     assert mask.shape == (20, 17, 23)
     assert 0 <= mask.min() <= mask.max() <= 1
@@ -98,7 +99,7 @@ def test_mask_has_the_header_of_half_map_1(workdir):
 
 def test_mask_is_accepted_by_other_commands(ball, weights):
     pair, _ = ball
-    made(pair)
+    run_mask(pair)
     run_ok("fsc", *pair, "--mask", "mask.mrc")
     run_ok("denoise", *pair, "-o", "out.mrc", "--mask", "mask.mrc", "--weights", weights)
     assert not read("out.mrc")[0][read("mask.mrc")[0] == 0].any()

@@ -52,11 +52,11 @@ def test_report_is_a_folder_with_page_numbers_figures_and_script(words, workdir)
     outcome = run_ok(*words, "--local")
     after = tree(workdir)
     assert {name: after[name] for name in before} == before
-    made = {name for name in after if name.startswith("out/")}
+    written = {name for name in after if name.startswith("out/")}
     figures = {f"out/figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
     plain = {"index.html", "report.json", "view.cxc", "full_map.mrc", "local_agreement.mrc", "local_change.mrc"}
-    assert made == {"out/figures", *figures, *(f"out/{name}" for name in plain)}
-    assert set(after) == {*before, *made, "out"}
+    assert written == {"out/figures", *figures, *(f"out/{name}" for name in plain)}
+    assert set(after) == {*before, *written, "out"}
     assert "index.html" in outcome.text
     report = numbers()
     for name, file in (("half_map_1", "half_1.mrc"), ("denoised_2", "denoised_2.mrc"), ("mask", "mask.mrc")):

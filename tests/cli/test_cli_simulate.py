@@ -24,7 +24,7 @@ PDB = "ATOM  {:5d} {:<4} ALA A{:4d}    {:8.3f}{:8.3f}{:8.3f}  1.00 30.00        
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def simulation(tmp_path_factory):
     """Simulate an entry of a small phantom; return its folder and the output."""
     folder = tmp_path_factory.mktemp("simulated") / "entry"
     return folder, run_ok("simulate", *SMALL, "-o", folder)
@@ -60,8 +60,8 @@ def crossing(folder):
     return len(mask) * read_map(folder / "mask.mrc").voxel_size / (shell - 1 + share)
 
 
-def test_simulated_entry_is_accepted_by_other_commands(made):
-    folder, _ = made
+def test_simulated_entry_is_accepted_by_other_commands(simulation):
+    folder, _ = simulation
     assert {path.name for path in folder.iterdir()} == FILES
     assert [path.name for path in folder.parent.iterdir()] == ["entry"]
     entry = find_entry(folder)
@@ -75,8 +75,8 @@ def test_simulated_entry_is_accepted_by_other_commands(made):
         assert valid(folder / name)
 
 
-def test_half_maps_are_the_truth_with_independent_noise(made):
-    folder, _ = made
+def test_half_maps_are_the_truth_with_independent_noise(simulation):
+    folder, _ = simulation
     first, second, truth = (read(folder / f"{name}.mrc")[0] for name in ("half_map_1", "half_map_2", "truth"))
     noises = np.array([(half - truth).ravel() for half in (first, second)])
     deviation = json.loads((folder / "entry.json").read_text())["level"]["noise_deviation"]
@@ -84,8 +84,8 @@ def test_half_maps_are_the_truth_with_independent_noise(made):
     assert abs(np.corrcoef(noises)[0, 1]) < 4 / np.sqrt(truth.size)
 
 
-def test_fsc_crosses_at_the_requested_resolution(made):
-    folder, outcome = made
+def test_fsc_crosses_at_the_requested_resolution(simulation):
+    folder, outcome = simulation
     assert crossing(folder) == pytest.approx(6.0, rel=0.02)
     report = json.loads((folder / "entry.json").read_text())
     assert report["resolution_reached"] == pytest.approx(crossing(folder), rel=1e-3)
@@ -94,23 +94,23 @@ def test_fsc_crosses_at_the_requested_resolution(made):
     assert all(name in outcome.out for name in FILES)
 
 
-def test_printed_command_denoises_the_entry(made, workdir, weights):
-    line = made[1].out.rstrip().split("\n")[-1].split("crefjax ", 1)[1]
+def test_printed_command_denoises_the_entry(simulation, workdir, weights):
+    line = simulation[1].out.rstrip().split("\n")[-1].split("crefjax ", 1)[1]
     run_ok(*shlex.split(line), "--weights", weights)
     assert read(workdir / "denoised.mrc")[0].shape == (32, 32, 32)
 
 
-def test_report_has_every_parameter(made):
-    report = json.loads((made[0] / "entry.json").read_text())
+def test_report_has_every_parameter(simulation):
+    report = json.loads((simulation[0] / "entry.json").read_text())
     assert report["model"] == "phantom"
     assert report["model_options"] == {"residues": 60}
     expected = {"voxel_size": 2.0, "resolution": 6.0, "box": 32, "b_factor": 60.0, "seed": 0, "noise": "white"}
     assert expected.items() <= report["parameters"].items()
 
 
-def test_model_overlays_the_truth(made):
+def test_model_overlays_the_truth(simulation):
     """Read by gemmi, the density is far above that of the box at the atoms, but not at their mirror images."""
-    folder, _ = made
+    folder, _ = simulation
     grid = gemmi.read_ccp4_map(str(folder / "truth.mrc"), setup=True).grid
     structure = gemmi.read_structure(str(folder / "model.cif"))
     assert structure.cell.parameters == pytest.approx((64, 64, 64, 90, 90, 90))
@@ -124,8 +124,8 @@ def test_model_overlays_the_truth(made):
     assert mean_at(places) > 1.2 * mean_at(places * [1, 1, -1] + [0, 0, 64])
 
 
-def test_bytes_depend_on_the_seed_alone(made, workdir):
-    folder, _ = made
+def test_bytes_depend_on_the_seed_alone(simulation, workdir):
+    folder, _ = simulation
     run_ok("simulate", *SMALL, "-o", workdir / "again")
     run_ok("simulate", *SMALL, "-o", workdir / "other", "--seed", 1)
     first, again, other = tree(folder), tree(workdir / "again"), tree(workdir / "other")
@@ -167,7 +167,7 @@ def test_reads_a_model_file(workdir, model):
     assert report["model_options"] == {"assembly": None, "keep_hydrogens": False, "keep_waters": False}
 
 
-def test_overwrite_replaces_only_a_simulated_entry(made, workdir):
+def test_overwrite_replaces_only_a_simulated_entry(simulation, workdir):
     (workdir / "mine").mkdir()
     (workdir / "mine" / "notes.txt").write_text("mine")
     refused = ["mine", "expected a simulated entry"]
@@ -175,10 +175,10 @@ def test_overwrite_replaces_only_a_simulated_entry(made, workdir):
     run_ok("simulate", *SMALL, "-o", "e", "--seed", 1)
     assert_refused(workdir, "simulate", *SMALL, "-o", "e", names=["e:", "--overwrite"])
     run_ok("simulate", *SMALL, "-o", "e", "--overwrite")
-    assert tree(workdir / "e") == tree(made[0])
+    assert tree(workdir / "e") == tree(simulation[0])
 
 
-def test_input_within_the_entry_is_not_replaced(made, workdir):
+def test_input_within_the_entry_is_not_replaced(simulation, workdir):
     run_ok("simulate", *SMALL, "-o", "e")
     argv = ["simulate", "e/model.cif", "-o", "e", "--overwrite", *SMALL[3:]]
     assert_refused(workdir, *argv, names=["e:", "replace the input e/model.cif"])

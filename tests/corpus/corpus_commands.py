@@ -94,10 +94,10 @@ def run(words, stdout=None):
             status = cli.main(words)
         except SystemExit as stop:  # argparse
             status = stop.code
-    said = "" if stdout else out.getvalue()
+    printed = "" if stdout else out.getvalue()
     with contextlib.suppress(OSError):
         out.close()
-    return Outcome(status or 0, said, err.getvalue())
+    return Outcome(status or 0, printed, err.getvalue())
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ class Bench:
         outcome = run(self.argv(command, inputs), inputs.stdout)
         after = tree(folder)
         assert {name: after.get(name) for name in before} == before, "something that was there has changed"
-        made = {name for name in after if name not in before}
-        assert not [name for name in made if ".crefjax-" in name or "tmp" in name], made
+        created = {name for name in after if name not in before}
+        assert not [name for name in created if ".crefjax-" in name or "tmp" in name], created
         assert "Traceback" not in outcome.text
         judge = {
             Refused: check_refused,
@@ -163,7 +163,7 @@ class Bench:
             NotSilent: check_not_silent,
             Orderly: check_orderly,
         }[type(case.expected)]
-        judge(case.expected, Run(command, inputs, outcome, made))
+        judge(case.expected, Run(command, inputs, outcome, created))
 
     def _check_accepted(self, expected, run):
         command, inputs, outcome = run.command, run.inputs, run.outcome
@@ -189,10 +189,10 @@ class Bench:
         elif command == "report":
             check_report(Path("out"), inputs, **kind)
         elif command in ("denoise", "denoise one map", "mask", "classify"):
-            given = inputs.halves[command in SINGLE]
+            half_map = inputs.halves[command in SINGLE]
             scaled = {"least": 0.9} if command == "mask" else {"scale": inputs.scale}
             sound = self.sound_result(command, inputs.mask is not None) if expected.like_sound else None
-            check_map(Path("out.mrc"), sound, inputs, given, **kind, **scaled)
+            check_map(Path("out.mrc"), sound, inputs, half_map, **kind, **scaled)
 
 
 def check_words(expected, text):

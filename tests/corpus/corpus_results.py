@@ -54,9 +54,9 @@ def _power(array):
     return slow_spectra.shell_sums(spectrum, array.shape)
 
 
-def check_header(given, written):
+def check_header(source, written):
     """The header of the map that was given, where its words mean anything."""
-    raw, found = (header_of(path) for path in (given, written))
+    raw, found = (header_of(path) for path in (source, written))
     for name in KEPT:
         offset, kind = FIELDS[name]
         values = [struct.unpack_from(order + kind, header, offset) for header, order in (raw, found)]
@@ -64,7 +64,7 @@ def check_header(given, written):
             assert values[0] == values[1], (name, values)
 
 
-def check_map(path, sound, inputs, given, *, like_sound, least=0.99, scale=1.0):
+def check_map(path, sound, inputs, half_map, *, like_sound, least=0.99, scale=1.0):
     """A map under the header of one that was given, with the densities of the sound pair's result.
 
     Args:
@@ -78,7 +78,7 @@ def check_map(path, sound, inputs, given, *, like_sound, least=0.99, scale=1.0):
     """
     assert valid(path)
     if not inputs.options:
-        check_header(given, path)
+        check_header(half_map, path)
     with mrcfile.open(path) as file:
         assert abs(float(file.voxel_size.x) / inputs.voxel_size - 1) < 1e-3
     if like_sound:

@@ -41,8 +41,8 @@ def which(sample, training):
     for index in np.argsort(np.abs(sums - np.abs(sample[1]).sum()))[:3]:
         for turn in range(24):
             if all(
-                np.allclose(rotate(np.asarray(wanted), turn), found, atol=2e-5)
-                for wanted, found in zip(training[index][1:], sample[1:], strict=True)
+                np.allclose(rotate(np.asarray(expected), turn), found, atol=2e-5)
+                for expected, found in zip(training[index][1:], sample[1:], strict=True)
             ):
                 assert training[index][0] == sample[0]
                 return int(index), turn
@@ -60,9 +60,9 @@ def test_one_pass_in_order(dataset, training):
         "entry": ((), np.int32),
         **dict.fromkeys(("half_map_1", "half_map_2", "truth"), ((16, 16, 16), np.float32)),
     }
-    for sample, wanted in zip(list_patches(found), training, strict=True):
-        assert sample[0] == wanted[0]
-        for array, other in zip(sample[1:], wanted[1:], strict=True):
+    for sample, expected in zip(list_patches(found), training, strict=True):
+        assert sample[0] == expected[0]
+        for array, other in zip(sample[1:], expected[1:], strict=True):
             np.testing.assert_allclose(array, other, atol=2e-5)
 
 
@@ -119,7 +119,7 @@ def test_a_position_is_resumed_exactly(dataset, training):
         anew = dataset_batches(dataset, batch=5, seed=3, threads=2)
         anew.set_state(states[place])
         assert anew.get_state() == states[place]
-        assert all(batches_equal(next(anew), wanted) for wanted in found[place : place + 3])
+        assert all(batches_equal(next(anew), batch) for batch in found[place : place + 3])
     next(batches)
     batches.set_state(states[2])  # also back, in the same one
     assert batches_equal(next(batches), found[2])

@@ -13,7 +13,7 @@ VOXEL = 1.1
 
 
 @pytest.fixture(scope="module")
-def made():
+def pair():
     return simulate_half_maps(
         phantom(250, seed=3), SimulationConfig(voxel_size=VOXEL, resolution=4.4, seed=5, b_factor=60.0, margin=10.0)
     )
@@ -38,34 +38,34 @@ def slow_resolution(first, second, mask):
     return side * VOXEL / (below - 1 + (fsc[below - 1] - 0.143) / (fsc[below - 1] - fsc[below]))
 
 
-def grid_of(made, halves=None, **more):
-    halves = halves or [made.half_map_1, made.half_map_2]
-    return find_grid(halves, VOXEL, made.mask, **{"voxels": 3.0} | more)
+def grid_of(pair, halves=None, **more):
+    halves = halves or [pair.half_map_1, pair.half_map_2]
+    return find_grid(halves, VOXEL, pair.mask, **{"voxels": 3.0} | more)
 
 
-def test_the_working_grid_has_the_requested_sampling(made):
-    grid = grid_of(made)
-    assert grid.resolution == pytest.approx(slow_resolution(made.half_map_1, made.half_map_2, made.mask), rel=1e-3)
+def test_the_working_grid_has_the_requested_sampling(pair):
+    grid = grid_of(pair)
+    assert grid.resolution == pytest.approx(slow_resolution(pair.half_map_1, pair.half_map_2, pair.mask), rel=1e-3)
     assert grid.resolution / grid.voxel_size == pytest.approx(3.0, rel=0.05)
-    assert grid.voxel_size * grid.shape[0] == pytest.approx(VOXEL * len(made.mask))
-    assert grid.shape[0] < len(made.mask)
+    assert grid.voxel_size * grid.shape[0] == pytest.approx(VOXEL * len(pair.mask))
+    assert grid.shape[0] < len(pair.mask)
     assert grid.notes == ()
     assert grid.blur == 0
-    finer = grid_of(made, voxels=5.0)
-    assert finer.shape[0] > len(made.mask)
+    finer = grid_of(pair, voxels=5.0)
+    assert finer.shape[0] > len(pair.mask)
 
 
-def test_products_that_were_measured_before_give_the_same_grid(made):
-    halves = [made.half_map_1, made.half_map_2]
-    products = shell_products(halves, made.mask, levels=[solvent_level(half, made.mask) for half in halves])
-    assert grid_of(made, products=products) == grid_of(made)
+def test_products_that_were_measured_before_give_the_same_grid(pair):
+    halves = [pair.half_map_1, pair.half_map_2]
+    products = shell_products(halves, pair.mask, levels=[solvent_level(half, pair.mask) for half in halves])
+    assert grid_of(pair, products=products) == grid_of(pair)
 
 
-def test_a_nearly_right_grid_is_kept(made):
-    side = len(made.mask)
-    assert grid_of(made, voxels=4.2).shape == (side,) * 3
-    assert grid_of(made, keep=True).shape == (side,) * 3
-    assert grid_of(made, resolution=3.4).shape == (side,) * 3
+def test_a_nearly_right_grid_is_kept(pair):
+    side = len(pair.mask)
+    assert grid_of(pair, voxels=4.2).shape == (side,) * 3
+    assert grid_of(pair, keep=True).shape == (side,) * 3
+    assert grid_of(pair, resolution=3.4).shape == (side,) * 3
 
 
 def test_pure_noise_keeps_its_grid_with_a_note():
@@ -78,9 +78,9 @@ def test_pure_noise_keeps_its_grid_with_a_note():
 
 
 @pytest.mark.parametrize("b_factor", [-250.0, 250.0])
-def test_strong_sharpening_and_blurring_are_undone(made, b_factor):
-    halves = [apply_b_factor(half, VOXEL, b_factor) for half in (made.half_map_1, made.half_map_2)]
-    plain, grid = grid_of(made), grid_of(made, halves)
+def test_strong_sharpening_and_blurring_are_undone(pair, b_factor):
+    halves = [apply_b_factor(half, VOXEL, b_factor) for half in (pair.half_map_1, pair.half_map_2)]
+    plain, grid = grid_of(pair), grid_of(pair, halves)
     assert grid.resolution == pytest.approx(plain.resolution, rel=0.06)
     if b_factor < 0:  # what is left is within what training has seen, less than was added
         assert 100 < grid.blur < 250
@@ -100,30 +100,30 @@ def test_sharpening_for_the_network_ends_at_the_resolution():
     np.testing.assert_allclose(grid.restore(grid.resample(noise), noise.shape), noise, atol=1e-4)
 
 
-def test_a_map_returns_unchanged_to_its_grid(made):
+def test_a_map_returns_unchanged_to_its_grid(pair):
     """All that the working grid can hold is preserved, nothing is shifted, and the blur is undone."""
-    grid = grid_of(made, [apply_b_factor(half, VOXEL, -250.0) for half in (made.half_map_1, made.half_map_2)])
-    spectrum = np.fft.fftn(made.truth)
-    k = np.fft.fftfreq(len(made.truth), VOXEL)
+    grid = grid_of(pair, [apply_b_factor(half, VOXEL, -250.0) for half in (pair.half_map_1, pair.half_map_2)])
+    spectrum = np.fft.fftn(pair.truth)
+    k = np.fft.fftfreq(len(pair.truth), VOXEL)
     spectrum[np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) > 0.45 / grid.voxel_size] = 0
     smooth = np.fft.ifftn(spectrum).real.astype(np.float32)
     back = grid.restore(grid.resample(smooth), smooth.shape)
     np.testing.assert_allclose(back, smooth, atol=2e-4 * smooth.max())
-    mask = grid.resample_mask(made.mask)
+    mask = grid.resample_mask(pair.mask)
     assert mask.min() >= 0
     assert mask.max() <= 1
 
 
-def test_the_resolution_of_one_map_is_estimated(made):
-    full = (made.half_map_1 + made.half_map_2) / 2
-    grid = find_grid([full], VOXEL, made.mask, voxels=3.0)
+def test_the_resolution_of_one_map_is_estimated(pair):
+    full = (pair.half_map_1 + pair.half_map_2) / 2
+    grid = find_grid([full], VOXEL, pair.mask, voxels=3.0)
     assert grid.resolution == pytest.approx(4.4, rel=0.2)
     assert "estimated from the map alone" in grid.notes[0]
-    assert find_grid([full], VOXEL, made.mask, voxels=3.0, resolution=4.4).notes == ()
+    assert find_grid([full], VOXEL, pair.mask, voxels=3.0, resolution=4.4).notes == ()
 
 
-def test_one_map_of_unknown_resolution_keeps_its_grid(made):
-    full = (made.half_map_1 + made.half_map_2) / 2
+def test_one_map_of_unknown_resolution_keeps_its_grid(pair):
+    full = (pair.half_map_1 + pair.half_map_2) / 2
     for array, region, why in (
         (full, None, "no particle"),
         (full, np.ones_like(full), "too little solvent"),

@@ -99,8 +99,8 @@ def test_standardize_against_float64():
     expected = [(map_.astype("f8") - move) / full.std() * mask for map_, move in zip(maps, moves, strict=True)]
     mean, deviation = standardize(first, second, mask, truth)
     assert (mean, deviation) == pytest.approx((full.mean(), full.std()), rel=1e-6)
-    for found, wanted in zip((first, second, truth), expected, strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    for found, expected_map in zip((first, second, truth), expected, strict=True):
+        np.testing.assert_allclose(found, expected_map, atol=1e-5)
 
 
 def test_half_maps_that_cancel_are_refused():

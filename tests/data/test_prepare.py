@@ -292,14 +292,14 @@ def test_a_copy_of_an_entry_that_is_refused_is_used(tmp_path, entries):
     write_map(bad / "mask.mrc", 3 * np.ones((20, 24, 36), np.float32))
     again = shutil.copytree(entries[0], tmp_path / "b_good")
     third = shutil.copytree(entries[0], tmp_path / "c_copy")
-    given = [bad, again, third, entries[1]]
-    manifest, _ = prepared(given, tmp_path / "dataset")
+    folders = [bad, again, third, entries[1]]
+    manifest, _ = prepared(folders, tmp_path / "dataset")
     assert [entry.name for entry in manifest.entries] == ["b_good", "e1"]
     assert set(manifest.left_out) == {"a_bad", "c_copy"}
     assert "mask" in manifest.left_out["a_bad"]
     assert "found one of b_good, a duplicate" in manifest.left_out["c_copy"]
     before = tree(tmp_path / "dataset")
-    prepared(given, tmp_path / "dataset")
+    prepared(folders, tmp_path / "dataset")
     assert tree(tmp_path / "dataset") == before
     alone, _ = prepared([again, entries[1]], tmp_path / "alone")
     assert [entry.shards for entry in alone.entries] == [entry.shards for entry in manifest.entries]

@@ -68,7 +68,7 @@ def test_float16_does_not_overflow_silently():
 @pytest.mark.parametrize("place", [70, 3000, 0.3, 0.5, 0.7])
 def test_flipped_bytes_are_reported_with_the_file(tmp_path, place):
     """Most bytes are covered by ArrayRecord's own checksums; a record is either right or refused."""
-    path, wanted = tmp_path / "a.array_record", patches(12)
+    path, records = tmp_path / "a.array_record", patches(12)
     shard(path)
     raw = bytearray(path.read_bytes())
     used = len(bytes(raw).rstrip(b"\0")) - 2**16  # the footer is in the last block of 64 KiB
@@ -82,7 +82,7 @@ def test_flipped_bytes_are_reported_with_the_file(tmp_path, place):
         except UserError as error:
             refusals.append(str(error))
         else:
-            assert np.array_equal(decode(record, index, 16, "float16", 2), wanted[index].astype("f2"))
+            assert np.array_equal(decode(record, index, 16, "float16", 2), records[index].astype("f2"))
     assert refusals
     assert all(refusal.startswith(f"{path}: the shard is damaged") and "\n" not in refusal for refusal in refusals)
 

@@ -38,8 +38,8 @@ def test_a_specimen_is_standardized_and_masked(entries):
     ):
         assert loaded.name == "e0"
         assert loaded.voxel_size == pytest.approx(1.5)
-        for found, wanted in zip((loaded.half_map_1, loaded.half_map_2, loaded.truth), expected, strict=True):
-            np.testing.assert_allclose(found, wanted, atol=2e-5)
+        for found, expected_map in zip((loaded.half_map_1, loaded.half_map_2, loaded.truth), expected, strict=True):
+            np.testing.assert_allclose(found, expected_map, atol=2e-5)
         assert np.array_equal(loaded.mask, read_float64(entries[0] / "mask.mrc"))
 
 
@@ -158,10 +158,10 @@ def test_a_position_is_resumed_exactly():
     assert batches.names == ("a", "b")
     [next(batches) for _ in range(5)]
     state = json.loads(json.dumps(batches.get_state()))
-    wanted = [next(batches) for _ in range(4)]
+    batches_after = [next(batches) for _ in range(4)]
     anew = specimen_batches(both, threads=1, **settings)
     anew.set_state(state)
-    assert all(batches_equal(next(anew), batch) for batch in wanted)
+    assert all(batches_equal(next(anew), batch) for batch in batches_after)
     with pytest.raises(UserError, match="resume with the settings of the saved run"):
         specimen_batches(both[:1], **settings).set_state(state)
     # An entry that was simulated again, on another machine, agrees to rounding; another scale is another entry.

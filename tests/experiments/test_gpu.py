@@ -50,11 +50,11 @@ def write_config(folder, more=""):
 
 
 def make_settings(folder, more="", **fields):
-    given = {
+    fields_ = {
         "config": write_config(folder, more), "models": str(folder), "state": str(folder / "state"), "patch": 32,
         "changes": [], "cycle_steps": 0, "largest_rate": 2.0, "batches": [8], "output": str(folder / "run"),
     }  # fmt: skip
-    return Settings(**given | fields)
+    return Settings(**fields_ | fields)
 
 
 # Time.
@@ -131,17 +131,17 @@ def test_models_are_found_in_another_folder(tmp_path):
 
 def test_config_of_a_run_has_the_chosen_fields(tmp_path):
     more = "c.data.stream.held_out_patch, c.network.up_width = 128, 32"
-    given = make_settings(tmp_path, more, changes=["--config.losses.bias=0.5"])
-    config = settings.make_config(given, 8, seed=5, schedule__cycle_steps=33)
+    run_settings = make_settings(tmp_path, more, changes=["--config.losses.bias=0.5"])
+    config = settings.make_config(run_settings, 8, seed=5, schedule__cycle_steps=33)
     assert (config.batch, config.data.patch, config.network.compute_dtype, config.seed) == (8, 32, "bfloat16", 5)
     assert (config.schedule.cycle_steps, config.losses.bias) == (33, 0.5)
     assert config.schedule.rate == pytest.approx(2e-3)
     # 16 · 128³ · 33 is less than 2³¹; 32 · 128³ · 33 is not.
-    sides = {batch: settings.make_config(given, batch).data.stream.held_out_patch for batch in (8, 16, 32)}
+    sides = {batch: settings.make_config(run_settings, batch).data.stream.held_out_patch for batch in (8, 16, 32)}
     assert sides == {8: 128, 16: 128, 32: 96}
-    assert settings.make_config(given, 8).data.stream.held_out_samples == 24
-    given.write(tmp_path / "settings.json")
-    assert Settings.read(tmp_path / "settings.json") == given
+    assert settings.make_config(run_settings, 8).data.stream.held_out_samples == 24
+    run_settings.write(tmp_path / "settings.json")
+    assert Settings.read(tmp_path / "settings.json") == run_settings
 
 
 class Batches:
@@ -150,8 +150,8 @@ class Batches:
 
 
 def test_checkpoint_of_another_config_provides_its_averaged_parameters(tmp_path):
-    given = make_settings(tmp_path, changes=["--config.optimizer.name=adam"])
-    config = read_config(given.config, ["--config.optimizer.clip=1.0"])
+    run_settings = make_settings(tmp_path, changes=["--config.optimizer.name=adam"])
+    config = read_config(run_settings.config, ["--config.optimizer.clip=1.0"])
     task = denoising_task(config, truth=True)
     optimizer = make_optimizer(config, make_schedule(config, epoch_steps=10, steps=40))
     state = init_state(task.init(jax.random.key(0)), optimizer, average=True)
@@ -161,16 +161,16 @@ def test_checkpoint_of_another_config_provides_its_averaged_parameters(tmp_path)
     checkpoints.save(7, jax.tree.map(np.asarray, state), CheckpointMetadata({"position": 14}, run, to_json(config)))
     checkpoints.close()
 
-    copied = copy_checkpoint(given, tmp_path / "first")
+    copied = copy_checkpoint(run_settings, tmp_path / "first")
     assert (copied.step, copied.config) == (7, None)  # float32, and patches of 16
-    new = settings.make_config(given, 8)
+    new = settings.make_config(run_settings, 8)
     task = denoising_task(new, truth=True)
     schedule = make_schedule(new, epoch_steps=10, steps=40)
     plan = TrainPlan(jax.devices()[:1], 10, 40, schedule, make_optimizer(new, schedule))
     start_from(copied, new, task, plan, Batches())
     assert [path.name for path in gpu_checkpoints.newest_checkpoint(tmp_path / "first").parent.glob("[0-9]*")] == ["0"]
 
-    continued = make_settings(tmp_path, state=str(tmp_path / "first"), changes=given.changes)
+    continued = make_settings(tmp_path, state=str(tmp_path / "first"), changes=run_settings.changes)
     again = copy_checkpoint(continued, tmp_path / "second")
     assert (again.step, again.config.batch, again.config.schedule.rate) == (0, 8, pytest.approx(2e-3))
     assert again.saved.run["pretraining"] == "7 steps of 2 patches of 16 voxels a side; before: more"
@@ -182,7 +182,7 @@ def test_checkpoint_of_another_config_provides_its_averaged_parameters(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, restored.parameters, state.average)
     jax.tree.map(np.testing.assert_array_equal, restored.average, state.average)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(restored.optimizer))
-    third = make_settings(tmp_path, state=str(tmp_path / "first"), changes=given.changes, new_run=True)
+    third = make_settings(tmp_path, state=str(tmp_path / "first"), changes=run_settings.changes, new_run=True)
     assert copy_checkpoint(third, tmp_path / "third").config is None
 
 
@@ -298,8 +298,8 @@ def test_rows_of_benchmarks_have_operations_and_speed(tmp_path):
 
 def run_python(tmp_path, code, **more):
     log = tmp_path / "log"
-    given = {"seconds": 30.0, "log": log, "environment": os.environ} | more
-    return run_process([sys.executable, "-c", code], **given), log.read_text()
+    options = {"seconds": 30.0, "log": log, "environment": os.environ} | more
+    return run_process([sys.executable, "-c", code], **options), log.read_text()
 
 
 def test_outcome_of_a_process_has_its_status_and_message(tmp_path):

@@ -16,8 +16,8 @@ from experiments import release_weights, simulate_training_entries
 def run(tmp_path_factory, quick):
     """A run on a tiny dataset, whose config names models of a stream: only their names are read."""
     folder = write_run(tmp_path_factory.mktemp("run"))
-    status, said = ended(folder, "run", environment=quick)
-    assert status == 0, said
+    status, output = ended(folder, "run", environment=quick)
+    assert status == 0, output
     (folder / "models").mkdir()
     for name in ("1abc.cif.gz", "2ABC_target.pdb.gz", "3abc.cif.gz", "4abc.cif.gz"):
         (folder / "models" / name).write_bytes(b"")

@@ -91,9 +91,9 @@ def test_invalid_requests_raise(weights):
         crefjax.denoise(first, second, weights=weights)
     with pytest.raises(UserError, match="`scale`: expected one of signal, input, none, found loud"):
         crefjax.denoise(first, weights=weights, scale="loud")
-    for given in ((first,), (first, None)):
+    for maps in ((first,), (first, None)):
         with pytest.raises(UserError, match="`scale` signal: expected two half-maps"):
-            crefjax.denoise(*given, weights=weights, scale="signal")
+            crefjax.denoise(*maps, weights=weights, scale="signal")
     with pytest.raises(UserError, match="`half_maps`: expected two half-maps"):
         DenoiseRequest((first,), weights, half_maps=True)
     with pytest.raises(UserError, match="`mask` auto: expected two half-maps"):

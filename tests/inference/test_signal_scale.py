@@ -49,8 +49,8 @@ def by_shells(array, factors):
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_output_is_the_calibrated_sum_of_network_and_full_map(masked, pair, mask, weights):
-    given = mask if masked else None
-    found = denoise_maps(DenoiseRequest(pair, weights, given, scale="signal", half_maps=True))
+    own_mask = mask if masked else None
+    found = denoise_maps(DenoiseRequest(pair, weights, own_mask, scale="signal", half_maps=True))
     a, b = found.calibration.network, found.calibration.full
     assert (a[0], b[0]) == (0, 1)
     assert min(a.min(), b.min()) >= 0

@@ -109,7 +109,7 @@ def test_fetch_command(server, tmp_path, capsys):
     from crefjax.cli.main import main
 
     assert main(["fetch", "EMD-1234", "-o", str(tmp_path / "entry"), "--server", server]) == 0
-    said = capsys.readouterr()
-    assert "emd_1234_half_map_2.map.gz" in said.out
-    assert "crefjax denoise" in said.err
+    output = capsys.readouterr()
+    assert "emd_1234_half_map_2.map.gz" in output.out
+    assert "crefjax denoise" in output.err
     assert main(["fetch", "EMD-9999", "-o", str(tmp_path / "none"), "--server", server]) == 2

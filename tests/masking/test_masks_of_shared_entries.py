@@ -20,19 +20,19 @@ def read(path):
 
 def entry(name):
     half_map_1, voxel_size = read(SHARED / name / "half_map_1.mrc")
-    half_map_2, given = (read(SHARED / name / file)[0] for file in ("half_map_2.mrc", "mask.mrc"))
-    return half_map_1, half_map_2, voxel_size, given
+    half_map_2, mask = (read(SHARED / name / file)[0] for file in ("half_map_2.mrc", "mask.mrc"))
+    return half_map_1, half_map_2, voxel_size, mask
 
 
 @pytest.mark.parametrize("case", ["8tze", "7yc8"])
 def test_masks_of_simulated_pairs(case):
     """All the truth's power is inside (its solvent is 0), and the volume is about that of the given mask."""
-    half_map_1, half_map_2, voxel_size, given = entry(f"bench/{case}")
+    half_map_1, half_map_2, voxel_size, deposited_mask = entry(f"bench/{case}")
     mask, info = make_mask(half_map_1, half_map_2, voxel_size)
     truth, _ = read(SHARED / "bench" / case / "truth.mrc")
     assert np.sum((truth * mask) ** 2) / np.sum(truth**2) > 0.999
-    assert 0.85 < mask.sum() / given.sum() < 1.2
-    inside, given_inside = mask >= 0.5, given >= 0.5
+    assert 0.85 < mask.sum() / deposited_mask.sum() < 1.2
+    inside, given_inside = mask >= 0.5, deposited_mask >= 0.5
     assert 2 * np.sum(inside & given_inside) / (inside.sum() + given_inside.sum()) > 0.93
     assert (info.lowpass, info.extend, info.soft_edge, info.parts_kept) == (15, 3, 6, 1)
     assert info.notes == ()
@@ -40,11 +40,11 @@ def test_masks_of_simulated_pairs(case):
 
 def test_mask_of_a_microtubule():
     """The given mask is a filled cylinder; the automatic one covers the walls, and less of the solvent inside."""
-    half_map_1, half_map_2, voxel_size, given = entry("halfmaps/microtubule_13pf")
+    half_map_1, half_map_2, voxel_size, deposited_mask = entry("halfmaps/microtubule_13pf")
     mask, info = make_mask(half_map_1, half_map_2, voxel_size)
     assert info.lowpass == pytest.approx(3 * voxel_size)
-    assert 0.6 < mask.sum() / given.sum() < 1.3
-    inside, given_inside = mask >= 0.5, given >= 0.5
+    assert 0.6 < mask.sum() / deposited_mask.sum() < 1.3
+    inside, given_inside = mask >= 0.5, deposited_mask >= 0.5
     assert 2 * np.sum(inside & given_inside) / (inside.sum() + given_inside.sum()) > 0.75
     bright = (half_map_1 + half_map_2 > 2) & given_inside & away_from_border(inside.shape, info.soft_edge)
     assert inside[bright].mean() > 0.99
@@ -54,11 +54,11 @@ def test_mask_of_a_microtubule():
 
 def test_mask_of_a_nuclear_pore():
     """Protein and membrane are dark, the voxel size is unknown; the given mask is a ball in the middle."""
-    half_map_1, half_map_2, voxel_size, given = entry("halfmaps/npc")
+    half_map_1, half_map_2, voxel_size, deposited_mask = entry("halfmaps/npc")
     mask, info = make_mask(half_map_1, half_map_2, voxel_size)
     assert info.inverted
     assert info.lowpass == pytest.approx(6.4)
-    assert 0.6 < mask.sum() / given.sum() < 1.6
+    assert 0.6 < mask.sum() / deposited_mask.sum() < 1.6
     full = (half_map_1 + half_map_2) / 2
     dark = (full < full.mean() - full.std()) & away_from_border(full.shape, info.soft_edge)
     assert mask[dark].mean() > 0.95

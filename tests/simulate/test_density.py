@@ -65,9 +65,9 @@ def shell_amplitude_errors(spectrum, expected, shape, voxel_size, until=0.9):
     s = np.sqrt(k[0][:, None, None] ** 2 + k[1][None, :, None] ** 2 + k[2][None, None] ** 2)
     longest = max(shape)
     shell = np.floor(s * longest * voxel_size + 0.5).astype(int)
-    wanted = (shell > 0) & (shell <= until * longest / 2)
-    sums = [np.bincount(shell[wanted], np.abs(values[wanted]) ** 2)[1:] for values in (spectrum, expected)]
-    cross = np.sum((spectrum * expected.conj()).real[wanted])
+    inside = (shell > 0) & (shell <= until * longest / 2)
+    sums = [np.bincount(shell[inside], np.abs(values[inside]) ** 2)[1:] for values in (spectrum, expected)]
+    cross = np.sum((spectrum * expected.conj()).real[inside])
     correlation = cross / np.sqrt(sums[0].sum() * sums[1].sum())
     return np.abs(np.sqrt(sums[0] / sums[1]) - 1), correlation
 
@@ -170,8 +170,8 @@ def test_rotation_shift_and_blur_are_those_of_the_atoms(few):
     there = (few.positions - center) @ rotation.T + center + shift
     blurred = atoms_at(there, [gemmi.Element(int(e)).name for e in few.element], few.b_factor + 25, few.occupancy)
     expected = density(scatterers(blurred, 1.0), (24, 24, 24), 1.0)
-    given = {"rotation": rotation, "center": center, "shift": shift, "b_factor": 25.0}
-    result = density(scatterers(few, 1.0), (24, 24, 24), 1.0, **given)
+    placement = {"rotation": rotation, "center": center, "shift": shift, "b_factor": 25.0}
+    result = density(scatterers(few, 1.0), (24, 24, 24), 1.0, **placement)
     np.testing.assert_allclose(result, expected, atol=2e-3 * float(expected.max()))
 
 

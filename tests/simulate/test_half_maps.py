@@ -68,30 +68,32 @@ def crossing(fsc, length, threshold=0.143):
 )
 def test_masked_fsc_crosses_at_the_requested_resolution(model, change):
     settings = replace(SETTINGS, **change)
-    made = simulate_half_maps(model, settings)
-    fsc = numpy_fsc(made.half_map_1 * made.mask, made.half_map_2 * made.mask)
-    found = crossing(fsc, len(made.mask) * settings.voxel_size)
+    simulation = simulate_half_maps(model, settings)
+    fsc = numpy_fsc(simulation.half_map_1 * simulation.mask, simulation.half_map_2 * simulation.mask)
+    found = crossing(fsc, len(simulation.mask) * settings.voxel_size)
     np.testing.assert_allclose(found, settings.resolution, rtol=0.02)
-    np.testing.assert_allclose(made.report["resolution_reached"], found, rtol=1e-3)
-    np.testing.assert_allclose(made.report["fsc"], fsc, atol=1e-4)
+    np.testing.assert_allclose(simulation.report["resolution_reached"], found, rtol=1e-3)
+    np.testing.assert_allclose(simulation.report["fsc"], fsc, atol=1e-4)
 
 
 @pytest.mark.slow
 def test_reconstruction_crosses_at_the_requested_resolution(model):
     settings = replace(SETTINGS, method="reconstruction", particles=Particles(count=60), refinements=0)
-    made = simulate_half_maps(model, settings)
-    fsc = numpy_fsc(made.half_map_1 * made.mask, made.half_map_2 * made.mask)
+    simulation = simulate_half_maps(model, settings)
+    fsc = numpy_fsc(simulation.half_map_1 * simulation.mask, simulation.half_map_2 * simulation.mask)
     np.testing.assert_allclose(crossing(fsc, 64.0), 6.0, rtol=0.02)
-    assert made.report["level"]["image_snr"] > 0
-    assert made.report["parameters"]["particles"]["count"] == 60
-    assert "noise" not in made.report["parameters"]
-    json.dumps(made.report, allow_nan=False)
+    assert simulation.report["level"]["image_snr"] > 0
+    assert simulation.report["parameters"]["particles"]["count"] == 60
+    assert "noise" not in simulation.report["parameters"]
+    json.dumps(simulation.report, allow_nan=False)
 
 
 def test_full_map_correlates_with_the_truth_as_c_ref_predicts(model):
-    made = simulate_half_maps(model, replace(SETTINGS, voxel_size=1.5, resolution=4.0, box=48))
-    truth, full = made.truth * made.mask, (made.half_map_1 + made.half_map_2) / 2 * made.mask
-    half = np.maximum(numpy_fsc(made.half_map_1 * made.mask, made.half_map_2 * made.mask), 0)
+    settings = replace(SETTINGS, voxel_size=1.5, resolution=4.0, box=48)
+    simulation = simulate_half_maps(model, settings)
+    truth = simulation.truth * simulation.mask
+    full = (simulation.half_map_1 + simulation.half_map_2) / 2 * simulation.mask
+    half = np.maximum(numpy_fsc(simulation.half_map_1 * simulation.mask, simulation.half_map_2 * simulation.mask), 0)
     c_ref = np.sqrt(2 * half / (1 + half))
     shells = slice(6, 17)
     np.testing.assert_allclose(numpy_fsc(full, truth)[shells], c_ref[shells], atol=0.06)
@@ -134,20 +136,20 @@ def test_same_seed_gives_same_arrays(model, simulation):
 
 def test_box_is_chosen_even_and_smooth_with_the_margin(model):
     margin = (61 - model.extent.max()) / 2  # 30.5 voxels: 32 is the next even number of factors 2, 3 and 5
-    made = simulate_half_maps(model, replace(SETTINGS, box=None, margin=margin))
-    assert made.truth.shape == (32, 32, 32)
-    distance = np.minimum(made.atoms.positions, 64 - made.atoms.positions)
+    simulation = simulate_half_maps(model, replace(SETTINGS, box=None, margin=margin))
+    assert simulation.truth.shape == (32, 32, 32)
+    distance = np.minimum(simulation.atoms.positions, 64 - simulation.atoms.positions)
     assert distance.min() > margin
 
 
 def test_belt_is_in_the_truth_around_the_middle(model, simulation):
-    made = simulate_half_maps(model, replace(SETTINGS, belt=Belt(thickness=15, width=10)))
-    belt = made.truth - simulation.truth
+    with_belt = simulate_half_maps(model, replace(SETTINGS, belt=Belt(thickness=15, width=10)))
+    belt = with_belt.truth - simulation.truth
     assert belt.sum() > 0.05 * simulation.truth.sum()
     outside = simulation.mask < 0.5
     assert belt[outside].sum() > 0
     # All of it within its thickness of the plane through the model's centre, across its longest axis.
-    positions = made.atoms.positions.astype(float)
+    positions = with_belt.atoms.positions.astype(float)
     axis = np.linalg.svd(positions - positions.mean(0), full_matrices=False)[2][0]
     z, y, x = np.meshgrid(*[np.arange(32) * 2.0] * 3, indexing="ij")
     height = np.abs((np.stack([x, y, z], -1) - positions.mean(0)) @ axis)
@@ -155,15 +157,15 @@ def test_belt_is_in_the_truth_around_the_middle(model, simulation):
 
 
 def test_flexible_part_is_weak_at_high_resolution_and_the_other_part_unchanged(model, simulation):
-    made = simulate_half_maps(model, replace(SETTINGS, flexible=Flexible(chains=("A", "B"), angle=8.0)))
-    moving = np.isin(made.atoms.chain, ("A", "B"))
-    shift = made.atoms.positions[0] - simulation.atoms.positions[0]
+    with_motion = simulate_half_maps(model, replace(SETTINGS, flexible=Flexible(chains=("A", "B"), angle=8.0)))
+    moving = np.isin(with_motion.atoms.chain, ("A", "B"))
+    shift = with_motion.atoms.positions[0] - simulation.atoms.positions[0]
     assert np.abs(shift).max() < 4
-    peaks = made.truth[tuple(np.round(made.atoms.positions[:, ::-1] / 2).astype(int).T)]
+    peaks = with_motion.truth[tuple(np.round(with_motion.atoms.positions[:, ::-1] / 2).astype(int).T)]
     before = simulation.truth[tuple(np.round(simulation.atoms.positions[:, ::-1] / 2).astype(int).T)]
     assert peaks[moving].mean() < 0.85 * before[moving].mean()
     np.testing.assert_allclose(peaks[~moving].mean(), before[~moving].mean(), rtol=0.05)
-    np.testing.assert_allclose(made.truth.sum(), simulation.truth.sum(), rtol=1e-3)
+    np.testing.assert_allclose(with_motion.truth.sum(), simulation.truth.sum(), rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -97,12 +97,12 @@ def test_an_outlying_b_factor_does_not_change_the_stream(model):
     b_factor[40] = 0
     raised = np.maximum(b_factor, np.percentile(b_factor, 10).astype(np.float32))
     config = StreamConfig(resolution=(2.2, 3.0), b_factor=(0.0, 30.0), sharpened=1.0, whole_map=True)
-    made = [
+    batches = [
         next(stream_half_maps([replace(model, b_factor=b)], patch=PATCH, batch=4, config=config))
         for b in (b_factor, raised)
     ]
-    assert made[0].info.b_factor.min() < -150
-    for found, other in zip(*(batch[:4] for batch in made), strict=True):
+    assert batches[0].info.b_factor.min() < -150
+    for found, other in zip(*(batch[:4] for batch in batches), strict=True):
         np.testing.assert_allclose(found, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
 
 
@@ -151,9 +151,10 @@ def test_half_maps_of_a_sharpened_model_are_finite_and_bounded(model):
     for number, site in enumerate(structure[0].all()):
         site.atom.b_iso = 300 * number / len(model)
     atoms = from_structure(structure, "sharp")
-    made = simulate_half_maps(atoms, SimulationConfig(voxel_size=1.0, resolution=3.0, margin=6.0, b_factor=-200.0))
-    np.testing.assert_array_equal(made.atoms.b_factor, atoms.b_factor)  # what is written is the model that was given
-    inside = np.sqrt(np.sum(made.mask * made.truth**2) / made.mask.sum())
-    assert np.isfinite(made.half_map_1).all()
-    assert np.isfinite(made.half_map_2).all()
-    assert np.abs(made.truth).max() < MOST * inside
+    config = SimulationConfig(voxel_size=1.0, resolution=3.0, margin=6.0, b_factor=-200.0)
+    simulation = simulate_half_maps(atoms, config)
+    np.testing.assert_array_equal(simulation.atoms.b_factor, atoms.b_factor)  # the model is written as it was given
+    inside = np.sqrt(np.sum(simulation.mask * simulation.truth**2) / simulation.mask.sum())
+    assert np.isfinite(simulation.half_map_1).all()
+    assert np.isfinite(simulation.half_map_2).all()
+    assert np.abs(simulation.truth).max() < MOST * inside

@@ -108,8 +108,8 @@ def test_sharpening_amplifies_signal_and_noise_alike(model):
         power = np.abs(np.fft.fftn(noise * window())) ** 2
         shells = [(low <= frequencies(PATCH)) & (frequencies(PATCH) < low + 0.1) for low in (0.1, 0.2, 0.3, 0.4)]
         found = np.array([power[shell].mean() for shell in shells])
-        wanted = np.array([(growth[shell] ** 2).mean() for shell in shells])
-        np.testing.assert_allclose(found / found[0], wanted / wanted[0], rtol=0.2)
+        growth_by_shell = np.array([(growth[shell] ** 2).mean() for shell in shells])
+        np.testing.assert_allclose(found / found[0], growth_by_shell / growth_by_shell[0], rtol=0.2)
 
 
 def test_low_pass_filters_both_half_maps_and_not_the_truth(model):

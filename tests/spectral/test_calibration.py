@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from helpers import filtered_pairs as made
+from helpers import filtered_pairs as pairs
 
 from crefjax.spectral.calibration import Calibration, apply_calibration, calibrate
 from crefjax.spectral.covariances import shell_covariances
@@ -12,12 +12,12 @@ from crefjax.spectral.curves import solvent_level
 
 SIDE = 48
 SHELLS = np.arange(SIDE // 2 + 1)
-MASK = made.ball((SIDE,) * 3, 14)
+MASK = pairs.ball((SIDE,) * 3, 14)
 
 
 @functools.cache
 def signal():
-    return made.falling_signal(SIDE, fall=4, radius=13)
+    return pairs.falling_signal(SIDE, fall=4, radius=13)
 
 
 @functools.cache
@@ -43,7 +43,7 @@ def error(map_):
 
 
 def smoothed(map_):
-    return made.filtered(map_, np.exp(-((SHELLS / 9) ** 2)))
+    return pairs.filtered(map_, np.exp(-((SHELLS / 9) ** 2)))
 
 
 def partly_true(map_):
@@ -88,8 +88,8 @@ def test_a_perfect_network_gives_nearly_the_truth():
     """But for some of the full map, where its signal is so strong that the two cannot be told apart."""
     for seed in range(3):
         result, found = calibrated(halves(seed), NETWORKS["the truth"])
-        assert error(result) < 0.25 * error(made.wiener(*halves(seed), MASK))
-        power, noise = made.cross(signal(), signal(), MASK), 0.7**2 / 2
+        assert error(result) < 0.25 * error(pairs.wiener(*halves(seed), MASK))
+        power, noise = pairs.cross(signal(), signal(), MASK), 0.7**2 / 2
         weak = (power < 20 * noise) & (SHELLS > 0)
         assert weak.sum() > 10
         np.testing.assert_allclose(found.network[weak] + found.full[weak], 1, atol=0.15)
@@ -101,14 +101,14 @@ def test_a_network_that_is_a_filter_ends_with_the_wiener_filter(name):
     """No filter's factors can be better; a mask leaves a little of noise and signal to find."""
     for seed in range(3):
         result, _ = calibrated(halves(seed), NETWORKS[name])
-        assert error(result) == pytest.approx(error(made.wiener(*halves(seed), MASK)), rel=0.1)
+        assert error(result) == pytest.approx(error(pairs.wiener(*halves(seed), MASK)), rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["partly the truth", "half the noise", "most of the noise, and false structure"])
 def test_an_informed_network_is_better_than_the_wiener_filter(name):
     for seed in range(3):
         result, _ = calibrated(halves(seed), NETWORKS[name])
-        assert error(result) < error(made.wiener(*halves(seed), MASK))
+        assert error(result) < error(pairs.wiener(*halves(seed), MASK))
 
 
 @pytest.mark.parametrize("name", ["nothing", "one number", "noise"])
@@ -132,11 +132,11 @@ def test_factors_of_shells_do_not_matter(power, masked, tolerance):
     mask = MASK if masked else None
     network, factors = NETWORKS["half the noise"], np.exp(power * np.cos(SHELLS / 5))
     plain, _ = calibrated(halves(0), network, mask)
-    result, _ = calibrated(halves(0), lambda map_: made.filtered(network(map_), factors), mask)
+    result, _ = calibrated(halves(0), lambda map_: pairs.filtered(network(map_), factors), mask)
     # Not to rounding: what is known of a shell is taken from its neighbours too, and a mask mixes them.
     changed = np.sum((MASK * (result - plain)) ** 2) / np.sum((MASK * signal()) ** 2)
     assert changed < tolerance * error(plain)
-    assert error(result) < error(made.wiener(*halves(0), MASK))
+    assert error(result) < error(pairs.wiener(*halves(0), MASK))
 
 
 @pytest.mark.parametrize("name", ["the input", "a blur"])
@@ -166,9 +166,9 @@ def test_the_units_of_the_half_maps_are_kept():
 def test_shells_without_power_give_finite_factors(name, masked):
     """Maps that end before Nyquist, as most deposited ones do."""
     cut = (SHELLS < 17).astype(float)
-    maps = [made.filtered(half_map, cut) for half_map in halves(0)]
+    maps = [pairs.filtered(half_map, cut) for half_map in halves(0)]
     network = NETWORKS[name]
-    result, found = calibrated(maps, lambda map_: made.filtered(network(map_), cut), MASK if masked else None)
+    result, found = calibrated(maps, lambda map_: pairs.filtered(network(map_), cut), MASK if masked else None)
     assert np.isfinite(found.network).all()
     assert np.isfinite(found.full).all()
     assert np.isfinite(result).all()
@@ -190,7 +190,7 @@ def test_applied_factors_match_numpy(shape):
     factors = random.uniform(0, 2, (2, count))
     expected = 0
     for map_, of_one in zip((network, full), factors, strict=True):
-        index = made.spectra.shell_index(shape)
+        index = pairs.spectra.shell_index(shape)
         kept = np.where(index < count, of_one[np.minimum(index, count - 1)], 0)
         expected = expected + np.fft.ifftn(np.fft.fftn(map_.astype(float)) * kept).real
     found = apply_calibration(network, full, Calibration(*factors))

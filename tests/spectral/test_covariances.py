@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import filtered_pairs as made
+from helpers import filtered_pairs as pairs
 from reference import spectra as slow
 
 from crefjax.spectral.covariances import degrees_of_freedom, shell_covariances
@@ -26,8 +26,8 @@ def test_covariances_match_numpy(shape, masked):
     assert found.matrix.dtype == np.float64
     for i in range(3):
         for j in range(3):
-            expected = made.cross(maps[i].astype(float), maps[j].astype(float), mask)
-            size = np.sqrt(np.abs(made.cross(maps[i], maps[i], mask) * made.cross(maps[j], maps[j], mask)))
+            expected = pairs.cross(maps[i].astype(float), maps[j].astype(float), mask)
+            size = np.sqrt(np.abs(pairs.cross(maps[i], maps[i], mask) * pairs.cross(maps[j], maps[j], mask)))
             np.testing.assert_allclose(found.of(i, j) / size, expected / size, atol=3e-7)
     np.testing.assert_array_equal(found.voxels, slow.shell_sums(np.ones(shape), shape))
 
@@ -35,11 +35,11 @@ def test_covariances_match_numpy(shape, masked):
 def test_covariances_of_a_steep_spectrum_are_accurate():
     """Shells whose power is 1e-12 of the strongest one's are as right as the others."""
     fall = np.exp(-14 * np.arange(17) / 16)
-    first, second = (made.filtered(map_, fall) for map_ in maps_of((32, 32, 32), 2))
+    first, second = (pairs.filtered(map_, fall) for map_ in maps_of((32, 32, 32), 2))
     found = shell_covariances(
         [first, second]
     )  # float64 input: float32 itself would hold no more than 1e-14 of the power
-    np.testing.assert_allclose(found.of(0, 0), made.cross(first, first), rtol=1e-6)
+    np.testing.assert_allclose(found.of(0, 0), pairs.cross(first, first), rtol=1e-6)
 
 
 def test_mean_is_in_shell_0():
@@ -52,7 +52,7 @@ def test_mean_is_in_shell_0():
 @pytest.mark.parametrize("radius", [None, 12, 5])
 def test_white_noise_has_its_variance_under_any_mask(radius):
     shape, random = (32, 32, 32), np.random.default_rng(2)
-    mask = None if radius is None else made.ball(shape, radius).astype(np.float32)
+    mask = None if radius is None else pairs.ball(shape, radius).astype(np.float32)
     draws = [2 * random.standard_normal(shape) for _ in range(40)]
     found = [shell_covariances([map_], mask) for map_ in draws]
     mean = np.mean([covariances.of(0, 0) for covariances in found], axis=0)
@@ -68,10 +68,10 @@ def test_degrees_of_freedom_without_a_mask_are_the_voxels():
 
 
 MASKS = {
-    "ball": made.ball((32, 32, 32), 9),
-    "small ball": made.ball((32, 32, 32), 4),
-    "rod": np.sqrt(made.ball((32, 32, 32), 5)[16])[None] * made.ball((32, 32, 32), 11)[:, 16:17, 16:17],
-    "two balls": np.roll(made.ball((32, 32, 32), 4), 8, 0) + np.roll(made.ball((32, 32, 32), 4), -8, 0),
+    "ball": pairs.ball((32, 32, 32), 9),
+    "small ball": pairs.ball((32, 32, 32), 4),
+    "rod": np.sqrt(pairs.ball((32, 32, 32), 5)[16])[None] * pairs.ball((32, 32, 32), 11)[:, 16:17, 16:17],
+    "two balls": np.roll(pairs.ball((32, 32, 32), 4), 8, 0) + np.roll(pairs.ball((32, 32, 32), 4), -8, 0),
 }
 
 

@@ -136,7 +136,7 @@ def auc(high, low):
 @pytest.mark.parametrize("fwhm", [7.0, 5.0])
 def test_maps_match_numpy_in_a_box_that_is_not_a_cube(fwhm):
     small = Case((40, 46, 44), seed=3)
-    made = small.maps(window=fwhm * VOXEL)
+    found = small.maps(window=fwhm * VOXEL)
     scale = [np.ptp(map_) for map_ in (small.halves[0], small.denoised[0])]
     args = [
         map_.astype(float) / size
@@ -145,10 +145,10 @@ def test_maps_match_numpy_in_a_box_that_is_not_a_cube(fwhm):
     ]
     agreement, change = slow_local_maps(*args, small.mask.astype(float), fwhm)
     inside = small.mask >= 0.01
-    np.testing.assert_allclose(made.agreement[inside], agreement, atol=2e-3)
-    np.testing.assert_allclose(made.change[inside], change, atol=2e-3)
-    assert made.window == fwhm * VOXEL
-    assert made.agreement[~inside].max() == made.change[~inside].max() == 0
+    np.testing.assert_allclose(found.agreement[inside], agreement, atol=2e-3)
+    np.testing.assert_allclose(found.change[inside], change, atol=2e-3)
+    assert found.window == fwhm * VOXEL
+    assert found.agreement[~inside].max() == found.change[~inside].max() == 0
 
 
 def test_core_smeared_and_false_density_are_distinguished(case, found):
@@ -183,9 +183,9 @@ def test_window_is_chosen_from_the_resolution_and_returned(case, found):
 
 def test_removed_noise_is_not_a_change_and_agrees(case):
     """The truth itself: all noise gone, nothing added."""
-    made = case.maps([case.truth.astype("f4")] * 2)
-    assert np.quantile(made.change[case.core], 0.95) < 0.05
-    assert np.quantile(made.agreement[case.core], 0.05) > 0.85
+    found = case.maps([case.truth.astype("f4")] * 2)
+    assert np.quantile(found.change[case.core], 0.95) < 0.05
+    assert np.quantile(found.agreement[case.core], 0.05) > 0.85
 
 
 def test_unchanged_maps_show_no_change(case):
@@ -202,12 +202,12 @@ def test_blurring_or_sharpening_the_whole_map_is_not_a_change(case):
 def test_removed_structure_is_a_change_where_it_was(case):
     """Half of the core is cut out of the denoised maps."""
     cut = np.arange(case.mask.shape[0]) < case.mask.shape[0] // 2
-    made = case.maps([np.where(cut[:, np.newaxis, np.newaxis], 0, map_) for map_ in case.honest])
+    found = case.maps([np.where(cut[:, np.newaxis, np.newaxis], 0, map_) for map_ in case.honest])
     removed, kept = (case.core & (side[:, np.newaxis, np.newaxis]) for side in (cut, ~cut))
     deep = np.abs(np.arange(case.mask.shape[0]) - case.mask.shape[0] / 2)[:, np.newaxis, np.newaxis] > 5
-    assert made.change[removed & deep].min() > 0.6
-    assert np.median(made.change[kept & deep]) < 0.2
-    assert auc(made.agreement[kept & deep], made.agreement[removed & deep]) > 0.99
+    assert found.change[removed & deep].min() > 0.6
+    assert np.median(found.change[kept & deep]) < 0.2
+    assert auc(found.agreement[kept & deep], found.agreement[removed & deep]) > 0.99
 
 
 def test_exchanging_the_halves_changes_nothing(case, found):
@@ -222,21 +222,21 @@ def test_exchanging_the_halves_changes_nothing(case, found):
 def test_scale_and_offset_change_nothing(case, found, of_noisy, of_denoised):
     halves = [(of_noisy[0] * half_map + of_noisy[1]).astype("f4") for half_map in case.halves]
     denoised = [(of_denoised[0] * map_ + of_denoised[1]).astype("f4") for map_ in case.denoised]
-    made = local_maps(*halves, *denoised, VOXEL, case.mask)
-    np.testing.assert_allclose(made.agreement, found.agreement, atol=2e-3)
-    np.testing.assert_allclose(made.change, found.change, atol=2e-3)
+    rescaled = local_maps(*halves, *denoised, VOXEL, case.mask)
+    np.testing.assert_allclose(rescaled.agreement, found.agreement, atol=2e-3)
+    np.testing.assert_allclose(rescaled.change, found.change, atol=2e-3)
 
 
 def test_rotated_density_agrees_nowhere(case):
-    made = case.maps([-map_ for map_ in case.honest])
-    assert not made.agreement[case.core].any()
+    found = case.maps([-map_ for map_ in case.honest])
+    assert not found.agreement[case.core].any()
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1])
 def test_an_empty_denoised_map_agrees_nowhere_and_has_lost_everything(case, value):
-    made = case.maps([np.full(case.mask.shape, value, "f4")] * 2)
-    assert not made.agreement.any()
-    assert np.median(made.change[case.core]) > 0.9
+    found = case.maps([np.full(case.mask.shape, value, "f4")] * 2)
+    assert not found.agreement.any()
+    assert np.median(found.change[case.core]) > 0.9
 
 
 def noise(shape, count):
@@ -251,11 +251,11 @@ def test_both_maps_are_zero_without_signal(kind):
     if kind.endswith("half-maps"):
         # Constant, but for the last digit.
         m1 = m2 = np.where(m1 > 0, np.float32(100), np.nextafter(np.float32(100), 0)) if kind[0] == "c" else 0 * m1
-    made = local_maps(m1, m2, d1, d2, VOXEL, mask)
-    assert made.resolution is None
-    assert made.window == 7 * VOXEL
-    assert not made.agreement.any()
-    assert not made.change.any()
+    found = local_maps(m1, m2, d1, d2, VOXEL, mask)
+    assert found.resolution is None
+    assert found.window == 7 * VOXEL
+    assert not found.agreement.any()
+    assert not found.change.any()
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (9, 20, 31), (32, 32, 32)])
@@ -264,18 +264,18 @@ def test_small_and_odd_boxes_and_maps_without_noise_give_finite_values(shape):
     mask = np.zeros(shape, "f4")
     mask[2:-2, 3:, :-1] = 1
     for denoised, agrees in ((m, True), (d, False)):
-        made = local_maps(m, m, denoised, denoised, VOXEL, mask)
-        for local_map in (made.agreement, made.change):
+        found = local_maps(m, m, denoised, denoised, VOXEL, mask)
+        for local_map in (found.agreement, found.change):
             assert np.isfinite(local_map).all()
-        inside = made.agreement[mask > 0.5]
+        inside = found.agreement[mask > 0.5]
         assert inside.min() > 0.9 if agrees else inside.mean() < 0.5
 
 
 def test_the_inputs_are_not_changed(case):
-    given = [*case.halves, *case.denoised, case.mask]
-    before = [map_.copy() for map_ in given]
+    maps = [*case.halves, *case.denoised, case.mask]
+    before = [map_.copy() for map_ in maps]
     case.maps(window=14.0)
-    for map_, was in zip(given, before, strict=True):
+    for map_, was in zip(maps, before, strict=True):
         np.testing.assert_array_equal(map_, was)
 
 

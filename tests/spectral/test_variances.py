@@ -4,14 +4,14 @@ import functools
 
 import numpy as np
 import pytest
-from helpers import filtered_pairs as made
+from helpers import filtered_pairs as pairs
 
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.variances import overall_gain, shell_variances, variances_from
 
 SIDE, NOISE = 40, 1.0
 SHELLS = np.arange(SIDE // 2 + 1)
-MASK = made.ball((SIDE,) * 3, 13)
+MASK = pairs.ball((SIDE,) * 3, 13)
 DRAWS = 25
 QUANTITIES = ("signal", "noise", "bias", "residual_noise", "added", "signal_kept", "noise_kept")
 PLANTED = (SHELLS >= 5) & (SHELLS <= 8)
@@ -19,15 +19,15 @@ PLANTED = (SHELLS >= 5) & (SHELLS <= 8)
 
 @functools.cache
 def signal():
-    return made.falling_signal(SIDE, fall=4, radius=11)
+    return pairs.falling_signal(SIDE, fall=4, radius=11)
 
 
 @functools.cache
 def planted():
     """False structure in shells 5 to 8, 0.3 times the signal's power there on average, in the place of the signal."""
     white = np.random.default_rng(7).standard_normal((SIDE,) * 3)
-    power = made.cross(signal(), signal())
-    return made.filtered(white, np.where(PLANTED, np.sqrt(0.3 * power), 0))
+    power = pairs.cross(signal(), signal())
+    return pairs.filtered(white, np.where(PLANTED, np.sqrt(0.3 * power), 0))
 
 
 def halves(seed):
@@ -47,7 +47,7 @@ DENOISERS = {
 
 def denoised(maps, name):
     factors, added = DENOISERS[name]
-    return [made.filtered(map_, factors) + added() for map_ in maps]
+    return [pairs.filtered(map_, factors) + added() for map_ in maps]
 
 
 @functools.cache
@@ -55,15 +55,15 @@ def truth(name, masked):
     """Each quantity per shell: powers of known maps, and formulas for the noise."""
     mask = MASK if masked else None
     factors, added = DENOISERS[name]
-    mean = made.filtered(signal(), factors) + added()
-    s, x, dd = (made.cross(*pair, mask) for pair in ((signal(), signal()), (signal(), mean), (mean, mean)))
+    mean = pairs.filtered(signal(), factors) + added()
+    s, x, dd = (pairs.cross(*pair, mask) for pair in ((signal(), signal()), (signal(), mean), (mean, mean)))
     noise, passed, residual = (
-        made.expected_noise(NOISE, transfer, mask) for transfer in (0 * factors + 1, factors**0.5, factors)
+        pairs.expected_noise(NOISE, transfer, mask) for transfer in (0 * factors + 1, factors**0.5, factors)
     )
     return {
         "signal": s,
         "noise": noise,
-        "bias": made.cross(mean - signal(), mean - signal(), mask),
+        "bias": pairs.cross(mean - signal(), mean - signal(), mask),
         "residual_noise": residual,
         "added": dd - x**2 / s,
         "signal_kept": x / s,
@@ -88,7 +88,7 @@ def test_truth_of_linear_filters_is_the_formula():
         np.testing.assert_allclose(known["noise_kept"], factors)
         np.testing.assert_allclose(known["added"], 0, atol=tiny)
     known = truth("planting", False)
-    power = made.cross(planted(), planted())
+    power = pairs.cross(planted(), planted())
     assert (power[PLANTED] > 0.2 * known["signal"][PLANTED]).all()
     np.testing.assert_allclose(known["added"][PLANTED], power[PLANTED], rtol=0.15)  # but for what is like the signal
 
@@ -160,7 +160,7 @@ def test_planted_structure_alone_without_a_filter():
     for seed in range(5):
         maps = halves(seed)
         variances = shell_variances(*maps, *(half + planted() for half in maps))
-        power = made.cross(planted(), planted())
+        power = pairs.cross(planted(), planted())
         # All that is uncertain cancels in cov(M1 - D1, M2 - D2).
         np.testing.assert_allclose(variances.bias.value[PLANTED], power[PLANTED], rtol=1e-4)
         np.testing.assert_allclose(variances.bias.value[~PLANTED], 0, atol=1e-6 * variances.signal.value.max())
@@ -172,7 +172,7 @@ def test_planted_structure_alone_without_a_filter():
 
 
 def truth_of_planting_alone():
-    s, p, x = (made.cross(*pair) for pair in ((signal(), signal()), (planted(), planted()), (signal(), planted())))
+    s, p, x = (pairs.cross(*pair) for pair in ((signal(), signal()), (planted(), planted()), (signal(), planted())))
     return p - x**2 / s
 
 
@@ -197,7 +197,7 @@ def test_sound_pairs_are_consistent(name):
 
 
 def filtered_both(maps, factors=GAUSSIAN):
-    return [made.filtered(map_, factors) for map_ in maps]
+    return [pairs.filtered(map_, factors) for map_ in maps]
 
 
 UNSOUND = {
@@ -253,7 +253,7 @@ def test_values_are_those_of_the_formulas(gain):
     maps = halves(3)
     outputs = denoised(maps, "planting")
     variances = shell_variances(*maps, *outputs, MASK, gain=gain)
-    s = np.array([[made.cross(a, b, MASK) for a in (*maps, *outputs)] for b in (*maps, *outputs)])
+    s = np.array([[pairs.cross(a, b, MASK) for a in (*maps, *outputs)] for b in (*maps, *outputs)])
     s = s[:, :, 1:]
     s[2:] *= variances.gain
     s[:, 2:] *= variances.gain

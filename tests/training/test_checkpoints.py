@@ -18,8 +18,8 @@ def state(seed=0, width=3, *, average=True, optimizer=None):
     """A state of host arrays, every number its own."""
     random = np.random.default_rng(seed)
     parameters = {"a": {"kernel": jnp.zeros((2, width)), "bias": jnp.zeros(width)}}
-    made = init_state(parameters, optimizer or optax.adam(1e-3), average=average)
-    return jax.tree.map(lambda leaf: random.standard_normal(leaf.shape).astype(leaf.dtype), made)
+    state = init_state(parameters, optimizer or optax.adam(1e-3), average=average)
+    return jax.tree.map(lambda leaf: random.standard_normal(leaf.shape).astype(leaf.dtype), state)
 
 
 def saved(**run):
@@ -29,16 +29,16 @@ def saved(**run):
 
 
 @pytest.fixture
-def kept(tmp_path):
-    made = Checkpoints(tmp_path / "checkpoints", keep=2)
-    yield made
-    made.close()
+def store(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    yield checkpoints
+    checkpoints.close()
 
 
-def test_a_saved_state_is_restored_to_the_last_bit(kept, tmp_path):
+def test_a_saved_state_is_restored_to_the_last_bit(store, tmp_path):
     first = state(1)
-    kept.save(7, first, saved())
-    kept.close()
+    store.save(7, first, saved())
+    store.close()
     again = Checkpoints(tmp_path / "checkpoints", keep=2)
     assert again.steps() == [7]
     assert again.metadata(7) == saved()
@@ -50,30 +50,30 @@ def test_a_saved_state_is_restored_to_the_last_bit(kept, tmp_path):
         assert np.array_equal(array, other)
 
 
-def test_a_state_without_average_and_another_optimizer(kept):
+def test_a_state_without_average_and_another_optimizer(store):
     first = state(1, average=False, optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9)))
-    kept.save(1, first, saved())
+    store.save(1, first, saved())
     like = state(2, average=False, optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9)))
-    found = kept.restore(1, like)
+    found = store.restore(1, like)
     assert found.average is None
     assert np.array_equal(found.parameters["a"]["bias"], first.parameters["a"]["bias"])
 
 
-def test_the_newest_and_the_best_checkpoints_are_kept(kept):
+def test_the_newest_and_the_best_checkpoints_are_kept(store):
     for step, loss in enumerate([0.9, 0.2, 0.7, None, 0.8, 0.3, None], 1):
-        kept.save(step, state(step), saved(), loss)
-    assert kept.steps() == [2, 6, 7]
-    kept.save(8, state(8), saved(), 0.1)
-    kept.save(9, state(9), saved())
-    kept.save(10, state(10), saved())
-    assert kept.steps() == [8, 9, 10]
-    assert np.array_equal(kept.restore(8, state()).parameters["a"]["kernel"], state(8).parameters["a"]["kernel"])
+        store.save(step, state(step), saved(), loss)
+    assert store.steps() == [2, 6, 7]
+    store.save(8, state(8), saved(), 0.1)
+    store.save(9, state(9), saved())
+    store.save(10, state(10), saved())
+    assert store.steps() == [8, 9, 10]
+    assert np.array_equal(store.restore(8, state()).parameters["a"]["kernel"], state(8).parameters["a"]["kernel"])
 
 
-def test_the_best_checkpoint_is_known_after_a_restart(kept, tmp_path):
+def test_the_best_checkpoint_is_known_after_a_restart(store, tmp_path):
     for step, loss in enumerate([0.2, 0.9, 0.8], 1):
-        kept.save(step, state(step), saved(), loss)
-    kept.close()
+        store.save(step, state(step), saved(), loss)
+    store.close()
     again = Checkpoints(tmp_path / "checkpoints", keep=1)
     again.save(4, state(4), saved(), 0.5)
     again.save(5, state(5), saved())
@@ -81,10 +81,10 @@ def test_the_best_checkpoint_is_known_after_a_restart(kept, tmp_path):
     again.close()
 
 
-def test_a_step_is_saved_once(kept):
-    kept.save(3, state(1), saved())
-    kept.save(3, state(2), saved())
-    assert np.array_equal(kept.restore(3, state()).parameters["a"]["bias"], state(1).parameters["a"]["bias"])
+def test_a_step_is_saved_once(store):
+    store.save(3, state(1), saved())
+    store.save(3, state(2), saved())
+    assert np.array_equal(store.restore(3, state()).parameters["a"]["bias"], state(1).parameters["a"]["bias"])
 
 
 @pytest.mark.parametrize(
@@ -95,23 +95,23 @@ def test_a_step_is_saved_once(kept):
         (lambda: state(average=False), ["average", "none"]),
     ],
 )
-def test_a_state_of_other_arrays_is_refused(kept, like, names):
-    kept.save(5, state(), saved())
+def test_a_state_of_other_arrays_is_refused(store, like, names):
+    store.save(5, state(), saved())
     with pytest.raises(UserError) as caught:
-        kept.restore(5, like())
+        store.restore(5, like())
     message = str(caught.value)
     assert "\n" not in message
-    assert f"{kept.folder / '5'}: expected the array " in message
+    assert f"{store.folder / '5'}: expected the array " in message
     for name in names:
         assert name in message, message
 
 
-def test_another_version_is_refused(kept, monkeypatch):
+def test_another_version_is_refused(store, monkeypatch):
     monkeypatch.setattr(room, "VERSION", 7)
-    kept.save(5, state(), saved())
+    store.save(5, state(), saved())
     monkeypatch.undo()
     with pytest.raises(UserError, match="expected checkpoints of version 1, found 7; start a new run"):
-        kept.metadata(5)
+        store.metadata(5)
 
 
 def files_of(folder):
@@ -121,9 +121,9 @@ def files_of(folder):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # from threads of Orbax
 def test_any_damage_is_reported_in_one_line_and_nothing_is_invented(tmp_path):
     """Every file of a checkpoint is taken away, emptied or cut in half; what can be read all the same is right."""
-    made = Checkpoints(tmp_path / "whole", keep=2)
-    made.save(5, state(1), saved(), 0.5)
-    made.close()
+    checkpoints = Checkpoints(tmp_path / "whole", keep=2)
+    checkpoints.save(5, state(1), saved(), 0.5)
+    checkpoints.close()
     refused = 0
     for number, file in enumerate(files_of(tmp_path / "whole")):
         for how in ("gone", "empty", "half"):
@@ -159,11 +159,11 @@ def reads_right(folder):
 
 
 def test_a_partly_removed_checkpoint_is_removed(tmp_path):
-    made = Checkpoints(tmp_path / "checkpoints", keep=1)
-    made.save(1, state(1), saved(), 0.5)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    checkpoints.save(1, state(1), saved(), 0.5)
     shutil.copytree(tmp_path / "checkpoints" / "1", tmp_path / "one")
-    made.save(2, state(2), saved(), 0.4)
-    made.close()
+    checkpoints.save(2, state(2), saved(), 0.4)
+    checkpoints.close()
     files = files_of(tmp_path / "one")
     for file in files[: len(files) // 2]:
         (tmp_path / "one" / file).unlink()
@@ -177,22 +177,22 @@ def test_a_partly_removed_checkpoint_is_removed(tmp_path):
     again.close()
 
 
-def test_a_full_disk_leaves_earlier_checkpoints_intact(kept, tmp_path, monkeypatch):
-    kept.save(1, state(1), saved())
+def test_a_full_disk_leaves_earlier_checkpoints_intact(store, tmp_path, monkeypatch):
+    store.save(1, state(1), saved())
 
     def full(*arguments, **words):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(kept._manager, "save", full)
+        patch.setattr(store._manager, "save", full)
         with pytest.raises(
             UserError, match=r"step 2 cannot be written \(No space left on device\); make room"
         ) as caught:
-            kept.save(2, state(2), saved())
+            store.save(2, state(2), saved())
     assert "\n" not in str(caught.value)
-    assert kept.steps() == [1]
-    kept.save(2, state(2), saved())
-    assert kept.steps() == [1, 2]
+    assert store.steps() == [1]
+    store.save(2, state(2), saved())
+    assert store.steps() == [1, 2]
 
 
 def test_the_state_of_a_run_has_the_fields_that_a_checkpoint_names():

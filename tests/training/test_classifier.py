@@ -20,17 +20,17 @@ def image(number):
     kind = number % len(KINDS)
     wave = np.sin(np.arange(SIDE) * 1.5 + random.uniform(0, 2 * np.pi))
     other = np.sin(np.arange(SIDE) * 1.5 + random.uniform(0, 2 * np.pi))
-    made = (wave[:, None] + 0 * wave, 0 * wave[:, None] + wave, wave[:, None] * other)[kind]
-    return (random.uniform(0.5, 2) * made + 0.7 * random.standard_normal((SIDE, SIDE))).astype(np.float32), kind
+    patterns = (wave[:, None] + 0 * wave, 0 * wave[:, None] + wave, wave[:, None] * other)[kind]
+    return (random.uniform(0.5, 2) * patterns + 0.7 * random.standard_normal((SIDE, SIDE))).astype(np.float32), kind
 
 
 def images(numbers):
-    made = [image(number) for number in numbers]
+    pairs = [image(number) for number in numbers]
     batch = {
-        "image": np.stack([picture for picture, _ in made]),
-        "kind": np.array([kind for _, kind in made], np.int32),
+        "image": np.stack([picture for picture, _ in pairs]),
+        "kind": np.array([kind for _, kind in pairs], np.int32),
     }
-    return NamedBatch(batch, tuple(KINDS[kind] for _, kind in made))
+    return NamedBatch(batch, tuple(KINDS[kind] for _, kind in pairs))
 
 
 class Network(nn.Module):

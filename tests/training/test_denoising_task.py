@@ -62,9 +62,9 @@ def test_the_mask_defaults_to_the_whole_box(batch, denoised):
     task = DenoisingTask(NETWORK, {"cref_l1_masked": 1.0})
     m1, m2 = (batch[name].astype(float) for name in ("half_map_1", "half_map_2"))
     mask = np.random.default_rng(9).uniform(0, 1, m1.shape).astype(np.float32)
-    for given, more in ((mask, {"mask": mask}), (np.ones_like(mask), {})):
+    for weight, more in ((mask, {"mask": mask}), (np.ones_like(mask), {})):
         loss, _ = jax.jit(task.loss)(parameters, {**batch, **more}, None)
-        expected = [slow.cref_l1_masked(full[k], m1[k], m2[k], given[k]) for k in range(2)]
+        expected = [slow.cref_l1_masked(full[k], m1[k], m2[k], weight[k]) for k in range(2)]
         np.testing.assert_allclose(loss, expected, atol=2e-5)
 
 

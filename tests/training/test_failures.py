@@ -247,10 +247,10 @@ class Poisoned:
         self.get_state, self.set_state = stream.get_state, stream.set_state
 
     def __next__(self):
-        made = next(self._stream)
-        bad = jnp.asarray(made.info.model == 1).reshape(-1, 1, 1, 1)
+        batch = next(self._stream)
+        bad = jnp.asarray(batch.info.model == 1).reshape(-1, 1, 1, 1)
         maps = ("half_map_1", "half_map_2", "truth")
-        return made._replace(**{name: jnp.where(bad, jnp.nan, getattr(made, name)) for name in maps})
+        return batch._replace(**{name: jnp.where(bad, jnp.nan, getattr(batch, name)) for name in maps})
 
 
 class Scale(Line):
@@ -265,9 +265,9 @@ def test_a_model_of_the_stream_that_gives_no_finite_maps_is_named(tmp_path):
     stream_config = StreamConfig(resolution=(2.2, 3.0))
     stream = stream_half_maps(models, shares=(19, 1), patch=16, batch=4, config=stream_config)
     streamed = StreamBatches(Poisoned(stream), make_standardizer(0.5, (1.0, 1.0)))
-    made = DataSource(None, lambda: streamed, None, "simulated patches")
+    source = DataSource(None, lambda: streamed, None, "simulated patches")
     lines = []
-    train(config(epochs=1, epoch_steps=20), tmp_path, Scale(), made, say=lines.append)
+    train(config(epochs=1, epoch_steps=20), tmp_path, Scale(), source, say=lines.append)
     stream.set_state({"seed": 0, "position": 0})
     drawn = np.concatenate([next(stream).info.model for _ in range(20)])
     assert 0 < drawn.sum() < 8

@@ -47,8 +47,8 @@ def test_parameters_and_metrics_of_a_run_agree_with_numpy_adam(tmp_path):
 
 
 def test_without_evaluations_the_last_weights_are_the_result(tmp_path):
-    for folder, made, every in (("none held out", source(held_out=0), 1), ("not asked for", source(), 0)):
-        result = run(tmp_path / folder, made, evaluation__every_epochs=every, epochs=1)
+    for folder, data, every in (("none held out", source(held_out=0), 1), ("not asked for", source(), 0)):
+        result = run(tmp_path / folder, data, evaluation__every_epochs=every, epochs=1)
         assert (result.best_loss, result.best_step) == (None, None)
         assert result.weights == tmp_path / folder / "last"
         assert not (tmp_path / folder / "best").exists()
@@ -287,9 +287,9 @@ def test_iterators_that_read_ahead_are_closed_at_the_end(tmp_path, fails):
         finally:
             closed.append("held out")
 
-    made = dataclasses.replace(source(), training=lambda: Closing(4), held_out=once)
+    data = dataclasses.replace(source(), training=lambda: Closing(4), held_out=once)
     with pytest.raises(UserError, match="a shard is damaged") if fails else contextlib.nullcontext():
-        run(tmp_path, made, epochs=1)
+        run(tmp_path, data, epochs=1)
     assert closed == ["held out", "training"]
 
 

@@ -65,9 +65,9 @@ def same(batches, others):
 
 @pytest.mark.parametrize("make", [dataset, entries])
 def test_a_source_of_half_maps(folder, make):
-    made = make(folder)
-    assert (made.patch, made.truth) == (16, True)
-    position = made.training()
+    source = make(folder)
+    assert (source.patch, source.truth) == (16, True)
+    position = source.training()
     first = taken(position, 7)
     for batch in first:
         assert set(batch) == {"half_map_1", "half_map_2", "truth", "entries"}
@@ -79,22 +79,22 @@ def test_a_source_of_half_maps(folder, make):
     again.set_state(state)
     same(taken(again, 3), rest)
     same(taken(make(folder).training(), 7), first)
-    held = taken(made.held_out(), 99)
-    same(taken(made.held_out(), 99), held)
+    held = taken(source.held_out(), 99)
+    same(taken(source.held_out(), 99), held)
     assert all(len(batch["entries"]) == 2 for batch in held[:-1])
 
 
 def test_no_held_out_entry_is_trained_on(folder):
-    made = dataset(folder)
-    assert made.size == 6
-    held = [name for batch in taken(made.held_out(), 99) for name in batch["entries"]]
-    trained = [name for batch in taken(made.training(), 12) for name in batch["entries"]]
+    source = dataset(folder)
+    assert source.size == 6
+    held = [name for batch in taken(source.held_out(), 99) for name in batch["entries"]]
+    trained = [name for batch in taken(source.training(), 12) for name in batch["entries"]]
     assert len(held) == 3
     assert len(set(held)) == 1
     assert len(set(trained)) == 2
     assert not set(held) & set(trained)
     # each patch once an epoch
-    epoch = [batch[name][k].tobytes() for batch in taken(made.training(), 3) for name in ("truth",) for k in range(2)]
+    epoch = [batch[name][k].tobytes() for batch in taken(source.training(), 3) for name in ("truth",) for k in range(2)]
     assert len(set(epoch)) == 6
 
 
@@ -104,8 +104,8 @@ def test_given_held_out_specimens_are_evaluated(folder):
 
     rest, apart = split_off(load_entry(folder / "entries" / "e0"), 0.5)
     c = config(batch=2, data__patch=16, data__entries__held_out_patches=3, data__entries__rotations=False)
-    made = specimen_source([rest], c, held_out_specimens=[apart])
-    batches = taken(made.held_out(), 99)
+    source = specimen_source([rest], c, held_out_specimens=[apart])
+    batches = taken(source.held_out(), 99)
     assert [len(batch["half_map_1"]) for batch in batches] == [2, 1]
     for batch in batches:
         for half_map in batch["half_map_1"]:
@@ -122,13 +122,13 @@ def test_a_source_without_held_out_samples_has_no_evaluation(folder):
 
 def test_held_out_patches_may_be_larger_and_are_standardized_as_whole_maps():
     fields = STREAM | {"data__stream__gain": (2.0, 2.0), "data__stream__level": (0.0, 0.0), "data__stream__masked": 0.0}
-    made = make_source(config(**fields | {"data__stream__held_out_patch": 24}))
-    for batch in taken(made.held_out(), 99):
+    source = make_source(config(**fields | {"data__stream__held_out_patch": 24}))
+    for batch in taken(source.held_out(), 99):
         full = (batch["half_map_1"].astype(np.float64) + batch["half_map_2"]) / 2
         assert full.shape[1:] == (24, 24, 24)
         np.testing.assert_allclose(full.mean((1, 2, 3)), 0, atol=1e-4)
         np.testing.assert_allclose(full.std((1, 2, 3)), 1, rtol=1e-4)
-    trained = taken(made.training(), 1)[0]
+    trained = taken(source.training(), 1)[0]
     full = (trained["half_map_1"].astype(np.float64) + trained["half_map_2"]) / 2
     assert full.shape == (2, 16, 16, 16)
     np.testing.assert_allclose(full.std((1, 2, 3)), 2, rtol=1e-4)
@@ -151,9 +151,9 @@ def slowly_prepared(model, c):
     """The first batch of the simulator itself, standardized by the full map and masked, in float64."""
     fields = [name for name in StreamConfig.__dataclass_fields__ if name in c.data.stream]
     stream_config = StreamConfig(**{name: c.data.stream[name] for name in fields})
-    made = next(stream_half_maps([model], patch=c.data.patch, batch=c.batch, seed=c.seed, config=stream_config))
+    batch = next(stream_half_maps([model], patch=c.data.patch, batch=c.batch, seed=c.seed, config=stream_config))
     first, second, truth, mask = (
-        np.asarray(array, np.float64) for array in (made.half_map_1, made.half_map_2, made.truth, made.mask)
+        np.asarray(array, np.float64) for array in (batch.half_map_1, batch.half_map_2, batch.truth, batch.mask)
     )
     assert all(0 < sample.mean() < 1 for sample in mask)
     expected = {"half_map_1": [], "half_map_2": [], "truth": []}
@@ -293,9 +293,9 @@ def mixed(folder, **fields):
 
 
 def test_a_stream_mixed_with_entries_is_resumed(folder):
-    made = mixed(folder)
-    assert made.description.endswith(" and 1 phantoms, and (40% of the batches) of 3 simulated entries")
-    position = made.training()
+    source = mixed(folder)
+    assert source.description.endswith(" and 1 phantoms, and (40% of the batches) of 3 simulated entries")
+    position = source.training()
     first = taken(position, 6)
     state = json.loads(json.dumps(position.get_state()))
     rest = taken(position, 14)

@@ -52,8 +52,8 @@ def test_the_metrics_count_voxels():
 def test_training_starts_from_given_parameters():
     start = VoxelClassificationTask(NETWORK).init(jax.random.key(5))
     task = VoxelClassificationTask(NETWORK, start=jax.tree.map(np.asarray, start))
-    for given, found in zip(jax.tree.leaves(start), jax.tree.leaves(task.init(jax.random.key(6))), strict=True):
-        np.testing.assert_array_equal(given, found)
+    for array, found in zip(jax.tree.leaves(start), jax.tree.leaves(task.init(jax.random.key(6))), strict=True):
+        np.testing.assert_array_equal(array, found)
 
 
 def test_exported_weights_give_the_same_logits(tmp_path):

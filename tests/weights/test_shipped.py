@@ -40,39 +40,39 @@ def entry(request):
     return request.param, simulate_half_maps(phantom(residues, seed=settings.seed), settings), settings.voxel_size
 
 
-def score(map_, made):
-    return float(slow_losses.fsc(map_ * made.mask, made.truth * made.mask)[1:-1].mean())
+def score(map_, simulation):
+    return float(slow_losses.fsc(map_ * simulation.mask, simulation.truth * simulation.mask)[1:-1].mean())
 
 
-def error(map_, made):
-    inside = made.mask > 0.5
-    map_, truth = (each[inside] - each[inside].mean() for each in (map_.astype(np.float64), made.truth))
+def error(map_, simulation):
+    inside = simulation.mask > 0.5
+    map_, truth = (each[inside] - each[inside].mean() for each in (map_.astype(np.float64), simulation.truth))
     return np.sum((map_ - truth) ** 2) / np.sum(truth**2)
 
 
-def wiener(full_map, made):
-    fsc = slow_losses.fsc(made.half_map_1 * made.mask, made.half_map_2 * made.mask)
+def wiener(full_map, simulation):
+    fsc = slow_losses.fsc(simulation.half_map_1 * simulation.mask, simulation.half_map_2 * simulation.mask)
     cut = np.flatnonzero(fsc < 0.143)[0]
     factor = np.where(np.arange(len(fsc)) < cut, 2 * fsc / (1 + fsc), 0)
     side = len(full_map)
     k = np.fft.fftfreq(side, 1 / side)
     shell = np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int)
     factors = np.append(factor, 0)[np.minimum(shell, len(factor))]
-    return np.fft.ifftn(np.fft.fftn(full_map - full_map[made.mask == 0].mean()) * factors).real
+    return np.fft.ifftn(np.fft.fftn(full_map - full_map[simulation.mask == 0].mean()) * factors).real
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["truth", "cref"])
 def test_shipped_weights_improve_simulated_entries(entry, name):
-    label, made, voxel_size = entry
-    pair = tuple(Map.from_array(half, voxel_size) for half in (made.half_map_1, made.half_map_2))
+    label, simulation, voxel_size = entry
+    pair = tuple(Map.from_array(half, voxel_size) for half in (simulation.half_map_1, simulation.half_map_2))
     weights = load_weights(name)
     denoised = denoise_maps(DenoiseRequest(pair, weights)).full.array
-    full = score((made.half_map_1 + made.half_map_2) / 2, made)
-    assert score(denoised, made) > full + LEAST_GAIN[label, name]
+    full = score((simulation.half_map_1 + simulation.half_map_2) / 2, simulation)
+    assert score(denoised, simulation) > full + LEAST_GAIN[label, name]
     # On the signal's scale its error is below that of the Wiener filter, cut where the FSC falls below 0.143.
-    full_map = (made.half_map_1 + made.half_map_2).astype(np.float64) / 2
-    assert error(denoised, made) < error(wiener(full_map, made), made)
+    full_map = (simulation.half_map_1 + simulation.half_map_2).astype(np.float64) / 2
+    assert error(denoised, simulation) < error(wiener(full_map, simulation), simulation)
 
 
 def test_weights_ship_with_the_package_and_one_is_the_default():
