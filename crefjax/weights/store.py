@@ -156,7 +156,7 @@ def load_weights(
         raise UserError(f"{path}: expected weights for {task}, found some for {trained_for}; choose others")
     if network is not None and not same_architecture(config, network):
         raise UserError(
-            f"{path}: expected weights for {network}, found some for {config}; set the fields of network alike, or "
+            f"{path}: expected weights for {network}, found some for {config}; change the network of the config, or "
             "choose others"
         )
     shapes = load_model(config.network).parameter_shapes(config)
