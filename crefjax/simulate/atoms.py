@@ -10,6 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from crefjax.errors import UserError, path_error
+from crefjax.io.models import no_atoms, read_structure
 
 B_FACTORS = (0.0, 300.0)  # Å²; values outside are set to the bound
 LEAST_B = 5.0  # Å², least B-factor of an atom in a sharpened map: at 0 and below its density is unbounded
@@ -71,7 +72,7 @@ def read_atoms(path, *, assembly: str | None = None, keep_hydrogens: bool = Fals
             finite; or there is no such assembly.
     """
     path = Path(path)
-    structure = _read_structure(path)
+    structure = read_structure(path)
     if assembly is not None:
         _expand(structure, assembly, path)
     if not keep_waters:
@@ -201,27 +202,6 @@ def form_factors() -> np.ndarray:
             table[number] = coefficients.a, coefficients.b
     table.flags.writeable = False
     return table
-
-
-def _read_structure(path: Path) -> gemmi.Structure:
-    if not path.is_file():
-        raise UserError(f"{path}: expected an atomic model (PDB or mmCIF), found no such file; check the path")
-    try:
-        structure = gemmi.read_structure(str(path))
-    except (OSError, RuntimeError, ValueError, UnicodeDecodeError) as error:
-        why = " ".join(str(error).replace(str(path), "").split())
-        raise UserError(f"{path}: expected an atomic model (PDB or mmCIF), cannot be read: {why}") from error
-    if len(structure) == 0:
-        raise no_atoms(path)
-    del structure[1:]
-    return structure
-
-
-def no_atoms(path) -> UserError:
-    """Return the error for a model without usable atoms."""
-    return UserError(
-        f"{path}: expected an atomic model (PDB or mmCIF), found no atoms but hydrogens and waters; give another"
-    )
 
 
 def _expand(structure: gemmi.Structure, assembly: str, path: Path) -> None:
