@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from crefjax.cli.atomic_model import add_model
 from crefjax.cli.common import (
     add_device,
     add_half_maps,
@@ -61,6 +62,7 @@ def add_arguments(parser):
     parser.add_argument("--report", metavar="DIR", help=text)
     text = "also write OUT_local_agreement (how far the half-maps confirm the result) and OUT_local_change, 0 to 1"
     parser.add_argument("--local", action="store_true", help=text)
+    add_model(parser, "; needs --report")
     add_voxel_size(parser)
     add_insist(parser)
     add_device(parser)
@@ -113,6 +115,10 @@ def run(arguments) -> int:
 
         if arguments.half_map_1 is not None:
             raise UserError(f"--entries: expected no other map, found {arguments.half_map_1}; give one or the other")
+        if arguments.model is not None:
+            raise UserError(
+                "--model: expected one pair of half-maps, found --entries; give the model to `crefjax report`"
+            )
         return run_entries(arguments, settings)
     if arguments.half_map_1 is None:
         raise UserError("denoise: expected HALF1 and HALF2, or --entries and folders, found neither; give one of them")
@@ -126,6 +132,7 @@ def run(arguments) -> int:
         halves=arguments.halves,
         local=arguments.local,
         report=Path(arguments.report) if arguments.report else None,
+        model=arguments.model,
         overwrite=arguments.overwrite,
     )
     check_job(job, beside=[] if arguments.json in (None, "-") else [arguments.json])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crefjax import __version__
+from crefjax.cli.atomic_model import check_model_place, read_optional_model
 from crefjax.cli.messages import current, detail, log, timed, warn
 from crefjax.cli.record import make_record, pair_numbers, report_summary
 from crefjax.errors import UserError
@@ -37,6 +38,7 @@ class DenoiseJob:
         halves: whether the denoised half-maps are written.
         local: whether the local maps are written.
         report: folder of the report to write, or None.
+        model: atomic model that the report shows, or None.
         overwrite: whether existing outputs are replaced.
         final: folder that the output's folder will become, for messages; None if it stays.
     """
@@ -50,6 +52,7 @@ class DenoiseJob:
     halves: bool = False
     local: bool = False
     report: Path | None = None
+    model: str | Path | None = None
     overwrite: bool = False
     final: Path | None = None
 
@@ -69,7 +72,7 @@ class DenoiseJob:
     def inputs(self) -> dict[str, Path]:
         """The files that are read, by their role."""
         files = {"half_map_1": self.half_map_1, "half_map_2": self.half_map_2}
-        files["mask"] = None if self.mask == "auto" else self.mask
+        files |= {"mask": None if self.mask == "auto" else self.mask, "model": self.model}
         return {name: Path(path) for name, path in files.items() if path is not None}
 
     def shown(self, path: Path) -> Path:
@@ -91,6 +94,8 @@ def check_job(job: DenoiseJob, beside=()) -> None:
     for option, value in wanted.items():
         if job.half_map_2 is None and value is not None and value is not False:
             raise UserError(f"--{option}: expected two half-maps, found one map; give both half-maps")
+    if job.model is not None and job.report is None:
+        raise UserError("--model: expected --report, whose page shows the model, found none; give --report DIR")
     inputs, maps = job.inputs.values(), job.maps.values()
     for path in maps:
         check_output(path, overwrite=job.overwrite, inputs=inputs)
@@ -113,6 +118,7 @@ def run_job(job: DenoiseJob) -> dict:
 
     # The report and the local maps need denoised half-maps, whether these are written or not.
     report = bool(job.report or job.local)
+    model = read_optional_model(job.model)
     with timed("reading and checking"):
         request = read_request(
             job.half_map_1,
@@ -124,6 +130,7 @@ def run_job(job: DenoiseJob) -> dict:
             report=report,
         )
     _log_request(job, request)
+    check_model_place(model, request.pair[0])
     with timed("planning"):
         plan = plan_denoise(request)
     shape = request.pair[0].array.shape
@@ -151,7 +158,7 @@ def run_job(job: DenoiseJob) -> dict:
     found = _found(job, request, plan, result)
     if job.report:
         local_paths = [outputs[f"local_{name}"] for name in LOCAL] if local else None
-        found["report"] = _write_report(job, inputs, local, local_paths)
+        found["report"] = _write_report(job, inputs, model, local, local_paths)
         outputs["report"] = job.report
     log(f"done in {current().elapsed:.1f} s")
     if job.halves:
@@ -214,11 +221,12 @@ def _report_inputs(job, request: DenoiseRequest, result: Denoised) -> ReportInpu
             "mask": None if job.mask is None else str(job.mask),
             "weights": request.weights.name,
             "scale": request.scale,
+            "model": None if job.model is None else str(job.model),
         },
     )
 
 
-def _write_report(job, inputs, local, local_paths) -> dict:
+def _write_report(job, inputs, model, local, local_paths) -> dict:
     """Write the report, once the maps that it points to are in place; return its numbers for the record."""
     from crefjax.report.measure import report_numbers
     from crefjax.report.writer import write_report  # loads Matplotlib
@@ -233,6 +241,7 @@ def _write_report(job, inputs, local, local_paths) -> dict:
             sources=job.inputs,
             local=local,
             local_paths=local_paths,
+            model=model,
             overwrite=job.overwrite,
         )
     for warning in numbers["warnings"]:
@@ -274,6 +283,7 @@ def _settings(job, request, plan) -> dict:
         "halves": job.halves,
         "local": job.local,
         "report": job.report is not None,
+        "model": None if job.model is None else str(job.model),
         "device": plan.device.platform,
         "slab": plan.slab,
     }

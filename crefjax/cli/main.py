@@ -24,6 +24,7 @@ from crefjax.utils.signals import exit_on_signals
 COMMANDS = {
     "denoise": "denoise the full map of two half-maps",
     "report": "report what in a denoised map can be trusted, whichever program made it",
+    "view": "write a page with every plane and the surfaces of one or two maps",
     "check": "check that two maps are a pair of half-maps, fit for denoising",
     "fsc": "print the Fourier shell correlation of two maps",
     "mask": "make a soft mask around the particle in two half-maps",

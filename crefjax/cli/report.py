@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from crefjax.cli.atomic_model import add_model, check_model_place, read_optional_model
 from crefjax.cli.common import add_half_maps, add_insist, add_json, add_overwrite, add_verbosity, add_voxel_size
 from crefjax.cli.messages import current, log, timed, warn
 from crefjax.cli.record import check_json, make_record, report_summary, write_json
@@ -32,6 +33,7 @@ def add_arguments(parser):
         action="store_true",
         help="also map agreement and change around each voxel; needs --denoised-halves",
     )
+    add_model(parser)
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder to write")
     add_voxel_size(parser)
     add_insist(parser)
@@ -50,7 +52,8 @@ def run(arguments) -> None:
     check_report_folder(arguments.output, overwrite=arguments.overwrite, inputs=sources.values(), outputs=beside)
     check_json(arguments.json, inputs=sources.values())
     _check_before_work(arguments)
-    names = ("denoised", "denoised_halves", "mask", "local")
+    model = read_optional_model(arguments.model)
+    names = ("denoised", "denoised_halves", "mask", "local", "model")
     settings = {name: getattr(arguments, name) for name in names}
     with timed("reading and checking"):
         inputs = ReportInputs.from_files(
@@ -68,6 +71,7 @@ def run(arguments) -> None:
         )
     for note in inputs.mask_notes:
         log(note)
+    check_model_place(model, inputs.half_map_1)
     with timed("measuring"):
         numbers = report_numbers(inputs)
     local = None
@@ -76,7 +80,13 @@ def run(arguments) -> None:
             local = inputs.local_maps()
     with timed("writing"):
         written = write_report(
-            inputs, numbers, arguments.output, sources=sources, local=local, overwrite=arguments.overwrite
+            inputs,
+            numbers,
+            arguments.output,
+            sources=sources,
+            local=local,
+            model=model,
+            overwrite=arguments.overwrite,
         )
     for warning in numbers["warnings"]:
         warn(warning["text"])
@@ -86,7 +96,7 @@ def run(arguments) -> None:
         "report",
         inputs=sources,
         half_map=inputs.half_map_1,
-        settings={"mask": arguments.mask, "local": arguments.local, "insist": arguments.insist},
+        settings={name: getattr(arguments, name) for name in ("mask", "local", "model", "insist")},
         found=report_summary(numbers),
         outputs={"report": Path(arguments.output)},
     )
@@ -100,6 +110,8 @@ def _sources(arguments):
         paths |= dict(zip(("denoised_1", "denoised_2"), arguments.denoised_halves, strict=True))
     if arguments.mask != "auto":
         paths["mask"] = arguments.mask
+    if arguments.model is not None:
+        paths["model"] = arguments.model
     return {name: Path(path) for name, path in paths.items()}
 
 

@@ -3,104 +3,18 @@
 It starts with what a reader must know first: warnings, what the map may be used for, the numbers.
 """
 
-import base64
 import json
 import math
 from html import escape
-from importlib import resources
 from typing import NamedTuple
 from urllib.parse import quote
 
-from crefjax.io.files import open_map_file
-from crefjax.io.header import HEADER_BYTES, Header, byte_order
-from crefjax.io.maps import Map
+from crefjax.report.document import asset, data_uri, document
 from crefjax.report.figures import RenderedFigure
+from crefjax.report.headers import HeaderRow
 from crefjax.report.slices import Layer, Plane, Slices
+from crefjax.report.viewer import Viewer, viewer_scripts, viewer_sections
 from crefjax.report.warnings import passed_tests, warning_title
-
-_MODES = {
-    0: "8-bit integers",
-    1: "16-bit integers",
-    2: "32-bit floats",
-    6: "16-bit unsigned integers",
-    12: "16-bit floats",
-}
-# Entries that should differ: the output has other voxels, and a label that says so.
-_EXPECTED = ("Data mode", "Minimum, maximum", "Mean, standard deviation", "Labels", "Byte order")
-
-
-class HeaderRow(NamedTuple):
-    """An entry of the headers of input and output.
-
-    Attributes:
-        name: of the entry.
-        before, after: its values in the input and in the output.
-        differs: whether they differ.
-        expected: whether a difference is as it should be.
-    """
-
-    name: str
-    before: str
-    after: str
-    differs: bool
-    expected: bool
-
-
-def header_rows(before: Map, after: Map) -> list[HeaderRow]:
-    """Compare the headers of an input and an output, entry by entry.
-
-    Args:
-        before: a map; its header is read from its file if it has one.
-        after: the same.
-    """
-    entries, entries_after = (_entries(_header(map_)) for map_ in (before, after))
-    return [
-        HeaderRow(name, value, entries_after[name], value != entries_after[name], name in _EXPECTED)
-        for name, value in entries.items()
-    ]
-
-
-def _header(map_):
-    """Read the header from the file: a map that was written has one label more there."""
-    if map_.path is None:
-        return map_.header
-    with open_map_file(map_.path) as (stream, _):
-        raw = stream.read(HEADER_BYTES)
-        order = byte_order(raw)
-        return Header(raw, stream.read(int(Header(raw, b"", order).fields.nsymbt)), order)
-
-
-def _entries(header):
-    fields = header.fields
-    side = dict(zip("zyx", header.shape, strict=True))
-    labels = [_text(label) for label in fields.label[: max(int(fields.nlabl), 0)]]
-    kind = _text(fields.exttyp)
-    return {
-        "Size x, y, z (voxels)": _listed(side[axis] for axis in "xyz"),
-        "Voxel size x, y, z (Å)": _listed(f"{size:.6g}" for size in header.voxel_sizes),
-        "Cell x, y, z (Å)": _listed(f"{float(fields.cella[axis]):.6g}" for axis in "xyz"),
-        "Cell angles (°)": _listed(f"{float(fields.cellb[name]):g}" for name in ("alpha", "beta", "gamma")),
-        "ORIGIN x, y, z (Å)": _listed(f"{float(fields.origin[axis]):.6g}" for axis in "xyz"),
-        "NSTART column, row, section": _listed(int(fields[name]) for name in ("nxstart", "nystart", "nzstart")),
-        "First voxel lies at x, y, z (Å)": _listed(f"{value:.6g}" for value in header.origin),
-        "Axis order (MAPC, MAPR, MAPS)": _listed(header.axes),
-        "Data mode": f"{int(fields.mode)} ({_MODES.get(int(fields.mode), 'unknown')})",
-        "Space group (ISPG)": str(int(fields.ispg)),
-        "Extended header": f"{len(header.extended)} bytes {kind}".strip() if header.extended else "none",
-        "Byte order": "little-endian" if header.byte_order == "<" else "big-endian",
-        "Minimum, maximum": _listed(f"{float(fields[name]):.5g}" for name in ("dmin", "dmax")),
-        "Mean, standard deviation": _listed(f"{float(fields[name]):.5g}" for name in ("dmean", "rms")),
-        "Labels": "\n".join(labels) if labels else "none",
-    }
-
-
-def _listed(values):
-    return ", ".join(str(value) for value in values)
-
-
-def _text(raw):
-    return bytes(raw).rstrip(b"\0 ").decode("ascii", "replace")
-
 
 # Limits of the tests, shown when there are no warnings.
 _LIMITS = (
@@ -206,11 +120,6 @@ def slices_section(slices: Slices, local: dict | None) -> str:
     return "\n".join([*parts, "</section>"])
 
 
-def data_uri(content: bytes, kind: str) -> str:
-    """Return an address that contains the bytes of a file."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
 def scale_bar(width: float) -> float:
     """Return a round length of about a quarter of a width, in its unit: 1, 2 or 5 times a power of ten."""
     decade = 10.0 ** math.floor(math.log10(width / 4))
@@ -287,13 +196,6 @@ def _overlay(plane):
     )
 
 
-# Nothing but the page's own content may be loaded, even if a text from outside should slip through the escaping.
-_POLICY = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; "
-    "form-action 'none'"
-)
-
-
 class PageContent(NamedTuple):
     """Everything that a page shows.
 
@@ -303,6 +205,7 @@ class PageContent(NamedTuple):
         numbers: what `crefjax.report.measure.report_numbers` returns.
         figures: drawn from the numbers.
         slices: through the maps.
+        viewer: all planes and surfaces of the maps.
         header: rows of the two headers.
         files: descriptions of the other files of the report's folder, by their names.
         record: further entries of `report.json`: `crefjax`, `versions`, `created`, `inputs`, `parameters`, `local`.
@@ -313,6 +216,7 @@ class PageContent(NamedTuple):
     numbers: dict
     figures: list[RenderedFigure]
     slices: Slices
+    viewer: Viewer
     header: list[HeaderRow]
     files: dict[str, str]
     record: dict
@@ -326,38 +230,19 @@ def page(content: PageContent) -> str:
         use_section(content.numbers["use"]),
         _key_numbers(content.numbers),
         slices_section(content.slices, content.record["local"]),
+        *viewer_sections(content.viewer),
         _figures(content),
         _header_table(content),
         _notes(content.numbers["notes"]),
         _files(content.files),
         _record(content.record),
     ]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<link rel="icon" href="data:,">
-<style>{_asset("report.css")}</style>
-</head>
-<body>
-{_top(content)}
-<main>
-{chr(10).join(section for section in sections if section)}
-</main>
-<footer>crefjax {escape(content.record["crefjax"])}, {escape(content.record["created"])}. This page is one file: it
-can be moved, mailed, and opened without a network; the links to other files need the folder that it came in.</footer>
-<script>{_asset("report.js")}</script>
-</body>
-</html>
-"""
-
-
-def _asset(name):
-    """Return the style sheet or the script; both are inlined, so that the page is self-contained."""
-    return resources.files("crefjax.report").joinpath("assets", name).read_text(encoding="utf-8")
+    footer = (
+        f"crefjax {escape(content.record['crefjax'])}, {escape(content.record['created'])}. This page is one file: it "
+        "can be moved, mailed, and opened without a network; the links to other files need the folder that it came in."
+    )
+    scripts = f"<script>{asset('report.js')}</script>{viewer_scripts(content.viewer)}"
+    return document(title, _top(content), sections, footer, scripts)
 
 
 def _top(content):

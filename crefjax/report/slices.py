@@ -102,6 +102,7 @@ class Slices:
         before, after: in grays of one scale.
         change: |after - before| after matching, in standard deviations of the full map within the mask.
         gain, offset: by which the denoised map was matched, `gain * denoised + offset`.
+        std: standard deviation of the full map within the mask.
         local: of the local maps.
     """
 
@@ -111,6 +112,7 @@ class Slices:
     change: Layer
     gain: float
     offset: float
+    std: float
     local: tuple[Layer, ...]
 
 
@@ -156,6 +158,7 @@ def cut_slices(
         change=_colored("change", change, highest, "σ", "viridis", [True] * 3),
         gain=gain,
         offset=offset,
+        std=std,
         local=tuple(_colored(name, cut(array), 1.0, "", "cividis", shown) for name, array in (local or {}).items()),
     )
 

@@ -17,8 +17,12 @@ from crefjax.io.files import COMPRESSED_SUFFIXES, check_output_folder, sha256
 from crefjax.io.maps import write_map
 from crefjax.report import chimerax
 from crefjax.report.figures import draw_figures
-from crefjax.report.html import PageContent, header_rows, page
-from crefjax.report.slices import cut_slices
+from crefjax.report.headers import header_rows
+from crefjax.report.html import PageContent, page
+from crefjax.report.model import Model
+from crefjax.report.slices import Slices, cut_slices
+from crefjax.report.viewer import Viewer
+from crefjax.report.volumes import choose_grid, make_local_volume, make_volume
 from crefjax.utils.atomic import atomic_directory
 
 PAGE, NUMBERS, SCRIPT, FULL_MAP = "index.html", "report.json", "view.cxc", "full_map.mrc"
@@ -73,6 +77,7 @@ def write_report(
     sources: Mapping[str, Path],
     local=None,
     local_paths=None,
+    model: Model | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write a report; all of it appears together, or nothing.
@@ -84,6 +89,7 @@ def write_report(
         sources: the files that were read, for their checksums, by the names that they have in `report.json`.
         local: `crefjax.spectral.local_maps.LocalMaps`, or None.
         local_paths: where agreement and change have been written; None writes them into the folder.
+        model: an atomic model to show with the maps.
         overwrite: whether an earlier report is replaced.
 
     Returns:
@@ -97,7 +103,7 @@ def write_report(
     folder = Path(os.path.abspath(folder))
     try:
         with atomic_directory(folder) as hidden:
-            names = _Writer(hidden, folder, inputs, local, local_paths).write(numbers, sources)
+            names = _Writer(hidden, folder, inputs, local, local_paths, model).write(numbers, sources)
     except OSError as error:
         raise path_error(folder, f"cannot be written ({error.strerror or error}); check the disk") from error
     return [folder / name for name in names]
@@ -106,16 +112,17 @@ def write_report(
 class _Writer:
     """Writes the files of a report into a hidden folder, which then becomes `folder`."""
 
-    def __init__(self, hidden, folder, inputs, local, local_paths):
+    def __init__(self, hidden, folder, inputs, local, local_paths, model):
         self.hidden, self.folder, self.inputs, self.local = hidden, folder, inputs, local
         self.local_paths = local_paths or (None, None)
+        self.model = model
         self.names = [PAGE, NUMBERS, SCRIPT]
 
     def write(self, numbers, sources):
         """Write all files; return their names."""
         inputs, local = self.inputs, self.local
         full = inputs.full_map
-        self._write_script(full)
+        levels = self._write_script(full)
         figures = draw_figures(numbers)
         (self.hidden / "figures").mkdir()
         for figure in figures:
@@ -134,13 +141,14 @@ class _Writer:
             "parameters": inputs.parameters,
             "local": None if local is None else {"window": local.window, "resolution": local.resolution},
         }
-        layers = {} if local is None else {"local agreement": local.agreement, "local change": local.change}
+        slices = self._slices(full)
         content = PageContent(
             name=_file_name(inputs.denoised, "denoised map"),
             half_maps=(_file_name(inputs.half_map_1, "half-map 1"), _file_name(inputs.half_map_2, "half-map 2")),
             numbers=numbers,
             figures=figures,
-            slices=cut_slices(full, inputs.denoised.array, inputs.mask, inputs.half_map_1.voxel_size, local=layers),
+            slices=slices,
+            viewer=self._viewer(full, slices, levels.denoised),
             header=header_rows(inputs.half_map_1, inputs.denoised),
             files={name: _DESCRIPTIONS[name] for name in self.names if name in _DESCRIPTIONS},
             record=record,
@@ -150,12 +158,36 @@ class _Writer:
         (self.hidden / NUMBERS).write_bytes(_utf8(report + "\n"))
         return self.names
 
+    def _slices(self, full) -> Slices:
+        inputs, local = self.inputs, self.local
+        layers = {} if local is None else {"local agreement": local.agreement, "local change": local.change}
+        return cut_slices(full, inputs.denoised.array, inputs.mask, inputs.half_map_1.voxel_size, local=layers)
+
+    def _viewer(self, full, slices, contour) -> Viewer:
+        inputs, local = self.inputs, self.local
+        first = inputs.half_map_1
+        grid = choose_grid(full.shape, first.voxel_size, first.origin, inputs.mask)
+        agreement = None if local is None else make_local_volume("agreement", local.agreement, inputs.mask, grid)
+        return Viewer(
+            grid=grid,
+            first=make_volume("full map", full, grid),
+            second=make_volume("denoised map", inputs.denoised.array, grid),
+            agreement=agreement,
+            gain=slices.gain,
+            offset=slices.offset,
+            std=slices.std,
+            grays=(slices.before.low, slices.before.high),
+            contour=contour,
+            model=self.model,
+            advice=f"It is for looking; for building, open the maps themselves in ChimeraX, with {SCRIPT}.",
+        )
+
     def _write(self, name, content):
         self.names.append(name)
         (self.hidden / name).write_bytes(content)
 
     def _write_script(self, full):
-        """Write the script for ChimeraX, and the maps that it opens and that lie nowhere else."""
+        """Write the script for ChimeraX, and the maps that it opens and that lie nowhere else; return its contours."""
         inputs, local = self.inputs, self.local
         template = inputs.half_map_1
         levels = chimerax.matched_levels(full, inputs.denoised.array, inputs.mask)
@@ -169,6 +201,7 @@ class _Writer:
                 maps[label.removeprefix("local ")] = self._map(name, template.replace_array(array), label, path)
         script = chimerax.script(levels, **maps, voxel_size=template.voxel_size)
         (self.hidden / SCRIPT).write_text(script, encoding="utf-8")
+        return levels
 
     def _map(self, name, map_, label, path=None):
         """Return the path of a map from the folder; a map that ChimeraX cannot read where it lies is written there."""

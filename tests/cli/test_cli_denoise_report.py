@@ -163,6 +163,14 @@ def test_report_states_that_no_mask_could_be_made(workdir, weights):
         assert report["use"]["for"] == ["Nothing: the half-maps hold next to no signal."]
 
 
+def test_model_needs_a_report_and_is_shown_in_it(words, workdir):
+    atom = "ATOM      1  CA  ALA A   1      15.000  12.000  15.000  1.00 30.00           C\nEND\n"
+    (workdir / "model.pdb").write_text(atom)
+    assert_refused(workdir, *words, "--model", "model.pdb", names=["--model", "--report"])
+    run_ok(*words, "--model", "model.pdb", "--report", "findings")
+    assert "The model is model.pdb" in (workdir / "findings" / "index.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("what", ["agreement", "change"])
 def test_existing_local_map_is_kept(what, words, workdir):
     (workdir / f"out_local_{what}.mrc").write_text("dear to the user")

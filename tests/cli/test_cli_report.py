@@ -194,6 +194,25 @@ def test_map_that_was_not_denoised_gives_a_warning(option, name, words, pair, wo
     assert "nothing was denoised" in (workdir / "out" / "index.html").read_text(encoding="utf-8")
 
 
+def test_model_is_shown_and_recorded(words, workdir):
+    atom = "ATOM      1  CA  ALA A   1      15.000  12.000  15.000  1.00 30.00           C\nEND\n"
+    (workdir / "model.pdb").write_text(atom)
+    run_ok(*words, "--model", "model.pdb")
+    assert numbers()["inputs"]["model"]["sha256"] == hashlib.sha256(atom.encode()).hexdigest()
+    assert numbers()["parameters"]["model"] == "model.pdb"
+    assert "The model is model.pdb" in (workdir / "out" / "index.html").read_text(encoding="utf-8")
+    (workdir / "far.pdb").write_text(atom.replace("15.000  12", "95.000  12"))
+    outcome = run_ok(*words, "--model", "far.pdb", "--overwrite")
+    assert "warning: far.pdb: 0% of its atoms" in outcome.err
+
+
+def test_file_that_is_no_model_is_refused_before_maps_are_read(words, workdir):
+    (workdir / "half_2.mrc").write_text("no map")
+    (workdir / "text.pdb").write_text("no model")
+    for name in ("text.pdb", "missing.cif"):
+        assert_refused(workdir, *words, "--model", name, names=name)
+
+
 def test_full_map_given_as_denoised_gives_a_warning(pair, mask, workdir):
     full = write(workdir / "mean.mrc", np.mean(densities(), axis=0, dtype="f4"))
     run_ok("report", *pair, "--denoised", full, "--mask", mask, "-o", "out")

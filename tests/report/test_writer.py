@@ -2,21 +2,19 @@ import base64
 import hashlib
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import pytest
+from helpers.browser import browser
 from helpers.report_inputs import example_numbers, local, report_inputs, sources
 
 from crefjax.errors import UserError
 from crefjax.io.maps import write_map
-from crefjax.report.html import header_rows
+from crefjax.report.headers import header_rows
 from crefjax.report.writer import check_report_folder, write_report
 
 HOSTILE = "<script>alert('x')</script>&\"'<img src=x onerror=y>"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 VOID = {"meta", "img", "input", "link", "br"}
 
 
@@ -78,7 +76,8 @@ def test_page_loads_nothing_from_elsewhere(page, folder):
         where = attributes.get("href", "data:")
         assert where.startswith(("data:", "#")) or (folder / unquote(where)).is_file()
     text = (folder / "index.html").read_text(encoding="utf-8")
-    assert not re.search(r"https?:|//[a-z]|@import|url\(|fetch\(|XMLHttp|WebSocket", re.sub(r"data:[^\"]*", "", text))
+    own = re.sub(r'data:[^"]*|<script type="text/plain".*?</script>', "", text, flags=re.DOTALL)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(|fetch\(|XMLHttp|WebSocket", own)
     policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert len(text) < 4e6
@@ -88,8 +87,9 @@ def test_page_is_accessible(page):
     assert page.all("html") == [{"lang": "en"}]
     assert all(image["alt"] for image in page.all("img"))
     labels = {label["for"] for label in page.all("label") if "for" in label}
-    (slider,) = (element for element in page.all("input") if element["type"] == "range")
-    assert slider["id"] in labels or slider["aria-label"]
+    sliders = [element["id"] for element in page.all("input") if element["type"] == "range"]
+    assert sliders == ["slider", "plane-z", "plane-y", "plane-x", "surface-contour"]
+    assert labels.issuperset(sliders)
     assert [tag for tag, _ in page.elements].count("h1") == 1
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -149,7 +149,8 @@ def test_texts_from_outside_are_escaped(tmp_path):
     write_map(tmp_path / name, inputs.denoised, label=HOSTILE, overwrite=True)
     write_report(inputs, numbers, tmp_path / "out", sources={HOSTILE: inputs.denoised.path})
     page = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
-    assert len(page.all("script")) == 1
+    scripts = [script for script in page.all("script") if script.get("type") not in ("text/plain", "application/json")]
+    assert scripts == [{}] * 4  # one of the report, and three of the viewer
     assert not page.all("b")
     assert not [tag for tag, attributes in page.elements if "onerror" in attributes]
     assert page.text.count("<script>alert('x')</script>") >= 8  # labels of a header, too
@@ -162,8 +163,8 @@ def test_figures_of_the_page_are_those_of_the_folder(page, folder):
     files = sorted((folder / "figures").glob("*.svg"))
     assert [path.stem for path in files] == ["fit_to_cref", "fsc", "kept", "power", "ratios"]
     assert all(path.read_bytes() in contents for path in files)
-    # three planes each: full, denoised, change, and two local maps; three scales; five figures
-    assert len(page.all("img")) == 15 + 3 + 5
+    # three planes each: full, denoised, change, two local maps; three scales; five figures; four scales of the viewer
+    assert len(page.all("img")) == 15 + 3 + 5 + 4
 
 
 def test_report_json_is_strict_and_complete(folder):
@@ -227,50 +228,38 @@ def test_nothing_is_left_if_the_disk_refuses(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["denoised.mrc", "half_1.mrc", "half_2.mrc"]
 
 
-PROBE = """<script>
-addEventListener('load', async () => {
-  const found = {refused: []};
-  addEventListener('securitypolicyviolation', event => found.refused.push(event.blockedURI));
+LOOK = """
   const slider = document.getElementById('slider'), after = [...document.querySelectorAll('.after')];
   const look = () => after.map(image => [getComputedStyle(image).clipPath, getComputedStyle(image).opacity]);
   const move = value => { slider.value = value; slider.dispatchEvent(new Event('input')); return look(); };
-  found.at = {0: move(0), 30: move(30), 100: move(100)};
+  const found = {at: {0: move(0), 30: move(30), 100: move(100)}};
   document.getElementById('fade').click();
   found.fade = {0: move(0), 30: move(30)};
   found.text = slider.getAttribute('aria-valuetext');
   document.getElementById('edge').click();
   found.edge = getComputedStyle(document.querySelector('.edge')).display;
-  found.images = [...document.images].map(image => [image.naturalWidth, image.clientWidth, image.clientHeight]);
+  const images = [...document.querySelectorAll('#slices img, #curves img')];
+  found.images = images.map(image => [image.naturalWidth, image.clientWidth, image.clientHeight]);
   found.wide = document.documentElement.scrollWidth > innerWidth;
   found.resources = performance.getEntriesByType('resource').map(resource => resource.name);
   new Image().src = 'http://127.0.0.1:9/outside.png';
   await new Promise(done => setTimeout(done, 50));
-  const output = document.createElement('pre');
-  output.id = 'found';
-  output.textContent = JSON.stringify(found);
-  document.body.append(output);
-});
-</script></body>"""
+  return found;
+"""
 
 
 def test_in_a_browser_the_slider_moves_and_nothing_leaves_the_page(folder, tmp_path):
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"needs a browser, one of {', '.join(BROWSERS)}, and found none")
-    text = (folder / "index.html").read_text(encoding="utf-8")
-    (tmp_path / "probed.html").write_text(text.replace("</body>", PROBE), encoding="utf-8")
-    words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
-    words += ["--window-size=1200,900", "--virtual-time-budget=10000", "--dump-dom", f"file://{tmp_path}/probed.html"]
-    dumped = subprocess.run([browser, *words], capture_output=True, text=True, timeout=60, check=True).stdout
-    found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', dumped, re.DOTALL)[1].replace("&gt;", ">"))
+    with browser(tmp_path) as tab:
+        tab.open(folder / "index.html")
+        found, problems = tab.run(LOOK), tab.problems()
     assert found["at"]["0"] == [["inset(0px 100% 0px 0px)", "1"]] * 3
     assert found["at"]["30"] == [["inset(0px 70% 0px 0px)", "1"]] * 3
     assert found["at"]["100"] == [["inset(0px)", "1"]] * 3 or found["at"]["100"][0][0].startswith("inset(0px 0%")
     assert found["fade"] == {"0": [["none", "0"]] * 3, "30": [["none", "0.3"]] * 3}
     assert found["text"] == "30 % denoised"
     assert found["edge"] == "none"
-    assert len(found["images"]) == 23
+    assert len(found["images"]) == 15 + 3 + 5
     assert all(min(sizes) > 0 for sizes in found["images"])
     assert not found["wide"]
     assert all(name.startswith("data:") for name in found["resources"])
-    assert found["refused"] == ["http://127.0.0.1:9/outside.png"]
+    assert problems == ["refused: http://127.0.0.1:9/outside.png"]
