@@ -147,13 +147,14 @@ function setUpPlanes() {
     const length = Math.max(...[1, 2, 5].map(step => step * decade).filter(step => step <= angstroms / 4 * 1.001));
     const ratio = devicePixelRatio || 1;
     const [x, y, pixels] = [8 * ratio, height - 9 * ratio, length / angstroms * width];
-    context.fillStyle = '#fff';
-    context.shadowColor = '#000';
-    context.shadowBlur = 3 * ratio;
-    context.fillRect(x, y, pixels, 3 * ratio);
     context.font = `${12 * ratio}px system-ui, sans-serif`;
-    context.fillText(`${length} Å`, x, y - 5 * ratio);
-    context.shadowBlur = 0;
+    const text = `${length} Å`;
+    const wide = Math.max(pixels, context.measureText(text).width) + 8 * ratio;
+    context.fillStyle = '#101418b0'; // as behind the name of the layer; the change is light
+    context.fillRect(x - 4 * ratio, y - 18 * ratio, wide, 25 * ratio);
+    context.fillStyle = '#fff';
+    context.fillRect(x, y, pixels, 3 * ratio);
+    context.fillText(text, x, y - 5 * ratio);
   }
 
   function draw(view) {
