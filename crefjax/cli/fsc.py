@@ -17,6 +17,7 @@ from crefjax.utils.atomic import atomic_write_all
 if TYPE_CHECKING:
     from crefjax.spectral.corrected_fsc import CorrectedFsc
     from crefjax.spectral.curves import FscCurve
+    from crefjax.spectral.directional import Anisotropy, DirectionalFsc
 
 
 THRESHOLDS = (0.5, 0.143)
@@ -35,11 +36,15 @@ class Curves(NamedTuple):
         curve: of the maps as given, within the mask if there is one.
         corrected: the curves of phase randomization, if they are asked for and there is a mask.
         masked: whether there is a mask.
+        directional: the curves by direction, if they are asked for.
+        anisotropy: what follows from them.
     """
 
     curve: FscCurve
     corrected: CorrectedFsc | None
     masked: bool
+    directional: DirectionalFsc | None = None
+    anisotropy: Anisotropy | None = None
 
     @property
     def deposited(self) -> FscCurve:
@@ -70,6 +75,12 @@ def add_arguments(parser):
         help="also write the curve of two half-maps as XML for a deposition to EMDB: corrected if there is a mask",
     )
     parser.add_argument("--csv", metavar="F", help="also write all curves as a table (.csv)")
+    parser.add_argument(
+        "--directional",
+        metavar="F",
+        help="also write the resolution within cones around 100 directions as a table (.csv), and say whether it "
+        "depends on the direction",
+    )
     parser.add_argument("--plot", metavar="F", help="also write the curves as a figure (.png, .svg or .pdf)")
     add_voxel_size(parser)
     add_device(parser)
@@ -83,6 +94,8 @@ def run(arguments) -> None:
         curves = _measure(arguments)
     _write(arguments, curves)
     result(curve_table(curves))
+    if curves.anisotropy is not None:
+        result(curves.anisotropy.describe())
     if not arguments.mask:
         result("no mask: noise around the particle lowers the curve, see `crefjax mask`")
 
@@ -106,9 +119,33 @@ def _measure(arguments) -> Curves:
             warn(f"if these are half-maps, {finding.text}")
     with timed("measuring"):
         if region is not None and (arguments.corrected or arguments.xml or arguments.csv):
-            return _corrected(arguments, first, second, region)
-        curve = fsc_curve(first.array, second.array, first.voxel_size, region, leveled=True)
-    return Curves(curve, None, region is not None)
+            curves = _corrected(arguments, first, second, region)
+        else:
+            curve = fsc_curve(first.array, second.array, first.voxel_size, region, leveled=True)
+            curves = Curves(curve, None, region is not None)
+        return _by_direction(curves, first, second, region) if arguments.directional else curves
+
+
+def _by_direction(curves, first, second, region):
+    from crefjax.spectral.covariances import degrees_of_freedom
+    from crefjax.spectral.curves import count_shell_voxels
+    from crefjax.spectral.directional import anisotropy, directional_fsc
+
+    curve = curves.curve
+    directional = directional_fsc(
+        first.array, second.array, curve.voxel_size, region, resolution=curve.resolution(0.143).angstrom
+    )
+    dof = count_shell_voxels(curve.box) if region is None else degrees_of_freedom(region)
+    return curves._replace(directional=directional, anisotropy=anisotropy(directional, curve.fsc, dof))
+
+
+def direction_columns(directional: DirectionalFsc) -> dict[str, list]:
+    """Return the columns of the table by direction: unit vectors `(x, y, z)`, and resolutions in Å."""
+    columns = {name: directional.directions[:, axis].tolist() for axis, name in enumerate("xyz")}
+    for threshold in THRESHOLDS:
+        resolutions = directional.resolutions(threshold)
+        columns[f"resolution_at_{threshold}"] = [resolution.angstrom for resolution in resolutions]
+    return columns
 
 
 def _corrected(arguments, first, second, region) -> Curves:
@@ -235,9 +272,12 @@ def _check_before_work(arguments):
         check_output_file(arguments.xml, suffixes=(".xml",), marker=b"<fsc ", inputs=inputs)
     if arguments.csv is not None:
         check_output_file(arguments.csv, suffixes=(".csv",), marker=b"fsc_unmasked", inputs=inputs)
+    if arguments.directional is not None:
+        check_output_file(arguments.directional, suffixes=(".csv",), marker=b"resolution_at_0.143", inputs=inputs)
     if arguments.plot is not None:
         check_output_file(arguments.plot, suffixes=_FIGURES, inputs=inputs)
-    outputs = [path for path in (arguments.json, arguments.xml, arguments.csv, arguments.plot) if path is not None]
+    outputs = arguments.json, arguments.xml, arguments.csv, arguments.directional, arguments.plot
+    outputs = [path for path in outputs if path is not None]
     for first, second in itertools.combinations(outputs, 2):
         if os.path.abspath(first) == os.path.abspath(second):
             raise UserError(f"{first}: expected a file of its own for each output, found one; choose another name")
@@ -249,7 +289,7 @@ def _write(arguments, curves):
         write_json("-", curve_numbers(curves))
     elif arguments.json:
         contents[Path(arguments.json)] = (json_text(curve_numbers(curves)) + "\n").encode()
-    if arguments.xml or arguments.csv:
+    if arguments.xml or arguments.csv or arguments.directional:
         from crefjax.io.fsc_files import csv_table, fsc_xml
     if arguments.xml:
         title = "crefjax masked-corrected FSC" if curves.masked else "crefjax unmasked FSC"
@@ -257,6 +297,8 @@ def _write(arguments, curves):
         contents[Path(arguments.xml)] = fsc_xml(curves.curve.frequency, fsc, title)
     if arguments.csv:
         contents[Path(arguments.csv)] = csv_table(curve_columns(curves))
+    if arguments.directional:
+        contents[Path(arguments.directional)] = csv_table(direction_columns(curves.directional))
     if arguments.plot:
         from crefjax.plotting import fsc_figure
 

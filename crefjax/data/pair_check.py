@@ -24,6 +24,7 @@ from crefjax.spectral.curves import (
     shell_products,
     solvent_level,
 )
+from crefjax.spectral.directional import empty_directions
 
 # Half-maps on one scale: largest ratio of the standard deviations, largest offset over the standard deviation.
 _SCALE, _LEVEL = 1.25, 0.2
@@ -49,8 +50,8 @@ class Finding:
     """A problem of a pair.
 
     Attributes:
-        kind: `same_noise`, `orientation`, `shift`, `scale`, `no_signal`, `filtered`, `masked`, `fall_off`, `contrast`
-            or `hot_voxel`.
+        kind: `same_noise`, `orientation`, `shift`, `scale`, `no_signal`, `filtered`, `masked`, `fall_off`,
+            `contrast`, `missing_wedge`, or `hot_voxel`.
         serious: whether the two are not a pair, so that any result from them would be wrong.
         text: one line for the user.
         numbers: those in the text, by name; places are `[x, y, z]`.
@@ -184,6 +185,8 @@ def check_pair(
         text = "the half-maps hardly have anything in common: check that they are of one refinement"
         findings.append(Finding("no_signal", False, text))
     findings += _filtered(products, ratio, max(first.shape) * voxel_size)
+    if not any(finding.serious for finding in findings):
+        findings += _missing_wedge(first, second, curve)
     full = full_map(first, second)
     findings += _masked(full)
     if has_inverted_contrast(full, voxel_size):
@@ -300,6 +303,19 @@ def _filtered(products, ratio, length):
             )
             yield Finding("filtered", False, text, {"low_pass": angstrom})
             return
+
+
+def _missing_wedge(first, second, curve):
+    shell = int(max(curve.box) * curve.voxel_size / curve.resolution(THRESHOLD).angstrom)
+    if (empty := empty_directions(first, second, shell)) is None:
+        return
+    share, direction = empty
+    text = (
+        f"the half-maps have neither signal nor noise in {share:.0%} of all directions, around (x, y, z) = "
+        f"({', '.join(f'{value:.2f}' for value in direction)}): a missing wedge or cone, as of a tomogram or of a "
+        "subtomogram average; density is smeared along it"
+    )
+    yield Finding("missing_wedge", False, text, {"share": share, "direction": list(direction)})
 
 
 def _masked(full):

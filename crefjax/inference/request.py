@@ -12,7 +12,7 @@ from crefjax.inference.symmetry import check_cube
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
 from crefjax.masking import MeasurementMask, auto_mask
-from crefjax.spectral.curves import FscCurve, fsc_from_products, shell_products, solvent_level
+from crefjax.spectral.curves import FscCurve, fsc_from_products, has_no_signal, shell_products, solvent_level
 from crefjax.spectral.point_groups import PointGroup, point_group, symmetrize
 from crefjax.spectral.sharpening import Sharpening, plan_sharpening
 from crefjax.weights.store import Weights, load_weights
@@ -165,7 +165,7 @@ def read_request(
     reported_with_result = ("no_signal", "contrast")
     array = None if mask is None else mask.array
     validated = validate_maps(pair, array, insist=insist, without=reported_with_result)
-    notes = {"warnings": validated.notes, "mask_notes": ()}
+    notes = {"warnings": validated.notes + _beyond_the_weights(weights, validated.check), "mask_notes": ()}
     if automatic:
         region = validated.check.region
         made = region.require()
@@ -173,6 +173,21 @@ def read_request(
             made = np.clip(symmetrize(made, group), 0, 1)  # or the output would have the mask's irregular edge
         mask, notes["mask_notes"] = pair[0].replace_array(made), region.info.notes
     return DenoiseRequest(validated.pair, weights, mask, check=validated.check, insist=insist, **notes, **settings)
+
+
+def _beyond_the_weights(weights, check):
+    """Return one line if the weights are not meant for such half-maps."""
+    if check is None or has_no_signal(check.curve.fsc):
+        return ()
+    resolution, limit = check.curve.resolution(0.143).angstrom, weights.coarsest_resolution
+    reasons = [f"a resolution of {resolution:.3g} Å, coarser than {limit:g} Å"] if resolution > limit else []
+    reasons += ["a missing wedge"] if any(finding.kind == "missing_wedge" for finding in check.findings) else []
+    if not reasons:
+        return ()
+    return (
+        f"the weights {weights.name} are not meant for half-maps with {' and '.join(reasons)}: what the result shows "
+        "beyond the full map may be experience with other maps, not data",
+    )
 
 
 def _read_pair(half_map_1, half_map_2, voxel_size):

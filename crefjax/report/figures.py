@@ -98,9 +98,9 @@ def draw_figures(numbers: dict) -> list[RenderedFigure]:
         numbers: what `crefjax.report.measure.report_numbers` returns.
 
     Returns:
-        Two figures of correlations and one of power; with denoised half-maps, two more; with a sharpened copy, one.
+        Three figures of correlations and one of power; with denoised half-maps, two more; with a sharpened copy, one.
     """
-    figures = [_fsc(numbers), _fit(numbers), _power(numbers)]
+    figures = [_fsc(numbers), _fit(numbers), _power(numbers), _directional(numbers)]
     if numbers["ratios"] is not None:
         figures += [_ratios(numbers), _kept(numbers)]
     if numbers["guinier"] is not None:
@@ -210,6 +210,28 @@ def _kept(numbers):
         "Share of the amplitude that is left: 1 is all of it. Signal below 1 is damped: detail at that resolution "
         "looks weaker than it is. Where both curves fall together, the map was smoothed more than it was denoised.",
         "Shares of the signal's and of the noise's amplitude that denoising kept, over resolution.",
+    )
+
+
+def _directional(numbers):
+    """Draw the FSC of all directions together over the range of those within cones."""
+    directional = numbers["directional"]
+    low, high = (_array(directional[name]) for name in ("fsc_low", "fsc_high"))
+    lines = [_curve(numbers, "fsc_halves", "half-maps, masked, all directions", BLUE, "-")]
+    figure, axes = _correlation_axes(numbers, lines)
+    frequency = np.asarray(numbers["frequency"])[1 : len(low)]
+    axes.fill_between(frequency, low[1:], high[1:], color=ORANGE, alpha=0.3, linewidth=0)
+    axes.set_ylim(min(-0.08, np.nanmin(low[1:]) - 0.03), 1.05)
+    axes.axhline(0.143, color=GREY, linewidth=0.8, linestyle=":")
+    _legend(axes, lines, columns=1)
+    return _rendered(
+        figure,
+        "directional",
+        "Resolution by direction",
+        f"FSC of the half-maps within cones of {directional['half_angle']:g}° around {len(directional['direction'])} "
+        "directions: the band holds nine tenths of them, each smoothed over three shells. It is wide at low "
+        f"resolution, where a cone holds few voxels. {directional['text'][0].upper()}{directional['text'][1:]}.",
+        f"FSC of the half-maps and its range over directions; {directional['text']}.",
     )
 
 

@@ -15,6 +15,7 @@ from crefjax.report.checks import estimate_shift, signal_shells
 from crefjax.report.warnings import added_shells, find_notes, find_warnings, recommendations
 from crefjax.spectral.covariances import Covariances, shell_covariances
 from crefjax.spectral.curves import FscCurve, has_no_signal, solvent_level
+from crefjax.spectral.directional import HALF_ANGLE, Anisotropy, DirectionalFsc, anisotropy, directional_fsc
 from crefjax.spectral.local_maps import LocalMaps, local_maps
 from crefjax.spectral.sharpening import COARSEST, Sharpening
 from crefjax.spectral.variances import QUANTITIES, ShellVariances, overall_gain, variances_from
@@ -193,6 +194,8 @@ class Measurements:
             `(x, y, z)`; by `map`, `half-map 1`, `half-map 2`.
         signal_scale: whether the denoised map is crefjax's own on the scale of the signal, which fades by itself.
         symmetry: as in `ReportInputs`.
+        directional: FSC of the half-maps by direction, masked.
+        anisotropy: what follows from it.
     """
 
     masked: Covariances
@@ -204,6 +207,8 @@ class Measurements:
     shifts: dict[str, tuple[float, float, float]]
     signal_scale: bool
     symmetry: "SymmetryMatch | None" = None
+    directional: DirectionalFsc | None = None
+    anisotropy: Anisotropy | None = None
 
 
 def report_numbers(inputs: ReportInputs) -> dict:
@@ -214,7 +219,7 @@ def report_numbers(inputs: ReportInputs) -> dict:
 
     Returns:
         `box` (x, y, z), `voxel_size` (Å), `shell`, `frequency` (1/Å), `mask`, `curves`, `variances`, `ratios`,
-        `signal_kept`, `noise_kept` (None without denoised half-maps), `resolution` (Å), `symmetry` (of
+        `signal_kept`, `noise_kept` (None without denoised half-maps), `resolution` (Å), `directional`, `symmetry` (of
         `crefjax.inference.symmetry.SymmetryMatch`, or None), `guinier` (None without a sharpened copy), `cref_rmse`,
         `gain`, `warnings` (the gravest first), `notes`, and `use`. A value is meaningless where `trusted` is false.
     """
@@ -244,6 +249,7 @@ def report_numbers(inputs: ReportInputs) -> dict:
         "noise_kept": None,
         "resolution": {f"fsc_{threshold}": measured.curve.resolution(threshold)._asdict() for threshold in THRESHOLDS},
         "symmetry": None if measured.symmetry is None else asdict(measured.symmetry),
+        "directional": _directional(measured.directional, measured.anisotropy),
         "guinier": None if inputs.sharpening is None else _guinier(inputs.sharpening),
         "cref_rmse": float(np.sqrt(np.mean(difference[inner] ** 2))),
         "gain": None,
@@ -271,6 +277,9 @@ def measure(inputs: ReportInputs) -> Measurements:
     unmasked = shell_covariances(arrays[:3], levels=levels[:3])
     first = inputs.half_map_1
     curve = FscCurve(first.array.shape, first.voxel_size, masked.fsc(0, 1))
+    directional = directional_fsc(
+        arrays[0], arrays[1], first.voxel_size, inputs.mask, resolution=curve.resolution(0.143).angstrom
+    )
     variances = None
     if len(maps) == 5:
         of_halves = masked.choose([0, 1, 3, 4])
@@ -286,6 +295,8 @@ def measure(inputs: ReportInputs) -> Measurements:
         shifts=_shifts(inputs, curve, masked.dof),
         signal_scale=_on_signal_scale(inputs),
         symmetry=inputs.symmetry,
+        directional=directional,
+        anisotropy=anisotropy(directional, curve.fsc, masked.dof),
     )
 
 
@@ -338,6 +349,19 @@ def _variance_numbers(variances: ShellVariances | None):
         "ratios": estimates["ratios"],
         **estimates[None],
         "gain": variances.gain,
+    }
+
+
+def _directional(directional: DirectionalFsc, found: Anisotropy):
+    return {
+        "half_angle": HALF_ANGLE,
+        "direction": directional.directions.tolist(),
+        "resolution": [resolution.angstrom for resolution in directional.resolutions()],
+        "fsc_low": np.quantile(directional.fsc, 0.05, axis=0).tolist(),
+        "fsc_high": np.quantile(directional.fsc, 0.95, axis=0).tolist(),
+        **asdict(found),
+        "preferred": found.preferred,
+        "text": found.describe(),
     }
 
 

@@ -262,6 +262,14 @@ def _symmetry(measured):
     return text and f"{text[0].upper()}{text[1:]}."
 
 
+def _preferred(measured):
+    found = measured.anisotropy
+    if found is None or not found.preferred:
+        return None
+    text = found.describe()
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def _never_falls(measured):
     if measured.curve.resolution(0.143).crossed:
         return None
@@ -359,6 +367,14 @@ WARNINGS = (
         absence="a symmetry that the half-maps do not have",
         limit="Judging how the subunits differ from each other: they were averaged.",
         needs=("symmetry",),
+    ),
+    ReportWarning(
+        kind="preferred_orientation",
+        title="Preferred orientation",
+        test=_preferred,
+        absence="a resolution that depends on the direction",
+        limit="Judging shapes and distances along the worst direction: density is smeared there.",
+        needs=("signal",),
     ),
     ReportWarning(
         kind="cut",

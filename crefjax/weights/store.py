@@ -22,6 +22,7 @@ from crefjax.utils.atomic import atomic_directory
 
 DEFAULTS = {"denoising": "truth", "classification": "classifier"}  # among those that ship, by task
 CARD_VERSION = 1
+_COARSEST_RESOLUTION = 8.0  # Å, for weights whose card does not say
 CARD_FIELDS = ("source", "licence", "training", "expected_input")
 _SHIPPED = Path(__file__).parent / "shipped"
 _HOW_TO_GET = "name `truth` or `cref`, the package's own, or a weights folder (`crefjax weights import` makes one)"
@@ -54,6 +55,11 @@ class Weights:
     def task(self) -> str:
         """The task that they were trained for, a name in `DEFAULTS`."""
         return self.card.get("task", "denoising")
+
+    @property
+    def coarsest_resolution(self) -> float:
+        """Resolution in Å, up to which they are meant for a map: that on the card, else 8."""
+        return float(self.card.get("coarsest_resolution", _COARSEST_RESOLUTION))
 
     @property
     def grid(self) -> float:

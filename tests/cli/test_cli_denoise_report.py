@@ -8,7 +8,7 @@ import pytest
 from helpers.cli import assert_refused, densities, labels_of, read, relative, run_crefjax, run_ok, tree, valid, write
 from scipy import ndimage
 
-FIGURES = ("fsc", "fit_to_cref", "power", "ratios", "kept")
+FIGURES = ("fsc", "fit_to_cref", "power", "directional", "ratios", "kept")
 
 
 @pytest.fixture

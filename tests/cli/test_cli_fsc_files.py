@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.cli import assert_refused, densities, run_ok, tree, write
+from helpers.cli import assert_refused, densities, run_crefjax, run_ok, tree, write
 from test_cli_fsc import slow_curve
 
 from crefjax.spectral.corrected_fsc import corrected_fsc
@@ -143,3 +143,21 @@ def test_no_xml_is_written_for_denoised_half_maps(halves, weights, workdir):
     denoised = [workdir / f"out_half_map_{n}.mrc" for n in (1, 2)]
     message = assert_refused(workdir, "fsc", *denoised, "--xml", "a.xml", names="out_half_map_1.mrc")
     assert "not a resolution" in message
+
+
+def test_table_by_direction(pair, workdir):
+    outcome = run_ok("fsc", *pair, "--directional", "directions.csv")
+    assert "resolution by direction: " in outcome.out
+    with open("directions.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["x", "y", "z", "resolution_at_0.5", "resolution_at_0.143"]
+    assert len(rows) == 100
+    for row in rows:
+        assert sum(float(row[axis]) ** 2 for axis in "xyz") == pytest.approx(1, abs=1e-5)
+        assert float(row["resolution_at_0.143"]) <= float(row["resolution_at_0.5"])
+
+
+def test_table_by_direction_is_a_csv_file(pair, workdir):
+    outcome = run_crefjax("fsc", *pair, "--directional", "directions.txt")
+    assert outcome.status == 2
+    assert ".csv" in outcome.err

@@ -69,7 +69,7 @@ def test_report_is_a_folder_with_page_numbers_figures_and_script(words, workdir)
     assert 0 <= agreement.min() < agreement.max() <= 1
 
 
-FIGURES = ("fsc", "fit_to_cref", "power", "ratios", "kept")
+FIGURES = ("fsc", "fit_to_cref", "power", "directional", "ratios", "kept")
 
 
 def test_report_without_mask_and_half_maps(pair, blurred, workdir):

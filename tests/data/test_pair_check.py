@@ -137,12 +137,14 @@ def test_a_box_that_is_not_a_cube(pair):
     assert kinds(check_pair(crop[0], turned, VOXEL))[0] == ("orientation", True)
 
 
-def test_published_pairs_have_no_findings(shared):
+def test_published_pairs_have_no_findings_but_a_missing_wedge(shared):
     from crefjax.io.maps import read_map
 
-    for folder in (shared / "bench" / "8tze", shared / "bench" / "7yc8", shared / "halfmaps" / "microtubule_13pf"):
-        first, second = (read_map(folder / f"half_map_{number}.mrc") for number in (1, 2))
-        assert kinds(check_pair(first.array, second.array, first.voxel_size)) == [], folder
+    # The microtubule was cut from one tomogram, where no direction near the beam was seen.
+    found = {"bench/8tze": [], "bench/7yc8": [], "halfmaps/microtubule_13pf": [("missing_wedge", False)]}
+    for folder, expected in found.items():
+        first, second = (read_map(shared / folder / f"half_map_{number}.mrc") for number in (1, 2))
+        assert kinds(check_pair(first.array, second.array, first.voxel_size)) == expected, folder
     cases = shared / "cases"
     base, other, flipped, mask = (read_map(cases / f"{name}.mrc") for name in ("base_1", "base_2", "flipped_2", "mask"))
     for region in (None, mask.array):

@@ -7,7 +7,7 @@ from helpers.report_inputs import SHELLS, estimate, example_numbers
 
 from crefjax.report.figures import draw_figures
 
-ALL = ["fsc", "fit_to_cref", "power", "ratios", "kept"]
+ALL = ["fsc", "fit_to_cref", "power", "directional", "ratios", "kept"]
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def test_untrusted_shells_are_marked(drawn):
     assert "not to be trusted" not in texts_of(draw_figures(numbers)[-1])
 
 
-def test_without_denoised_half_maps_there_are_three_figures():
+def test_without_denoised_half_maps_there_are_four_figures():
     figures = draw_figures(example_numbers(halves=False))
-    assert [figure.name for figure in figures] == ALL[:3]
+    assert [figure.name for figure in figures] == ALL[:4]
     assert "residual noise" not in texts_of(figures[2])
 
 

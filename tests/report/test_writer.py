@@ -136,7 +136,7 @@ def test_page_without_denoised_half_maps_names_the_open_question(tmp_path):
     assert "--denoised-halves" in text
     assert "main question stays open" in text
     assert "Signal kept" not in text
-    assert len(list((folder / "figures").iterdir())) == 6
+    assert len(list((folder / "figures").iterdir())) == 8
 
 
 def test_texts_from_outside_are_escaped(tmp_path):
@@ -161,10 +161,10 @@ def test_texts_from_outside_are_escaped(tmp_path):
 def test_figures_of_the_page_are_those_of_the_folder(page, folder):
     contents = {base64.b64decode(image["src"].split(",")[1]) for image in page.all("img")}
     files = sorted((folder / "figures").glob("*.svg"))
-    assert [path.stem for path in files] == ["fit_to_cref", "fsc", "kept", "power", "ratios"]
+    assert [path.stem for path in files] == ["directional", "fit_to_cref", "fsc", "kept", "power", "ratios"]
     assert all(path.read_bytes() in contents for path in files)
-    # three planes each: full, denoised, change, two local maps; three scales; five figures; four scales of the viewer
-    assert len(page.all("img")) == 15 + 3 + 5 + 4
+    # three planes each: full, denoised, change, two local maps; three scales; six figures; four scales of the viewer
+    assert len(page.all("img")) == 15 + 3 + 6 + 4
 
 
 def test_report_json_is_strict_and_complete(folder):
@@ -258,7 +258,7 @@ def test_in_a_browser_the_slider_moves_and_nothing_leaves_the_page(folder, tmp_p
     assert found["fade"] == {"0": [["none", "0"]] * 3, "30": [["none", "0.3"]] * 3}
     assert found["text"] == "30 % denoised"
     assert found["edge"] == "none"
-    assert len(found["images"]) == 15 + 3 + 5
+    assert len(found["images"]) == 15 + 3 + 6
     assert all(min(sizes) > 0 for sizes in found["images"])
     assert not found["wide"]
     assert all(name.startswith("data:") for name in found["resources"])
