@@ -207,7 +207,7 @@ def test_only_an_earlier_report_is_replaced(tmp_path):
     (tmp_path / "empty").mkdir()
     check_report_folder(tmp_path / "empty")
     folder = write(tmp_path)
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(UserError, match="`overwrite`"):
         check_report_folder(folder)
     check_report_folder(folder, overwrite=True)
     (folder / "figures" / "mine.txt").write_text("dear to the user")
