@@ -175,7 +175,8 @@ def empty_directions(
     """Look for directions in which two half-maps have no noise, or a map has no power: a missing wedge or cone.
 
     The noise of half-maps reaches every direction in which anything was measured, whatever the specimen's shape. The
-    power of a map without half-maps may be low along the axis of a filament; there it has to be lower.
+    power of a map without half-maps may be low along the axis of a filament; there it has to be lower. Noise is low too
+    where preferred views sample best, but not the power of the half-maps, which is tested as well.
 
     Args:
         map_1: `(z, y, x)`, float32, not masked.
@@ -192,6 +193,10 @@ def empty_directions(
     means = np.bincount(shell, power, last + 1) / np.maximum(np.bincount(shell, weight, last + 1), 1)
     used = (shell >= first) & (means[shell] > 0)
     position, relative, weight = position[:, used], power[used] / means[shell[used]], weight[used]
+    if map_2 is not None:
+        found_power = empty_directions(map_1, None, resolution_shell), empty_directions(map_2, None, resolution_shell)
+        if None in found_power:
+            return None
     directions, cos = hemisphere(), np.cos(np.radians(HALF_ANGLE))
     found = np.ones(len(directions))
     for place, direction in enumerate(directions.astype(np.float32)):
