@@ -24,8 +24,18 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.special import expit, logit
 
-from analysis.baselines.voxel_counts import Confusion, Scores, add_scores, best_dust_filter, confusion, score_histograms
+from analysis.baselines.voxel_counts import (
+    LOG_ODDS,
+    Confusion,
+    Scores,
+    add_scores,
+    best_dust_filter,
+    confusion,
+    log_odds,
+    score_histograms,
+)
 from analysis.framework.study import Study
 from crefjax.data.labeled_maps import load_labeled_map
 from crefjax.data.unit_grid import VOXEL_SIZE, on_unit_grid
@@ -102,7 +112,7 @@ def _run(arguments, output):
     summary = _summary(rows)
     totals = [add_scores(scores) for scores in (background, structural)]
     thresholds = mode_thresholds(classifier)
-    best = {mode: totals[number].best()[0] for number, mode in enumerate(thresholds)}
+    best = {mode: float(expit(totals[number].best()[0])) for number, mode in enumerate(thresholds)}
     content = {"weights": classifier.name, "thresholds": thresholds, "best_thresholds": best, "means": summary}
     output.write_json(content, seconds=time.monotonic() - start)
     output.write_figure(_figure(rows, totals, thresholds))
@@ -166,7 +176,7 @@ def classifier_rows(
         weights: of the classifier.
 
     Returns:
-        Rows of both modes and of the best threshold; the histograms of the probability, over all voxels that count and
+        Rows of both modes and of the best threshold; the histograms of the log-odds, over all voxels that count and
         with the background removed; and the maps that remain in both modes.
     """
     map_ = Map.from_array(density, VOXEL_SIZE)
@@ -178,8 +188,10 @@ def classifier_rows(
         Row(name, resolution, BACKGROUND, background, confusion(kept, structure, counted)),
         Row(name, resolution, STRUCTURAL, structural, confusion(probability >= structural, structure, kept)),
     ]
-    scores = tuple(score_histograms(probability, structure, where, (0.0, 1.0)) for where in (counted, kept))
-    rows.append(Row(name, resolution, BEST, *scores[0].best()))
+    odds = log_odds(probability)
+    scores = tuple(score_histograms(odds, structure, where, LOG_ODDS) for where in (counted, kept))
+    best, counts = scores[0].best()
+    rows.append(Row(name, resolution, BEST, float(expit(best)), counts))
     remaining = tuple(np.where(probability >= threshold, density, 0) for threshold in (background, structural))
     return rows, scores, remaining
 
@@ -245,14 +257,14 @@ def _figure(rows, totals, thresholds):
     middles = (background.edges[1:] + background.edges[:-1]) / 2
     for counts, color, label in ((background.noise, GREY, "noise"), (background.structure, BLUE, "structure")):
         histograms.step(middles, np.maximum(counts / counts.sum(), 1e-6), color=color, label=label, where="mid")
-    histograms.set(xlabel="Probability of structure", ylabel="Share of the voxels", yscale="log")
+    histograms.set(xlabel="Log-odds of structure", ylabel="Share of the voxels", yscale="log")
     for scores, color, label in zip(totals, (BLUE, ORANGE), thresholds, strict=True):
         curves = scores.curves()
         recall.plot(curves["tpr"], curves["precision"], color=color, label=label)
         by_threshold.plot(curves["threshold"], curves["g_mean"], color=color, label=label)
-        by_threshold.axvline(thresholds[label], color=color, linestyle=":", linewidth=1)
+        by_threshold.axvline(logit(thresholds[label]), color=color, linestyle=":", linewidth=1)
     recall.set(xlabel="Recall: share of the noise found", ylabel="Precision", xlim=(0, 1.02), ylim=(0, 1.05))
-    by_threshold.set(xlabel="Threshold (dotted: the default)", ylabel="G-mean", ylim=(0, 1.02))
+    by_threshold.set(xlabel="Threshold of the log-odds (dotted: the default)", ylabel="G-mean", ylim=(0, 1.02))
     entries = list(dict.fromkeys(row.entry for row in rows))
     methods = [method for method in dict.fromkeys(row.method for row in rows) if method != STRUCTURAL]
     for number, method in enumerate(methods):

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from scipy.special import expit, logit
 
 BINS = 1000
+LOG_ODDS = (-12.0, 12.0)  # range of the log-odds of a probability
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,11 @@ class Scores:
         """Return the threshold with the best G-mean, and the counts there; the lowest one if no G-mean is defined."""
         index = int(np.argmax(np.nan_to_num(self.curves()["g_mean"], nan=-1.0)))
         return float(self.edges[index]), self.at(index)
+
+
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """Return `log(p / (1 - p))` within `LOG_ODDS`: near 0 and 1 it tells more probabilities apart."""
+    return logit(np.clip(probability.astype(np.float64), *expit(LOG_ODDS)))
 
 
 def add_scores(scores: Sequence[Scores]) -> Scores:

@@ -1,11 +1,11 @@
 """Train the classifier of voxels on simulated labeled maps.
 
-    python -m experiments.voxel_classifier.simulate_maps ../shared/models/cryoem/*.gz ../shared/models/em/*.gz \
-        -o runs/labeled_maps
+    python -m experiments.voxel_classifier.simulate_maps MODEL... -o runs/labeled_maps
+    python -m experiments.voxel_classifier.simulate_maps SMALL_MODEL... --filaments -o runs/labeled_maps
     export XLA_FLAGS=--xla_force_host_platform_device_count=2  # on two cores: shorter steps
     crefjax train --config=experiments/configs/classifier.py --workdir=runs/classifier
 
-Maps that do not fit their models are left out by their similarity. 2,000 steps of four patches take about an hour on
+Maps that do not fit their models are left out by their similarity. 3,000 steps of four patches take about an hour on
 two CPU cores.
 """
 
@@ -23,7 +23,7 @@ def get_config():
     c = default()
     c.task = "classification"
     c.batch = 4
-    c.steps = 2000
+    c.steps = 3000
     c.epoch_steps = 500
     c.average = 0.995
     c.seed = 1
@@ -37,7 +37,7 @@ def get_config():
     c.optimizer.name = "muon"
     c.optimizer.clip = 1.0
     c.schedule.name = "cosine"
-    c.schedule.rate = 2e-3
+    c.schedule.rate = 1.5e-3
     c.schedule.warmup = 30
     c.schedule.final = 0.02
     return c

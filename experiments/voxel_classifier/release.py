@@ -3,8 +3,9 @@
     python -m experiments.voxel_classifier.release runs/classifier runs/labeled_maps
 
 The first folder is a run of `experiments/configs/classifier.py`, the second holds its labeled maps. The thresholds are
-those with the best G-mean over the maps that the training only evaluated: for background over all voxels, and for
-structural noise over those that the background mode keeps. It replaces `crefjax/weights/shipped/classifier`.
+those with the best G-mean over all of these maps: for background over all voxels, and for structural noise over those
+that the background mode keeps. The maps of the training are among them, since two numbers are not overfit, but the few
+maps that were only evaluated are too alike to choose by. It replaces `crefjax/weights/shipped/classifier`.
 """
 
 import argparse
@@ -14,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit
 
-from analysis.baselines.voxel_counts import add_scores, score_histograms
+from analysis.baselines.voxel_counts import LOG_ODDS, add_scores, log_odds, score_histograms
 from crefjax.data.labeled_maps import load_labeled_map
 from crefjax.data.unit_grid import VOXEL_SIZE
 from crefjax.errors import UserError
@@ -54,11 +56,12 @@ def find_thresholds(weights: Weights, folders: Sequence[Path]) -> dict[str, floa
         (probability, structure, counted & (probability >= background))
         for probability, structure, counted in probabilities
     ]
-    return {"background": round(background, 3), "structural": round(_best(kept), 3)}
+    return {"background": round(background, 5), "structural": round(_best(kept), 5)}
 
 
 def _best(maps):
-    return add_scores([score_histograms(*arrays, (0.0, 1.0)) for arrays in maps]).best()[0]
+    scores = [score_histograms(log_odds(probability), *others, LOG_ODDS) for probability, *others in maps]
+    return float(expit(add_scores(scores).best()[0]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         held_out = [folder for folder in kept if folder.name.split("_")[0] in HELD_OUT.split(",")]
         if not held_out:
             raise UserError(f"{arguments.maps}: expected maps of {HELD_OUT}, found none; simulate them")
-        thresholds = find_thresholds(weights, held_out)
+        thresholds = find_thresholds(weights, kept)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
