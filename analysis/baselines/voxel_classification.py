@@ -9,7 +9,8 @@ of one subunit of a filament along z is repeated with a twist in degrees and a r
 DeepTracer-Denoising (Guan and Si 2022), noise is the positive class, and voxels whose density is not above the solvent
 are left out. Structural noise is counted with the background removed, over the voxels that the background mode keeps.
 The classifier has the thresholds on its card. Those of the other methods are the ones with the best G-mean on that very
-map, which favors them; a row shows what the classifier does with such a threshold. It writes
+map, which favors them; a row shows what the classifier does with such a threshold, and another what the dust filter
+does at a contour that is estimated from the map, without pieces of less than `DUST_SIZE`. It writes
 
     voxel_classification.csv          a row for each map and method
     voxel_classification.json         settings, versions, means over the maps, and thresholds with the best G-mean
@@ -33,6 +34,7 @@ from analysis.baselines.voxel_counts import (
     add_scores,
     best_dust_filter,
     confusion,
+    hide_dust,
     log_odds,
     score_histograms,
 )
@@ -43,6 +45,7 @@ from crefjax.errors import UserError
 from crefjax.inference.classify import classify_map, mode_thresholds, plan_classify, solvent_density
 from crefjax.io.maps import Map, read_map
 from crefjax.masking import make_mask
+from crefjax.masking.threshold import estimate_contour
 from crefjax.plotting import BLUE, GREY, ORANGE, PALETTE, figure_bytes
 from crefjax.simulate.atoms import helical_copies, read_atoms, translate_atoms
 from crefjax.simulate.voxel_labels import atom_density
@@ -51,6 +54,8 @@ from crefjax.weights.store import load_weights
 BINS = ((2.5, 3.0), *((float(low), low + 1.0) for low in range(3, 10)))  # Å, of the paper's table I
 BACKGROUND, STRUCTURAL, BEST = "classifier, background", "classifier, structural", "classifier, best threshold"
 DUST, MASK, CONTOUR = "dust filter", "automatic mask", "contour"
+AUTOMATIC_DUST = "dust filter, automatic contour"
+DUST_SIZE = 125  # voxels of 1 Å³: pieces of less than about 5 Å
 
 
 class Row(NamedTuple):
@@ -203,6 +208,9 @@ def _baseline_rows(name, resolution, density, structure, folder, denoisers):
     rows = [Row(name, resolution, CONTOUR, threshold, counts)]
     contour, _, counts = best_dust_filter(density, structure, counted)
     rows.append(Row(name, resolution, DUST, contour, counts))
+    contour = estimate_contour(density)
+    (kept,) = hide_dust(density, contour, (DUST_SIZE,))
+    rows.append(Row(name, resolution, AUTOMATIC_DUST, contour, confusion(kept, structure, counted)))
     paths = [] if folder is None else [folder / f"half_map_{number}.mrc" for number in (1, 2)]
     if not all(path.is_file() for path in paths) or not paths:
         return rows

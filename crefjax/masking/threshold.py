@@ -167,3 +167,14 @@ def _centered(volume, mean):
     """Return a volume less its mean, float32; the difference is taken in float64, block by block."""
     out = np.empty(volume.shape, np.float32)
     return np.subtract(volume, mean, out=out, dtype=np.float64, casting="unsafe")
+
+
+def estimate_contour(array: np.ndarray) -> float:
+    """Estimate the density above which a map shows its particle, where no contour is known.
+
+    It is the level of the automatic mask (`crefjax.masking.mask`) on the map as it is: four standard deviations
+    of the noise above the solvent, measured by the median absolute deviation, or a fifth of the particle's density.
+    """
+    values = sample(array)
+    noise = 1.4826 * float(np.median(np.abs(values - np.median(values))))
+    return particle_level(array, noise)[0]

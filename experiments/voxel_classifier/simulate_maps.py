@@ -24,7 +24,7 @@ import scipy.fft
 from crefjax.data.labeled_maps import MAP, STRUCTURE
 from crefjax.data.unit_grid import VOXEL_SIZE, scale_density
 from crefjax.errors import UserError
-from crefjax.masking.threshold import particle_level, sample
+from crefjax.masking.threshold import estimate_contour
 from crefjax.simulate.atoms import Atoms, from_structure, read_atoms
 from crefjax.simulate.half_maps import Simulation, SimulationConfig, simulate_half_maps
 from crefjax.simulate.noise import b_factor_spectrum
@@ -109,17 +109,6 @@ def simulate_pair(atoms: Atoms, random: np.random.Generator, *, filament: bool =
         box = filament_box(simulation.mask, round(settings.margin / VOXEL_SIZE), random)
     half_maps = half_maps[0][box], half_maps[1][box]
     return LabeledPair(scale_density(array[box], VOXEL_SIZE), structure[box], half_maps, simulation.mask[box], record)
-
-
-def estimate_contour(array: np.ndarray) -> float:
-    """Estimate the density above which a map shows its particle, where no contour is known.
-
-    It is the level of the automatic mask (`crefjax.masking`) on the map as it is: four standard deviations
-    of the noise above the solvent, measured by the median absolute deviation, or a fifth of the particle's density.
-    """
-    values = sample(array)
-    noise = 1.4826 * float(np.median(np.abs(values - np.median(values))))
-    return particle_level(array, noise)[0]
 
 
 def _deposited(simulation: Simulation, full: np.ndarray, resolution: float, high_pass: bool, random) -> np.ndarray:
