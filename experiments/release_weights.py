@@ -40,6 +40,7 @@ CARDS = {
             "and ions; detail beyond FSC-0.143 comes from what the network has learned about proteins, not from the "
             "data: see the report"
         ),
+        "coarsest_resolution": 9.0,  # Å
     },
     "cref": {
         "losses": {"cref_l1": 0.5, "cref_l1_masked": 0.5, "gain_l1": 0.3},
