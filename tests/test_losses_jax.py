@@ -150,8 +150,8 @@ def test_a_loss_of_weight_zero_needs_nothing():
         ({"fsc": float("inf")}, r"losses\.fsc: .*found inf"),
         ({"fsc": "much"}, r"losses\.fsc: .*found 'much'"),
         ({"fsc": None}, r"losses\.fsc: .*found None"),
-        ({"fsc": 0.0}, r"losses\.NAME: .*cref_l1"),
-        ({}, r"losses\.NAME: .*cref_l1"),
+        ({"fsc": 0.0}, r"losses: expected a weight above 0 .*cref_l1"),
+        ({}, r"losses: expected a weight above 0 .*cref_l1"),
     ],
 )
 def test_invalid_loss_weights_are_refused_in_one_line(weights, field):

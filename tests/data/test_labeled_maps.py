@@ -51,7 +51,7 @@ def test_arrays_are_those_of_the_files(tmp_path):
         ({"density": -DENSITY}, "expected density from 0 to 1"),
         (
             {"structure": 3 * (np.arange(np.prod(SHAPE)).reshape(SHAPE) % 2).astype(np.int8)},
-            "structure.mrc: expected 0 and 1",
+            "structure.mrc: expected a map of 0 and 1",
         ),
     ],
 )

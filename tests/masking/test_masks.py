@@ -183,8 +183,8 @@ def test_invalid_maps_are_refused():
         (good[0], good[0], 1.5, "three axes"),
         (good[:4], good[:4], 1.5, "at least 8 voxels"),
         (good, good, 0.0, "voxel size above 0"),
-        (np.full_like(good, 0.1), np.full_like(good, 0.1), 1.5, "constant"),
-        (good, 1 - good, 1.5, "constant"),
+        (np.full_like(good, 0.1), np.full_like(good, 0.1), 1.5, "same value in every voxel"),
+        (good, 1 - good, 1.5, "same value in every voxel"),
     ]:
         with pytest.raises(UserError, match=message):
             make_mask(first, second, voxel_size)

@@ -112,9 +112,9 @@ def test_a_stopped_run_saves_reports_it_and_is_resumed(folder, quick, whole):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
-    lines = [line for line in err.splitlines() if "held out" not in line]
+    messages = [line for line in err.splitlines() if "held out" not in line]
     step = max(row["step"] for row in losses(workdir) if row["kind"] == "training")
-    assert lines == [
+    assert messages == [
         "crefjax: SIGTERM: ending this step and saving; once more to stop at once",
         f"stopped at step {step} of {STEPS}; the same command resumes it",
     ]

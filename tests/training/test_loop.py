@@ -226,7 +226,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/run: the folder cannot be created \(Not a directory\); give another"):
+    with pytest.raises(UserError, match=r"file/run: the folder cannot be created \(Not a directory\); choose another"):
         run(tmp_path / "file" / "run")
 
 
