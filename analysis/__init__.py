@@ -28,7 +28,7 @@ OLD_NAMES = {
     name: name
     for name in (
         *("baselines", "benchmark", "calibration", "convergence", "cref_rmse", "robustness"),
-        *("simulated_benchmark", "weights_results"),
+        *("simulated_benchmark", "weights_results", "voxel_classification", "kept"),
     )
 }
 
