@@ -220,7 +220,7 @@ def _baseline_rows(name, resolution, density, structure, folder, denoisers):
     for denoiser, weights in denoisers.items():
         from crefjax import denoise
 
-        denoised = denoise(*half_maps, weights=weights)
+        denoised = denoise(*half_maps, weights=weights, insist=True)  # blobs that both share look like one noise
         threshold, counts = score_histograms(denoised.array, structure, counted).best()
         rows.append(Row(name, resolution, f"denoised by {denoiser}", threshold, counts))
     return rows
