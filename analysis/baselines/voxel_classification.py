@@ -15,7 +15,7 @@ does at a contour that is estimated from the map, without pieces of less than `D
     voxel_classification.csv          a row for each map and method
     voxel_classification.json         settings, versions, means over the maps, and thresholds with the best G-mean
     voxel_classification.png, .svg    histograms, precision and recall, G-mean by threshold and by map
-    voxel_classification_maps.png     sections through the maps of `--map`, before and after
+    voxel_classification.maps.png     sections through the maps of `--map`, before and after
 """
 
 import json
@@ -38,7 +38,7 @@ from analysis.baselines.voxel_counts import (
     log_odds,
     score_histograms,
 )
-from analysis.framework.study import Study
+from analysis.framework.study import Study, load_named
 from crefjax.data.labeled_maps import load_labeled_map
 from crefjax.data.unit_grid import VOXEL_SIZE, on_unit_grid
 from crefjax.errors import UserError
@@ -100,7 +100,7 @@ def _run(arguments, output):
     if not arguments.entries and not arguments.map:
         raise UserError("expected labeled maps, found none; name folders, or a map and its model with --map")
     classifier = load_weights(arguments.weights, "classification")
-    denoisers = {name: load_weights(name) for name in arguments.denoisers}
+    denoisers = load_named(arguments.denoisers)
     rows, background, structural = [], [], []
     subjects = [_labeled(folder) for folder in arguments.entries]
     subjects += [_with_model(*words) for words in arguments.map]
@@ -122,7 +122,7 @@ def _run(arguments, output):
     output.write_json(content, seconds=time.monotonic() - start)
     output.write_figure(_figure(rows, totals, thresholds))
     if sections:
-        (output._replace(name=f"{output.name}_maps")).write("png", figure_bytes(_sections_figure(sections), "png"))
+        output.write("maps.png", figure_bytes(_sections_figure(sections), "png"))
     print("\n".join(_lines(summary, best)))
 
 

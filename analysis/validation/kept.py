@@ -140,10 +140,9 @@ def make_specimen(atoms: Atoms, resolution: float, *, belt: bool, seed: int = SE
 
 def _template(atoms, pieces):
     """Return the atoms of the piece that noise is to look like: the largest ligand, else glycan, lipid, or residue."""
-    for kind in ("ligand", "glycan", "lipid", "RNA", "DNA", "protein"):
-        if found := pieces.pieces_of(kind):
-            return max(found, key=np.count_nonzero)
-    raise AssertionError("every model has a polymer")
+    order = ("ligand", "glycan", "lipid", "RNA", "DNA", "protein")
+    kind = next(kind for kind in order if pieces.atoms_of(kind).any())
+    return max(pieces.pieces_of(kind), key=np.count_nonzero)
 
 
 def _plant(simulation, pieces, parts, ligand, positions, seed):

@@ -1,4 +1,4 @@
-"""Copy a trained classifier into the package, with its card and the thresholds found on held-out maps.
+"""Copy a trained classifier into the package, with its card and the thresholds found on its labeled maps.
 
     python -m experiments.voxel_classifier.release runs/classifier runs/labeled_maps
 

@@ -101,7 +101,7 @@ def test_a_subunit_is_repeated_along_its_helix(with_model, tmp_path):
     filament = run_with_model(with_model, tmp_path / "filament", "6", "180", "15")
     structure = [sum(int(float(rows["contour"][name])) for name in ("fp", "tn")) for rows in (one, filament)]
     assert structure[1] > 1.2 * structure[0]
-    assert (tmp_path / "one" / "voxel_classification_maps.png").stat().st_size > 10_000
+    assert (tmp_path / "one" / "voxel_classification.maps.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("words", [(), ("6", "180"), ("six",)])
