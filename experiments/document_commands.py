@@ -40,7 +40,7 @@ OTHER_PROGRAMS = {
 # What a command contains that is not run, and the reason.
 LEAVE_OUT = {
     r"pip install|-m venv": "installs packages from the network",
-    r"fetch EMD": "downloads from EMDB",
+    r"crefjax fetch": "downloads from EMDB",
     r"~/": "writes into the home folder",
     r"mkdocs serve": "serves until it is stopped",
     r"\.venv/bin/(pytest|ruff)|^\.ci/run": "run by .ci/run",

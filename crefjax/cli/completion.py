@@ -12,7 +12,7 @@ EPILOG = (
 )
 # What is completed with folders; all other values that are no numbers, names, or choices, with files.
 _FOLDERS = ("DIR", "FOLDER", "ENTRY", "DATASET")
-_NAMES = ("server", "assembly", "flexible_chains", "symmetry")
+_NAMES = ("base_url", "pdb_url", "search_url", "query", "what", "assembly", "flexible_chains", "symmetry")
 
 
 def add_arguments(parser):

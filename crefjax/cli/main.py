@@ -1,8 +1,8 @@
 """The `crefjax` command: parse the arguments, run a subcommand, and return its exit status.
 
-Exit status: 0 success; 1 `crefjax check` finds that two half-maps are not a pair, or `crefjax denoise --entries` had to
-skip an entry; 2 an error that the user can correct, reported in one line on standard error; 129, 130 or 143 interrupted
-by a signal.
+Exit status: 0 success; 1 `crefjax check` finds that two half-maps are not a pair, or `crefjax denoise --entries` or
+`crefjax fetch` had to skip an entry; 2 an error that the user can correct, reported in one line on standard error; 129,
+130 or 143 interrupted by a signal.
 """
 
 import argparse
@@ -29,7 +29,7 @@ COMMANDS = {
     "fsc": "print the Fourier shell correlation of two maps",
     "mask": "make a soft mask around the particle in two half-maps",
     "classify": "remove from a map the voxels that a network takes for noise",
-    "fetch": "download the half-maps and the mask of an EMDB entry",
+    "fetch": "download the half-maps and the masks of EMDB entries",
     "simulate": "simulate two half-maps with known signal from an atomic model",
     "prepare": "cut half-maps into patches for training",
     "train": "train a network on half-map pairs, as configured",
@@ -75,7 +75,7 @@ def _run(arguments):
     """Run the command; return its exit status, after a line on standard error for anything that went wrong."""
     start = time.monotonic()
     try:
-        with exit_on_signals():
+        with exit_on_signals(*getattr(arguments, "interrupted", ())):
             if hasattr(arguments, "device"):
                 choose_platform(arguments)
             status = arguments.run(arguments) or 0

@@ -185,6 +185,27 @@ def _read_to_the_end(stream: BinaryIO) -> int:
     return remaining
 
 
+def check_map_file(path: Path | str) -> None:
+    """Check that a map file is whole, without looking at its voxels; a compressed one is read to its checksum.
+
+    Raises:
+        UserError: not a map, cut short, or compressed and damaged.
+    """
+    path = Path(path)
+    with open_map_file(path) as (stream, size):
+        raw = stream.read(HEADER_BYTES)
+        order = byte_order(raw) if len(raw) == HEADER_BYTES else None
+        if order is None:
+            raise _foreign_file(raw, path)
+        header = Header(raw, b"", order)
+        expected = HEADER_BYTES + max(0, int(header.fields.nsymbt))
+        if header.fields.mode in REAL_MODES:
+            expected += header.data_bytes
+        found = HEADER_BYTES + _read_to_the_end(stream) if size is None else size
+        if found < expected:
+            raise _cut_short(path, expected, found)
+
+
 def _cut_short(path: Path, expected: int, found: int):
     return path_error(path, f"the map is cut short: its header asks for {expected} bytes, found {found}; get it again")
 

@@ -49,16 +49,19 @@ def handle_signals(
         restore()
 
 
-def exit_on_signals():
+def exit_on_signals(note: str = "no unfinished file was left"):
     """Return a `with` in which signals end the program, with its temporary files removed and one line printed.
 
     Not by an exception: one that is raised during garbage collection, which JAX hooks into, is lost. A signal that
     arrives during a call into XLA takes effect after it.
+
+    Args:
+        note: end of that line.
     """
 
     def leave(number):
         remove_temporary()
-        _print_line(f"interrupted ({signal.Signals(number).name}); no unfinished file was left")
+        _print_line(f"interrupted ({signal.Signals(number).name}); {note}")
         os._exit(128 + number)
 
     return handle_signals(leave)
