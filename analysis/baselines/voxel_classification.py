@@ -8,9 +8,10 @@ Every ENTRY is a labeled map (`python -m experiments.voxel_classifier.simulate_m
 of one subunit of a filament along z is repeated with a twist in degrees and a rise in Å. By the definitions of
 DeepTracer-Denoising (Guan and Si 2022), noise is the positive class, and voxels whose density is not above the solvent
 are left out. Structural noise is counted with the background removed, over the voxels that the background mode keeps.
-The classifier has the thresholds on its card. Those of the other methods are the ones with the best G-mean on that very
-map, which favors them; a row shows what the classifier does with such a threshold, and another what the dust filter
-does at a contour that is estimated from the map, without pieces of less than `DUST_SIZE`. It writes
+The classifier chooses its thresholds for each map without the labels, as the command does. Those of the other methods
+are the ones with the best G-mean on that very map, which favors them; a row shows what the classifier does with such a
+threshold, and another what the dust filter does at a contour that is estimated from the map, without pieces of less
+than `DUST_SIZE`. It writes
 
     voxel_classification.csv          a row for each map and method
     voxel_classification.json         settings, versions, means over the maps, and thresholds with the best G-mean
@@ -42,7 +43,7 @@ from analysis.framework.study import Study, load_named
 from crefjax.data.labeled_maps import load_labeled_map
 from crefjax.data.unit_grid import VOXEL_SIZE, on_unit_grid
 from crefjax.errors import UserError
-from crefjax.inference.classify import classify_map, mode_thresholds, plan_classify, solvent_density
+from crefjax.inference.classify import THRESHOLDS, choose_thresholds, classify_map, plan_classify, solvent_density
 from crefjax.io.maps import Map, read_map
 from crefjax.masking import make_mask
 from crefjax.masking.threshold import estimate_contour
@@ -116,7 +117,8 @@ def _run(arguments, output):
     output.write_csv(HEADER, [row.cells() for row in rows])
     summary = _summary(rows)
     totals = [add_scores(scores) for scores in (background, structural)]
-    thresholds = mode_thresholds(classifier)
+    modes = dict(zip(THRESHOLDS, (BACKGROUND, STRUCTURAL), strict=True))
+    thresholds = {mode: [row.threshold for row in rows if row.method == method] for mode, method in modes.items()}
     best = {mode: float(expit(totals[number].best()[0])) for number, mode in enumerate(thresholds)}
     content = {"weights": classifier.name, "thresholds": thresholds, "best_thresholds": best, "means": summary}
     output.write_json(content, seconds=time.monotonic() - start)
@@ -185,9 +187,9 @@ def classifier_rows(
         with the background removed; and the maps that remain in both modes.
     """
     map_ = Map.from_array(density, VOXEL_SIZE)
-    background, structural = mode_thresholds(weights).values()
-    probability = classify_map(map_, weights, plan_classify(map_, weights), threshold=background).probability.array
-    counted = density > 0
+    classified = classify_map(map_, weights, plan_classify(map_, weights), threshold="background")
+    probability, counted = classified.probability.array, density > 0
+    background, structural = choose_thresholds(weights, probability, counted).values()
     kept = counted & (probability >= background)
     rows = [
         Row(name, resolution, BACKGROUND, background, confusion(kept, structure, counted)),
@@ -270,9 +272,9 @@ def _figure(rows, totals, thresholds):
         curves = scores.curves()
         recall.plot(curves["tpr"], curves["precision"], color=color, label=label)
         by_threshold.plot(curves["threshold"], curves["g_mean"], color=color, label=label)
-        by_threshold.axvline(logit(thresholds[label]), color=color, linestyle=":", linewidth=1)
+        by_threshold.axvspan(*logit([min(thresholds[label]), max(thresholds[label])]), color=color, alpha=0.15)
     recall.set(xlabel="Recall: share of the noise found", ylabel="Precision", xlim=(0, 1.02), ylim=(0, 1.05))
-    by_threshold.set(xlabel="Threshold of the log-odds (dotted: the default)", ylabel="G-mean", ylim=(0, 1.02))
+    by_threshold.set(xlabel="Threshold of the log-odds (shaded: those chosen)", ylabel="G-mean", ylim=(0, 1.02))
     entries = list(dict.fromkeys(row.entry for row in rows))
     methods = [method for method in dict.fromkeys(row.method for row in rows) if method != STRUCTURAL]
     for number, method in enumerate(methods):

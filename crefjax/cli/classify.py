@@ -27,7 +27,7 @@ def add_arguments(parser):
         "--threshold",
         metavar="T",
         type=number,
-        help="probability of structure below which a voxel is removed (default: that of the mode on the weights' card)",
+        help="probability of structure below which a voxel is removed (default: chosen for the map and the mode)",
     )
     parser.add_argument("--weights", metavar="W", help="name or folder of a classifier's weights")
     parser.add_argument("--probability", metavar="P", help="map to write with every voxel's probability of structure")
@@ -46,7 +46,7 @@ def run(arguments) -> None:
     for path in outputs:
         check_output(path, overwrite=arguments.overwrite, inputs=(arguments.map,))
 
-    from crefjax.inference.classify import classify_map, mode_thresholds, plan_classify
+    from crefjax.inference.classify import classify_map, plan_classify
     from crefjax.io.maps import read_map, write_maps
     from crefjax.utils.progress import progress_bar
     from crefjax.weights.store import load_weights
@@ -54,16 +54,18 @@ def run(arguments) -> None:
     weights = load_weights(arguments.weights, "classification")
     detail(f"weights: {weights.name}, {weights.path}")
     map_ = read_map(arguments.map, voxel_size=arguments.voxel_size)
-    threshold = mode_thresholds(weights)[arguments.mode] if arguments.threshold is None else arguments.threshold
     plan = plan_classify(map_, weights, device=arguments.device, max_memory=arguments.max_memory)
     log(plan.describe())
+    threshold = arguments.mode if arguments.threshold is None else arguments.threshold
     with timed("classifying"), progress_bar("classifying") as show:
         found = classify_map(map_, weights, plan, threshold=threshold, progress=show)
     for note in found.notes:
         log(f"note: {note}")
-    label = f"crefjax {__version__} classify, weights {weights.name}, threshold {threshold:g}"
+    label = f"crefjax {__version__} classify, weights {weights.name}, threshold {found.threshold:.4g}"
     maps = zip(outputs, (found.map, found.probability), strict=False)
     write_maps(maps, label=label, overwrite=arguments.overwrite)
     pieces = f"{found.pieces} piece" + ("" if found.pieces == 1 else "s")
+    chosen = "chosen for this map" if arguments.threshold is None else "as asked"
+    log(f"threshold of the probability: {found.threshold:.4g}, {chosen}")
     result(f"removed {found.removed:.1%} of the positive density; structure remains in {pieces}")
     result("wrote " + " and ".join(map(str, outputs)))

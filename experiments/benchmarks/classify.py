@@ -70,15 +70,14 @@ def _ball(box, seed):
 
 
 def _classify(box):
-    from crefjax.inference.classify import classify_map, mode_thresholds, plan_classify
+    from crefjax.inference.classify import classify_map, plan_classify
     from crefjax.io.maps import Map
     from crefjax.weights.store import load_weights
 
     weights = load_weights(None, "classification")
     map_ = Map.from_array(_ball(box, 0), 1.0)
     plan = plan_classify(map_, weights)
-    threshold = mode_thresholds(weights)["background"]
-    return lambda: classify_map(map_, weights, plan, threshold=threshold), plan
+    return lambda: classify_map(map_, weights, plan, threshold="background"), plan
 
 
 def _network(box):

@@ -1,11 +1,9 @@
-"""Copy a trained classifier into the package, with its card and the thresholds found on its labeled maps.
+"""Copy a trained classifier into the package, with its card.
 
     python -m experiments.voxel_classifier.release runs/classifier runs/labeled_maps
 
-The first folder is a run of `experiments/configs/classifier.py`, the second holds its labeled maps. The thresholds are
-those with the best G-mean over all of these maps: for background over all voxels, and for structural noise over those
-that the background mode keeps. The maps of the training are among them, since two numbers are not overfit, but the few
-maps that were only evaluated are too alike to choose by. It replaces `crefjax/weights/shipped/classifier`.
+The first folder is a run of `experiments/configs/classifier.py`, the second holds its labeled maps. It replaces
+`crefjax/weights/shipped/classifier`.
 """
 
 import argparse
@@ -14,16 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from scipy.special import expit
-
-from analysis.baselines.voxel_counts import LOG_ODDS, add_scores, log_odds, score_histograms
-from crefjax.data.labeled_maps import load_labeled_map
-from crefjax.data.unit_grid import VOXEL_SIZE
 from crefjax.errors import UserError
-from crefjax.inference.classify import classify_map, plan_classify
-from crefjax.io.maps import Map
-from crefjax.weights.store import Weights, load_weights, save_weights
+from crefjax.weights.store import load_weights, save_weights
 from experiments.configs.classifier import HELD_OUT
 from experiments.voxel_classifier.simulate_maps import usable_maps
 
@@ -36,32 +26,6 @@ ABOUT = {
         "judging whether density is reliable; density that is not protein or nucleic acid may be removed with the noise"
     ),
 }
-
-
-def find_thresholds(weights: Weights, folders: Sequence[Path]) -> dict[str, float]:
-    """Find the thresholds of the modes with the best G-mean, each map and each class weighing the same.
-
-    Args:
-        weights: of a classifier.
-        folders: labeled maps.
-    """
-    probabilities = []
-    for folder in folders:
-        labeled = load_labeled_map(folder)
-        map_ = Map.from_array(labeled.density.astype(np.float32), VOXEL_SIZE)
-        classified = classify_map(map_, weights, plan_classify(map_, weights), threshold=0.5)
-        probabilities.append((classified.probability.array, labeled.structure, map_.array > 0))
-    background = _best(probabilities)
-    kept = [
-        (probability, structure, counted & (probability >= background))
-        for probability, structure, counted in probabilities
-    ]
-    return {"background": round(background, 5), "structural": round(_best(kept), 5)}
-
-
-def _best(maps):
-    scores = [score_histograms(log_odds(probability), *others, LOG_ODDS) for probability, *others in maps]
-    return float(expit(add_scores(scores).best()[0]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,21 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         held_out = [folder for folder in kept if folder.name.split("_")[0] in HELD_OUT.split(",")]
         if not held_out:
             raise UserError(f"{arguments.maps}: expected maps of {HELD_OUT}, found none; simulate them")
-        thresholds = find_thresholds(weights, kept)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     models = sorted({folder.name.split("_")[0].upper() for folder in kept if folder not in held_out})
     card = {name: weights.card[name] for name in ("training", "expected_input", "output", "task", "structure_weight")}
     card |= ABOUT | {
-        "thresholds": thresholds,
         "similarity": f"pairs below {threshold:.3f} were left out, {dropped} of {len(kept) + dropped}",
         "models": f"PDB entries (CC0) {', '.join(models)}",
         "models_for_choosing": f"PDB entries (CC0) {HELD_OUT.upper().replace(',', ', ')}",
     }
     network = dataclasses.replace(weights.config, compute_dtype="float32")
     save_weights(SHIPPED, weights.parameters, network, card, overwrite=True)
-    print(f"wrote {SHIPPED}, thresholds {thresholds}")
+    print(f"wrote {SHIPPED}")
     return 0
 
 

@@ -8,7 +8,7 @@ from helpers.classifier import CONFIG, LEVEL, SLOPE, balls, save_line_classifier
 from skimage import filters
 
 from crefjax.errors import UserError
-from crefjax.inference.classify import classify_map, plan_classify, solvent_density
+from crefjax.inference.classify import THRESHOLDS, choose_thresholds, classify_map, plan_classify, solvent_density
 from crefjax.io.maps import Map
 from crefjax.weights.store import load_weights
 
@@ -84,10 +84,63 @@ def test_inverted_contrast_is_refused(weights):
         classified(map_.replace_array(-map_.array), weights)
 
 
-@pytest.mark.parametrize("threshold", [0.0, 1.0, -3.0, np.nan])
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -3.0, np.nan, "everything"])
 def test_a_threshold_that_is_not_a_probability_is_refused(weights, threshold):
     with pytest.raises(UserError, match="between 0 and 1"):
         classified(blob_map((45, 40, 42), 1.0), weights, threshold)
+
+
+def calibrated_map(structure_weight, seed=0):
+    """Probabilities as a network that was trained with a weight for structure gives them, with labels drawn by them."""
+    random = np.random.default_rng(seed)
+    share = 1 / (1 + np.exp(-random.choice([-6.0, 3.0], 200_000, p=[0.93, 0.07]) - 2 * random.standard_normal(200_000)))
+    structure = random.random(200_000) < share
+    return structure_weight * share / (structure_weight * share + 1 - share), structure
+
+
+def g_mean(probability, structure, threshold):
+    noise_found = np.mean(probability[~structure] < threshold)
+    return np.sqrt(noise_found * np.mean(probability[structure] >= threshold))
+
+
+@pytest.mark.parametrize("structure_weight", [40.0, 10.0])
+def test_the_chosen_threshold_is_as_good_as_the_best_one_by_the_labels(weights, structure_weight):
+    probability, structure = calibrated_map(structure_weight)
+    weights = dataclasses.replace(weights, card=weights.card | {"structure_weight": structure_weight})
+    chosen = choose_thresholds(weights, probability, np.full(probability.shape, True))
+    candidates = np.linspace(0.01, 0.99, 197)
+    best = max(g_mean(probability, structure, threshold) for threshold in candidates)
+    assert g_mean(probability, structure, chosen["background"]) == pytest.approx(best, abs=2e-3)
+    kept = probability >= chosen["background"]
+    candidates = 1 - np.logspace(-1, -5, 200)
+    best = max(g_mean(probability[kept], structure[kept], threshold) for threshold in candidates)
+    assert g_mean(probability[kept], structure[kept], chosen["structural"]) == pytest.approx(best, abs=4e-3)
+
+
+def test_voxels_that_do_not_count_do_not_move_the_threshold(weights):
+    probability, _ = calibrated_map(40.0)
+    weights = dataclasses.replace(weights, card=weights.card | {"structure_weight": 40.0})
+    counted = np.full(probability.shape, True)
+    expected = choose_thresholds(weights, probability, counted)
+    more = np.concatenate([probability, np.full(10**6, 0.6)])
+    assert choose_thresholds(weights, more, np.concatenate([counted, np.full(10**6, False)])) == expected
+
+
+def test_in_a_map_without_structure_the_likeliest_voxels_are_not_kept(weights):
+    weights = dataclasses.replace(weights, card=weights.card | {"structure_weight": 40.0})
+    probability = np.random.default_rng(0).uniform(0, 0.4, 10_000)
+    chosen = choose_thresholds(weights, probability, np.full(probability.shape, True))
+    assert min(chosen.values()) >= 0.5
+    nothing = choose_thresholds(weights, probability, np.full(probability.shape, False))
+    assert min(nothing.values()) >= 0.5
+
+
+def test_weights_that_do_not_say_how_structure_was_weighted_have_the_thresholds_of_the_paper(weights):
+    weights = dataclasses.replace(weights, card={k: v for k, v in weights.card.items() if k != "structure_weight"})
+    probability, _ = calibrated_map(40.0)
+    assert choose_thresholds(weights, probability, probability > 0) == {"background": 0.035, "structural": 0.495}
+    found = classified(blob_map((45, 40, 42), 1.0), weights, "structural")
+    assert found.threshold == THRESHOLDS["structural"]
 
 
 def test_weights_of_a_denoiser_are_refused():
