@@ -13,6 +13,7 @@ EPILOG = (
 # What is completed with folders; all other values that are no numbers, names, or choices, with files.
 _FOLDERS = ("DIR", "FOLDER", "ENTRY", "DATASET")
 _NAMES = ("base_url", "pdb_url", "search_url", "query", "what", "assembly", "flexible_chains", "symmetry")
+COMPILES = False
 
 
 def add_arguments(parser):

@@ -12,6 +12,7 @@ EPILOG = (
     "entry without half-maps, or one that cannot be downloaded, is reported and skipped; the exit status is then 1. "
     "https://www.ebi.ac.uk/emdb/documentation/search describes queries."
 )
+COMPILES = False
 
 
 def add_arguments(parser):

@@ -18,9 +18,10 @@ from crefjax import __version__
 from crefjax.cli.common import choose_platform
 from crefjax.cli.messages import NORMAL, detail, fail, speak
 from crefjax.errors import UserError
+from crefjax.utils.compilation_cache import keep_programs
 from crefjax.utils.signals import exit_on_signals
 
-# Each subcommand is a module of this package, with `add_arguments` and `run`.
+# Each subcommand is a module of this package, with `add_arguments` and `run`; `COMPILES` is False in one without JAX.
 COMMANDS = {
     "denoise": "denoise the full map of two half-maps",
     "report": "report what in a denoised map can be trusted, whichever program made it",
@@ -36,6 +37,7 @@ COMMANDS = {
     "finetune": "adapt weights to one specimen, using only its two half-maps",
     "demo": "simulate two half-maps, denoise them, and show the gain; needs no input",
     "weights": "list, show, and import weights",
+    "cache": "show or clear the compiled programs that make later runs start faster",
     "completion": "print the script by which a shell completes commands and options",
 }
 
@@ -78,6 +80,9 @@ def _run(arguments):
         with exit_on_signals(*getattr(arguments, "interrupted", ())):
             if hasattr(arguments, "device"):
                 choose_platform(arguments)
+            if arguments.compiles:
+                kept = keep_programs()
+                detail(f"compiled programs: {kept.own or f'not kept, {kept.reason}'}")
             status = arguments.run(arguments) or 0
             sys.stdout.flush()  # so that a closed pipe or a full disk behind it is caught below
             detail(f"in all: {time.monotonic() - start:.2f} s, peak memory {_peak_memory():.2f} GiB")
@@ -156,5 +161,5 @@ def make_parser(command: str | None = None, *, all_commands: bool = False) -> ar
             module = importlib.import_module(f"crefjax.cli.{name}")
             module.add_arguments(subparser)
             subparser.epilog = getattr(module, "EPILOG", None)
-            subparser.set_defaults(run=module.run)
+            subparser.set_defaults(run=module.run, compiles=getattr(module, "COMPILES", True))
     return parser

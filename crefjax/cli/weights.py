@@ -6,6 +6,8 @@ from pathlib import Path
 from crefjax.cli.common import add_overwrite
 from crefjax.errors import UserError
 
+COMPILES = False
+
 
 def add_arguments(parser):
     """Add the actions of `crefjax weights` and their arguments."""

@@ -50,7 +50,7 @@ def test_a_part_has_its_name_before_every_line_and_warnings_of_its_own(capsys):
     assert capsys.readouterr() == ("", "7yc8: warning: filtered\na result\ndone\n")
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("weights", "completion")])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("weights", "cache", "completion")])
 def test_every_command_that_works_can_be_quiet_or_verbose(name):
     parser = make_parser(name)
     options = {

@@ -1,0 +1,43 @@
+"""`crefjax cache`."""
+
+from crefjax.utils.compilation_cache import LIMIT, VARIABLE, cache_state, clear_cache, measure_cache
+
+EPILOG = (
+    f"The folder is crefjax in $XDG_CACHE_HOME, or in ~/.cache. {VARIABLE} names another one; {VARIABLE}=off keeps "
+    "nothing."
+)
+COMPILES = False
+
+
+def add_arguments(parser):
+    """Add the actions of `crefjax cache`."""
+    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
+    for name, act, text in (
+        ("show", _show, "show where compiled programs are kept, and how much they take"),
+        ("clear", _clear, "remove all compiled programs; the next run of each command compiles again"),
+    ):
+        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        action.set_defaults(act=act)
+
+
+def run(arguments) -> None:
+    """Show or clear the cache."""
+    state = cache_state()
+    if state.folder is None:
+        print(f"no compiled programs are kept: {state.reason}")
+    else:
+        arguments.act(state.folder)
+
+
+def _show(folder):
+    count, size = measure_cache(folder)
+    print(f"{folder}: {count} compiled programs, {_mib(size)} of at most {_mib(LIMIT)}")
+
+
+def _clear(folder):
+    count, size = clear_cache(folder)
+    print(f"{folder}: removed {count} compiled programs, {_mib(size)}")
+
+
+def _mib(size):
+    return f"{size / 2**20:.1f} MiB"
