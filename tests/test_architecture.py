@@ -20,9 +20,10 @@ ROOMS = {
     "simulate": {"spectral", "io"},
     "weights": {"models", "io"},
     "inference": {"weights", "models", "spectral", "data", "io", "masking"},
+    "images": {"io", "data", "spectral", "simulate", "weights", "models", "inference"},
     "plotting": {"spectral", "io"},
     "report": {"plotting", "inference", "spectral", "data", "io", "masking"},
-    "training": {"data", "io", "masking", "spectral", "simulate", "models", "losses", "weights"},
+    "training": {"data", "io", "masking", "spectral", "simulate", "models", "losses", "weights", "images"},
 }
 EVERYONES = {"errors", "utils", "__version__"}
 ABOVE_ALL = {"cli", "__main__", "__init__"}

@@ -32,6 +32,7 @@ COMMANDS = {
     "classify": "remove from a map the voxels that a network takes for noise",
     "fetch": "download the half-maps and the masks of EMDB entries",
     "simulate": "simulate two half-maps with known signal from an atomic model",
+    "images": "simulate particle images and micrographs",
     "prepare": "cut half-maps into patches for training",
     "train": "train a network on half-map pairs, as configured",
     "finetune": "adapt weights to one specimen, using only its two half-maps",

@@ -27,6 +27,7 @@ _PARAMETERS = (
     "method",
     "overwrite",
     "patch",
+    "pixel_size",
     "resolution",
     "rotations",
     "scale",

@@ -1,21 +1,23 @@
 """Stacks of images in MRC files (`.mrcs`): written image by image, and read one image at a time."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import mrcfile
 import numpy as np
 
 from crefjax.errors import path_error
+from crefjax.io.files import is_stack_name
 from crefjax.io.header import HEADER_BYTES
 from crefjax.utils.atomic import atomic_write
 
 
 @contextmanager
 def write_stack(
-    path: Path | str, count: int, side: int, pixel_size: float, *, overwrite: bool = False
+    path: Path | str, count: int, side: int | tuple[int, int], pixel_size: float, *, overwrite: bool = False
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Give a function that appends images to a stack; the file appears once all are written, or not at all.
 
@@ -24,7 +26,7 @@ def write_stack(
     Args:
         path: `.mrcs` by custom.
         count: number of images.
-        side: of the square images, pixels.
+        side: of the square images, pixels, or `(y, x)` of others.
         pixel_size: Å.
         overwrite: whether an existing file may be replaced.
 
@@ -33,15 +35,17 @@ def write_stack(
         ValueError: images of another shape, with values that are not finite, or another number of them.
     """
     path, written, moments = Path(path), 0, _Moments()
-    with atomic_write(path, needed=HEADER_BYTES + 4 * count * side**2, overwrite=overwrite, compress=False) as stream:
+    shape = (side, side) if isinstance(side, int) else tuple(side)
+    needed = HEADER_BYTES + 4 * count * shape[0] * shape[1]
+    with atomic_write(path, needed=needed, overwrite=overwrite, compress=False) as stream:
         stream.write(bytes(HEADER_BYTES))
 
         def append(images: np.ndarray) -> None:
             """Append `(images, y, x)` or one `(y, x)`."""
             nonlocal written
             images = np.ascontiguousarray(images, "<f4").reshape(-1, *np.shape(images)[-2:])
-            if images.shape[1:] != (side, side):
-                raise ValueError(f"expected images of {side} x {side} pixels, found {images.shape[1:]}")
+            if images.shape[1:] != shape:
+                raise ValueError(f"expected images of {shape[0]} x {shape[1]} pixels, found {images.shape[1:]}")
             if not np.isfinite(images).all():
                 raise ValueError("expected images with finite pixels")
             moments.add(images)
@@ -52,7 +56,7 @@ def write_stack(
         if written != count:
             raise ValueError(f"expected {count} images, found {written}")
         stream.seek(0)
-        stream.write(_stack_header(count, side, pixel_size, moments))
+        stream.write(_stack_header(count, shape, pixel_size, moments))
 
 
 class _Moments:
@@ -76,11 +80,11 @@ class _Moments:
         return float(np.sqrt(max(self.squares / self.count - self.mean**2, 0)))
 
 
-def _stack_header(count, side, pixel_size, moments):
+def _stack_header(count, shape, pixel_size, moments):
     header = np.zeros((), mrcfile.dtypes.HEADER_DTYPE.newbyteorder("<"))
-    header["nx"] = header["ny"] = header["mx"] = header["my"] = side
+    header["ny"], header["nx"] = header["my"], header["mx"] = shape
     header["nz"], header["mz"], header["mode"] = count, 1, 2
-    header["cella"] = (side * pixel_size, side * pixel_size, pixel_size)
+    header["cella"] = (shape[1] * pixel_size, shape[0] * pixel_size, pixel_size)
     header["cellb"] = (90.0, 90.0, 90.0)
     header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
     header["dmin"], header["dmax"] = moments.low, moments.high
@@ -88,6 +92,98 @@ def _stack_header(count, side, pixel_size, moments):
     header["exttyp"], header["nversion"] = b"MRCO", 20140
     header["map"], header["machst"] = b"MAP ", (0x44, 0x44, 0, 0)
     return header.tobytes()
+
+
+class ImageStack:
+    """A stack of images, or a single image, of which only what is asked for is read.
+
+    Use it in a `with`, or close it.
+
+    Attributes:
+        path: the file.
+        count: images.
+        shape: `(y, x)`, pixels.
+        pixel_size: Å; None if the header has none.
+    """
+
+    def __init__(self, path: Path | str):
+        """Open a file.
+
+        Args:
+            path: an MRC file; real ones lack the map's mark, call themselves volumes, or have no pixel size.
+
+        Raises:
+            UserError: the file is missing, cannot be read, holds no real numbers, or is a volume: a cube whose name
+                does not end in `.mrcs` or `.st`.
+        """
+        self.path = path = Path(path)
+        self._file, data = _open(path)
+        if data.ndim == 3 and len(set(data.shape)) == 1 and len(data) > 1 and not is_stack_name(path.name):
+            self.close()
+            sides = "x".join(map(str, data.shape))
+            raise path_error(
+                path, f"expected images, found a volume of {sides} voxels; give a stack, or name it .mrcs if it is one"
+            )
+        self._data = data if data.ndim == 3 else data[np.newaxis]
+        self.count, self.shape = len(self._data), tuple(int(n) for n in self._data.shape[1:])
+        size = float(self._file.voxel_size.x)
+        self.pixel_size = size if np.isfinite(size) and size > 0 else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._data = None
+        with warnings.catch_warnings(action="ignore"):
+            self._file.close()
+
+    def read(self, numbers: Sequence[int] | np.ndarray | slice) -> np.ndarray:
+        """Read images by their numbers from 0.
+
+        Returns:
+            `(images, y, x)`, float32.
+
+        Raises:
+            UserError: a pixel is NaN or infinite; the message has the image's number from 1.
+        """
+        chosen = range(self.count)[numbers] if isinstance(numbers, slice) else [int(number) for number in numbers]
+        images = np.empty((len(chosen), *self.shape), np.float32)
+        for image, number in zip(images, chosen, strict=True):
+            image[...] = self._data[number]
+            if not np.isfinite(image).all():
+                raise path_error(
+                    self.path, f"expected finite pixels, found NaN or infinite ones in image {number + 1}; leave it out"
+                )
+        return images
+
+    def read_part(self, number: int, part: tuple[slice, slice]) -> np.ndarray:
+        """Read a part of an image by its number from 0, float32; see `read`."""
+        image = np.asarray(self._data[number][part], np.float32)
+        if not np.isfinite(image).all():
+            raise path_error(
+                self.path, f"expected finite pixels, found NaN or infinite ones in image {number + 1}; leave it out"
+            )
+        return image
+
+
+def _open(path):
+    """Return mrcfile's object and its memory-mapped data."""
+    try:
+        # Permissive: stacks of many programs lack the words MAP and the machine stamp.
+        with warnings.catch_warnings(action="ignore"):
+            file = mrcfile.mmap(path, mode="r", permissive=True)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise path_error(path, f"expected a stack of images, cannot be read ({why}); check the path") from error
+    data = file.data
+    if data is None or data.ndim not in (2, 3) or 0 in data.shape or np.iscomplexobj(data):
+        file.close()
+        raise path_error(path, "expected a stack of real images, found something else; check the file")
+    return file, data
 
 
 def read_image(path: Path | str, number: int) -> np.ndarray:
@@ -112,23 +208,22 @@ def read_images(path: Path | str, numbers: list[int] | np.ndarray) -> np.ndarray
     Returns:
         `(images, y, x)`, float32.
     """
-    path = Path(path)
+    with _opened(Path(path)) as data:
+        for number in numbers:
+            if not 1 <= number <= len(data):
+                raise path_error(path, f"expected image {number}, found a stack of {len(data)}; check the STAR file")
+        return np.stack([np.asarray(data[number - 1], np.float32) for number in numbers])
+
+
+@contextmanager
+def _opened(path):
+    """Give the images of a file, `(images, y, x)`, still on the disk."""
+    file, data = _open(path)
     try:
-        # Permissive: stacks of many programs lack the words MAP and the machine stamp.
-        with warnings.catch_warnings(action="ignore"), mrcfile.mmap(path, mode="r", permissive=True) as file:
-            data = file.data
-            if data is None or data.ndim not in (2, 3) or np.iscomplexobj(data):
-                raise path_error(path, "expected a stack of real images, found something else; check the file")
-            data = data if data.ndim == 3 else data[np.newaxis]
-            for number in numbers:
-                if not 1 <= number <= len(data):
-                    raise path_error(
-                        path, f"expected image {number}, found a stack of {len(data)}; check the STAR file"
-                    )
-            return np.stack([np.asarray(data[number - 1], np.float32) for number in numbers])
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise path_error(path, f"expected a stack of images, cannot be read ({why}); check the path") from error
+        yield data if data.ndim == 3 else data[np.newaxis]
+    finally:
+        with warnings.catch_warnings(action="ignore"):
+            file.close()
 
 
 def split_image_name(name: str, path: Path | str) -> tuple[int, str]:

@@ -84,6 +84,22 @@ def contrast_transfer(frequency: jax.Array, defocus: jax.Array, optics: CtfParam
     return jnp.sin(jnp.pi * wavelength * squared * path + jnp.arcsin(optics.amplitude_contrast))
 
 
+def astigmatic_defocus(
+    angle: jax.Array, defocus_u: jax.Array, defocus_v: jax.Array, azimuth: float | jax.Array
+) -> jax.Array:
+    """Return the defocus in a direction, for `contrast_transfer`.
+
+    `(U + V) / 2 + (U - V) / 2 cos(2 (angle - azimuth))`; Rohou & Grigorieff 2015, equation 1.
+
+    Args:
+        angle: radians, of the direction in Fourier space, from the x axis towards y.
+        defocus_u: Å, along the azimuth.
+        defocus_v: Å, across it.
+        azimuth: radians, from the x axis towards y.
+    """
+    return 0.5 * (defocus_u + defocus_v) + 0.5 * (defocus_u - defocus_v) * jnp.cos(2 * (angle - azimuth))
+
+
 @dataclass(frozen=True)
 class Particles:
     """The images of each half, and the errors of their reconstruction.

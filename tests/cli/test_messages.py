@@ -52,14 +52,11 @@ def test_a_part_has_its_name_before_every_line_and_warnings_of_its_own(capsys):
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("weights", "cache", "completion")])
 def test_every_command_that_works_can_be_quiet_or_verbose(name):
-    parser = make_parser(name)
-    options = {
-        option
-        for action in parser._subparsers._group_actions
-        for sub in [action.choices[name]]
-        for option in sub._option_string_actions
-    }
-    assert {"-q", "--quiet", "-v", "--verbose"} <= options
+    (commands,) = make_parser(name)._subparsers._group_actions
+    command = commands.choices[name]
+    actions = [sub for group in command._actions if isinstance(group.choices, dict) for sub in group.choices.values()]
+    for parser in actions or [command]:
+        assert {"-q", "--quiet", "-v", "--verbose"} <= set(parser._option_string_actions)
 
 
 def test_quiet_and_verbose_exclude_each_other(pair):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crefjax.errors import UserError
-from crefjax.io.stacks import read_image, read_images, split_image_name, write_stack
+from crefjax.io.stacks import ImageStack, read_image, read_images, split_image_name, write_stack
 
 IMAGES = Path(__file__).parents[3] / "shared/images"
 
@@ -80,6 +80,72 @@ def test_image_names_are_split():
     for name in ("0@a.mrcs", "x@a.mrcs", "3@"):
         with pytest.raises(UserError, match="expected image names"):
             split_image_name(name, "p.star")
+
+
+def test_images_that_are_not_square_are_written_with_their_sides(tmp_path):
+    images = np.arange(48, dtype=np.float32).reshape(2, 4, 6)
+    with write_stack(tmp_path / "a.mrcs", 2, (4, 6), 2.0) as append:
+        append(images)
+    with mrcfile.open(tmp_path / "a.mrcs") as file:
+        np.testing.assert_array_equal(file.data, images)
+        assert (file.header.nx, file.header.ny) == (6, 4)
+        assert file.voxel_size.x == file.voxel_size.y == 2.0
+
+
+def test_a_stack_is_read_in_parts(tmp_path, images):
+    path = tmp_path / "a.mrcs"
+    with write_stack(path, 5, 8, 1.5) as append:
+        append(images)
+    with ImageStack(path) as stack:
+        assert (stack.count, stack.shape, stack.pixel_size) == (5, (8, 8), 1.5)
+        np.testing.assert_array_equal(stack.read([4, 0]), images[[4, 0]])
+        np.testing.assert_array_equal(stack.read(slice(1, 3)), images[1:3])
+        np.testing.assert_array_equal(stack.read_part(2, (slice(1, 4), slice(0, 8))), images[2, 1:4])
+
+
+def test_a_single_image_is_a_stack_of_one(tmp_path, images):
+    with mrcfile.new(tmp_path / "a.mrc", images[0]):
+        pass
+    with ImageStack(tmp_path / "a.mrc") as stack:
+        assert (stack.count, stack.shape, stack.pixel_size) == (1, (8, 8), None)
+
+
+def test_a_volume_is_no_stack_unless_its_name_says_so(tmp_path):
+    cube = np.random.default_rng(1).normal(size=(8, 8, 8)).astype(np.float32)
+    for name in ("a.mrc", "a.mrcs"):
+        with mrcfile.new(tmp_path / name, cube):
+            pass
+    with pytest.raises(UserError, match="expected images, found a volume of 8x8x8 voxels"):
+        ImageStack(tmp_path / "a.mrc")
+    with ImageStack(tmp_path / "a.mrcs") as stack:
+        assert stack.count == 8
+
+
+def test_the_image_that_is_not_finite_is_named(tmp_path, images):
+    with write_stack(tmp_path / "a.mrcs", 5, 8, 1.5) as append:
+        append(images)
+    pixels = np.memmap(tmp_path / "a.mrcs", "<f4", "r+", offset=1024, shape=images.shape)
+    pixels[3, 2, 1] = np.nan
+    pixels.flush()
+    with ImageStack(tmp_path / "a.mrcs") as stack:
+        stack.read([0])
+        with pytest.raises(UserError, match="in image 4; leave it out"):
+            stack.read([0, 3])
+        with pytest.raises(UserError, match="in image 4"):
+            stack.read_part(3, (slice(0, 4), slice(0, 4)))
+
+
+@pytest.mark.skipif(not IMAGES.is_dir(), reason="needs ../shared/images")
+@pytest.mark.parametrize(
+    ("name", "count", "side"),
+    [("empiar_10076_7.mrc", 7, 320), ("relion31.mrcs", 5, 256), ("aspire_sample.mrcs", 17, 200)],
+)
+def test_real_stacks_whose_headers_are_wrong_are_read(name, count, side):
+    """They call themselves volumes, lack the word MAP, or have no pixel size."""
+    with ImageStack(IMAGES / name) as stack:
+        assert (stack.count, stack.shape) == (count, (side, side))
+        assert stack.pixel_size in (None, 1.0)
+        np.testing.assert_allclose(stack.read(slice(None)).std((1, 2)), 1, atol=0.3)  # RELION's normalization
 
 
 @pytest.mark.skipif(not IMAGES.is_dir(), reason="needs ../shared/images")

@@ -1,0 +1,175 @@
+"""`crefjax images simulate`."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from crefjax.cli.common import add_device, add_overwrite, add_verbosity, number, on_device, positive
+from crefjax.cli.messages import result, timed
+from crefjax.errors import UserError
+from crefjax.io.files import map_stem
+from crefjax.utils.progress import progress_bar
+
+# Options that have no effect without another one.
+_OF_MICROGRAPHS = ("particles", "unevenness", "carbon", "crystals")
+_OF_PARTICLES = ("shift",)
+_OF_CTF = ("amplitude_contrast", "spherical_aberration", "voltage")
+_FIELDS = (
+    *("pixel_size", "count", "side", "seed", "dose", "efficiency", "mtf", "b_factor", "astigmatism", "ice"),
+    *("structure_factor", "shift", "preferred", "particles", "unevenness", "carbon", "crystals"),
+)
+EPILOG = (
+    "Writes a folder with the noisy images, two half-exposures, and the clean signal as stacks, STAR files, and every "
+    "parameter in set.json. The same seed gives the same images on the same CPU."
+)
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax images simulate`."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="PDB or mmCIF file, also .gz; a density map; or phantom, which needs no file"
+    )
+    parser.add_argument("-o", "--output", metavar="SET", required=True, help="folder to write")
+    parser.add_argument("--count", metavar="N", type=int, required=True, help="number of images")
+    parser.add_argument(
+        "--pixel-size", metavar="Å", type=positive, help="pixel size, Å (needed unless MODEL is a map, which has one)"
+    )
+    parser.add_argument("--micrographs", action="store_true", help="micrographs with many particles each")
+    parser.add_argument("--empty", action="store_true", help="leave out the particles: images of noise alone")
+    for name, metavar, kind, text, default in (
+        ("--side", "N", int, "side of the images, pixels", "the particle's box, or 1024 for micrographs"),
+        ("--seed", "N", int, "random seed", 0),
+        ("--residues", "N", int, "size of the phantom, residues", 1000),
+        ("--assembly", "ID", str, "biological assembly to expand the model to, such as 1", "the model as it is"),
+        ("--preferred", "X", number, "concentration of the views around z; at 5, half are within 31 degrees", 0),
+        ("--shift", "Å", number, "place of a particle in its image, standard deviation along each axis, Å", 3),
+    ):
+        parser.add_argument(name, metavar=metavar, type=kind, help=f"{text} (default: {default})")
+    _add_microscope(parser.add_argument_group("microscope"))
+    _add_micrographs(parser.add_argument_group("specimen of --micrographs"))
+    add_device(parser)
+    add_overwrite(parser)
+    add_verbosity(parser)
+
+
+def _add_microscope(group):
+    for name, metavar, kind, text, default in (
+        ("--dose", "X", positive, "electrons per Å² in the whole exposure", 40),
+        ("--efficiency", "X", positive, "share of the electrons that the detector counts", 0.85),
+        ("--mtf", "X", positive, "modulation transfer of the detector at Nyquist", 0.5),
+        ("--b-factor", "Å²", number, "envelope of the contrast transfer, Å²", 80),
+        ("--astigmatism", "Å", number, "largest difference of the two defoci, Å", 300),
+        ("--voltage", "KV", positive, "acceleration voltage, kV", 300),
+        ("--spherical-aberration", "MM", number, "spherical aberration, mm", 2.7),
+        ("--amplitude-contrast", "X", number, "amplitude contrast, a fraction", 0.1),
+        ("--ice", "Å", number, "mean thickness of the ice, Å", 300),
+        ("--structure-factor", "X", number, "power of the ice over that of independent molecules", 0.1),
+    ):
+        group.add_argument(name, metavar=metavar, type=kind, help=f"{text} (default: {default})")
+    group.add_argument(
+        "--defocus",
+        metavar=("MIN", "MAX"),
+        nargs=2,
+        type=number,
+        help="underfocus, drawn uniformly between these, Å (default: 8000 20000)",
+    )
+
+
+def _add_micrographs(group):
+    for name, metavar, kind, text, default in (
+        ("--particles", "N", int, "particles in each, as far as they find room", 40),
+        ("--unevenness", "X", number, "variation of the ice's thickness, standard deviation over mean", 0.1),
+        ("--carbon", "X", number, "share of the micrographs with the edge of a carbon film", 0.3),
+        ("--crystals", "X", number, "mean number of ice crystals in each", 2),
+    ):
+        group.add_argument(name, metavar=metavar, type=kind, help=f"{text} (default: {default})")
+
+
+def run(arguments) -> None:
+    """Simulate a set of images and write it."""
+    from crefjax.images.sets import check_set_folder, write_set
+
+    folder = Path(arguments.output)
+    check_set_folder(folder, overwrite=arguments.overwrite, inputs=[arguments.model])
+    _check_combinations(arguments)
+    config = _config(arguments)
+    config.check()
+    with on_device(arguments.device):
+        from crefjax.images.simulate import blurred_truth, simulate_images
+
+        with timed("reading the specimen"):
+            specimen, config = _specimen(arguments, config)
+        images = simulate_images(specimen, config)
+        truth = None if config.empty else blurred_truth(specimen, config)
+        with timed("simulating"), progress_bar("simulating") as show:
+            record = write_set(
+                folder,
+                images,
+                config,
+                specimen=specimen.name,
+                diameter=specimen.diameter,
+                truth=truth,
+                overwrite=arguments.overwrite,
+                progress=show,
+            )
+    what = "micrographs" if config.micrographs else "particle images"
+    y, x = record["shape"]
+    result(
+        f"{config.count} {what} of {x}x{y} pixels of {config.pixel_size:.4g} Å, particles {record['contrast']}, "
+        f"signal-to-noise ratio {record['signal_to_noise']:.3g}"
+    )
+    result(f"wrote {shlex.quote(str(folder))}")
+
+
+def _config(arguments):
+    from crefjax.images.config import ImageConfig
+    from crefjax.simulate.imaging import CtfParameters
+
+    given = {name: getattr(arguments, name) for name in _FIELDS}
+    optics = {name: getattr(arguments, name) for name in _OF_CTF if getattr(arguments, name) is not None}
+    if arguments.defocus is not None:
+        optics["defocus_min"], optics["defocus_max"] = arguments.defocus
+    if arguments.pixel_size is None:
+        if map_stem(Path(arguments.model).name) is None:
+            raise UserError("images: expected a pixel size, found none; give the `pixel_size`")
+        given["pixel_size"] = 1.0  # until the map is read
+    flags = {"micrographs": arguments.micrographs, "empty": arguments.empty}
+    given = {name: value for name, value in given.items() if value is not None}
+    return ImageConfig(**given, **flags, ctf=CtfParameters(**optics))
+
+
+def _specimen(arguments, config):
+    """Return the specimen, and the config with its pixel size."""
+    from crefjax.images.specimen import specimen_of_atoms, specimen_of_map
+    from crefjax.simulate.atoms import read_atoms
+    from crefjax.simulate.phantom import phantom
+
+    side = None if config.micrographs else config.side
+    if map_stem(Path(arguments.model).name) is not None:
+        from crefjax.io.maps import read_map
+
+        map_ = read_map(arguments.model, voxel_size=arguments.pixel_size)
+        config = replace(config, pixel_size=map_.voxel_size)
+        config.check()
+        return specimen_of_map(map_, side), config
+    if arguments.model == "phantom":
+        atoms = phantom(arguments.residues or 1000)
+    else:
+        atoms = read_atoms(arguments.model, assembly=arguments.assembly)
+    return specimen_of_atoms(atoms, config.pixel_size, side), config
+
+
+def _check_combinations(arguments):
+    """Reject options that would have no effect."""
+    is_map = map_stem(Path(arguments.model).name) is not None
+    for names, useful, where in (
+        (_OF_MICROGRAPHS, arguments.micrographs, "with --micrographs"),
+        (_OF_PARTICLES, not arguments.micrographs, "without --micrographs"),
+        (("residues",), arguments.model == "phantom", "with the model phantom"),
+        (("assembly",), arguments.model != "phantom" and not is_map, "with a model that is a file"),
+    ):
+        for name in names:
+            if not useful and getattr(arguments, name) is not None:
+                raise UserError(f"--{name.replace('_', '-')} has an effect only {where}; omit it or change that")
