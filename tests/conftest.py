@@ -14,6 +14,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it puts into the background so, and every process that a test starts would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="run the whole corpus, a long fuzz, and large datasets")
+
+
 SHARED = Path(__file__).parents[1].parent / "shared"
 
 

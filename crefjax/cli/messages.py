@@ -26,6 +26,7 @@ _PARAMETERS = (
     "max_memory",
     "method",
     "overwrite",
+    "part",
     "patch",
     "pixel_size",
     "resolution",

@@ -41,6 +41,12 @@ def add_arguments(parser):
         "--config.data.grid=3.3 (default: input, leave it as it is)",
     )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed of the split (default: 0)")
+    parser.add_argument(
+        "--part",
+        metavar="K/N",
+        help="prepare only every N-th entry, from the K-th on, while other processes prepare the others into the same "
+        "dataset; the same command without it then joins the parts",
+    )
     add_voxel_size(parser)
     add_insist(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset, finished or not")
@@ -49,11 +55,13 @@ def add_arguments(parser):
 
 def run(arguments) -> None:
     """Cut entries into patches, and print a summary of the dataset."""
+    from crefjax.data.dataset_parts import Part
     from crefjax.data.grid import VOXELS
     from crefjax.data.prepare import prepare
 
+    part = Part.parse(arguments.part) if arguments.part else None
     with timed("preparing"), progress_bar("preparing") as progress:
-        manifest = prepare(
+        prepared = prepare(
             arguments.entries,
             arguments.output,
             patch=arguments.patch,
@@ -68,9 +76,18 @@ def run(arguments) -> None:
             overwrite=arguments.overwrite,
             report=log,
             progress=progress,
+            part=part,
         )
-    for line in summary(manifest):
+    for line in summary(prepared) if part is None else _part_summary(prepared):
         result(line)
+
+
+def _part_summary(part):
+    """Yield the lines that describe a part of a dataset."""
+    yield f"part {part.part}: {part.patches:,} patches of {part.entries} {_entries(part.entries)}"
+    if part.left_out:
+        yield f"skipped {len(part.left_out)}: {', '.join(part.left_out)}"
+    yield "when all parts are finished, run the same command without --part"
 
 
 def summary(manifest):

@@ -4,6 +4,7 @@ DATASET/dataset.json                      settings and entries; there from the s
 DATASET/entries/<entry>/00000.array_record, ...   patches
 DATASET/entries/<entry>/entry.json        the entry, except its side of the split
 DATASET/manifest.json                     the whole dataset; there once it is complete
+DATASET/parts/                            what parts of it found out (`dataset_parts`); there until it is complete
 """
 
 import json
@@ -16,7 +17,7 @@ from crefjax.errors import path_error
 DATASET_VERSION = 1
 FORMAT = "crefjax dataset"
 SPLITS = ("training", "validation")
-SETTINGS_FILE, ENTRIES_FOLDER = "dataset.json", "entries"
+SETTINGS_FILE, ENTRIES_FOLDER, PARTS_FOLDER = "dataset.json", "entries", "parts"
 ENTRY_FILE, MANIFEST_FILE = "entry.json", "manifest.json"
 
 

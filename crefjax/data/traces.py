@@ -1,5 +1,6 @@
 """Recognition of copies of a half-map: in another file, under another header, rotated, cropped, or masked."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,12 +79,17 @@ def similar_entries(traces: Sequence[Sequence[Trace]]) -> list[tuple[int, int]]:
     Args:
         traces: those of the half-maps of every entry.
     """
-    owners, shared = {}, Counter()
-    for index, entry_traces in enumerate(traces):
-        for mark in {int(mark) for trace in entry_traces for mark in trace.marks}:
-            owners.setdefault(mark, []).append(index)
-    for indices in owners.values():
-        shared.update((a, b) for a in indices for b in indices if a < b)
+    marks = [np.unique(np.concatenate([trace.marks for trace in each])) for each in traces]
+    owners = np.repeat(np.arange(len(marks)), [len(each) for each in marks])
+    joined = np.concatenate(marks) if marks else np.zeros(0, np.uint64)
+    order = np.argsort(joined, kind="stable")
+    joined, owners = joined[order], owners[order]
+    # Nearly all marks belong to one entry: those of several are the runs of equal ones.
+    starts = np.flatnonzero(np.diff(joined, prepend=joined[:1] ^ np.uint64(1)) != 0)
+    lengths = np.diff(starts, append=len(joined))
+    shared = Counter()
+    for start, length in zip(starts[lengths > 1], lengths[lengths > 1], strict=True):
+        shared.update(itertools.combinations(owners[start : start + length].tolist(), 2))
     return sorted(
         pair
         for pair, count in shared.items()

@@ -99,12 +99,13 @@ def _print_line(text):
 
 
 @contextmanager
-def exclusive_lock(path: Path, text: str) -> Iterator[None]:
+def exclusive_lock(path: Path, text: str, *, shared: bool = False) -> Iterator[None]:
     """Hold a lock against other processes; it ends with the process, however that ends.
 
     Args:
         path: a folder, or a file, which is created; on a network file system only files can be locked.
         text: for the message, if another process holds the lock.
+        shared: whether other processes may hold a shared lock at the same time.
 
     Raises:
         UserError: another process holds it.
@@ -113,7 +114,7 @@ def exclusive_lock(path: Path, text: str) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_WRONLY | os.O_CREAT, 0o666)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise path_error(path if is_folder else path.parent, text) from error
         except OSError:  # a file system without locks

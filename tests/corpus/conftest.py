@@ -1,11 +1,7 @@
-"""`pytest tests/corpus --full` runs all there is, not only a part."""
+"""What the tests of the corpus share; `pytest tests/corpus --full` runs all of it, not only a part."""
 
 import numpy as np
 import pytest
-
-
-def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="run the whole corpus and a long fuzz")
 
 
 @pytest.fixture(scope="session", autouse=True)
