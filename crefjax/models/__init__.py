@@ -54,6 +54,9 @@ class Model:
         apply: `(parameters, x, config) -> y`, `(batch, z, y, x, 1)` float32 to the same shape, any sides.
         shapes: `(config) -> shapes`, the tree of the parameters' shapes; None to trace `init`.
         slabs: Module whose `SLABS` runs whole maps slab by slab; None to run them at once.
+        dimensions: 3 for maps; 2 for images, maps of one section. The config of a 2D network may have a `reach`, the
+            largest distance in pixels from which an input pixel changes an output pixel; without it images are run
+            whole.
     """
 
     config: type
@@ -61,6 +64,7 @@ class Model:
     apply: Callable[..., Any]
     shapes: Callable[..., dict] | None = None
     slabs: str | None = None
+    dimensions: int = 3
 
     def parameter_shapes(self, config: NetworkConfig) -> dict:
         """Return the shapes of the parameters as a tree of tuples."""
@@ -77,7 +81,10 @@ class Model:
 
 
 # A network's module by its name. To add a network, add its module here.
-MODELS: dict[str, str | Model] = {"unet3d": "crefjax.models.unet3d_config"}
+MODELS: dict[str, str | Model] = {
+    "unet3d": "crefjax.models.unet3d_config",
+    "unet2d": "crefjax.models.unet2d_config",
+}
 
 
 def load_model(name: str) -> Model:

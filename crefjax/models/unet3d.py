@@ -4,6 +4,7 @@ The module holds the parameters; the arithmetic is in `down_level`, `bottom_leve
 whole volume and on a slab of it alike, so that `crefjax.models.unet3d_slabs` computes the same network.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -21,6 +22,23 @@ class SlabPosition(NamedTuple):
 
     start: jax.Array | int
     total: int
+
+
+class Operations(NamedTuple):
+    """The arithmetic of a U-Net on whole boxes of some number of dimensions.
+
+    Attributes:
+        layer: `(x, kernel, bias, slope) -> y`, a convolution that keeps the size, with a LeakyReLU.
+        upsampled_layer: `(skip, up, kernel, bias, slope) -> y`, the same of `skip` beside `up` at twice its size.
+        pool: `(x) -> y`, the largest value in every two voxels along each axis.
+    """
+
+    layer: Callable[..., jax.Array]
+    upsampled_layer: Callable[..., jax.Array]
+    pool: Callable[..., jax.Array]
+
+
+VOLUMES = Operations(conv3d_layer, conv3d_upsampled_layer, max_pool)
 
 
 class UNet3D(nn.Module):
@@ -57,28 +75,36 @@ def init_network(key: jax.Array, config: UNet3DConfig) -> Parameters:
     return jax.jit(UNet3D(config).init)(key, jnp.zeros((1, side, side, side, 1)))["params"]
 
 
-def apply_network(parameters: Parameters, x: jax.Array, config: UNet3DConfig) -> jax.Array:
-    """Run the whole network at once; shapes as in `UNet3D`."""
-    shape = x.shape[1:4]
+def apply_network(
+    parameters: Parameters, x: jax.Array, config: UNet3DConfig, operations: Operations = VOLUMES
+) -> jax.Array:
+    """Run the whole network at once; shapes as in `UNet3D`, or with the dimensions of other operations."""
+    shape = x.shape[1:-1]
     x = pad_far_ends(x.astype(config.compute_dtype), config.multiple)
     skips = []
     for level in range(config.depth):
         skips.append(x)
-        x = down_level(parameters, x, config, level)
-    x = bottom_level(parameters, x, config)
+        x = down_level(parameters, x, config, level, operations=operations)
+    x = bottom_level(parameters, x, config, operations)
     for level in range(config.depth - 1, -1, -1):
-        x = up_level(parameters, skips.pop(), x, config, level)
-    return x[:, : shape[0], : shape[1], : shape[2]].astype(jnp.float32)
+        x = up_level(parameters, skips.pop(), x, config, level, operations=operations)
+    return x[:, *(slice(side) for side in shape)].astype(jnp.float32)
 
 
 def pad_far_ends(x: jax.Array, multiple: int) -> jax.Array:
     """Pad z, y, and x of `(batch, z, y, x, c)` symmetrically at their far ends to a multiple of voxels."""
-    widths = [(0, 0), *((0, -n % multiple) for n in x.shape[1:4]), (0, 0)]
+    widths = [(0, 0), *((0, -n % multiple) for n in x.shape[1:-1]), (0, 0)]
     return jnp.pad(x, widths, mode="symmetric") if any(after for _, after in widths) else x
 
 
 def down_level(
-    parameters: Parameters, x: jax.Array, config: UNet3DConfig, level: int, position: SlabPosition | None = None
+    parameters: Parameters,
+    x: jax.Array,
+    config: UNet3DConfig,
+    level: int,
+    position: SlabPosition | None = None,
+    *,
+    operations: Operations = VOLUMES,
 ) -> jax.Array:
     """Convolve and pool at a level of the way down.
 
@@ -88,16 +114,19 @@ def down_level(
         config: Hyperparameters of the network.
         level: 0 for the full resolution.
         position: Position of `x`, halo included, if it is a slab; None if it is the whole box.
+        operations: Arithmetic of the whole box.
 
     Returns:
         Half the size along z, y, and x.
     """
-    return max_pool(_convolve(parameters, config.down_names(level), x, config, position))
+    return operations.pool(_convolve(parameters, config.down_names(level), x, config, position, operations))
 
 
-def bottom_level(parameters: Parameters, x: jax.Array, config: UNet3DConfig) -> jax.Array:
+def bottom_level(
+    parameters: Parameters, x: jax.Array, config: UNet3DConfig, operations: Operations = VOLUMES
+) -> jax.Array:
     """Convolve at the coarsest level; the size is kept."""
-    return _convolve(parameters, ["bottom"], x, config, None)
+    return _convolve(parameters, ["bottom"], x, config, None, operations)
 
 
 def up_level(
@@ -107,6 +136,8 @@ def up_level(
     config: UNet3DConfig,
     level: int,
     position: SlabPosition | None = None,
+    *,
+    operations: Operations = VOLUMES,
 ) -> jax.Array:
     """Join the skip with the upsampled level below and convolve.
 
@@ -117,13 +148,14 @@ def up_level(
         config: Hyperparameters of the network.
         level: Level of `skip`; 0 for the full resolution.
         position: Position of `skip`, halo included, if it is a slab; None if it is the whole box.
+        operations: Arithmetic of the whole box.
 
     Returns:
         The size of `skip` without its halo; at level 0 the output of the network, with one channel.
     """
     first, *others = config.up_names(level)
     if position is None:
-        x = conv3d_upsampled_layer(skip, up, *_weights(parameters, first), config.negative_slope)
+        x = operations.upsampled_layer(skip, up, *_weights(parameters, first), config.negative_slope)
     else:
         x = _leaky_relu(conv3d_upsampled(skip, up, *_weights(parameters, first)), config)
         position = SlabPosition(position.start + 1, position.total)
@@ -131,7 +163,7 @@ def up_level(
         spare = up_halo(config, level)[0] - 1 - len(others)
         if spare:  # the upsampled slab comes in pairs of planes, one of which may not be needed
             x, position = x[:, spare:-spare], SlabPosition(position.start + spare, position.total)
-    return _convolve(parameters, others, x, config, position)
+    return _convolve(parameters, others, x, config, position, operations)
 
 
 def down_halo(config: UNet3DConfig, level: int) -> int:
@@ -146,12 +178,12 @@ def up_halo(config: UNet3DConfig, level: int) -> tuple[int, int]:
     return 2 * pairs + 1, pairs + 1
 
 
-def _convolve(parameters, names, x, config, position):
+def _convolve(parameters, names, x, config, position, operations):
     """Apply convolutions with their LeakyReLU one after the other, none after the output."""
     for name in names:
         if position is None:
             slope = 1.0 if name == "out" else config.negative_slope
-            x = conv3d_layer(x, *_weights(parameters, name), slope)
+            x = operations.layer(x, *_weights(parameters, name), slope)
             continue
         x = conv3d(x, *_weights(parameters, name))
         if name == "out":

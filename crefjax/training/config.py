@@ -23,6 +23,7 @@ from crefjax.simulate.stream import config_fields
 MUTABLE_ON_RESUME = (
     *("epochs", "steps", "minutes", "devices", "platform", "log_every", "evaluation", "checkpoint"),
     *("data.dataset.folder", "data.dataset.threads", "data.entries.folders", "data.labeled.folders"),
+    "data.images.folders",
     "data.stream.models",  # their location; the stream's state identifies them
 )
 _LENGTH_OF_COSINE = ("epochs", "steps")
@@ -99,6 +100,12 @@ def _add_data(c):
     c.data.labeled.gain = (1.0, 1.0)  # range of the factor by which density is multiplied
     c.data.labeled.held_out_patches = 48  # number of patches for evaluation
     c.data.labeled.structure_weight = 40.0  # weight of a voxel of structure over one of noise in the loss
+
+    c.data.images = ConfigDict()  # for the task images, with crops of `data.patch`
+    c.data.images.folders = ""  # sets of `crefjax images simulate`, names or patterns with *, separated by commas
+    c.data.images.held_out = 0.1  # share of every set's images, the last ones, that are used for evaluation only
+    c.data.images.held_out_patches = 64  # number of crops for evaluation
+    c.data.images.turns = True  # whether to turn each crop to one of its 8 orientations, mirror images among them
 
 
 def _add_stream(c):
@@ -312,6 +319,7 @@ def check_config(config: ConfigDict, source: str = "config") -> None:
     least |= {"optimizer.accumulate": 1}
     least |= {"schedule.decay": 1e-6, "data.stream.gain": 1e-3}
     most = {"average": 0.999999, "data.stream.masked": 1, "data.entries.held_out": 0.5, "schedule.final": 1}
+    most |= {"data.images.held_out": 0.9}
     most |= {"data.stream.entries": 0.9, "optimizer.b1": 0.999999, "optimizer.b2": 0.9999999}
     for name, value in fields.items():
         lowest = least.get(name, 0)

@@ -119,13 +119,16 @@ def make_task(config: ConfigDict) -> tuple[DenoisingTask, MapSource]:
     return denoising_task(config, truth=source.truth, patch=source.patch), source
 
 
-def denoising_task(config: ConfigDict, *, truth: bool, patch: int | None = None) -> DenoisingTask:
+def denoising_task(
+    config: ConfigDict, *, truth: bool, patch: int | None = None, kind: type[DenoisingTask] = DenoisingTask
+) -> DenoisingTask:
     """Return the task of a config for data of one's own.
 
     Args:
         config: Config of the run.
         truth: Whether the data have a truth.
         patch: Side of the patches, voxels; None for that of the config.
+        kind: Class of the task.
 
     Raises:
         UserError: The network or the losses are invalid, or the initial weights do not fit.
@@ -138,13 +141,13 @@ def denoising_task(config: ConfigDict, *, truth: bool, patch: int | None = None)
             f"config: losses.{name}: expected data with a truth, found none in this source; take the stream, entries "
             "with a truth.mrc, or another loss"
         )
-    task = DenoisingTask(network, weights, patch or config.data.patch, grid=config.data.grid)
+    task = kind(network, weights, patch or config.data.patch, grid=config.data.grid)
     return _start_from(config.weights, task) if config.weights else task
 
 
 def _start_from(name, task):
     """Return a task that starts from weights of the same network and grid."""
-    start = load_weights(name, network=task.network)
+    start = load_weights(name, task.name, task.network)
     if start.grid != task.grid:
         raise UserError(
             f"{start.path}: expected weights for data.grid = {task.grid:g} voxels, found some for {start.grid:g}; set "

@@ -109,13 +109,13 @@ def _load_specimens(config):
     from crefjax.data.specimen_batches import load_entry
 
     named = config.data.entries.folders
-    folders = [Path(folder) for pattern in split_commas(named) for folder in _match(pattern)]
+    folders = [Path(folder) for pattern in split_commas(named) for folder in matching(pattern)]
     if not folders:
         raise UserError(f"config: data.entries.folders: expected entry folders, found none by {named!r}; name some")
     return [load_entry(folder, voxels=config.data.grid) for folder in folders]
 
 
-def _match(pattern):
+def matching(pattern: str) -> list[str]:
     """Return the folders of a pattern with *, or a name as it is: reading it reports whether it is missing."""
     return sorted(glob.glob(pattern)) if "*" in pattern else [pattern]
 

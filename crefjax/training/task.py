@@ -116,6 +116,7 @@ class Task(Protocol):
 TASKS: dict[str, str | Callable[[ConfigDict], tuple[Task, DataSource]]] = {
     "denoising": "crefjax.training.denoising",
     "classification": "crefjax.training.voxel_classification",
+    "images": "crefjax.training.image_denoising",
 }
 
 

@@ -1,0 +1,126 @@
+"""The task of denoising images: that of maps, with losses and metrics on rings; and its data, simulated sets.
+
+With the loss `n2n_l2` it is Noise2Noise (Lehtinen et al. 2018) on two half-exposures, as Topaz-Denoise trains (Bepler
+et al. 2020). A task of one's own on images takes its batches from `image_source`; `crefjax.images.batches` says what
+they hold.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from crefjax.errors import UserError
+from crefjax.images.batches import image_batches
+from crefjax.images.sets import ImageSet
+from crefjax.models import load_model
+from crefjax.training.denoising import DenoisingTask, denoising_task
+from crefjax.training.sources import MapSource, NamedBatches, matching
+from crefjax.training.stream_source import split_commas
+from crefjax.training.task import TaskDescription
+from crefjax.weights.store import save_weights
+
+EXPECTED_INPUT = "an image with mean 0 and standard deviation 1, particles bright"
+NOT_GOOD_FOR = (
+    "reconstruction: denoised particles are biased towards what the network was trained on; images unlike those of the "
+    "training, in pixel size, dose, or specimen"
+)
+_HELD_OUT_SEED = 2**31
+
+
+@dataclass(frozen=True)
+class ImageDenoisingTask(DenoisingTask):
+    """Trains a 2D network on batches of `half_map_1`, `half_map_2`, and `truth`, all `(samples, 1, y, x)`.
+
+    Attributes:
+        pixel_sizes: Least and largest pixel size of the images, Å, for the card.
+    """
+
+    name: str = "images"
+    pixel_sizes: tuple[float, float] = (0.0, 0.0)
+
+    def describe(self, config):
+        """Name the crops and the losses."""
+        return TaskDescription(f"crops of {self.patch} pixels a side", super().describe(config).card)
+
+    def export(self, folder: Path, parameters, about):
+        """Write a weights folder for `crefjax images denoise --weights`."""
+        card = {
+            "source": self.origin,
+            "licence": self.licence,
+            "expected_input": EXPECTED_INPUT,
+            "task": self.name,
+            "pixel_sizes": list(self.pixel_sizes),
+            "good_for": "looking at images, and finding particles in them",
+            "not_good_for": NOT_GOOD_FOR,
+            **about,
+        }
+        save_weights(folder, parameters, self.network, card, overwrite=True)
+
+
+def make_task(config: ConfigDict) -> tuple[ImageDenoisingTask, MapSource]:
+    """Return the task of a config and its data.
+
+    Raises:
+        UserError: The network is not for images, a setting is invalid, or a set cannot be read.
+    """
+    check_network(config)
+    source = image_source(config)
+    task = denoising_task(config, truth=True, kind=ImageDenoisingTask)
+    sizes = [opened.pixel_size for opened in open_sets(config)]
+    return replace(task, pixel_sizes=(min(sizes), max(sizes))), source
+
+
+def check_network(config: ConfigDict) -> None:
+    """Check that the network of a config is one for images.
+
+    Raises:
+        UserError: It is not.
+    """
+    name = config.network.name
+    if load_model(name).dimensions != 2:
+        raise UserError(
+            f"config: network.name: expected a network for images, such as unet2d, found {name!r}; start from "
+            "crefjax.training.config.default('unet2d')"
+        )
+
+
+def open_sets(config: ConfigDict) -> list[ImageSet]:
+    """Return the sets of a config, open.
+
+    Raises:
+        UserError: There are none, or one cannot be read.
+    """
+    named = config.data.images.folders
+    folders = [Path(folder) for pattern in split_commas(named) for folder in matching(pattern)]
+    if not folders:
+        raise UserError(f"config: data.images.folders: expected sets of images, found none by {named!r}; name some")
+    return [ImageSet(folder) for folder in folders]
+
+
+def image_source(config: ConfigDict) -> MapSource:
+    """Return batches of crops of the sets of a config; the last images of every set are held out.
+
+    Raises:
+        UserError: A set cannot be read, or its images are smaller than the crops.
+    """
+    chosen, sets = config.data.images, open_sets(config)
+    kept, settings = 1 - chosen.held_out, {"patch": config.data.patch, "batch": config.batch}
+
+    def training():
+        return NamedBatches(image_batches(sets, seed=config.seed, turns=chosen.turns, last=kept, **settings))
+
+    def held_out():
+        once = {"seed": _HELD_OUT_SEED, "turns": False, "first": kept, "count": chosen.held_out_patches}
+        return NamedBatches(image_batches(sets, **once, **settings))
+
+    training().close()  # so that a mistake is reported before the training
+    count = sum(opened.count for opened in sets)
+    return MapSource(
+        size=None,
+        training=training,
+        held_out=held_out if chosen.held_out > 0 and chosen.held_out_patches > 0 else None,
+        description=f"crops of {count} simulated images in {len(sets)} set" + ("s" if len(sets) > 1 else ""),
+        patch=config.data.patch,
+        truth=True,
+    )
