@@ -15,7 +15,9 @@ settings, versions and seconds. Methods:
     nonlocal_means   non-local means at the noise that the half-maps show (needs scikit-image)
     lafter_like      a simplification of LAFTER; full map only
     crefjax          the network of `--weights`, as `crefjax denoise --halves` runs it, with `--scale` and `--mask`
-    lafter, topaz    these programs, `--program` unless they are found by name; LAFTER makes no half-maps
+    lafter, topaz, servalcat
+                     these programs, `--program` unless they are found by name; LAFTER makes no half-maps; of
+                     Servalcat its `util nemap`
 
 The first five are made by default. The FSC is that of the masked half-maps, under the entry's mask or, without one,
 a mask that is made. Existing outputs are left unchanged without `--overwrite`, so that the same command resumes
@@ -219,7 +221,7 @@ def _add_arguments(parser):
     parser.add_argument("--weights", metavar="W", help="crefjax: name or folder of weights")
     parser.add_argument("--scale", choices=SCALES, help="crefjax: scale of the output; default: signal")
     parser.add_argument("--mask", action="store_true", help="crefjax: denoise with the mask, not without one")
-    parser.add_argument("--program", metavar="PATH", help="lafter, topaz: the program; default: found by name")
+    parser.add_argument("--program", metavar="PATH", help="lafter, topaz, servalcat; default: found by name")
     parser.add_argument("--arguments", default="", metavar="TEXT", help="further arguments of it, as in a shell")
     add_jobs(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")

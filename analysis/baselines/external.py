@@ -1,4 +1,4 @@
-"""LAFTER and Topaz, if the user has them, called through their own command lines.
+"""LAFTER, Topaz, Servalcat, and cryoRIDGE, if the user has them, called through their own command lines.
 
 They get what each of their versions reads, float32 maps without an extended header and with axes in the usual order,
 in a temporary folder in which they run and write; their maps are brought to the entry's grid and header.
@@ -10,6 +10,16 @@ in a temporary folder in which they run and write; their maps are brought to the
     topaz denoise3d full.mrc half_map_1.mrc half_map_2.mrc --output denoised --suffix .denoised
         Topaz 0.2.4 and later: `denoised/full.denoised.mrc` and so on. Without a suffix some versions fail. Its networks
         were trained on tomograms; it has its own scale and does not look at masks.
+
+    servalcat util nemap --halfmaps half_map_1.mrc half_map_2.mrc --mask mask.mrc --output_prefix full
+        Servalcat 0.4: the normalized expected map, `full_normalized_fo.mrc`, weighted in shells by the FSC within the
+        mask and cut where it falls below 0. Half-maps by `--half1_only`, which takes the weights alone from the other.
+        It sets the origin to zero.
+
+    cryoridge features full.mrc --out features.npz --float32
+    cryoridge reliability --reference full.mrc --half1 ... --half2 ... --features features.npz --contour C --out-dir out
+        cryoRIDGE 0.8: no denoised map but a score of reliability, to compare with `crefjax denoise --local`; see
+        `reliability`.
 """
 
 import shutil
@@ -58,9 +68,7 @@ def find_program(program: str) -> str:
     """
     path = shutil.which(program)
     if path is None:
-        raise UserError(
-            f"--program: expected a program that can be run, found none of the name {program}; give its path"
-        )
+        raise UserError(f"{program}: expected a program that can be run, found none of this name; give its path")
     return str(Path(path).absolute())
 
 
@@ -113,7 +121,64 @@ def topaz(pair: tuple[Map, Map], mask: np.ndarray, program: str, arguments: Sequ
         return ProgramOutput(full.map, tuple(half_map.map for half_map in halves), full.how, command, said)
 
 
-PROGRAMS: dict[str, Callable[..., ProgramOutput]] = {"lafter": lafter, "topaz": topaz}
+def servalcat(pair: tuple[Map, Map], mask: np.ndarray, program: str, arguments: Sequence[str] = ()) -> ProgramOutput:
+    """Run Servalcat's `util nemap` on both half-maps, and for each half-map alone.
+
+    Args:
+        pair: the half-maps.
+        mask: `(z, y, x)`, 0 to 1.
+        program: its path.
+        arguments: further ones of its own, `--local_fourier_weighting_with 0.05`.
+
+    Raises:
+        UserError: the program failed, or its output cannot be used.
+    """
+    first, second = ("half_map_1.mrc", "half_map_2.mrc")
+    at_zero = Map.from_array(pair[0].array, pair[0].voxel_size)
+    with tempfile.TemporaryDirectory(prefix="crefjax-servalcat-") as folder:
+        workdir = Path(folder)
+        _write(workdir, at_zero, {"half_map_1": pair[0].array, "half_map_2": pair[1].array, "mask": mask})
+        commands, said, maps = [], [], []
+        for name, halves, options in (
+            ("full", (first, second), ()),
+            ("half_1", (first, second), ("--half1_only",)),
+            ("half_2", (second, first), ("--half1_only",)),
+        ):
+            files = ["--halfmaps", *halves, "--mask", "mask.mrc", "--output_prefix", name]
+            commands.append([program, "util", "nemap", *files, *options, *arguments])
+            said.append(_run("servalcat", commands[-1], workdir))
+            maps.append(_result("servalcat", [workdir / f"{name}_normalized_fo.mrc"], said[-1], at_zero))
+    full, *halves = (pair[0].replace_array(each.map.array) for each in maps)
+    return ProgramOutput(full, tuple(halves), maps[0].how, commands[0], said[0])
+
+
+def reliability(pair: tuple[Map, Map], program: str) -> np.ndarray:
+    """Run cryoRIDGE, and return its score of reliability in every voxel, `(z, y, x)`, above 0 to 1.
+
+    Its score is a rank among the voxels above a contour. The contour given to it is below all of them, so that no
+    voxel is without a score.
+
+    Args:
+        pair: the half-maps.
+        program: its path.
+
+    Raises:
+        UserError: the program failed, or its output cannot be used.
+    """
+    at_zero = Map.from_array(pair[0].array, pair[0].voxel_size)
+    full = full_map(pair[0].array, pair[1].array)
+    with tempfile.TemporaryDirectory(prefix="crefjax-cryoridge-") as folder:
+        workdir = Path(folder)
+        _write(workdir, at_zero, {"full": full, "half_map_1": pair[0].array, "half_map_2": pair[1].array})
+        _run("cryoridge", [program, "features", "full.mrc", "--out", "features.npz", "--float32"], workdir)
+        contour = float(full.min()) - max(float(np.ptp(full)), 1.0)
+        files = ["--reference", "full.mrc", "--half1", "half_map_1.mrc", "--half2", "half_map_2.mrc"]
+        options = ["--features", "features.npz", f"--contour={contour:g}", "--out-dir", "out", "--label", "score"]
+        said = _run("cryoridge", [program, "reliability", *files, *options], workdir)
+        return _result("cryoridge", [workdir / "out" / "score_reliability.mrc"], said, at_zero).map.array
+
+
+PROGRAMS: dict[str, Callable[..., ProgramOutput]] = {"lafter": lafter, "topaz": topaz, "servalcat": servalcat}
 
 
 def _write(folder, like, maps):

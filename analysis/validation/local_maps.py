@@ -1,6 +1,6 @@
 """Test whether the local maps separate a rigid core from a flexible part and from false density.
 
-    python -m analysis local_maps MODELS -o DIR --weights W [W ...]
+    python -m analysis local_maps MODELS -o DIR --weights W [W ...] [--cryoridge PROGRAM]
 
 MODELS is a folder with the `cryoem/` models of `ENTRIES`, on which the weights of the package were not trained.
 Pairs are simulated with 30% of the atoms in a part that moves by 4 degrees (kept in DIR/entries), and both half-maps
@@ -12,6 +12,9 @@ the particle. The regions are
     false       within a ball, where the density is that of structure, and not within 2 Å of an atom
     core        within 2 Å of an atom at rest, and at least 6 Å, half a window, from the former two
     border      the same, but nearer to them: a window there sees both
+
+With `--cryoridge`, the score of that program (`analysis.baselines.external.reliability`) is tested on the same voxels:
+`cryoridge` made from the half-maps, `cryoridge_denoised` from the denoised ones that hold the false density.
 
 It writes
 
@@ -31,6 +34,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from scipy.stats import rankdata
 
+from analysis.baselines.external import find_program, reliability
 from analysis.framework.simulation import simulate_entry
 from analysis.framework.study import Study, add_weights
 from crefjax.errors import UserError
@@ -138,28 +142,38 @@ def _within(voxels, reach):
 
 
 class Trial(NamedTuple):
-    """The local maps of one entry, denoised with one network, with false density in it."""
+    """The local maps of one entry, denoised with one network, with false density in it.
+
+    `scores` has agreement and change by name, and those of another program.
+    """
 
     entry: str
     weights: str
     denoised: np.ndarray
     local: LocalMaps
+    scores: dict[str, np.ndarray]
     regions: dict[str, np.ndarray]
     mask: np.ndarray
     plane: tuple[int, int]
 
     def values(self, name: str, region: str) -> np.ndarray:
         """Return a local map's values in a region."""
-        return getattr(self.local, name)[self.regions[region]]
+        return self.scores[name][self.regions[region]]
 
     def auc(self, name: str, region: str) -> float:
         """Return how often a voxel of the core agrees better, or is changed less, than one of a region."""
         core, other = self.values(name, "core"), self.values(name, region)
-        return auc(core, other) if name == "agreement" else auc(other, core)
+        return auc(other, core) if name == "change" else auc(core, other)
 
 
-def run_trial(entry: Entry, weights: Weights) -> Trial:
-    """Denoise an entry's half-maps, plant false density, and make the local maps."""
+def run_trial(entry: Entry, weights: Weights, cryoridge: str | None = None) -> Trial:
+    """Denoise an entry's half-maps, plant false density, and make the local maps.
+
+    Args:
+        entry: with model and mask, as it was simulated.
+        weights: of the network.
+        cryoridge: path of that program, or None to leave it out.
+    """
     pair = load_pair(entry.half_map_1, entry.half_map_2)
     mask, voxel_size = load_mask(entry.mask, pair[0]).array, pair[0].voxel_size
     output = denoise_maps(DenoiseRequest(pair, weights, scale="none", half_maps=True))
@@ -173,8 +187,15 @@ def run_trial(entry: Entry, weights: Weights) -> Trial:
     denoised = [half_map + planted for half_map in denoised]
     mask = np.maximum(mask, around)
     local = local_maps(*(half_map.array for half_map in pair), *denoised, voxel_size, mask)
+    scores = {name: getattr(local, name) for name in _MAPS}
+    if cryoridge is not None:
+        with_false_density = tuple(
+            half_map.replace_array(array) for half_map, array in zip(pair, denoised, strict=True)
+        )
+        scores["cryoridge"] = reliability(pair, cryoridge)
+        scores["cryoridge_denoised"] = reliability(with_false_density, cryoridge)
     plane = _choose_plane(regions, centers)
-    return Trial(entry.name, str(weights.path), sum(denoised) / 2, local, regions, mask, plane)
+    return Trial(entry.name, str(weights.path), sum(denoised) / 2, local, scores, regions, mask, plane)
 
 
 def _choose_plane(regions, centers):
@@ -197,15 +218,17 @@ def auc(high: np.ndarray, low: np.ndarray) -> float:
 def _add_arguments(parser):
     parser.add_argument("models", metavar="MODELS", type=Path, help="folder with the models")
     add_weights(parser)
+    parser.add_argument("--cryoridge", metavar="PROGRAM", help="also test the score of cryoRIDGE: its name or path")
 
 
 def _run(arguments, output):
+    cryoridge = None if arguments.cryoridge is None else find_program(arguments.cryoridge)
     weights = [load_weights(name) for name in arguments.weights]
     start, trials = time.monotonic(), []
     for model, settings in ENTRIES.items():
         entry = find_entry(simulate_entry(arguments.models / model, settings, output.folder / "entries"))
         for each in weights:
-            trials.append(run_trial(entry, each))
+            trials.append(run_trial(entry, each, cryoridge))
             print(_line(trials[-1]), flush=True)
     output.write_csv(["entry", "weights", "map", "region", "voxels", "5%", "50%", "95%"], _rows(trials))
     output.write_json(_report(trials, weights), seconds=time.monotonic() - start)
@@ -213,14 +236,14 @@ def _run(arguments, output):
 
 
 def _line(trial):
-    parts = [f"{name} {region} {trial.auc(name, region):.3f}" for name in _MAPS for region in _OTHERS]
+    parts = [f"{name} {region} {trial.auc(name, region):.3f}" for name in trial.scores for region in _OTHERS]
     medians = [f"{region} {np.median(trial.values('agreement', region)):.2f}" for region in _COLORS]
     return f"{trial.entry}, {trial.weights}: AUC of the core: {', '.join(parts)}; agreement: {', '.join(medians)}"
 
 
 def _rows(trials):
     for trial in trials:
-        for name in _MAPS:
+        for name in trial.scores:
             for region in _COLORS:
                 values = trial.values(name, region)
                 quantiles = [f"{value:.4f}" for value in np.quantile(values, [0.05, 0.5, 0.95])]
@@ -242,7 +265,7 @@ def _report(trials, weights):
                 "weights": trial.weights,
                 "window": trial.local.window,
                 "resolution": trial.local.resolution,
-                "auc": {name: {region: trial.auc(name, region) for region in _OTHERS} for name in _MAPS},
+                "auc": {name: {region: trial.auc(name, region) for region in _OTHERS} for name in trial.scores},
             }
             for trial in trials
         ],

@@ -36,7 +36,7 @@ class Curves(NamedTuple):
         curve: of the maps as given, within the mask if there is one.
         corrected: the curves of phase randomization, if they are asked for and there is a mask.
         masked: whether there is a mask.
-        directional: the curves by direction, if they are asked for.
+        directional: the curves by direction, if a table of them or JSON is asked for.
         anisotropy: what follows from them.
     """
 
@@ -94,7 +94,7 @@ def run(arguments) -> None:
         curves = _measure(arguments)
     _write(arguments, curves)
     result(curve_table(curves))
-    if curves.anisotropy is not None:
+    if arguments.directional:
         result(curves.anisotropy.describe())
     if not arguments.mask:
         result("no mask: noise around the particle lowers the curve, see `crefjax mask`")
@@ -123,7 +123,8 @@ def _measure(arguments) -> Curves:
         else:
             curve = fsc_curve(first.array, second.array, first.voxel_size, region, leveled=True)
             curves = Curves(curve, None, region is not None)
-        return _by_direction(curves, first, second, region) if arguments.directional else curves
+        wanted = arguments.directional or arguments.json
+        return _by_direction(curves, first, second, region) if wanted else curves
 
 
 def _by_direction(curves, first, second, region):
@@ -185,6 +186,8 @@ def curve_numbers(curves: Curves) -> dict:
         "cref": curve.cref.tolist(),
         **_resolutions(curve),
     }
+    if curves.directional is not None:
+        numbers["directional"] = _directional_numbers(curves)
     if corrected is None:
         return numbers
     return numbers | {
@@ -194,6 +197,27 @@ def curve_numbers(curves: Curves) -> dict:
         "randomized_from": corrected.randomized_from,
         "seed": corrected.seed,
         **_resolutions(corrected.corrected, "corrected_"),
+    }
+
+
+def _directional_numbers(curves):
+    """Return resolutions by direction, and what follows from them; vectors are `(x, y, z)`, resolutions in Å."""
+    columns, anisotropy = direction_columns(curves.directional), curves.anisotropy
+    vectors = zip(*(columns.pop(axis) for axis in "xyz"), strict=True)
+    return {
+        "half_angle": curves.directional.half_angle,
+        "directions": [list(vector) for vector in vectors],
+        **columns,
+        **{
+            name: {
+                "direction": list(getattr(anisotropy, name)),
+                "resolution_at_0.143": getattr(anisotropy, f"{name}_resolution"),
+            }
+            for name in ("best", "worst")
+        },
+        "ratio": anisotropy.ratio,
+        "spread": anisotropy.spread,
+        "preferred": anisotropy.preferred,
     }
 
 

@@ -103,11 +103,13 @@ class ValidatedMaps:
         pair: the maps; the given ones if nothing was corrected.
         check: the result for two half-maps; None for one map.
         notes: one line for each thing that the user should know.
+        findings: of the check, or of the one map.
     """
 
     pair: tuple[Map, ...]
     check: PairCheck | None
     notes: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
 
 
 def validate_maps(
@@ -131,11 +133,7 @@ def validate_maps(
         UserError: they are not a pair, and the user does not insist.
     """
     if len(pair) == 1:
-        places = find_hot_voxels(pair[0].array)
-        if not places:
-            return ValidatedMaps(pair, None, ())
-        notes = tuple(finding.text for finding in _hot_voxel_findings(pair[0].array, places, "the map"))
-        return ValidatedMaps((pair[0].replace_array(replace_hot_voxels(pair[0].array, places)),), None, notes)
+        return _validate_map(pair[0])
     check = check_pair(*(map_.array for map_ in pair), pair[0].voxel_size, mask, fall_off=fall_off)
     if check.serious and not insist:
         names = [str(map_.path or f"half-map {number}") for number, map_ in enumerate(pair, 1)]
@@ -145,7 +143,19 @@ def validate_maps(
         map_ if array is map_.array else map_.replace_array(array)
         for map_, array in zip(pair, check.halves, strict=True)
     )
-    return ValidatedMaps(tuple(maps), check, tuple(f.text for f in check.findings if f.kind not in without))
+    notes = tuple(finding.text for finding in check.findings if finding.kind not in without)
+    return ValidatedMaps(tuple(maps), check, notes, tuple(check.findings))
+
+
+def _validate_map(map_):
+    """Return a full map without hot voxels, and notes on it."""
+    places, findings = find_hot_voxels(map_.array), []
+    if places:
+        findings += _hot_voxel_findings(map_.array, places, "the map")
+        map_ = map_.replace_array(replace_hot_voxels(map_.array, places))
+    if empty := empty_directions(map_.array):
+        findings.append(_missing_wedge("the map has no power", *empty))
+    return ValidatedMaps((map_,), None, tuple(finding.text for finding in findings), tuple(findings))
 
 
 def check_pair(
@@ -186,7 +196,9 @@ def check_pair(
         findings.append(Finding("no_signal", False, text))
     findings += _filtered(products, ratio, max(first.shape) * voxel_size)
     if not any(finding.serious for finding in findings):
-        findings += _missing_wedge(first, second, curve)
+        shell = int(max(curve.box) * curve.voxel_size / curve.resolution(THRESHOLD).angstrom)
+        if empty := empty_directions(first, second, shell):
+            findings.append(_missing_wedge("the half-maps have neither signal nor noise", *empty))
     full = full_map(first, second)
     findings += _masked(full)
     if has_inverted_contrast(full, voxel_size):
@@ -305,17 +317,13 @@ def _filtered(products, ratio, length):
             return
 
 
-def _missing_wedge(first, second, curve):
-    shell = int(max(curve.box) * curve.voxel_size / curve.resolution(THRESHOLD).angstrom)
-    if (empty := empty_directions(first, second, shell)) is None:
-        return
-    share, direction = empty
+def _missing_wedge(found, share, direction):
     text = (
-        f"the half-maps have neither signal nor noise in {share:.0%} of all directions, around (x, y, z) = "
+        f"{found} in {share:.0%} of all directions, around (x, y, z) = "
         f"({', '.join(f'{value:.2f}' for value in direction)}): a missing wedge or cone, as of a tomogram or of a "
         "subtomogram average; density is smeared along it"
     )
-    yield Finding("missing_wedge", False, text, {"share": share, "direction": list(direction)})
+    return Finding("missing_wedge", False, text, {"share": share, "direction": list(direction)})
 
 
 def _masked(full):

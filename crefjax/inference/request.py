@@ -165,7 +165,7 @@ def read_request(
     reported_with_result = ("no_signal", "contrast")
     array = None if mask is None else mask.array
     validated = validate_maps(pair, array, insist=insist, without=reported_with_result)
-    notes = {"warnings": validated.notes + _beyond_the_weights(weights, validated.check), "mask_notes": ()}
+    notes = {"warnings": validated.notes + _beyond_the_weights(weights, validated), "mask_notes": ()}
     if automatic:
         region = validated.check.region
         made = region.require()
@@ -175,18 +175,21 @@ def read_request(
     return DenoiseRequest(validated.pair, weights, mask, check=validated.check, insist=insist, **notes, **settings)
 
 
-def _beyond_the_weights(weights, check):
-    """Return one line if the weights are not meant for such half-maps."""
-    if check is None or has_no_signal(check.curve.fsc):
-        return ()
-    resolution, limit = check.curve.resolution(0.143).angstrom, weights.coarsest_resolution
-    reasons = [f"a resolution of {resolution:.3g} Å, coarser than {limit:g} Å"] if resolution > limit else []
-    reasons += ["a missing wedge"] if any(finding.kind == "missing_wedge" for finding in check.findings) else []
+def _beyond_the_weights(weights, validated):
+    """Return one line if the weights are not meant for such half-maps, or for such a map."""
+    check, reasons = validated.check, []
+    if check is not None:
+        if has_no_signal(check.curve.fsc):
+            return ()
+        resolution, limit = check.curve.resolution(0.143).angstrom, weights.coarsest_resolution
+        reasons += [f"a resolution of {resolution:.3g} Å, coarser than {limit:g} Å"] if resolution > limit else []
+    reasons += ["a missing wedge"] if any(each.kind == "missing_wedge" for each in validated.findings) else []
     if not reasons:
         return ()
     return (
-        f"the weights {weights.name} are not meant for half-maps with {' and '.join(reasons)}: what the result shows "
-        "beyond the full map may be experience with other maps, not data",
+        f"the weights {weights.name} are not meant for {'maps' if check is None else 'half-maps'} with "
+        f"{' and '.join(reasons)}: what the result shows beyond the full map may be experience with other maps, not "
+        "data",
     )
 
 

@@ -22,8 +22,10 @@ from crefjax.spectral.curves import Resolution, resolution_at, solvent_level
 HALF_ANGLE = 20.0  # degrees, of a cone
 COUNT = 100  # directions over a hemisphere
 RATIO, STRONG, ERRORS = 1.3, 1.7, 11.0  # see above
-_FEWEST_NUMBERS = 60  # voxels in a cone, for a statement on its power
+_EMPTY_CONES = ((8.0, 400), (HALF_ANGLE, COUNT))  # half angle in degrees and number of cones, for empty directions
+_FEWEST_NUMBERS = 60  # independent numbers in a cone, for a statement on its power
 _EMPTY = 0.1  # power of a direction, over the mean of all, below which nothing was measured there
+_POWER = 1e-5  # of a map's strongest shell, below which a shell holds nothing
 _HIGHEST_SHELL, _LOWEST_LAST = 32, 12  # between which the last shell is for such directions
 _BEYOND = 1.4  # shells are measured up to this many times the resolution's
 
@@ -38,7 +40,7 @@ class DirectionalFsc:
         fsc: `(directions, shells)`, 0 where a cone holds no voxels.
         box: longest side, Å.
         voxel_size: Å.
-        cone: share of a shell's voxels that a cone holds.
+        half_angle: of the cones, degrees.
     """
 
     directions: np.ndarray
@@ -46,7 +48,12 @@ class DirectionalFsc:
     fsc: np.ndarray
     box: float
     voxel_size: float
-    cone: float
+    half_angle: float
+
+    @property
+    def cone(self) -> float:
+        """Share of a shell's voxels that a cone holds."""
+        return float(1 - np.cos(np.radians(self.half_angle)))
 
     def resolutions(self, threshold: float = 0.143) -> list[Resolution]:
         """Return where the FSC of each direction falls below a threshold."""
@@ -98,8 +105,7 @@ def directional_fsc(
     power = np.sqrt(power_1 * power_2)
     fsc = np.where(power > 0, cross / np.where(power > 0, power, 1), 0)
     frequency = np.arange(last + 1) / length
-    cone = float(1 - np.cos(np.radians(half_angle)))
-    return DirectionalFsc(directions, frequency, fsc, length, voxel_size, cone)
+    return DirectionalFsc(directions, frequency, fsc, length, voxel_size, half_angle)
 
 
 @dataclass(frozen=True)
@@ -170,44 +176,65 @@ def anisotropy(directional: DirectionalFsc, fsc: np.ndarray, dof: np.ndarray) ->
 
 
 def empty_directions(
-    map_1: np.ndarray, map_2: np.ndarray | None, resolution_shell: int
+    map_1: np.ndarray, map_2: np.ndarray | None = None, resolution_shell: int | None = None
 ) -> tuple[float, tuple[float, float, float]] | None:
     """Look for directions in which two half-maps have no noise, or a map has no power: a missing wedge or cone.
 
-    The noise of half-maps reaches every direction in which anything was measured, whatever the specimen's shape. The
-    power of a map without half-maps may be low along the axis of a filament; there it has to be lower. Noise is low too
-    where preferred views sample best, but not the power of the half-maps, which is tested as well.
+    The noise of half-maps reaches every direction in which anything was measured, whatever the specimen's shape. Noise
+    is low too where preferred views sample best, but not the power of the half-maps, which is tested as well. A map
+    without its half-maps is judged by its power alone, and only if its density fills enough of the box for a cone to
+    hold independent numbers.
 
     Args:
-        map_1: `(z, y, x)`, float32, not masked.
+        map_1: `(z, y, x)`, float32, not masked if it is a half-map.
         map_2: the other half-map; None if `map_1` is a full map.
-        resolution_shell: shell of the resolution; shells from half of it on are used.
+        resolution_shell: shell of the resolution; shells from half of it on are used. None for the last one in which
+            the map has power.
 
     Returns:
-        The share of directions that are empty, and the unit vector `(x, y, z)` of the emptiest; None if there are none.
+        The share of directions that are empty, and the unit vector `(x, y, z)` in their middle; None if there are none.
     """
-    array = map_1 - map_2 if map_2 is not None else map_1
-    last = min(max(resolution_shell, _LOWEST_LAST), _HIGHEST_SHELL, max(array.shape) // 2 - 1)
-    first = max(2, last // 2)
-    position, shell, (_, power, _, weight) = _products(array, array, None, last)
-    means = np.bincount(shell, power, last + 1) / np.maximum(np.bincount(shell, weight, last + 1), 1)
-    used = (shell >= first) & (means[shell] > 0)
-    position, relative, weight = position[:, used], power[used] / means[shell[used]], weight[used]
-    if map_2 is not None:
-        found_power = empty_directions(map_1, None, resolution_shell), empty_directions(map_2, None, resolution_shell)
-        if None in found_power:
-            return None
-    directions, cos = hemisphere(), np.cos(np.radians(HALF_ANGLE))
-    found = np.ones(len(directions))
-    for place, direction in enumerate(directions.astype(np.float32)):
-        inside = _cosine(position, direction) >= cos
-        voxels = weight[inside].sum()
-        if voxels >= _FEWEST_NUMBERS:
-            found[place] = relative[inside].sum() / voxels
-    empty = found < (_EMPTY if map_2 is not None else _EMPTY / 3)
-    if not empty.any():
+    if map_2 is None:
+        return _without_power(map_1, resolution_shell, _filled(map_1))
+    if (empty := _without_power(map_1 - map_2, resolution_shell)) is None:
         return None
-    return float(empty.mean()), tuple(float(value) for value in directions[found.argmin()])
+    empty_in_both = all(_without_power(half_map, resolution_shell) for half_map in (map_1, map_2))
+    return empty if empty_in_both else None
+
+
+def _without_power(array, resolution_shell, filled=1.0):
+    """Return what `empty_directions` returns, for the power of one array that fills a share of the box."""
+    highest = min(_HIGHEST_SHELL, max(array.shape) // 2 - 1)
+    position, shell, (_, power, _, weight) = _products(array, array, None, highest)
+    means = np.bincount(shell, power, highest + 1) / np.maximum(np.bincount(shell, weight, highest + 1), 1)
+    if resolution_shell is None:
+        resolution_shell = int(np.flatnonzero(means >= _POWER * means.max())[-1])
+    last = min(max(resolution_shell, _LOWEST_LAST), highest)
+    used = (shell >= max(2, last // 2)) & (shell <= last) & (means[shell] > 0)
+    position, relative, weight = position[:, used], power[used] / means[shell[used]], weight[used]
+    for half_angle, count in _EMPTY_CONES:
+        directions, cos = hemisphere(count), np.float32(np.cos(np.radians(half_angle)))
+        found = np.ones(count)
+        for place, direction in enumerate(directions.astype(np.float32)):
+            inside = np.flatnonzero(_cosine(position, direction) >= cos)
+            voxels = weight[inside].sum()
+            if voxels * filled >= _FEWEST_NUMBERS:
+                found[place] = relative[inside].sum() / voxels
+        if (empty := found < _EMPTY).any():
+            return float(empty.mean()), _middle(directions[empty])
+    return None
+
+
+def _middle(directions):
+    """Return the axis `(x, y, z)` in the middle of others: the first eigenvector of their second moments."""
+    axis = np.linalg.eigh(directions.T @ directions)[1][:, -1]
+    return tuple(float(value) for value in (axis if axis[2] >= 0 else -axis))
+
+
+def _filled(array):
+    """Return the share of the box that a map's density fills, by its kurtosis: 1 for noise everywhere."""
+    squares = np.square(array - np.float32(np.median(array)), dtype=np.float64)
+    return float(min(1.0, 3 * squares.mean() ** 2 / max(np.square(squares).mean(), 1e-300)))
 
 
 def _cosine(position, direction):

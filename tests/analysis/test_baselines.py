@@ -226,8 +226,8 @@ def test_a_failed_output_leaves_nothing_behind(entry, monkeypatch, capsys):
         (["--weights", "w"], "--weights: expected with"),
         (["--method", "crefjax", "--weights", "none-such"], "none-such"),
         (["--method", "lafter", "topaz", "--program", "p"], "--program: expected with one of"),
-        (["--method", "lafter", "--program", "./none-such"], "--program: expected a program"),
-        (["--method", "lafter", "--program", __file__], "--program: expected a program"),
+        (["--method", "lafter", "--program", "./none-such"], "expected a program that can be run"),
+        (["--method", "lafter", "--program", __file__], "expected a program that can be run"),
         (["--jobs", "0"], "--jobs"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Calls of LAFTER and Topaz, as programs in their place see them, and the end of a run."""
+"""Calls of LAFTER, Topaz, Servalcat, and cryoRIDGE, as programs in their place see them, and the end of a run."""
 
 import os
 import signal
@@ -11,10 +11,11 @@ import mrcfile
 import numpy as np
 import pytest
 from helpers.baseline_entries import about, halves_of, make_entry, read, write
+from scipy.stats import rankdata
 
 from analysis.baselines import baselines, external
 from crefjax.errors import UserError
-from crefjax.io.entries import find_entry
+from crefjax.io.entries import find_entry, load_pair
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +77,39 @@ for path in volumes:
 """
 )
 
+# Servalcat writes its map at the origin 0, in the box of the half-maps; the map here is a formula of what it was given.
+SERVALCAT = (
+    READING
+    + """
+assert sys.argv[1:3] == ["util", "nemap"]
+place = sys.argv.index("--halfmaps")
+(header, first), (_, second) = (read(path) for path in sys.argv[place + 1 : place + 3])
+assert struct.unpack("<3f", header[196:208]) == (0, 0, 0)
+mask = read(value("--mask"))[1]
+made = mask * (first if "--half1_only" in sys.argv else first + second) + second / 4
+print("Normalized expected map calculation")
+write(value("--output_prefix") + "_normalized_fo.mrc", header, made)
+"""
+)
+CRYORIDGE = (
+    READING
+    + """
+if sys.argv[1] == "features":
+    assert sys.argv[2] == "full.mrc" and "--float32" in sys.argv
+    np.save(open(value("--out"), "wb"), read(sys.argv[2])[1])
+else:
+    assert sys.argv[1] == "reliability"
+    contour = float(next(word for word in sys.argv if word.startswith("--contour="))[10:])
+    header, full = read(value("--reference"))
+    first, second = (read(value(option))[1] for option in ("--half1", "--half2"))
+    assert np.allclose(full, (first + second) / 2, atol=1e-6) and (full > contour).all()
+    assert np.array_equal(np.load(value("--features")), full)
+    os.makedirs(value("--out-dir"))
+    ranks = np.argsort(np.argsort(full, axis=None)).reshape(full.shape) + 1
+    write(value("--out-dir") + "/" + value("--label") + "_reliability.mrc", header, ranks / full.size)
+"""
+)
+
 
 def program(folder, text, name="program"):
     path = folder / name
@@ -112,6 +146,41 @@ def test_topaz_denoises_full_map_and_half_maps(entry, tmp_path, monkeypatch):
     for name, map_ in (("full", (first + second) / 2), ("half_map_1", first), ("half_map_2", second)):
         np.testing.assert_allclose(read(entry, "topaz", name), 10 * map_ - 3, atol=1e-4)
     assert about(entry, "topaz")["settings"] == {"arguments": ["--model", "unet-3d-20a"]}
+
+
+def test_servalcat_makes_full_map_and_half_maps_at_the_origin_of_the_entry(entry, tmp_path, monkeypatch):
+    program(tmp_path, SERVALCAT, "servalcat")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert baselines.STUDY.main([str(entry), "--method", "servalcat", "--arguments=-B 10"]) == 0
+    first, second = halves_of(entry)
+    mask = mrcfile.read(entry / "mask.mrc")
+    expected = {
+        "full": mask * (first + second) + second / 4,
+        "half_map_1": mask * first + second / 4,
+        "half_map_2": mask * second + first / 4,
+    }
+    for name, map_ in expected.items():
+        np.testing.assert_allclose(read(entry, "servalcat", name), map_, atol=1e-4)
+        with mrcfile.open(entry / "outputs" / "servalcat" / f"{name}.mrc") as mrc:
+            assert mrc.header.origin.x == 3
+    assert about(entry, "servalcat")["command"][-2:] == ["-B", "10"]
+    assert about(entry, "servalcat")["said"] == ["Normalized expected map calculation"]
+
+
+def test_cryoridge_gives_every_voxel_a_rank(entry, tmp_path):
+    pair = load_pair(entry / "half_map_1.mrc", entry / "half_map_2.mrc")
+    score = external.reliability(pair, program(tmp_path, CRYORIDGE))
+    full = (pair[0].array + pair[1].array) / 2
+    assert score.min() > 0
+    assert score.max() == 1
+    np.testing.assert_allclose(score, rankdata(full).reshape(full.shape) / full.size, atol=1e-4)
+
+
+def test_cryoridge_that_writes_no_score_is_reported(entry, tmp_path, capsys):
+    pair = load_pair(entry / "half_map_1.mrc", entry / "half_map_2.mrc")
+    with pytest.raises(UserError, match="cryoridge: expected it to write score_reliability"):
+        external.reliability(pair, program(tmp_path, "print('no voxels above the contour')"))
+    assert "no voxels above the contour" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """`crefjax denoise` says before it starts if the weights are not meant for the half-maps."""
 
+import re
+
 import numpy as np
 import pytest
 from helpers.cli import run_ok, write
@@ -46,3 +48,15 @@ def test_one_line_before_the_work(halves, weights, voxel_size, wedge, reason):
     assert lines[found[0]].startswith("warning: the weights small are not meant for half-maps with")
     assert reason in lines[found[0]]
     assert found[0] < next(number for number, line in enumerate(lines) if "peak memory" in line)
+
+
+@pytest.mark.parametrize("wedge", [True, False])
+def test_a_missing_wedge_of_a_single_map_is_noticed(halves, weights, workdir, wedge):
+    lines = run_ok("denoise", halves(1.5, wedge=wedge)[0], "-o", "out.mrc", "--weights", weights).err.splitlines()
+    found = [line for line in lines if "missing wedge" in line]
+    assert len(found) == (2 if wedge else 0)
+    if wedge:
+        assert "the map has no power in" in found[0]
+        x, y, z = map(float, re.search(r"around \(x, y, z\) = \((.*?)\)", found[0])[1].split(", "))
+        assert (x, y, z) == pytest.approx((0, 0, 1), abs=0.03)
+        assert "not meant for maps with a missing wedge" in found[1]

@@ -161,3 +161,28 @@ def test_table_by_direction_is_a_csv_file(pair, workdir):
     outcome = run_crefjax("fsc", *pair, "--directional", "directions.txt")
     assert outcome.status == 2
     assert ".csv" in outcome.err
+
+
+def test_json_has_the_resolutions_by_direction(pair, workdir):
+    """The same as the table, which a test of the directions compares to slow NumPy, and their best and worst."""
+    outcome = run_ok("fsc", *pair, "--json", "fsc.json", "--directional", "directions.csv")
+    found = json.loads(Path("fsc.json").read_text())["directional"]
+    with open("directions.csv", newline="") as stream:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+    assert found["half_angle"] == 20
+    for vector, row in zip(found["directions"], rows, strict=True):
+        assert vector == pytest.approx([row[axis] for axis in "xyz"], abs=1e-4)
+    for threshold in ("resolution_at_0.5", "resolution_at_0.143"):
+        assert found[threshold] == pytest.approx([row[threshold] for row in rows], abs=1e-4)
+    assert found["preferred"] == ("no sign" not in outcome.out)
+    for name in ("best", "worst"):
+        place = found["directions"].index(found[name]["direction"])
+        assert found[name]["resolution_at_0.143"] == found["resolution_at_0.143"][place]
+    assert found["ratio"] >= 1
+    assert found["spread"] > 0
+
+
+def test_json_alone_has_the_resolutions_by_direction(pair, workdir):
+    outcome = run_ok("fsc", *pair, "--json", "fsc.json")
+    assert "directional" in json.loads(Path("fsc.json").read_text())
+    assert "by direction" not in outcome.out

@@ -99,6 +99,30 @@ def test_missing_wedge_is_found_around_the_beam(tilt):
     assert empty_directions(sum(halves) / 2, None, 15) is not None
 
 
+@pytest.mark.parametrize(("tilt", "found"), [(80, True), (82, True), (86, False)])
+def test_a_narrow_wedge_is_found_from_8_degrees_on_either_side(tilt, found):
+    halves = half_maps(tilt=tilt, side=64)
+    for empty in (empty_directions(*halves, 31), empty_directions(halves[0])):
+        assert (empty is not None) == found
+        if found:
+            assert empty[1][2] > 0.98
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_masked_map_without_a_wedge_gives_no_alarm(seed):
+    z, y, x = np.indices((64,) * 3) - 32
+    masked = half_maps(seed, side=64)[0] * (x**2 / 4 + y**2 + z**2 < 50)
+    assert empty_directions(masked.astype(np.float32)) is None
+
+
+def test_empty_shells_of_a_low_passed_map_are_no_wedge():
+    """What rounding leaves beyond a low-pass, here along z alone, is not looked at."""
+    kz, ky, kx = frequencies(64)
+    spectrum = np.fft.fftn(half_maps(side=64)[0]) * (kx**2 + ky**2 + kz**2 < 0.25**2)
+    spectrum += 1e-3 * (np.abs(kz) > 0.9 * np.sqrt(kx**2 + ky**2 + kz**2)) * (kx**2 + ky**2 + kz**2 > 0.25**2)
+    assert empty_directions(np.fft.ifftn(spectrum).real.astype(np.float32)) is None
+
+
 def test_a_real_missing_wedge_is_found_and_benchmarks_have_none(shared):
     from crefjax.io.maps import read_map
 
