@@ -19,6 +19,7 @@ _PALETTES = {"change": "RdBu", "agreement": "cividis"}
 _COLORS = 255  # of a palette
 _SAMPLE = 7  # every so many voxels are looked at to find the range of the change
 _AXES = "zyx"
+_SCRIPTS = ("libraries/fflate.js", "grays.js", "planes.js", "surfaces.js")
 _LIBRARY_END = "//# sourceMappingURL="
 
 
@@ -111,7 +112,9 @@ def viewer_scripts(viewer: Viewer) -> str:
     texts.append(_library())
     data = json.dumps(_data(viewer), ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
     texts.append(f'<script type="application/json" id="viewer-data">{data}</script>')
-    texts += [f"<script>{asset(name)}</script>" for name in ("libraries/fflate.js", "planes.js", "surfaces.js")]
+    texts += [
+        f"<script>{asset(name)}</script>" for name in ("libraries/fflate.js", "grays.js", "planes.js", "surfaces.js")
+    ]
     return "\n".join(texts)
 
 
@@ -181,7 +184,7 @@ def _planes(viewer):
         f'<section id="planes"><h2>Every plane</h2><p>{_explanation(viewer)}</p>'
         "<p>Click in a plane to move the other two. In a plane that was clicked, the arrow keys move them by one voxel "
         "(with Shift by ten), and Page Up and Page Down move the plane itself.</p>"
-        f'<div class="controls rows">{choices}</div><div class="axes">{axes}</div>'
+        f'<div class="controls rows">{choices}</div>{asset("grays.html")}<div class="axes">{axes}</div>'
         f'<p class="readout" aria-live="polite"></p>{scales}</section>'
     )
 

@@ -181,9 +181,9 @@ def empty_directions(
     """Look for directions in which two half-maps have no noise, or a map has no power: a missing wedge or cone.
 
     The noise of half-maps reaches every direction in which anything was measured, whatever the specimen's shape. Noise
-    is low too where preferred views sample best, but not the power of the half-maps, which is tested as well. A map
-    without its half-maps is judged by its power alone, and only if its density fills enough of the box for a cone to
-    hold independent numbers.
+    is low too where preferred views sample best, but not the power of the half-maps, which is tested there as well. A
+    map without its half-maps is judged by its power alone, and only if its density fills enough of the box for a cone
+    to hold independent numbers.
 
     Args:
         map_1: `(z, y, x)`, float32, not masked if it is a half-map.
@@ -194,16 +194,25 @@ def empty_directions(
     Returns:
         The share of directions that are empty, and the unit vector `(x, y, z)` in their middle; None if there are none.
     """
-    if map_2 is None:
-        return _without_power(map_1, resolution_shell, _filled(map_1))
-    if (empty := _without_power(map_1 - map_2, resolution_shell)) is None:
-        return None
-    empty_in_both = all(_without_power(half_map, resolution_shell) for half_map in (map_1, map_2))
-    return empty if empty_in_both else None
+    halves = [map_1] if map_2 is None else [map_1 - map_2, map_1, map_2]
+    filled = _filled(map_1) if map_2 is None else 1.0
+    powers = {}
+    for half_angle, count in _EMPTY_CONES:
+        directions = hemisphere(count)
+        empty = np.ones(count, bool)
+        for number, array in enumerate(halves):
+            if number not in powers:
+                powers[number] = _relative_power(array, resolution_shell)
+            empty &= _power_in_cones(*powers[number], directions, half_angle, filled) < _EMPTY
+            if not empty.any():
+                break
+        else:
+            return float(empty.mean()), _middle(directions[empty])
+    return None
 
 
-def _without_power(array, resolution_shell, filled=1.0):
-    """Return what `empty_directions` returns, for the power of one array that fills a share of the box."""
+def _relative_power(array, resolution_shell):
+    """Return unit vectors, power over the mean of the shell, and weights of the Fourier voxels that are used."""
     highest = min(_HIGHEST_SHELL, max(array.shape) // 2 - 1)
     position, shell, (_, power, _, weight) = _products(array, array, None, highest)
     means = np.bincount(shell, power, highest + 1) / np.maximum(np.bincount(shell, weight, highest + 1), 1)
@@ -211,18 +220,18 @@ def _without_power(array, resolution_shell, filled=1.0):
         resolution_shell = int(np.flatnonzero(means >= _POWER * means.max())[-1])
     last = min(max(resolution_shell, _LOWEST_LAST), highest)
     used = (shell >= max(2, last // 2)) & (shell <= last) & (means[shell] > 0)
-    position, relative, weight = position[:, used], power[used] / means[shell[used]], weight[used]
-    for half_angle, count in _EMPTY_CONES:
-        directions, cos = hemisphere(count), np.float32(np.cos(np.radians(half_angle)))
-        found = np.ones(count)
-        for place, direction in enumerate(directions.astype(np.float32)):
-            inside = np.flatnonzero(_cosine(position, direction) >= cos)
-            voxels = weight[inside].sum()
-            if voxels * filled >= _FEWEST_NUMBERS:
-                found[place] = relative[inside].sum() / voxels
-        if (empty := found < _EMPTY).any():
-            return float(empty.mean()), _middle(directions[empty])
-    return None
+    return position[:, used], power[used] / means[shell[used]], weight[used]
+
+
+def _power_in_cones(position, relative, weight, directions, half_angle, filled):
+    """Return the mean relative power in each cone; 1 where it holds too few independent numbers for a statement."""
+    found, cos = np.ones(len(directions)), np.float32(np.cos(np.radians(half_angle)))
+    for place, direction in enumerate(directions.astype(np.float32)):
+        inside = np.flatnonzero(_cosine(position, direction) >= cos)
+        voxels = weight[inside].sum()
+        if voxels * filled >= _FEWEST_NUMBERS:
+            found[place] = relative[inside].sum() / voxels
+    return found
 
 
 def _middle(directions):

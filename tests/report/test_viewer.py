@@ -42,6 +42,25 @@ LOOK = """
   const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
   const pixel = (right, down) => Math.floor(down * canvas.height) * canvas.width + Math.floor(right * canvas.width);
   found.shades = [pixels[4 * pixel(20.5 / 36, 1 - 11.5 / 30)], pixels[4 * pixel(0.1, 0.1)]];
+  const shade = () => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
+    .data[4 * pixel(22.5 / 36, 1 - 15.5 / 30)]; // in the ball, away from the cross
+  const grays = ['black', 'white'].map(name => document.getElementById(`gray-${name}`));
+  const set = async (end, place) => {
+    grays[end].value = place;
+    grays[end].dispatchEvent(new Event('input'));
+    await frame();
+    return [...grays.map(each => Number(each.value)), shade()];
+  };
+  const texts = () => [...document.querySelectorAll('.grays output')].map(output => output.textContent);
+  found.grays = {start: [...grays.map(each => Number(each.value)), shade()], texts: texts()};
+  found.grays.steps = Number(grays[1].max);
+  found.grays.white = await set(1, grays[1].max);
+  found.grays.whiteText = texts()[1];
+  found.grays.colors = viewer.layers.slice(0, 2).map(layer => layer.color(viewer.index([10, 13, 20])));
+  found.grays.crossed = await set(0, grays[0].max);
+  document.getElementById('gray-reset').click();
+  await frame();
+  found.grays.reset = [...grays.map(each => Number(each.value)), shade()];
   found.wide = document.documentElement.scrollWidth > innerWidth;
   document.getElementById('surfaces').scrollIntoView();
   found.state = await surfaces.begin();
@@ -128,6 +147,23 @@ def test_plane_shows_the_density_where_it_is(found):
     inside, outside = found["shades"]
     assert inside > 200
     assert outside < 100
+
+
+def test_grays_are_set_for_both_maps(found, folder):
+    """White moved to the largest density makes both maps darker; black stays below white; a button brings both back."""
+    grays, steps = found["grays"], found["grays"]["steps"]
+    (black, white, shade), (low, high) = grays["start"], map(float, grays["texts"])
+    assert 0 <= black < white < steps
+    *places, darker = grays["white"]
+    assert places == [black, steps]
+    highest = float(grays["whiteText"])
+    assert darker / shade == pytest.approx((high - low) / (highest - low), abs=0.02)  # black stays where it was
+    noisy = read_map(folder / "noisy.mrc").array[10, 13, 20]
+    first, second = grays["colors"]
+    assert first == pytest.approx(254 * (noisy - low) / (highest - low), abs=3)
+    assert second == pytest.approx(darker, abs=2)
+    assert grays["crossed"][:2] == [steps - 1, steps]
+    assert grays["reset"] == grays["start"]
 
 
 def test_surface_lies_around_the_ball_at_the_coordinates_of_the_header(found):

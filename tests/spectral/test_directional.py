@@ -108,6 +108,17 @@ def test_a_narrow_wedge_is_found_from_8_degrees_on_either_side(tilt, found):
             assert empty[1][2] > 0.98
 
 
+def test_directions_without_noise_and_others_without_signal_are_no_wedge():
+    """Noise around z alone, and signal far stronger than it everywhere else, as preferred views leave them."""
+    random, k = np.random.default_rng(1), frequencies()
+    around_z = np.abs(k[0]) > 0.7 * np.sqrt(k[0] ** 2 + k[1] ** 2 + k[2] ** 2)
+    signal, *noise = (np.fft.fftn(random.standard_normal((SIDE,) * 3)) for _ in range(3))
+    halves = [np.fft.ifftn(np.where(around_z, 0.05 * part, signal)).real.astype(np.float32) for part in noise]
+    assert empty_directions(halves[0] - halves[1], None, 15) is not None
+    assert empty_directions(halves[0], None, 15) is not None
+    assert empty_directions(*halves, 15) is None
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_masked_map_without_a_wedge_gives_no_alarm(seed):
     z, y, x = np.indices((64,) * 3) - 32

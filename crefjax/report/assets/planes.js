@@ -56,10 +56,16 @@ const viewer = (() => {
       return {...layer, color: i => clamped(Math.round(127 + scale * change(i))), value: change};
     }
     const values = volume.matched || volume.values;
-    const table = Uint8Array.from(values, value => clamped(Math.round(254 * (value - layer.low) / (layer.high - layer.low))));
-    if (volume.highest < 255) table[255] = 255;
-    return {...layer, color: i => table[volume.levels[i]], value: i =>
+    const table = new Uint8Array(256);
+    const made = {...layer, ends: [values[0], values[volume.highest]], color: i => table[volume.levels[i]], value: i =>
       volume.levels[i] > volume.highest ? null : volume.values[volume.levels[i]]};
+    // The values of the first and the last color.
+    made.setRange = (low, high) => {
+      for (let level = 0; level < 256; level++) table[level] = clamped(Math.round(254 * (values[level] - low) / (high - low)));
+      if (volume.highest < 255) table[255] = 255;
+    };
+    made.setRange(layer.low, layer.high);
+    return made;
   }
   const layers = data.layers.map(makeLayer);
 
@@ -211,6 +217,8 @@ function setUpPlanes() {
     describe();
     for (const view of views) draw(view);
   }
+
+  setUpGrays(section, layers.filter(layer => layer.palette === 'gray'), () => viewer.move(at), number);
 
   // At most one drawing in each frame of the screen.
   let waiting = false;
