@@ -51,6 +51,8 @@ LEAVE_OUT = {
     r"config\.steps=(14000|3800)": "resumes a run, which needs its PDB entries",
     r"release_weights": "replaces the included weights",
     r"--program": "needs LAFTER",
+    r"--method servalcat|--cryoridge": "needs Servalcat or cryoRIDGE",
+    r"DIR/entries": "needs certain PDB entries",
     r"WORKDIR": "needs training runs",
     r"experiments\.gpu": "needs a GPU",
     r"experiments\.benchmarks": "measures, which needs an idle machine",
