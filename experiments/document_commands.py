@@ -46,7 +46,7 @@ LEAVE_OUT = {
     r"\.venv/bin/(pytest|ruff)|^\.ci/run": "run by .ci/run",
     r"experiments\.document_commands": "is this program",
     r"weights_results|simulated_benchmark|experiments\.ablations": "needs hours, or certain PDB entries",
-    r"analysis local_maps": "needs hours, or certain PDB entries",
+    r"analysis (local_maps|kept)": "needs hours, or certain PDB entries",
     r"model_fsc|analysis spectra|8tze 7yc8 -o bench": "needs real maps or certain entries",
     r"config\.steps=(14000|3800)": "resumes a run, which needs its PDB entries",
     r"release_weights": "replaces the included weights",

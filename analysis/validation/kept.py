@@ -347,7 +347,7 @@ def _maps(simulation: Simulation, weights: dict[str, Weights]) -> dict[str, np.n
 
 
 def _means(rows):
-    """Return the means over the entries, by resolution, map, and kind; of pieces the sum."""
+    """Return the means by resolution, map, and kind: over the entries, and of the shares over all their pieces."""
     keys = dict.fromkeys((row.resolution, row.map, row.kind) for row in sorted(rows, key=lambda row: row.resolution))
     means = []
     for key in keys:
@@ -356,8 +356,10 @@ def _means(rows):
             "pieces": sum(row.pieces for row in chosen)
         }
         for name in ("kept", "correlation", "lost", "made_up"):
-            values = [getattr(row, name) for row in chosen if getattr(row, name) is not None]
-            mean[name] = round(_mean(values), 4) if values else None
+            found = [(getattr(row, name), row.pieces) for row in chosen if getattr(row, name) is not None]
+            values, pieces = zip(*found, strict=True) if found else ((), ())
+            weights = pieces if name in ("lost", "made_up") else None
+            mean[name] = round(float(np.average(values, weights=weights)), 4) if found else None
         means.append(mean)
     return means
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from analysis.validation import kept
-from analysis.validation.kept import BELT, NOISE, EmptyPlaces, fit, make_specimen, measure, shell_gain
+from analysis.validation.kept import BELT, NOISE, EmptyPlaces, Row, fit, make_specimen, measure, shell_gain
 from analysis.validation.specimen_parts import PARTIAL, find_pieces, lower_occupancy, residue_kind
 from crefjax.simulate.atoms import from_structure
 from crefjax.simulate.phantom import phantom
@@ -111,3 +111,14 @@ def test_maps_of_known_content_are_measured_as_they_are(atoms, monkeypatch):
     with_noise = {row.kind: row for row in measure(specimen, {"full": planted / 2}, "phantom", 6.0)}
     assert with_noise[NOISE].kept == pytest.approx(1, abs=0.35)  # within the noise of the half-maps
     assert with_noise[NOISE].made_up == 1
+
+
+def test_means_are_over_entries_and_shares_over_all_pieces():
+    """Of one piece in one entry and three in another, two of them lost: half of the pieces."""
+    rows = [
+        Row("a", 3.0, "full map", "ion", 1, kept=0.4, correlation=0.9, lost=0.0, made_up=None),
+        Row("b", 3.0, "full map", "ion", 3, kept=0.8, correlation=0.7, lost=2 / 3, made_up=1 / 3),
+    ]
+    (mean,) = kept._means(rows)
+    assert (mean["pieces"], mean["kept"], mean["correlation"]) == (4, 0.6, 0.8)
+    assert (mean["lost"], mean["made_up"]) == (0.5, pytest.approx(1 / 3, abs=1e-4))
