@@ -70,7 +70,7 @@ SHORTEN = {
         " --config.data.stream.held_out_patch=32 --config.data.patch=32"
     ),
     r"7a4m\.cif\.gz( 8tze\.cif\.gz)? 9be6\.cif\.gz": "7a4m.cif.gz",
-    r"runs/deep/last": "cref",
+    r"runs/deep/last (.* --depth 3)": r"cref \1 --grid 3.3",  # as the deep network that is not included
     r"--minutes 10": "--minutes 1",
     r"--box (108|256)": "--box 64",
     r"--weights crefdenoiser( \.\.\.)?": "--weights truth",
