@@ -21,43 +21,51 @@ if TYPE_CHECKING:
 _OF_PHANTOM = ("residues",)
 _OF_FILES = ("assembly", "keep_hydrogens", "keep_waters")
 _OF_ADDITIVE = ("noise_map", "noise_b_factor", "noise_power", "unevenness")
-_OF_RECONSTRUCTION = (
-    *("particles", "pose_error", "shift_error", "preferred_views", "refinements", "no_ctf"),
+_OF_RECONSTRUCTION = ("pose_error", "shift_error", "refinements")
+_OF_PARTICLES = ("snr", "shift")
+_OF_IMAGES = (
+    *("particles", "preferred_views", "no_ctf"),
     *("defocus", "amplitude_contrast", "spherical_aberration", "voltage"),
 )
 _OF_CTF = ("defocus", "amplitude_contrast", "spherical_aberration", "voltage")
 _OF_BELT = ("belt_thickness", "belt_width", "belt_roughness", "belt_resolution")
 _OF_FLEXIBLE = ("flexible_angle", "flexible_b_factor")
+_DEFAULT_SNR, _DEFAULT_SHIFT = 0.05, 3.0
 EPILOG = (
-    "The noise level is solved so that the masked FSC of the half-maps crosses 0.143 at the given resolution. The same "
-    "seed gives the same bytes on the same CPU. Parameters are in entry.json."
+    "The noise level is solved so that the masked FSC of the half-maps crosses 0.143 at the given resolution. With "
+    "--particles and no --method, images and their STAR file are written for RELION instead. The same seed "
+    "gives the same bytes on the same CPU. Parameters are in entry.json or particles.json."
 )
 
 
 def add_arguments(parser):
     """Add the arguments of `crefjax simulate`."""
     parser.add_argument("model", metavar="MODEL", help="PDB or mmCIF file, also .gz; or phantom, which needs no file")
-    parser.add_argument("-o", "--output", metavar="ENTRY", required=True, help="entry folder to write")
+    parser.add_argument(
+        "-o", "--output", metavar="ENTRY", required=True, help="folder to write: an entry, or a particle set"
+    )
     _add_numbers(
         parser,
         ("--voxel-size", "Å", positive, "size of a voxel, Å", None),
-        ("--resolution", "Å", positive, "where the FSC of the half-maps crosses 0.143, Å", None),
+        ("--resolution", "Å", positive, "where the FSC of the half-maps crosses 0.143, Å", "none: images need none"),
     )
     parser.add_argument(
         "--method",
-        choices=("additive", "reconstruction"),
-        default="additive",
-        help="additive: add noise to the noise-free map; reconstruction: reconstruct from simulated particle images",
+        choices=("additive", "reconstruction", "particles"),
+        help="additive: add noise to the noise-free map; reconstruction: reconstruct from simulated particle images; "
+        "particles: write the images, for RELION (default: additive; particles with --particles)",
     )
     parser.add_argument("--seed", metavar="N", type=int, help="random seed; does not affect the phantom (default: 0)")
     add_device(parser)
     add_verbosity(parser)
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace an existing simulated entry, with everything in it"
+        "--overwrite",
+        action="store_true",
+        help="replace an existing simulated entry or particle set, with everything in it",
     )
     _add_specimen(parser.add_argument_group("specimen"))
     _add_noise(parser.add_argument_group("noise of --method additive"))
-    _add_images(parser.add_argument_group("images of --method reconstruction"))
+    _add_images(parser.add_argument_group("images of --method reconstruction and --method particles"))
 
 
 def _add_specimen(group):
@@ -117,7 +125,15 @@ def _add_noise(group):
 def _add_images(group):
     _add_numbers(
         group,
-        ("--particles", "N", int, "images in each half", 2000),
+        ("--particles", "N", int, "images in each half; in all with --method particles", 2000),
+        ("--snr", "X", number, "variance of the images' signal over that of their noise", _DEFAULT_SNR),
+        (
+            "--shift",
+            "Å",
+            number,
+            "offset of particles from the middle, standard deviation along each axis",
+            _DEFAULT_SHIFT,
+        ),
         (
             "--pose-error",
             "DEG",
@@ -161,10 +177,13 @@ names.__name__ = "list of names between commas"
 
 
 def run(arguments) -> None:
-    """Simulate half-maps and write them as an entry folder."""
+    """Simulate half-maps and write them as an entry folder, or images as a particle set."""
     from crefjax.simulate.half_maps import check_entry_folder, write_entry
 
     folder = Path(arguments.output)
+    if _method(arguments) == "particles":
+        _run_particles(folder, arguments)
+        return
     check_entry_folder(folder, overwrite=arguments.overwrite)
     _check_inputs_outside(folder, arguments)
     _check_combinations(arguments)
@@ -177,6 +196,28 @@ def run(arguments) -> None:
     simulation = replace(simulation, report={**simulation.report, "model_options": options})
     write_entry(folder, simulation, overwrite=arguments.overwrite)
     result("\n".join(_summary(folder, simulation)))
+
+
+def _run_particles(folder, arguments):
+    from crefjax.simulate.particles import check_particle_folder, simulate_particles, write_particles
+
+    check_particle_folder(folder, overwrite=arguments.overwrite)
+    _check_inputs_outside(folder, arguments)
+    _check_combinations(arguments)
+    with on_device(arguments.device):
+        config = config_from(arguments)
+        with timed("reading the model"):
+            atoms, _ = _model(arguments)
+        with timed("simulating"):
+            particles = simulate_particles(atoms, config, _DEFAULT_SNR if arguments.snr is None else arguments.snr)
+        with timed("imaging"), progress_bar("imaging") as progress:
+            write_particles(folder, particles, overwrite=arguments.overwrite, progress=progress)
+    side = len(particles.specimen.truth)
+    result(
+        f"{atoms.source}: {len(atoms):,} atoms, {config.particles.count:,} images of {side}x{side} pixels of "
+        f"{config.voxel_size:.4g} Å, signal-to-noise ratio {particles.snr:.4g}"
+    )
+    result(f"wrote {folder}: particles.star particles.mrcs poses.star truth.mrc mask.mrc model.cif particles.json")
 
 
 def _simulate(atoms, config):
@@ -197,8 +238,9 @@ def config_from(arguments) -> SimulationConfig:
     """
     from crefjax.simulate.half_maps import Belt, Flexible, SimulationConfig
 
-    own = ("voxel_size", "resolution", "seed", "box", "margin", "b_factor", "unevenness", "method", "refinements")
-    config = SimulationConfig(**_given(arguments, {name: name for name in own}), noise=_noise_spectrum(arguments))
+    own = ("voxel_size", "resolution", "seed", "box", "margin", "b_factor", "unevenness", "refinements")
+    values = _given(arguments, {name: name for name in own})
+    config = SimulationConfig(**values, method=_method(arguments), noise=_noise_spectrum(arguments))
     if arguments.belt is not None:
         names = {name: name.removeprefix("belt_") for name in _OF_BELT}
         config = replace(config, belt=Belt(**_given(arguments, {"belt": "strength", **names})))
@@ -206,9 +248,16 @@ def config_from(arguments) -> SimulationConfig:
         names = {name: name.removeprefix("flexible_") for name in (*_OF_FLEXIBLE, "flexible_chains")}
         flexible = Flexible(**_given(arguments, {"flexible": "fraction", **names}))
         config = replace(config, flexible=replace(flexible, chains=tuple(flexible.chains)))
-    if config.method == "reconstruction":
+    if config.method != "additive":
         config = replace(config, particles=_particles(arguments))
     return config
+
+
+def _method(arguments):
+    """Return the method: the one given, or what the options imply."""
+    if arguments.method is not None:
+        return arguments.method
+    return "additive" if arguments.particles is None else "particles"
 
 
 def _given(arguments, names):
@@ -238,6 +287,8 @@ def _particles(arguments):
     names = {"particles": "count", "preferred_views": "preferred"}
     names |= {"pose_error": "pose_error", "shift_error": "shift_error"}
     particles = Particles(**_given(arguments, names))
+    if _method(arguments) == "particles":
+        particles = replace(particles, shift_error=_DEFAULT_SHIFT if arguments.shift is None else arguments.shift)
     if arguments.no_ctf:
         particles = replace(particles, ctf=None)
     else:
@@ -270,13 +321,16 @@ def _check_inputs_outside(folder, arguments):
 
 def _check_combinations(arguments):
     """Reject options that would have no effect."""
-    is_phantom, method = arguments.model == "phantom", arguments.method
+    is_phantom, method = arguments.model == "phantom", _method(arguments)
     flexible = arguments.flexible is not None or arguments.flexible_chains is not None
     for names, useful, where in (
         (_OF_PHANTOM, is_phantom, "with the model phantom"),
         (_OF_FILES, not is_phantom, "with a model that is a file"),
         (_OF_ADDITIVE, method == "additive", "with --method additive"),
         (_OF_RECONSTRUCTION, method == "reconstruction", "with --method reconstruction"),
+        (_OF_PARTICLES, method == "particles", "with --method particles"),
+        (_OF_IMAGES, method != "additive", "with --method reconstruction or particles"),
+        (("resolution",), method != "particles", "with --method additive or reconstruction"),
         (_OF_CTF, not arguments.no_ctf, "without --no-ctf"),
         (("noise_until",), arguments.noise_map is not None, "with --noise-map"),
         (_OF_BELT, arguments.belt is not None, "with --belt"),

@@ -4,9 +4,9 @@ import functools
 import itertools
 import json
 import math
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ class SimulationConfig:
 
     Attributes:
         voxel_size: Å.
-        resolution: Å, where the masked FSC of the half-maps crosses 0.143.
+        resolution: Å, where the masked FSC of the half-maps crosses 0.143; ignored by the method `particles`.
         seed: random seed of poses and noise.
         box: side of the cubic box, voxels; None for the smallest even product of 2, 3 and 5 that has the margin.
         margin: Å around the model (and its belt), if the box is chosen.
@@ -58,13 +58,14 @@ class SimulationConfig:
         unevenness: of the noise over the box (additive method); see `noise.modulation`.
         belt: disordered density that is the same in both half-maps and in the truth; None for none.
         flexible: a part of the model that moves; None for none.
-        method: noise added to the truth, or reconstruction from simulated images.
-        particles: what is imaged and how (reconstruction method).
+        method: noise added to the truth; reconstruction from simulated images; or the images themselves, see
+            `crefjax.simulate.particles`.
+        particles: what is imaged and how (reconstruction and particles).
         refinements: of the reconstruction; see `reconstruct_signal_and_noise`.
     """
 
     voxel_size: float
-    resolution: float
+    resolution: float | None = None
     seed: int = 0
     box: int | None = None
     margin: float = 15.0
@@ -73,9 +74,30 @@ class SimulationConfig:
     unevenness: float = 0.0
     belt: Belt | None = None
     flexible: Flexible | None = None
-    method: Literal["additive", "reconstruction"] = "additive"
+    method: Literal["additive", "reconstruction", "particles"] = "additive"
     particles: Particles = field(default_factory=Particles)
     refinements: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedSpecimen:
+    """A specimen in the middle of its box, whose first voxel is at 0, 0, 0; arrays float32 `(z, y, x)`.
+
+    Attributes:
+        atoms: the model at the box's coordinates.
+        shift: Å, (x, y, z), by which its coordinates were moved.
+        truth: the density.
+        mask: soft, 0 to 1.
+    """
+
+    atoms: Atoms
+    shift: np.ndarray
+    truth: np.ndarray
+    mask: np.ndarray
+
+    def rescaled(self, factor: float) -> Self:
+        """Return the specimen with its density multiplied by a factor."""
+        return replace(self, truth=self.truth * np.float32(factor))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +140,27 @@ def simulate_half_maps(
         UserError: a parameter is out of range, the resolution is beyond Nyquist, the box is too small for the model or
             too large for the memory, or no level of noise gives the resolution.
     """
+    if config.method == "particles":
+        raise ValueError("expected a method that gives half-maps, found 'particles'; see crefjax.simulate.particles")
+    specimen = place_specimen(atoms, config)
+    truth, mask = specimen.truth, specimen.mask
+    key = jax.random.key(config.seed)
+    noise_key = jax.random.fold_in(key, 1)
+    if config.method == "reconstruction":
+        halves, level = _reconstructed(noise_key, truth, mask, config, progress)
+    else:
+        halves, level = _additive(noise_key, truth, mask, config)
+    halves = [np.asarray(half, np.float32) for half in halves]
+    report = _report(specimen, halves, level, config)
+    return Simulation(*halves, mask, truth, config.voxel_size, specimen.atoms, report)
+
+
+def place_specimen(atoms: Atoms, config: SimulationConfig) -> PlacedSpecimen:
+    """Shift a model to the middle of a box, and compute its density and a mask.
+
+    Raises:
+        UserError: a parameter is out of range, or the box is too small for the model or too large for the memory.
+    """
     _check(config)
     positions = sample_conformations(atoms, config.flexible, config.seed).positions(atoms)
     middle = (positions.min(0) + positions.max(0)) / 2
@@ -127,18 +170,9 @@ def simulate_half_maps(
     shift = np.round(side * config.voxel_size / 2 - middle, 3)
     atoms = translate_atoms(atoms, shift)
     conformations = sample_conformations(atoms, config.flexible, config.seed)  # the same rotations, now in the box
-
-    key = jax.random.key(config.seed)
-    truth = _truth(jax.random.fold_in(key, 0), atoms, conformations, (side,) * 3, config)
-    mask = truth_mask(truth, config.voxel_size)
-    noise_key = jax.random.fold_in(key, 1)
-    if config.method == "reconstruction":
-        halves, level = _reconstructed(noise_key, truth, mask, config, progress)
-    else:
-        halves, level = _additive(noise_key, truth, mask, config)
-    halves = [np.asarray(half, np.float32) for half in halves]
-    report = _report(atoms, shift, halves, mask, level, config)
-    return Simulation(*halves, mask, truth, config.voxel_size, atoms, report)
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    truth = _truth(key, atoms, conformations, (side,) * 3, config)
+    return PlacedSpecimen(atoms, shift, truth, truth_mask(truth, config.voxel_size))
 
 
 def _check(config):
@@ -151,19 +185,25 @@ def _check(config):
     ):
         if not least <= value <= most:
             raise UserError(f"simulate: expected {name} of {least} to {most}{unit}, found {value:.10g}; correct it")
+    if config.method not in ("additive", "reconstruction", "particles"):
+        raise UserError(
+            f"simulate: expected the method additive, reconstruction, or particles, found {config.method!r}"
+        )
+    if config.method == "particles":
+        return
+    if config.resolution is None:
+        raise UserError("simulate: expected a `resolution` at which the half-maps' FSC crosses 0.143; give it in Å")
     nyquist = 2 * config.voxel_size
     if not (math.isfinite(config.resolution) and config.resolution > nyquist):
         raise UserError(
             f"simulate: expected a resolution above {nyquist:g} Å, twice the voxel size (Nyquist), found "
             f"{config.resolution:g} Å; ask for a coarser one or take smaller voxels"
         )
-    if config.method not in ("additive", "reconstruction"):
-        raise UserError(f"simulate: expected the method additive or reconstruction, found {config.method!r}")
 
 
 def _extent(positions, middle, config):
     """Return the extent of the atoms' centers, Å; of a sphere around them if the model is rotated to be imaged."""
-    if config.method == "reconstruction":
+    if config.method != "additive":
         return 2 * float(np.linalg.norm(positions - middle, axis=1).max())
     return float(np.ptp(positions, axis=0).max())
 
@@ -185,6 +225,8 @@ def _choose_box(extent, config):
             f"simulate: expected a box of at most {LARGEST_BOX} voxels, found {side}; take larger voxels, or a smaller "
             "box or margin"
         )
+    if config.resolution is None:
+        return side
     shell = side * config.voxel_size / config.resolution
     if not 3 <= shell <= side // 2 - 1:
         finest = 2 * config.voxel_size * (side / 2) / (side // 2 - 1)
@@ -280,25 +322,32 @@ def _nearest(crossings, config):
     return min(crossings, key=lambda crossing: abs(crossing - config.resolution))
 
 
-def _report(atoms, shift, halves, mask, level, config):
+def _report(specimen, halves, level, config):
+    mask = specimen.mask
     curve = fsc_curve(*halves, config.voxel_size, mask)
-    parameters = {name: _plain(value) for name, value in vars(config).items()}
-    unused = ("noise", "unevenness") if config.method == "reconstruction" else ("particles", "refinements")
-    for name in unused:
-        del parameters[name]
     return {
         "program": f"crefjax {__version__}",
-        "model": atoms.source,
-        "atoms": len(atoms),
-        "shift": [float(value) for value in shift],
+        "model": specimen.atoms.source,
+        "atoms": len(specimen.atoms),
+        "shift": [float(value) for value in specimen.shift],
         "box": list(mask.shape),
-        "parameters": parameters,
+        "parameters": describe_parameters(config),
         "level": level,
         "mask_fraction": round(float(np.mean(mask >= 0.5)), 6),
         "resolution_reached": round(curve.resolution(THRESHOLD).angstrom, 4),
         "frequency": [round(float(value), 7) for value in curve.frequency],
         "fsc": [round(float(value), 6) for value in curve.fsc],
     }
+
+
+def describe_parameters(config: SimulationConfig) -> dict:
+    """Return the parameters that the method uses, as JSON represents them."""
+    unused = {
+        "additive": ("particles", "refinements"),
+        "reconstruction": ("noise", "unevenness"),
+        "particles": ("noise", "unevenness", "resolution", "refinements"),
+    }
+    return {name: _plain(value) for name, value in vars(config).items() if name not in unused[config.method]}
 
 
 def _plain(value):

@@ -1,0 +1,250 @@
+"""A particle set as RELION reads it: a stack of simulated images and its STAR file, with truth and true poses beside.
+
+An image is the projection of the specimen's density along z after a rotation, times the contrast transfer function,
+shifted, with white noise of standard deviation 1 as RELION normalizes images: that of the counts of many electrons.
+The density is scaled so that the images have the signal-to-noise ratio asked for, and the truth is written on that
+scale. The conventions (angles, origins, sign of the CTF, intensity) are RELION's: `relion_reconstruct` from
+`poses.star` gives back the truth.
+
+Images are simulated, written, and forgotten a batch at a time.
+"""
+
+import functools
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from crefjax import __version__
+from crefjax.errors import UserError
+from crefjax.io.files import check_output_folder
+from crefjax.io.maps import Map, write_map
+from crefjax.io.stacks import write_stack
+from crefjax.io.star import write_star
+from crefjax.simulate.atoms import Atoms, write_model
+from crefjax.simulate.half_maps import PlacedSpecimen, SimulationConfig, describe_parameters, place_specimen
+from crefjax.simulate.imaging import (
+    CtfParameters,
+    ParticlePoses,
+    image_ctf,
+    image_frequencies,
+    sample_particle_poses,
+    shift_phases,
+    split_into_batches,
+)
+from crefjax.simulate.reconstruction import oversampled_spectrum, project
+from crefjax.utils.atomic import atomic_directory, is_disk_full
+from crefjax.utils.progress import ProgressCallback
+
+STACK, PARTICLES, POSES, REPORT = "particles.mrcs", "particles.star", "poses.star", "particles.json"
+_BATCH = 64
+_MEASURED = 256  # images of which the power of the signal is measured
+_LARGEST_SNR = 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleSet:
+    """What is needed to write a particle set.
+
+    Attributes:
+        specimen: truth, mask, and model in the box; the truth on the scale of the images.
+        poses: of all particles.
+        config: by which it was made.
+        snr: variance of the noise-free images over that of their noise, in the whole image.
+    """
+
+    specimen: PlacedSpecimen
+    poses: ParticlePoses
+    config: SimulationConfig
+    snr: float
+    _spectrum: jax.Array = field(repr=False)
+
+    @property
+    def optics(self) -> CtfParameters | None:
+        """Return the optics; None for images without a CTF."""
+        return self.config.particles.ctf
+
+
+def simulate_particles(atoms: Atoms, config: SimulationConfig, snr: float) -> ParticleSet:
+    """Place a model in its box, draw the poses of its particles, and scale its density.
+
+    Args:
+        atoms: the model.
+        config: with the method `particles`; its `particles.count` is the number of images, and their offsets from the
+            middle of the image have the standard deviation `particles.shift_error` along each axis.
+        snr: signal-to-noise ratio of the images, CTF included: variance of the signal in the whole image over that of
+            the noise; 0 for images of noise alone.
+
+    Raises:
+        UserError: a parameter is out of range, or the box is too small for the model.
+    """
+    if not 0 <= snr <= _LARGEST_SNR:
+        raise UserError(f"simulate: expected a signal-to-noise ratio of 0 to {_LARGEST_SNR:g}, found {snr:g}")
+    config.particles.check()
+    specimen = place_specimen(atoms, config)
+    poses = sample_particle_poses(jax.random.fold_in(jax.random.key(config.seed), 1), config.particles)
+    spectrum = jax.jit(oversampled_spectrum)(jnp.asarray(specimen.truth))
+    scale = np.sqrt(snr / _signal_variance(spectrum, poses, config)) if snr > 0 else 0.0
+    # Images of noise alone keep a truth to compare a reconstruction with.
+    specimen = specimen.rescaled(scale if snr > 0 else 1.0)
+    return ParticleSet(specimen, poses, config, snr, spectrum * jnp.float32(scale))
+
+
+def write_particles(
+    folder: Path | str, particles: ParticleSet, *, overwrite: bool = False, progress: ProgressCallback | None = None
+) -> None:
+    """Write a particle set as a folder, in which RELION can be started; it appears whole or not at all.
+
+    Files: `particles.star` (what a microscope and a picker would know) and `particles.mrcs`; `poses.star`, the same
+    with the true angles and origins; `truth.mrc`, `mask.mrc`, `model.cif`, and `particles.json` with every parameter.
+
+    Args:
+        folder: output folder; its parent must exist.
+        particles: the set.
+        overwrite: whether to replace an existing particle set, with everything in it.
+        progress: called with the share of the images that is written.
+
+    Raises:
+        UserError: `check_particle_folder` fails, or the folder cannot be written; then nothing is left behind.
+    """
+    folder = Path(folder)
+    check_particle_folder(folder, overwrite=overwrite)
+    try:
+        with atomic_directory(folder) as hidden:
+            _write_files(hidden, particles, progress)
+            check_particle_folder(folder, overwrite=overwrite)
+    except OSError as error:
+        what = "make room or choose another folder" if is_disk_full(error) else "check the disk"
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror or error}), nothing was left behind; {what}"
+        ) from error
+
+
+def check_particle_folder(folder: Path | str, *, overwrite: bool = False) -> None:
+    """Check, before long work, that a particle set can be written, as `check_output_folder` does."""
+    check_output_folder(folder, "a particle set", REPORT, overwrite=overwrite)
+
+
+def euler_angles(rotations: np.ndarray) -> np.ndarray:
+    """Return RELION's angles of rotations.
+
+    RELION's matrix of (rot, tilt, psi) turns a density into the frame of its image, `Rz(-psi) Ry(-tilt) Rz(-rot)` with
+    right-handed rotations of column vectors (x, y, z); Heymann, Chagoyen & Belnap 2005, J. Struct. Biol. 151, 196.
+
+    Args:
+        rotations: `(count, 3, 3)`, acting on `(z, y, x)`; see `crefjax.simulate.imaging`.
+
+    Returns:
+        `(count, 3)`: rot, tilt, and psi in degrees, -180 to 180, 0 to 180, -180 to 180.
+    """
+    matrix = np.asarray(rotations, np.float64)[:, ::-1, ::-1]
+    sine = np.hypot(matrix[:, 2, 0], matrix[:, 2, 1])
+    tilt = np.arctan2(sine, matrix[:, 2, 2])
+    # Seen along the axis only the sum, or the difference, of the other two is defined; psi takes all of it.
+    along = sine < 1e-6
+    rot = np.where(along, 0, np.arctan2(matrix[:, 2, 1], matrix[:, 2, 0]))
+    psi = np.where(along, np.arctan2(-matrix[:, 1, 0], matrix[:, 1, 1]), np.arctan2(matrix[:, 1, 2], -matrix[:, 0, 2]))
+    return np.rad2deg(np.stack([rot, tilt, psi], -1))
+
+
+def _signal_variance(spectrum, poses, config):
+    """Return the mean over images of the variance of their signal's pixels."""
+    some = jax.tree.map(lambda array: array[:_MEASURED], poses)
+    total = 0.0
+    for batch in split_into_batches(some, _BATCH):
+        clean = _clean_images(spectrum, batch, config.voxel_size, config.particles.ctf)
+        total += float(jnp.sum(batch.counts * jnp.var(clean, axis=(1, 2))))
+    return total / len(some.counts)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _clean_images(spectrum, poses, voxel_size, optics):
+    """Return the images without noise, `(images, y, x)`."""
+    side = len(spectrum) // 2
+    values = project(spectrum, poses.rotation) * image_ctf(poses, side, voxel_size, optics)
+    values *= shift_phases(poses.shift, side, voxel_size)
+    y, x = image_frequencies(side).astype(int).T
+    half = jnp.zeros((len(values), side, side // 2 + 1), jnp.complex64).at[:, y % side, x].set(values)
+    own_mates = (x == 0) & (y > 0)
+    half = half.at[:, -y[own_mates] % side, 0].set(jnp.conj(values[:, own_mates]))
+    return jnp.fft.fftshift(jnp.fft.irfft2(half, s=(side, side)), axes=(1, 2))
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _noisy_images(spectrum, poses, voxel_size, optics):
+    clean = _clean_images(spectrum, poses, voxel_size, optics)
+    return clean + jax.vmap(lambda key: jax.random.normal(key, clean.shape[1:]))(poses.key)
+
+
+def _write_files(folder, particles, progress):
+    config, specimen = particles.config, particles.specimen
+    side, count = len(specimen.truth), len(particles.poses.counts)
+    with write_stack(folder / STACK, count, side, config.voxel_size) as append:
+        for number, batch in enumerate(split_into_batches(particles.poses, _BATCH)):
+            images = _noisy_images(particles._spectrum, batch, config.voxel_size, particles.optics)
+            append(np.asarray(images)[: int(batch.counts.sum())])
+            if progress is not None:
+                progress(min((number + 1) * _BATCH / count, 1.0))
+    optics = _optics_table(side, config)
+    known = _particle_table(particles)
+    write_star(folder / PARTICLES, {"optics": optics, "particles": known})
+    write_star(folder / POSES, {"optics": optics, "particles": known | _pose_table(particles.poses)})
+    for name in ("truth", "mask"):
+        map_ = Map.from_array(getattr(specimen, name), config.voxel_size)
+        write_map(folder / f"{name}.mrc", map_, label=f"crefjax simulate: {name}")
+    write_model(folder / "model.cif", specimen.atoms, (side * config.voxel_size,) * 3)
+    report = {
+        "program": f"crefjax {__version__}",
+        "model": specimen.atoms.source,
+        "atoms": len(specimen.atoms),
+        "shift": [float(value) for value in specimen.shift],
+        "box": side,
+        "snr": particles.snr,
+        "parameters": describe_parameters(config),
+    }
+    text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    (folder / REPORT).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _optics_table(side, config):
+    optics = config.particles.ctf or CtfParameters()
+    return {
+        "rlnOpticsGroup": [1],
+        "rlnOpticsGroupName": ["opticsGroup1"],
+        "rlnVoltage": [float(optics.voltage)],
+        "rlnSphericalAberration": [float(optics.spherical_aberration)],
+        "rlnAmplitudeContrast": [float(optics.amplitude_contrast)],
+        "rlnMicrographOriginalPixelSize": [float(config.voxel_size)],
+        "rlnImagePixelSize": [float(config.voxel_size)],
+        "rlnImageSize": [side],
+        "rlnImageDimensionality": [2],
+    }
+
+
+def _particle_table(particles):
+    count = len(particles.poses.counts)
+    table = {
+        "rlnImageName": [f"{number:06d}@{STACK}" for number in range(1, count + 1)],
+        "rlnMicrographName": ["simulated.mrc"] * count,
+        "rlnOpticsGroup": [1] * count,
+    }
+    if particles.optics is not None:
+        defocus = np.asarray(particles.poses.defocus, np.float64)
+        table |= {"rlnDefocusU": defocus, "rlnDefocusV": defocus, "rlnDefocusAngle": [0.0] * count}
+    return table
+
+
+def _pose_table(poses):
+    rot, tilt, psi = euler_angles(np.asarray(poses.rotation)).T
+    # RELION's origin is the shift that brings the particle to the middle.
+    y, x = -np.asarray(poses.shift, np.float64).T
+    return {
+        "rlnAngleRot": rot,
+        "rlnAngleTilt": tilt,
+        "rlnAnglePsi": psi,
+        "rlnOriginXAngst": x,
+        "rlnOriginYAngst": y,
+    }
