@@ -31,8 +31,9 @@ COMMANDS = {
     "mask": "make a soft mask around the particle in two half-maps",
     "classify": "remove from a map the voxels that a network takes for noise",
     "fetch": "download the half-maps and the masks of EMDB entries",
-    "simulate": "simulate two half-maps with known signal from an atomic model",
+    "simulate": "simulate two half-maps, or images of particles, with known signal from an atomic model",
     "images": "simulate particle images and micrographs",
+    "external-reconstruct": "reconstruct and denoise the half-maps of a refinement, when RELION asks for it",
     "prepare": "cut half-maps into patches for training",
     "train": "train a network on half-map pairs, as configured",
     "finetune": "adapt weights to one specimen, using only its two half-maps",
@@ -159,7 +160,7 @@ def make_parser(command: str | None = None, *, all_commands: bool = False) -> ar
         description = f"{text[0].upper()}{text[1:]}."
         subparser = commands.add_parser(name, help=text, description=description, formatter_class=Defaults)
         if all_commands or name == command:
-            module = importlib.import_module(f"crefjax.cli.{name}")
+            module = importlib.import_module(f"crefjax.cli.{name.replace('-', '_')}")
             module.add_arguments(subparser)
             subparser.epilog = getattr(module, "EPILOG", None)
             subparser.set_defaults(run=module.run, compiles=getattr(module, "COMPILES", True))

@@ -1,0 +1,78 @@
+"""`crefjax external-reconstruct`."""
+
+from pathlib import Path
+
+from crefjax.cli.common import add_device, add_verbosity, on_device, positive
+from crefjax.cli.messages import log, result, timed
+
+EPILOG = (
+    "RELION runs it if RELION_EXTERNAL_RECONSTRUCT_EXECUTABLE is `crefjax external-reconstruct` and relion_refine is "
+    "given --external_reconstruct. If the denoiser fails, the classical map is kept, and the log beside the STAR file "
+    "says why. The map that is written beside the joined one is not for stating a resolution."
+)
+COMBINATIONS = ("blend", "trailing", "prior")  # those of crefjax.relion.regularize, which loads JAX
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax external-reconstruct`."""
+    parser.add_argument("star", metavar="STAR", help="the file of one reconstruction, written by relion_refine")
+    parser.add_argument(
+        "--combine",
+        choices=(*COMBINATIONS, "none"),
+        default=COMBINATIONS[0],
+        help="blend: the denoised and the unregularized half-map, weighted in every shell; trailing: the denoised map, "
+        "trailing off where the FSC falls below 1/7; prior: the denoised map as the prior's mean; none: RELION's own "
+        "reconstruction",
+    )
+    parser.add_argument("--weights", metavar="W", help="weights, by name or folder (default: truth)")
+    parser.add_argument(
+        "--coarsest",
+        metavar="Å",
+        type=positive,
+        default=15.0,
+        help="denoise only once the FSC-0.143 of the half-maps is finer than this, Å",
+    )
+    parser.add_argument(
+        "--classical",
+        metavar="PROGRAM",
+        default="relion_external_reconstruct",
+        help="RELION's program for the classical step",
+    )
+    parser.add_argument(
+        "--after-classical",
+        action="store_true",
+        help="denoise a result that the classical step has written; a failure gives exit status 2",
+    )
+    add_device(parser)
+    add_verbosity(parser)
+
+
+def run(arguments) -> None:
+    """Reconstruct classically and denoise in a process of its own; or denoise."""
+    if arguments.after_classical:
+        _denoise(arguments)
+        return
+    from crefjax.relion.external import own_command, reconstruct
+
+    words = None
+    if arguments.combine != "none":
+        options = ["--combine", arguments.combine, "--coarsest", str(arguments.coarsest)]
+        for name in ("weights", "device", "classical"):
+            if getattr(arguments, name) is not None:
+                options += [f"--{name}", getattr(arguments, name)]
+        words = own_command(arguments.star, options)
+    log(reconstruct(arguments.star, words, program=arguments.classical))
+
+
+def _denoise(arguments):
+    from crefjax.relion.step import regularize_result
+
+    with on_device(arguments.device), timed("denoising"):
+        line = regularize_result(
+            Path(arguments.star),
+            combine=arguments.combine,
+            weights=arguments.weights,
+            coarsest=arguments.coarsest,
+            program=arguments.classical,
+        )
+    result(line)

@@ -1,0 +1,1 @@
+"""Refinements with RELION of simulated particles, with and without the denoiser as a regularizer."""
