@@ -32,7 +32,7 @@ from crefjax.errors import UserError
 from crefjax.inference.network import run_rotated
 from crefjax.masking import auto_mask
 from crefjax.relion.contract import ExternalJob
-from crefjax.spectral.covariances import shell_covariances, smooth_over_shells
+from crefjax.spectral.covariances import smooth_over_shells
 from crefjax.spectral.curves import shell_products, solvent_level
 from crefjax.spectral.shells import box_shells, filter_shells
 from crefjax.spectral.windows import raised_cosine
@@ -246,10 +246,11 @@ class _Moments:
 
 
 def _moments(half, denoised, noise, response, region):
-    covariances = shell_covariances([half, denoised, noise, response], region)
-    m, dof = covariances.matrix, np.maximum(covariances.dof, 1)
+    # In NumPy: the program is started twice in every iteration, and must compile as little as possible.
+    m = shell_products([half, denoised, noise, response], region)
+    voxels = 4 * np.pi * np.maximum(np.arange(len(m)), 0.5) ** 2
     places = {"map": (0, 0), "noise": (2, 2), "output": (1, 1), "cross": (0, 1), "through": (3, 2)}
-    mean = {name: smooth_over_shells(m[:, i, j], dof, _WIDTH)[0] for name, (i, j) in places.items()}
+    mean = {name: smooth_over_shells(m[:, i, j], voxels, _WIDTH)[0] for name, (i, j) in places.items()}
     power, output = (np.maximum(mean[name], 1e-12 * mean[name].max()) for name in ("map", "output"))
     signal = np.maximum(power - mean["noise"], 0)
     shared = np.clip(mean["cross"] - mean["through"], 0, np.sqrt(output * signal))

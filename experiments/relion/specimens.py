@@ -1,0 +1,52 @@
+"""The particle sets of the refinements: what is simulated, at which size and signal-to-noise ratio.
+
+The models were never seen by the included weights `truth`. Sets are small, so that one refinement takes minutes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ParticleSpec:
+    """One particle set.
+
+    Attributes:
+        model: path of the model in the folder of models.
+        particles: number of images.
+        snr: of the images, see `crefjax simulate --snr`.
+        box: side, pixels.
+        voxel_size: Å.
+        diameter: Å, of RELION's mask.
+        shift: Å, offsets of the particles.
+    """
+
+    model: str
+    particles: int
+    snr: float
+    box: int
+    voxel_size: float
+    diameter: float
+    shift: float = 3.0
+
+
+SPECIMENS = {
+    # Polymerase of phage phi6, 1 chain, 87 Å.
+    "polymerase": ParticleSpec("em/5fj6.pdb.gz", 200, 0.3, 36, 3.0, 100),
+    # One chain of apoferritin, five helices, 71 Å: small and noisy.
+    "ferritin_chain": ParticleSpec("cryoem/7a4m.cif.gz", 200, 0.15, 32, 3.0, 88),
+    # Tubulin dimer, 112 Å.
+    "tubulin": ParticleSpec("em/5ij0.cif.gz", 200, 0.3, 42, 3.0, 120),
+}
+
+
+def find_model(models: Path, spec: ParticleSpec) -> Path:
+    """Return the path of a model.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    path = models / spec.model
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected the model of a particle set, found no such file")
+    return path
