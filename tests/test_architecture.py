@@ -21,6 +21,7 @@ ROOMS = {
     "weights": {"models", "io"},
     "inference": {"weights", "models", "spectral", "data", "io", "masking"},
     "images": {"io", "data", "spectral", "simulate", "weights", "models", "inference"},
+    "relion": {"inference", "weights", "spectral", "data", "io", "masking"},
     "plotting": {"spectral", "io"},
     "report": {"plotting", "inference", "spectral", "data", "io", "masking"},
     "training": {"data", "io", "masking", "spectral", "simulate", "models", "losses", "weights", "images"},

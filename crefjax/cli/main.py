@@ -34,6 +34,7 @@ COMMANDS = {
     "simulate": "simulate two half-maps, or images of particles, with known signal from an atomic model",
     "images": "simulate particle images and micrographs",
     "external-reconstruct": "reconstruct and denoise the half-maps of a refinement, when RELION asks for it",
+    "relion-job": "denoise and report as an External job of RELION",
     "prepare": "cut half-maps into patches for training",
     "train": "train a network on half-map pairs, as configured",
     "finetune": "adapt weights to one specimen, using only its two half-maps",

@@ -76,6 +76,7 @@ def run_classical(
     if found is None:
         raise UserError(f"{program}: expected RELION's reconstruction program, found none on the path; install RELION")
     output = output or paths.result
+    output.unlink(missing_ok=True)  # a program that writes nothing must not pass for one that did
     words = [found, str(paths.star), "--o", str(output), *(["--no_map"] if without_prior else [])]
     # It calls no MPI, but is linked to it: it must not take itself for a rank of the run that started it.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMPI_COMM_", "PMIX_"))}

@@ -122,8 +122,11 @@ def main(argv=None) -> int:
     for row in summarize(arguments.output):
         print(
             f"{row['set']:24} {row['run']:9} FSC to the truth {row['truth_fsc_mean']:.3f} "
-            f"(0.5 at {row['truth_0.5']:.2f} Å), C_ref above it by {row['cref_excess_mean']:+.3f}, error {row['angle_median']:.1f}°, "
-            f"{row['offset_median']:.2f} Å, {row['cpu_seconds_per_iteration']:.1f} CPU s an iteration"
+            f"(0.5 at {row['truth_0.5']:.2f} Å), C_ref above it by {row['cref_excess_mean']:+.3f}"
+        )
+        print(
+            f"{'':34} error {row['angle_median']:.1f}°, {row['offset_median']:.2f} Å; "
+            f"{row['cpu_seconds_per_iteration']:.1f} CPU s an iteration"
         )
     return 0
 

@@ -47,6 +47,8 @@ def refine(
         *("--flatten_solvent", "--zero_mask", "--healpix_order", "1", "--auto_local_healpix_order", "3"),
         *("--offset_range", "3", "--offset_step", "1", "--sym", "C1", "--low_resol_join_halves", "40", "--norm"),
         *("--scale", "--pad", "2", "--oversampling", "1", "--j", "1", "--pool", "3"),
+        # Finer angles as soon as the resolution asks for them.
+        *("--auto_ignore_angles", "--auto_resol_angles"),
         *("--dont_combine_weights_via_disc", "--random_seed", str(seed)),
     ]
     environment = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}

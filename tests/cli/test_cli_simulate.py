@@ -295,3 +295,15 @@ def test_help_imports_no_heavy_module(command):
     assert run.returncode == 0
     assert run.stdout.startswith(f"usage: crefjax {command}")
     assert command != "simulate" or "--pose-error" in run.stdout
+
+
+def test_particles_are_written_for_relion(workdir):
+    words = ["simulate", *SMALL, "-o", "p", "--particles", 5, "--snr", 0.5, "--shift", 2, "--defocus", 9000, 9500]
+    words = [word for word in words if word not in ("--resolution", 6)]
+    run_ok(*words)
+    parameters = json.loads((workdir / "p" / "particles.json").read_text())["parameters"]
+    assert parameters["particles"]["count"] == 5
+    assert parameters["particles"]["shift_error"] == 2
+    assert (workdir / "p" / "particles.mrcs").stat().st_size == 1024 + 5 * 4 * 32**2
+    assert_refused(workdir, *words, names=["p:", "exists", "--overwrite"])
+    run_ok(*words, "--overwrite")
