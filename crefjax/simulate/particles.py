@@ -146,7 +146,8 @@ def euler_angles(rotations: np.ndarray) -> np.ndarray:
     # Seen along the axis only the sum, or the difference, of the other two is defined; psi takes all of it.
     along = sine < 1e-6
     rot = np.where(along, 0, np.arctan2(matrix[:, 2, 1], matrix[:, 2, 0]))
-    psi = np.where(along, np.arctan2(-matrix[:, 1, 0], matrix[:, 1, 1]), np.arctan2(matrix[:, 1, 2], -matrix[:, 0, 2]))
+    psi_along = np.arctan2(-matrix[:, 1, 0] * np.sign(matrix[:, 2, 2]), matrix[:, 1, 1])
+    psi = np.where(along, psi_along, np.arctan2(matrix[:, 1, 2], -matrix[:, 0, 2]))
     return np.rad2deg(np.stack([rot, tilt, psi], -1))
 
 

@@ -54,7 +54,7 @@ def read(folder, name):
         return np.array(file.data)
 
 
-@pytest.mark.parametrize("angles", itertools.product([-170, -30, 0, 100], [0, 5, 90, 179, 180], [-120, 0, 45]))
+@pytest.mark.parametrize("angles", list(itertools.product([-170, -30, 0, 100], [0, 5, 90, 179, 180], [-120, 0, 45])))
 def test_angles_are_those_of_relions_matrix(angles):
     matrix = relion_matrix(*angles)
     found = euler_angles(matrix[np.newaxis, ::-1, ::-1])[0]
