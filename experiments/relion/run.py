@@ -43,7 +43,8 @@ def refine(
     words = [
         *("mpirun", "--oversubscribe", "--mca", "mpi_yield_when_idle", "1", "-np", "3", "relion_refine_mpi"),
         *("--o", f"{name}/run", "--auto_refine", "--split_random_halves", "--i", "particles.star"),
-        *("--ref", "truth.mrc", "--ini_high", f"{low_pass:g}", "--ctf", "--particle_diameter", f"{diameter:g}"),
+        *("--ref", "truth.mrc", "--ini_high", f"{low_pass:g}"),
+        *("--ctf", "--ctf_corrected_ref", "--particle_diameter", f"{diameter:g}"),
         *("--flatten_solvent", "--zero_mask", "--healpix_order", "1", "--auto_local_healpix_order", "3"),
         *("--offset_range", "3", "--offset_step", "1", "--sym", "C1", "--low_resol_join_halves", "40", "--norm"),
         *("--scale", "--pad", "2", "--oversampling", "1", "--j", "1", "--pool", "3"),

@@ -32,11 +32,11 @@ class ParticleSpec:
 
 SPECIMENS = {
     # One chain of apoferritin, five helices, 71 Å: small, and the noisiest.
-    "ferritin_chain": ParticleSpec("cryoem/7a4m.cif.gz", 100, 0.3, 32, 3.0, 88),
+    "ferritin_chain": ParticleSpec("cryoem/7a4m.cif.gz", 100, 0.2, 32, 3.0, 88),
     # Polymerase of phage phi6, one chain, 87 Å.
-    "polymerase": ParticleSpec("em/5fj6.pdb.gz", 100, 0.6, 32, 3.2, 98),
+    "polymerase": ParticleSpec("em/5fj6.pdb.gz", 100, 0.4, 32, 3.2, 98),
     # Tubulin dimer, 112 Å.
-    "tubulin": ParticleSpec("em/5ij0.cif.gz", 100, 0.6, 32, 3.9, 120),
+    "tubulin": ParticleSpec("em/5ij0.cif.gz", 100, 0.4, 32, 3.9, 120),
 }
 
 
