@@ -49,6 +49,10 @@ _WIDTH = 1.0  # shells (standard deviation) over which noisy estimates are avera
 _LARGEST_FSC = 0.999
 
 
+class TooCoarseError(UserError):
+    """The half-maps' resolution is too low for the network, as in the first iterations of a refinement."""
+
+
 @dataclass(frozen=True)
 class Regularized:
     """A regularized half-map.
@@ -92,13 +96,14 @@ def regularize(
         seed: of the noise that is added.
 
     Raises:
-        UserError: the resolution is too low, or the map is empty.
+        TooCoarseError: the resolution is too low.
+        UserError: the map is empty, or the memory is too small.
     """
     fsc = signal_share(job)
     resolution, end = _resolution(job.fsc, job.box, job.voxel_size), _first_below(job.fsc, _TRAILING)
     if resolution is None or resolution > coarsest or end < _FIRST_SHELL:
         found = "unknown" if resolution is None else f"{resolution:.3g} Å"
-        raise UserError(f"the resolution is {found}; half-maps are denoised from {coarsest:g} Å on")
+        raise TooCoarseError(f"the resolution is {found}; half-maps are denoised from {coarsest:g} Å on")
     end = min(end, job.current // 2)
     region = region_of(classical, job)
     level = solvent_level(unregularized, region)

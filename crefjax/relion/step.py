@@ -5,7 +5,7 @@ from pathlib import Path
 from crefjax.errors import UserError
 from crefjax.relion.contract import ExternalJob, ResultPaths, read_job, read_volume, write_volume
 from crefjax.relion.external import run_classical
-from crefjax.relion.regularize import Regularized, regularize, weights_on_grid
+from crefjax.relion.regularize import Regularized, TooCoarseError, regularize, weights_on_grid
 from crefjax.utils.atomic import temporary_sibling
 from crefjax.weights.store import load_weights
 
@@ -26,10 +26,13 @@ def regularize_result(star: Path, *, combine: str, weights: str | None, coarsest
         one line on what was done.
 
     Raises:
-        UserError: something cannot be read, or the result is not to be used; the result is as it was.
+        UserError: something cannot be read, or the map cannot be denoised; the result is as it was.
     """
     job = read_job(star)
-    regularized = _regularized(job, combine, weights, coarsest, program)
+    try:
+        regularized = _regularized(job, combine, weights, coarsest, program)
+    except TooCoarseError as reason:
+        return f"classical: {reason}"
     output = job.result if job.half else job.beside("_denoised.mrc")
     write_volume(output, regularized.array, job.voxel_size)
     explained = regularized.explained[1 : max(regularized.end, 2)].mean()
