@@ -5,6 +5,8 @@ import importlib
 # Each action is a module of this package, with `add_arguments` and `run`.
 ACTIONS = {
     "simulate": ("images_simulate", "simulate particle images or micrographs whose signal is known"),
+    "denoise": ("images_denoise", "denoise stacks of particle images, or micrographs, to look at and pick from"),
+    "extract-noise": ("images_extract_noise", "cut patches without particles out of micrographs"),
 }
 
 

@@ -32,7 +32,7 @@ COMMANDS = {
     "classify": "remove from a map the voxels that a network takes for noise",
     "fetch": "download the half-maps and the masks of EMDB entries",
     "simulate": "simulate two half-maps, or images of particles, with known signal from an atomic model",
-    "images": "simulate particle images and micrographs",
+    "images": "simulate and denoise particle images and micrographs",
     "external-reconstruct": "reconstruct and denoise the half-maps of a refinement, when RELION asks for it",
     "relion-job": "denoise and report as an External job of RELION",
     "prepare": "cut half-maps into patches for training",

@@ -29,7 +29,7 @@ from crefjax.simulate.imaging import (
     split_into_batches,
     white_noise,
 )
-from crefjax.spectral.shells import box_shells, shell_means
+from crefjax.spectral.shells import Shells, box_shells, shell_means
 from crefjax.utils.progress import ProgressCallback
 
 _TAPS, _SHARPNESS = 4, 9.0  # the reading kernel: slices are accurate to 6e-4 of their root mean square
@@ -233,7 +233,7 @@ def _reconstruct_half(density, voxel_size, batches, optics, shells, refinements,
         variance.block_until_ready()  # wait here, so that signals are handled between batches
         show(next(shares) / total)
     del spectrum
-    data, inverse, maps = _first_maps(sums, shells)
+    data, inverse, maps = maps_of_sums(sums, shells)
     del sums
     for _ in range(refinements):
         spectra, sums = [_spectrum(volume) for volume in maps], _zeros(side, 4)
@@ -257,7 +257,7 @@ _spectrum = jax.jit(oversampled_spectrum)
 def _add_images(sums, variance, spectrum, poses, voxel_size, optics):
     """Add the density's images, their noise, and the squared CTFs to the sums, and the projections' variance."""
     side = sums.shape[2] - 1
-    ctf, weight = image_ctf(poses, side, voxel_size, optics), _weights(side, poses.counts)
+    ctf, weight = image_ctf(poses, side, voxel_size, optics), frequency_weights(side, poses.counts)
     images = project(spectrum, poses.rotation)
     variance += jnp.sum(poses.counts[:, None] * jnp.square(jnp.abs(images[:, 1:]))) * (2 / side**4)
     signal = ctf * images * shift_phases(poses.shift, side, voxel_size)
@@ -270,14 +270,19 @@ def _add_images(sums, variance, spectrum, poses, voxel_size, optics):
 def _add_maps(sums, spectra, poses, voxel_size, optics):
     """Add the images of two maps at the assigned orientations."""
     side = sums.shape[2] - 1
-    ctf, weight = image_ctf(poses, side, voxel_size, optics), _weights(side, poses.counts)
+    ctf, weight = image_ctf(poses, side, voxel_size, optics), frequency_weights(side, poses.counts)
     images = jnp.stack([project(spectrum, poses.assigned) for spectrum in spectra], -1)
     return insert(sums, (weight * jnp.square(ctf))[..., None] * images, None, poses.assigned)
 
 
 @jax.jit
-def _first_maps(sums, shells):
-    """Return the complex sums of the two maps, their Wiener factors, and the maps."""
+def maps_of_sums(sums: jax.Array, shells: Shells) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return two maps `(2, z, y, x)` last, of the sums of `insert` with their power, after their spectra and weights.
+
+    Args:
+        sums: `(2 N, 2 N, N + 1, 5)`.
+        shells: of the box of `(2 N)³`.
+    """
     data, power = _complete(sums)
     inverse = _inverse(power[..., 0], shells)[..., None]
     return data, inverse, _to_maps(data * inverse)
@@ -288,7 +293,7 @@ def _refined(maps, data, sums, inverse):
     return maps + _to_maps((data - _complete(sums)[0]) * inverse)
 
 
-def _weights(side, counts):
+def frequency_weights(side: int, counts: jax.Array) -> jax.Array:
     """Return the weight of every frequency of every image, `(images, frequencies)`: its radius."""
     radius = np.hypot(*image_frequencies(side).T)
     weight = np.where(radius == 0, 0.5 * _MEAN_RADIUS, radius).astype(np.float32)  # the mean is its own mate

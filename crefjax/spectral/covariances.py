@@ -112,10 +112,10 @@ def degrees_of_freedom(mask: np.ndarray) -> np.ndarray:
     correlated by `g(q)`, and the mean of a shell's n squared magnitudes scatters as that of `n / sum of |g(q)|²`
     independent ones, the sum running over those `q` that stay in the shell. That is taken for the spherical mean of
     `|g|²`: a step of length q from a shell of width 1 and radius s ends in that shell with probability `1 / (2 q)`, if
-    `1/2 <= q <= 2 s`.
+    `1/2 <= q <= 2 s`. The rings of an image are left with the probability of `_ring_step` instead.
 
     Args:
-        mask: `(z, y, x)`, 0 to 1.
+        mask: `(z, y, x)`, 0 to 1; with one section for an image.
 
     Returns:
         `(shells,)`, float64, at least 1, at most the shell's voxels.
@@ -123,8 +123,12 @@ def degrees_of_freedom(mask: np.ndarray) -> np.ndarray:
     power, voxels, middle = _power_of(mask, mask)
     power /= middle
     steps = np.arange(len(power))
-    stays = 1 / (2 * np.maximum(steps, 0.5))
-    correlated = np.array([np.sum((power * stays)[: 2 * s + 1]) for s in steps])
+    if _is_image(mask):
+        stays = np.stack([_ring_step(steps, q, steps) for q in steps], -1)
+        correlated = stays @ power
+    else:
+        stays = 1 / (2 * np.maximum(steps, 0.5))
+        correlated = np.array([np.sum((power * stays)[: 2 * s + 1]) for s in steps])
     return np.clip(voxels / np.maximum(correlated, 1), 1, np.maximum(voxels, 1))
 
 
@@ -133,16 +137,19 @@ def leakage(mask: np.ndarray) -> np.ndarray:
 
     With `m` the transform of the mask, the power of a Fourier voxel is the mean of those at all distances q, weighted
     by `|m(q)|²`, of which the spherical mean is taken. A step of length q from radius s leads to a radius r between
-    `|s - q|` and `s + q` with density `r / (2 s q)`.
+    `|s - q|` and `s + q` with density `r / (2 s q)`; for the rings of an image see `_ring_step`.
 
     Args:
-        mask: `(z, y, x)`, 0 to 1.
+        mask: `(z, y, x)`, 0 to 1; with one section for an image.
 
     Returns:
         `(shells, shells)`, float64; rows are shells under the mask, and sum to 1.
     """
     power, _, _ = _power_of(mask)
     shells = np.arange(len(power))
+    if _is_image(mask):
+        weights = sum(power[q] * _ring_step(shells[:, None], q, shells[None]) for q in shells)
+        return weights / weights.sum(axis=1, keepdims=True)
     weights = np.diag(np.full(len(power), power[0]))
     weights[0] += power * (shells > 0)
     s, lower, upper = shells[1:, np.newaxis], np.maximum(shells - 0.5, 0), shells + 0.5
@@ -150,6 +157,31 @@ def leakage(mask: np.ndarray) -> np.ndarray:
         inner, outer = np.maximum(lower, np.abs(s - q)), np.minimum(upper, s + q)
         weights[1:] += power[q] * np.maximum(outer**2 - inner**2, 0) / (4 * s * q)
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _is_image(array):
+    """Return whether an array `(z, y, x)` is an image, whose shells are rings."""
+    return sum(side > 1 for side in array.shape) == 2
+
+
+def _ring_step(start, step, end):
+    """Return the probability that a step of a length in a random direction ends in a ring of width 1.
+
+    By the law of cosines it ends within a radius r if its angle to the outward direction is at least
+    `arccos((r² - s² - q²) / (2 s q))`.
+
+    Args:
+        start: radius s from which it goes; an array, or several that broadcast.
+        step: its length q.
+        end: middle of the ring.
+    """
+    start, end = np.broadcast_arrays(np.asarray(start, np.float64), np.asarray(end, np.float64))
+    straight = (start == 0) | (step == 0)  # where its direction does not matter
+    divisor = np.where(straight, 1, 2 * start * step)
+    outer, inner = (
+        np.arccos(np.clip((np.sign(r) * r**2 - start**2 - step**2) / divisor, -1, 1)) for r in (end + 0.5, end - 0.5)
+    )
+    return np.where(straight, np.abs(start + step - end) < 0.5, (inner - outer) / np.pi)
 
 
 def _power_of(array, mask=None):

@@ -20,7 +20,7 @@ from crefjax.io.files import check_output_folder
 from crefjax.models import Model, NetworkConfig, Parameters, load_model, same_architecture
 from crefjax.utils.atomic import atomic_directory
 
-DEFAULTS = {"denoising": "truth", "classification": "classifier"}  # among those that ship, by task
+DEFAULTS = {"denoising": "truth", "classification": "classifier", "images": "images"}  # among those that ship, by task
 CARD_VERSION = 1
 _COARSEST_RESOLUTION = 8.0  # Å, for weights whose card does not say
 CARD_FIELDS = ("source", "licence", "training", "expected_input")

@@ -14,9 +14,9 @@ def get_config():
     c = default("unet2d")
     c.task = "images"
     c.batch = 8
-    c.steps = 2000
-    c.epoch_steps = 200
-    c.average = 0.995
+    c.steps = 800
+    c.epoch_steps = 100
+    c.average = 0.98
     c.data.patch = 64
     c.data.images.folders = "runs/images/*"
     c.network.depth = 4
@@ -24,7 +24,7 @@ def get_config():
     c.losses.n2n_l2 = 1.0
     c.optimizer.clip = 1.0
     c.schedule.name = "cosine"
-    c.schedule.rate = 2e-3
-    c.schedule.warmup = 50
+    c.schedule.rate = 3e-3
+    c.schedule.warmup = 30
     c.schedule.final = 0.02
     return c
