@@ -65,18 +65,19 @@ def test_weights_in_the_user_folder_are_found_by_name(found, arrays_file, weight
 def test_shipped_weights_are_listed_and_the_default(found, weights, pair):
     shutil.copytree(weights, found / "another")
     listed = run_ok("weights", "list").out.splitlines()
-    assert [line.split()[:3] for line in listed[:3]] == [
+    assert [line.split()[:3] for line in listed[:4]] == [
         ["classifier", "classification", "170,657"],
         ["cref", "denoising", "322,881"],
+        ["images", "images", "82,465"],
         ["truth", "denoising", "170,657"],
     ]
-    assert [line.endswith("(default)") for line in listed] == [True, False, True, False]
+    assert [line.endswith("(default)") for line in listed] == [True, False, True, True, False]
     assert "weights truth" in run_ok("denoise", *pair, "-o", "out.mrc").text
     run_ok("denoise", *pair, "-o", "named.mrc", "--weights", "truth")
     assert relative(read("out.mrc")[0], read("named.mrc")[0]) == 0
 
 
-@pytest.mark.parametrize("name", ["cref", "truth", "classifier"])
+@pytest.mark.parametrize("name", ["cref", "truth", "classifier", "images"])
 def test_shipped_weights_have_license_and_description(name):
     shown = run_ok("weights", "show", name).out
     for text in ("licence: Apache-2.0", "good for: ", "not good for: ", "training: ", "models: PDB entries (CC0) "):

@@ -77,7 +77,7 @@ def test_shipped_weights_improve_simulated_entries(entry, name):
 
 def test_weights_ship_with_the_package_and_one_is_the_default():
     own = [path for path in list_weights().values() if path.parent.name == "shipped"]
-    assert [path.name for path in own] == ["classifier", "cref", "truth"]
+    assert [path.name for path in own] == ["classifier", "cref", "images", "truth"]
     assert DEFAULTS["denoising"] == "truth"
     assert load_weights().name == "truth"
     for path in own:
@@ -95,7 +95,7 @@ def test_package_data_includes_every_file_of_the_shipped_weights():
     package = root / "crefjax" / "weights"
     held = {Path(path) for pattern in patterns for path in glob.glob(str(package / pattern), recursive=True)}
     assert held >= {path for path in (package / "shipped").rglob("*") if path.is_file()}
-    assert {package / "shipped" / name / "card.json" for name in ("classifier", "cref", "truth")} <= held
+    assert {package / "shipped" / name / "card.json" for name in ("classifier", "cref", "images", "truth")} <= held
 
 
 def test_shipped_weights_and_checkpoints_contain_no_absolute_path():
