@@ -35,12 +35,13 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 # Programs of others that the documentation calls; their arguments are not checked.
 OTHER_PROGRAMS = {
     *("[", "cat", "cp", "exit", "export", "fi", "ls", "mkdir", "mkdocs", "mv", "pip", "rm", "ruff"),
-    *("scontrol", "source", "tar", "then", "venv", "xargs"),
+    *("sbatch", "scontrol", "source", "tar", "then", "venv", "xargs"),
 }
 # What a command contains that is not run, and the reason.
 LEAVE_OUT = {
     r"pip install|-m venv": "installs packages from the network",
     r"crefjax fetch": "downloads from EMDB",
+    r"sbatch|--coordinator": "needs a cluster",
     r"~/": "writes into the home folder",
     r"mkdocs serve": "serves until it is stopped",
     r"\.venv/bin/(pytest|ruff)|^\.ci/run": "run by .ci/run",

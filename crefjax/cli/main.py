@@ -36,6 +36,7 @@ COMMANDS = {
     "external-reconstruct": "reconstruct and denoise the half-maps of a refinement, when RELION asks for it",
     "relion-job": "denoise and report as an External job of RELION",
     "prepare": "cut half-maps into patches for training",
+    "plan": "say what a training will take: steps, memory, disk space, and time",
     "train": "train a network on half-map pairs, as configured",
     "finetune": "adapt weights to one specimen, using only its two half-maps",
     "demo": "simulate two half-maps, denoise them, and show the gain; needs no input",

@@ -17,6 +17,7 @@ QUIET, NORMAL, VERBOSE = -1, 0, 1
 # Parameters that messages of the library name, and that are options of the same name on the command line.
 _PARAMETERS = (
     "assembly",
+    "coordinator",
     "device",
     "dtype",
     "grid",
@@ -28,6 +29,8 @@ _PARAMETERS = (
     "overwrite",
     "part",
     "patch",
+    "process_id",
+    "processes",
     "pixel_size",
     "resolution",
     "rotations",

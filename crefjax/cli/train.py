@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from crefjax.cli.common import add_verbosity
-from crefjax.cli.messages import log, timed
+from crefjax.cli.messages import QUIET, log, speak, timed
 from crefjax.errors import UserError
 
 EPILOG = (
@@ -23,6 +23,12 @@ def add_arguments(parser):
     parser.add_argument(
         "--workdir", metavar="DIR", required=True, help="folder of the run: checkpoints, metrics, figures, weights"
     )
+    group = parser.add_argument_group(
+        "several processes", "needed only outside SLURM, where the processes of a step find each other"
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of the first process, with a free port")
+    group.add_argument("--processes", metavar="N", type=int, help="number of processes")
+    group.add_argument("--process-id", metavar="K", type=int, help="number of this process, from 0 to N - 1")
     add_verbosity(parser)
     parser.set_defaults(takes_extra=True)
 
@@ -30,8 +36,20 @@ def add_arguments(parser):
 def run(arguments) -> int:
     """Train as the config says; return 128 plus the signal's number if a signal stopped it."""
     from crefjax.training.config import read_config
+    from crefjax.training.processes import find_launch, joined
 
     config = read_config(arguments.config, arguments.extra)
+    launch = find_launch(arguments.coordinator, arguments.processes, arguments.process_id)
+    with joined(launch, platform=config.platform) as place:
+        if not place.is_first:
+            with speak(QUIET):
+                return _train(config, arguments)
+        if place.count > 1:
+            log(f"{place.count} processes train together")
+        return _train(config, arguments)
+
+
+def _train(config, arguments):
     if config.platform:
         import jax
 

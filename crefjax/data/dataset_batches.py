@@ -69,8 +69,8 @@ class Batches:
         """
         if state.get("of") != self._fingerprint:
             raise UserError(
-                "the saved position in the training data belongs to other patches, or to another batch size, seed, or "
-                "number of processes; resume with the settings of the saved run"
+                "the saved position in the training data belongs to other patches, or to another batch size or "
+                "seed; resume with the settings of the saved run"
             )
         self._batches.set_state({"next_index": int(state["next_batch"])})
 
@@ -149,62 +149,90 @@ def dataset_batches(
 ) -> Batches:
     """Return batches of the patches of a prepared dataset.
 
-    The batches do not depend on the number of threads. A sample's orientation depends on seed, epoch, and place in the
-    shuffled order, not on the number of processes.
+    The batches do not depend on the number of threads. Nor do they on the number of processes, each of which has its
+    part of every batch: together they have the batches of a single process, and a position that was saved with one
+    number of processes can be restored with another.
 
     Args:
         folder: a dataset of `crefjax prepare`.
         split: `training` or `validation`.
-        batch: number of patches per batch, in each process.
+        batch: number of patches per batch, of all processes together; a multiple of their number.
         seed: random seed of order and orientations.
         rotations: whether each sample is rotated to one of the cube's 24 orientations; no mirror images.
         shuffle: whether the order over the whole split is random, another in each epoch; nothing is held in memory.
         repeat: whether epochs follow each other without end, and batches cross their borders; else there is one epoch,
             whose last batch may be shorter.
-        process: index of this process and number of processes. Each has its own share of each epoch, all of the same
-            length; the remainder is dropped from the epoch, another one in each epoch if shuffled.
+        process: index of this process and number of processes. Of a batch, the first one has the first patches, and so
+            on; of a last, shorter one, the last processes may have none.
         threads: number of threads that prepare batches in advance.
 
     Raises:
         UserError: not a complete dataset; fewer patches on this side than processes; a setting out of range. While
             iterating: a shard that is damaged or missing.
     """
+    import grain
+
     check_common(batch=batch, seed=seed, threads=threads)
-    _check(split, *process)
+    _check(split, batch, *process)
     manifest = load_manifest(folder)
     patches = _Patches(manifest, split)
     if len(patches) < process[1]:
         text = f"expected at least one {split} patch for each of {process[1]} processes, found {len(patches)}"
         raise path_error(folder, f"{text}; prepare more entries")
-    data = _in_order(patches, seed, rotations, shuffle, repeat, process)
+    data = _in_order(patches, seed, rotations, shuffle, repeat)
+    local = batch // process[1]
+    if process[1] > 1:
+        data = grain.MapDataset.source(_Share(data, batch, *process))
     checksums = [shard.sha256 for entry in manifest.of_split(split) for shard in entry.shards]
     settings = {"batch": batch, "seed": seed, "rotations": rotations, "shuffle": shuffle, "repeat": repeat}
     return Batches(
         # Endless data has no remainder, and Grain's division that would keep one is inexact for its length, 2^63 - 1.
-        data.batch(batch, drop_remainder=repeat, batch_fn=collate),
+        data.batch(local, drop_remainder=repeat, batch_fn=collate),
         names=[entry.name for entry in manifest.entries],
         size=len(patches),
         threads=threads,
-        fingerprint={**settings, "split": split, "processes": process[1], "shards": checksums},
+        # "processes" is of earlier versions, whose batches depended on their number.
+        fingerprint={**settings, "split": split, "processes": 1, "shards": checksums},
     )
 
 
-def _check(split, index, count):
+def _check(split, batch, index, count):
     if not 0 <= index < count:
         raise UserError(f"process: expected an index from 0 to below the number of processes, found {index} of {count}")
+    if batch % count:
+        raise UserError(f"batch: expected a multiple of the {count} processes, found {batch}; change it")
     if split not in SPLITS:
         raise UserError(f"split: expected one of {', '.join(SPLITS)}, found {split}; choose one")
 
 
-def _in_order(patches, seed, rotations, shuffle, repeat, process):
-    """Return a process's share of the patches of every epoch, as a `grain.MapDataset` of samples."""
+class _Share:
+    """Random access to the samples of one process, of all samples in their order.
+
+    Sample `k` of process `p`, whose part of a batch of `b` is `b / n`, is sample `k // (b/n) * b + p * b/n + k % (b/n)`
+    of all.
+    """
+
+    def __init__(self, data, batch, index, count):
+        self._data, self._batch, self._local = data, batch, batch // count
+        self._first = index * self._local
+        whole, rest = divmod(len(data), batch)
+        self._length = whole * self._local + min(max(rest - self._first, 0), self._local)
+
+    def __len__(self):
+        return self._length
+
+    def __getitem__(self, index):
+        step, within = divmod(index, self._local)
+        return self._data[step * self._batch + self._first + within]
+
+
+def _in_order(patches, seed, rotations, shuffle, repeat):
+    """Return the patches of every epoch, as a `grain.MapDataset` of samples."""
     import grain
 
-    index, count = process
     data = grain.MapDataset.source(patches).seed(seed)
     if shuffle:
         data = data.shuffle()
     if rotations:
         data = data.random_map(random_rotation)
-    data = data[: len(patches) // count * count][index::count]
     return data.repeat() if repeat else data

@@ -3,6 +3,8 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +18,9 @@ from crefjax.training.checkpoints import CheckpointMetadata, Checkpoints
 from crefjax.training.config import check_resumable, to_json
 from crefjax.training.metrics import MetricsBuffer, MetricsWriter, SkippedSamples, StepMetrics, training_progress
 from crefjax.training.optimizer import make_optimizer, make_schedule
+from crefjax.training.processes import ShareOfBatches, current, gather
 from crefjax.training.step import (
+    Agreement,
     compile_step,
     evaluate,
     find_devices,
@@ -73,6 +77,20 @@ class TrainPlan(NamedTuple):
     optimizer: optax.GradientTransformation
 
 
+class _Agreed(NamedTuple):
+    """What all processes do after a step.
+
+    Attributes:
+        signal: Signal that asks to stop; 0 if none did.
+        out_of_time: Whether only the time for an evaluation as long as the last one remains.
+        save: Whether so much time has passed since the last checkpoint that one is due.
+    """
+
+    signal: int = 0
+    out_of_time: bool = False
+    save: bool = False
+
+
 def make_plan(config: ConfigDict, source: DataSource, *, say: Callable[[str], None]) -> TrainPlan:
     """Return the plan of a run; nothing is written.
 
@@ -85,7 +103,7 @@ def make_plan(config: ConfigDict, source: DataSource, *, say: Callable[[str], No
         UserError: The devices, the batch, or the schedule are invalid, or there is nothing to do.
     """
     devices = find_devices(config.devices, config.platform, config.batch)
-    if idle := len(jax.local_devices(backend=config.platform or None)) - len(devices):
+    if idle := len(jax.devices(config.platform or None)) - len(devices):
         total = len(devices) + idle
         say(
             f"{len(devices)} of {total} devices share a batch of {config.batch}; one of "
@@ -127,7 +145,9 @@ def train(
     """Train, from the newest checkpoint of the folder if there is one.
 
     A run that is stopped at any moment and called again with the same arguments ends with the same parameters, on a CPU
-    to the last bit.
+    to the last bit. If several processes are connected (`crefjax.training.processes`), all call it with the same
+    arguments and a folder that they share; the first one writes and speaks, and the run may be resumed by any number of
+    processes.
 
     Args:
         config: Config of the run.
@@ -142,15 +162,32 @@ def train(
         UserError: The settings do not divide, fit, or resume the run; too many samples are not finite
             (`SkippedSamples`); or the disk is full.
     """
-    workdir = workdir.absolute()
+    workdir, place = workdir.absolute(), current()
+    if not place.is_first:
+        after_evaluation, say = lambda folder: None, lambda line: None
     plan = make_plan(config, source, say=say)
+    if place.count > 1 and not source.divided:
+        source = _divided(source, place, config.batch)
     batches = source.training()  # before the folder is made, so that a mistake leaves none behind
     try:
         _make_folder(workdir)
-        with _lock(workdir), stop_on_signals() as stop:
-            return _train(_Run(config, workdir, task, source, plan, batches, stop, after_evaluation, say))
+        lock = _lock(workdir) if place.is_first else nullcontext()
+        with lock, stop_on_signals(announce=place.is_first) as stop:
+            return _train(_Run(config, workdir, task, source, plan, batches, stop, after_evaluation, say, place))
     finally:
         close(batches)
+
+
+def _divided(source, place, batch):
+    """Return a source that gives the part of one process of the batches of another source."""
+    place.local_batch(batch)
+    held_out = source.held_out
+    return replace(
+        source,
+        training=lambda: ShareOfBatches(source.training(), place, batch),
+        held_out=held_out and (lambda: ShareOfBatches(held_out(), place, batch)),
+        divided=True,
+    )
 
 
 def _make_folder(workdir):
@@ -183,9 +220,10 @@ class _Run:
     """A run: its constants, and its state, which every step changes."""
 
     def __init__(
-        self, config, workdir, task, source, plan: TrainPlan, batches, stop: StopRequest, after_evaluation, say
+        self, config, workdir, task, source, plan: TrainPlan, batches, stop: StopRequest, after_evaluation, say, place
     ):
         self.config, self.workdir, self.task, self.source, self.stop = config, workdir, task, source, stop
+        self.place, self.agreed = place, _Agreed()
         self.batches, self.after_evaluation, self.say = batches, after_evaluation, say
         self.devices, self.epoch_steps, self.steps, self.schedule, self.optimizer = plan
         self.description = task.describe(config)
@@ -194,7 +232,8 @@ class _Run:
         )
         self.compiled_step = None
         self.evaluation_step = make_evaluation_step(task, self.devices)
-        self.skipped = SkippedSamples(workdir, lambda: self.checkpoints.steps(), say)
+        self.agreement = Agreement(self.devices)
+        self.skipped = SkippedSamples(workdir, lambda: self.checkpoints.steps(), say, self._all_entries)
         self.metrics = MetricsBuffer(self.skipped.count, self._write_line, every=config.log_every)
         self.evaluation_seconds, self.evaluated_before = 0.0, False
         self.pretraining, self.checkpoints, self.writer = getattr(task, "pretraining", None), None, None
@@ -209,10 +248,11 @@ class _Run:
         self.seconds, self.best, self.evaluated, self.without_improvement = 0.0, (None, None), False, 0
         if steps:
             state = self._restore(state)
-        for path in self.workdir.glob(".crefjax-*"):  # of a run that was killed while it wrote weights
-            atomic.remove(path)
-        write_json(self.workdir / "config.json", to_json(self.config), indent=2)
-        self.writer = MetricsWriter(self.workdir, self.step, evaluated=self.evaluated)
+        if self.place.is_first:
+            for path in self.workdir.glob(".crefjax-*"):  # of a run that was killed while it wrote weights
+                atomic.remove(path)
+            write_json(self.workdir / "config.json", to_json(self.config), indent=2)
+            self.writer = MetricsWriter(self.workdir, self.step, evaluated=self.evaluated)
         self.state = replicate(state, self.devices)
         self.started_at = self.saved_at = time.monotonic()
 
@@ -239,25 +279,29 @@ class _Run:
     def train(self) -> Result:
         """Train until the last step, a signal, or the time limit."""
         self.metrics.throughput.restart()
+        self._agree()
         if self._evaluation_due() and not self.evaluated:  # stopped just before it
             self._end_epoch()
         with training_progress(self._share()) as show:
-            while self.step < self.steps and not self.stop and not self._is_over():
+            while self.step < self.steps and not self.agreed.signal and not self._is_over():
                 self._take_step()
+                self._agree()
                 if self.step % self.epoch_steps == 0 or self.step == self.steps:
                     self._end_epoch()
-                elif self._checkpoint_due():
+                    if self.place.count == 1:  # a signal may have come during the evaluation
+                        self._agree()
+                elif self.agreed.save or self._steps_are_due():
                     self._save()
                 if not math.isnan(self.metrics.loss):
                     show(self._share(), self._note())
         self.metrics.flush()
-        if not self.stop and not self.evaluated:  # the time limit is reached
+        if not self.agreed.signal and not self.evaluated:  # the time limit is reached
             self._end_epoch()
         self._save()
         self._export(LAST)
         loss, step = self.best
         weights = self.workdir / (LAST if loss is None else BEST)
-        return Result(self.step, self.steps, self.stop.signal, loss, step, weights)
+        return Result(self.step, self.steps, self.agreed.signal or None, loss, step, weights)
 
     def close(self):
         """Close files and threads."""
@@ -265,6 +309,17 @@ class _Run:
             self.writer.close()
         if self.checkpoints:
             self.checkpoints.close()
+
+    def _agree(self):
+        minutes = self.config.checkpoint.every_minutes
+        save = bool(minutes) and time.monotonic() - self.saved_at > 60 * minutes
+        wanted = _Agreed(self.stop.signal or 0, self._out_of_time(), save)
+        signal, out_of_time, save = self.agreement.agree(wanted)
+        self.agreed = _Agreed(signal, bool(out_of_time), bool(save))
+
+    def _all_entries(self, entries):
+        """Return the entries of a batch in all processes, all of which call it."""
+        return tuple(name for part in gather(list(entries), self.place) for name in part)
 
     def _take_step(self):
         samples: NamedBatch = next(self.batches)
@@ -279,6 +334,8 @@ class _Run:
         self.metrics.add(StepMetrics(self.step, samples.entries, numbers))
 
     def _write_line(self, step: int, means: dict, samples_per_second: float):
+        if self.writer is None:
+            return
         numbers = {
             "epoch": step / self.epoch_steps,
             "loss": means.pop("losses"),
@@ -295,7 +352,7 @@ class _Run:
             return False
         if self.step == 0:  # the initial weights are the baseline
             return bool(self.config.weights)
-        return self.step % (every * self.epoch_steps) == 0 or self.step == self.steps or self._out_of_time()
+        return self.step % (every * self.epoch_steps) == 0 or self.step == self.steps or self.agreed.out_of_time
 
     def _end_epoch(self):
         """Evaluate if it is due, and save."""
@@ -310,16 +367,18 @@ class _Run:
             self.evaluation_step,
             self.state.best_parameters,
             self.source,
-            batch=self.config.batch,
+            batch=self.place.local_batch(self.config.batch),
             devices=self.devices,
-            stopped=lambda: bool(self.stop),
+            stopped=lambda: bool(self.stop) and self.place.count == 1,  # all or none
+            place=self.place,
         )
         if means is None:
             return None
         if self.evaluated_before:  # the first of a process compiles
             self.evaluation_seconds = time.monotonic() - start
         self.evaluated = self.evaluated_before = True
-        self.writer.write("evaluation", self.step, {"epoch": self.step / self.epoch_steps, **means})
+        if self.writer is not None:
+            self.writer.write("evaluation", self.step, {"epoch": self.step / self.epoch_steps, **means})
         loss = means["loss"]
         text = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if isinstance(value, float))
         self.say(f"step {self.step}, held out: {text}")
@@ -331,11 +390,9 @@ class _Run:
         self.after_evaluation(self.workdir)
         return loss if math.isfinite(loss) else None
 
-    def _checkpoint_due(self):
-        chosen = self.config.checkpoint
-        if chosen.every_steps and self.step % chosen.every_steps == 0:
-            return True
-        return bool(chosen.every_minutes) and time.monotonic() - self.saved_at > 60 * chosen.every_minutes
+    def _steps_are_due(self):
+        every = self.config.checkpoint.every_steps
+        return bool(every) and self.step % every == 0
 
     def _save(self, loss: float | None = None):
         self.metrics.flush()  # a run that ends because of values that are not finite saves nothing more
@@ -356,6 +413,8 @@ class _Run:
         self.saved_at = time.monotonic()
 
     def _export(self, name):
+        if not self.place.is_first:
+            return
         training = f"{self.step} steps of {self.config.batch} {self.description.samples}: {self.source.description}"
         about = {
             "training": training + (f"; before: {self.pretraining}" if self.pretraining else ""),
@@ -370,7 +429,7 @@ class _Run:
 
     def _is_over(self):
         patience = self.config.evaluation.patience
-        return self._out_of_time() or (patience > 0 and self.without_improvement >= patience)
+        return self.agreed.out_of_time or (patience > 0 and self.without_improvement >= patience)
 
     def _out_of_time(self):
         """Return whether only the time for an evaluation as long as the last one remains."""

@@ -178,15 +178,23 @@ class SkippedSamples:
         shares: Share of skipped samples in each of the last `WINDOW` steps, the oldest first.
     """
 
-    def __init__(self, workdir: Path, checkpoint_steps: Callable[[], list[int]], say: Callable[[str], None]):
+    def __init__(
+        self,
+        workdir: Path,
+        checkpoint_steps: Callable[[], list[int]],
+        say: Callable[[str], None],
+        all_entries: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda entries: entries,
+    ):
         """Create an empty count.
 
         Args:
             workdir: Folder of the run, for the message.
             checkpoint_steps: Returns the steps that have a checkpoint.
             say: Receives a line for the user.
+            all_entries: Returns the entries of a batch in all processes, given those in this one.
         """
         self._workdir, self._checkpoint_steps, self._say = workdir, checkpoint_steps, say
+        self._all_entries = all_entries
         self.shares: deque[float] = deque(maxlen=WINDOW)
 
     def count(self, metrics: StepMetrics) -> int:
@@ -205,6 +213,7 @@ class SkippedSamples:
         self.shares.append(float(skipped.mean()))
         if not skipped.any():
             return 0
+        metrics = metrics._replace(entries=self._all_entries(metrics.entries))
         failure = _describe_failure(metrics, finite, updated)
         if sum(self.shares) > MOST_SKIPPED * WINDOW:
             raise UserError(

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from crefjax.errors import UserError
 from crefjax.simulate.stream import StreamConfig, config_fields
 from crefjax.simulate.stream.batches import stream_half_maps
+from crefjax.training.processes import current
 from crefjax.training.stream_source import (
     MixedBatches,
     StreamBatches,
@@ -74,7 +75,9 @@ def _dataset_source(config):
             f"{chosen.folder}: expected a dataset for data.grid = {config.data.grid:g}, found one for "
             f"{manifest.grid:g}; set data.grid to that, or prepare the dataset again with the grid of the config"
         )
-    settings = {"batch": config.batch, "threads": chosen.threads}
+    place = current()
+    place.local_batch(config.batch)  # reports a batch that does not divide
+    settings = {"batch": config.batch, "threads": chosen.threads, "process": tuple(place)}
 
     def training():
         return NamedBatches(
@@ -96,6 +99,8 @@ def _dataset_source(config):
         training=training,
         held_out=held_out if sizes["validation"] else None,
         description=f"{sizes['training']} patches of a prepared dataset of half-maps",
+        divided=True,
+        held_out_size=sizes["validation"],
         patch=manifest.patch,
         truth=manifest.truth,
     )
@@ -149,6 +154,7 @@ def specimen_source(specimens, config: ConfigDict, *, held_out_specimens=None, w
         size=None,
         training=training,
         held_out=held_out if evaluates else None,
+        held_out_size=chosen.held_out_patches * len(held_out_specimens or specimens),
         description=f"patches of {len(specimens)} half-map pair" + ("s" if len(specimens) > 1 else ""),
         patch=config.data.patch,
         truth=all(specimen.truth is not None for specimen in specimens),
@@ -184,6 +190,7 @@ def _stream_source(config):
         size=None,
         training=training,
         held_out=_held_out_of_stream(config, held_out_files, stream_config, standardize) if evaluates else None,
+        held_out_size=chosen.held_out_samples,
         description=description,
         patch=config.data.patch,
         truth=True,

@@ -1,8 +1,10 @@
 """One step of training and one of evaluation, on all devices: the only module that uses `jax.pmap`.
 
-A state is replicated on every device, stacked along a first axis; a batch is sharded into equal parts along it.
+A state is replicated on every device, stacked along a first axis; a batch is sharded into equal parts along it. If
+several processes train together, the first axis of what a process gives and gets runs over its own devices.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ import optax
 from jax import lax
 
 from crefjax.errors import UserError
+from crefjax.training.processes import Processes, gather
 from crefjax.training.task import Batch, DataSource, Parameters, Task, close
 from crefjax.utils.memory import GIB, free_memory
 
@@ -62,10 +65,10 @@ def update_ema(average: Parameters, parameters: Parameters, step: jax.Array, dec
 
 
 def find_devices(count: int, platform: str, batch: int) -> list[jax.Device]:
-    """Return devices of this process among which a batch divides.
+    """Return devices among which a batch divides: those of this process, or all of all processes that are connected.
 
     Args:
-        count: Number of devices; 0 for as many as are available and divide the batch.
+        count: Number of devices; 0 for as many as are available and divide the batch; of several processes, all.
         platform: `cpu`, `gpu`, or empty for JAX's choice.
         batch: Samples in a step.
 
@@ -73,7 +76,7 @@ def find_devices(count: int, platform: str, batch: int) -> list[jax.Device]:
         UserError: There are fewer devices, or the batch does not divide.
     """
     try:
-        available = jax.local_devices(backend=platform or None)
+        available = jax.devices(platform or None)
     except RuntimeError as error:
         raise UserError(f"config: platform: JAX finds no {platform}; choose another, or leave it empty") from error
     if count > len(available):
@@ -85,9 +88,12 @@ def find_devices(count: int, platform: str, batch: int) -> list[jax.Device]:
         )
         raise UserError(f"config: devices: expected {count}, found {len(available)} of platform {kind}; {advice}")
     if jax.process_count() > 1:
-        raise UserError(
-            f"crefjax train: expected one process with all its devices, found {jax.process_count()}; start one"
-        )
+        if count not in (0, len(available)):
+            raise UserError(
+                f"config: devices: expected all {len(available)} devices of the {jax.process_count()} processes, found "
+                f"{count}; leave it at 0"
+            )
+        count = len(available)
     parts = count or max(n for n in range(1, len(available) + 1) if batch % n == 0)
     devices = available[:parts]
     if batch % parts:
@@ -106,7 +112,8 @@ def make_train_step(
     """Return `(state, batch) -> (state, numbers)`, which donates the state's buffers.
 
     The numbers are `losses` of every sample, the task's own numbers of every sample, whether every sample is `finite`,
-    and `gradient_norm`. Gradients are averaged over devices.
+    and `gradient_norm`. Gradients are averaged over devices. If there are several processes, each gets the numbers of
+    all samples.
 
     A sample whose input is not finite is skipped: its numbers are NaN, and the mean loss of the others is minimized. If
     the loss or the gradient is not finite even so, or no sample remains, the step changes nothing but `State.step`, and
@@ -138,7 +145,10 @@ def make_train_step(
         new = _update(state, gradients, optimizer, decay)
         new = jax.tree.map(lambda after, before: jnp.where(good, after, before), new, state)
         losses, numbers = jax.tree.map(lambda values: jnp.where(finite, values, jnp.nan), aux)
-        numbers = {**numbers, "losses": losses, "finite": finite, "gradient_norm": jnp.where(good, norm, jnp.nan)}
+        numbers = {**numbers, "losses": losses, "finite": finite}
+        if jax.process_count() > 1:
+            numbers = lax.all_gather(numbers, _AXIS)
+        numbers["gradient_norm"] = jnp.where(good, norm, jnp.nan)
         return new._replace(step=state.step + 1), numbers
 
     return jax.pmap(step, axis_name=_AXIS, devices=devices, donate_argnums=(0,))
@@ -185,6 +195,8 @@ def compile_step(step: Callable, state: State, batch: Batch, devices: Sequence[j
     Raises:
         UserError: Its temporaries need more memory than is free.
     """
+    if jax.process_count() > 1:  # `jax.pmap` compiles ahead of time only for a process on its own
+        return step
     compiled = step.lower(state, batch).compile()
     if (analysis := compiled.memory_analysis()) is not None:
         needed = analysis.temp_size_in_bytes * (len(devices) if devices[0].platform == "cpu" else 1)
@@ -201,9 +213,41 @@ def make_evaluation_step(task: Task, devices: Sequence[jax.Device]) -> Callable:
     return jax.pmap(task.metrics, axis_name=_AXIS, devices=devices)
 
 
+class Agreement:
+    """What the processes that train together agree on, step by step: the largest of their values.
+
+    It is known a few steps later, so that no process waits for it, and at the same step in all of them. A process on
+    its own agrees with itself at once.
+
+    Args:
+        devices: Devices that compute.
+        delay: Steps after which it is known.
+    """
+
+    def __init__(self, devices: Sequence[jax.Device], delay: int = 2):
+        self._own = len(_local(devices))
+        self._delay = delay if jax.process_count() > 1 else 0
+        self._largest = jax.pmap(lambda values: lax.pmax(values, _AXIS), axis_name=_AXIS, devices=devices)
+        self._pending: deque = deque()
+
+    def agree(self, values: Sequence[int]) -> tuple[int, ...]:
+        """Return the largest values of all processes a few steps ago, at first zeros; all must call it."""
+        if not self._delay:
+            return tuple(int(value) for value in values)
+        self._pending.append(self._largest(np.tile(np.asarray(values, np.int32), (self._own, 1))))
+        if len(self._pending) <= self._delay:
+            return (0,) * len(values)
+        return tuple(int(value) for value in np.asarray(self._pending.popleft().addressable_shards[0].data)[0])
+
+
+def _local(devices):
+    """Return the devices of this process."""
+    return [device for device in devices if device.process_index == jax.process_index()]
+
+
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """Copy a tree of arrays to every device."""
-    count = len(devices)
+    """Copy a tree of arrays to every device of this process."""
+    count = len(_local(devices))
     return jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf)[None], (count, *np.shape(leaf))), tree)
 
 
@@ -213,15 +257,21 @@ def unreplicate(tree: Any) -> Any:
 
 
 def shard(batch: Batch, devices: Sequence[jax.Device]) -> Batch:
-    """Cut a batch into a part for each device."""
-    return jax.tree.map(lambda leaf: leaf.reshape(len(devices), -1, *leaf.shape[1:]), batch)
+    """Cut the samples of this process into a part for each of its devices."""
+    count = len(_local(devices))
+    return jax.tree.map(lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]), batch)
 
 
 def unshard(numbers: Any) -> Any:
-    """Return the numbers of the devices' samples as host arrays, in the order of the batch."""
+    """Return the numbers of the devices' samples as host arrays, in the order of the batch.
+
+    Those of all processes come as a copy for each device, `(devices, all devices, samples)`.
+    """
 
     def join(leaf):
         host = np.asarray(leaf)
+        if host.ndim > 2:
+            host = host[0]
         return host.reshape(-1) if host.ndim > 1 else host[0]
 
     return jax.tree.map(join, numbers)
@@ -235,16 +285,18 @@ def evaluate(
     batch: int,
     devices: Sequence[jax.Device],
     stopped: Callable[[], bool] = lambda: False,
+    place: Processes = Processes(),  # noqa: B008 - immutable
 ) -> dict | None:
-    """Average all metrics over the held-out samples.
+    """Average all metrics over the held-out samples; of several processes, each evaluates its part of every batch.
 
     Args:
         step: From `make_evaluation_step`.
         parameters: Replicated parameters.
-        source: Source with held-out samples.
-        batch: Samples in a step; a short last batch is filled up with samples that are not counted.
+        source: Source with held-out samples, those of this process.
+        batch: Samples of this process in a step; a short last batch is filled up with samples that are not counted.
         devices: Devices that compute.
         stopped: Whether to give up, asked before every batch.
+        place: This process.
 
     Returns:
         Every metric's mean; `samples`, their number; `entries`, the mean loss of every entry. None if given up.
@@ -264,11 +316,31 @@ def evaluate(
                 parts.setdefault(name, []).append(values[:count])
     finally:
         close(batches)
-    metrics = {name: np.concatenate(values) for name, values in parts.items()}
+    names, metrics = _join_parts(names, parts, batch, place)
     loss = metrics["loss"]
     entries = {name: float(loss[np.array(names) == name].mean()) for name in sorted(set(names))}
     means = {name: float(values.mean()) for name, values in metrics.items()}
     return {**means, "samples": len(names), "entries": entries}
+
+
+def _join_parts(names, parts, batch, place):
+    """Return the entries and the metrics of all processes' samples, in the order that a single process has them."""
+    values = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    if place.count == 1:
+        return names, values
+    values = {name: array.tolist() for name, array in values.items()}
+    everything = gather({"entries": names, "metrics": values}, place)
+    order = sorted(
+        (number // batch, index, number)
+        for index, part in enumerate(everything)
+        for number in range(len(part["entries"]))
+    )
+    joined = [everything[index]["entries"][number] for _, index, number in order]
+    metrics = {
+        name: np.array([everything[index]["metrics"][name][number] for _, index, number in order], np.float32)
+        for name in everything[0]["metrics"]
+    }
+    return joined, metrics
 
 
 def _pad(array, missing):

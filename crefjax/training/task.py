@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -52,12 +52,17 @@ class DataSource:
         held_out: Returns an iterator that passes once over samples that are never trained on, the last batch perhaps
             short; None if there are none.
         description: The data in words, for the card of the weights.
+        held_out_size: Number of held-out samples; None if it is not known.
+        divided: Whether the iterators give only the samples of this process; otherwise they give whole batches, and
+            every process takes its part of each.
     """
 
     size: int | None
     training: Callable[[], ResumableIterator]
     held_out: Callable[[], Iterator[NamedBatch]] | None
     description: str
+    held_out_size: int | None = field(default=None, kw_only=True)
+    divided: bool = field(default=False, kw_only=True)
 
 
 class TaskDescription(NamedTuple):

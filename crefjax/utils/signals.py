@@ -81,13 +81,18 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first signal into a request to stop; a second one ends the run as it would without this."""
+def stop_on_signals(*, announce: bool = True) -> Iterator[StopRequest]:
+    """Turn the first signal into a request to stop; a second one ends the run as it would without this.
+
+    Args:
+        announce: whether to print a line at the first signal.
+    """
     stop = StopRequest()
 
     def ask(number):
         stop.signal = number
-        _print_line(f"{signal.Signals(number).name}: ending this step and saving; once more to stop at once")
+        if announce:
+            _print_line(f"{signal.Signals(number).name}: ending this step and saving; once more to stop at once")
 
     with handle_signals(ask, once=True):
         yield stop

@@ -216,7 +216,8 @@ def check_weights_folder(folder: Path, *, overwrite: bool) -> None:
 def save_parameters(folder: Path, parameters: Parameters) -> None:
     """Write parameters into a new folder.
 
-    They are written as host arrays, so that parameters from a GPU can be read on a CPU.
+    They are written as host arrays, so that parameters from a GPU can be read on a CPU, and by this process alone, also
+    if it is connected to others.
 
     Args:
         folder: Absolute path.
@@ -225,9 +226,20 @@ def save_parameters(folder: Path, parameters: Parameters) -> None:
     import jax
     import orbax.checkpoint as ocp
 
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with _checkpointer_of_this_process(ocp, jax) as checkpointer:
         checkpointer.save(folder, jax.tree.map(np.asarray, parameters))
     remove_absolute_paths(folder)
+
+
+def _checkpointer_of_this_process(ocp, jax):
+    if jax.process_count() == 1:
+        return ocp.PyTreeCheckpointer()
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 def remove_absolute_paths(folder: Path) -> None:

@@ -136,25 +136,49 @@ def test_one_pass_is_resumed_at_its_end(dataset):
     assert batches_equal(next(anew), last)
 
 
-@pytest.mark.parametrize("other", [{"batch": 6}, {"seed": 4}, {"rotations": False}, {"process": (0, 2)}])
+@pytest.mark.parametrize("other", [{"batch": 6}, {"seed": 4}, {"rotations": False}])
 def test_a_position_of_other_batches_is_refused(dataset, other):
     state = dataset_batches(dataset, batch=5, seed=3).get_state()
     with pytest.raises(UserError, match="resume with the settings of the saved run"):
         dataset_batches(dataset, **({"batch": 5, "seed": 3} | other)).set_state(state)
 
 
-def test_processes_share_an_epoch(dataset, training):
-    count, share = 3, len(training) // 3
-    settings = {"batch": share, "seed": 1}
-    epochs = [dataset_batches(dataset, process=(index, count), **settings) for index in range(count)]
-    alone = dataset_batches(dataset, batch=len(training), seed=1)
-    for _ in range(2):
-        shares = [[which(sample, training) for sample in list_patches(batches, 1)] for batches in epochs]
-        together = [found for share in shares for found in share]
-        assert len({index for index, _ in together}) == len(together) == count * share
-        assert set(together) <= {which(sample, training) for sample in list_patches(alone, 1)}  # turned alike
-    states = {json.dumps(batches.get_state()) for batches in epochs}
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_have_the_parts_of_the_batches_of_one(dataset, training, count):
+    steps = 2 * len(training) // 6 + 1  # batches that cross the border of an epoch
+    shares = [dataset_batches(dataset, batch=6, seed=1, process=(index, count)) for index in range(count)]
+    alone = dataset_batches(dataset, batch=6, seed=1)
+    for _ in range(steps):
+        parts = [next(batches) for batches in shares]
+        together = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        assert batches_equal(together, next(alone))
+    states = {json.dumps(batches.get_state()) for batches in (*shares, alone)}
     assert len(states) == 1
+
+
+def test_processes_share_one_pass_without_loss(dataset, training):
+    settings = {"batch": 4, **PLAIN}
+    patches = [list_patches(dataset_batches(dataset, process=(index, 2), **settings)) for index in range(2)]
+    alone = list_patches(dataset_batches(dataset, **settings))
+    found = []
+    for first in range(0, len(alone), 4):
+        found += patches[0][first // 2 : first // 2 + 2] + patches[1][first // 2 : first // 2 + 2]
+    assert len(found) == len(alone) == len(training)
+    for sample, expected in zip(found, alone, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(sample, expected, strict=True))
+
+
+def test_a_position_is_restored_with_another_number_of_processes(dataset):
+    alone = dataset_batches(dataset, batch=6, seed=3)
+    for _ in range(3):
+        next(alone)
+    parts = [dataset_batches(dataset, batch=6, seed=3, process=(index, 2)) for index in range(2)]
+    for batches in parts:
+        batches.set_state(alone.get_state())
+    found = [next(batches) for batches in parts]
+    expected = next(alone)
+    for name in expected:
+        assert np.array_equal(np.concatenate([part[name] for part in found]), expected[name])
 
 
 def test_settings_out_of_range_are_refused(dataset):
@@ -164,7 +188,8 @@ def test_settings_out_of_range_are_refused(dataset):
         ({"batch": 1, "threads": -1}, "threads: expected 0 or more"),
         ({"batch": 1, "split": "test"}, "split: expected one of training, validation"),
         ({"batch": 1, "process": (2, 2)}, "process: expected an index"),
-        ({"batch": 1, "process": (0, 1000)}, "for each of 1000 processes"),
+        ({"batch": 3, "process": (0, 2)}, "batch: expected a multiple of the 2 processes"),
+        ({"batch": 1000, "process": (0, 1000)}, "for each of 1000 processes"),
     ):
         with pytest.raises(UserError, match=message):
             dataset_batches(dataset, **settings)

@@ -1,0 +1,124 @@
+"""`crefjax plan`."""
+
+import dataclasses
+import time
+
+from crefjax.cli.common import add_json, add_verbosity, positive
+from crefjax.cli.messages import log, result, timed
+from crefjax.cli.record import check_json, write_json
+from crefjax.errors import UserError
+
+EPILOG = (
+    "Steps are measured on the devices at hand, with the data of the config; nothing is kept. Fields of the config are "
+    "changed as for `crefjax train`."
+)
+
+
+def add_arguments(parser):
+    """Add the arguments of `crefjax plan`."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        required=True,
+        help="a Python file with get_config(), such as experiments/configs/paper.py",
+    )
+    parser.add_argument("--nodes", metavar="N", type=int, help="also say what it would be on N nodes")
+    parser.add_argument(
+        "--node-devices", metavar="N", type=int, help="devices of each of the nodes (default: as many as here)"
+    )
+    parser.add_argument(
+        "--seconds", metavar="S", type=positive, default=20.0, help="for how long to measure steps, at least four"
+    )
+    add_json(parser, "all numbers")
+    add_verbosity(parser)
+    parser.set_defaults(takes_extra=True)
+
+
+def run(arguments) -> None:
+    """Print what a run will take."""
+    started = time.monotonic()
+    if arguments.node_devices is not None and arguments.nodes is None:
+        raise UserError("--node-devices: expected --nodes with it, found none; add the number of nodes")
+    check_json(arguments.json)
+    from crefjax.training.config import read_config
+
+    config = read_config(arguments.config, arguments.extra)
+    from crefjax.plotting import write_convergence_figure
+    from crefjax.training.plan import plan_run
+    from crefjax.training.task import make_task
+
+    with timed("measuring"):
+        plan = plan_run(
+            config,
+            make_task,
+            seconds=arguments.seconds,
+            after_evaluation=write_convergence_figure,
+            say=log,
+            started=started,
+        )
+    nodes = None
+    if arguments.nodes is not None:
+        nodes = plan.on_nodes(arguments.nodes, arguments.node_devices or plan.devices)
+    dataset = _dataset_bytes(config)
+    for line in _lines(plan, nodes, dataset):
+        result(line)
+    write_json(arguments.json, _content(plan, nodes, dataset))
+
+
+def _dataset_bytes(config):
+    """Return the size of the prepared dataset of a config, None if it has none."""
+    if config.task != "denoising" or config.data.source != "dataset":
+        return None
+    from crefjax.data.manifest import load_manifest
+
+    manifest = load_manifest(config.data.dataset.folder)
+    return sum(shard.bytes for entry in manifest.entries for shard in entry.shards)
+
+
+def _lines(plan, nodes, dataset):
+    samples = "an endless stream of samples" if plan.samples is None else f"{plan.samples:,} samples to train on"
+    held_out = "" if not plan.held_out else f", {plan.held_out:,} held out"
+    size = "" if dataset is None else f"; the dataset takes {_size(dataset)}"
+    yield f"data: {samples}{held_out}{size}"
+    yield f"length: {plan.steps:,} steps of {plan.batch} samples, {plan.epoch_steps:,} in an epoch"
+    each = plan.batch // plan.devices
+    device = f"{plan.devices} devices" if plan.devices > 1 else "one device"
+    yield f"memory: {_size(plan.device_bytes)} on each of {device} ({plan.device_kind}) for {each} samples"
+    yield f"checkpoints: {plan.checkpoints} of {_size(plan.checkpoint_bytes)} at most"
+    yield (
+        f"measured: {plan.step_seconds:.3g} s a step over {plan.measured_steps} steps "
+        f"({plan.batch / plan.step_seconds:.3g} samples/s), {plan.start_seconds:.3g} s to start"
+    )
+    yield (
+        f"evaluations: {plan.evaluations:,} of {plan.evaluation_seconds:.3g} s, and {plan.save_seconds:.3g} s each for "
+        "checkpoint, weights, and figure"
+    )
+    yield f"time: {_duration(plan.seconds)}" + (" (the limit of the config)" if _is_limited(plan) else "")
+    if nodes is not None:
+        changed = f", a batch of {nodes.batch}" if nodes.batch != plan.batch else ""
+        yield (
+            f"on {nodes.nodes} nodes of {nodes.devices} devices as fast as these{changed}: {_duration(nodes.seconds)}, "
+            f"{nodes.steps:,} steps of {nodes.step_seconds:.3g} s; each node reads "
+            f"{nodes.batch / nodes.nodes / nodes.step_seconds:.3g} samples/s"
+        )
+
+
+def _is_limited(plan):
+    return plan.limit_seconds > 0 and plan.seconds >= plan.start_seconds + plan.limit_seconds
+
+
+def _size(count):
+    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
+
+
+def _duration(seconds):
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def _content(plan, nodes, dataset):
+    content = {**dataclasses.asdict(plan), "seconds": plan.seconds, "dataset_bytes": dataset}
+    return content if nodes is None else {**content, "on_nodes": nodes._asdict()}
