@@ -19,6 +19,7 @@ __all__ = ["Batches", "dataset_batches", "load_manifest"]
 
 THREADS = 4
 _MAX_SEED = 2**32 - 1
+_SIGN_AND_VALUE, _SCALE = np.uint32(0x8FFFE000).view(np.int32), np.float32(2.0**112)
 
 
 class Batches:
@@ -82,14 +83,30 @@ class Batches:
 def collate(samples: Sequence[dict]) -> dict[str, np.ndarray]:
     """Return a batch of samples: float32 arrays `(batch, p, p, p)`, and int32 `entry`.
 
-    Rotated views of any float type are copied and converted in one pass.
+    Rotated views of any float type are copied and converted; float16 as `widen` does, which has to be finite.
     """
     batch = {"entry": np.array([sample["entry"] for sample in samples], np.int32)}
     for name in (name for name in samples[0] if name != "entry"):
         batch[name] = np.empty((len(samples), *samples[0][name].shape), np.float32)
         for place, sample in zip(batch[name], samples, strict=True):
-            place[...] = sample[name]
+            widen(sample[name], place)
     return batch
+
+
+def widen(array: np.ndarray, out: np.ndarray) -> None:
+    """Copy a finite array of any float type into a contiguous float32 array.
+
+    float16 is converted by integer arithmetic, in a quarter of NumPy's time: its exponent and mantissa are the upper
+    ones of a float32 that is too small by a factor of 2^112, also if it is subnormal.
+    """
+    if array.dtype.itemsize != 2:
+        out[...] = array
+        return
+    bits = out.view(np.int32)
+    bits[...] = array.view(array.dtype.str.replace("f2", "i2"))
+    np.left_shift(bits, 13, out=bits)
+    np.bitwise_and(bits, _SIGN_AND_VALUE, out=bits)
+    np.multiply(out, _SCALE, out=out)
 
 
 def random_rotation(sample: dict, random: np.random.Generator) -> dict:

@@ -28,6 +28,7 @@ from crefjax.io.maps import read_map
 from crefjax.utils.atomic import is_disk_full, write_json
 
 MAX_SHARD = 2**30  # bytes before compression
+_MOSTLY = 0.85  # of the voxels of a patch
 
 
 class CannotWriteError(UserError):
@@ -215,6 +216,8 @@ def _is_useful(specimen, position, patch):
 
 def _write_shards(task, specimen, positions, hidden) -> Iterator[Shard]:
     arrays = list(specimen.maps(truth=specimen.truth is not None).values())
+    # Where nearly all is within the mask, and noise, compression saves nothing.
+    compress = np.mean([cut(specimen.mask, position, task.patch).mean() for position in positions]) < _MOSTLY
     each = max(1, MAX_SHARD // shards.record_bytes(task.patch, task.dtype, len(arrays)))
     for number, first in enumerate(range(0, len(positions), each)):
         path = hidden / f"{number:05d}.array_record"
@@ -222,7 +225,7 @@ def _write_shards(task, specimen, positions, hidden) -> Iterator[Shard]:
             shards.encode(index, position, [cut(array, position, task.patch) for array in arrays], task.dtype)
             for index, position in enumerate(positions[first : first + each])
         )
-        count = shards.write_shard(path, records)
+        count = shards.write_shard(path, records, compress=compress)
         file = f"{ENTRIES_FOLDER}/{task.files.source.key}/{path.name}"
         yield Shard(file, count, path.stat().st_size, sha256(path))
 

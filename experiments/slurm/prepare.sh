@@ -1,8 +1,8 @@
 #!/bin/bash
 # Prepare a dataset as an array of jobs, one part each. From the folder of the repository:
 #
-#   array=$(sbatch --parsable --array=1-16 experiments/slurm/prepare.sh)
-#   sbatch --dependency=afterok:$array experiments/slurm/join.sh
+#   sbatch --array=1-16 experiments/slurm/prepare.sh
+#   sbatch --dependency=afterok:JOB experiments/slurm/join.sh  # JOB: the number that the first command prints
 #
 # A task that failed or was cut off is submitted again by its number, as in --array=5, and continues where it stopped.
 # Memory: about six maps of the largest entry for each of the four worker processes.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.datasets import batches_equal, list_patches, padded_slice, patch_grid, standardized, write_entry
 
-from crefjax.data.dataset_batches import dataset_batches
+from crefjax.data.dataset_batches import dataset_batches, widen
 from crefjax.data.manifest import load_manifest
 from crefjax.data.patches import rotate
 from crefjax.data.prepare import prepare
@@ -179,6 +179,20 @@ def test_a_position_is_restored_with_another_number_of_processes(dataset):
     expected = next(alone)
     for name in expected:
         assert np.array_equal(np.concatenate([part[name] for part in found]), expected[name])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_every_finite_half_becomes_the_same_number(order):
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].astype(f"{order}f2").reshape(62, 32, 32).transpose(2, 0, 1)
+    found = np.empty(halves.shape, np.float32)
+    widen(halves, found)
+    expected = np.array([float(half) for half in halves.flat], np.float32)
+    assert np.array_equal(found.ravel().view(np.uint32), expected.view(np.uint32))  # the sign of 0 too
+    double = np.random.default_rng(1).standard_normal((3, 4, 5))
+    found = np.empty(double.shape, np.float32)
+    widen(double, found)
+    assert np.array_equal(found, double.astype(np.float32))
 
 
 def test_settings_out_of_range_are_refused(dataset):

@@ -348,3 +348,15 @@ def test_a_voxel_size_replaces_that_of_the_headers(tmp_path, entries):
     assert manifest.voxel_size == VOXEL
     assert [entry.voxel_size for entry in manifest.entries] == [VOXEL, VOXEL]
     assert load_manifest(tmp_path / "dataset") == manifest
+
+
+@pytest.mark.parametrize(("solvent", "compressed"), [(0, False), (8, True)])
+def test_patches_are_compressed_if_part_of_them_is_solvent(tmp_path, solvent, compressed):
+    entry = write_entry(tmp_path / "entry", (16, 16, 32))
+    mask = np.ones((16, 16, 32), np.float32)
+    mask[:, :solvent] = 0
+    write_map(entry / "mask.mrc", mask)
+    manifest = prepare([entry], tmp_path / "dataset", patch=16, dtype="float16", validation=0, report=lambda line: None)
+    (shard,) = manifest.entries[0].shards
+    content = (tmp_path / "dataset" / shard.file).read_bytes()
+    assert (b"CRFP" not in content) == compressed  # the mark of a record

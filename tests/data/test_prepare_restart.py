@@ -182,12 +182,12 @@ def test_a_dataset_is_locked_against_a_second_process(tmp_path, entries):
 def test_preparation_continues_after_a_full_disk(tmp_path, entries, whole, monkeypatch, error):
     right, calls = prepare_entry.shards.write_shard, []
 
-    def failing(path, records):
+    def failing(path, records, **words):
         calls.append(path)
         if len(calls) == 3:
             path.write_bytes(b"half a shard")
             raise error
-        return right(path, records)
+        return right(path, records, **words)
 
     with monkeypatch.context() as patch:
         patch.setattr(prepare_entry.shards, "write_shard", failing)

@@ -15,13 +15,14 @@ def patches(count, seed=0):
     return [random_map((2, 16, 16, 16), [seed, k]) for k in range(count)]
 
 
-def shard(path, count=12, dtype="float16"):
-    return write_shard(path, (encode(k, (k, -1, 0), list(p), dtype) for k, p in enumerate(patches(count))))
+def shard(path, count=12, dtype="float16", **more):
+    return write_shard(path, (encode(k, (k, -1, 0), list(p), dtype) for k, p in enumerate(patches(count))), **more)
 
 
+@pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_written_patches_are_read_back(tmp_path, dtype):
-    assert shard(tmp_path / "a", dtype=dtype) == 12
+def test_written_patches_are_read_back(tmp_path, dtype, compress):
+    assert shard(tmp_path / "a", dtype=dtype, compress=compress) == 12
     reader = ShardReader([(tmp_path / "a", 12)])
     for index, expected in enumerate(patches(12)):
         found = decode(reader.read(0, index), index, 16, dtype, 2)
