@@ -148,7 +148,7 @@ def joined(launch: Launch | None, *, platform: str = "") -> Iterator[Processes]:
     except BaseException as error:
         watch.fail(error)
         raise
-    _disconnect()
+    _disconnect(place)
 
 
 def _connect(launch, platform):
@@ -187,13 +187,15 @@ def _connect(launch, platform):
         ) from error
 
 
-def _disconnect():
-    """Wait until all processes are done, and end the connection."""
+def _disconnect(place):
+    """Wait until all processes are done, and end the connection: the first one last, without whom the others abort."""
     import jax
 
-    client = _client()
+    client, end = _client(), time.monotonic() + _END_SECONDS
     with suppress(RuntimeError, ValueError):
         client.wait_at_barrier("crefjax/end", 1000 * _END_SECONDS)
+        while place.is_first and len(client.get_live_nodes(list(range(place.count)))) > 1 and time.monotonic() < end:
+            time.sleep(0.05)
     jax.distributed.shutdown()
 
 
