@@ -8,6 +8,7 @@ import pytest
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["CREFJAX_ENGINE"] = "jax"  # also where another is installed; its own tests ask for it
 os.environ["CREFJAX_CACHE"] = "off"  # the user's own; tests of the cache name another folder
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

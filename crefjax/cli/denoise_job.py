@@ -285,5 +285,6 @@ def _settings(job, request, plan) -> dict:
         "report": job.report is not None,
         "model": None if job.model is None else str(job.model),
         "device": plan.device.platform,
+        "engine": plan.engine,
         "slab": plan.slab,
     }

@@ -21,8 +21,7 @@ from crefjax.utils.memory import GIB, find_device, free_memory
 _PROGRAM_BYTES = 0.45 * GIB
 # Share of the free memory that a run takes by default.
 _SHARE_OF_FREE = 0.8
-# The network's share of the rate of a matrix product, with arithmetic counted as that of plain convolutions.
-_EFFICIENCY = {"cpu": 0.3, "gpu": 0.3}
+_EFFICIENCY = 0.3  # as `SlabRunner.efficiency`, of a network that is run at once
 _START_SECONDS = 3.0  # compilation
 # Peaks as measured, in float32 maps: of five maps the spectra, and one of them as float64 on its way there; and of the
 # check of a pair, before the network runs.
@@ -44,6 +43,7 @@ class InferencePlan:
         host_bytes: peak resident memory of the program.
         device_bytes: peak memory on the device; on a CPU it is part of `host_bytes`.
         seconds: expected time of all runs together.
+        engine: library that computes the network.
         grid: on which the network works.
         rotations: of the cube, over which the output is averaged.
         part: of the working grid, around the particle, to which half-maps are confined that are only measured; None for
@@ -55,13 +55,14 @@ class InferencePlan:
     host_bytes: float
     device_bytes: float
     seconds: float
+    engine: str = "JAX"
     grid: WorkingGrid | None = None
     rotations: int = 1
     part: tuple[slice, slice, slice] | None = None
 
     def describe(self) -> str:
         """Return one line on device, slabs, memory, and time."""
-        cores = f" ({_cores()} cores)" if self.device.platform == "cpu" else ""
+        cores = f" ({_cores()} cores, {self.engine})" if self.device.platform == "cpu" else ""
         name = self.device.device_kind if self.device.platform != "cpu" else "CPU"
         memory = f"peak memory about {self.host_bytes / GIB:.1f} GiB"
         if self.device.platform != "cpu":
@@ -198,7 +199,7 @@ def plan_run(
     limit = max_memory * GIB if max_memory is not None else _SHARE_OF_FREE * free_memory(device)
     voxels = float(shape[0] * shape[1] * shape[2])
     host, later = (_PROGRAM_BYTES + 4 * voxels * maps for maps in (host_maps, later_maps))
-    slabs = load_model(config.network).load_slabs()
+    slabs = load_model(config.network).load_slabs(config, on_cpu=on_cpu)
     if slabs is None:
         whole, flops = measure_at_once(shape, config, device)
         network = {0: whole}
@@ -214,9 +215,9 @@ def plan_run(
             f"{device.platform}, found {limit / GIB:.1f} GiB of {where}; give more, or crop or bin the half-maps"
         )
     slab = max(fitting)
-    seconds = _START_SECONDS + runs * flops / _rate(device)
+    seconds = _START_SECONDS + runs * flops / (_rate(device) * (slabs.efficiency if slabs else _EFFICIENCY))
     host = max(host + (network[slab] if on_cpu else 12 * voxels), later)
-    return InferencePlan(device, slab, host, network[slab], seconds)
+    return InferencePlan(device, slab, host, network[slab], seconds, engine=slabs.name if slabs else "JAX")
 
 
 def _cores():
@@ -227,7 +228,7 @@ def _cores():
 
 @functools.lru_cache
 def _rate(device):
-    """Return the network's floating point operations per second, from a matrix product timed once on the device."""
+    """Return the floating point operations per second of a matrix product, timed once on the device."""
     side = 1024 if device.platform == "cpu" else 4096
     matrix = jax.device_put(jnp.ones((side, side), jnp.float32), device)
     multiply = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
@@ -237,4 +238,4 @@ def _rate(device):
         start = time.perf_counter()
         multiply(matrix).block_until_ready()
         seconds.append(time.perf_counter() - start)
-    return _EFFICIENCY.get(device.platform, 0.3) * 2.0 * side**3 / min(seconds)
+    return 2.0 * side**3 / min(seconds)

@@ -38,7 +38,8 @@ def run_network(
     Raises:
         ValueError: `slab` is not a possible size.
     """
-    device, slabs = device or jax.devices()[0], load_model(config.network).load_slabs()
+    device = device or jax.devices()[0]
+    slabs = load_model(config.network).load_slabs(config, on_cpu=device.platform == "cpu")
     if slabs is not None:
         return slabs.run(parameters, array, config, slab=slab, device=device, progress=progress)
     parameters, x = jax.device_put((parameters, array[None, ..., None]), device)
@@ -95,7 +96,8 @@ def run_rotated(
         device: to compute on.
         progress: called with the share of the work that is done, 0 to 1.
     """
-    slabs, on_cpu, total = weights.model.load_slabs(), device.platform == "cpu", None
+    on_cpu, total = device.platform == "cpu", None
+    slabs = weights.model.load_slabs(weights.config, on_cpu=on_cpu)
     for number, index in enumerate(cube_rotations(count)):
         x = np.ascontiguousarray(rotate(array, index))
         planes = 0 if slabs is None else _thickest(slabs.sizes(x.shape, weights.config, on_cpu=on_cpu), slab)

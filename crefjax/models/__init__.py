@@ -6,6 +6,8 @@ module of the 3D U-Net, does not import JAX: a config names a network and is rea
 
 import dataclasses
 import importlib
+import importlib.util
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -32,12 +34,16 @@ class SlabRunner(NamedTuple):
     """A network computed slab by slab along z in bounded memory, exactly.
 
     Attributes:
+        name: of the library that computes.
+        efficiency: its share of the rate of a matrix product, with arithmetic counted as that of plain convolutions.
         sizes: `(shape, config, *, on_cpu) -> list[int]`, the planes that a slab can have, ascending.
         run: `(parameters, array, config, *, slab, device, progress) -> array`, over a standardized map `(z, y, x)`.
         count_bytes: `(shape, config, slab, *, on_cpu) -> float`, peak memory of arrays and temporaries.
         count_flops: `(shape, config) -> float`, floating-point operations.
     """
 
+    name: str
+    efficiency: float
     sizes: Callable[..., list[int]]
     run: Callable[..., Any]
     count_bytes: Callable[..., float]
@@ -57,6 +63,7 @@ class Model:
         dimensions: 3 for maps; 2 for images, maps of one section. The config of a 2D network may have a `reach`, the
             largest distance in pixels from which an input pixel changes an output pixel; without it images are run
             whole.
+        engines: On a CPU in place of that, if the package is installed: packages, each with a module of the same kind.
     """
 
     config: type
@@ -65,6 +72,7 @@ class Model:
     shapes: Callable[..., dict] | None = None
     slabs: str | None = None
     dimensions: int = 3
+    engines: tuple[tuple[str, str], ...] = ()
 
     def parameter_shapes(self, config: NetworkConfig) -> dict:
         """Return the shapes of the parameters as a tree of tuples."""
@@ -75,8 +83,19 @@ class Model:
         shapes = jax.eval_shape(lambda key: self.init(key, config), jax.random.key(0))
         return jax.tree.map(lambda array: array.shape, shapes)
 
-    def load_slabs(self) -> SlabRunner | None:
-        """Return the slab-wise computation over whole maps, or None."""
+    def load_slabs(self, config: NetworkConfig, *, on_cpu: bool) -> SlabRunner | None:
+        """Return the slab-wise computation over whole maps, or None.
+
+        The environment variable `CREFJAX_ENGINE` may be `jax`, for JAX even if another engine is installed.
+
+        Args:
+            config: Of the network; engines compute in float32 alone.
+            on_cpu: Whether a CPU computes.
+        """
+        if on_cpu and getattr(config, "compute_dtype", "float32") == "float32" and self.slabs is not None:
+            for package, module in self.engines:
+                if os.environ.get("CREFJAX_ENGINE", "").lower() != "jax" and importlib.util.find_spec(package):
+                    return importlib.import_module(module).SLABS
         return None if self.slabs is None else importlib.import_module(self.slabs).SLABS
 
 

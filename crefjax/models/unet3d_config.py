@@ -103,4 +103,11 @@ def _apply(parameters, x, config):
     return apply_network(parameters, x, config)
 
 
-MODEL = Model(UNet3DConfig, _init, _apply, shapes=parameter_shapes, slabs="crefjax.models.unet3d_slabs")
+MODEL = Model(
+    UNet3DConfig,
+    _init,
+    _apply,
+    shapes=parameter_shapes,
+    slabs="crefjax.models.unet3d_slabs",
+    engines=(("openvino", "crefjax.models.unet3d_openvino"),),
+)

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from crefjax.models import Parameters, SlabRunner
+from crefjax.models.slabs import count_flops, flops_of, level_slab, padded_shape, slab_sizes
 from crefjax.models.unet3d import (
     SlabPosition,
     UNet3DConfig,
@@ -32,16 +33,6 @@ _SLABS_PER_CALL = 4
 _LARGEST_CPU_SLAB = 16
 
 
-def padded_shape(shape: tuple[int, int, int], config: UNet3DConfig) -> tuple[int, int, int]:
-    """Return the box `(z, y, x)` that the network works on: every side a multiple of `config.multiple`."""
-    return tuple(n + -n % config.multiple for n in shape)
-
-
-def slab_sizes(depth: int) -> list[int]:
-    """Return the possible numbers of planes of a slab, ascending: the even divisors of the box's `depth`."""
-    return [n for n in range(2, depth + 1, 2) if depth % n == 0]
-
-
 def planned_sizes(shape: tuple[int, int, int], config: UNet3DConfig, *, on_cpu: bool) -> list[int]:
     """Return the numbers of planes of a slab to choose from for a map, ascending.
 
@@ -55,17 +46,6 @@ def planned_sizes(shape: tuple[int, int, int], config: UNet3DConfig, *, on_cpu: 
     if on_cpu:
         return [n for n in sizes if n <= _LARGEST_CPU_SLAB]
     return [n for n in sizes if (n + 6) * height * width * (1 + config.up_width) < 2**31 or n == sizes[0]]
-
-
-def level_slab(depth: int, level: int, slab: int) -> int:
-    """Return the planes of a slab at a level: more than at full resolution, since a plane has fewer voxels there.
-
-    Args:
-        depth: planes of the padded box at full resolution.
-        level: 0 for the full resolution.
-        slab: planes of a slab at full resolution.
-    """
-    return max(n for n in slab_sizes(depth >> level) if n <= max(2, slab * 2**level))
 
 
 def run_slabs(
@@ -102,13 +82,6 @@ def run_slabs(
         out = run.level(jax.device_put(_padded(array, shape, config), device), 0)
         z, y, x = array.shape
         return np.asarray(out)[:z, :y, :x, 0]
-
-
-def count_flops(shape: tuple[int, int, int], config: UNet3DConfig) -> float:
-    """Return the floating point operations of the network over a map, as plain convolutions count them."""
-    levels = range(config.depth)
-    names = [(level, name) for level in levels for name in config.down_names(level) + config.up_names(level)]
-    return sum(_flops(config, name) / 8**level for level, name in names) * float(np.prod(padded_shape(shape, config)))
 
 
 def count_bytes(shape: tuple[int, int, int], config: UNet3DConfig, slab: int, *, on_cpu: bool) -> float:
@@ -156,7 +129,7 @@ class _Run:
         out = jnp.zeros(shape, jnp.float32)
         planes, height, width = self.depth >> level, *inputs[0].shape[1:3]
         size = level_slab(self.depth, level, self.slab)
-        flops = sum(_flops(self.config, name) for name in names) * size * height * width
+        flops = sum(flops_of(self.config, name) for name in names) * size * height * width
         for first in range(0, planes // size, _SLABS_PER_CALL):
             count = min(_SLABS_PER_CALL, planes // size - first)
             where = (planes, size, count)
@@ -211,11 +184,6 @@ def _halo(config):
     return max(max(down_halo(config, level), *up_halo(config, level)) for level in levels)
 
 
-def _flops(config, name):
-    """Return the floating point operations per voxel of one convolution."""
-    return next(2.0 * 27 * n_in * n_out for layer, n_in, n_out in config.layers() if layer == name)
-
-
 def _padded(array, shape, config):
     """Return the network's input: far ends padded symmetrically, planes of zeros around z, one channel."""
     halo = _halo(config)
@@ -226,4 +194,11 @@ def _padded(array, shape, config):
     return out
 
 
-SLABS = SlabRunner(sizes=planned_sizes, run=run_slabs, count_bytes=count_bytes, count_flops=count_flops)
+SLABS = SlabRunner(
+    name="JAX",
+    efficiency=0.3,
+    sizes=planned_sizes,
+    run=run_slabs,
+    count_bytes=count_bytes,
+    count_flops=count_flops,
+)

@@ -4,7 +4,8 @@
 
 takes about four minutes on two CPU cores. Every measurement is a process of its own. Methods:
 
-    slabs     crefjax: every level slab by slab
+    slabs     crefjax: every level slab by slab, computed by JAX
+    openvino  the same, computed by OpenVINO, if it is installed (the extra `cpu`)
     at_once   the same network in one call, with crefjax's convolutions
     plain     the same network in one call, with XLA's 3D convolutions
     keras     the same network in Keras, if TensorFlow is installed (the extra `published`)
@@ -24,7 +25,7 @@ import numpy as np
 
 from experiments.benchmarks.common import GIB, device_peak, keras_network, peak_gib, run_worker, write_rows
 
-METHODS = ("slabs", "at_once", "plain", "keras")
+METHODS = ("slabs", "openvino", "at_once", "plain", "keras")
 
 
 def main(argv=None) -> int:
@@ -46,7 +47,7 @@ def main(argv=None) -> int:
     print(f"{'box':>5} {'method':8} {'first s':>8} {'second s':>8} {'GiB':>6} {'device':>6} {'planned':>7}  ratios")
     for box in arguments.boxes:
         for method in sorted(arguments.methods, key=lambda name: name != arguments.against):
-            if method == "slabs" or box <= arguments.largest_at_once:
+            if method in ("slabs", "openvino") or box <= arguments.largest_at_once:
                 slab = ["--slab", arguments.slab] if arguments.slab else []
                 row = {"box": box, "method": method} | run_worker("whole_map", "--worker", method, box, *slab)
                 reference = next((r for r in rows if r["box"] == box and r["method"] == arguments.against), None)
@@ -87,15 +88,22 @@ def jax_network(method: str, shape: tuple, slab: int | None):
     from crefjax.inference.memory_plan import plan_run
     from crefjax.inference.network import run_network
     from crefjax.models.unet3d import UNet3D, UNet3DConfig
+    from crefjax.models.unet3d_openvino import is_installed
     from crefjax.utils.memory import find_device
 
+    if method == "openvino":
+        os.environ.pop("CREFJAX_ENGINE", None)
+        if not is_installed():
+            raise SystemExit("OpenVINO is not installed; pip install 'crefjax[cpu]'")
+    else:
+        os.environ["CREFJAX_ENGINE"] = "jax"
     if method == "plain":
         jax.lax.platform_dependent = lambda *arguments, default, **_: default(*arguments)
     config = UNet3DConfig()
     parameters = jax.jit(UNet3D(config).init)(jax.random.key(0), jnp.zeros((1, 32, 32, 32, 1)))["params"]
     plan = plan_run(shape, config, find_device(), host_maps=2)
     about = {"device": plan.device.device_kind}
-    if method == "slabs":
+    if method in ("slabs", "openvino"):
         about |= {"slab": slab or plan.slab, "planned_gib": plan.host_bytes / GIB, "planned_seconds": plan.seconds}
         return lambda x: run_network(parameters, x, config, slab=slab or plan.slab), about
     apply = jax.jit(UNet3D(config).apply)
