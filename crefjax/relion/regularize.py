@@ -207,10 +207,10 @@ def _outputs(maps, grid, region, weights):
 
 def _slab(shape, weights, device):
     """Return the planes of the thickest slab that fits into the free memory; 0 for the whole box at once."""
-    slabs = weights.model.load_slabs()
+    on_cpu, free = device.platform == "cpu", 0.5 * free_memory(device)
+    slabs = weights.model.load_slabs(weights.config, on_cpu=on_cpu)
     if slabs is None:
         return 0
-    on_cpu, free = device.platform == "cpu", 0.5 * free_memory(device)
     sizes = slabs.sizes(shape, weights.config, on_cpu=on_cpu)
     fitting = [n for n in sizes if slabs.count_bytes(shape, weights.config, n, on_cpu=on_cpu) < free]
     if not fitting:
