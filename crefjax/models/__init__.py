@@ -1,14 +1,17 @@
 """Networks, and what the package needs of each to train it, to store its weights, and to run it over maps.
 
-A network is a module of this package that defines `MODEL`; `MODELS` lists it by name. Importing the registry, or the
-module of the 3D U-Net, does not import JAX: a config names a network and is read before JAX is loaded.
+A network is a module of this package that defines `MODEL`; `MODELS` lists it by name. A module elsewhere that defines
+`MODEL` is a network by its own dotted name, and needs no list. Importing the registry, or the module of the 3D U-Net,
+does not import JAX: a config names a network and is read before JAX is loaded.
 """
 
 import dataclasses
 import importlib
 import importlib.util
 import os
+import re
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 # A tree of arrays: nested dicts by layer and name.
@@ -107,15 +110,36 @@ MODELS: dict[str, str | Model] = {
 
 
 def load_model(name: str) -> Model:
-    """Return a network of `MODELS`; its module is imported.
+    """Return a network of `MODELS`, or that of a module elsewhere; its module is imported.
+
+    Args:
+        name: Name in `MODELS`, or the dotted name of a module that defines `MODEL`.
 
     Raises:
         ValueError: There is no network of this name.
     """
-    if name not in MODELS:
-        raise ValueError(f"expected a network of {', '.join(MODELS)}, found {name!r}")
-    model = MODELS[name]
-    return importlib.import_module(model).MODEL if isinstance(model, str) else model
+    if name in MODELS:
+        model = MODELS[name]
+        return importlib.import_module(model).MODEL if isinstance(model, str) else model
+    found = getattr(import_own(name), "MODEL", None)
+    if not isinstance(found, Model):
+        raise ValueError(
+            f"expected a network of {', '.join(MODELS)}, or a module that can be imported and defines MODEL, "
+            f"found {name!r}"
+        )
+    return found
+
+
+def import_own(name: str) -> ModuleType | None:
+    """Return the module outside the package that has a dotted name; None if it is not one, or there is none."""
+    if not re.fullmatch(r"\w+(\.\w+)+", name):
+        return None
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            return None
+        raise  # something else that the module imports is missing
 
 
 def same_architecture(first: NetworkConfig, second: NetworkConfig) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
-from crefjax.models import NetworkConfig, load_model
+from crefjax.models import NetworkConfig, import_own, load_model
 from crefjax.simulate.stream import config_fields
 
 # Fields that may change when a run is resumed, alone or with all fields below them: none of them affects what a step
@@ -35,14 +35,20 @@ SCHEDULES = ("exponential", "cosine", "cycles", "constant")
 OPTIMIZERS = ("adam", "adamw", "muon", "sgd")
 
 
-def default(network: str = "unet3d") -> ConfigDict:
+def default(network: str = "unet3d", task: str = "denoising") -> ConfigDict:
     """Return the config of the paper's training (Agarwal et al. 2024), except for its dataset.
 
     Args:
-        network: Name of a network in `crefjax.models.MODELS`, whose fields `config.network` has.
+        network: Name of a network in `crefjax.models.MODELS`, or a module that defines one; `config.network` has its
+            fields.
+        task: Name of a task in `crefjax.training.task.TASKS`, or a module that defines one; `config.settings` has the
+            fields of its `SETTINGS`.
+
+    Raises:
+        ValueError: There is no network of this name.
     """
     c = ConfigDict()
-    c.task = "denoising"  # one of crefjax.training.task.TASKS
+    c.task = task  # one of crefjax.training.task.TASKS, or a module
     c.seed = 0  # of the initial parameters and of every random choice in the data
     c.batch = 6  # samples in a step, over all devices
     c.epochs = 195  # number of epochs, if `steps` is 0
@@ -58,6 +64,7 @@ def default(network: str = "unet3d") -> ConfigDict:
     )
 
     c.network = network_fields(load_model(network).config())  # its name, and the fields of its config class
+    c.settings = ConfigDict(getattr(import_own(task), "SETTINGS", {}))  # of a task outside the package, its own
     _add_data(c)
     _add_stream(c)
     _add_losses(c)
@@ -292,7 +299,7 @@ def check_config(config: ConfigDict, source: str = "config") -> None:
         raise UserError(f"{source}: expected get_config() to return a ConfigDict, found {type(config).__name__}")
     fields = flat(config)
     try:
-        expected = flat(default(fields.get("network.name", "unet3d")))
+        expected = flat(_default_like(fields))
     except ValueError as error:
         raise UserError(f"{source}: network.name: {error}") from error
     for name in fields.keys() - expected.keys():
@@ -358,7 +365,7 @@ def check_resumable(before: dict, config: ConfigDict, where: str) -> None:
         UserError: A field differs that may not.
     """
     now = to_json(config)
-    before = to_json(default(before.get("network.name", "unet3d"))) | before
+    before = to_json(_default_like(before)) | before
     changed = [
         name
         for name in sorted(now.keys() | before.keys())
@@ -371,6 +378,12 @@ def check_resumable(before: dict, config: ConfigDict, where: str) -> None:
             f"{where}: the run was started with {name} = {before.get(name)!r}, found {now.get(name)!r}{others}; resume "
             "with the first value, or train in another folder"
         )
+
+
+def _default_like(fields):
+    """Return the default config of the network and the task that flat fields name."""
+    task = fields.get("task", "denoising")
+    return default(fields.get("network.name", "unet3d"), task if isinstance(task, str) else "denoising")
 
 
 def _may_change(name, config):

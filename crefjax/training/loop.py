@@ -91,13 +91,16 @@ class _Agreed(NamedTuple):
     save: bool = False
 
 
-def make_plan(config: ConfigDict, source: DataSource, *, say: Callable[[str], None]) -> TrainPlan:
+def make_plan(
+    config: ConfigDict, source: DataSource, *, say: Callable[[str], None], task: Task | None = None
+) -> TrainPlan:
     """Return the plan of a run; nothing is written.
 
     Args:
         config: Config of the run.
         source: Source of the batches.
         say: Receives a line for the user about devices without work.
+        task: Task, which may have an optimizer of its own; None for the optimizer of the config.
 
     Raises:
         UserError: The devices, the batch, or the schedule are invalid, or there is nothing to do.
@@ -111,7 +114,8 @@ def make_plan(config: ConfigDict, source: DataSource, *, say: Callable[[str], No
         )
     epoch_steps, steps = count_steps(config, source.size)
     schedule = make_schedule(config, epoch_steps=epoch_steps, steps=steps)
-    return TrainPlan(devices, epoch_steps, steps, schedule, make_optimizer(config, schedule))
+    optimizer = getattr(task, "optimizer", make_optimizer)(config, schedule)
+    return TrainPlan(devices, epoch_steps, steps, schedule, optimizer)
 
 
 def count_steps(config: ConfigDict, size: int | None) -> tuple[int, int]:
@@ -165,7 +169,7 @@ def train(
     workdir, place = workdir.absolute(), current()
     if not place.is_first:
         after_evaluation, say = lambda folder: None, lambda line: None
-    plan = make_plan(config, source, say=say)
+    plan = make_plan(config, source, say=say, task=task)
     if place.count > 1 and not source.divided:
         source = _divided(source, place, config.batch)
     batches = source.training()  # before the folder is made, so that a mistake leaves none behind

@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
+from crefjax.models import import_own
 
 # A tree of arrays whose first axis runs over samples.
 Batch = Any
@@ -84,6 +85,8 @@ class Task(Protocol):
         name: Name for messages.
         pretraining: A sentence about how its initial parameters were trained; a task that starts from random ones
             does not need it.
+        optimizer: `(config, schedule) -> optax.GradientTransformation`, for a task with rules of its own, such as
+            several networks trained in turn; without it the rule is `crefjax.training.optimizer.make_optimizer`.
     """
 
     name: str
@@ -117,7 +120,8 @@ class Task(Protocol):
 
 
 # By the name in `config.task` a module with `make_task`, or such a function itself, `(config) -> (task, source)`.
-# To add a task, add its module here.
+# To add a task to the package, add its module here; a task elsewhere is named by its module, which may also define
+# `SETTINGS`, the fields of `config.settings` with their defaults.
 TASKS: dict[str, str | Callable[[ConfigDict], tuple[Task, DataSource]]] = {
     "denoising": "crefjax.training.denoising",
     "classification": "crefjax.training.voxel_classification",
@@ -131,7 +135,11 @@ def make_task(config: ConfigDict) -> tuple[Task, DataSource]:
     Raises:
         UserError: There is no such task, its settings are invalid, or its data cannot be read.
     """
-    if config.task not in TASKS:
-        raise UserError(f"config: task: expected one of {', '.join(TASKS)}, found {config.task!r}")
-    maker = TASKS[config.task]
-    return (importlib.import_module(maker).make_task if isinstance(maker, str) else maker)(config)
+    if config.task in TASKS:
+        maker = TASKS[config.task]
+        return (importlib.import_module(maker).make_task if isinstance(maker, str) else maker)(config)
+    maker = getattr(import_own(config.task), "make_task", None)
+    if maker is None:
+        text = f"one of {', '.join(TASKS)}, or a module that can be imported and defines make_task"
+        raise UserError(f"config: task: expected {text}, found {config.task!r}")
+    return maker(config)
