@@ -23,6 +23,7 @@ from flax import linen as nn
 from jax import lax
 from ml_collections import ConfigDict
 
+from crefjax.errors import UserError
 from crefjax.models import Model, Parameters
 from crefjax.models.unet2d import IMAGES, init_network
 from crefjax.models.unet2d_config import UNet2DConfig
@@ -52,6 +53,7 @@ SETTINGS = {
 _FIRST_RATE, _LAST_RATE = 0.002, 20.0
 _COSINE_OFFSET, _LEAST_SHARE = 0.008, 1e-4
 _EMBEDDED = 32  # sines and cosines of a noise level
+_MOST_ATTENDED = 2**14  # pixels, whose attention to each other takes 1 GiB
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,14 @@ class _Attention(nn.Module):
         return x + nn.Dense(x.shape[-1], name="out")(weights @ value).reshape(x.shape)
 
 
+def _check_attention(coarsest, full):
+    if (pixels := coarsest[1] * coarsest[2]) > _MOST_ATTENDED:
+        raise UserError(
+            f"images of {full[2]}x{full[1]} pixels: expected at most {_MOST_ATTENDED} pixels at the coarsest level of "
+            f"a diffusion with attention, found {pixels}; cut smaller images, or train with network.attention = False"
+        )
+
+
 class Denoiser(nn.Module):
     """Predicts the noise: noisy and partly noised image `(samples, y, x, 1)` and levels `(samples,)` to an image."""
 
@@ -199,6 +209,7 @@ class Denoiser(nn.Module):
                 skips.append(x)
         x = _Residual(widths[-1])(x, level)
         if config.attention:
+            _check_attention(x.shape, noisy.shape)
             x = _Attention()(x)
         x = _Residual(widths[-1])(x, level)
         for number, width in reversed(list(enumerate(widths))):

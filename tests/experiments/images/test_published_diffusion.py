@@ -111,6 +111,13 @@ def test_a_denoised_image_does_not_depend_on_its_batch_and_has_any_sides():
     np.testing.assert_allclose(diffusion.apply(parameters, x[1:], TINY), both[1:], rtol=1e-3, atol=1e-4)
 
 
+def test_images_that_are_too_large_for_attention_are_refused():
+    shapes = jax.eval_shape(lambda key: diffusion.init(key, TINY), jax.random.key(0))
+    large = jax.ShapeDtypeStruct((1, 1, 258, 256, 1), np.float32)
+    with pytest.raises(UserError, match="images of 256x258 pixels: expected at most 16384 pixels"):
+        jax.eval_shape(lambda p, x: diffusion.apply(p, x, TINY), shapes, large)
+
+
 @pytest.mark.slow
 def test_both_stages_are_trained_and_resumed_and_their_weights_denoise(tmp_path, tiny_config, image_set):
     first = run_and_resume(tiny_config("experiments.images.diffusion", **FIELDS), tmp_path)
