@@ -123,4 +123,5 @@ def image_source(config: ConfigDict) -> MapSource:
         description=f"crops of {count} simulated images in {len(sets)} set" + ("s" if len(sets) > 1 else ""),
         patch=config.data.patch,
         truth=True,
+        held_out_size=chosen.held_out_patches,
     )

@@ -159,7 +159,7 @@ def plan_run(
     """
     started = time.monotonic() if started is None else started
     task, source = make_task(config)
-    plan = make_plan(config, source, say=say)
+    plan = make_plan(config, source, say=say, task=task)
     parameters = task.init(jax.random.key(config.seed))
     state = init_state(parameters, plan.optimizer, average=config.average > 0)
     host_state = jax.tree.map(np.asarray, state)

@@ -58,6 +58,7 @@ def noise_source(config: ConfigDict, named: str, pixel_sizes: tuple[float, float
         training=training,
         held_out=held_out if evaluates else None,
         description=f"crops of {count} patches of noise",
+        held_out_size=chosen.held_out_patches,
     )
 
 
