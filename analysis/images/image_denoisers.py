@@ -174,8 +174,8 @@ def measure_micrographs(micrographs: ImageSet, methods: dict) -> dict[str, dict]
 
 def figure(rows: dict[str, dict], clean: np.ndarray, pixel_size: float) -> Figure:
     """Draw an image by each method, and curves of correlation, bias, noise, and of the reconstructions."""
-    page = Figure(figsize=(15, 8.5), layout="constrained")
-    top, bottom = page.subfigures(2, 1, height_ratios=(1, 1.5))
+    page = Figure(figsize=(15, 7), layout="constrained")
+    top, bottom = page.subfigures(2, 1, height_ratios=(1, 2))
     images = {"clean": clean} | {name: row["example"] for name, row in rows.items()}
     for axes, (name, image) in zip(top.subplots(1, len(images)), images.items(), strict=True):
         axes.imshow(image, cmap="gray", origin="lower")

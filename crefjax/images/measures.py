@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, signal
 from scipy.optimize import linear_sum_assignment
 
 from crefjax.errors import UserError
 from crefjax.spectral.covariances import Covariances, shell_covariances
 
+_COVERED = 0.0125, 0.6  # share of a circle of a particle's diameter as radius that its bright pixels cover
 _SSIM_WINDOW = 7  # pixels, as scikit-image's default
 
 
@@ -138,11 +139,11 @@ def region_snr(image: np.ndarray, pairs: Sequence[tuple[tuple[slice, slice], tup
     if not pairs:
         raise UserError("images: expected at least one pair of signal and background, found none")
     ratios = []
-    for signal, background in pairs:
+    for inner, background in pairs:
         around = np.asarray(image[background], np.float64)
         if not around.var() > 0:
             raise UserError("images: expected noise in the background, found a constant region; take another")
-        inside = np.asarray(image[signal], np.float64)
+        inside = np.asarray(image[inner], np.float64)
         ratios.append(np.log10(np.mean(np.square(inside - around.mean())) / around.var()))
     return float(10 * np.mean(ratios))
 
@@ -181,7 +182,7 @@ class Found:
     Attributes:
         precision: share of those found that are particles; 0 if none are found.
         recall: share of the particles that are found; 0 if there are none.
-        threshold: standard deviations above the mean, above which pixels were taken.
+        threshold: see `find_particles`.
         places: `(n, 2)`, `(y, x)`, pixels.
     """
 
@@ -200,13 +201,15 @@ class Found:
 def find_particles(image: np.ndarray, diameter: float, threshold: float, *, most: int = 4000) -> np.ndarray:
     """Find bright particles by the mean shift (Comaniciu & Meer 2002) of the bright pixels, as scikit-learn has it.
 
-    The image is blurred by a quarter of the diameter less a wider blur, so that slow changes of the ice do not count,
-    and the pixels above the threshold, each once, are moved to the modes of their density.
+    The image is blurred by an eighth of the diameter less a blur by all of it, so that slow changes of the ice do not
+    count, and the pixels above the threshold are moved to the modes of their density. A mode counts if the bright
+    pixels within a diameter of it cover 1.25 % to 60 % of that circle: neither specks nor the edges of large things.
 
     Args:
         image: `(y, x)`, particles bright.
         diameter: of the particles, pixels.
-        threshold: standard deviations above the mean.
+        threshold: above the median, in standard deviations as the median absolute deviation tells them: carbon and
+            crystals are outliers.
         most: pixels that are taken at most, evenly spread; mean shift is slow.
 
     Returns:
@@ -221,16 +224,22 @@ def find_particles(image: np.ndarray, diameter: float, threshold: float, *, most
         raise UserError("images: finding particles needs scikit-learn; pip install 'crefjax[images]'") from error
     image = np.asarray(image, np.float32)
     band = ndimage.gaussian_filter(image, diameter / 8) - ndimage.gaussian_filter(image, diameter)
-    pixels = np.argwhere(band > band.mean() + threshold * band.std())
-    if not len(pixels):
+    middle = np.median(band)
+    bright = band > middle + threshold * 1.4826 * np.median(np.abs(band - middle))
+    if not bright.any():
         return np.zeros((0, 2))
+    pixels = np.argwhere(bright)
     pixels = pixels[:: -(-len(pixels) // most)]
     shift = MeanShift(bandwidth=diameter / 2, bin_seeding=True, min_bin_freq=2, cluster_all=True)
     try:
         shift.fit(pixels)
     except ValueError:  # no bin holds enough pixels
         return np.zeros((0, 2))
-    return shift.cluster_centers_
+    y, x = np.indices((2 * round(diameter) + 1,) * 2) - round(diameter)
+    circle = (np.hypot(y, x) <= diameter).astype(np.float32)
+    covered = signal.fftconvolve(bright.astype(np.float32), circle / circle.sum(), mode="same")
+    at = covered[tuple(np.round(shift.cluster_centers_).astype(int).T)]
+    return shift.cluster_centers_[(at >= _COVERED[0]) & (at <= _COVERED[1])]
 
 
 def compare_places(found: np.ndarray, known: np.ndarray, distance: float) -> tuple[float, float]:
@@ -245,7 +254,7 @@ def compare_places(found: np.ndarray, known: np.ndarray, distance: float) -> tup
 
 
 def best_found(
-    image: np.ndarray, known: np.ndarray, diameter: float, thresholds: Sequence[float] = (1.0, 1.5, 2.0, 2.5, 3.0)
+    image: np.ndarray, known: np.ndarray, diameter: float, thresholds: Sequence[float] = (2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
 ) -> Found:
     """Find particles at several thresholds, and return the comparison with the largest F1.
 
