@@ -105,7 +105,7 @@ def _variances(even, odd, denoised_even, denoised_odd):
         numbers[name] = float(np.sum(weight * curve[1:-1])) / signal
         numbers[f"{name}_curve"] = (curve / np.where(found.signal.value > 0, found.signal.value, np.nan)).tolist()
     kept = covariances.voxels[1:-1] * np.maximum(found.signal.value[1:-1], 0)
-    numbers["signal_kept"] = float(np.nansum(kept * found.signal_kept.value[1:-1]) / np.sum(kept)) * found.gain
+    numbers["signal_kept"] = float(np.nansum(kept * found.signal_kept.value[1:-1]) / np.sum(kept))
     return numbers
 
 
