@@ -71,6 +71,9 @@ SHORTEN = {
         rf"\g<0> {_FEW_STEPS} --config.schedule.cycle_steps=2 --config.schedule.warmup=1 {_PHANTOMS}"
         " --config.data.stream.held_out_patch=32 --config.data.patch=32"
     ),
+    r"crefjax train .*configs/images_noise2noise\.py[^;]*": (
+        rf"\g<0> {_FEW_STEPS} --config.schedule.warmup=1 --config.data.images.folders=particles"
+    ),
     r"7a4m\.cif\.gz( 8tze\.cif\.gz)? 9be6\.cif\.gz": "7a4m.cif.gz",
     r"runs/deep/last (.* --depth 3)": r"cref \1 --grid 3.3",  # as the deep network that is not included
     r"--minutes 10": "--minutes 1",

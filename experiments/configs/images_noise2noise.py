@@ -1,9 +1,11 @@
 """Train a 2D U-Net by Noise2Noise on pairs of half-exposures of simulated images.
 
-    crefjax images simulate phantom -o runs/images/particles --count 2000 --pixel-size 3 --side 64
+    crefjax images simulate 3j9i.pdb.gz -o runs/images/3j9i --count 500 --pixel-size 3 --side 80 --seed 2
     crefjax train --config=experiments/configs/images_noise2noise.py --workdir=runs/images_noise2noise
 
-`crefjax images denoise` uses the result.
+The weights `images` are from five such sets, of PDB entries 6RN2, 3J9I, 8BK7, 7L2J, and 9N5J with the seeds 1 to 5; a
+phantom does as well for a trial. Time: 15 minutes on two CPU cores that other programs also used. Result: a mean ring
+correlation with the clean signal of 0.291 on held-out images (noisy images: 0.256).
 """
 
 from crefjax.training.config import default
