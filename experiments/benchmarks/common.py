@@ -4,6 +4,7 @@ It needs nothing but the standard library at import, so that an interpreter with
 """
 
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -30,6 +31,25 @@ def run_worker(module: str, *arguments, python: str = sys.executable) -> dict:
     if done.returncode:
         return {"failed": (done.stderr.strip().splitlines() or ["killed: out of memory?"])[-1]}
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_command(command: list[str], *, cwd: str, env: dict | None = None) -> tuple[float, float, str]:
+    """Run a command in a folder; return its seconds, its peak memory in GiB, and its last line of error if it failed.
+
+    Args:
+        command: program and arguments.
+        cwd: folder.
+        env: environment; that of this process if None.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    with process.stderr:
+        errors = process.stderr.read().decode(errors="replace").strip().splitlines()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    error = (errors or [f"exit status {process.returncode}"])[-1] if process.returncode else ""
+    return seconds, peak_gib(usage), error
 
 
 def median_seconds(function, *arguments, calls: int = 5) -> float:

@@ -9,14 +9,12 @@ and the difference to `halves`.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from experiments.benchmarks.common import peak_gib, write_rows
+from experiments.benchmarks.common import run_command, write_rows
 
 RUNS = {
     "halves": ["--scale", "input"],
@@ -65,15 +63,10 @@ def denoise(folder: str, weights: str, options: list[str]) -> tuple[float, float
     """Return seconds and peak GiB of one run of `crefjax denoise --halves`."""
     half_maps = ["entry/half_map_1.mrc", "entry/half_map_2.mrc"]
     command = [sys.executable, "-m", "crefjax", "denoise", *half_maps, "-o", "out.mrc", "--halves", "--overwrite"]
-    start = time.perf_counter()
-    process = subprocess.Popen([*command, "--weights", weights, *options], cwd=folder, stderr=subprocess.PIPE)
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(errors.decode(errors="replace"))
-    return seconds, peak_gib(usage)
+    seconds, peak, error = run_command([*command, "--weights", weights, *options], cwd=folder)
+    if error:
+        raise SystemExit(error)
+    return seconds, peak
 
 
 if __name__ == "__main__":
