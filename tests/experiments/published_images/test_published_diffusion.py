@@ -11,7 +11,8 @@ from crefjax.errors import UserError
 from crefjax.io.stacks import ImageStack
 from crefjax.weights.store import load_weights
 from experiments.images import diffusion
-from experiments.images.diffusion import DiffusionConfig, DiffusionTask, draw_levels, noise_levels, refine
+from experiments.images.diffusion import DiffusionConfig, DiffusionTask, refine
+from experiments.images.noise_levels import draw_levels, noise_levels
 from experiments.images.set_schedule import main, set_schedule
 
 TINY = DiffusionConfig(width=8, multipliers=(1, 2), post_depth=1, steps=3)
