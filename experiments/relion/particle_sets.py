@@ -47,7 +47,10 @@ def randomize_phases(source: Path, folder: Path, beyond: float, seed: int) -> No
         return
     hidden = folder.with_name(f".{folder.name}")
     shutil.rmtree(hidden, ignore_errors=True)
-    shutil.copytree(source, hidden, ignore=shutil.ignore_patterns(STACK))
+    hidden.mkdir()
+    for path in source.iterdir():
+        if path.is_file() and path.name != STACK:  # folders are refinements of the source
+            shutil.copy(path, hidden)
     from crefjax.io.maps import read_map
 
     truth = read_map(source / "truth.mrc")
