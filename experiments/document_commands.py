@@ -55,7 +55,7 @@ LEAVE_OUT = {
     r"--method servalcat|--cryoridge": "needs Servalcat or cryoRIDGE",
     r"DIR/entries": "needs certain PDB entries",
     r"WORKDIR": "needs training runs",
-    r"images_(nt2c|diffusion|wgan)|set_schedule": "needs large simulated sets, and hours",
+    r"images_(nt2c|diffusion|wgan)|set_schedule|grey_noise": "needs large simulated sets, and hours",
     r"experiments\.gpu": "needs a GPU",
     r"experiments\.benchmarks": "measures, which needs an idle machine",
 }
