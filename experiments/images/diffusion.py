@@ -62,7 +62,7 @@ class DiffusionConfig:
         blocks: Residual blocks of a level on the way down; one more on the way up.
         attention: Whether pixels of the coarsest level attend to each other.
         clean_scale: Factor on the clean signal inside the diffusion, the inverse of its standard deviation where that
-            of the noisy image is 1; `set.json` of a set has the ratio of their squares, but for the signal's own part.
+            of the noisy image is 1: nearly one over the root of `signal_to_noise` in the `set.json` of a set.
         post_depth: Poolings of the post-processing U-Net.
         post: Whether images are post-processed; set once that is trained.
         steps: Steps of the refinement.
