@@ -36,7 +36,8 @@ def test_unknown_weights_are_refused(name, denoise, workdir):
 def test_unknown_weights_message_lists_the_known_names(denoise, workdir, weights, monkeypatch):
     shutil.copytree(weights, workdir / "found" / "known")
     monkeypatch.setenv("CREFJAX_WEIGHTS", str(workdir / "found"))
-    assert_refused(workdir, *denoise, "--weights", "unknown", names=("unknown", "(classifier, cref, truth, known)"))
+    known = "(classifier, cref, images, truth, known)"
+    assert_refused(workdir, *denoise, "--weights", "unknown", names=("unknown", known))
 
 
 def no_card(folder):

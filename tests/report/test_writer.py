@@ -88,7 +88,7 @@ def test_page_is_accessible(page):
     assert all(image["alt"] for image in page.all("img"))
     labels = {label["for"] for label in page.all("label") if "for" in label}
     sliders = [element["id"] for element in page.all("input") if element["type"] == "range"]
-    assert sliders == ["slider", "plane-z", "plane-y", "plane-x", "surface-contour"]
+    assert sliders == ["slider", "gray-black", "gray-white", "plane-z", "plane-y", "plane-x", "surface-contour"]
     assert labels.issuperset(sliders)
     assert [tag for tag, _ in page.elements].count("h1") == 1
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
@@ -150,7 +150,7 @@ def test_texts_from_outside_are_escaped(tmp_path):
     write_report(inputs, numbers, tmp_path / "out", sources={HOSTILE: inputs.denoised.path})
     page = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
     scripts = [script for script in page.all("script") if script.get("type") not in ("text/plain", "application/json")]
-    assert scripts == [{}] * 4  # one of the report, and three of the viewer
+    assert scripts == [{}] * 5  # one of the report, and four of the viewer
     assert not page.all("b")
     assert not [tag for tag, attributes in page.elements if "onerror" in attributes]
     assert page.text.count("<script>alert('x')</script>") >= 8  # labels of a header, too
