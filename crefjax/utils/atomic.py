@@ -1,7 +1,7 @@
 """Files and folders that are written under a temporary, hidden name and renamed once they are complete.
 
 However the work ends before that, the temporary ones are removed: after an exception by leaving the `with`, after a
-signal by `remove_temporary`.
+signal by `end_writing`.
 """
 
 import bz2
@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from crefjax.errors import UserError, path_error
 from crefjax.utils.memory import GIB
 
 _temporary: set[Path] = set()
+_creating = threading.RLock()  # held while a hidden file is made
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -74,6 +76,12 @@ def remove_temporary() -> None:
     """Remove every temporary file and folder; for a program that is about to end."""
     for path in list(_temporary):
         remove(path)
+
+
+def end_writing() -> None:
+    """Remove every temporary file and folder, and let no other thread make a file; the program has to end now."""
+    _creating.acquire()  # never released: a thread that is just about to make its file would leave it behind
+    remove_temporary()
 
 
 def remove(path: Path) -> None:
@@ -176,7 +184,8 @@ def atomic_write_all(
 def _new_file(hidden: Path) -> Iterator[BinaryIO]:
     """Give a new file, which is on the disk after the `with`."""
     # Not tempfile: its mode 0600 would survive the renaming.
-    descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with _creating:
+        descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     with open(descriptor, "wb") as file:
         yield file
         file.flush()

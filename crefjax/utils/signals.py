@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crefjax.errors import path_error
-from crefjax.utils.atomic import remove_temporary
+from crefjax.utils.atomic import end_writing
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, the end of a job, a lost terminal
 
@@ -60,7 +60,7 @@ def exit_on_signals(note: str = "no unfinished file was left"):
     """
 
     def leave(number):
-        remove_temporary()
+        end_writing()
         _print_line(f"interrupted ({signal.Signals(number).name}); {note}")
         os._exit(128 + number)
 
