@@ -276,8 +276,8 @@ def _convolution(x, kernel, kind):
     ops = import_openvino().opset13
 
     kernel = _constant(np.transpose(kernel, (4, 3, 0, 1, 2)))
-    one = [1, 1, 1]
-    return ops.convolution(x, kernel, one, [int(kind.first), 1, 1], [int(kind.last), 1, 1], one)
+    ones = [1, 1, 1]
+    return ops.convolution(x, kernel, ones, [int(kind.first), 1, 1], [int(kind.last), 1, 1], ones)
 
 
 def fold_kernel(kernel: np.ndarray) -> np.ndarray:

@@ -112,9 +112,7 @@ def viewer_scripts(viewer: Viewer) -> str:
     texts.append(_library())
     data = json.dumps(_data(viewer), ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
     texts.append(f'<script type="application/json" id="viewer-data">{data}</script>')
-    texts += [
-        f"<script>{asset(name)}</script>" for name in ("libraries/fflate.js", "grays.js", "planes.js", "surfaces.js")
-    ]
+    texts += [f"<script>{asset(name)}</script>" for name in _SCRIPTS]
     return "\n".join(texts)
 
 

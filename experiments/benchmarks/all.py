@@ -60,7 +60,7 @@ def best(rounds: list[dict[str, dict]]) -> dict[str, dict]:
     """Return of each program the least seconds and the largest memory of several rounds, or why all failed."""
     found = {}
     for program in rounds[0]:
-        done = [one[program] for one in rounds if "failed" not in one[program]]
+        done = [measured[program] for measured in rounds if "failed" not in measured[program]]
         if done:
             peak = max(row["peak_gib"] for row in done)
             found[program] = {"seconds": min(row["seconds"] for row in done), "peak_gib": peak}
