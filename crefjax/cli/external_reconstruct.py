@@ -4,6 +4,7 @@ from pathlib import Path
 
 from crefjax.cli.common import add_device, add_verbosity, on_device, positive
 from crefjax.cli.messages import log, result, timed
+from crefjax.errors import UserError
 
 EPILOG = (
     "RELION runs it if RELION_EXTERNAL_RECONSTRUCT_EXECUTABLE is `crefjax external-reconstruct` and relion_refine is "
@@ -50,6 +51,8 @@ def add_arguments(parser):
 def run(arguments) -> None:
     """Reconstruct classically and denoise in a process of its own; or denoise."""
     if arguments.after_classical:
+        if arguments.combine == "none":
+            raise UserError("--combine none: denoises nothing after the classical step; choose another way")
         _denoise(arguments)
         return
     from crefjax.relion.external import own_command, reconstruct

@@ -35,11 +35,10 @@ def run(arguments) -> None:
     folder = Path(arguments.o)
     start(folder)
     try:
-        outputs = _denoise(folder, arguments)
+        finish(folder, success=True, outputs=_denoise(folder, arguments))
     except BaseException:
         finish(folder, success=False)
         raise
-    finish(folder, success=True, outputs=outputs)
     log(f"wrote {folder / MAP} and {folder / REPORT}")
 
 

@@ -2,7 +2,7 @@
 
 A file is a dictionary from the names of its blocks (without `data_`) to the blocks. A block is a dictionary from labels
 (without the leading underscore) to one text for a pair, or to a list of texts for a column of a table. A block has
-either pairs or one table, as RELION's own. Values stay texts until `numbers` asks for more.
+either pairs or one table, as RELION's own. Values stay texts until `find_numbers` asks for more.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,6 +4,7 @@ RELION 3.1, 4, and 5 write one STAR file for each half-map of each iteration, an
 Paths in it are relative to the folder in which RELION was started, which is the working folder of the program.
 """
 
+import glob
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,13 +135,11 @@ def _voxel_size(general: Block, star: Path, half: int | None) -> float:
 
 
 def _particle_diameter(general: Block, star: Path) -> float | None:
-    if "rlnParticleDiameter" in general:
-        return _positive(find_number(general, "rlnParticleDiameter", star), "rlnParticleDiameter", star)
-    for path in _files_of_run(star, ["_optimiser.star"]):
-        block = read_star(path).get("optimiser_general", {})
+    for path in (star, *_files_of_run(star, ["_optimiser.star"])):
+        block = general if path == star else read_star(path).get("optimiser_general", {})
         if "rlnParticleDiameter" in block:
             diameter = find_number(block, "rlnParticleDiameter", path)
-            return diameter if diameter > 0 else None
+            return diameter if diameter > 0 else None  # RELION's -1 is for the whole box
     return None
 
 
@@ -153,7 +152,7 @@ def _positive(value, label, path):
 def _files_of_run(star: Path, endings: list[str]) -> list[Path]:
     """Return the files of earlier iterations of this run, or of any run in its folder (after --continue)."""
     named = _NAME.fullmatch(star.name)
-    roots = [f"{named['root']}_it*"] if named else []
+    roots = [f"{glob.escape(named['root'])}_it*"] if named else []
     found: list[Path] = []
     for root in [*roots, "*_it*"]:
         for ending in endings:

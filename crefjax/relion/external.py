@@ -42,9 +42,11 @@ def reconstruct(star: Path | str, regularize: Sequence[str] | None, *, program: 
         done = subprocess.run(
             [*regularize], capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False
         )
-        words = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        line = words[-1] if words else ""
-        if done.returncode != 0:
+        failed = done.returncode != 0
+        # Warnings of libraries go to standard error, also where all is well.
+        said = (done.stderr.strip() or done.stdout.strip()) if failed else done.stdout.strip()
+        line = said.splitlines()[-1] if said else ""
+        if failed:
             line = f"kept the classical reconstruction: the denoiser ended with status {done.returncode}: {line}"
     except (OSError, subprocess.SubprocessError) as error:
         line = f"kept the classical reconstruction: the denoiser could not be run: {error}"

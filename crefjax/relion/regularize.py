@@ -61,7 +61,7 @@ class Regularized:
         array: `(z, y, x)`, on RELION's scale.
         gain: `(shells,)`, g.
         explained: `(shells,)`, rho².
-        end: shell from which on the classical map stands alone.
+        end: shell from which on the denoised map trails off, over three shells, into the classical one.
         resolution: Å, at which the half-maps' FSC falls below 0.143.
     """
 
@@ -99,12 +99,10 @@ def regularize(
         TooCoarseError: the resolution is too low.
         UserError: the map is empty, or the memory is too small.
     """
+    if combine not in COMBINATIONS:
+        raise ValueError(f"expected one of {COMBINATIONS}, found {combine!r}")
     fsc = signal_share(job)
-    resolution, end = _resolution(job.fsc, job.box, job.voxel_size), _first_below(job.fsc, _TRAILING)
-    if resolution is None or resolution > coarsest or end < _FIRST_SHELL:
-        found = "unknown" if resolution is None else f"{resolution:.3g} Å"
-        raise TooCoarseError(f"the resolution is {found}; half-maps are denoised from {coarsest:g} Å on")
-    end = min(end, job.current // 2)
+    resolution, end = find_limits(job, coarsest)
     region = region_of(classical, job)
     level = solvent_level(unregularized, region)
     half = unregularized - np.float32(level)
@@ -127,6 +125,19 @@ def regularize(
     share = _trailing(len(gain), end)
     array = filter_shells(combined, share) + filter_shells(classical, 1 - share)
     return Regularized(array, gain, explained, end, resolution)
+
+
+def find_limits(job: ExternalJob, coarsest: float = COARSEST) -> tuple[float, int]:
+    """Return where the FSC of the half-maps falls below 0.143, Å, and the shell at which the denoised map trails off.
+
+    Raises:
+        TooCoarseError: the resolution is too low to denoise.
+    """
+    resolution, end = _resolution(job.fsc, job.box, job.voxel_size), _first_below(job.fsc, _TRAILING)
+    if resolution is None or resolution > coarsest or end < _FIRST_SHELL:
+        found = "unknown" if resolution is None else f"{resolution:.3g} Å"
+        raise TooCoarseError(f"the resolution is {found}; half-maps are denoised from {coarsest:g} Å on")
+    return resolution, min(end, job.current // 2)
 
 
 def signal_share(job: ExternalJob) -> np.ndarray:

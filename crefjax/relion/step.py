@@ -5,7 +5,7 @@ from pathlib import Path
 from crefjax.errors import UserError
 from crefjax.relion.contract import ExternalJob, ResultPaths, read_job, read_volume, write_volume
 from crefjax.relion.external import run_classical
-from crefjax.relion.regularize import Regularized, TooCoarseError, regularize, weights_on_grid
+from crefjax.relion.regularize import Regularized, TooCoarseError, find_limits, regularize, weights_on_grid
 from crefjax.utils.atomic import temporary_sibling
 from crefjax.weights.store import load_weights
 
@@ -30,14 +30,15 @@ def regularize_result(star: Path, *, combine: str, weights: str | None, coarsest
     """
     job = read_job(star)
     try:
-        regularized = _regularized(job, combine, weights, coarsest, program)
+        find_limits(job, coarsest)  # before any work
     except TooCoarseError as reason:
         return f"classical: {reason}"
+    regularized = _regularized(job, combine, weights, coarsest, program)
     output = job.result if job.half else job.beside("_denoised.mrc")
     write_volume(output, regularized.array, job.voxel_size)
     explained = regularized.explained[1 : max(regularized.end, 2)].mean()
     return (
-        f"{combine}: {output.name}, FSC-0.143 at {regularized.resolution:.2f} Å, classical from shell "
+        f"{combine}: {output.name}, FSC-0.143 at {regularized.resolution:.2f} Å, trailing off from shell "
         f"{regularized.end} on, {explained:.2f} of the signal's power explained before"
     )
 

@@ -66,6 +66,19 @@ def test_after_continue_the_files_of_an_earlier_run_are_found(project):
     assert (job.voxel_size, job.particle_diameter) == (3.5, None)
 
 
+def test_relions_name_for_the_whole_box_is_no_diameter(project):
+    more = RELION_5.format(voxel_size=1.25, diameter=-1)
+    job = read_job(write_job(project, "out/run_it012_half1_class001", FSC, box=32, current=32, more=more))
+    assert job.particle_diameter is None
+
+
+def test_brackets_in_a_name_are_no_pattern(project):
+    star = write_job(project, "out/run[1]_it003_half1_class001", FSC, box=32, current=28)
+    write_model(project, "out/run[1]_it003_half1", 3.5)
+    write_model(project, "out/run1_it000_half1", 99.0)
+    assert read_job(star).voxel_size == 3.5
+
+
 def test_shells_that_the_file_lacks_are_0(project):
     more = RELION_5.format(voxel_size=2, diameter=100)
     star = write_job(project, "out/run_it016_class001", FSC, box=32, current=28, more=more)

@@ -74,6 +74,17 @@ def test_the_classical_map_stays_when_the_denoiser_cannot_be_started(star):
     assert (result() == 1).all()
 
 
+def test_the_log_has_the_result_and_no_warning_of_a_library(star):
+    code = "import sys; print('first'); print('blend: all is well'); print('a warning', file=sys.stderr)"
+    assert reconstruct(star, [sys.executable, "-c", code], program="./program") == "blend: all is well"
+    assert log() == "blend: all is well\n"
+
+
+def test_denoising_without_a_way_to_combine_is_refused(star, capsys):
+    assert main(["external-reconstruct", str(star), "--combine", "none", "--after-classical"]) == 2
+    assert "--combine none" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_refinement_goes_on_with_the_classical_map_when_the_half_map_cannot_be_denoised(star, capfd):
     # A map of ones: there is nothing to denoise.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers.relion_files import write_mrc
 
+from crefjax.cli import relion_job
 from crefjax.cli.main import main
 from crefjax.errors import UserError
 from crefjax.io.star import read_star
@@ -60,6 +61,14 @@ def test_a_job_that_fails_says_so(tmp_path, monkeypatch, capsys):
     write_mrc(tmp_path / "run_half1.mrc", np.zeros((8, 8, 8)), 2.0)
     assert main(["relion-job", "--o", "External/job005/", "--in_3dref", "run_half1.mrc"]) == 2
     assert "expected the other half-map" in capsys.readouterr().err
+
+
+def test_a_job_whose_outputs_relion_could_not_read_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(relion_job, "_denoise", lambda folder, arguments: [folder / "denoised.mrc"])
+    folder = tmp_path / "my job"
+    with pytest.raises(ValueError, match="blanks"):
+        main(["relion-job", "--o", str(folder), "--in_3dref", "run_half1.mrc"])
+    assert [path.name for path in folder.iterdir()] == ["RELION_JOB_EXIT_FAILURE"]
 
 
 @pytest.mark.slow

@@ -66,7 +66,8 @@ def test_a_prior_has_the_weights_of_this_half(run):
     np.testing.assert_array_equal(given["weight"], weight[::2, ::2, ::2])
 
 
-def test_in_the_first_iterations_the_classical_map_stays(run):
+def test_in_the_first_iterations_the_classical_map_stays_and_no_other_is_made(run, tmp_path):
+    (tmp_path / "program").unlink()
     line, _ = run("run_it001_half1_class001", np.where(np.arange(17) < 3, 1.0, 0.0), real=True)
     assert line.startswith("classical: the resolution is unknown")
     own = read_volume("run_it001_half1_class001_external_reconstruct.mrc", SHAPE)
