@@ -21,7 +21,8 @@ from crefjax.errors import UserError, path_error
 from crefjax.utils.memory import GIB
 
 _temporary: set[Path] = set()
-_creating = threading.RLock()  # held while a hidden file is made
+_creating = threading.RLock()  # held while a hidden file or folder is made
+_LONGEST_WAIT = 10  # seconds that `end_writing` waits for a file system that hangs
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -51,7 +52,8 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
         OSError: the file system refused; `folder` is as it was.
     """
     with temporary_sibling(folder) as hidden:
-        hidden.mkdir()
+        with _creating:
+            hidden.mkdir()
         try:
             yield hidden
         except UserError as error:
@@ -79,8 +81,9 @@ def remove_temporary() -> None:
 
 
 def end_writing() -> None:
-    """Remove every temporary file and folder, and let no other thread make a file; the program has to end now."""
-    _creating.acquire()  # never released: a thread that is just about to make its file would leave it behind
+    """Remove every temporary file and folder, and let no other thread make one; the program has to end now."""
+    # Never released: a thread that is just about to make its file would leave it behind.
+    _creating.acquire(timeout=_LONGEST_WAIT)
     remove_temporary()
 
 

@@ -47,8 +47,48 @@ with exit_on_signals(), temporary_sibling(Path("out")) as hidden:
 """
 
 
-def test_signal_ends_a_program_and_removes_its_temporary_files(tmp_path):
-    command = [sys.executable, "-c", PROGRAM]
+# One thread is within the call that makes its file or folder when the signal comes; two others begin after it.
+THREADS = """
+import os, pathlib, signal, threading, time
+from crefjax.utils import atomic
+from crefjax.utils.signals import exit_on_signals
+
+def slow(function):
+    def make(path, *more, **settings):
+        if threading.current_thread() is not threading.main_thread():
+            making.set()
+            time.sleep(0.3)
+        return function(path, *more, **settings)
+    return make
+
+def folder():
+    with atomic.atomic_directory(pathlib.Path("folder")):
+        time.sleep(60)
+
+def file():
+    with atomic.atomic_write(pathlib.Path("file"), needed=1, overwrite=True):
+        time.sleep(60)
+
+def later(work):
+    time.sleep(0.1)
+    work()
+
+making, works = threading.Event(), [file, folder][::{order}]
+os.open, pathlib.Path.mkdir = slow(os.open), slow(pathlib.Path.mkdir)
+remove = atomic.remove_temporary
+atomic.remove_temporary = lambda: (remove(), time.sleep(1))
+with exit_on_signals():
+    threading.Thread(target=works[0], daemon=True).start()
+    making.wait()
+    for work in works:
+        threading.Thread(target=later, args=(work,), daemon=True).start()
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize("program", [PROGRAM, THREADS.format(order=1), THREADS.format(order=-1)])
+def test_signal_ends_a_program_and_leaves_no_temporary_file(tmp_path, program):
+    command = [sys.executable, "-c", program]
     folders = os.pathsep.join(sys.path)
     done = subprocess.run(
         command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": folders}, capture_output=True, text=True, check=False
