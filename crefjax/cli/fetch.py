@@ -101,7 +101,7 @@ def _names(arguments, client):
 def _save_list(path, names, query):
     from crefjax.utils.atomic import write_bytes
 
-    head = f"# {query}\n" if query else ""
+    head = f"# {' '.join(query.split())}\n" if query else ""
     write_bytes(path, (head + "".join(f"{name}\n" for name in names)).encode())
     result(f"{path}: {len(names)} entries")
 

@@ -7,6 +7,7 @@ entries have none. The atomic model of an entry is one of the PDB, which the des
 """
 
 import gzip
+import math
 import re
 import threading
 import zlib
@@ -101,13 +102,13 @@ def read_list(path: Path) -> list[str]:
         UserError: the file cannot be read, or a line does not begin with an entry.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # a table of a spreadsheet may have the mark
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text"
         raise path_error(path, f"the list of entries cannot be read ({reason}); check the path") from error
     entries = []
     for number, line in enumerate(lines, 1):
-        words = re.split(r"[\s,;]+", line.split("#")[0].strip())
+        words = re.split(r"[\s,;]+", line.split("#")[0].replace('"', " ").strip())
         if words[0] and not (number == 1 and words[0] == "emdb_id"):  # the head of a table
             try:
                 entries.append(f"EMD-{entry_number(words[0])}")
@@ -279,21 +280,18 @@ def _parse_header(text, number, what, pdb_url, url) -> tuple[EntryInfo, list[_Re
     except ElementTree.ParseError as error:
         raise UserError(f"{url}: expected EMDB's description as XML, found something else ({error})") from error
 
-    def first(path):
-        found = root.find("/".join(f"{{*}}{step}" for step in path.split("/")))
-        return found.text.strip() if found is not None and found.text else None
-
     def every(path):
-        return [found.text.strip() for found in root.findall("/".join(f"{{*}}{step}" for step in path.split("/")))]
+        found = root.findall("/".join(f"{{*}}{step}" for step in path.split("/")))
+        return [element.text.strip() for element in found if element.text]
 
     final = _final_reconstruction(root)
     info = EntryInfo(
         entry=f"EMD-{number}",
-        title=first("admin/title"),
-        method=first("structure_determination_list/structure_determination/method"),
-        resolution=_number(_text(final, "resolution")),
+        title=_text(root, "admin/title"),
+        method=_text(root, "structure_determination_list/structure_determination/method"),
+        resolution=parse_number(_text(final, "resolution")),
         resolution_method=_text(final, "resolution_method"),
-        voxel_size=_number(first("map/pixel_spacing/x")),
+        voxel_size=parse_number(_text(root, "map/pixel_spacing/x")),
         contour_level=_contour_level(root),
         point_group=_text(final, "applied_symmetry/point_group"),
         pdb=tuple(code.lower() for code in every("crossreferences/pdb_list/pdb_reference/pdb_id")),
@@ -348,15 +346,17 @@ def _text(element, path):
     return found.text.strip() if found is not None and found.text else None
 
 
-def _number(text):
+def parse_number(text: str | None) -> float | None:
+    """Return a finite number, or None for anything else."""
     try:
-        return float(text)
+        value = float(text)
     except (TypeError, ValueError):
         return None
+    return value if math.isfinite(value) else None
 
 
 def _contour_level(root):
     """Return the contour level that is marked as the primary one, or else the first."""
     contours = root.findall("{*}map/{*}contour_list/{*}contour")
     primary = [contour for contour in contours if contour.get("primary") == "true"]
-    return _number(_text((primary or contours or [None])[0], "level"))
+    return parse_number(_text((primary or contours or [None])[0], "level"))

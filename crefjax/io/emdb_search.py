@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 from crefjax.errors import UserError
-from crefjax.io.emdb import entry_number
+from crefjax.io.emdb import entry_number, parse_number
 from crefjax.io.http import HttpClient
 
 SEARCH_URL = "https://www.ebi.ac.uk/emdb/api/search"
@@ -54,12 +54,5 @@ def search_emdb(query: str, *, search_url: str = SEARCH_URL, client: HttpClient 
     for row in rows:
         if row["emdb_id"]:
             number = entry_number(row["emdb_id"])
-            found[number] = FoundEntry(f"EMD-{number}", _number(row.get("resolution")))
+            found[number] = FoundEntry(f"EMD-{number}", parse_number(row.get("resolution")))
     return [found[number] for number in sorted(found, key=int)]
-
-
-def _number(text):
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return None

@@ -295,6 +295,14 @@ def test_descriptions_that_are_not_xml_are_refused(archive, client, tmp_path):
     assert not (tmp_path / "e").exists()
 
 
+def test_empty_elements_and_numbers_that_are_none_are_left_out(archive, client, tmp_path):
+    path = "/structures/EMD-1234/header/emd-1234.xml"
+    text = archive.files[path].replace(b">3.2<", b">NaN<").replace(b">1.5<", b">unknown<")
+    archive.files[path] = text.replace(b">1ABC<", b"><")
+    info = fetch(archive, tmp_path, client).info
+    assert (info.resolution, info.voxel_size, info.pdb) == (None, None, ())
+
+
 @pytest.mark.parametrize("name", ["", "EMD-", "6ABC", "EMD-12345678", "../1234"])
 def test_invalid_entry_names_are_refused(name):
     with pytest.raises(UserError, match="EMD-3488"):
@@ -304,6 +312,8 @@ def test_invalid_entry_names_are_refused(name):
 def test_a_list_has_one_entry_in_each_line(tmp_path):
     (tmp_path / "list.txt").write_text("emdb_id,resolution\nEMD-1234,3.2\n\n# a comment\n4321  # another\n")
     assert read_list(tmp_path / "list.txt") == ["EMD-1234", "EMD-4321"]
+    (tmp_path / "list.txt").write_text('\ufeff"emdb_id","title"\n"EMD-1234","phantom #1, empty"\n', encoding="utf-8")
+    assert read_list(tmp_path / "list.txt") == ["EMD-1234"]
     (tmp_path / "list.txt").write_text("EMD-1234\nribosome\n")
     with pytest.raises(UserError, match="line 2: ribosome: expected an EMDB entry"):
         read_list(tmp_path / "list.txt")
@@ -336,11 +346,12 @@ def test_answers_that_are_no_table_are_refused(archive, client, answer):
 
 
 def test_a_query_is_saved_as_a_list_and_downloaded_from_it(archive, tmp_path):
-    archive.files["/search/phantom"] = b"emdb_id,resolution\nEMD-4321,3\nEMD-1234,4\n"
+    archive.files["/search/virus%0Aphantom"] = b"emdb_id,resolution\nEMD-4321,3\nEMD-1234,4\n"
     path = tmp_path / "list.txt"
-    outcome = run_crefjax("fetch", "--query", "phantom", "--search-url", f"{archive.url}/search", "--save-list", path)
+    query = ("--query", "virus\nphantom", "--search-url", f"{archive.url}/search")
+    outcome = run_crefjax("fetch", *query, "--save-list", path)
     assert outcome.status == 0, outcome.err
-    assert path.read_text() == "# phantom\nEMD-1234\nEMD-4321\n"
+    assert path.read_text() == "# virus phantom\nEMD-1234\nEMD-4321\n"
     assert not archive.asked("structures")
     assert run_crefjax("fetch", "--list", path, "-o", tmp_path / "e", "--base-url", archive.url).status == 0
     assert names(tmp_path / "e") == ["EMD-1234", "EMD-4321"]
