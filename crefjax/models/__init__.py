@@ -125,7 +125,7 @@ def load_model(name: str) -> Model:
     if not isinstance(found, Model):
         raise ValueError(
             f"expected a network of {', '.join(MODELS)}, or a module that can be imported and defines MODEL, "
-            f"found {name!r}"
+            f"found {name!r}" + ("; put its folder on PYTHONPATH" if "." in name else "")
         )
     return found
 

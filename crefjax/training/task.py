@@ -141,5 +141,6 @@ def make_task(config: ConfigDict) -> tuple[Task, DataSource]:
     maker = getattr(import_own(config.task), "make_task", None)
     if maker is None:
         text = f"one of {', '.join(TASKS)}, or a module that can be imported and defines make_task"
-        raise UserError(f"config: task: expected {text}, found {config.task!r}")
+        fix = "; put its folder on PYTHONPATH" if "." in config.task else ""
+        raise UserError(f"config: task: expected {text}, found {config.task!r}{fix}")
     return maker(config)

@@ -1,5 +1,6 @@
 """Train the conditional diffusion of Zhang et al. 2024 on simulated particle images, and then its post-processing.
 
+    export PYTHONPATH=$PWD  # in the folder of the project, so that crefjax finds the networks
     crefjax images simulate phantom -o runs/images/particles --count 2000 --pixel-size 3 --side 64
     crefjax train --config=experiments/configs/images_diffusion.py --workdir=runs/images_diffusion
     crefjax train --config=experiments/configs/images_diffusion.py --workdir=runs/images_diffusion_post \

@@ -1,5 +1,6 @@
 """Train NT2C (Li et al. 2022) in its three stages on simulated micrographs.
 
+    export PYTHONPATH=$PWD  # in the folder of the project, so that crefjax finds the networks
     crefjax images simulate phantom -o runs/micrographs/a --micrographs --count 20 --pixel-size 3 --side 1024
     crefjax train --config=experiments/configs/images_nt2c.py --workdir=runs/images_nt2c/coarse
     crefjax images extract-noise runs/micrographs/a/images.mrcs -o runs/images_nt2c/noise.mrcs \
