@@ -27,10 +27,11 @@ EPILOG = (
 
 
 class _File(NamedTuple):
-    """A stack to denoise, and where it goes."""
+    """A stack to denoise, where it goes, and whether its particles are bright; None for not known."""
 
     source: Path
     target: Path
+    bright: bool | None
 
 
 def add_arguments(parser):
@@ -46,7 +47,7 @@ def add_arguments(parser):
         help="stack to write, for one input; or a folder, for several or a STAR file",
     )
     parser.add_argument("--weights", metavar="W", help="name or folder of weights for images")
-    add_contrast(parser)
+    add_contrast(parser, "dark for micrographs of a STAR file and single images, bright otherwise")
     parser.add_argument(
         "--max-memory", metavar="GIB", type=positive, help="memory to keep within (default: half of what is free)"
     )
@@ -55,12 +56,12 @@ def add_arguments(parser):
     add_verbosity(parser)
 
 
-def add_contrast(parser):
-    """Add `--contrast`."""
+def add_contrast(parser, default):
+    """Add `--contrast`; `default` says what is taken without it."""
     parser.add_argument(
         "--contrast",
         choices=("bright", "dark"),
-        help="whether particles are brighter or darker than the ice (default: bright in stacks, dark in micrographs)",
+        help=f"whether particles are brighter or darker than the ice (default: {default})",
     )
 
 
@@ -76,7 +77,7 @@ def run(arguments) -> None:
             pass
     weights = load_weights(arguments.weights, "images")
     detail(f"weights: {weights.name}, {weights.path}")
-    asked = {"weights": weights.card.get("sha256", ""), "contrast": arguments.contrast or "by the number of images"}
+    asked = {"weights": weights.card.get("sha256", ""), "contrast": arguments.contrast or "by default"}
     record = _Record(output, asked, arguments.overwrite) if _is_folder(output, files, listed) else None
     waiting = [file for file in files if not (record and record.has(file))]
     if len(waiting) < len(files):
@@ -103,20 +104,19 @@ def denoise_file(file: _File, weights: Weights, arguments, show) -> int:
         _check_pixel_size(stack, weights)
         plan = plan_images(stack.shape, weights, device=arguments.device, max_memory=arguments.max_memory)
         detail(f"{file.source}: {plan.describe()}")
-        contrast = arguments.contrast or ("bright" if stack.count > 1 else "dark")
-        sign = {"bright": 1, "dark": -1}[contrast]
+        sign = 1 if (stack.count > 1 if file.bright is None else file.bright) else -1
         file.target.parent.mkdir(parents=True, exist_ok=True)
         settings = {"overwrite": arguments.overwrite}
         with write_stack(file.target, stack.count, stack.shape, stack.pixel_size or 0.0, **settings) as append:
             for first in range(0, stack.count, plan.batch):
                 part = range(first, min(first + plan.batch, stack.count))
-                progress = functools.partial(_show_part, show, first / stack.count, len(part) / stack.count)
+                progress = functools.partial(show_part, show, first / stack.count, len(part) / stack.count)
                 append(denoise_images(stack.read(part), weights, plan, sign=sign, progress=progress))
         return stack.count
 
 
-def _show_part(show, before, size, share):
-    """Show the share of all that is done, given that of a part."""
+def show_part(show, before, size, share):
+    """Show the share of all that is done, given the share of a part that is, what was before it, and its size."""
     show(before + share * size)
 
 
@@ -132,12 +132,17 @@ def _files(arguments, output):
 
         listed = read_listed_images(stars[0])
         sources = list(listed.stacks.values())
+        if is_same_file(listed.path, output / listed.path.name):
+            raise path_error(listed.path, "the output would replace its input; choose another folder")
+    bright = listed.holds_particles if listed else None
+    if arguments.contrast:
+        bright = arguments.contrast == "bright"
     if output.suffix.lower() in _SUFFIXES and not output.is_dir():
         if listed or len(sources) > 1:
             raise path_error(output, "expected a folder for several stacks, found the name of one; choose another")
-        files = [_File(sources[0], output)]
+        files = [_File(sources[0], output, bright)]
     else:
-        files = [_File(source, output / source.name) for source in sources]
+        files = [_File(source, output / source.name, bright) for source in sources]
     names: dict[Path, Path] = {}
     for file in files:
         if file.target in names:

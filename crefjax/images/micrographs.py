@@ -54,7 +54,8 @@ def simulate_micrographs(
         random, key = host_random(config, number), jax.random.fold_in(random_key(config, 1), number)
         structure = _structure(random, key, (padded, padded), config)
         centers = _place(random, structure.free[inner, inner], diameter, config) + first
-        rotations = np.asarray(sample_rotations(jax.random.fold_in(random_key(config, 0), number), config.particles))
+        view_key = jax.random.fold_in(random_key(config, 0), number)
+        rotations = np.asarray(sample_rotations(view_key, config.particles, config.preferred))
         density = _draw_particles(spectrum, rotations, centers, padded, config)
         defocus = draw_defocus(config, random)
         transfer = image_transfer(

@@ -17,6 +17,24 @@ from crefjax.images.measures import ssim
 SIDE, THRESHOLD = 320, 0.7  # pixels, and the least similarity of local patches, as in the paper
 
 
+def check_extraction(shape: tuple[int, int], side: int, threshold: float) -> None:
+    """Check the settings of `noise_places` for micrographs of a shape `(y, x)`.
+
+    Raises:
+        UserError: the side is odd, below 16, or larger than the micrographs; or the threshold is not from -1 to
+            below 1.
+    """
+    if side % 2 or side < 16:
+        raise UserError(f"extract-noise: expected patches with an even side of at least 16 pixels, found {side}")
+    if min(shape) < side:
+        y, x = shape
+        raise UserError(
+            f"extract-noise: expected micrographs of at least {side} pixels a side, found {x}x{y}; take smaller patches"
+        )
+    if not -1 <= threshold < 1:
+        raise UserError(f"extract-noise: expected a `threshold` of -1 to below 1, found {threshold:g}; correct it")
+
+
 def noise_places(
     denoised: np.ndarray,
     *,
@@ -33,18 +51,9 @@ def noise_places(
         progress: called with the share that is done.
 
     Raises:
-        UserError: the side is odd, below 16, or larger than the micrograph; the threshold is not from -1 to below 1; or
-            the micrograph is constant.
+        UserError: as `check_extraction`, or the micrograph is constant.
     """
-    if side % 2 or side < 16:
-        raise UserError(f"extract-noise: expected patches with an even side of at least 16 pixels, found {side}")
-    if min(denoised.shape) < side:
-        y, x = denoised.shape
-        raise UserError(
-            f"extract-noise: expected micrographs of at least {side} pixels a side, found {x}x{y}; take smaller patches"
-        )
-    if not -1 <= threshold < 1:
-        raise UserError(f"extract-noise: expected a `threshold` of -1 to below 1, found {threshold:g}; correct it")
+    check_extraction(denoised.shape, side, threshold)
     low, high = float(denoised.min()), float(denoised.max())
     if low == high:
         raise UserError("extract-noise: expected a denoised micrograph, found one of a single value; check it")

@@ -12,7 +12,7 @@ import numpy as np
 from crefjax import __version__
 from crefjax.errors import path_error
 from crefjax.io.files import check_output_folder
-from crefjax.io.maps import Map, write_map
+from crefjax.io.maps import Map, read_map, write_map
 from crefjax.io.stacks import ImageStack, write_stack
 from crefjax.io.star import find_block, find_column, find_numbers, read_star, write_star
 from crefjax.utils.atomic import atomic_directory, write_json
@@ -153,14 +153,13 @@ class ImageSet:
         self.path = Path(folder)
         try:
             self.record = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
-            version, contrast = self.record["format_version"], self.record["contrast"]
+            version, self.sign = self.record["format_version"], {"bright": 1, "dark": -1}[self.record["contrast"]]
             self.pixel_size = float(self.record["parameters"]["pixel_size"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             text = f"expected a set of images with a {RECORD}, cannot be read; simulate one with crefjax images"
             raise path_error(self.path, text) from error
         if version != VERSION:
             raise path_error(self.path / RECORD, f"expected format version {VERSION}, found {version}; simulate again")
-        self.sign = {"bright": 1, "dark": -1}[contrast]
         names = [name for name in (NOISY, EVEN, ODD, CLEAN, BACKGROUND) if (self.path / name).exists()]
         self._stacks = {name: ImageStack(self.path / name) for name in dict.fromkeys([NOISY, EVEN, ODD, CLEAN, *names])}
         self.count, self.shape = self._stacks[NOISY].count, self._stacks[NOISY].shape
@@ -193,8 +192,6 @@ class ImageSet:
 
     def truth(self) -> Map | None:
         """Return the density of the particle; None in an empty set."""
-        from crefjax.io.maps import read_map
-
         path = self.path / TRUTH
         return read_map(path) if path.exists() else None
 

@@ -110,7 +110,7 @@ def specimen_of_map(map_: Map, side: int | None = None) -> Specimen:
     _check_side(side, longest, name)
     scaled = (array - level) * (PROTEIN_CONTRAST / float((array - level)[body].mean()))
     box = np.zeros((side,) * 3, np.float32)
-    first = [(side - n) // 2 for n in array.shape]
+    first = [side // 2 - n // 2 for n in array.shape]  # so that the middles coincide
     box[tuple(slice(at, at + n) for at, n in zip(first, array.shape, strict=True))] = scaled
     far = np.argwhere(np.pad(body, [(at, side - at - n) for at, n in zip(first, array.shape, strict=True)])) - side // 2
     return Specimen(box, 2 * float(np.linalg.norm(far, axis=1).max()) * map_.voxel_size, name)

@@ -29,6 +29,11 @@ class ListedImages:
     label: str
     stacks: dict[str, Path]
 
+    @property
+    def holds_particles(self) -> bool:
+        """Whether the images are particles, which are bright by RELION's custom, rather than micrographs."""
+        return self.label == _LABELS[0]
+
     def renamed(self, names: dict[str, str]) -> dict[str, Block]:
         """Return the blocks with other names of the stacks.
 

@@ -4,7 +4,7 @@
     crefjax images simulate phantom -o runs/micrographs/a --micrographs --count 20 --pixel-size 3 --side 1024
     crefjax train --config=experiments/configs/images_nt2c.py --workdir=runs/images_nt2c/coarse
     crefjax images extract-noise runs/micrographs/a/images.mrcs -o runs/images_nt2c/noise.mrcs \
-        --weights runs/images_nt2c/coarse/best --contrast dark
+        --weights runs/images_nt2c/coarse/best
     crefjax train --config=experiments/configs/images_nt2c.py --workdir=runs/images_nt2c/noise \
         --config.settings.stage=noise --config.weights=runs/images_nt2c/coarse/best \
         --config.settings.noise=runs/images_nt2c/noise.mrcs --config.schedule.name=constant --config.schedule.rate=1e-4

@@ -80,8 +80,10 @@ def write_images(path, count=3, side=24, seed=0, pixel_size=2.5):
     return images
 
 
-def write_star(*names):
-    Path("a.star").write_text("data_\nloop_\n_rlnImageName\n" + "\n".join(names) + "\n", encoding="utf-8")
+def write_star(*names, label="rlnImageName"):
+    path = Path("a.star")
+    path.write_text(f"data_\nloop_\n_{label}\n" + "\n".join(names) + "\n", encoding="utf-8")
+    return path
 
 
 def test_a_stack_is_denoised_into_a_stack_with_its_pixel_size(workdir, weights):
@@ -123,6 +125,28 @@ def test_images_of_a_star_file_are_denoised_and_listed(workdir, weights):
     assert "000003@out/b.mrcs 2.5" in " ".join(written.split())
     with mrcfile.open("out/b.mrcs") as file:
         assert file.data.shape == (3, 24, 26)
+
+
+def test_micrographs_of_a_star_file_are_dark_and_particles_bright_whatever_the_size_of_their_stacks(workdir, weights):
+    for label, count, sign in (("rlnMicrographName", 3, "dark"), ("rlnImageName", 1, "bright")):
+        write_images(f"{sign}.mrcs", count=count)
+        write_star(f"1@{sign}.mrcs", label=label)
+        run_ok("images", "denoise", "a.star", "-o", f"star-{sign}", "--weights", weights)
+        other = "bright" if sign == "dark" else "dark"
+        for contrast in (sign, other):
+            words = ["--weights", weights, "--contrast", contrast, "--overwrite"]
+            run_ok("images", "denoise", f"{sign}.mrcs", "-o", f"{contrast}-asked.mrcs", *words)
+        found = mrcfile.read(f"star-{sign}/{sign}.mrcs")
+        np.testing.assert_array_equal(found.squeeze(), mrcfile.read(f"{sign}-asked.mrcs").squeeze())
+        assert not np.array_equal(found.squeeze(), mrcfile.read(f"{other}-asked.mrcs").squeeze())
+
+
+def test_a_star_file_is_not_replaced_by_the_list_of_its_denoised_stacks(workdir, weights):
+    Path("out").mkdir()
+    write_images("a.mrcs")
+    write_star("1@a.mrcs").rename("out/a.star")
+    words = ["images", "denoise", "out/a.star", "-o", "out", "--weights", weights, "--overwrite"]
+    assert_refused(workdir, *words, names="would replace its input")
 
 
 @pytest.mark.parametrize(
@@ -177,3 +201,41 @@ def test_noise_is_extracted_where_the_denoised_micrograph_is_flat(workdir):
     denoised[::2] += 3 * random.normal(size=(48, 96))
     mrcfile.write("denoised.mrc", denoised, overwrite=True)
     assert_refused(workdir, *words, "other.mrcs", names="found none; lower the --threshold")
+
+
+def test_noise_is_found_in_micrographs_that_are_denoised_here(workdir, weights):
+    """As in the denoised files of `images denoise`."""
+    for number in range(2):
+        write_images(f"m{number}.mrc", count=1, side=48, seed=number)
+    run_ok("images", "denoise", "m0.mrc", "m1.mrc", "-o", "out", "--weights", weights)
+    words = ["images", "extract-noise", "m0.mrc", "m1.mrc", "--patch", 16, "--threshold", 0.05]
+    run_ok(*words, "--denoised", "out/m0.mrc", "out/m1.mrc", "-o", "expected.mrcs")
+    run_ok(*words, "--weights", weights, "-o", "found.mrcs")
+    np.testing.assert_array_equal(mrcfile.read("found.mrcs"), mrcfile.read("expected.mrcs"))
+    assert 0 < len(mrcfile.read("found.mrcs")) < 2 * 5 * 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["a.mrc", "-o", "a.mrcs", "--patch", 32], "at least 32 pixels a side, found 26x24"),
+        (
+            ["a.mrc", "-o", "o.mrcs", "--patch", 16, "--threshold", 1],
+            "expected a --threshold of -1 to below 1, found 1",
+        ),
+        (["a.mrc", "b.mrc", "-o", "o.mrcs", "--patch", 16], "b.mrc: expected pixels of 2.5 Å, as a.mrc has, found 5 Å"),
+        (["c.mrcs", "-o", "c.mrcs", "--patch", 16, "--overwrite"], "would replace the input c.mrcs"),
+        (["a.mrc", "-o", "none/o.mrcs", "--patch", 16], "does not exist"),
+        (
+            ["a.mrc", "--denoised", "b.mrc", "--weights", "images", "-o", "o.mrcs"],
+            "--weights has no effect with --denoised",
+        ),
+        (["a.mrc", "--denoised", "a.mrc", "b.mrc", "--patch", 16, "-o", "o.mrcs"], "expected 1 denoised micrographs"),
+        (["a.mrc", "--denoised", "c.mrcs", "--patch", 16, "-o", "o.mrcs"], "c.mrcs: expected 1 images of"),
+    ],
+)
+def test_mistakes_of_extract_noise_are_refused(workdir, options, message):
+    write_images("a.mrc", count=1)
+    write_images("b.mrc", count=1, pixel_size=5.0)
+    write_images("c.mrcs")
+    assert_refused(workdir, "images", "extract-noise", *options, names=message)

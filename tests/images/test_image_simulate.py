@@ -77,6 +77,18 @@ def test_expected_intensity_of_a_micrograph_is_background_and_signal(micrographs
     assert background.min() < 0.8  # carbon and crystals
 
 
+def test_preferred_views_are_those_of_particles_and_micrographs_alike(tmp_path, specimen):
+    """Half of the views lie within 31 degrees of z at a concentration of 5, and within 90 at 0: `rlnAngleTilt`."""
+    for kind, block, options in (
+        ("particles", "images.star", {"count": 60, "side": 32}),
+        ("micrographs", "particles.star", {"count": 2, "side": 256, "micrographs": True, "particles": 30, "carbon": 0}),
+    ):
+        folder = write(tmp_path / kind, specimen, ImageConfig(PIXEL_SIZE, preferred=5.0, crystals=0.0, **options))
+        tilts = np.array(read_star(folder / block)["particles"]["rlnAngleTilt"], float)
+        assert len(tilts) >= 20, kind
+        assert np.median(tilts) == pytest.approx(31, abs=12), kind
+
+
 def test_an_image_depends_on_its_seed_and_number_alone(specimen):
     config = ImageConfig(PIXEL_SIZE, 3, side=32, seed=5, dose=1000.0)
     few, many = (list(simulate_images(specimen, replace(config, count=count))) for count in (3, 35))
@@ -128,6 +140,9 @@ def test_damaged_sets_are_refused_in_one_line(tmp_path, particle_folder):
         ImageSet(folder)
     shutil.copy(particle_folder / ODD, folder / ODD)
     text = (folder / "set.json").read_text()
+    (folder / "set.json").write_text(text.replace('"bright"', '"grey"'))
+    with pytest.raises(UserError, match=r"expected a set of images with a set\.json"):
+        ImageSet(folder)
     (folder / "set.json").write_text(text.replace('"format_version": 1', '"format_version": 9'))
     with pytest.raises(UserError, match="expected format version 1, found 9"):
         ImageSet(folder)

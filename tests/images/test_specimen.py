@@ -62,6 +62,15 @@ def test_a_map_is_scaled_to_the_contrast_of_protein(random):
         specimen_of_map(Map.from_array(array, 5.0), 22)
 
 
+def test_the_middle_of_a_map_with_odd_sides_comes_to_that_of_the_box(random):
+    """Voxel 8 of 17, and voxel 10 of 20, to voxel 10 of 20."""
+    array = random.normal(0, 0.01, (17, 20, 19)).astype(np.float32)
+    array[8, 10, 9] = 5
+    array[6:11, 8:13, 7:12] += 3
+    density = specimen_of_map(Map.from_array(array, 5.0)).density
+    assert np.unravel_index(density.argmax(), density.shape) == (10, 10, 10)
+
+
 @pytest.mark.parametrize(("structure", "thickness"), [(1.0, 200.0), (0.1, 500.0)])
 def test_ice_has_the_spectrum_of_independent_molecules(structure, thickness):
     shape, pixel = (128, 128), 2.0

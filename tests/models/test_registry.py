@@ -132,7 +132,7 @@ def test_configs_of_a_network():
     assert network_config(default("unet3d")) == load_model("unet3d").config()
     with pytest.raises(ValueError, match=r"expected a network of unet3d.*found 'resnet'"):
         default("resnet")
-    with pytest.raises(ValueError, match="found 'nowhere.network'; put its folder on PYTHONPATH"):
+    with pytest.raises(ValueError, match=r"found 'nowhere\.network'; put its folder on PYTHONPATH"):
         default("nowhere.network")
     half = UNet3DConfig(compute_dtype="bfloat16")
     assert same_architecture(UNet3DConfig(), half)
