@@ -6,6 +6,7 @@ import time
 from crefjax.cli.common import add_json, add_verbosity, positive
 from crefjax.cli.messages import log, result, timed
 from crefjax.cli.record import check_json, write_json
+from crefjax.cli.train import start_platform
 from crefjax.errors import UserError
 
 EPILOG = (
@@ -39,10 +40,14 @@ def run(arguments) -> None:
     started = time.monotonic()
     if arguments.node_devices is not None and arguments.nodes is None:
         raise UserError("--node-devices: expected --nodes with it, found none; add the number of nodes")
+    for option, count in (("--nodes", arguments.nodes), ("--node-devices", arguments.node_devices)):
+        if count is not None and count < 1:
+            raise UserError(f"{option}: expected 1 or more, found {count}; change it")
     check_json(arguments.json)
     from crefjax.training.config import read_config
 
     config = read_config(arguments.config, arguments.extra)
+    start_platform(config.platform)
     from crefjax.plotting import write_convergence_figure
     from crefjax.training.plan import plan_run
     from crefjax.training.task import make_task

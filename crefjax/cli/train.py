@@ -50,15 +50,7 @@ def run(arguments) -> int:
 
 
 def _train(config, arguments):
-    if config.platform:
-        import jax
-
-        jax.config.update("jax_platforms", {"gpu": "cuda"}.get(config.platform, config.platform))
-        try:
-            jax.local_devices()
-        except (RuntimeError, AssertionError) as error:  # the latter is JAX's own
-            text = f"config: platform: JAX finds no {config.platform}; choose another, or leave it empty"
-            raise UserError(text) from error
+    start_platform(config.platform)
     # Imported after the config was checked, because it takes a while.
     from crefjax.plotting import write_convergence_figure
     from crefjax.training.loop import train
@@ -74,3 +66,19 @@ def _train(config, arguments):
         log(f"least held-out loss {result.best_loss:.4f} at step {result.best_step}")
     log(f"trained {result.step} steps; weights: {result.weights}")
     return 0
+
+
+def start_platform(platform):
+    """Let JAX use the devices of one platform only, `cpu` or `gpu`; empty for JAX's choice."""
+    if not platform:
+        return
+    import jax
+
+    from crefjax.training.processes import use_platform
+
+    use_platform(platform)
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # the latter is JAX's own
+        text = f"config: platform: JAX finds no {platform}; choose another, or leave it empty"
+        raise UserError(text) from error

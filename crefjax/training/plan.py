@@ -79,12 +79,12 @@ class RunPlan:
     @property
     def seconds(self) -> float:
         """Time of the whole run, seconds."""
+        return self._total(self.steps * self.step_seconds, self.evaluation_seconds)
+
+    def _total(self, stepping, evaluation_seconds):
         saves = max(self.evaluations, math.ceil(self.steps / self.epoch_steps))
-        working = (
-            self.steps * self.step_seconds + self.evaluations * self.evaluation_seconds + saves * self.save_seconds
-        )
-        total = self.start_seconds + working
-        return min(total, self.start_seconds + self.limit_seconds) if self.limit_seconds else total
+        working = stepping + self.evaluations * evaluation_seconds + saves * self.save_seconds
+        return self.start_seconds + (min(working, self.limit_seconds) if self.limit_seconds else working)
 
     def on_nodes(self, nodes: int, devices: int) -> "NodesPlan":
         """Return what the run would take on other machines whose devices are as fast as these.
@@ -107,9 +107,7 @@ class RunPlan:
         exchange = 2 * self.parameter_bytes / NETWORK_BYTES_PER_SECOND if nodes > 1 else 0.0
         step = self.step_seconds * there / here + exchange
         steps = math.ceil(self.steps * self.batch / batch)
-        evaluation = self.evaluation_seconds * self.devices / count
-        saves = max(self.evaluations, math.ceil(self.steps / self.epoch_steps))
-        seconds = self.start_seconds + steps * step + self.evaluations * evaluation + saves * self.save_seconds
+        seconds = self._total(steps * step, self.evaluation_seconds * self.devices / count)
         return NodesPlan(nodes, devices, batch, steps, step, seconds)
 
 
@@ -122,7 +120,7 @@ class NodesPlan(NamedTuple):
         batch: samples in a step, the least multiple of the number of devices that is not below the config's.
         steps: steps of the whole run, for as many samples.
         step_seconds: of one step.
-        seconds: of the whole run.
+        seconds: of the whole run, at most the limit of the config.
     """
 
     nodes: int
@@ -230,7 +228,10 @@ def _measure_steps(config, plan: TrainPlan, task, source, state, started, second
 
 
 def _measure_evaluation(config, plan, task, source, parameters, seconds):
-    """Return the time of an evaluation, from some of its batches, and the time of compiling it."""
+    """Return the time of an evaluation, from some of its batches, and the time of compiling it.
+
+    If the number of held-out samples is not known, the whole evaluation is measured.
+    """
     if source.held_out is None:
         return 0.0, 0.0
     step = make_evaluation_step(task, plan.devices)
@@ -248,9 +249,10 @@ def _measure_evaluation(config, plan, task, source, parameters, seconds):
         return asked if finished else asked - 1, time.monotonic() - begin
 
     _, first = measure(lambda batches, elapsed: batches == 1)
-    batches, elapsed = measure(lambda batches, elapsed: batches >= 2 and elapsed > seconds / 2)
+    size = source.held_out_size
+    batches, elapsed = measure(lambda batches, elapsed: size is not None and batches >= 2 and elapsed > seconds / 2)
     each = elapsed / batches
-    whole = each * math.ceil(source.held_out_size / config.batch) if source.held_out_size else elapsed
+    whole = elapsed if size is None else each * math.ceil(size / config.batch)
     return whole, max(0.0, first - each)
 
 

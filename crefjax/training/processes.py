@@ -64,6 +64,18 @@ def current() -> Processes:
     return Processes(jax.process_index(), jax.process_count())
 
 
+def use_platform(platform: str) -> None:
+    """Let JAX, which has not used a device yet, use those of one platform only.
+
+    Args:
+        platform: `cpu`, `gpu`, or empty for JAX's choice.
+    """
+    import jax
+
+    if platform:
+        jax.config.update("jax_platforms", {"gpu": "cuda"}.get(platform, platform))
+
+
 class Launch(NamedTuple):
     """How a process finds the others.
 
@@ -161,8 +173,7 @@ def _connect(launch, platform):
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # collectives of two steps must not overtake each other
-    if platform:
-        jax.config.update("jax_platforms", {"gpu": "cuda"}.get(platform, platform))
+    use_platform(platform)
     settings = {"local_device_ids": launch.devices} if launch.devices is not None else {}
     if launch.coordinator is not None:
         settings["cluster_detection_method"] = "deactivate"

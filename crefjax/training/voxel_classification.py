@@ -127,4 +127,10 @@ def _labeled_source(config):
         return NamedBatches(labeled_batches(held_out_maps, **once, **settings))
 
     wanted = held_out_maps and chosen.held_out_patches > 0
-    return DataSource(None, train, evaluate if wanted else None, f"{len(maps)} simulated maps with labels")
+    return DataSource(
+        size=None,
+        training=train,
+        held_out=evaluate if wanted else None,
+        description=f"{len(maps)} simulated maps with labels",
+        held_out_size=chosen.held_out_patches,
+    )

@@ -43,6 +43,7 @@ def test_the_time_is_that_of_all_parts():
 def test_the_limit_of_the_config_ends_the_run():
     assert dataclasses.replace(PLAN, limit_seconds=60.0).seconds == 70
     assert dataclasses.replace(PLAN, limit_seconds=6000.0).seconds == PLAN.seconds
+    assert dataclasses.replace(PLAN, limit_seconds=60.0).on_nodes(3, 2).seconds == 70
 
 
 def test_more_devices_shorten_steps_and_evaluations():
@@ -97,6 +98,13 @@ def test_steps_evaluations_and_checkpoints_are_measured_and_nothing_is_left(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_evaluation_of_unknown_size_is_measured_to_its_end():
+    data = source(held_out=40, evaluated=lambda *_: time.sleep(0.02))  # ten batches
+    plan = plan_run(config(), lambda c: (Line(), data), seconds=0.01, say=lambda line: None)
+    assert plan.held_out is None
+    assert plan.evaluation_seconds >= 0.2
+
+
 @pytest.mark.slow
 def test_the_command_plans_a_training_on_a_dataset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -115,6 +123,14 @@ def test_the_command_plans_a_training_on_a_dataset(tmp_path, monkeypatch):
     assert json.loads((tmp_path.parent / "plan.json").read_text())["on_nodes"]["batch"] == 6
 
 
-def test_devices_of_nodes_without_nodes_are_a_mistake(tmp_path):
-    outcome = run_crefjax("plan", "--config", "x.py", "--node-devices", 3)
-    assert "expected --nodes with it" in error_line(outcome.err, outcome.status)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--node-devices", 3), "--node-devices: expected --nodes with it"),
+        (("--nodes", 0), "--nodes: expected 1 or more, found 0"),
+        (("--nodes", 2, "--node-devices", 0), "--node-devices: expected 1 or more, found 0"),
+    ],
+)
+def test_mistakes_in_the_nodes_are_found_before_anything_is_measured(words, message):
+    outcome = run_crefjax("plan", "--config", "x.py", *words)
+    assert message in error_line(outcome.err, outcome.status)
