@@ -3,8 +3,9 @@
     python -m experiments.benchmarks.input --patches 192
 
 takes about a minute on two CPU cores and 1.5 GiB of disk space in the temporary folder. It makes a dataset of random
-maps (noise, as most of a half-map is), and measures, each in a process of its own, after the files were read once, so
-that they are in the memory of the system, and the best of six times:
+maps (noise, as most of a half-map is), and measures, each in a process of its own, the mean of six passes through all
+files after a first one, so that they are in the memory of the system. Batches are read in advance, so that a single
+pass would not do: it may begin with batches that the one before has made.
 
     numpy         np.fromfile of every shard, into new memory
     numpy float32 the same, and every value converted to float32, as a network needs it: the fair comparison
@@ -92,32 +93,39 @@ def make_dataset(folder: Path, patches: int, patch: int, dtype: str, ball: bool)
 
 
 def measure(way: str, dataset: Path, batch: int) -> dict:
-    """Return patches and bytes on disk per second of one way, in the best of several passes."""
+    """Return patches and bytes on disk per second of one way, the mean of several passes."""
     from crefjax.data.manifest import load_manifest
 
     manifest = load_manifest(dataset)
     shards = [(dataset / shard.file, shard.bytes) for entry in manifest.entries for shard in entry.shards]
     count = manifest.patches["training"]
-    passes = _read_batches(dataset, batch, int(way.split()[1]), count) if way.startswith("batches") else None
-    best = []
-    for _ in range(1 + _PASSES):
-        start, cpu = time.perf_counter(), time.process_time()
-        if passes is not None:
-            next(passes)
-        else:
-            for path, _ in shards:
-                content = np.fromfile(path, np.uint8)
-                if way == "numpy float32":
-                    values = content[: content.size // 4 * 4].view(manifest.dtype).astype(np.float32)
-                    values[:1].sum()
-        best.append((time.perf_counter() - start, time.process_time() - cpu))
-    seconds, cpu = (min(times[1:]) for times in zip(*best, strict=True))  # the first pass loads what it needs
+    if count % batch:
+        raise SystemExit(f"--batch: expected a divisor of {count} patches, found {batch}")
+    if way.startswith("batches"):
+        passes = _read_batches(dataset, batch, int(way.split()[1]), count)
+    else:
+        passes = _read_files([path for path, _ in shards], manifest.dtype if way == "numpy float32" else None)
+    next(passes)  # loads what it needs
+    start, cpu = time.perf_counter(), time.process_time()
+    for _ in range(_PASSES):
+        next(passes)
+    seconds, cpu = (time.perf_counter() - start) / _PASSES, (time.process_time() - cpu) / _PASSES
     return {
         "patches_per_second": count / seconds,
         "cpu_ms": 1e3 * cpu / count,
         "bytes_per_second": sum(size for _, size in shards) / seconds,
         "gib": peak_gib(),
     }
+
+
+def _read_files(paths, dtype):
+    """Read files once at every step, and convert them to float32 if they have a type."""
+    while True:
+        for path in paths:
+            content = np.fromfile(path, np.uint8)
+            if dtype is not None:
+                content[: content.size // 4 * 4].view(dtype).astype(np.float32)
+        yield
 
 
 def _read_batches(dataset, batch, threads, count):
