@@ -80,6 +80,34 @@ def add_insist(command):
     )
 
 
+def add_optics(group):
+    """Add the options of a microscope's contrast transfer function, which `optics_from` reads."""
+    for name, metavar, kind, text, default in (
+        ("--voltage", "KV", positive, "acceleration voltage, kV", 300),
+        ("--spherical-aberration", "MM", number, "spherical aberration, mm", 2.7),
+        ("--amplitude-contrast", "X", number, "amplitude contrast, a fraction", 0.1),
+    ):
+        group.add_argument(name, metavar=metavar, type=kind, help=f"{text} (default: {default})")
+    group.add_argument(
+        "--defocus",
+        metavar=("MIN", "MAX"),
+        nargs=2,
+        type=number,
+        help="underfocus, drawn uniformly between these, Å (default: 8000 20000)",
+    )
+
+
+def optics_from(arguments):
+    """Return the `CtfParameters` of the options of `add_optics`."""
+    from crefjax.simulate.imaging import CtfParameters
+
+    names = ("voltage", "spherical_aberration", "amplitude_contrast")
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.defocus is not None:
+        given["defocus_min"], given["defocus_max"] = arguments.defocus
+    return CtfParameters(**given)
+
+
 def add_verbosity(command):
     """Add `--quiet` and `--verbose`."""
     group = command.add_mutually_exclusive_group()

@@ -6,7 +6,16 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from crefjax.cli.common import add_device, add_overwrite, add_verbosity, number, on_device, positive
+from crefjax.cli.common import (
+    add_device,
+    add_optics,
+    add_overwrite,
+    add_verbosity,
+    number,
+    on_device,
+    optics_from,
+    positive,
+)
 from crefjax.cli.messages import result, timed
 from crefjax.errors import UserError
 from crefjax.io.files import map_stem
@@ -15,12 +24,13 @@ from crefjax.utils.progress import progress_bar
 # Options that have no effect without another one.
 _OF_MICROGRAPHS = ("particles", "unevenness", "carbon", "crystals")
 _OF_PARTICLES = ("shift",)
-_OF_CTF = ("amplitude_contrast", "spherical_aberration", "voltage")
 _FIELDS = (
     *("pixel_size", "count", "side", "seed", "dose", "efficiency", "mtf", "b_factor", "astigmatism", "ice"),
     *("structure_factor", "shift", "preferred", "particles", "unevenness", "carbon", "crystals"),
 )
 EPILOG = (
+    "For images to train and to judge denoisers of images with; particle sets to refine with RELION, which need no "
+    "realistic ice and detector, come from `crefjax simulate --particles`. "
     "Writes a folder with the noisy images, two half-exposures, and the clean signal as stacks, STAR files, and every "
     "parameter in set.json. The same seed gives the same images on the same CPU."
 )
@@ -61,20 +71,11 @@ def _add_microscope(group):
         ("--mtf", "X", positive, "modulation transfer of the detector at Nyquist", 0.5),
         ("--b-factor", "Å²", number, "envelope of the contrast transfer, Å²", 80),
         ("--astigmatism", "Å", number, "largest difference of the two defoci, Å", 300),
-        ("--voltage", "KV", positive, "acceleration voltage, kV", 300),
-        ("--spherical-aberration", "MM", number, "spherical aberration, mm", 2.7),
-        ("--amplitude-contrast", "X", number, "amplitude contrast, a fraction", 0.1),
         ("--ice", "Å", number, "mean thickness of the ice, Å", 300),
         ("--structure-factor", "X", number, "power of the ice over that of independent molecules", 0.1),
     ):
         group.add_argument(name, metavar=metavar, type=kind, help=f"{text} (default: {default})")
-    group.add_argument(
-        "--defocus",
-        metavar=("MIN", "MAX"),
-        nargs=2,
-        type=number,
-        help="underfocus, drawn uniformly between these, Å (default: 8000 20000)",
-    )
+    add_optics(group)
 
 
 def _add_micrographs(group):
@@ -125,19 +126,15 @@ def run(arguments) -> None:
 
 def _config(arguments):
     from crefjax.images.config import ImageConfig
-    from crefjax.simulate.imaging import CtfParameters
 
     given = {name: getattr(arguments, name) for name in _FIELDS}
-    optics = {name: getattr(arguments, name) for name in _OF_CTF if getattr(arguments, name) is not None}
-    if arguments.defocus is not None:
-        optics["defocus_min"], optics["defocus_max"] = arguments.defocus
     if arguments.pixel_size is None:
         if map_stem(Path(arguments.model).name) is None:
             raise UserError("images: expected a pixel size, found none; give the `pixel_size`")
         given["pixel_size"] = 1.0  # until the map is read
     flags = {"micrographs": arguments.micrographs, "empty": arguments.empty}
     given = {name: value for name, value in given.items() if value is not None}
-    return ImageConfig(**given, **flags, ctf=CtfParameters(**optics))
+    return ImageConfig(**given, **flags, ctf=optics_from(arguments))
 
 
 def _specimen(arguments, config):

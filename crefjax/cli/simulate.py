@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crefjax.cli.common import add_device, add_verbosity, number, on_device, positive
+from crefjax.cli.common import add_device, add_optics, add_verbosity, number, on_device, optics_from, positive
 from crefjax.cli.messages import log, result, timed
 from crefjax.errors import UserError
-from crefjax.io.files import is_same_file
 from crefjax.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -23,18 +22,16 @@ _OF_FILES = ("assembly", "keep_hydrogens", "keep_waters")
 _OF_ADDITIVE = ("noise_map", "noise_b_factor", "noise_power", "unevenness")
 _OF_RECONSTRUCTION = ("pose_error", "shift_error", "refinements")
 _OF_PARTICLES = ("snr", "shift")
-_OF_IMAGES = (
-    *("particles", "preferred_views", "no_ctf"),
-    *("defocus", "amplitude_contrast", "spherical_aberration", "voltage"),
-)
 _OF_CTF = ("defocus", "amplitude_contrast", "spherical_aberration", "voltage")
+_OF_IMAGES = ("particles", "preferred_views", "no_ctf", *_OF_CTF)
 _OF_BELT = ("belt_thickness", "belt_width", "belt_roughness", "belt_resolution")
 _OF_FLEXIBLE = ("flexible_angle", "flexible_b_factor")
 _DEFAULT_SNR, _DEFAULT_SHIFT = 0.05, 3.0
 EPILOG = (
     "The noise level is solved so that the masked FSC of the half-maps crosses 0.143 at the given resolution. With "
-    "--particles and no --method, images and their STAR file are written for RELION instead. The same seed "
-    "gives the same bytes on the same CPU. Parameters are in entry.json or particles.json."
+    "--particles and no --method, images and their STAR file are written instead, to refine with RELION; images with "
+    "realistic ice and detector, for denoisers of images, come from `crefjax images simulate`. The same seed gives the "
+    "same bytes on the same CPU. Parameters are in entry.json or particles.json."
 )
 
 
@@ -143,18 +140,9 @@ def _add_images(group):
         ),
         ("--shift-error", "Å", number, "error of positions, standard deviation along each of the two axes, Å", 0),
         ("--preferred-views", "X", number, "concentration of the views around z; at 5, half are within 31 degrees", 0),
-        ("--voltage", "KV", positive, "acceleration voltage, kV", 300),
-        ("--spherical-aberration", "MM", number, "spherical aberration, mm", 2.7),
-        ("--amplitude-contrast", "X", number, "amplitude contrast, a fraction", 0.1),
         ("--refinements", "N", int, "corrections of the reconstruction for its interpolation", 1),
     )
-    group.add_argument(
-        "--defocus",
-        metavar=("MIN", "MAX"),
-        nargs=2,
-        type=number,
-        help="underfocus, drawn uniformly between these, Å (default: 8000 20000)",
-    )
+    add_optics(group)
     group.add_argument("--no-ctf", action="store_true", help="images without a contrast transfer function")
 
 
@@ -178,40 +166,40 @@ names.__name__ = "list of names between commas"
 
 def run(arguments) -> None:
     """Simulate half-maps and write them as an entry folder, or images as a particle set."""
-    from crefjax.simulate.half_maps import check_entry_folder, write_entry
+    from crefjax.simulate.half_maps import check_entry_folder
+    from crefjax.simulate.particles import check_particle_folder
 
-    folder = Path(arguments.output)
-    if _method(arguments) == "particles":
-        _run_particles(folder, arguments)
-        return
-    check_entry_folder(folder, overwrite=arguments.overwrite)
-    _check_inputs_outside(folder, arguments)
+    folder, are_images = Path(arguments.output), _method(arguments) == "particles"
+    inputs = [path for path in (arguments.model, arguments.noise_map) if path is not None]
+    check_folder = check_particle_folder if are_images else check_entry_folder
+    check_folder(folder, overwrite=arguments.overwrite, inputs=inputs)
     _check_combinations(arguments)
     with on_device(arguments.device):
         config = config_from(arguments)
         with timed("reading the model"):
             atoms, options = _model(arguments)
-        with timed("simulating"):
-            simulation = _simulate(atoms, config)
+        make = _make_particles if are_images else _make_entry
+        make(folder, atoms, config, options, arguments)
+
+
+def _make_entry(folder, atoms, config, options, arguments):
+    from crefjax.simulate.half_maps import write_entry
+
+    with timed("simulating"):
+        simulation = _simulate(atoms, config)
     simulation = replace(simulation, report={**simulation.report, "model_options": options})
     write_entry(folder, simulation, overwrite=arguments.overwrite)
     result("\n".join(_summary(folder, simulation)))
 
 
-def _run_particles(folder, arguments):
-    from crefjax.simulate.particles import check_particle_folder, simulate_particles, write_particles
+def _make_particles(folder, atoms, config, options, arguments):
+    from crefjax.simulate.particles import simulate_particles, write_particles
 
-    check_particle_folder(folder, overwrite=arguments.overwrite)
-    _check_inputs_outside(folder, arguments)
-    _check_combinations(arguments)
-    with on_device(arguments.device):
-        config = config_from(arguments)
-        with timed("reading the model"):
-            atoms, _ = _model(arguments)
-        with timed("simulating"):
-            particles = simulate_particles(atoms, config, _DEFAULT_SNR if arguments.snr is None else arguments.snr)
-        with timed("imaging"), progress_bar("imaging") as progress:
-            write_particles(folder, particles, overwrite=arguments.overwrite, progress=progress)
+    with timed("simulating"):
+        particles = simulate_particles(atoms, config, _DEFAULT_SNR if arguments.snr is None else arguments.snr)
+    particles = replace(particles, model_options=options)
+    with timed("imaging"), progress_bar("imaging") as progress:
+        write_particles(folder, particles, overwrite=arguments.overwrite, progress=progress)
     side = len(particles.specimen.truth)
     result(
         f"{atoms.source}: {len(atoms):,} atoms, {config.particles.count:,} images of {side}x{side} pixels of "
@@ -282,20 +270,14 @@ def _noise_spectrum(arguments):
 
 
 def _particles(arguments):
-    from crefjax.simulate.imaging import CtfParameters, Particles
+    from crefjax.simulate.imaging import Particles
 
     names = {"particles": "count", "preferred_views": "preferred"}
     names |= {"pose_error": "pose_error", "shift_error": "shift_error"}
     particles = Particles(**_given(arguments, names))
     if _method(arguments) == "particles":
         particles = replace(particles, shift_error=_DEFAULT_SHIFT if arguments.shift is None else arguments.shift)
-    if arguments.no_ctf:
-        particles = replace(particles, ctf=None)
-    else:
-        optics = _given(arguments, {name: name for name in _OF_CTF if name != "defocus"})
-        if arguments.defocus is not None:
-            optics["defocus_min"], optics["defocus_max"] = arguments.defocus
-        particles = replace(particles, ctf=CtfParameters(**optics))
+    particles = replace(particles, ctf=None if arguments.no_ctf else optics_from(arguments))
     particles.check()
     return particles
 
@@ -310,13 +292,6 @@ def _model(arguments):
         return atoms, {"residues": sum(map(len, atoms.structure[0]))}
     options = {name: getattr(arguments, name) for name in _OF_FILES}
     return read_atoms(arguments.model, **options), options
-
-
-def _check_inputs_outside(folder, arguments):
-    """Check that no input lies in the entry folder, which is replaced with everything in it."""
-    for path in filter(None, (arguments.model, arguments.noise_map)):
-        if any(is_same_file(folder, parent) for parent in Path(path).absolute().parents):
-            raise UserError(f"{folder}: the entry would replace the input {path}; choose another name")
 
 
 def _check_combinations(arguments):

@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from crefjax.errors import UserError
-from crefjax.images.formation import images_of_slices
-from crefjax.simulate.imaging import CtfParameters, shift_phases
+from crefjax.io.relion_tables import euler_angles
+from crefjax.simulate.imaging import CtfParameters, images_of_slices, shift_phases
 from crefjax.simulate.reconstruction import project
 
 BATCH = 32  # particles projected together
@@ -170,6 +169,5 @@ def ctf_row(defocus: np.ndarray) -> dict[str, float]:
 
 def pose_row(rotation: np.ndarray) -> dict[str, float]:
     """Return RELION's Euler angles of a rotation `(3, 3)` that acts on `(z, y, x)`."""
-    matrix = rotation[::-1, ::-1]  # on (x, y, z)
-    rot, tilt, psi = Rotation.from_matrix(matrix.T.astype(np.float64)).as_euler("ZYZ", degrees=True)
+    rot, tilt, psi = euler_angles(rotation[np.newaxis])[0]
     return {"rlnAngleRot": float(rot), "rlnAngleTilt": float(tilt), "rlnAnglePsi": float(psi)}

@@ -26,7 +26,6 @@ from crefjax.simulate.imaging import (
     astigmatic_defocus,
     contrast_transfer,
     electron_wavelength,
-    image_frequencies,
 )
 
 _REST_ENERGY = 510.99895  # keV, of an electron
@@ -128,22 +127,3 @@ def half_exposures(
     mean = np.maximum(expected, 0).astype(np.float64) * (electrons / 2)
     even, odd = (random.poisson(mean).astype(np.float32) for _ in range(2))
     return even / np.float32(electrons / 2), odd / np.float32(electrons / 2)
-
-
-@functools.partial(jax.jit, static_argnames="side")
-def images_of_slices(slices: jax.Array, side: int) -> jax.Array:
-    """Return the images whose Fourier transforms are central slices, such as those of `reconstruction.project`.
-
-    Args:
-        slices: `(images, frequencies)`, complex, at `image_frequencies`, with the origin at pixel `side / 2`.
-        side: pixels.
-
-    Returns:
-        `(images, side, side)`, float32; nothing is beyond the Nyquist circle.
-    """
-    y, x = image_frequencies(side).astype(int).T
-    spectrum = jnp.zeros((len(slices), side, side // 2 + 1), jnp.complex64)
-    spectrum = spectrum.at[:, y % side, x].set(slices)
-    on_axis = (x == 0) & (y > 0)  # whose Friedel mates are in the half-spectrum too
-    spectrum = spectrum.at[:, -y[on_axis] % side, 0].set(jnp.conj(slices[:, on_axis]))
-    return jnp.fft.fftshift(jnp.fft.irfft2(spectrum, s=(side, side)), axes=(1, 2))

@@ -13,6 +13,7 @@ from crefjax import __version__
 from crefjax.errors import path_error
 from crefjax.io.files import check_output_folder
 from crefjax.io.maps import Map, read_map, write_map
+from crefjax.io.relion_tables import optics_table
 from crefjax.io.stacks import ImageStack, write_stack
 from crefjax.io.star import find_block, find_column, find_numbers, read_star, write_star
 from crefjax.utils.atomic import atomic_directory, write_json
@@ -117,17 +118,7 @@ def _record(config, specimen, diameter, shape, power, particles):
 
 
 def _write_star(path, rows, block, config, record):
-    optics = {
-        "rlnOpticsGroupName": ["opticsGroup1"],
-        "rlnOpticsGroup": [1],
-        "rlnMicrographOriginalPixelSize": [float(config.pixel_size)],
-        "rlnVoltage": [float(config.ctf.voltage)],
-        "rlnSphericalAberration": [float(config.ctf.spherical_aberration)],
-        "rlnAmplitudeContrast": [float(config.ctf.amplitude_contrast)],
-        "rlnImagePixelSize": [float(config.pixel_size)],
-        "rlnImageSize": [int(record["shape"][0])],
-        "rlnImageDimensionality": [2],
-    }
+    optics = optics_table(config.ctf, config.pixel_size, record["shape"][0])
     columns = {label: [row[label] for row in rows] for label in rows[0]}
     write_star(path, {"optics": optics, block: columns | {"rlnOpticsGroup": [1] * len(rows)}})
 

@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -361,9 +362,9 @@ def _plain(value):
     return value
 
 
-def check_entry_folder(folder, *, overwrite: bool = False) -> None:
+def check_entry_folder(folder, *, overwrite: bool = False, inputs: Iterable[Path | str] = ()) -> None:
     """Check, before long work, that an entry can be written, as `check_output_folder` does."""
-    check_output_folder(folder, "a simulated entry", _REPORT, overwrite=overwrite)
+    check_output_folder(folder, "a simulated entry", _REPORT, overwrite=overwrite, inputs=tuple(inputs))
 
 
 def write_entry(folder, simulation: Simulation, *, overwrite: bool = False) -> None:

@@ -305,6 +305,25 @@ def shift_phases(shift: jax.Array, side: int, voxel_size: float | jax.Array) -> 
     return lax.complex(jnp.cos(angle), jnp.sin(angle))
 
 
+@functools.partial(jax.jit, static_argnames="side")
+def images_of_slices(slices: jax.Array, side: int) -> jax.Array:
+    """Return the images whose Fourier transforms are central slices, such as `reconstruction.project` gives.
+
+    Args:
+        slices: `(images, frequencies)`, complex, at `image_frequencies`, with the origin at pixel `side / 2`.
+        side: pixels.
+
+    Returns:
+        `(images, side, side)`, float32; nothing is beyond the Nyquist circle.
+    """
+    y, x = image_frequencies(side).astype(int).T
+    spectrum = jnp.zeros((len(slices), side, side // 2 + 1), jnp.complex64)
+    spectrum = spectrum.at[:, y % side, x].set(slices)
+    on_axis = (x == 0) & (y > 0)  # whose Friedel mates are in the half-spectrum too
+    spectrum = spectrum.at[:, -y[on_axis] % side, 0].set(jnp.conj(slices[:, on_axis]))
+    return jnp.fft.fftshift(jnp.fft.irfft2(spectrum, s=(side, side)), axes=(1, 2))
+
+
 def white_noise(key: jax.Array, side: int) -> jax.Array:
     """Draw the Fourier transform, at `image_frequencies`, of white noise with standard deviation 1 in every pixel.
 

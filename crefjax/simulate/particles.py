@@ -11,6 +11,7 @@ Images are simulated, written, and forgotten a batch at a time.
 
 import functools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from crefjax import __version__
 from crefjax.errors import UserError
 from crefjax.io.files import check_output_folder
 from crefjax.io.maps import Map, write_map
+from crefjax.io.relion_tables import euler_angles, optics_table
 from crefjax.io.stacks import write_stack
 from crefjax.io.star import write_star
 from crefjax.simulate.atoms import Atoms, write_model
@@ -30,7 +32,7 @@ from crefjax.simulate.imaging import (
     CtfParameters,
     ParticlePoses,
     image_ctf,
-    image_frequencies,
+    images_of_slices,
     sample_particle_poses,
     shift_phases,
     split_into_batches,
@@ -54,6 +56,7 @@ class ParticleSet:
         poses: of all particles.
         config: by which it was made.
         snr: variance of the noise-free images over that of their noise, in the whole image.
+        model_options: how the model was read or made, for `particles.json`.
     """
 
     specimen: PlacedSpecimen
@@ -61,6 +64,7 @@ class ParticleSet:
     config: SimulationConfig
     snr: float
     _spectrum: jax.Array = field(repr=False)
+    model_options: dict = field(default_factory=dict)
 
     @property
     def optics(self) -> CtfParameters | None:
@@ -123,32 +127,9 @@ def write_particles(
         ) from error
 
 
-def check_particle_folder(folder: Path | str, *, overwrite: bool = False) -> None:
+def check_particle_folder(folder: Path | str, *, overwrite: bool = False, inputs: Iterable[Path | str] = ()) -> None:
     """Check, before long work, that a particle set can be written, as `check_output_folder` does."""
-    check_output_folder(folder, "a particle set", REPORT, overwrite=overwrite)
-
-
-def euler_angles(rotations: np.ndarray) -> np.ndarray:
-    """Return RELION's angles of rotations.
-
-    RELION's matrix of (rot, tilt, psi) turns a density into the frame of its image, `Rz(-psi) Ry(-tilt) Rz(-rot)` with
-    right-handed rotations of column vectors (x, y, z); Heymann, Chagoyen & Belnap 2005, J. Struct. Biol. 151, 196.
-
-    Args:
-        rotations: `(count, 3, 3)`, acting on `(z, y, x)`; see `crefjax.simulate.imaging`.
-
-    Returns:
-        `(count, 3)`: rot, tilt, and psi in degrees, -180 to 180, 0 to 180, -180 to 180.
-    """
-    matrix = np.asarray(rotations, np.float64)[:, ::-1, ::-1]
-    sine = np.hypot(matrix[:, 2, 0], matrix[:, 2, 1])
-    tilt = np.arctan2(sine, matrix[:, 2, 2])
-    # Seen along the axis only the sum, or the difference, of the other two is defined; psi takes all of it.
-    along = sine < 1e-6
-    rot = np.where(along, 0, np.arctan2(matrix[:, 2, 1], matrix[:, 2, 0]))
-    psi_along = np.arctan2(-matrix[:, 1, 0] * np.sign(matrix[:, 2, 2]), matrix[:, 1, 1])
-    psi = np.where(along, psi_along, np.arctan2(matrix[:, 1, 2], -matrix[:, 0, 2]))
-    return np.rad2deg(np.stack([rot, tilt, psi], -1))
+    check_output_folder(folder, "a particle set", REPORT, overwrite=overwrite, inputs=tuple(inputs))
 
 
 def _signal_variance(spectrum, poses, config):
@@ -167,11 +148,7 @@ def _clean_images(spectrum, poses, voxel_size, optics):
     side = len(spectrum) // 2
     values = project(spectrum, poses.rotation) * image_ctf(poses, side, voxel_size, optics)
     values *= shift_phases(poses.shift, side, voxel_size)
-    y, x = image_frequencies(side).astype(int).T
-    half = jnp.zeros((len(values), side, side // 2 + 1), jnp.complex64).at[:, y % side, x].set(values)
-    own_mates = (x == 0) & (y > 0)
-    half = half.at[:, -y[own_mates] % side, 0].set(jnp.conj(values[:, own_mates]))
-    return jnp.fft.fftshift(jnp.fft.irfft2(half, s=(side, side)), axes=(1, 2))
+    return images_of_slices(values, side)
 
 
 @functools.partial(jax.jit, static_argnums=3)
@@ -189,7 +166,7 @@ def _write_files(folder, particles, progress):
             append(np.asarray(images)[: int(batch.counts.sum())])
             if progress is not None:
                 progress(min((number + 1) * _BATCH / count, 1.0))
-    optics = _optics_table(side, config)
+    optics = optics_table(particles.optics or CtfParameters(), config.voxel_size, side)
     known = _particle_table(particles)
     write_star(folder / PARTICLES, {"optics": optics, "particles": known})
     write_star(folder / POSES, {"optics": optics, "particles": known | _pose_table(particles.poses)})
@@ -200,6 +177,7 @@ def _write_files(folder, particles, progress):
     report = {
         "program": f"crefjax {__version__}",
         "model": specimen.atoms.source,
+        "model_options": particles.model_options,
         "atoms": len(specimen.atoms),
         "shift": [float(value) for value in specimen.shift],
         "box": side,
@@ -208,21 +186,6 @@ def _write_files(folder, particles, progress):
     }
     text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     (folder / REPORT).write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
-def _optics_table(side, config):
-    optics = config.particles.ctf or CtfParameters()
-    return {
-        "rlnOpticsGroup": [1],
-        "rlnOpticsGroupName": ["opticsGroup1"],
-        "rlnVoltage": [float(optics.voltage)],
-        "rlnSphericalAberration": [float(optics.spherical_aberration)],
-        "rlnAmplitudeContrast": [float(optics.amplitude_contrast)],
-        "rlnMicrographOriginalPixelSize": [float(config.voxel_size)],
-        "rlnImagePixelSize": [float(config.voxel_size)],
-        "rlnImageSize": [side],
-        "rlnImageDimensionality": [2],
-    }
 
 
 def _particle_table(particles):

@@ -181,7 +181,7 @@ def test_overwrite_replaces_only_a_simulated_entry(simulation, workdir):
 def test_input_within_the_entry_is_not_replaced(simulation, workdir):
     run_ok("simulate", *SMALL, "-o", "e")
     argv = ["simulate", "e/model.cif", "-o", "e", "--overwrite", *SMALL[3:]]
-    assert_refused(workdir, *argv, names=["e:", "replace the input e/model.cif"])
+    assert_refused(workdir, *argv, names=["e:", "replace the folder of the input e/model.cif"])
 
 
 @pytest.mark.parametrize(
@@ -301,8 +301,10 @@ def test_particles_are_written_for_relion(workdir):
     words = ["simulate", *SMALL, "-o", "p", "--particles", 5, "--snr", 0.5, "--shift", 2, "--defocus", 9000, 9500]
     words = [word for word in words if word not in ("--resolution", 6)]
     run_ok(*words)
-    parameters = json.loads((workdir / "p" / "particles.json").read_text())["parameters"]
+    report = json.loads((workdir / "p" / "particles.json").read_text())
+    parameters = report["parameters"]
     assert parameters["particles"]["count"] == 5
+    assert report["model_options"] == {"residues": 60}
     assert parameters["particles"]["shift_error"] == 2
     assert (workdir / "p" / "particles.mrcs").stat().st_size == 1024 + 5 * 4 * 32**2
     assert_refused(workdir, *words, names=["p:", "exists", "--overwrite"])

@@ -11,11 +11,10 @@ from crefjax.images.formation import (
     detected,
     half_exposures,
     image_transfer,
-    images_of_slices,
     phase_per_density,
 )
 from crefjax.simulate.density import Scatterers, density
-from crefjax.simulate.imaging import CtfParameters
+from crefjax.simulate.imaging import CtfParameters, images_of_slices
 from crefjax.simulate.reconstruction import oversampled_spectrum, project
 
 OPTICS = CtfParameters(
