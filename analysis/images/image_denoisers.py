@@ -40,12 +40,13 @@ from crefjax.errors import UserError
 from crefjax.images import measures
 from crefjax.images.reconstruct import reconstruct
 from crefjax.images.sets import CLEAN, EVEN, NOISY, ODD, ImageSet
-from crefjax.plotting import BLACK, GREY, PALETTE, resolution_axis
+from crefjax.plotting import BLACK, GREY, PALETTE, YELLOW, resolution_axis
 from crefjax.spectral.curves import resolution_at
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.spectral.variances import variances_from
 
 _FEWEST = 4  # images
+_COLORS = [color for color in PALETTE if color != YELLOW]  # which is too near to AMBER in thin lines
 
 
 def measure_particles(particles: ImageSet, methods: dict, count: int) -> dict[str, dict]:
@@ -98,14 +99,14 @@ def _variances(even, odd, denoised_even, denoised_odd):
     covariances = measures.ring_covariances(zip(even, odd, denoised_even, denoised_odd, strict=True))
     found = variances_from(covariances, gain=None)
     weight = covariances.voxels[1:-1]
-    signal = float(np.sum(weight * np.maximum(found.signal.value[1:-1], 0)))
+    power = weight * np.maximum(found.signal.value[1:-1], 0)
+    signal = float(np.sum(power))
     numbers = {}
     for name in ("bias", "residual_noise"):
         curve = getattr(found, name).value
         numbers[name] = float(np.sum(weight * curve[1:-1])) / signal
         numbers[f"{name}_curve"] = (curve / np.where(found.signal.value > 0, found.signal.value, np.nan)).tolist()
-    kept = covariances.voxels[1:-1] * np.maximum(found.signal.value[1:-1], 0)
-    numbers["signal_kept"] = float(np.nansum(kept * found.signal_kept.value[1:-1]) / np.sum(kept))
+    numbers["signal_kept"] = float(np.nansum(power * found.signal_kept.value[1:-1])) / signal
     return numbers
 
 
@@ -166,7 +167,8 @@ def measure_micrographs(micrographs: ImageSet, methods: dict) -> dict[str, dict]
             found = measures.best_found(image, places, diameter)
             precision.append(found.precision)
             recall.append(found.recall)
-        rows[name] = {"snr": np.mean(snr), "precision": np.mean(precision), "recall": np.mean(recall)}
+        snr = np.mean(snr) if snr else np.nan  # no particle has room for a region around it
+        rows[name] = {"snr": snr, "precision": np.mean(precision), "recall": np.mean(recall)}
         rows[name] = {key: float(value) for key, value in rows[name].items()}
         log(f"{name}: SNR {rows[name]['snr']:.2f} dB, precision {rows[name]['precision']:.2f}")
     return rows
@@ -184,7 +186,9 @@ def figure(rows: dict[str, dict], clean: np.ndarray, pixel_size: float) -> Figur
     panels = bottom.subplots(1, 4)
     side = max(clean.shape) * pixel_size
     for index, (name, row) in enumerate(rows.items()):
-        style = {"color": GREY if name == RAW else PALETTE[index % len(PALETTE)], "label": name, "linewidth": 1.4}
+        color = GREY if name == RAW else _COLORS[index % len(_COLORS)]
+        dash = "-" if index <= len(_COLORS) else "--"  # once the colors are used up
+        style = {"color": color, "linestyle": dash, "label": name, "linewidth": 1.4}
         for axes, key in zip(panels, ("frc", "bias", "residual_noise", "fsc_truth"), strict=True):
             curve = np.array(row[f"{key}_curve"], float)
             axes.plot(np.arange(1, len(curve)) / side, curve[1:], **style)
@@ -215,24 +219,33 @@ def _add_arguments(parser):
     parser.add_argument("--images", type=int, default=200, metavar="N", help="particles to take (default: %(default)s)")
 
 
+def _check_kind(images, *, micrographs, empty):
+    """Check that a set is of single particles or of micrographs, and with particles or without."""
+    parameters = images.record["parameters"]
+    if (parameters["micrographs"], parameters["empty"]) != (micrographs, empty):
+        kind = "micrographs" if micrographs else "images without particles" if empty else "single particles"
+        raise UserError(f"{images.path}: expected a set of {kind}, found another; choose one")
+
+
 def _run(arguments, output):
     names = None if arguments.methods is None else [name.strip() for name in arguments.methods.split(",")]
     methods = chosen_methods(names, arguments.weights)
     start = time.monotonic()
     with ImageSet(arguments.particles) as particles:
-        if particles.record["parameters"]["micrographs"] or particles.truth() is None:
-            raise UserError(f"{arguments.particles}: expected a set of single particles, found another; choose one")
+        _check_kind(particles, micrographs=False, empty=False)
         if min(arguments.images, particles.count) < _FEWEST:
             raise UserError(f"{arguments.particles}: expected at least {_FEWEST} images; take more")
         clean, pixel_size = particles.stack(CLEAN).read([0])[0], particles.pixel_size
         rows = measure_particles(particles, methods, arguments.images)
         if arguments.empty:
             with ImageSet(arguments.empty) as empty:
+                _check_kind(empty, micrographs=False, empty=True)
                 for name, power in measure_empty(empty, methods, particles, arguments.images).items():
                     rows[name]["noise_power"] = power
         record = particles.record
     if arguments.micrographs:
         with ImageSet(arguments.micrographs) as micrographs:
+            _check_kind(micrographs, micrographs=True, empty=False)
             for name, row in measure_micrographs(micrographs, methods).items():
                 rows[name] |= row
     page = figure(rows, clean, pixel_size)

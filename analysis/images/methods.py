@@ -10,16 +10,18 @@ from functools import cached_property
 
 import numpy as np
 
+from crefjax.errors import UserError
 from crefjax.images import filters
 from crefjax.images.denoise import denoise_images, plan_images
 from crefjax.images.measures import ring_covariances
 from crefjax.spectral.curves import resolution_at
 from crefjax.spectral.variances import LINEAR_FORMS, linear_form
-from crefjax.weights.store import load_weights
+from crefjax.weights.store import Weights, load_weights
 
 RAW = "raw"
 Method = Callable[[np.ndarray, "Context"], np.ndarray]
 _FRC = 0.143  # of half-exposures, at which filters end
+_GAUSSIAN = np.sqrt(np.log(2) / 2) / np.pi  # its standard deviation times the frequency at which it damps to a half
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def _each(function):
 METHODS: dict[str, Method] = {
     RAW: lambda images, context: images,
     "low-pass": _each(lambda image, c: filters.lowpass(image, c.pixel_size, c.resolution)),
-    "Gaussian": _each(lambda image, c: filters.gaussian(image, c.pixel_size, c.resolution * 0.1874)),
+    "Gaussian": _each(lambda image, c: filters.gaussian(image, c.pixel_size, c.resolution * _GAUSSIAN)),
     "Wiener": _each(lambda image, c: filters.wiener(image, *c.rings)),
     "non-local means": _each(lambda image, c: filters.nonlocal_means(image, c.noise)),
     "total variation": _each(lambda image, c: filters.total_variation(image, c.noise)),
@@ -78,9 +80,8 @@ METHODS: dict[str, Method] = {
 }
 
 
-def network_method(name: str) -> Method:
-    """Return the method of weights for images, by their name or folder."""
-    weights = load_weights(name, "images")
+def network_method(weights: Weights) -> Method:
+    """Return the method of weights for images."""
 
     def denoise(images, context):
         del context
@@ -95,10 +96,17 @@ def chosen_methods(names: Sequence[str] | None, weights: Sequence[str]) -> dict[
     Args:
         names: of `METHODS`; None for all.
         weights: names or folders of weights.
+
+    Raises:
+        UserError: there is no method of a name, weights cannot be read, or two have one name.
     """
+    if unknown := set(names or ()) - set(METHODS):
+        raise UserError(f"methods: expected some of {', '.join(METHODS)}, found {', '.join(sorted(unknown))}")
     methods = {name: method for name, method in METHODS.items() if names is None or name == RAW or name in names}
     for name in weights:
         loaded = load_weights(name, "images")
         label = loaded.name if loaded.name not in ("best", "last") else loaded.path.parent.name
-        methods[label] = network_method(name)
+        if label in methods:
+            raise UserError(f"{loaded.path}: expected weights of other names, found {label} twice; rename the folder")
+        methods[label] = network_method(loaded)
     return methods

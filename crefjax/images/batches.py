@@ -12,7 +12,7 @@ noisy image is subtracted from the halves, the mean of the signal from the signa
 deviation of the noisy image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from crefjax.data.dataset_batches import THREADS, Batches, check_common, collate
 from crefjax.errors import UserError
 from crefjax.images.sets import CLEAN, EVEN, ODD, ImageSet
 
-_ENDLESS = 2**62
+ENDLESS = 2**62  # crops
 
 
 def image_batches(
@@ -57,21 +57,10 @@ def image_batches(
     import grain
 
     check_common(batch=batch, seed=seed, threads=threads)
-    if not sets:
-        raise UserError("images: expected at least one set, found none; name the folders of some")
-    for each in sets:
-        if min(each.shape) < patch:
-            raise UserError(
-                f"{each.path}: expected images of at least {patch} pixels a side, found {each.shape}; take smaller "
-                "patches"
-            )
     if count is not None and count < 1:
         raise UserError(f"count: expected 1 crop or more, found {count}; change it")
-    ranges = [(round(first * each.count), round(last * each.count)) for each in sets]
-    images = [(number, image) for number, (start, stop) in enumerate(ranges) for image in range(start, stop)]
-    if not images:
-        raise UserError("images: expected images in this part of the sets, found none; take larger sets")
-    source = _Crops(sets, images, patch, seed, turns, count or _ENDLESS)
+    images = _images_in_part(sets, patch, first, last)
+    source = _Crops(sets, images, patch, seed, turns, count or ENDLESS)
     names = [each.path.resolve().name for each in sets]
     return Batches(
         grain.MapDataset.source(source).batch(batch, drop_remainder=False, batch_fn=collate),
@@ -88,6 +77,35 @@ def image_batches(
             "sets": [[name, each.count, *each.shape, each.record] for name, each in zip(names, sets, strict=True)],
         },
     )
+
+
+def _images_in_part(sets, patch, first, last):
+    """Return the set and the number of every image in a part of the sets, which are checked."""
+    if not sets:
+        raise UserError("images: expected at least one set, found none; name the folders of some")
+    for each in sets:
+        if min(each.shape) < patch:
+            raise UserError(
+                f"{each.path}: expected images of at least {patch} pixels a side, found {each.shape}; take smaller "
+                "patches"
+            )
+    ranges = [(round(first * each.count), round(last * each.count)) for each in sets]
+    images = [(number, image) for number, (start, stop) in enumerate(ranges) for image in range(start, stop)]
+    if not images:
+        raise UserError("images: expected images in this part of the sets, found none; take larger sets")
+    return images
+
+
+def random_window(random: np.random.Generator, shape: tuple[int, int], side: int) -> tuple[slice, slice]:
+    """Draw the place of a square crop in an image of a shape, pixels."""
+    corner = [int(random.integers(n - side + 1)) for n in shape]
+    return tuple(slice(at, at + side) for at in corner)
+
+
+def random_turn(random: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+    """Draw one of the 8 orientations of a square, as a function of an image `(y, x)`."""
+    turn, flip = int(random.integers(4)), bool(random.integers(2))
+    return lambda image: np.rot90(image[:, ::-1] if flip else image, turn)
 
 
 def standardize(
@@ -115,12 +133,11 @@ class _Crops:
         random = np.random.default_rng([self._seed, index])
         number, image = self._images[int(random.integers(len(self._images)))]
         chosen = self._sets[number]
-        corner = [int(random.integers(side - self._patch + 1)) for side in chosen.shape]
-        part = tuple(slice(at, at + self._patch) for at in corner)
+        part = random_window(random, chosen.shape, self._patch)
         crops = [chosen.sign * chosen.stack(name).read_part(image, part) for name in (EVEN, ODD, CLEAN)]
         crops = standardize(*crops)
         if self._turns:
-            turn, flip = int(random.integers(4)), bool(random.integers(2))
-            crops = [np.rot90(crop[:, ::-1] if flip else crop, turn) for crop in crops]
+            turned = random_turn(random)
+            crops = [turned(crop) for crop in crops]
         maps = dict(zip(("half_map_1", "half_map_2", "truth"), crops, strict=True))
         return {name: crop[np.newaxis] for name, crop in maps.items()} | {"entry": number}

@@ -25,7 +25,7 @@ NOT_GOOD_FOR = (
     "reconstruction: denoised particles are biased towards what the network was trained on; images unlike those of the "
     "training, in pixel size, dose, or specimen"
 )
-_HELD_OUT_SEED = 2**31
+HELD_OUT_SEED = 2**31  # of the crops that are evaluated
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ def make_task(config: ConfigDict) -> tuple[ImageDenoisingTask, MapSource]:
     check_network(config)
     source = image_source(config)
     task = denoising_task(config, truth=True, kind=ImageDenoisingTask)
-    sizes = [opened.pixel_size for opened in open_sets(config)]
-    return replace(task, pixel_sizes=(min(sizes), max(sizes))), source
+    return replace(task, pixel_sizes=pixel_sizes(config)), source
 
 
 def check_network(config: ConfigDict) -> None:
@@ -98,11 +97,24 @@ def open_sets(config: ConfigDict) -> list[ImageSet]:
     return [ImageSet(folder) for folder in folders]
 
 
+def pixel_sizes(config: ConfigDict) -> tuple[float, float]:
+    """Return the least and the largest pixel size of the sets of a config, Å.
+
+    Raises:
+        UserError: There are no sets, or one cannot be read.
+    """
+    sizes = []
+    for opened in open_sets(config):
+        with opened:
+            sizes.append(opened.pixel_size)
+    return min(sizes), max(sizes)
+
+
 def image_source(config: ConfigDict) -> MapSource:
     """Return batches of crops of the sets of a config; the last images of every set are held out.
 
     Raises:
-        UserError: A set cannot be read, or its images are smaller than the crops.
+        UserError: A set cannot be read, its images are smaller than the crops, or there are too few to hold some out.
     """
     chosen, sets = config.data.images, open_sets(config)
     kept, settings = 1 - chosen.held_out, {"patch": config.data.patch, "batch": config.batch}
@@ -111,15 +123,17 @@ def image_source(config: ConfigDict) -> MapSource:
         return NamedBatches(image_batches(sets, seed=config.seed, turns=chosen.turns, last=kept, **settings))
 
     def held_out():
-        once = {"seed": _HELD_OUT_SEED, "turns": False, "first": kept, "count": chosen.held_out_patches}
+        once = {"seed": HELD_OUT_SEED, "turns": False, "first": kept, "count": chosen.held_out_patches}
         return NamedBatches(image_batches(sets, **once, **settings))
 
-    training().close()  # so that a mistake is reported before the training
+    evaluates = chosen.held_out > 0 and chosen.held_out_patches > 0
+    for batches in (training, held_out) if evaluates else (training,):
+        batches().close()  # so that a mistake is reported before the training
     count = sum(opened.count for opened in sets)
     return MapSource(
         size=None,
         training=training,
-        held_out=held_out if chosen.held_out > 0 and chosen.held_out_patches > 0 else None,
+        held_out=held_out if evaluates else None,
         description=f"crops of {count} simulated images in {len(sets)} set" + ("s" if len(sets) > 1 else ""),
         patch=config.data.patch,
         truth=True,

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from crefjax.errors import UserError
 from crefjax.models import load_model
 from crefjax.training.config import network_config
-from crefjax.training.image_denoising import ImageDenoisingTask, image_source, open_sets
+from crefjax.training.image_denoising import ImageDenoisingTask, image_source, pixel_sizes
 from crefjax.training.task import DataSource, TaskDescription
 from crefjax.weights.store import load_weights
 
@@ -59,12 +59,8 @@ class PublishedTask(ImageDenoisingTask):
                 f"config: weights: the stage {settings['stage']} starts from the weights of an earlier stage, found "
                 "none; name the folder of a run's weights"
             )
-        sizes = []
-        for opened in open_sets(config):
-            with opened:
-                sizes.append(opened.pixel_size)
-        task = cls(network_config(config), {}, config.data.patch, settings=settings)
-        task = replace(task, pixel_sizes=(min(sizes), max(sizes)))
+        sizes = pixel_sizes(config)
+        task = cls(network_config(config), {}, config.data.patch, pixel_sizes=sizes, settings=settings)
         return task._start_from(config.weights) if config.weights else task
 
     def _start_from(self, name):

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 from crefjax.errors import UserError
 from crefjax.images.denoise import denoise_images, plan_images
-from crefjax.images.measures import ssim
+from crefjax.images.measures import psnr, ssim
 from crefjax.images.sets import CLEAN, ImageSet
 from crefjax.weights.store import load_weights
 
@@ -52,10 +52,8 @@ def compare(
 
 
 def _scores(images, greys):
-    errors = np.square(images - greys, dtype=np.float64).mean((1, 2))
-    psnr = (10 * np.log10(GREYS**2 / errors)).mean()
-    similarity = np.mean([ssim(image, grey, GREYS) for image, grey in zip(images, greys, strict=True)])
-    return float(psnr), float(similarity)
+    pairs = list(zip(images, greys, strict=True))
+    return tuple(float(np.mean([score(*pair, GREYS) for pair in pairs])) for score in (psnr, ssim))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for name, (psnr, similarity) in scores.items():
-        print(f"{name}: PSNR {psnr:.2f} dB, SSIM {similarity:.3f}")
+    for name, (ratio, similarity) in scores.items():
+        print(f"{name}: PSNR {ratio:.2f} dB, SSIM {similarity:.3f}")
     return 0
 
 

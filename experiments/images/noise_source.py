@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 
 from crefjax.data.dataset_batches import THREADS, Batches, collate
 from crefjax.errors import UserError, path_error
+from crefjax.images.batches import ENDLESS, random_turn, random_window
 from crefjax.io.stacks import ImageStack
+from crefjax.training.image_denoising import HELD_OUT_SEED
 from crefjax.training.sources import NamedBatches, matching
 from crefjax.training.stream_source import split_commas
 from crefjax.training.task import DataSource
 
-_HELD_OUT_SEED = 2**31
-_ENDLESS = 2**62
 _SAME_SIZE = 0.01  # difference of pixel sizes, as a share, that is none
 
 
@@ -51,7 +51,7 @@ def noise_source(config: ConfigDict, named: str, pixel_sizes: tuple[float, float
 
     def held_out():
         others = [range(n, stack.count) for n, stack in zip(kept, stacks, strict=True)]
-        return NamedBatches(_batches(stacks, others, config, _HELD_OUT_SEED, chosen.held_out_patches))
+        return NamedBatches(_batches(stacks, others, config, HELD_OUT_SEED, chosen.held_out_patches))
 
     return DataSource(
         size=None,
@@ -86,7 +86,7 @@ def _batches(stacks, parts, config, seed, count):
     images = [(number, image) for number, part in enumerate(parts) for image in part]
     scales = [_scale(stack) for stack in stacks]
     turns = config.data.images.turns and count is None
-    source = _Crops(stacks, images, scales, config.data.patch, seed, turns, count or _ENDLESS)
+    source = _Crops(stacks, images, scales, config.data.patch, seed, turns, count or ENDLESS)
     names = [stack.path.stem for stack in stacks]
     return Batches(
         grain.MapDataset.source(source).batch(config.batch, drop_remainder=False, batch_fn=collate),
@@ -129,9 +129,7 @@ class _Crops:
         random = np.random.default_rng([self._seed, index])
         number, image = self._images[int(random.integers(len(self._images)))]
         stack, (mean, std) = self._stacks[number], self._scales[number]
-        corner = [int(random.integers(side - self._patch + 1)) for side in stack.shape]
-        crop = stack.read_part(image, tuple(slice(at, at + self._patch) for at in corner))
+        crop = stack.read_part(image, random_window(random, stack.shape, self._patch))
         if self._turns:
-            turn, flip = int(random.integers(4)), bool(random.integers(2))
-            crop = np.rot90(crop[:, ::-1] if flip else crop, turn)
+            crop = random_turn(random)(crop)
         return {"noise": (mean - crop)[np.newaxis] / std, "entry": number}

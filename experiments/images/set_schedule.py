@@ -41,7 +41,9 @@ def set_schedule(source: Path | str, output: Path | str, **changes) -> Diffusion
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.images.set_schedule", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.images.set_schedule", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("weights", metavar="WEIGHTS", help="weights folder of the diffusion")
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="weights folder to write")
     parser.add_argument("--steps", type=int, help="steps of the refinement")

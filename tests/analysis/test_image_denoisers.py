@@ -6,13 +6,17 @@ import json
 import numpy as np
 import pytest
 from images.conftest import write
+from matplotlib.colors import to_rgb
 
-from analysis.images.image_denoisers import STUDY
-from analysis.images.methods import METHODS, Context
+from analysis.images.image_denoisers import STUDY, figure
+from analysis.images.methods import METHODS, Context, chosen_methods
+from crefjax.errors import UserError
 from crefjax.images.config import ImageConfig
 from crefjax.images.sets import CLEAN, EVEN, NOISY, ODD, ImageSet
 from crefjax.images.specimen import specimen_of_atoms
 from crefjax.simulate.phantom import phantom
+
+CURVES = [f"{name}_curve" for name in ("frc", "bias", "residual_noise", "fsc_truth", "fsc_halves")]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,33 @@ def test_methods_know_the_noise_of_the_images_that_they_denoise(folders):
 
 
 def test_sets_of_another_kind_are_refused(folders, tmp_path, capsys):
-    for name in ("micrographs", "empty"):
-        assert STUDY.main([str(folders[name]), "-o", str(tmp_path / "out")]) == 2
-        assert "expected a set of single particles" in capsys.readouterr().err
+    good = {"particles": "particles", "empty": "empty", "micrographs": "micrographs"}
+    for changed, other, kind in (
+        ("particles", "micrographs", "single particles"),
+        ("particles", "empty", "single particles"),
+        ("empty", "particles", "images without particles"),
+        ("micrographs", "particles", "micrographs"),
+    ):
+        sets = {role: str(folders[name]) for role, name in (good | {changed: other}).items()}
+        words = [sets["particles"], "--empty", sets["empty"], "--micrographs", sets["micrographs"]]
+        assert STUDY.main([*words, "--methods", "raw", "-o", str(tmp_path / "out")]) == 2
+        assert f"expected a set of {kind}, found another" in capsys.readouterr().err
+
+
+def test_unknown_methods_and_weights_of_one_name_are_refused():
+    with pytest.raises(UserError, match=r"expected some of raw, low-pass, .* found Gauss, median"):
+        chosen_methods(["raw", "median", "Gauss"], [])
+    with pytest.raises(UserError, match="found images twice"):
+        chosen_methods([], ["images", "images"])
+    assert list(chosen_methods(["Wiener"], ["images"])) == ["raw", "Wiener", "images"]
+
+
+def test_every_method_of_the_figure_has_a_color_that_is_not_near_another():
+    """In the color space CIELAB, where 20 is a difference that is seen at once."""
+    color = pytest.importorskip("skimage.color")
+    count = len(METHODS) + 1  # and a network
+    rows = {name: dict.fromkeys(CURVES, [1.0] * 13) | {"example": np.zeros((24, 24))} for name in [*METHODS, "network"]}
+    lines = figure(rows, np.zeros((24, 24)), 4.0).axes[count + 1].get_lines()[:count]
+    lab = color.rgb2lab([to_rgb(line.get_color()) for line in lines])
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + 1e3 * np.eye(count)
+    assert apart.min() > 20

@@ -62,6 +62,10 @@ def test_mistakes_are_refused(tmp_path, particle_folder):
     with pytest.raises(UserError, match="expected sets of images, found none by"):
         make_task(config)
     config = config_of(particle_folder)
+    config.data.images.held_out = 0.01  # of 40 images
+    with pytest.raises(UserError, match="expected images in this part of the sets, found none"):
+        make_task(config)
+    config = config_of(particle_folder)
     config.data.patch = 64
     with pytest.raises(UserError, match="at least 64 pixels a side"):
         make_task(config)
