@@ -22,6 +22,7 @@ from crefjax.utils.memory import GIB
 
 _temporary: set[Path] = set()
 _creating = threading.RLock()  # held while a hidden file or folder is made
+_ended = False  # whether `end_writing` was called
 _LONGEST_WAIT = 10  # seconds that `end_writing` waits for a file system that hangs
 
 
@@ -52,7 +53,7 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
         OSError: the file system refused; `folder` is as it was.
     """
     with temporary_sibling(folder) as hidden:
-        with _creating:
+        with _new():
             hidden.mkdir()
         try:
             yield hidden
@@ -81,10 +82,22 @@ def remove_temporary() -> None:
 
 
 def end_writing() -> None:
-    """Remove every temporary file and folder, and let no other thread make one; the program has to end now."""
-    # Never released: a thread that is just about to make its file would leave it behind.
-    _creating.acquire(timeout=_LONGEST_WAIT)
+    """Remove every temporary file and folder, and let no thread make one any more; the program has to end now."""
+    global _ended
+    is_held = _creating.acquire(timeout=_LONGEST_WAIT)
+    _ended = True
     remove_temporary()
+    if is_held:
+        _creating.release()
+
+
+@contextmanager
+def _new() -> Iterator[None]:
+    """Make a hidden file or folder in the `with`; after `end_writing` it would be left behind, so the thread ends."""
+    with _creating:
+        if _ended:
+            raise SystemExit
+        yield
 
 
 def remove(path: Path) -> None:
@@ -187,7 +200,7 @@ def atomic_write_all(
 def _new_file(hidden: Path) -> Iterator[BinaryIO]:
     """Give a new file, which is on the disk after the `with`."""
     # Not tempfile: its mode 0600 would survive the renaming.
-    with _creating:
+    with _new():
         descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     with open(descriptor, "wb") as file:
         yield file

@@ -80,7 +80,12 @@ def interrupted(folder, at=None, ending=None):
         sync(descriptor)
 
     _disk.begin(f"{folder}{os.sep}", at, ending)
-    with mock.patch("os.fsync", fsync), mock.patch("os._exit", _disk.exit):
+    # What a signal ends stays ended in the library, but not for the next test in this process.
+    with (
+        mock.patch("os.fsync", fsync),
+        mock.patch("os._exit", _disk.exit),
+        mock.patch("crefjax.utils.atomic._ended", False),
+    ):
         try:
             yield _disk
         finally:

@@ -3,11 +3,19 @@
 import errno
 import json
 import os
+import threading
 
 import pytest
 
 from crefjax.errors import UserError, path_error
-from crefjax.utils.atomic import atomic_directory, is_disk_full, remove_temporary, temporary_sibling, write_json
+from crefjax.utils.atomic import (
+    atomic_directory,
+    end_writing,
+    is_disk_full,
+    remove_temporary,
+    temporary_sibling,
+    write_json,
+)
 
 
 def test_directory_replaces_the_old_one(tmp_path):
@@ -50,6 +58,22 @@ def test_temporary_files_are_removed_before_a_program_ends(tmp_path):
         (hidden / "file").write_text("")
         remove_temporary()
         assert os.listdir(tmp_path) == []
+
+
+def test_after_the_end_of_writing_threads_end_instead_of_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr("crefjax.utils.atomic._ended", False)  # restored afterwards
+    end_writing()
+
+    def make_folder():
+        with atomic_directory(tmp_path / "folder"):
+            pass
+
+    for work in (make_folder, lambda: write_json(tmp_path / "a.json", {})):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    assert os.listdir(tmp_path) == []
 
 
 def test_json_is_written_completely_or_not_at_all(tmp_path):
