@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -68,11 +68,10 @@ def test_after_the_end_of_writing_threads_end_instead_of_waiting(tmp_path, monke
         with atomic_directory(tmp_path / "folder"):
             pass
 
-    for work in (make_folder, lambda: write_json(tmp_path / "a.json", {})):
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join(timeout=60)
-        assert not thread.is_alive()
+    with ThreadPoolExecutor(2) as threads:
+        for work in (make_folder, lambda: write_json(tmp_path / "a.json", {})):
+            with pytest.raises(SystemExit):
+                threads.submit(work).result(timeout=60)
     assert os.listdir(tmp_path) == []
 
 
