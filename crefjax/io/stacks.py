@@ -186,46 +186,6 @@ def _open(path):
     return file, data
 
 
-def read_image(path: Path | str, number: int) -> np.ndarray:
-    """Read one image of a stack.
-
-    Args:
-        path: of the stack.
-        number: of the image, from 1, as before the @ of a STAR file.
-
-    Returns:
-        `(y, x)`, float32.
-
-    Raises:
-        UserError: the file is missing, not a stack of real images, or has no such image.
-    """
-    return read_images(path, [number])[0]
-
-
-def read_images(path: Path | str, numbers: list[int] | np.ndarray) -> np.ndarray:
-    """Read some images of a stack; the others are not loaded. See `read_image`.
-
-    Returns:
-        `(images, y, x)`, float32.
-    """
-    with _opened(Path(path)) as data:
-        for number in numbers:
-            if not 1 <= number <= len(data):
-                raise path_error(path, f"expected image {number}, found a stack of {len(data)}; check the STAR file")
-        return np.stack([np.asarray(data[number - 1], np.float32) for number in numbers])
-
-
-@contextmanager
-def _opened(path):
-    """Give the images of a file, `(images, y, x)`, still on the disk."""
-    file, data = _open(path)
-    try:
-        yield data if data.ndim == 3 else data[np.newaxis]
-    finally:
-        with warnings.catch_warnings(action="ignore"):
-            file.close()
-
-
 def split_image_name(name: str, path: Path | str) -> tuple[int, str]:
     """Return number and stack of an image name such as `000012@stack.mrcs`; a name without @ is image 1.
 

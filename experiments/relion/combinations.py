@@ -1,11 +1,13 @@
 """Compare ways to combine the denoised half-map with the data, on the files that one refinement left behind.
 
-    python -m experiments.relion.combinations RUN TRUTH MASK -o combinations.csv
+    cd runs/relion/polymerase_1
+    python -m experiments.relion.combinations none/run truth.mrc mask.mrc -o combinations.csv
 
-takes the reconstructions of every iteration of a refinement with `--external_reconstruct`, regularizes each half-map in
-every way, and writes the mean FSC to the truth over the shells up to the resolution. One iteration of a box
-of 40 takes about 5 seconds on two CPU cores. It says how much nearer to the truth one step comes, not what a refinement
-makes of it.
+takes the reconstructions of every iteration of a refinement with `--external_reconstruct` whose data were kept
+(`experiments.relion.refine --ways none --keep`), regularizes each half-map in every way, and writes the mean FSC to the
+truth over the shells up to the end of the denoiser. It says how much nearer to the truth one step comes, not what a
+refinement makes of it. Start it in the folder in which RELION was started, to which RELION's paths are relative, with
+this repository on PYTHONPATH.
 """
 
 import argparse

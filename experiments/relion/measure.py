@@ -10,11 +10,11 @@ from crefjax.io.maps import read_map
 from crefjax.io.star import find_column, find_numbers, read_star
 from crefjax.relion.contract import read_volume
 from crefjax.simulate.atoms import read_atoms
+from crefjax.simulate.half_maps import SimulationConfig
 from crefjax.simulate.specimen import sample_conformations, specimen_density, truth_mask
 from crefjax.spectral.curves import resolution_at
 from crefjax.spectral.fsc import fsc_curve
 
-_B_FACTOR = 60.0  # of `SimulationConfig`, with which sets are simulated
 _CLOSE = 15.0  # degrees; particles within are used to find the common shift
 
 
@@ -48,16 +48,20 @@ def find_frame(true: Path, refined: Path) -> Frame:
         true: STAR file with the true poses.
         refined: STAR file with the refined ones, in any order.
     """
-    tables = [read_star(path)["particles"] for path in (true, refined)]
-    names = [find_column(table, "rlnImageName", true) for table in tables]
+    paths = true, refined
+    tables = [read_star(path)["particles"] for path in paths]
+    names = [find_column(table, "rlnImageName", path) for table, path in zip(tables, paths, strict=True)]
     order = {name: row for row, name in enumerate(names[0])}
     rows = [order[name] for name in names[1]]
-    known, found = (matrices(table, true) for table in tables)
+    known, found = (matrices(table, path) for table, path in zip(tables, paths, strict=True))
     known = known[rows]
     each = found.transpose(0, 2, 1) @ known
     common = _robust_mean(each)
     angles = _angles(common.T @ each)
-    origins = [np.stack([find_numbers(table, f"rlnOrigin{axis}Angst", true) for axis in "XY"], -1) for table in tables]
+    origins = [
+        np.stack([find_numbers(table, f"rlnOrigin{axis}Angst", path) for axis in "XY"], -1)
+        for table, path in zip(tables, paths, strict=True)
+    ]
     moved = origins[1] - origins[0][rows]
     close = angles <= max(_CLOSE, np.median(angles))
     shift = np.linalg.lstsq(found[close, :2].reshape(-1, 3), moved[close].ravel(), rcond=None)[0]
@@ -88,7 +92,7 @@ def aligned_truth(particles: Path, frame: Frame) -> tuple[np.ndarray, np.ndarray
     def density(positions):
         placed = replace(atoms, positions=positions.astype(np.float32))
         fixed = sample_conformations(placed, None, 0)
-        options = {"b_factor": _B_FACTOR, "extra_b_factor": 0.0}
+        options = {"b_factor": SimulationConfig.b_factor, "extra_b_factor": 0.0}
         return specimen_density(placed, fixed, truth.array.shape, truth.voxel_size, **options)
 
     here = density(atoms.positions)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crefjax.io.stacks import read_images, write_stack
+from crefjax.io.stacks import ImageStack, write_stack
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.half_maps import SimulationConfig
 from crefjax.simulate.imaging import Particles
@@ -51,20 +51,21 @@ def randomize_phases(source: Path, folder: Path, beyond: float, seed: int) -> No
     for path in source.iterdir():
         if path.is_file() and path.name != STACK:  # folders are refinements of the source
             shutil.copy(path, hidden)
-    from crefjax.io.maps import read_map
-
-    truth = read_map(source / "truth.mrc")
-    side, voxel_size = len(truth.array), truth.voxel_size
-    count = (source / STACK).stat().st_size // (4 * side**2)
     random = np.random.default_rng(seed)
-    y, x = np.fft.fftfreq(side, voxel_size)[:, None], np.fft.rfftfreq(side, voxel_size)[None]
-    chosen = np.hypot(y, x) > 1 / beyond
-    with write_stack(hidden / STACK, count, side, voxel_size) as append:
-        for first in range(1, count + 1, _PART):
-            images = read_images(source / STACK, np.arange(first, min(first + _PART, count + 1)))
+    with ImageStack(source / STACK) as stack:
+        (side, _), voxel_size = stack.shape, stack.pixel_size
+        y, x = np.fft.fftfreq(side, voxel_size)[:, None], np.fft.rfftfreq(side, voxel_size)[None]
+        _randomize(stack, hidden / STACK, np.hypot(y, x) > 1 / beyond, random)
+    hidden.rename(folder)
+
+
+def _randomize(stack, path, chosen, random):
+    """Write the images of a stack with random phases at the chosen frequencies of the half-spectrum."""
+    with write_stack(path, stack.count, stack.shape, stack.pixel_size) as append:
+        for first in range(0, stack.count, _PART):
+            images = stack.read(slice(first, first + _PART))
             # The phases of a real image's transform, so that Friedel pairs stay pairs.
             other = np.fft.rfft2(random.standard_normal(images.shape))
             spectra = np.fft.rfft2(images)
             spectra = np.where(chosen, np.abs(spectra) * np.exp(1j * np.angle(other)), spectra)
-            append(np.fft.irfft2(spectra, s=(side, side)))
-    hidden.rename(folder)
+            append(np.fft.irfft2(spectra, s=stack.shape))

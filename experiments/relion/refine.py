@@ -106,6 +106,7 @@ def main(argv=None) -> int:
     parser.add_argument("--ways", nargs="+", choices=(PLAIN, "none", *COMBINATIONS), default=[PLAIN, COMBINATIONS[0]])
     parser.add_argument("--check", choices=("noise", "phases"), help="images without signal, at all or beyond --beyond")
     parser.add_argument("--beyond", type=float, default=12.0, metavar="Å")
+    parser.add_argument("--keep", action="store_true", help="keep the data of every iteration, for .combinations")
     parser.add_argument("--summary", action="store_true", help="summarize what is there, and refine nothing")
     arguments = parser.parse_args(argv)
     if not arguments.summary:
@@ -118,7 +119,14 @@ def main(argv=None) -> int:
                 for way in arguments.ways:
                     print(f"{particles.name}: {way}", flush=True)
                     combine = None if way == PLAIN else way
-                    refine(particles, way, diameter=SPECIMENS[name].diameter, seed=seed, combine=combine)
+                    refine(
+                        particles,
+                        way,
+                        diameter=SPECIMENS[name].diameter,
+                        seed=seed,
+                        combine=combine,
+                        keep=arguments.keep,
+                    )
     for row in summarize(arguments.output):
         print(
             f"{row['set']:24} {row['run']:9} FSC to the truth {row['truth_fsc_mean']:.3f} "

@@ -20,7 +20,14 @@ def is_installed() -> bool:
 
 
 def refine(
-    particles: Path, name: str, *, diameter: float, seed: int, combine: str | None, low_pass: float = 30.0
+    particles: Path,
+    name: str,
+    *,
+    diameter: float,
+    seed: int,
+    combine: str | None,
+    low_pass: float = 30.0,
+    keep: bool = False,
 ) -> None:
     """Refine a particle set from a low-passed reference, unless that was done; results are in `particles/name`.
 
@@ -31,6 +38,7 @@ def refine(
         seed: of RELION.
         combine: how `crefjax external-reconstruct` combines; None for a plain refinement, without external program.
         low_pass: Å, of the reference, which is the truth.
+        keep: whether the data of every iteration stay, which `experiments.relion.combinations` needs.
 
     Raises:
         RuntimeError: RELION failed; its last words are told.
@@ -67,8 +75,9 @@ def refine(
     iterations = len(list(folder.glob("run_it*_half1_model.star"))) - 1
     times = {"seconds": time.monotonic() - start, "cpu_seconds": _children_seconds() - before}
     write_json(folder / TIMES, times | {"iterations": iterations})
-    for path in folder.glob("run_it*_external_reconstruct_data_*.mrc"):
-        path.unlink()  # the largest files
+    if not keep:
+        for path in folder.glob("run_it*_external_reconstruct_data_*.mrc"):
+            path.unlink()  # the largest files
 
 
 def _children_seconds():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crefjax.errors import UserError
-from crefjax.io.stacks import ImageStack, read_image, read_images, split_image_name, write_stack
+from crefjax.io.stacks import ImageStack, split_image_name, write_stack
 
 IMAGES = Path(__file__).parents[3] / "shared/images"
 
@@ -54,24 +54,13 @@ def test_an_existing_stack_is_kept(tmp_path):
     assert path.read_bytes() == b"mine"
 
 
-def test_single_images_are_read(tmp_path, images):
-    path = tmp_path / "a.mrcs"
-    with mrcfile.new(path) as file:
-        file.set_data(images)
-        file.set_image_stack()
-    np.testing.assert_array_equal(read_image(path, 2), images[1])
-    np.testing.assert_array_equal(read_images(path, [5, 1]), images[[4, 0]])
-    with pytest.raises(UserError, match="expected image 6, found a stack of 5"):
-        read_image(path, 6)
-
-
 def test_files_that_are_no_stacks_are_refused_in_one_line(tmp_path):
     path = tmp_path / "a.mrcs"
     with pytest.raises(UserError, match="No such file"):
-        read_image(path, 1)
+        ImageStack(path)
     path.write_bytes(b"x" * 2000)
     with pytest.raises(UserError, match="expected a stack of"):
-        read_image(path, 1)
+        ImageStack(path)
 
 
 def test_image_names_are_split():
@@ -150,6 +139,7 @@ def test_real_stacks_whose_headers_are_wrong_are_read(name, count, side):
 
 @pytest.mark.skipif(not IMAGES.is_dir(), reason="needs ../shared/images")
 def test_a_stack_without_the_word_map_is_read():
-    image = read_image(IMAGES / "empiar_10076_7.mrc", 7)
+    with ImageStack(IMAGES / "empiar_10076_7.mrc") as stack:
+        image = stack.read([6])[0]
     raw = np.fromfile(IMAGES / "empiar_10076_7.mrc", "<f4", count=320**2, offset=1024 + 6 * 4 * 320**2)
     np.testing.assert_array_equal(image, raw.reshape(320, 320))
