@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crefjax.errors import UserError
+from crefjax.models.unet2d_config import UNet2DConfig
 from crefjax.weights.store import load_weights, save_weights
 
 SHIPPED = Path(__file__).parents[1] / "crefjax" / "weights" / "shipped" / "images"
 _KEPT = ("training", "expected_input", "task", "pixel_sizes", "losses", "step", "good_for", "not_good_for")
+_LOSSES = {"n2n_l2": 1.0}  # of the config that the card names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         weights = load_weights(arguments.weights, "images")
+        _check(weights)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -40,6 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     save_weights(SHIPPED, weights.parameters, network, card, overwrite=True)
     print(f"wrote {SHIPPED}")
     return 0
+
+
+def _check(weights):
+    """Check that the weights are what their card will say."""
+    if weights.config.network != UNet2DConfig.network:
+        raise UserError(
+            f"{weights.path}: expected a network of the package, {UNet2DConfig.network}, found {weights.config.network}"
+        )
+    if weights.card.get("losses") != _LOSSES:
+        raise UserError(
+            f"{weights.path}: expected weights with the losses {_LOSSES}, found {weights.card.get('losses')}"
+        )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from crefjax.errors import UserError
 from crefjax.weights.store import load_weights, save_weights
-from experiments.images.diffusion import DiffusionConfig
+from experiments.images.diffusion_network import DiffusionConfig
 from experiments.images.noise_levels import SCHEDULES
 
 _OF_PARAMETERS = ("card_version", "architecture", "parameters", "sha256")

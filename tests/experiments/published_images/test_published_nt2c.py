@@ -11,7 +11,8 @@ from crefjax.errors import UserError
 from crefjax.io.stacks import ImageStack, write_stack
 from experiments.images import nt2c
 from experiments.images.noise_source import noise_source
-from experiments.images.nt2c import SETTINGS, Nt2cConfig, Nt2cTask, gradient_penalty, least_squares, reweight
+from experiments.images.nt2c import SETTINGS, Nt2cConfig, Nt2cTask, gradient_penalty
+from experiments.images.reweighting import least_squares, reweight
 
 FIELDS = {
     "network__depth": 2,
