@@ -34,8 +34,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 # Programs of others that the documentation calls; their arguments are not checked.
 OTHER_PROGRAMS = {
-    *("[", "cat", "cp", "exit", "export", "fi", "ls", "mkdir", "mkdocs", "mv", "pip", "rm", "ruff"),
-    *("sbatch", "scontrol", "source", "tar", "then", "venv", "xargs"),
+    *("[", "cat", "cd", "cp", "exit", "export", "fi", "ls", "mkdir", "mkdocs", "mv", "pip", "relion_reconstruct"),
+    *("rm", "ruff", "sbatch", "scontrol", "source", "tar", "then", "venv", "xargs"),
 }
 # What a command contains that is not run, and the reason.
 LEAVE_OUT = {

@@ -109,20 +109,23 @@ def colored_noise(key: jax.Array, shape: tuple[int, int, int], voxel_size, spect
     Returns:
         `(z, y, x)`, float32, with a mean of exactly 0.
     """
-    white_noise = jax.random.normal(key, shape, jnp.float32)
-    squared, weight = _frequencies(shape)
-    gain = jnp.interp(jnp.sqrt(squared) / voxel_size, jnp.asarray(spectrum.frequency), jnp.asarray(spectrum.amplitude))
-    gain = gain * (squared > 0)
-    gain = gain / jnp.sqrt(jnp.sum(gain**2 * weight[None, None]) / math.prod(shape))
-    return jnp.fft.irfftn(jnp.fft.rfftn(white_noise) * gain, s=shape)
+    frequency = jnp.sqrt(_frequencies(shape)[0]) / voxel_size
+    gain = jnp.interp(frequency, jnp.asarray(spectrum.frequency), jnp.asarray(spectrum.amplitude))
+    return _noise_with_gain(key, shape, gain)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
 def low_passed_noise(key: jax.Array, shape: tuple[int, int, int], voxel_size, resolution) -> jax.Array:
     """Draw Gaussian noise of variance 1 and mean 0 that falls off as `exp(-(s resolution)²)`, resolution in Å."""
-    s = jnp.linspace(0.0, 4.0, 401)
-    spectrum = NoiseSpectrum(s / resolution, jnp.exp(-jnp.square(s)))
-    return colored_noise(key, shape, voxel_size, spectrum)
+    return _noise_with_gain(key, shape, jnp.exp(-_frequencies(shape)[0] * (resolution / voxel_size) ** 2))
+
+
+def _noise_with_gain(key, shape, gain):
+    """Filter white noise by a gain on the half spectrum, scaled to an expected variance of 1, with a mean of 0."""
+    squared, weight = _frequencies(shape)
+    gain = gain * (squared > 0)
+    gain = gain / jnp.sqrt(jnp.sum(gain**2 * weight[None, None]) / math.prod(shape))
+    return jnp.fft.irfftn(jnp.fft.rfftn(jax.random.normal(key, shape, jnp.float32)) * gain, s=shape)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
@@ -179,13 +182,12 @@ def _solvent_weights(array, voxel_size, name):
     return weight.astype(np.float32)
 
 
-@functools.lru_cache(maxsize=8)
 def _frequencies(shape):
     """Return `(s voxel_size)²` on the half-spectrum of a box, float32, and the weights of the planes of x."""
-    z, y = ((np.fft.fftfreq(side)) ** 2 for side in shape[:2])
-    x = np.fft.rfftfreq(shape[2]) ** 2
-    squared = z[:, None, None] + y[None, :, None] + x[None, None]
-    return squared.astype(np.float32), box_shells(shape).weight
+    z, y = (np.fft.fftfreq(side).astype(np.float32) ** 2 for side in shape[:2])
+    x = np.fft.rfftfreq(shape[2]).astype(np.float32) ** 2
+    # By jnp: as a constant of a compiled function, the sum would be as large as a map and slow to compile.
+    return jnp.asarray(z)[:, None, None] + y[None, :, None] + x[None, None], box_shells(shape).weight
 
 
 THRESHOLD = 0.143
