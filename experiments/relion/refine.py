@@ -24,7 +24,7 @@ from crefjax.utils.atomic import write_json
 from experiments.relion.measure import measure
 from experiments.relion.particle_sets import make_noise, make_particles, randomize_phases
 from experiments.relion.run import is_installed, refine
-from experiments.relion.specimens import SPECIMENS
+from experiments.relion.specimens import SMALL, SPECIMENS
 
 PLAIN = "plain"
 
@@ -101,7 +101,7 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.relion.refine", description=__doc__)
     parser.add_argument("models", type=Path, help="folder of the models")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--specimens", nargs="+", choices=SPECIMENS, default=list(SPECIMENS))
+    parser.add_argument("--specimens", nargs="+", choices=SPECIMENS, default=list(SMALL))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--ways", nargs="+", choices=(PLAIN, "none", *COMBINATIONS), default=[PLAIN, COMBINATIONS[0]])
     parser.add_argument("--check", choices=("noise", "phases"), help="images without signal, at all or beyond --beyond")

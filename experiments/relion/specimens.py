@@ -1,6 +1,7 @@
 """The particle sets of the refinements: what is simulated, at which size and signal-to-noise ratio.
 
-The models were never seen by the included weights `truth`. Sets are small, so that one refinement takes minutes.
+The models were never seen by the included weights `truth`. Sets are small, so that one refinement takes minutes of one
+core.
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,12 @@ SPECIMENS = {
     "polymerase": ParticleSpec("em/5fj6.pdb.gz", 100, 0.4, 32, 3.2, 98),
     # Tubulin dimer, 112 Å.
     "tubulin": ParticleSpec("em/5ij0.cif.gz", 100, 0.4, 32, 3.9, 120),
+    # Larger sets: EAAT3, a membrane protein, 120 Å; Hfq and Crc with RNA, 130 Å; MsbA, an open transporter, 134 Å.
+    "eaat3": ParticleSpec("em/7nsg.cif.gz", 300, 0.3, 48, 2.8, 126),
+    "hfq_crc": ParticleSpec("em/6o1l.pdb.gz", 200, 0.3, 48, 3.0, 136),
+    "msba": ParticleSpec("cryoem/8tsq.cif.gz", 300, 0.2, 48, 3.1, 140),
 }
+SMALL = ("ferritin_chain", "polymerase", "tubulin")  # which are refined with several seeds
 
 
 def find_model(models: Path, spec: ParticleSpec) -> Path:
