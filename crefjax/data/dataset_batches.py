@@ -115,10 +115,15 @@ def random_rotation(sample: dict, random: np.random.Generator) -> dict:
     return {name: value if name == "entry" else rotate(value, index) for name, value in sample.items()}
 
 
-def check_common(*, batch: int, seed: int, threads: int) -> None:
+def check_common(*, batch: int, seed: int, threads: int, process: tuple[int, int] = (0, 1)) -> None:
     """Raise UserError if a setting that all batches have is out of range."""
+    index, count = process
+    if not 0 <= index < count:
+        raise UserError(f"process: expected an index from 0 to below the number of processes, found {index} of {count}")
     if batch < 1:
         raise UserError(f"batch: expected 1 patch or more, found {batch}; change it")
+    if batch % count:
+        raise UserError(f"batch: expected a multiple of the {count} processes, found {batch}; change it")
     if threads < 0:
         raise UserError(f"threads: expected 0 or more, found {threads}; change it")
     if not 0 <= seed <= _MAX_SEED:
@@ -187,24 +192,20 @@ def dataset_batches(
         UserError: not a complete dataset; fewer patches on this side than processes; a setting out of range. While
             iterating: a shard that is damaged or missing.
     """
-    import grain
-
-    check_common(batch=batch, seed=seed, threads=threads)
-    _check(split, batch, *process)
+    check_common(batch=batch, seed=seed, threads=threads, process=process)
+    if split not in SPLITS:
+        raise UserError(f"split: expected one of {', '.join(SPLITS)}, found {split}; choose one")
     manifest = load_manifest(folder)
     patches = _Patches(manifest, split)
     if len(patches) < process[1]:
         text = f"expected at least one {split} patch for each of {process[1]} processes, found {len(patches)}"
         raise path_error(folder, f"{text}; prepare more entries")
     data = _in_order(patches, seed, rotations, shuffle, repeat)
-    local = batch // process[1]
-    if process[1] > 1:
-        data = grain.MapDataset.source(_Share(data, batch, *process))
     checksums = [shard.sha256 for entry in manifest.of_split(split) for shard in entry.shards]
     settings = {"batch": batch, "seed": seed, "rotations": rotations, "shuffle": shuffle, "repeat": repeat}
     return Batches(
         # Endless data has no remainder, and Grain's division that would keep one is inexact for its length, 2^63 - 1.
-        data.batch(local, drop_remainder=repeat, batch_fn=collate),
+        batches_of_process(data, batch, process, drop_remainder=repeat),
         names=[entry.name for entry in manifest.entries],
         size=len(patches),
         threads=threads,
@@ -213,13 +214,22 @@ def dataset_batches(
     )
 
 
-def _check(split, batch, index, count):
-    if not 0 <= index < count:
-        raise UserError(f"process: expected an index from 0 to below the number of processes, found {index} of {count}")
-    if batch % count:
-        raise UserError(f"batch: expected a multiple of the {count} processes, found {batch}; change it")
-    if split not in SPLITS:
-        raise UserError(f"split: expected one of {', '.join(SPLITS)}, found {split}; choose one")
+def batches_of_process(samples, batch: int, process: tuple[int, int], *, drop_remainder: bool = False):
+    """Return the batches of one process as a `grain.MapDataset`; no sample of another process is made.
+
+    Args:
+        samples: a `grain.MapDataset`, or any sequence, of the samples of all processes in their order.
+        batch: number of samples of all processes in a batch.
+        process: index of this process and number of processes, which divides the batch.
+        drop_remainder: whether to leave out a last, shorter batch.
+    """
+    import grain
+
+    if process[1] > 1:
+        samples = _Share(samples, batch, *process)
+    if not isinstance(samples, grain.MapDataset):
+        samples = grain.MapDataset.source(samples)
+    return samples.batch(batch // process[1], drop_remainder=drop_remainder, batch_fn=collate)
 
 
 class _Share:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crefjax.data.dataset_batches import THREADS, Batches, check_common, collate, random_rotation
+from crefjax.data.dataset_batches import THREADS, Batches, batches_of_process, check_common, random_rotation
 from crefjax.data.patches import check_patch, cut
 from crefjax.data.unit_grid import VOXEL_SIZE
 from crefjax.errors import UserError
@@ -74,6 +74,7 @@ def labeled_batches(
     rotations: bool = True,
     gain: tuple[float, float] = (1.0, 1.0),
     count: int | None = None,
+    process: tuple[int, int] = (0, 1),
     threads: int = THREADS,
 ) -> Batches:
     """Give batches of patches: `map` and `structure`, float32 `(batch, p, p, p)`, and `entry`, as `Batches` has it.
@@ -90,15 +91,15 @@ def labeled_batches(
         gain: range of the factor, uniform in its logarithm, by which a patch's density is multiplied before it is
             clipped at 1 again: how a map is scaled depends on its few brightest voxels.
         count: number of patches; None for patches without end.
+        process: index of this process and number of processes, each of which makes its part of every batch alone;
+            patch `k` and the position are the same for any number of them.
         threads: that make batches ahead.
 
     Raises:
         UserError: a setting is out of range, or there are no maps.
     """
-    import grain
-
     check_patch(patch)
-    check_common(batch=batch, seed=seed, threads=threads)
+    check_common(batch=batch, seed=seed, threads=threads, process=process)
     if not maps:
         raise UserError("labeled maps: expected at least one, found none; name their folders")
     if count is not None and count < 1:
@@ -108,7 +109,7 @@ def labeled_batches(
     source = _RandomPatches(maps, patch, seed, rotations, gain, count or _ENDLESS)
     data = [[labeled.name, labeled.structure.shape, int(labeled.structure.sum())] for labeled in maps]
     return Batches(
-        grain.MapDataset.source(source).batch(batch, drop_remainder=False, batch_fn=collate),
+        batches_of_process(source, batch, process),
         names=[labeled.name for labeled in maps],
         size=count or 0,
         threads=threads,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crefjax.data.dataset_batches import THREADS, Batches, check_common, collate, random_rotation
+from crefjax.data.dataset_batches import THREADS, Batches, batches_of_process, check_common, random_rotation
 from crefjax.data.patches import (
     MIN_MASK,
     SMALLEST_PATCH,
@@ -120,6 +120,7 @@ def specimen_batches(
     held_out: float = 0.2,
     region: str = "training",
     count: int | None = None,
+    process: tuple[int, int] = (0, 1),
     threads: int = THREADS,
 ) -> Batches:
     """Return batches of patches cut from specimens in memory, with the content of those of `dataset_batches`.
@@ -139,15 +140,15 @@ def specimen_batches(
         region: `training`, `held_out`, or `all`: fixed patches over the whole mask.
         count: number of patches; None for training without end, or for all that cover the part. Fewer are chosen
             evenly among those; for more, the patches overlap.
+        process: index of this process and number of processes, each of which makes its part of every batch alone;
+            patch `k` and the position are the same for any number of them.
         threads: number of threads that prepare batches in advance.
 
     Raises:
         UserError: a setting is out of range; or a region of a specimen is too small for any patch.
     """
-    import grain
-
     check_patch(patch)
-    check_common(batch=batch, seed=seed, threads=threads)
+    check_common(batch=batch, seed=seed, threads=threads, process=process)
     _check(specimens, held_out, region, count)
     parts = [_part(specimen, held_out, region, patch) for specimen in specimens]
     truth = all(specimen.truth is not None for specimen in specimens)
@@ -159,7 +160,7 @@ def specimen_batches(
     # Few digits: an entry that is simulated again on another machine agrees to rounding.
     data = [[each.name, each.mask.shape, f"{each.mean:.3g}", f"{each.std:.3g}"] for each in specimens]
     return Batches(
-        grain.MapDataset.source(source).batch(batch, drop_remainder=False, batch_fn=collate),
+        batches_of_process(source, batch, process),
         names=[specimen.name for specimen in specimens],
         size=0 if len(source) == _ENDLESS else len(source),
         threads=threads,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from crefjax.data.dataset_batches import THREADS, Batches, check_common, collate
+from crefjax.data.dataset_batches import THREADS, Batches, batches_of_process, check_common
 from crefjax.errors import UserError
 from crefjax.images.sets import CLEAN, EVEN, ODD, ImageSet
 
@@ -33,6 +33,7 @@ def image_batches(
     first: float = 0.0,
     last: float = 1.0,
     count: int | None = None,
+    process: tuple[int, int] = (0, 1),
     threads: int = THREADS,
 ) -> Batches:
     """Return batches of random crops; crop `k` depends on the seed and `k` alone.
@@ -49,21 +50,21 @@ def image_batches(
         first: share of every set, from its beginning, before the images that are used.
         last: share of every set up to which images are used.
         count: number of crops; None for crops without end.
+        process: index of this process and number of processes, each of which makes its part of every batch alone;
+            crop `k` and the position are the same for any number of them.
         threads: that make batches ahead.
 
     Raises:
         UserError: a setting is out of range, there are no images, or a set's images are smaller than the crops.
     """
-    import grain
-
-    check_common(batch=batch, seed=seed, threads=threads)
+    check_common(batch=batch, seed=seed, threads=threads, process=process)
     if count is not None and count < 1:
         raise UserError(f"count: expected 1 crop or more, found {count}; change it")
     images = _images_in_part(sets, patch, first, last)
     source = _Crops(sets, images, patch, seed, turns, count or ENDLESS)
     names = [each.path.resolve().name for each in sets]
     return Batches(
-        grain.MapDataset.source(source).batch(batch, drop_remainder=False, batch_fn=collate),
+        batches_of_process(source, batch, process),
         names=names,
         size=count or 0,
         threads=threads,

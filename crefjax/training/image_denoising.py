@@ -15,6 +15,7 @@ from crefjax.images.batches import image_batches
 from crefjax.images.sets import ImageSet
 from crefjax.models import load_model
 from crefjax.training.denoising import DenoisingTask, denoising_task
+from crefjax.training.processes import current_of_batch
 from crefjax.training.sources import MapSource, NamedBatches, matching
 from crefjax.training.stream_source import split_commas
 from crefjax.training.task import TaskDescription
@@ -118,6 +119,7 @@ def image_source(config: ConfigDict) -> MapSource:
     """
     chosen, sets = config.data.images, open_sets(config)
     kept, settings = 1 - chosen.held_out, {"patch": config.data.patch, "batch": config.batch}
+    settings["process"] = tuple(current_of_batch(config.batch))
 
     def training():
         return NamedBatches(image_batches(sets, seed=config.seed, turns=chosen.turns, last=kept, **settings))
@@ -138,4 +140,5 @@ def image_source(config: ConfigDict) -> MapSource:
         patch=config.data.patch,
         truth=True,
         held_out_size=chosen.held_out_patches,
+        divided=True,
     )

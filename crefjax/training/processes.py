@@ -64,6 +64,17 @@ def current() -> Processes:
     return Processes(jax.process_index(), jax.process_count())
 
 
+def current_of_batch(batch: int) -> Processes:
+    """Return the place of this process among those that are connected, each of which makes its part of every batch.
+
+    Raises:
+        UserError: the batch does not divide among them.
+    """
+    place = current()
+    place.local_batch(batch)
+    return place
+
+
 def use_platform(platform: str) -> None:
     """Let JAX, which has not used a device yet, use those of one platform only.
 
@@ -337,5 +348,6 @@ class ShareOfBatches:
         import jax
 
         samples = next(self._batches)
-        own = jax.tree.map(lambda leaf: leaf[self._own], samples.batch)
-        return samples._replace(batch=own, entries=samples.entries[self._own])
+        if not (entries := samples.entries[self._own]):  # of a last, short batch, others have all samples
+            raise StopIteration
+        return samples._replace(batch=jax.tree.map(lambda leaf: leaf[self._own], samples.batch), entries=entries)

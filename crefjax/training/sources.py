@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from crefjax.errors import UserError
 from crefjax.simulate.stream import StreamConfig, config_fields
 from crefjax.simulate.stream.batches import stream_half_maps
-from crefjax.training.processes import current
+from crefjax.training.processes import current_of_batch
 from crefjax.training.stream_source import (
     MixedBatches,
     StreamBatches,
@@ -75,9 +75,7 @@ def _dataset_source(config):
             f"{chosen.folder}: expected a dataset for data.grid = {config.data.grid:g}, found one for "
             f"{manifest.grid:g}; set data.grid to that, or prepare the dataset again with the grid of the config"
         )
-    place = current()
-    place.local_batch(config.batch)  # reports a batch that does not divide
-    settings = {"batch": config.batch, "threads": chosen.threads, "process": tuple(place)}
+    settings = {"batch": config.batch, "threads": chosen.threads, "process": tuple(current_of_batch(config.batch))}
 
     def training():
         return NamedBatches(
@@ -138,6 +136,7 @@ def specimen_source(specimens, config: ConfigDict, *, held_out_specimens=None, w
 
     chosen = config.data.entries
     settings = {"patch": config.data.patch, "seed": config.seed, "batch": config.batch}
+    settings["process"] = tuple(current_of_batch(config.batch))
     share = 0.0 if held_out_specimens or whole else chosen.held_out
 
     def training():
@@ -156,13 +155,14 @@ def specimen_source(specimens, config: ConfigDict, *, held_out_specimens=None, w
         held_out=held_out if evaluates else None,
         held_out_size=chosen.held_out_patches * len(held_out_specimens or specimens),
         description=f"patches of {len(specimens)} half-map pair" + ("s" if len(specimens) > 1 else ""),
+        divided=True,
         patch=config.data.patch,
         truth=all(specimen.truth is not None for specimen in specimens),
     )
 
 
 def _stream_source(config):
-    chosen = config.data.stream
+    chosen, place = config.data.stream, current_of_batch(config.batch)
     training_files, held_out_files = stream_models(config)
     stream_config = StreamConfig(**{name: chosen[name] for name in config_fields()})
     standardize = make_standardizer(chosen.masked, chosen.gain, chosen.level, whole_map=chosen.whole_map)
@@ -173,12 +173,12 @@ def _stream_source(config):
     def training():
         files, shares = list(training_files), list(training_files.values())
         settings = {"patch": config.data.patch, "batch": config.batch, "seed": config.seed, "config": stream_config}
-        batches = stream_half_maps(files, shares=shares, phantoms=chosen.phantoms, **settings)
+        batches = stream_half_maps(files, shares=shares, phantoms=chosen.phantoms, process=tuple(place), **settings)
         stream_batches = StreamBatches(batches, standardize)
         if not specimens:
             return stream_batches
         entry_batches = specimen_source(specimens, config, whole=True).training()
-        return MixedBatches(stream_batches, entry_batches, chosen.entries, chosen.gain, config.seed)
+        return MixedBatches(stream_batches, entry_batches, chosen.entries, chosen.gain, config.seed, place)
 
     evaluates = chosen.held_out_samples > 0 and (held_out_files or chosen.held_out_phantoms)
     description = f"simulated patches of {len(training_files)} atomic models"
@@ -189,24 +189,27 @@ def _stream_source(config):
     return MapSource(
         size=None,
         training=training,
-        held_out=_held_out_of_stream(config, held_out_files, stream_config, standardize) if evaluates else None,
+        held_out=_held_out_of_stream(config, held_out_files, stream_config, standardize, place) if evaluates else None,
         held_out_size=chosen.held_out_samples,
+        divided=True,
         description=description,
         patch=config.data.patch,
         truth=True,
     )
 
 
-def _held_out_of_stream(config, files, stream_config, standardize):
-    """Return a function that yields the same few samples at every call.
+def _held_out_of_stream(config, files, stream_config, standardize, place):
+    """Return a function that yields this process's part of the same few samples at every call.
 
     The stream is created here, so that a mistake is reported before the training.
     """
-    chosen, batch = config.data.stream, config.batch
+    chosen, batch, own = config.data.stream, config.batch, place.local_batch(config.batch)
     models = [*files, *held_out_phantoms(chosen.held_out_phantoms)]
     side, seed = chosen.held_out_patch or config.data.patch, (2**31 + config.seed) % 2**32
     try:
-        batches = stream_half_maps(models, patch=side, batch=batch, seed=seed, config=stream_config)
+        batches = stream_half_maps(
+            models, patch=side, batch=batch, seed=seed, config=stream_config, process=tuple(place)
+        )
     except UserError as error:
         raise UserError(
             f"config: data.stream: held-out patches of {side} voxels a side cannot be made: {error}"
@@ -219,8 +222,10 @@ def _held_out_of_stream(config, files, stream_config, standardize):
     def held_out():
         batches.set_state(start)
         for first in range(0, chosen.held_out_samples, batch):
+            keep = min(own, chosen.held_out_samples - first - place.index * own)
+            if keep < 1:  # of a last, short batch, other processes have all samples
+                return
             samples, entries = next(stream_batches)
-            keep = min(batch, chosen.held_out_samples - first)
             yield NamedBatch(jax.tree.map(lambda array, keep=keep: array[:keep], samples), entries[:keep])
 
     return held_out

@@ -151,8 +151,8 @@ class MixedBatches:
     Therefore their patches are scaled as those of the stream, and the sign of their noise is random.
     """
 
-    def __init__(self, stream_batches, entry_batches, share, gain, seed):
-        self._parts = (stream_batches, entry_batches)
+    def __init__(self, stream_batches, entry_batches, share, gain, seed, place):
+        self._parts, self._place = (stream_batches, entry_batches), place
         self._share, self._gain, self._seed, self._position = share, gain, seed, 0
 
     def __iter__(self):
@@ -164,7 +164,7 @@ class MixedBatches:
         if not random.random() < self._share:
             return next(self._parts[0])
         batch, entries = next(self._parts[1])
-        return NamedBatch(_scale_as_stream(batch, self._gain, random), entries)
+        return NamedBatch(_scale_as_stream(batch, self._gain, random, self._place), entries)
 
     def get_state(self):
         """Return the position among all batches, and those of both parts."""
@@ -182,13 +182,14 @@ class MixedBatches:
             close(part)
 
 
-def _scale_as_stream(batch, gain, random):
+def _scale_as_stream(batch, gain, random, place):
+    """Scale the samples of one process; the numbers of the samples of all are drawn, so that they are those of one."""
     truth = batch["truth"]
-    shape = (len(truth), 1, 1, 1)
-    sign = random.choice(np.array([-1, 1], np.float32), shape)
+    own, shape = slice(place.index * len(truth), (place.index + 1) * len(truth)), (place.count * len(truth), 1, 1, 1)
+    sign = random.choice(np.array([-1, 1], np.float32), shape)[own]
     half_maps = [truth + sign * (batch[name] - truth) for name in ("half_map_1", "half_map_2")]
     std = ((half_maps[0] + half_maps[1]) / 2).std((1, 2, 3), keepdims=True)
-    scale = np.exp(random.uniform(*np.log(gain), shape)) / np.maximum(std, 1e-30)
+    scale = np.exp(random.uniform(*np.log(gain), shape)[own]) / np.maximum(std, 1e-30)
     arrays = [np.asarray(array * scale, np.float32) for array in (*half_maps, truth)]
     arrays.append(np.ones_like(truth))  # the maps are masked already
     return dict(zip(("half_map_1", "half_map_2", "truth", "mask"), arrays, strict=True))

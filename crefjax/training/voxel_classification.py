@@ -12,6 +12,7 @@ from crefjax.data.labeled_maps import labeled_batches, load_labeled_map
 from crefjax.errors import UserError
 from crefjax.models import NetworkConfig, Parameters, load_model
 from crefjax.training.config import network_config
+from crefjax.training.processes import current_of_batch
 from crefjax.training.sources import NamedBatches
 from crefjax.training.stream_source import split_commas
 from crefjax.training.task import DataSource, TaskDescription
@@ -118,6 +119,7 @@ def _labeled_source(config):
         )
     maps, held_out_maps = ([load_labeled_map(folder) for folder in part] for part in (training, held_out))
     settings = {"patch": config.data.patch, "batch": config.batch}
+    settings["process"] = tuple(current_of_batch(config.batch))
 
     def train():
         return NamedBatches(labeled_batches(maps, seed=config.seed, gain=tuple(chosen.gain), **settings))
@@ -133,4 +135,5 @@ def _labeled_source(config):
         held_out=evaluate if wanted else None,
         description=f"{len(maps)} simulated maps with labels",
         held_out_size=chosen.held_out_patches,
+        divided=True,
     )

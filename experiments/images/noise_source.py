@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from crefjax.data.dataset_batches import THREADS, Batches, collate
+from crefjax.data.dataset_batches import THREADS, Batches, batches_of_process
 from crefjax.errors import UserError, path_error
 from crefjax.images.batches import ENDLESS, random_turn, random_window
 from crefjax.io.stacks import ImageStack
 from crefjax.training.image_denoising import HELD_OUT_SEED
+from crefjax.training.processes import current_of_batch
 from crefjax.training.sources import NamedBatches, matching
 from crefjax.training.stream_source import split_commas
 from crefjax.training.task import DataSource
@@ -59,6 +60,7 @@ def noise_source(config: ConfigDict, named: str, pixel_sizes: tuple[float, float
         held_out=held_out if evaluates else None,
         description=f"crops of {count} patches of noise",
         held_out_size=chosen.held_out_patches,
+        divided=True,
     )
 
 
@@ -80,16 +82,14 @@ def _open(path, patch, pixel_sizes):
 
 
 def _batches(stacks, parts, config, seed, count):
-    """Return batches of crops of the patches in parts, one range of numbers for each stack."""
-    import grain
-
+    """Return this process's part of batches of crops of the patches in parts, one range of numbers for each stack."""
     images = [(number, image) for number, part in enumerate(parts) for image in part]
     scales = [_scale(stack) for stack in stacks]
     turns = config.data.images.turns and count is None
     source = _Crops(stacks, images, scales, config.data.patch, seed, turns, count or ENDLESS)
     names = [stack.path.stem for stack in stacks]
     return Batches(
-        grain.MapDataset.source(source).batch(config.batch, drop_remainder=False, batch_fn=collate),
+        batches_of_process(source, config.batch, tuple(current_of_batch(config.batch))),
         names=names,
         size=count or 0,
         threads=THREADS,

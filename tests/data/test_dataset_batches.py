@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.datasets import batches_equal, list_patches, padded_slice, patch_grid, standardized, write_entry
 
-from crefjax.data.dataset_batches import dataset_batches, widen
+from crefjax.data.dataset_batches import batches_of_process, dataset_batches, widen
 from crefjax.data.manifest import load_manifest
 from crefjax.data.patches import rotate
 from crefjax.data.prepare import prepare
@@ -179,6 +179,34 @@ def test_a_position_is_restored_with_another_number_of_processes(dataset):
     expected = next(alone)
     for name in expected:
         assert np.array_equal(np.concatenate([part[name] for part in found]), expected[name])
+
+
+class Recorded:
+    """Samples of one number; which were made is remembered."""
+
+    def __init__(self, length):
+        self.length, self.made = length, []
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        self.made.append(index)
+        return {"x": np.full((1, 1, 1), index, np.float32), "entry": index}
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_no_process_makes_a_sample_of_another(count):
+    """Of 15 in batches of 6: 0 to 5, 6 to 11, and 12 to 14."""
+    sources = [Recorded(15) for _ in range(count)]
+    shares = [list(batches_of_process(source, 6, (index, count))) for index, source in enumerate(sources)]
+    expected = {
+        2: ([0, 1, 2, 6, 7, 8, 12, 13, 14], [3, 4, 5, 9, 10, 11]),
+        3: ([0, 1, 6, 7, 12, 13], [2, 3, 8, 9, 14], [4, 5, 10, 11]),
+    }[count]
+    for source, share, numbers in zip(sources, shares, expected, strict=True):
+        assert sorted(source.made) == numbers
+        assert [number for batch in share for number in batch["entry"]] == numbers
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -13,6 +13,7 @@ from helpers.datasets import (
     write_entry,
 )
 
+from crefjax.data import specimen_batches as specimen_module
 from crefjax.data.patches import Specimen, rotate
 from crefjax.data.specimen_batches import load_entry, load_specimen, specimen_batches, split_weights
 from crefjax.errors import UserError
@@ -168,6 +169,34 @@ def test_a_position_is_resumed_exactly():
     specimen_batches([dataclasses.replace(both[0], std=1 + 1e-5), both[1]], **settings).set_state(state)
     with pytest.raises(UserError, match="position in the training data"):
         specimen_batches([dataclasses.replace(both[0], std=1.1), both[1]], **settings).set_state(state)
+
+
+def test_processes_make_the_parts_of_the_batches_of_one(monkeypatch):
+    made, get = [], specimen_module._Random.__getitem__
+    monkeypatch.setattr(
+        specimen_module._Random, "__getitem__", lambda self, index: made.append(index) or get(self, index)
+    )
+    settings = {"patch": 16, "batch": 4, "seed": 1, "threads": 0}
+    both = [specimen(name="a"), specimen((30, 30, 30), name="b")]
+    parts = [specimen_batches(both, process=(index, 2), **settings) for index in range(2)]
+    found = [[next(part), next(part)] for part in parts]
+    assert made == [0, 1, 4, 5, 2, 3, 6, 7]
+    alone = specimen_batches(both, **settings)
+    for part in zip(*found, strict=True):
+        together = {name: np.concatenate([share[name] for share in part]) for name in part[0]}
+        assert batches_equal(together, next(alone))
+    assert parts[0].get_state() == parts[1].get_state() == alone.get_state()
+
+
+def test_processes_share_held_out_patches_without_loss():
+    """Five, in batches of four: the last is that of the first process alone."""
+    settings = {"patch": 16, "batch": 4, "region": "held_out", "held_out": 0.4, "count": 5}
+    whole = specimen((24, 40, 90))
+    parts = [list_patches(specimen_batches([whole], process=(index, 2), **settings)) for index in range(2)]
+    alone = list_patches(specimen_batches([whole], **settings))
+    assert [len(part) for part in parts] == [3, 2]
+    for sample, expected in zip([*parts[0][:2], *parts[1], parts[0][2]], alone, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(sample, expected, strict=True))
 
 
 def test_a_box_smaller_than_the_patch_has_zeros_around():

@@ -50,6 +50,13 @@ def test_a_position_is_resumed_exactly(particles):
         image_batches([particles], **settings | {"seed": 3}).set_state(state)
 
 
+def test_processes_have_the_parts_of_the_batches_of_one(particles):
+    settings = {"patch": 24, "batch": 4, "seed": 2, "threads": 0}
+    parts = [next(image_batches([particles], process=(index, 2), **settings)) for index in range(2)]
+    for name, value in next(image_batches([particles], **settings)).items():
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), value)
+
+
 def test_parts_of_a_set_do_not_overlap(particles):
     """Each image is recognized by its brightest pixel, which a turned crop of the whole image keeps."""
     clean = particles.stack(CLEAN).read(slice(None))

@@ -83,6 +83,8 @@ def test_shares_of_whole_batches_are_parts_of_each():
         [[4, 5], [10]],
     ]
     assert shares[2][1].entries == ("10",)
+    fourth = list(ShareOfBatches(iter([NamedBatch({"x": np.arange(3)}, ("a", "b", "c"))]), Processes(3, 4), 4))
+    assert fourth == []  # the others have all samples of a short batch
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +165,36 @@ def test_two_processes_of_one_device_train_as_one_of_two(folder, quick, whole):
     assert outcomes[0][1][0] == "2 processes train together"
     assert outcomes[1][1] == []  # the first one speaks for all
     check_same(folder / "two", whole)
+
+
+STREAM = """
+from crefjax.training.config import default
+
+
+def get_config():
+    c = default()
+    c.batch, c.steps, c.epoch_steps, c.log_every = 4, 4, 4, 1
+    c.network.depth, c.network.down_width, c.network.up_width, c.network.last_widths = 1, 4, 4, (4,)
+    c.losses.cref_l1, c.losses.truth_l2 = 0.0, 1.0
+    c.data.source, c.data.patch = "stream", 16
+    stream = c.data.stream
+    stream.phantoms, stream.held_out_phantoms, stream.held_out_samples = 1, 1, 5
+    stream.voxel_size, stream.resolution = (1.5, 1.5), (2.5, 4.0)
+    stream.entries, c.data.entries.folders, c.data.entries.held_out = 0.5, "entries/*", 0.0
+    return c
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_simulate_and_cut_the_samples_of_one(folder, quick):
+    """The batches are of both kinds; of the last held-out batch, of one sample, the second process has none."""
+    (folder / "stream.py").write_text(STREAM)
+    words = ("--config", "stream.py")
+    ((status, err),) = end_all([start(folder, "stream-one", *words, environment=environment(quick, 2))])
+    assert status == 0, err
+    outcomes = end_all(start_all(folder, "stream-two", 2, quick, *words))
+    assert [status for status, _ in outcomes] == [0, 0], outcomes
+    check_same(folder / "stream-two", folder / "stream-one")
 
 
 @pytest.mark.slow

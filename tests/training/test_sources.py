@@ -18,6 +18,7 @@ from crefjax.simulate.atoms import write_model
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.stream import StreamConfig
 from crefjax.simulate.stream.batches import stream_half_maps
+from crefjax.training import processes
 from crefjax.training.loop import train
 from crefjax.training.sources import make_source
 from crefjax.training.stream_source import make_standardizer, split_commas, stream_models
@@ -289,7 +290,7 @@ def test_models_of_a_stream_are_excluded_and_held_out_by_name(tmp_path):
 
 def mixed(folder, **fields):
     paths = {"data__entries__folders": f"{folder / 'entries'}/e*", "data__entries__held_out": 0.0}
-    return make_source(config(**STREAM, data__stream__entries=0.4, **paths, **fields))
+    return make_source(config(**(STREAM | {"data__stream__entries": 0.4} | paths | fields)))
 
 
 def test_a_stream_mixed_with_entries_is_resumed(folder):
@@ -335,6 +336,43 @@ def test_patches_of_entries_have_the_scale_of_those_of_the_stream(folder):
             np.testing.assert_allclose(noises[0], sign * scale * noises[1], rtol=1e-3, atol=1e-4)
             signs.append(sign)
     assert {-1, 1} == set(signs)
+
+
+def test_each_process_makes_its_part_of_streams_and_entries_alone(folder, monkeypatch):
+    """Of batches of 4 samples, two processes make two each; what is drawn ahead is that of the same process."""
+    from crefjax.data import specimen_batches
+    from crefjax.simulate.stream import batches as stream_batches
+
+    streamed, cut = set(), set()
+    draw, get = stream_batches.draw_sample, specimen_batches._Random.__getitem__
+    monkeypatch.setattr(stream_batches, "draw_sample", lambda *words: streamed.add(words[-1]) or draw(*words))
+    monkeypatch.setattr(specimen_batches._Random, "__getitem__", lambda self, k: cut.add(k) or get(self, k))
+
+    def take_as(index, count):
+        streamed.clear()
+        cut.clear()
+        monkeypatch.setattr(processes, "current", lambda: processes.Processes(index, count))
+        position = mixed(folder, batch=4, data__stream__held_out_samples=0).training()
+        found = taken(position, 5)
+        position.close()
+        return found, position.get_state(), set(streamed), set(cut)
+
+    alone, state, _, _ = take_as(0, 1)
+    shares = [take_as(index, 2) for index in range(2)]
+    of_entries = 4 * sum(batch["entries"][0].startswith("e") for batch in alone)
+    assert 0 < of_entries < 20
+    for kind, needed in ((2, 20 - of_entries), (3, of_entries)):
+        made = [share[kind] for share in shares]
+        assert set(range(needed)) <= made[0] | made[1]
+        assert {number % 4 for number in made[0]} == {0, 1}
+        assert {number % 4 for number in made[1]} == {2, 3}
+    for step, batch in enumerate(alone):
+        first, second = (share[0][step] for share in shares)
+        assert first["entries"] + second["entries"] == batch["entries"]
+        for name in ("half_map_1", "half_map_2", "truth", "mask"):
+            together = np.concatenate([first[name], second[name]])
+            np.testing.assert_allclose(together, batch[name], rtol=1e-6, atol=1e-6)
+    assert shares[0][1] == shares[1][1] == state
 
 
 def test_a_stream_is_mixed_only_with_entries_that_have_a_truth(folder, tmp_path):

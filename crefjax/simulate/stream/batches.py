@@ -1,8 +1,8 @@
 """An endless iterator over batches of half-map pairs with known truth, to train on.
 
 Sample `k` of the stream is a function of the seed and `k` alone, whatever the batch size, so that interrupted training
-continues with the next sample. The host draws the parameters and atoms of samples a few batches ahead, in threads; the
-maps are computed on the device asynchronously.
+continues with the next sample, and each of several processes makes its own samples alone. The host draws the parameters
+and atoms of samples a few batches ahead, in threads; the maps are computed on the device asynchronously.
 """
 
 import hashlib
@@ -68,11 +68,13 @@ class Stream(Iterator[Batch]):
         seed: int,
         start: int,
         ahead: int,
+        process: tuple[int, int],
     ):
         self.names = tuple(model.source for model in models)
         self.spectra = tuple(kind if isinstance(kind, str) else kind.name or "measured" for kind in config.spectra)
         self._config, self._patch, self._batch, self._seed, self._ahead = config, patch, batch, seed, ahead
-        self._shares = shares
+        self._shares, self._own = shares, batch // process[1]
+        self._first = process[0] * self._own
         self._models = prepare_models(models, config.voxel_size[0])
         self.models_on_device = jax.device_put(atom_table(self._models))
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="stream")
@@ -100,7 +102,8 @@ class Stream(Iterator[Batch]):
     def get_state(self) -> dict[str, int | str]:
         """Return the state for `set_state`, of this stream or one of another batch size.
 
-        It has the seed, the position in samples, and a fingerprint of the models' names in their order.
+        It has the seed, the position in samples (those of all processes count), and a fingerprint of the models' names
+        in their order.
         """
         return {"seed": self._seed, "position": self._position, "models": _fingerprint(self.names)}
 
@@ -123,11 +126,11 @@ class Stream(Iterator[Batch]):
         self._pending.clear()
 
     def draw_batch(self, first: int) -> SampleSpec:
-        """Draw the samples of a batch from a position on; changes nothing."""
+        """Draw the samples of this process of a batch that begins at a position; changes nothing."""
         reach = 2 * body_side(self._patch)  # voxels
         samples = [
-            draw_sample(self._models, self._shares, self._config, self._patch, reach, self._seed, first + offset)
-            for offset in range(self._batch)
+            draw_sample(self._models, self._shares, self._config, self._patch, reach, self._seed, position)
+            for position in range(first + self._first, first + self._first + self._own)
         ]
         return collate(samples, sum(len(model.positions) for model in self._models))
 
@@ -143,6 +146,7 @@ def stream_half_maps(
     start: int = 0,
     config: StreamConfig | None = None,
     ahead: int = 2,
+    process: tuple[int, int] = (0, 1),
 ) -> Stream:
     """Return an endless iterator of `Batch`: half-map pairs with mask and truth, with `get_state` and `set_state`.
 
@@ -163,10 +167,13 @@ def stream_half_maps(
         start: position of the first sample.
         config: ranges of the samples' parameters.
         ahead: number of batches that are drawn ahead.
+        process: index of this process and number of processes, each of which draws and computes its part of every
+            batch alone; sample `k` and the position are the same for any number of them.
 
     Raises:
         UserError: there are no models, a file is not a model (see `read_atoms`), the patch is odd or too small, the
-            resolution is beyond Nyquist, or another parameter is out of its range.
+            resolution is beyond Nyquist, the batch does not divide among the processes, or another parameter is out of
+            its range.
     """
     config = config or StreamConfig()
     patch = _integer(patch, "patches", SMALLEST_PATCH, 512)
@@ -174,6 +181,8 @@ def stream_half_maps(
         raise UserError(f"stream: expected patches with an even side, found {patch}; take {patch + 1}")
     batch, seed = _integer(batch, "a batch", 1, 4096), _integer(seed, "a seed", 0, 2**32 - 1)
     phantoms, ahead = _integer(phantoms, "phantoms", 0, 1000), _integer(ahead, "batches ahead", 0, 1000)
+    if batch % process[1]:
+        raise UserError(f"batch: expected a multiple of the {process[1]} processes, found {batch}; change it")
     config.check(patch)
     if isinstance(models, (Atoms, str, Path)):
         models = [models]
@@ -188,7 +197,7 @@ def stream_half_maps(
         raise UserError(
             f"stream: expected shares of 0 or more for {len(models)} models, found {tuple(shares)}; correct them"
         )
-    return Stream(atoms, weights / weights.sum(), config, patch, batch, seed, start, ahead)
+    return Stream(atoms, weights / weights.sum(), config, patch, batch, seed, start, ahead, process)
 
 
 def _fingerprint(names):
