@@ -1,3 +1,4 @@
+import itertools
 import json
 import shutil
 import subprocess
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.datasets import batches_equal, list_patches, padded_slice, patch_grid, standardized, write_entry
 
-from crefjax.data.dataset_batches import batches_of_process, dataset_batches, widen
+from crefjax.data.dataset_batches import batches_of_process, dataset_batches, in_steps, widen
 from crefjax.data.manifest import load_manifest
 from crefjax.data.patches import rotate
 from crefjax.data.prepare import prepare
@@ -179,6 +180,20 @@ def test_a_position_is_restored_with_another_number_of_processes(dataset):
     expected = next(alone)
     for name in expected:
         assert np.array_equal(np.concatenate([part[name] for part in found]), expected[name])
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 8), (3, 5, 7), (1, 6, 6)])
+@pytest.mark.parametrize("dtype", ["<f2", "<f4"])
+def test_rotated_views_keep_their_voxels_and_are_read_within_planes(shape, dtype):
+    numbers = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    for axes in itertools.permutations(range(3)):
+        for flips in itertools.product((1, -1), repeat=3):
+            view = numbers.transpose(axes)[tuple(slice(None, None, flip) for flip in flips)]
+            found = in_steps(view)
+            np.testing.assert_array_equal(found, view)
+            if min(shape) > 1:
+                assert abs(found.strides[0]) > view.itemsize
+                assert abs(found.strides[2]) <= view.itemsize * max(shape)
 
 
 class Recorded:
