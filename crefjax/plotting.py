@@ -18,7 +18,7 @@ from crefjax.io.files import read_json_lines
 from crefjax.spectral.curves import FscCurve
 
 if TYPE_CHECKING:
-    from crefjax.spectral.corrected_fsc import CorrectedFsc
+    from crefjax.spectral.fsc import CorrectedFsc
 
 # The palette of Okabe & Ito, distinct with any color vision; their vermillion is ORANGE here, their orange AMBER.
 BLUE, ORANGE, GREEN, PINK, AMBER, SKY, YELLOW, BLACK = PALETTE = (

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from crefjax.cli.atomic_model import add_model
 from crefjax.cli.common import (
     add_device,
     add_half_maps,
     add_insist,
     add_json,
+    add_model,
     add_overwrite,
     add_verbosity,
     add_voxel_size,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crefjax import __version__
-from crefjax.cli.atomic_model import check_model_place, read_optional_model
+from crefjax.cli.common import check_model_place, read_optional_model
 from crefjax.cli.messages import current, detail, log, timed, warn
 from crefjax.cli.record import make_record, pair_numbers, report_summary
 from crefjax.errors import UserError
@@ -55,6 +55,11 @@ class DenoiseJob:
     model: str | Path | None = None
     overwrite: bool = False
     final: Path | None = None
+
+    @property
+    def measures(self) -> bool:
+        """Whether denoised half-maps are needed for the report or the local maps, even if they are not written."""
+        return bool(self.report or self.local)
 
     @property
     def maps(self) -> dict[str, Path]:
@@ -111,40 +116,13 @@ def run_job(job: DenoiseJob) -> dict:
     Raises:
         UserError: inputs or settings cannot be used, or an output cannot be written.
     """
-    from crefjax.inference.denoise import denoise_maps
-    from crefjax.inference.memory_plan import plan_denoise
-    from crefjax.inference.request import read_request
     from crefjax.io.maps import write_maps
 
-    # The report and the local maps need denoised half-maps, whether these are written or not.
-    report = bool(job.report or job.local)
     model = read_optional_model(job.model)
-    with timed("reading and checking"):
-        request = read_request(
-            job.half_map_1,
-            job.half_map_2,
-            job.mask,
-            job.weights,
-            **job.settings,
-            half_maps=job.halves or report,
-            report=report,
-        )
-    _log_request(job, request)
-    check_model_place(model, request.pair[0])
-    with timed("planning"):
-        plan = plan_denoise(request)
-    shape = request.pair[0].array.shape
-    for line in (plan.describe_grid(shape), plan.describe()):
-        if line is not None:
-            log(line)
-    with timed("denoising"), progress_bar(f"{current().prefix}denoising") as progress:
-        result = denoise_maps(request, plan, progress=progress)
-    _log_result(result)
-    maps = {"full": result.full, "half_map_1": result.half_map_1, "half_map_2": result.half_map_2}
-    maps["sharpened"] = result.sharpened
-    inputs, local = None, None
-    if report:
-        inputs = _report_inputs(job, request, result)
+    request, plan, result = _denoise(job, model)
+    maps = {name: getattr(result, name) for name in ("full", "half_map_1", "half_map_2", "sharpened")}
+    inputs = _report_inputs(job, request, result) if job.measures else None
+    local = None
     if job.local:
         with timed("measuring around every voxel"):
             local = inputs.local_maps()
@@ -171,6 +149,28 @@ def run_job(job: DenoiseJob) -> dict:
         found=found,
         outputs={name: job.shown(path) for name, path in outputs.items()},
     )
+
+
+def _denoise(job, model) -> tuple[DenoiseRequest, InferencePlan, Denoised]:
+    """Read and check the inputs, plan, and run the network, with a line on each step."""
+    from crefjax.inference.denoise import denoise_maps
+    from crefjax.inference.memory_plan import plan_denoise
+    from crefjax.inference.request import read_request
+
+    files = job.half_map_1, job.half_map_2, job.mask, job.weights
+    with timed("reading and checking"):
+        request = read_request(*files, **job.settings, half_maps=job.halves or job.measures, report=job.measures)
+    _log_request(job, request)
+    check_model_place(model, request.pair[0])
+    with timed("planning"):
+        plan = plan_denoise(request)
+    for line in (plan.describe_grid(request.pair[0].array.shape), plan.describe()):
+        if line is not None:
+            log(line)
+    with timed("denoising"), progress_bar(f"{current().prefix}denoising") as progress:
+        result = denoise_maps(request, plan, progress=progress)
+    _log_result(result)
+    return request, plan, result
 
 
 def _log_request(job, request: DenoiseRequest) -> None:

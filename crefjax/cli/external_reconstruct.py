@@ -68,7 +68,7 @@ def run(arguments) -> None:
 
 
 def _denoise(arguments):
-    from crefjax.relion.step import regularize_result
+    from crefjax.relion.regularize import regularize_result
 
     with on_device(arguments.device), timed("denoising"):
         line = regularize_result(

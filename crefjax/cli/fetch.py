@@ -82,8 +82,7 @@ def run(arguments) -> int:
 
 def _names(arguments, client):
     """Return the entries of the command line, of a list, and of a query, once each."""
-    from crefjax.io.emdb import entry_number, read_list
-    from crefjax.io.emdb_search import SEARCH_URL, search_emdb
+    from crefjax.io.emdb import SEARCH_URL, entry_number, read_list, search_emdb
 
     names = [f"EMD-{entry_number(name)}" for name in arguments.entry]
     if arguments.list:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,10 +19,9 @@ from crefjax.io.files import check_output_file
 from crefjax.utils.atomic import atomic_write_all
 
 if TYPE_CHECKING:
-    from crefjax.spectral.corrected_fsc import CorrectedFsc
     from crefjax.spectral.curves import FscCurve
     from crefjax.spectral.directional import Anisotropy, DirectionalFsc
-
+    from crefjax.spectral.fsc import CorrectedFsc
 
 THRESHOLDS = (0.5, 0.143)
 _FIGURES = (".png", ".svg", ".pdf")
@@ -150,7 +153,7 @@ def direction_columns(directional: DirectionalFsc) -> dict[str, list]:
 
 
 def _corrected(arguments, first, second, region) -> Curves:
-    from crefjax.spectral.corrected_fsc import RANDOMIZE_BELOW, corrected_fsc
+    from crefjax.spectral.fsc import RANDOMIZE_BELOW, corrected_fsc
 
     corrected = corrected_fsc(first.array, second.array, first.voxel_size, region, seed=arguments.seed)
     log(
@@ -313,8 +316,6 @@ def _write(arguments, curves):
         write_json("-", curve_numbers(curves))
     elif arguments.json:
         contents[Path(arguments.json)] = (json_text(curve_numbers(curves)) + "\n").encode()
-    if arguments.xml or arguments.csv or arguments.directional:
-        from crefjax.io.fsc_files import csv_table, fsc_xml
     if arguments.xml:
         title = "crefjax masked-corrected FSC" if curves.masked else "crefjax unmasked FSC"
         fsc = [1.0, *curves.deposited.fsc[1:]]  # shell 0 is the mean, which is no measurement
@@ -332,3 +333,37 @@ def _write(arguments, curves):
         for path, content in contents.items():
             with stage(path, len(content)) as stream:
                 stream.write(content)
+
+
+def fsc_xml(frequency: Sequence[float], fsc: Sequence[float], title: str) -> bytes:
+    """Return an FSC curve as the XML that EMDB takes for a deposition, with the axes as RELION labels them.
+
+    The root `fsc` has the attributes `title`, `xaxis`, and `yaxis`, and for every shell a `coordinate` with `x` and
+    `y`.
+
+    Args:
+        frequency: of every shell, 1/Å.
+        fsc: of every shell.
+        title: of the curve.
+    """
+    root = ElementTree.Element("fsc", title=title, xaxis="Resolution (A-1)", yaxis="Correlation Coefficient")
+    for x, y in zip(frequency, fsc, strict=True):
+        coordinate = ElementTree.SubElement(root, "coordinate")
+        ElementTree.SubElement(coordinate, "x").text = f"{x:.7f}"
+        ElementTree.SubElement(coordinate, "y").text = f"{y:.6f}"
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True) + b"\n"
+
+
+def csv_table(columns: Mapping[str, Sequence[float | int | None]]) -> bytes:
+    """Return columns of one length as CSV with a line of names: numbers to seven digits, None as an empty field.
+
+    Args:
+        columns: by name, in order.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow(f"{value:.7g}" if isinstance(value, float) else value for value in row)
+    return stream.getvalue().encode()

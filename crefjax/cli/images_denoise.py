@@ -128,7 +128,7 @@ def _files(arguments, output):
         raise UserError(f"{stars[0]}: expected a STAR file alone, found other inputs with it; give one at a time")
     listed = None
     if stars:
-        from crefjax.images.star_images import read_listed_images
+        from crefjax.io.stacks import read_listed_images
 
         listed = read_listed_images(stars[0])
         sources = list(listed.stacks.values())

@@ -8,9 +8,12 @@ from pathlib import Path
 
 from crefjax.cli.common import (
     add_device,
+    add_numbers,
     add_optics,
     add_overwrite,
     add_verbosity,
+    check_effective,
+    given,
     number,
     on_device,
     optics_from,
@@ -48,15 +51,15 @@ def add_arguments(parser):
     )
     parser.add_argument("--micrographs", action="store_true", help="micrographs with many particles each")
     parser.add_argument("--empty", action="store_true", help="leave out the particles: images of noise alone")
-    for name, metavar, kind, text, default in (
+    add_numbers(
+        parser,
         ("--side", "N", int, "side of the images, pixels", "the particle's box, or 1024 for micrographs"),
         ("--seed", "N", int, "random seed", 0),
         ("--residues", "N", int, "size of the phantom, residues", 1000),
         ("--assembly", "ID", str, "biological assembly to expand the model to, such as 1", "the model as it is"),
         ("--preferred", "X", number, "concentration of the views around z; at 5, half are within 31 degrees", 0),
         ("--shift", "Å", number, "place of a particle in its image, standard deviation along each axis, Å", 3),
-    ):
-        parser.add_argument(name, metavar=metavar, type=kind, help=f"{text} (default: {default})")
+    )
     _add_microscope(parser.add_argument_group("microscope"))
     _add_micrographs(parser.add_argument_group("specimen of --micrographs"))
     add_device(parser)
@@ -65,7 +68,8 @@ def add_arguments(parser):
 
 
 def _add_microscope(group):
-    for name, metavar, kind, text, default in (
+    add_numbers(
+        group,
         ("--dose", "X", positive, "electrons per Å² in the whole exposure", 40),
         ("--efficiency", "X", positive, "share of the electrons that the detector counts", 0.85),
         ("--mtf", "X", positive, "modulation transfer of the detector at Nyquist", 0.5),
@@ -73,19 +77,18 @@ def _add_microscope(group):
         ("--astigmatism", "Å", number, "largest difference of the two defoci, Å", 300),
         ("--ice", "Å", number, "mean thickness of the ice, Å", 300),
         ("--structure-factor", "X", number, "power of the ice over that of independent molecules", 0.1),
-    ):
-        group.add_argument(name, metavar=metavar, type=kind, help=f"{text} (default: {default})")
+    )
     add_optics(group)
 
 
 def _add_micrographs(group):
-    for name, metavar, kind, text, default in (
+    add_numbers(
+        group,
         ("--particles", "N", int, "particles in each, as far as they find room", 40),
         ("--unevenness", "X", number, "variation of the ice's thickness, standard deviation over mean", 0.1),
         ("--carbon", "X", number, "share of the micrographs with the edge of a carbon film", 0.3),
         ("--crystals", "X", number, "mean number of ice crystals in each", 2),
-    ):
-        group.add_argument(name, metavar=metavar, type=kind, help=f"{text} (default: {default})")
+    )
 
 
 def run(arguments) -> None:
@@ -127,14 +130,13 @@ def run(arguments) -> None:
 def _config(arguments):
     from crefjax.images.config import ImageConfig
 
-    given = {name: getattr(arguments, name) for name in _FIELDS}
+    values = given(arguments, _FIELDS)
     if arguments.pixel_size is None:
         if map_stem(Path(arguments.model).name) is None:
             raise UserError("images: expected a pixel size, found none; give the `pixel_size`")
-        given["pixel_size"] = 1.0  # until the map is read
+        values["pixel_size"] = 1.0  # until the map is read
     flags = {"micrographs": arguments.micrographs, "empty": arguments.empty}
-    given = {name: value for name, value in given.items() if value is not None}
-    return ImageConfig(**given, **flags, ctf=optics_from(arguments))
+    return ImageConfig(**values, **flags, ctf=optics_from(arguments))
 
 
 def _specimen(arguments, config):
@@ -161,12 +163,10 @@ def _specimen(arguments, config):
 def _check_combinations(arguments):
     """Reject options that would have no effect."""
     is_map = map_stem(Path(arguments.model).name) is not None
-    for names, useful, where in (
+    check_effective(
+        arguments,
         (_OF_MICROGRAPHS, arguments.micrographs, "with --micrographs"),
         (_OF_PARTICLES, not arguments.micrographs, "without --micrographs"),
         (("residues",), arguments.model == "phantom", "with the model phantom"),
         (("assembly",), arguments.model != "phantom" and not is_map, "with a model that is a file"),
-    ):
-        for name in names:
-            if not useful and getattr(arguments, name) is not None:
-                raise UserError(f"--{name.replace('_', '-')} has an effect only {where}; omit it or change that")
+    )

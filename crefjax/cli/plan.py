@@ -3,7 +3,7 @@
 import dataclasses
 import time
 
-from crefjax.cli.common import add_json, add_verbosity, positive
+from crefjax.cli.common import add_config, add_json, add_verbosity, positive
 from crefjax.cli.messages import log, result, timed
 from crefjax.cli.record import check_json, write_json
 from crefjax.cli.train import start_platform
@@ -17,12 +17,7 @@ EPILOG = (
 
 def add_arguments(parser):
     """Add the arguments of `crefjax plan`."""
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        required=True,
-        help="a Python file with get_config(), such as experiments/configs/paper.py",
-    )
+    add_config(parser)
     parser.add_argument("--nodes", metavar="N", type=int, help="also say what it would be on N nodes")
     parser.add_argument(
         "--node-devices", metavar="N", type=int, help="devices of each of the nodes (default: as many as here)"
@@ -32,7 +27,6 @@ def add_arguments(parser):
     )
     add_json(parser, "all numbers")
     add_verbosity(parser)
-    parser.set_defaults(takes_extra=True)
 
 
 def run(arguments) -> None:

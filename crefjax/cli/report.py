@@ -2,8 +2,17 @@
 
 from pathlib import Path
 
-from crefjax.cli.atomic_model import add_model, check_model_place, read_optional_model
-from crefjax.cli.common import add_half_maps, add_insist, add_json, add_overwrite, add_verbosity, add_voxel_size
+from crefjax.cli.common import (
+    add_half_maps,
+    add_insist,
+    add_json,
+    add_model,
+    add_overwrite,
+    add_verbosity,
+    add_voxel_size,
+    check_model_place,
+    read_optional_model,
+)
 from crefjax.cli.messages import current, log, timed, warn
 from crefjax.cli.record import check_json, make_record, report_summary, write_json
 from crefjax.errors import UserError, path_error

@@ -7,9 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crefjax.cli.common import add_device, add_optics, add_verbosity, number, on_device, optics_from, positive
+from crefjax.cli.common import (
+    add_device,
+    add_numbers,
+    add_optics,
+    add_verbosity,
+    check_effective,
+    given,
+    number,
+    on_device,
+    optics_from,
+    positive,
+)
 from crefjax.cli.messages import log, result, timed
-from crefjax.errors import UserError
 from crefjax.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -41,7 +51,7 @@ def add_arguments(parser):
     parser.add_argument(
         "-o", "--output", metavar="ENTRY", required=True, help="folder to write: an entry, or a particle set"
     )
-    _add_numbers(
+    add_numbers(
         parser,
         ("--voxel-size", "Å", positive, "size of a voxel, Å", None),
         ("--resolution", "Å", positive, "where the FSC of the half-maps crosses 0.143, Å", "none: images need none"),
@@ -66,7 +76,7 @@ def add_arguments(parser):
 
 
 def _add_specimen(group):
-    _add_numbers(
+    add_numbers(
         group,
         ("--box", "N", int, "side of the cubic box, voxels", "the model and the margin"),
         ("--margin", "Å", number, "margin around the model where the box is chosen, Å", 15),
@@ -94,7 +104,7 @@ def _add_specimen(group):
 
 
 def _add_noise(group):
-    _add_numbers(
+    add_numbers(
         group.add_mutually_exclusive_group(),
         ("--noise-map", "MAP", str, "noise spectrum of the solvent of this unmasked map", "white"),
         (
@@ -106,7 +116,7 @@ def _add_noise(group):
         ),
         ("--noise-power", "X", number, "noise power that falls as s^-X", "white"),
     )
-    _add_numbers(
+    add_numbers(
         group,
         (
             "--noise-until",
@@ -120,7 +130,7 @@ def _add_noise(group):
 
 
 def _add_images(group):
-    _add_numbers(
+    add_numbers(
         group,
         ("--particles", "N", int, "images in each half; in all with --method particles", 2000),
         ("--snr", "X", number, "variance of the images' signal over that of their noise", _DEFAULT_SNR),
@@ -144,13 +154,6 @@ def _add_images(group):
     )
     add_optics(group)
     group.add_argument("--no-ctf", action="store_true", help="images without a contrast transfer function")
-
-
-def _add_numbers(group, *rows):
-    """Add options whose help states the library's default; options without a default are required."""
-    for name, metavar, kind, text, default in rows:
-        text = text if default is None else f"{text} (default: {default})"
-        group.add_argument(name, metavar=metavar, type=kind, required=default is None, help=text)
 
 
 def names(text):
@@ -227,14 +230,14 @@ def config_from(arguments) -> SimulationConfig:
     from crefjax.simulate.half_maps import Belt, Flexible, SimulationConfig
 
     own = ("voxel_size", "resolution", "seed", "box", "margin", "b_factor", "unevenness", "refinements")
-    values = _given(arguments, {name: name for name in own})
+    values = given(arguments, own)
     config = SimulationConfig(**values, method=_method(arguments), noise=_noise_spectrum(arguments))
     if arguments.belt is not None:
         names = {name: name.removeprefix("belt_") for name in _OF_BELT}
-        config = replace(config, belt=Belt(**_given(arguments, {"belt": "strength", **names})))
+        config = replace(config, belt=Belt(**given(arguments, {"belt": "strength", **names})))
     if arguments.flexible is not None or arguments.flexible_chains is not None:
         names = {name: name.removeprefix("flexible_") for name in (*_OF_FLEXIBLE, "flexible_chains")}
-        flexible = Flexible(**_given(arguments, {"flexible": "fraction", **names}))
+        flexible = Flexible(**given(arguments, {"flexible": "fraction", **names}))
         config = replace(config, flexible=replace(flexible, chains=tuple(flexible.chains)))
     if config.method != "additive":
         config = replace(config, particles=_particles(arguments))
@@ -246,12 +249,6 @@ def _method(arguments):
     if arguments.method is not None:
         return arguments.method
     return "additive" if arguments.particles is None else "particles"
-
-
-def _given(arguments, names):
-    """Return the values that the user gave, by field; other fields keep their defaults."""
-    values = {field: getattr(arguments, name) for name, field in names.items()}
-    return {field: value for field, value in values.items() if value is not None}
 
 
 def _noise_spectrum(arguments):
@@ -272,9 +269,8 @@ def _noise_spectrum(arguments):
 def _particles(arguments):
     from crefjax.simulate.imaging import Particles
 
-    names = {"particles": "count", "preferred_views": "preferred"}
-    names |= {"pose_error": "pose_error", "shift_error": "shift_error"}
-    particles = Particles(**_given(arguments, names))
+    names = {name: name for name in ("pose_error", "shift_error")}
+    particles = Particles(**given(arguments, names | {"particles": "count", "preferred_views": "preferred"}))
     if _method(arguments) == "particles":
         particles = replace(particles, shift_error=_DEFAULT_SHIFT if arguments.shift is None else arguments.shift)
     particles = replace(particles, ctf=None if arguments.no_ctf else optics_from(arguments))
@@ -288,7 +284,7 @@ def _model(arguments):
     from crefjax.simulate.phantom import phantom
 
     if arguments.model == "phantom":
-        atoms = phantom(**_given(arguments, {"residues": "residues"}))
+        atoms = phantom(**given(arguments, _OF_PHANTOM))
         return atoms, {"residues": sum(map(len, atoms.structure[0]))}
     options = {name: getattr(arguments, name) for name in _OF_FILES}
     return read_atoms(arguments.model, **options), options
@@ -298,7 +294,8 @@ def _check_combinations(arguments):
     """Reject options that would have no effect."""
     is_phantom, method = arguments.model == "phantom", _method(arguments)
     flexible = arguments.flexible is not None or arguments.flexible_chains is not None
-    for names, useful, where in (
+    check_effective(
+        arguments,
         (_OF_PHANTOM, is_phantom, "with the model phantom"),
         (_OF_FILES, not is_phantom, "with a model that is a file"),
         (_OF_ADDITIVE, method == "additive", "with --method additive"),
@@ -310,10 +307,7 @@ def _check_combinations(arguments):
         (("noise_until",), arguments.noise_map is not None, "with --noise-map"),
         (_OF_BELT, arguments.belt is not None, "with --belt"),
         (_OF_FLEXIBLE, flexible, "with --flexible or --flexible-chains"),
-    ):
-        for name in names:
-            if not useful and getattr(arguments, name) not in (None, False):
-                raise UserError(f"--{name.replace('_', '-')} has an effect only {where}; omit it or change that")
+    )
 
 
 def _summary(folder: Path, simulation: Simulation):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from crefjax.cli.common import add_verbosity
+from crefjax.cli.common import add_config, add_verbosity
 from crefjax.cli.messages import QUIET, log, speak, timed
 from crefjax.errors import UserError
 
@@ -14,12 +14,7 @@ EPILOG = (
 
 def add_arguments(parser):
     """Add the arguments of `crefjax train`."""
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        required=True,
-        help="a Python file with get_config(), such as experiments/configs/paper.py",
-    )
+    add_config(parser)
     parser.add_argument(
         "--workdir", metavar="DIR", required=True, help="folder of the run: checkpoints, metrics, figures, weights"
     )
@@ -30,7 +25,6 @@ def add_arguments(parser):
     group.add_argument("--processes", metavar="N", type=int, help="number of processes")
     group.add_argument("--process-id", metavar="K", type=int, help="number of this process, from 0 to N - 1")
     add_verbosity(parser)
-    parser.set_defaults(takes_extra=True)
 
 
 def run(arguments) -> int:

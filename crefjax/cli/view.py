@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
-from crefjax.cli.atomic_model import add_model, check_model_place, read_optional_model
-from crefjax.cli.common import add_overwrite, add_verbosity, add_voxel_size
+from crefjax.cli.common import (
+    add_model,
+    add_overwrite,
+    add_verbosity,
+    add_voxel_size,
+    check_model_place,
+    read_optional_model,
+)
 from crefjax.cli.messages import log, timed
 from crefjax.io.files import check_output_file
 
@@ -27,7 +33,7 @@ def add_arguments(parser):
 def run(arguments) -> None:
     """Write the page."""
     from crefjax.io.maps import read_map
-    from crefjax.report.view import make_viewer, write_view
+    from crefjax.report.viewer import make_viewer, write_view
     from crefjax.utils.atomic import check_free
 
     output = Path(arguments.output)

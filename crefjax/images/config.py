@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from crefjax.errors import UserError
-from crefjax.io.relion_tables import euler_angles
+from crefjax.io.star import euler_angles
 from crefjax.simulate.imaging import CtfParameters, images_of_slices, shift_phases
 from crefjax.simulate.reconstruction import project
 

@@ -13,9 +13,8 @@ from crefjax import __version__
 from crefjax.errors import path_error
 from crefjax.io.files import check_output_folder
 from crefjax.io.maps import Map, read_map, write_map
-from crefjax.io.relion_tables import optics_table
 from crefjax.io.stacks import ImageStack, write_stack
-from crefjax.io.star import find_block, find_column, find_numbers, read_star, write_star
+from crefjax.io.star import find_block, find_column, find_numbers, optics_table, read_star, write_star
 from crefjax.utils.atomic import atomic_directory, write_json
 
 if TYPE_CHECKING:
@@ -171,11 +170,6 @@ class ImageSet:
         """Close the files."""
         for stack in self._stacks.values():
             stack.close()
-
-    @property
-    def has_background(self) -> bool:
-        """Whether there are images of what is not particles: micrographs have them."""
-        return BACKGROUND in self._stacks
 
     def stack(self, name: str) -> ImageStack:
         """Return one of the stacks by the name of its file, such as `NOISY`."""

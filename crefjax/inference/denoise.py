@@ -12,15 +12,14 @@ from crefjax.errors import UserError
 from crefjax.inference.memory_plan import InferencePlan, plan_denoise
 from crefjax.inference.network import part_of, run_rotated
 from crefjax.inference.request import DenoiseRequest, read_request
-from crefjax.inference.symmetry import SymmetryMatch, input_match, shared_signal
 from crefjax.io.maps import Map, full_map, mean_and_std
 from crefjax.masking import MeasurementMask
 from crefjax.masking.threshold import INVERTED_CONTRAST, has_inverted_contrast
 from crefjax.spectral.calibration import Calibration, apply_calibration, calibrate
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import FscCurve, solvent_level
-from crefjax.spectral.point_groups import group_center, symmetrize
 from crefjax.spectral.sharpening import sharpen
+from crefjax.spectral.symmetry import SymmetryMatch, group_center, input_match, shared_signal, symmetrize
 from crefjax.weights.store import Weights
 
 
@@ -86,7 +85,7 @@ def denoise(
         rotations: number of rotations of the cube over which the output is averaged, 1, 4 or 24; None for as many as
             take no longer on the data's grid than one does on the map's own.
         symmetry: point group over which the output is averaged, such as `D7`, with RELION's names and axes, see
-            `crefjax.spectral.point_groups`; None for none.
+            `crefjax.spectral.symmetry`; None for none.
         insist: whether half-maps that are not a pair are accepted, see `crefjax.data.pair_check`, and maps that do not
             have the symmetry.
         device: `cpu`, `gpu`, or None for the best.

@@ -8,13 +8,12 @@ import numpy as np
 
 from crefjax.data.pair_check import PairCheck, validate_maps
 from crefjax.errors import UserError
-from crefjax.inference.symmetry import check_cube
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
 from crefjax.masking import MeasurementMask, auto_mask
 from crefjax.spectral.curves import FscCurve, fsc_from_products, has_no_signal, shell_products, solvent_level
-from crefjax.spectral.point_groups import PointGroup, point_group, symmetrize
 from crefjax.spectral.sharpening import Sharpening, plan_sharpening
+from crefjax.spectral.symmetry import PointGroup, check_cube, point_group, symmetrize
 from crefjax.weights.store import Weights, load_weights
 
 SCALES = ("signal", "input", "none")
@@ -35,7 +34,7 @@ class DenoiseRequest:
         resolution: Å, from which the data's grid is chosen; None to measure it.
         rotations: one of `ROTATIONS`; None for as many as take no longer than one does on the map's own grid.
         symmetry: point group over which the output is averaged, in RELION's notation; see
-            `crefjax.spectral.point_groups`. None for none.
+            `crefjax.spectral.symmetry`. None for none.
         sharpen: B-factor in Å², below 0, or `auto` to find it, for a sharpened copy of the denoised full map; None for
             none.
         insist: whether maps that do not have that symmetry are averaged nevertheless.

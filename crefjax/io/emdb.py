@@ -1,12 +1,18 @@
-"""Download of EMDB entries into entry folders.
+"""Search of EMDB, and download of its entries into entry folders.
 
 The Electron Microscopy Data Bank serves the files of entry EMD-N under `structures/EMD-N/`: half-maps as
 `other/emd_N_half_map_1.map.gz` and `_2`, masks as `masks/emd_N_msk_1.map`, the deposited map as `map/emd_N.map.gz`, and
 a description as `header/emd-N.xml` (version 3 of EMDB's schema). EMDB has required half-maps since 2022; many older
 entries have none. The atomic model of an entry is one of the PDB, which the description names.
+
+A search is a query in the syntax of Apache Solr over EMDB's fields, such as `structure_determination_method`,
+`resolution`, and `half_map_filename`; https://www.ebi.ac.uk/emdb/documentation/search describes both. The answer is a
+table of comma-separated values.
 """
 
+import csv
 import gzip
+import io
 import math
 import re
 import threading
@@ -17,6 +23,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote, urlencode
 from xml.etree import ElementTree
 
 import gemmi
@@ -33,6 +40,8 @@ PDB_URL = "https://files.wwpdb.org/pub/pdb/data/structures/divided/mmCIF"
 ENTRY_FILE = "entry.json"
 PARTS = ("half-maps", "mask", "map", "model")
 MOST_JOBS = 10  # downloads at once, out of consideration for the archive
+SEARCH_URL = "https://www.ebi.ac.uk/emdb/api/search"
+_ROWS = 1_000_000  # more than EMDB has; the interface gives a few by default
 
 
 @dataclass(frozen=True)
@@ -360,3 +369,43 @@ def _contour_level(root):
     contours = root.findall("{*}map/{*}contour_list/{*}contour")
     primary = [contour for contour in contours if contour.get("primary") == "true"]
     return parse_number(_text((primary or contours or [None])[0], "level"))
+
+
+class FoundEntry(NamedTuple):
+    """An entry that matches a query.
+
+    Attributes:
+        entry: `EMD-` and its number.
+        resolution: Å; None if EMDB has none.
+    """
+
+    entry: str
+    resolution: float | None
+
+
+def search_emdb(query: str, *, search_url: str = SEARCH_URL, client: HttpClient | None = None) -> list[FoundEntry]:
+    """Return the entries that match a query, by their number.
+
+    Args:
+        query: in EMDB's syntax, such as `structure_determination_method:"singleParticle" AND resolution:[* TO 4]`.
+        search_url: address of the interface.
+        client: for the request.
+
+    Raises:
+        UserError: the query is empty or not understood, the interface cannot be reached, or answers something else.
+    """
+    if not query.strip():
+        raise UserError("query: expected one such as 'resolution:[2 TO 4] AND \"ribosome\"', found nothing")
+    fields = urlencode({"rows": _ROWS, "fl": "emdb_id,resolution", "wt": "csv", "download": "false"})
+    url = f"{search_url.rstrip('/')}/{quote(query, safe='')}?{fields}"
+    text = (client or HttpClient()).read_text(url, accept="text/csv")
+    rows = csv.DictReader(io.StringIO(text or ""))
+    if "emdb_id" not in (rows.fieldnames or ()):
+        begin = " ".join((text or "nothing").split())[:60]
+        raise UserError(f"{search_url}: expected a table with the column emdb_id, found {begin!r}; check the query")
+    found = {}
+    for row in rows:
+        if row["emdb_id"]:
+            number = entry_number(row["emdb_id"])
+            found[number] = FoundEntry(f"EMD-{number}", parse_number(row.get("resolution")))
+    return [found[number] for number in sorted(found, key=int)]

@@ -1,8 +1,9 @@
-"""Stacks of images in MRC files (`.mrcs`): written image by image, and read one image at a time."""
+"""Stacks of images in MRC files (`.mrcs`), written and read one image at a time, and STAR files that list them."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +13,10 @@ import numpy as np
 from crefjax.errors import path_error
 from crefjax.io.files import is_stack_name
 from crefjax.io.header import HEADER_BYTES
+from crefjax.io.star import Block, find_column, read_star
 from crefjax.utils.atomic import atomic_write
+
+_LABELS = ("rlnImageName", "rlnMicrographName")
 
 
 @contextmanager
@@ -202,3 +206,82 @@ def split_image_name(name: str, path: Path | str) -> tuple[int, str]:
     if not (number.isdecimal() and int(number) > 0 and stack):
         raise path_error(path, f"expected image names such as 000012@stack.mrcs, found {name!r}; correct the file")
     return int(number), stack
+
+
+@dataclass(frozen=True)
+class ListedImages:
+    """The images of a STAR file.
+
+    Attributes:
+        path: the file.
+        blocks: all of its blocks.
+        block: name of the block of the images.
+        label: of their column.
+        stacks: path of every stack, in the order in which they first appear, by its name in the file.
+    """
+
+    path: Path
+    blocks: dict[str, Block]
+    block: str
+    label: str
+    stacks: dict[str, Path]
+
+    @property
+    def holds_particles(self) -> bool:
+        """Whether the images are particles, which are bright by RELION's custom, rather than micrographs."""
+        return self.label == _LABELS[0]
+
+    def renamed(self, names: dict[str, str]) -> dict[str, Block]:
+        """Return the blocks with other names of the stacks.
+
+        Args:
+            names: by the names in the file.
+        """
+        column = []
+        for text in find_column(self.blocks[self.block], self.label, self.path):
+            number, at, stack = text.partition("@")
+            column.append(f"{number}@{names[stack]}" if at else names[text])
+        return {**self.blocks, self.block: self.blocks[self.block] | {self.label: column}}
+
+
+def read_listed_images(path: Path | str) -> ListedImages:
+    """Read a STAR file of particles or micrographs, and find its stacks.
+
+    Names are relative to the folder of work, as RELION's are to its project, or to the STAR file's own folder.
+
+    Raises:
+        UserError: no column names images, a stack is missing or cannot be read, or a row asks for an image that its
+            stack does not have.
+    """
+    path = Path(path)
+    blocks = read_star(path)
+    places = [(name, label) for label in _LABELS for name, block in blocks.items() if label in block]
+    if not places:
+        raise path_error(path, f"expected a column {' or '.join(_LABELS)}, found none; give a file of images")
+    name, label = places[0]
+    stacks: dict[str, Path] = {}
+    largest: dict[str, tuple[int, int]] = {}
+    for row, text in enumerate(find_column(blocks[name], label, path), start=1):
+        number, stack = split_image_name(text, path)
+        if stack not in stacks:
+            stacks[stack] = _find(stack, path, row)
+        if number > largest.get(stack, (0, 0))[0]:
+            largest[stack] = number, row
+    for stack, (number, row) in largest.items():
+        with ImageStack(stacks[stack]) as images:
+            if number > images.count:
+                raise path_error(
+                    path, f"expected at most image {images.count} of {stack}, found {number} in row {row}; correct it"
+                )
+    return ListedImages(path, blocks, name, label, stacks)
+
+
+def _find(stack: str, path: Path, row: int) -> Path:
+    for folder in _folders(path):
+        if (folder / stack).is_file():
+            return folder / stack
+    raise path_error(path, f"row {row} names {stack}, which does not exist; correct the name, or work in its folder")
+
+
+def _folders(path: Path) -> Sequence[Path]:
+    return Path(), path.parent

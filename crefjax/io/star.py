@@ -1,4 +1,4 @@
-"""STAR files, as RELION and its relatives write them: named blocks of pairs and of tables.
+"""STAR files, as RELION and its relatives write them: named blocks of pairs and of tables, and columns of particles.
 
 A file is a dictionary from the names of its blocks (without `data_`) to the blocks. A block is a dictionary from labels
 (without the leading underscore) to one text for a pair, or to a list of texts for a column of a table. A block has
@@ -7,6 +7,7 @@ either pairs or one table, as RELION's own. Values stay texts until `find_number
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import gemmi
 import numpy as np
@@ -182,3 +183,55 @@ def _text(value) -> str:
     if not text or len(text.split()) != 1 or text != text.strip():
         raise ValueError(f"expected a value without blanks, found {text!r}")
     return text
+
+
+class Optics(Protocol):
+    """What a microscope is, such as `crefjax.simulate.imaging.CtfParameters`: kV, mm, and a fraction."""
+
+    voltage: float
+    spherical_aberration: float
+    amplitude_contrast: float
+
+
+def optics_table(optics: Optics, pixel_size: float, side: int) -> dict[str, list]:
+    """Return the block `optics` of images of one optics group, by labels.
+
+    Args:
+        optics: of the microscope.
+        pixel_size: Å.
+        side: of the images, pixels.
+    """
+    return {
+        "rlnOpticsGroup": [1],
+        "rlnOpticsGroupName": ["opticsGroup1"],
+        "rlnVoltage": [float(optics.voltage)],
+        "rlnSphericalAberration": [float(optics.spherical_aberration)],
+        "rlnAmplitudeContrast": [float(optics.amplitude_contrast)],
+        "rlnMicrographOriginalPixelSize": [float(pixel_size)],
+        "rlnImagePixelSize": [float(pixel_size)],
+        "rlnImageSize": [int(side)],
+        "rlnImageDimensionality": [2],
+    }
+
+
+def euler_angles(rotations: np.ndarray) -> np.ndarray:
+    """Return RELION's angles of rotations.
+
+    RELION's matrix of (rot, tilt, psi) turns a density into the frame of its image, `Rz(-psi) Ry(-tilt) Rz(-rot)` with
+    right-handed rotations of column vectors (x, y, z); Heymann, Chagoyen & Belnap 2005, J. Struct. Biol. 151, 196.
+
+    Args:
+        rotations: `(count, 3, 3)`, acting on `(z, y, x)`; as a map's axes are.
+
+    Returns:
+        `(count, 3)`: rot, tilt, and psi in degrees, -180 to 180, 0 to 180, -180 to 180.
+    """
+    matrix = np.asarray(rotations, np.float64)[:, ::-1, ::-1]
+    sine = np.hypot(matrix[:, 2, 0], matrix[:, 2, 1])
+    tilt = np.arctan2(sine, matrix[:, 2, 2])
+    # Seen along the axis only the sum, or the difference, of the other two is defined; psi takes all of it.
+    along = sine < 1e-6
+    rot = np.where(along, 0, np.arctan2(matrix[:, 2, 1], matrix[:, 2, 0]))
+    psi_along = np.arctan2(-matrix[:, 1, 0] * np.sign(matrix[:, 2, 2]), matrix[:, 1, 1])
+    psi = np.where(along, psi_along, np.arctan2(matrix[:, 1, 2], -matrix[:, 0, 2]))
+    return np.rad2deg(np.stack([rot, tilt, psi], -1))

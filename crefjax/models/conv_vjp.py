@@ -90,6 +90,7 @@ def _conv3d_slabs(x, kernel, bias, *, slope):
     convolve = conv.cpu_conv3d(kernel)
 
     def add_slab(start, size, out):
+        """Put the output of a slab in its place."""
         slab = _activate(convolve(_with_halo(x, start, size), kernel), bias, slope)
         return lax.dynamic_update_slice_in_dim(out, slab, start, 1)
 
@@ -103,6 +104,7 @@ def _upsampled_whole(skip, up, kernel, bias, *, slope):
 
 def _upsampled_slabs(skip, up, kernel, bias, *, slope):
     def add_slab(start, size, out):
+        """Put the output of a slab in its place; the planes of `up` count."""
         skip_slab, up_slab = _with_halo(skip, 2 * start, 2 * size), _with_halo(up, start, size)
         slab = _activate(conv.cpu_conv3d_upsampled(skip_slab, up_slab, kernel), bias, slope)
         return lax.dynamic_update_slice_in_dim(out, slab, 2 * start, 1)
@@ -140,6 +142,7 @@ def _conv3d_bwd_slabs(x, kernel, bias, out, gradient, *, slope):
     channels_in, channels_out = kernel.shape[3:]
 
     def add_slab(start, size, sums):
+        """Add the gradients that come from a slab of the output."""
         to_x, to_kernel, to_bias = sums
         slab = _materialize(_before_activation(_with_halo(gradient, start, size), _with_halo(out, start, size), slope))
         taps = _materialize(_depth_taps(slab))
@@ -182,6 +185,7 @@ def _upsampled_bwd_slabs(skip, up, kernel, bias, out, gradient, *, slope):
     spread = spread.astype(up.dtype)
 
     def add_slab(start, size, sums):
+        """Add the gradients that come from a slab of the output; the planes of `up` count."""
         to_skip, to_up, to_on_skip, to_spread, to_bias = sums
         first, planes = 2 * start, 2 * size
         slab = _materialize(

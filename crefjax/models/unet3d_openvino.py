@@ -24,8 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crefjax.models import Parameters, SlabRunner
-from crefjax.models.slabs import count_flops, flops_of, padded_shape
-from crefjax.models.unet3d_config import UNet3DConfig
+from crefjax.models.unet3d_config import UNet3DConfig, count_flops, flops_of, padded_shape
 
 # Planes of a slab to choose from. Larger ones bring nothing: their halos are a small part of the work already.
 _SLABS = (4, 8, 16)

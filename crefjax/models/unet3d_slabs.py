@@ -15,7 +15,6 @@ import numpy as np
 from jax import lax
 
 from crefjax.models import Parameters, SlabRunner
-from crefjax.models.slabs import count_flops, flops_of, level_slab, padded_shape, slab_sizes
 from crefjax.models.unet3d import (
     SlabPosition,
     UNet3DConfig,
@@ -25,6 +24,7 @@ from crefjax.models.unet3d import (
     up_halo,
     up_level,
 )
+from crefjax.models.unet3d_config import count_flops, flops_of, level_slab, padded_shape, slab_sizes
 
 # Slabs computed by one call into XLA. Every call allocates its temporary memory, and on a CPU the page faults of that
 # cost as much as the arithmetic; with too many slabs in a call the progress bar would stand still.
@@ -147,6 +147,7 @@ def _down_slabs(parameters, skip, out, first, where, config, level):
     halo, need = _halo(config), down_halo(config, level)
 
     def add_slab(index, out):
+        """Put the result of a slab, read with its halo, in its place."""
         start = index * size
         slab = lax.dynamic_slice_in_dim(skip, start + halo - need, size + 2 * need)
         result = down_level(parameters, slab[None], config, level, SlabPosition(start - need, planes))[0]
@@ -162,6 +163,7 @@ def _up_slabs(parameters, skip, up, out, first, where, config, level):
     margin = (out.shape[0] - planes) // 2
 
     def add_slab(index, out):
+        """Put the result of a slab, read with its halo, in its place."""
         start = index * size
         slab = lax.dynamic_slice_in_dim(skip, start + halo - need, size + 2 * need)
         slab_up = lax.dynamic_slice_in_dim(up, start // 2 + halo - need_up, size // 2 + 2 * need_up)

@@ -22,6 +22,7 @@ classical map stands: beyond, particles would be aligned to detail that the netw
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -31,13 +32,15 @@ from crefjax.data.grid import VOXELS, find_grid, level_and_rms
 from crefjax.errors import UserError
 from crefjax.inference.network import run_rotated
 from crefjax.masking import auto_mask
-from crefjax.relion.contract import ExternalJob
+from crefjax.relion.contract import ExternalJob, ResultPaths, read_job, read_volume, write_volume
+from crefjax.relion.external import run_classical
 from crefjax.spectral.covariances import smooth_over_shells
 from crefjax.spectral.curves import shell_products, solvent_level
 from crefjax.spectral.shells import box_shells, filter_shells
 from crefjax.spectral.windows import raised_cosine
+from crefjax.utils.atomic import temporary_sibling
 from crefjax.utils.memory import free_memory
-from crefjax.weights.store import Weights
+from crefjax.weights.store import Weights, load_weights
 
 COMBINATIONS = ("blend", "trailing", "prior")
 COARSEST = 15.0  # Å; at coarser resolutions a half-map shows no structure that the network knows
@@ -288,3 +291,56 @@ def _with_prior(job, half, output, explained, weight):
 def _trailing(count, end):
     """Return the share of the denoised map per shell: 1 up to before the shell `end`, then a cosine edge to 0."""
     return raised_cosine((np.arange(count) - (end - 1)) / _EDGE).astype(np.float64)
+
+
+def regularize_result(star: Path, *, combine: str, weights: str | None, coarsest: float, program: str) -> str:
+    """Regularize the result of a classical step, and replace it if it is of a half-map.
+
+    The map of all particles stays RELION's own; the denoised one is written beside it as `*_denoised.mrc`.
+
+    Args:
+        star: the file that describes the reconstruction.
+        combine: one of `regularize.COMBINATIONS`.
+        weights: name or folder of the weights; None for the default of the package.
+        coarsest: Å, resolution from which on the classical map is kept.
+        program: RELION's, for the map without prior.
+
+    Returns:
+        one line on what was done.
+
+    Raises:
+        UserError: something cannot be read, or the map cannot be denoised; the result is as it was.
+    """
+    job = read_job(star)
+    try:
+        find_limits(job, coarsest)  # before any work
+    except TooCoarseError as reason:
+        return f"classical: {reason}"
+    regularized = _regularized(job, combine, weights, coarsest, program)
+    output = job.result if job.half else job.beside("_denoised.mrc")
+    write_volume(output, regularized.array, job.voxel_size)
+    explained = regularized.explained[1 : max(regularized.end, 2)].mean()
+    return (
+        f"{combine}: {output.name}, FSC-0.143 at {regularized.resolution:.2f} Å, trailing off from shell "
+        f"{regularized.end} on, {explained:.2f} of the signal's power explained before"
+    )
+
+
+def _regularized(job: ExternalJob, combine, weights, coarsest, program) -> Regularized:
+    shape = (job.box,) * 3
+    classical = read_volume(job.result, shape)
+    if not classical.any():
+        raise UserError(f"{job.result}: expected a map, found 0 in every voxel")
+    weight = None
+    if combine == "prior":
+        side = int(job.box * job.padding)
+        weight = weights_on_grid(read_volume(job.weight, (side, side, side // 2 + 1)), job)
+    with temporary_sibling(job.result) as hidden:
+        unfiltered = hidden.with_suffix(".mrc")
+        try:
+            run_classical(ResultPaths(job.star, job.result), program=program, output=unfiltered, without_prior=True)
+            unregularized = read_volume(unfiltered, shape)
+        finally:
+            unfiltered.unlink(missing_ok=True)
+    loaded = load_weights(weights)
+    return regularize(job, classical, unregularized, weight, loaded, combine=combine, coarsest=coarsest)

@@ -9,11 +9,10 @@ from html import escape
 from typing import NamedTuple
 from urllib.parse import quote
 
-from crefjax.report.document import asset, data_uri, document
+from crefjax.report.checks import HeaderRow
 from crefjax.report.figures import RenderedFigure
-from crefjax.report.headers import HeaderRow
 from crefjax.report.slices import Layer, Plane, Slices
-from crefjax.report.viewer import Viewer, viewer_scripts, viewer_sections
+from crefjax.report.viewer import Viewer, asset, data_uri, document, viewer_scripts, viewer_sections
 from crefjax.report.warnings import passed_tests, warning_title
 
 # Limits of the tests, shown when there are no warnings.

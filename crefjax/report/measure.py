@@ -23,7 +23,7 @@ from crefjax.spectral.variances import QUANTITIES, ShellVariances, overall_gain,
 if TYPE_CHECKING:
     from crefjax.inference.denoise import Denoised
     from crefjax.inference.request import DenoiseRequest
-    from crefjax.inference.symmetry import SymmetryMatch
+    from crefjax.spectral.symmetry import SymmetryMatch
 
 THRESHOLDS = (0.143, 0.5)
 AUTOMATIC_MASK = "made automatically"
@@ -220,7 +220,7 @@ def report_numbers(inputs: ReportInputs) -> dict:
     Returns:
         `box` (x, y, z), `voxel_size` (Å), `shell`, `frequency` (1/Å), `mask`, `curves`, `variances`, `ratios`,
         `signal_kept`, `noise_kept` (None without denoised half-maps), `resolution` (Å), `directional`, `symmetry` (of
-        `crefjax.inference.symmetry.SymmetryMatch`, or None), `guinier` (None without a sharpened copy), `cref_rmse`,
+        `crefjax.spectral.symmetry.SymmetryMatch`, or None), `guinier` (None without a sharpened copy), `cref_rmse`,
         `gain`, `warnings` (the gravest first), `notes`, and `use`. A value is meaningless where `trusted` is false.
     """
     measured = measure(inputs)

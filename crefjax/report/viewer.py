@@ -1,26 +1,93 @@
-"""The parts of a page in which a reader moves through the maps: every plane, and surfaces in three dimensions."""
+"""The page in which a reader moves through maps: every plane, and surfaces in three dimensions.
+
+Every page is one HTML file that contains everything it shows and loads nothing from elsewhere. `crefjax view` makes one
+of one or two maps, without half-maps; that of a report is in `crefjax.report.html`.
+"""
 
 import base64
 import functools
 import json
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
+from importlib import resources
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 
-from crefjax.report.document import asset, data_uri
-from crefjax.report.model import Model
-from crefjax.report.slices import png_bytes
-from crefjax.report.volumes import NOT_SHOWN, Grid, Volume
+from crefjax import __version__
+from crefjax.io.maps import Map, check_same_grid
+from crefjax.io.models import Model
+from crefjax.report.slices import match, png_bytes
+from crefjax.report.volumes import NOT_SHOWN, Grid, Volume, choose_grid, make_volume
+from crefjax.utils.atomic import atomic_write
 
+# Nothing but the page's own content may be loaded, even if a text from outside should slip through the escaping.
+_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'"
+)
 _PALETTES = {"change": "RdBu", "agreement": "cividis"}
 _COLORS = 255  # of a palette
 _SAMPLE = 7  # every so many voxels are looked at to find the range of the change
 _AXES = "zyx"
 _SCRIPTS = ("libraries/fflate.js", "grays.js", "planes.js", "surfaces.js")
 _LIBRARY_END = "//# sourceMappingURL="
+_ONLY_ROW = "Shown"
+_ROWS = (
+    '<span class="wide">Upper row</span><span class="narrow">Left</span>',
+    '<span class="wide">Lower row</span><span class="narrow">Right</span>',
+)
+_NO_WEBGL = (
+    "This browser offers no WebGL, so the surfaces cannot be drawn. Everything else on the page works without it. In a "
+    "remote desktop, WebGL is often missing; copy the page to another computer to see the surfaces."
+)
+_CONTOUR = 3.0  # standard deviations above the mean, where the surfaces start
+
+
+def document(title: str, top: str, sections: Iterable[str], footer: str, scripts: str) -> str:
+    """Return the text of a page.
+
+    Args:
+        title: of the window; escaped here.
+        top: HTML above the sections.
+        sections: HTML; empty ones are left out.
+        footer: HTML.
+        scripts: HTML at the end, with the scripts.
+    """
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="crefjax">
+<title>{escape(title)}</title>
+<link rel="icon" href="data:,">
+<style>{asset("report.css")}</style>
+</head>
+<body>
+{top}
+<main>
+{chr(10).join(section for section in sections if section)}
+</main>
+<footer>{footer}</footer>
+{scripts}
+</body>
+</html>
+"""
+
+
+def asset(name: str) -> str:
+    """Return the text of a style sheet or a script; they are inlined, so that the page is self-contained."""
+    return resources.files("crefjax.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Return an address that contains the bytes of a file."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,13 +229,6 @@ def _position(viewer):
     return [int(np.argmax(above.sum(axis=tuple({0, 1, 2} - {axis})))) for axis in range(3)]
 
 
-_ONLY_ROW = "Shown"
-_ROWS = (
-    '<span class="wide">Upper row</span><span class="narrow">Left</span>',
-    '<span class="wide">Lower row</span><span class="narrow">Right</span>',
-)
-
-
 def _planes(viewer):
     layers = viewer.layers()
     rows = ["first"] if viewer.second is None else ["first", "second"]
@@ -249,12 +309,6 @@ def _scale(layer):
     )
 
 
-_NO_WEBGL = (
-    "This browser offers no WebGL, so the surfaces cannot be drawn. Everything else on the page works without it. In a "
-    "remote desktop, WebGL is often missing; copy the page to another computer to see the surfaces."
-)
-
-
 def _surfaces(viewer):
     colored = [layer for layer in viewer.layers() if layer["palette"] != "gray"]
     colors = [("plain", "one color"), *((layer["key"], layer["name"]) for layer in colored)]
@@ -299,3 +353,85 @@ def _select(name, title, options, chosen):
         for value, text in options
     )
     return f'<label>{title} <select id="surface-{name}">{entries}</select></label>'
+
+
+def make_viewer(first: Map, second: Map | None = None, model: Model | None = None) -> Viewer:
+    """Prepare one or two maps for a page.
+
+    The second map is matched to the first by the gain and the offset that fit it best over the whole box, as two
+    programs may write one map in different units. Surfaces start at three standard deviations above the mean.
+
+    Args:
+        first: a map.
+        second: another on its grid, or None.
+        model: to show with them, or None.
+
+    Raises:
+        UserError: the maps lie on different grids.
+    """
+    gain, offset, std = 1.0, 0.0, float(first.array.std(dtype=np.float64)) or 1.0
+    if second is not None:
+        check_same_grid(first, second, "two maps")
+        gain, offset, std = match(first.array.ravel(), second.array.ravel())
+    grid = choose_grid(first.array.shape, first.voxel_size, first.origin)
+    names = _names(first, second)
+    last = second or first
+    return Viewer(
+        grid=grid,
+        first=make_volume(names[0], first.array, grid),
+        second=None if second is None else make_volume(names[1], second.array, grid),
+        agreement=None,
+        gain=gain,
+        offset=offset,
+        std=std,
+        grays=_gray_range(first.array),
+        contour=float(last.array.mean(dtype=np.float64) + _CONTOUR * last.array.std(dtype=np.float64)),
+        model=model,
+        advice="It is for looking; for building, open the maps themselves, for example in ChimeraX.",
+    )
+
+
+def _names(first, second):
+    """Return the names of the files, or their paths if the names are the same."""
+    paths = [Path(map_.path) if map_.path else Path("map") for map_ in (first, second) if map_ is not None]
+    names = [path.name for path in paths]
+    return [str(path) for path in paths] if len(set(names)) < len(names) else names
+
+
+def _gray_range(array):
+    low, high = np.percentile(array, (1, 99.8))
+    return float(low), float(high) if high > low else float(low) + 1.0
+
+
+def write_view(path: Path | str, viewer: Viewer, *, overwrite: bool = False) -> None:
+    """Write the page.
+
+    Args:
+        path: of the HTML file.
+        viewer: what to show.
+        overwrite: whether an existing file is replaced.
+
+    Raises:
+        UserError: the file exists, or the file system refused.
+    """
+    content = view_page(viewer).encode("utf-8", "replace")
+    with atomic_write(Path(path), needed=len(content), overwrite=overwrite, compress=False) as stream:
+        stream.write(content)
+
+
+def view_page(viewer: Viewer) -> str:
+    """Return the text of the page; whatever comes from files and paths is escaped."""
+    names = [volume.name for key, volume in viewer.volumes.items() if key in ("first", "second")]
+    title = " and ".join(names)
+    grid = viewer.grid
+    box = " × ".join(str(side) for side in grid.box[::-1])
+    origin = ", ".join(f"{value:.6g}" for value in grid.origin)
+    model = "" if viewer.model is None else f"; model: {escape(viewer.model.name)}"
+    top = (
+        f'<header class="top"><div><p class="what">crefjax view</p><h1>{escape(title)}</h1>'
+        f"<p>{box} voxels of {grid.voxel_size:.4g} Å; first voxel at ({origin}) Å{model}</p></div></header>"
+    )
+    footer = (
+        f"crefjax {escape(__version__)}. This page is one file: it can be moved, mailed, and opened without a network."
+    )
+    return document(title, top, viewer_sections(viewer), footer, viewer_scripts(viewer))

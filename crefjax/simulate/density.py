@@ -127,6 +127,7 @@ def _density(scatterers, shape, voxel_size, origin, center, shift, rotation, b_f
     squared = squared / (4 * voxel_size**2)
 
     def add_group(spectrum, group):
+        """Add the atoms of one width: their spread weights on the grid, blurred in Fourier space."""
         weight, width = group
         values = jnp.einsum("n,nz,ny,nx->nzyx", weight, *kernel, precision=lax.Precision.HIGHEST)
         grid = jnp.zeros(math.prod(fine), jnp.float32).at[index].add(values, mode="promise_in_bounds")

@@ -4,7 +4,8 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -380,12 +381,29 @@ def write_entry(folder, simulation: Simulation, *, overwrite: bool = False) -> N
     Raises:
         UserError: `check_entry_folder` fails, or the folder cannot be written; then nothing is left behind.
     """
-    folder = Path(folder)
-    check_entry_folder(folder, overwrite=overwrite)
+    check = functools.partial(check_entry_folder, folder, overwrite=overwrite)
+    maps = {name: getattr(simulation, name) for name in ("half_map_1", "half_map_2", "mask", "truth")}
+    with simulated_folder(Path(folder), check) as hidden:
+        write_specimen(hidden, maps, simulation.atoms, simulation.voxel_size)
+        write_report(hidden / _REPORT, simulation.report)
+
+
+@contextmanager
+def simulated_folder(folder: Path, check: Callable[[], None]) -> Iterator[Path]:
+    """Write a simulation into a hidden folder, which takes its name if the `with` succeeds.
+
+    Args:
+        folder: to write.
+        check: raises UserError unless the folder can be written; called before and after.
+
+    Raises:
+        UserError: `check` raised, or the file system refused; then nothing is left behind.
+    """
+    check()
     try:
         with atomic_directory(folder) as hidden:
-            _write_files(hidden, simulation)
-            check_entry_folder(folder, overwrite=overwrite)
+            yield hidden
+            check()
     except OSError as error:
         what = "make room or choose another folder" if is_disk_full(error) else "check the disk"
         raise UserError(
@@ -393,11 +411,15 @@ def write_entry(folder, simulation: Simulation, *, overwrite: bool = False) -> N
         ) from error
 
 
-def _write_files(folder, simulation):
-    for name in ("half_map_1", "half_map_2", "mask", "truth"):
-        map_ = Map.from_array(getattr(simulation, name), simulation.voxel_size)
-        write_map(folder / f"{name}.mrc", map_, label=f"crefjax simulate: {name}")
-    sides = tuple(side * simulation.voxel_size for side in reversed(simulation.truth.shape))
-    write_model(folder / "model.cif", simulation.atoms, sides)
-    text = json.dumps(simulation.report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    (folder / _REPORT).write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may be any bytes
+def write_specimen(folder: Path, maps: dict[str, np.ndarray], atoms: Atoms, voxel_size: float) -> None:
+    """Write maps, `(z, y, x)` by name, and the model in their box, `model.cif`, into a simulated folder."""
+    for name, array in maps.items():
+        write_map(folder / f"{name}.mrc", Map.from_array(array, voxel_size), label=f"crefjax simulate: {name}")
+    sides = tuple(side * voxel_size for side in reversed(array.shape))
+    write_model(folder / "model.cif", atoms, sides)
+
+
+def write_report(path: Path, report: dict) -> None:
+    """Write the parameters of a simulation as JSON."""
+    text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may be any bytes

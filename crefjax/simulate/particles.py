@@ -10,7 +10,6 @@ Images are simulated, written, and forgotten a batch at a time.
 """
 
 import functools
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +21,18 @@ import numpy as np
 from crefjax import __version__
 from crefjax.errors import UserError
 from crefjax.io.files import check_output_folder
-from crefjax.io.maps import Map, write_map
-from crefjax.io.relion_tables import euler_angles, optics_table
 from crefjax.io.stacks import write_stack
-from crefjax.io.star import write_star
-from crefjax.simulate.atoms import Atoms, write_model
-from crefjax.simulate.half_maps import PlacedSpecimen, SimulationConfig, describe_parameters, place_specimen
+from crefjax.io.star import euler_angles, optics_table, write_star
+from crefjax.simulate.atoms import Atoms
+from crefjax.simulate.half_maps import (
+    PlacedSpecimen,
+    SimulationConfig,
+    describe_parameters,
+    place_specimen,
+    simulated_folder,
+    write_report,
+    write_specimen,
+)
 from crefjax.simulate.imaging import (
     CtfParameters,
     ParticlePoses,
@@ -38,7 +43,6 @@ from crefjax.simulate.imaging import (
     split_into_batches,
 )
 from crefjax.simulate.reconstruction import oversampled_spectrum, project
-from crefjax.utils.atomic import atomic_directory, is_disk_full
 from crefjax.utils.progress import ProgressCallback
 
 STACK, PARTICLES, POSES, REPORT = "particles.mrcs", "particles.star", "poses.star", "particles.json"
@@ -114,17 +118,9 @@ def write_particles(
     Raises:
         UserError: `check_particle_folder` fails, or the folder cannot be written; then nothing is left behind.
     """
-    folder = Path(folder)
-    check_particle_folder(folder, overwrite=overwrite)
-    try:
-        with atomic_directory(folder) as hidden:
-            _write_files(hidden, particles, progress)
-            check_particle_folder(folder, overwrite=overwrite)
-    except OSError as error:
-        what = "make room or choose another folder" if is_disk_full(error) else "check the disk"
-        raise UserError(
-            f"{folder}: cannot be written ({error.strerror or error}), nothing was left behind; {what}"
-        ) from error
+    check = functools.partial(check_particle_folder, folder, overwrite=overwrite)
+    with simulated_folder(Path(folder), check) as hidden:
+        _write_files(hidden, particles, progress)
 
 
 def check_particle_folder(folder: Path | str, *, overwrite: bool = False, inputs: Iterable[Path | str] = ()) -> None:
@@ -170,10 +166,8 @@ def _write_files(folder, particles, progress):
     known = _particle_table(particles)
     write_star(folder / PARTICLES, {"optics": optics, "particles": known})
     write_star(folder / POSES, {"optics": optics, "particles": known | _pose_table(particles.poses)})
-    for name in ("truth", "mask"):
-        map_ = Map.from_array(getattr(specimen, name), config.voxel_size)
-        write_map(folder / f"{name}.mrc", map_, label=f"crefjax simulate: {name}")
-    write_model(folder / "model.cif", specimen.atoms, (side * config.voxel_size,) * 3)
+    maps = {"truth": specimen.truth, "mask": specimen.mask}
+    write_specimen(folder, maps, specimen.atoms, config.voxel_size)
     report = {
         "program": f"crefjax {__version__}",
         "model": specimen.atoms.source,
@@ -184,8 +178,7 @@ def _write_files(folder, particles, progress):
         "snr": particles.snr,
         "parameters": describe_parameters(config),
     }
-    text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    (folder / REPORT).write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_report(folder / REPORT, report)
 
 
 def _particle_table(particles):

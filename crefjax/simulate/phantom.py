@@ -135,17 +135,11 @@ def _layout(radius):
     elements = []
 
     def add(kind, x, y, reverse, low, high):
+        """Add the residues of an axis that fit between two heights, if they are at least three."""
         count = math.floor((high - low) / kind[1])
         if count >= 3:
-            elements.append(
-                (
-                    kind,
-                    x,
-                    y,
-                    reverse,
-                    low + (high - low - (count - 1) * kind[1]) / 2 + np.arange(count) * kind[1],
-                )
-            )
+            first = low + (high - low - (count - 1) * kind[1]) / 2
+            elements.append((kind, x, y, reverse, first + np.arange(count) * kind[1]))
 
     for i in range(-math.floor(radius / STRAND_SPACING), math.floor(radius / STRAND_SPACING) + 1):
         half = min(_half_chord(radius, 0, i * STRAND_SPACING), STRAND_HALF)
@@ -195,6 +189,7 @@ class _ClashGrid:
         self._cells = defaultdict(list)
 
     def add(self, owner, positions):
+        """Add the atoms of an owner, `(n, 3)`, Å."""
         for position in positions:
             self._cells[tuple((position // NEAREST).astype(int))].append((owner, position))
 

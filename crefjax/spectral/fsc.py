@@ -1,11 +1,30 @@
-"""The Fourier shell correlation and C_ref, in JAX; `crefjax.spectral.curves` has a NumPy version."""
+"""The Fourier shell correlation and C_ref, in JAX; `crefjax.spectral.curves` has a NumPy version.
+
+`corrected_fsc` corrects the FSC under a mask by phase randomization for the correlation that the mask itself makes, in
+the steps of RELION's post-processing. Masked maps correlate through the shape of their common mask, the more so the
+tighter it is. If the phases of both maps are randomized beyond a resolution, what their masked FSC shows there comes
+from the mask alone, and the correlation of the maps themselves follows (Chen et al. 2013, Ultramicroscopy 135, 24):
+
+    FSC_corrected = (FSC_masked - FSC_randomized) / (1 - FSC_randomized)
+
+It holds for half-maps with independent noise. Denoised half-maps are not independent, so a curve from them is not a
+resolution, corrected or not.
+"""
+
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
 
+from crefjax.errors import UserError
 from crefjax.spectral.curves import FscCurve, solvent_level
 from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_sums
+
+RANDOMIZE_BELOW = 0.8  # of the unmasked FSC, as in RELION
+_SPARED = 2  # shells at the edge of the randomization, where the mask mixes both sides; RELION does not correct them
+_MASK_DOMINATES = 0.1  # of the randomized FSC at the resolution, above which RELION warns
 
 
 def fsc(map_1: jax.Array, map_2: jax.Array, shells: Shells | None = None) -> jax.Array:
@@ -116,3 +135,120 @@ def _masked_spectrum(array, mask, level):
 
 
 _fsc_of_spectra = jax.jit(fsc_of_spectra)
+
+
+@dataclass(frozen=True)
+class CorrectedFsc:
+    """The curves of two half-maps with and without a mask, all on the same shells.
+
+    Attributes:
+        unmasked: of the whole box.
+        masked: within the mask, each map less its solvent level.
+        randomized: the same, after the phases of both maps were randomized from `shell` on.
+        corrected: `masked` without the correlation that comes from the mask, from two shells past `shell` on; 1 in
+            shell 0.
+        shell: the first shell whose phases were randomized.
+        seed: of the random phases.
+    """
+
+    unmasked: FscCurve
+    masked: FscCurve
+    randomized: FscCurve
+    corrected: FscCurve
+    shell: int
+    seed: int
+
+    @property
+    def randomized_from(self) -> float:
+        """Resolution in Å from which the phases were randomized."""
+        return float(1 / self.masked.frequency[self.shell])
+
+    def doubts(self) -> tuple[str, ...]:
+        """Return one line for each sign that the mask does not suit the maps."""
+        corrected, unmasked = (curve.resolution(0.143) for curve in (self.corrected, self.unmasked))
+        if unmasked.angstrom < corrected.angstrom:
+            return (
+                f"the unmasked FSC falls below 0.143 at {unmasked.angstrom:.2f} Å, the corrected one already at "
+                f"{corrected.angstrom:.2f} Å: the mask is too tight, or leaves out part of the particle",
+            )
+        last = int(max(self.corrected.box) * self.corrected.voxel_size / corrected.angstrom)  # shell still above 0.143
+        if (share := float(self.randomized.fsc[last])) > _MASK_DOMINATES and last >= self.shell:
+            return (
+                f"the FSC of the maps with random phases is {share:.2f} at the resolution, where it should be near 0: "
+                "take a softer or wider mask",
+            )
+        return ()
+
+
+def corrected_fsc(
+    map_1: np.ndarray, map_2: np.ndarray, voxel_size: float, mask: np.ndarray, *, seed: int = 0
+) -> CorrectedFsc:
+    """Return the FSC of two half-maps within a mask, corrected by phase randomization.
+
+    Args:
+        map_1: `(z, y, x)`, float32.
+        map_2: the same shape; its noise is independent of that of the first.
+        voxel_size: Å.
+        mask: the same shape, 0 to 1.
+        seed: of the random phases; those of the two maps differ.
+
+    Raises:
+        UserError: the unmasked FSC never falls below 0.8, so that there is no shell to begin with.
+    """
+    unmasked = fsc_curve(map_1, map_2, voxel_size)
+    below = np.flatnonzero(unmasked.fsc[1:] < RANDOMIZE_BELOW) + 1
+    if not len(below):
+        raise UserError(
+            f"expected half-maps whose unmasked FSC falls below {RANDOMIZE_BELOW}, found at least "
+            f"{unmasked.fsc[1:].min():.3f} up to Nyquist; without such a shell the FSC within a mask cannot be "
+            "corrected: give the unmasked, unfiltered half-maps, or leave out the mask"
+        )
+    shell = int(below[0])
+    masked = fsc_curve(map_1, map_2, voxel_size, mask, leveled=True)
+    random = [randomize_phases(array, shell, (seed, number)) for number, array in enumerate((map_1, map_2))]
+    randomized = fsc_curve(*random, voxel_size, mask, leveled=True)
+    corrected = correct(masked.fsc, randomized.fsc, shell)
+    return CorrectedFsc(unmasked, masked, randomized, FscCurve(masked.box, voxel_size, corrected), shell, seed)
+
+
+def correct(masked: np.ndarray, randomized: np.ndarray, shell: int) -> np.ndarray:
+    """Return the corrected curve; see the docstring of this module.
+
+    Args:
+        masked: `(shells,)`, from shell 0 on.
+        randomized: the same shape.
+        shell: the first shell whose phases were randomized; from two shells on the curve is corrected.
+
+    Returns:
+        `(shells,)`: 1 in shell 0, and 0 where the mask alone makes a correlation of 1.
+    """
+    corrected = np.array(masked, np.float64)
+    corrected[0] = 1.0
+    beyond = slice(shell + _SPARED, None)
+    rest = 1 - randomized[beyond]
+    corrected[beyond] = np.divide(masked[beyond] - randomized[beyond], rest, out=np.zeros_like(rest), where=rest > 0)
+    return corrected
+
+
+def randomize_phases(array: np.ndarray, shell: int, seed: int | tuple[int, ...]) -> np.ndarray:
+    """Return a map with the same amplitudes, and random phases from a shell on.
+
+    The phases are those of white noise, `numpy.random.default_rng(seed).standard_normal(shape, float32)`: uniform, and
+    with the symmetry of a real map's spectrum, so that every amplitude is kept.
+
+    Args:
+        array: `(z, y, x)`.
+        shell: the first shell, 1 or more; voxels in the corners, beyond all shells, are randomized too.
+        seed: of the noise.
+
+    Returns:
+        `(z, y, x)`, float64.
+    """
+    spectrum = scipy.fft.rfftn(array.astype(np.float64), workers=-1)
+    noise = np.random.default_rng(seed).standard_normal(array.shape, np.float32)
+    noise = scipy.fft.rfftn(noise, workers=-1)
+    # Plane by plane, so that the temporaries stay small.
+    for plane, noise_plane, index in zip(spectrum, noise, box_shells(array.shape).index, strict=True):
+        beyond = index >= shell
+        plane[beyond] = np.abs(plane[beyond]) * np.exp(1j * np.angle(noise_plane[beyond].astype(np.complex128)))
+    return scipy.fft.irfftn(spectrum, s=array.shape, workers=-1, overwrite_x=True)

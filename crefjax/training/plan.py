@@ -237,6 +237,7 @@ def _measure_evaluation(config, plan, task, source, parameters, seconds):
     step = make_evaluation_step(task, plan.devices)
 
     def measure(enough):
+        """Evaluate batches until `enough(batches, seconds)`; return their number and the seconds."""
         asked, begin = 0, time.monotonic()
 
         def stopped():

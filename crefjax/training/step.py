@@ -128,6 +128,7 @@ def make_train_step(
     """
 
     def step(state, batch):
+        """Update the state by the part of a batch that is on this device."""
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), lax.axis_index(_AXIS))
         finite = _finite_samples(batch)
         share = lax.pmean(finite.mean(), _AXIS)

@@ -121,6 +121,7 @@ def make_standardizer(
 
     @jax.jit
     def standardize(half_map_1, half_map_2, truth, mask, position, seed, whole_std=None) -> dict[str, Any]:
+        """Standardize a batch; `position` is that of each sample in the stream."""
         keys = jax.vmap(lambda number: jax.random.fold_in(jax.random.key(seed), number))(position)
         chance = jax.vmap(lambda k: jax.random.uniform(k, (2,)))(jax.vmap(lambda k: jax.random.fold_in(k, 7))(keys))
         full = (half_map_1 + half_map_2) / 2

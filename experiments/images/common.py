@@ -26,7 +26,7 @@ from crefjax.weights.store import load_weights
 
 @dataclass(frozen=True)
 class PublishedTask(ImageDenoisingTask):
-    """Trains the networks of one method on batches of `crefjax.images.batches`.
+    """Trains the networks of one method on batches of `crefjax.images.sets`.
 
     Attributes:
         settings: `config.settings`, which the method's `SETTINGS` describes.

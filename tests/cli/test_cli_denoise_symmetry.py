@@ -111,8 +111,7 @@ def test_half_a_symmetry_gives_a_warning_in_the_report(halves, weights, workdir)
 
 def test_the_share_of_symmetric_signal_is_that_of_slow_numpy(halves, weights):
     """Within the whole box and all shells of the working grid, here the file's."""
-    from crefjax.inference.symmetry import shared_signal
-    from crefjax.spectral.point_groups import point_group
+    from crefjax.spectral.symmetry import point_group, shared_signal
 
     first, second = (read(path)[0].astype("f8") for path in halves(5, noise=0.02))
     z, y, x = np.indices((SIDE,) * 3)

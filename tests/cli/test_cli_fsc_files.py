@@ -11,7 +11,7 @@ import pytest
 from helpers.cli import assert_refused, densities, run_crefjax, run_ok, tree, write
 from test_cli_fsc import slow_curve
 
-from crefjax.spectral.corrected_fsc import corrected_fsc
+from crefjax.spectral.fsc import corrected_fsc
 
 SHAPE = (20, 17, 23)
 CURVES = ["fsc_unmasked", "fsc_masked", "fsc_randomized", "fsc_corrected"]

@@ -12,8 +12,7 @@ from helpers.archive import entry_files, map_bytes, serving
 from helpers.cli import error_line, run_crefjax
 
 from crefjax.errors import UserError
-from crefjax.io.emdb import entry_number, fetch_entries, fetch_entry, read_list
-from crefjax.io.emdb_search import search_emdb
+from crefjax.io.emdb import entry_number, fetch_entries, fetch_entry, read_list, search_emdb
 from crefjax.io.entries import find_entry
 from crefjax.io.http import HttpClient, Retries
 

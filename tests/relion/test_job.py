@@ -8,9 +8,9 @@ from helpers.relion_files import write_mrc
 
 from crefjax.cli import relion_job
 from crefjax.cli.main import main
+from crefjax.cli.relion_job import finish, other_half, start
 from crefjax.errors import UserError
 from crefjax.io.star import read_star
-from crefjax.relion.job import finish, other_half, start
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.relion_files import RELION_5, write_job, write_mrc
 
-from crefjax.relion import step
+from crefjax.relion import regularize as step
 from crefjax.relion.contract import read_volume
 from crefjax.relion.regularize import Regularized
 

@@ -5,8 +5,7 @@ import pytest
 from helpers.report_inputs import VOXEL, body, example_numbers, local, report_inputs, soft_mask, sources
 
 from crefjax.io.maps import read_map
-from crefjax.report.chimerax import level_of_volume, matched_levels
-from crefjax.report.writer import write_report
+from crefjax.report.writer import level_of_volume, matched_levels, write_report
 
 
 def above(array, level):

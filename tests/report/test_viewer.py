@@ -8,8 +8,8 @@ from helpers.cli import write
 from scipy import ndimage
 
 from crefjax.io.maps import read_map
-from crefjax.report.model import read_model
-from crefjax.report.view import make_viewer, write_view
+from crefjax.io.models import read_model
+from crefjax.report.viewer import make_viewer, write_view
 
 BOX = (24, 30, 36)  # z, y, x
 VOXEL = 2.0

@@ -11,7 +11,7 @@ from helpers.report_inputs import example_numbers, local, report_inputs, sources
 
 from crefjax.errors import UserError
 from crefjax.io.maps import write_map
-from crefjax.report.headers import header_rows
+from crefjax.report.checks import header_rows
 from crefjax.report.writer import check_report_folder, write_report
 
 HOSTILE = "<script>alert('x')</script>&\"'<img src=x onerror=y>"

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from crefjax.errors import UserError
-from crefjax.io.relion_tables import euler_angles
-from crefjax.io.star import find_numbers, read_star
+from crefjax.io.star import euler_angles, find_numbers, read_star
 from crefjax.simulate.half_maps import SimulationConfig
 from crefjax.simulate.imaging import CtfParameters, Particles
 from crefjax.simulate.particles import simulate_particles, write_particles

@@ -5,8 +5,8 @@ import pytest
 from reference import spectra as slow
 
 from crefjax.errors import UserError
-from crefjax.spectral.corrected_fsc import CorrectedFsc, correct, corrected_fsc, randomize_phases
 from crefjax.spectral.curves import FscCurve
+from crefjax.spectral.fsc import CorrectedFsc, correct, corrected_fsc, randomize_phases
 
 SHAPE = (24, 20, 26)
 

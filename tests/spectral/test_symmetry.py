@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from crefjax.errors import UserError
-from crefjax.spectral.point_groups import point_group, symmetrize
-from crefjax.spectral.rotation import rotate_map, rotation_matrix
+from crefjax.spectral.symmetry import point_group, rotate_map, rotation_matrix, symmetrize
 
 SIDE = 32
 HALF, THIRD, SEVENTH = (2 * np.pi / n for n in (2, 3, 7))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from crefjax.errors import UserError
-from crefjax.report import model as module
-from crefjax.report.model import read_model
+from crefjax.io import models as module
+from crefjax.io.models import read_model
 
 
 def line(name, element, x, y, z, *, residue="ALA", number=1, chain="A"):
