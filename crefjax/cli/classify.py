@@ -8,8 +8,8 @@ from crefjax.cli.messages import detail, log, result, timed
 from crefjax.io.files import check_output
 
 EPILOG = (
-    "A baseline that removes noise without changing any density: voxels that a network takes for noise are set to the "
-    "solvent's density, and all others stay as they are. It says nothing about how reliable the density is."
+    "A baseline that removes noise without changing any density: voxels that a network classifies as noise are set to "
+    "the solvent's density, and all others stay as they are. It says nothing about how reliable the density is."
 )
 
 

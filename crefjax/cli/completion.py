@@ -10,7 +10,7 @@ EPILOG = (
     "bash reads the script from ~/.local/share/bash-completion/completions/crefjax, zsh from a folder of its fpath, as "
     "_crefjax, and fish from ~/.config/fish/completions/crefjax.fish. Needs pip install 'crefjax[completion]'."
 )
-# What is completed with folders; all other values that are no numbers, names, or choices, with files.
+# What is completed with folders; all other values but numbers, names, and choices, with files.
 _FOLDERS = ("DIR", "FOLDER", "ENTRY", "DATASET")
 _NAMES = ("base_url", "pdb_url", "search_url", "query", "what", "assembly", "flexible_chains", "symmetry")
 COMPILES = False

@@ -23,15 +23,7 @@ EPILOG = (
     "their errors are not independent."
 )
 _SETTINGS = (
-    "scale",
-    "grid",
-    "resolution",
-    "rotations",
-    "symmetry",
-    "sharpen",
-    "insist",
-    "voxel_size",
-    "device",
+    *("scale", "grid", "resolution", "rotations", "symmetry", "sharpen", "insist", "voxel_size", "device"),
     "max_memory",
 )
 

@@ -36,7 +36,7 @@ _FILES = ("half-map 1", "half-map 2", "mask file")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an entry.
+    """The outcome of one entry.
 
     Attributes:
         name: of the entry.
@@ -161,7 +161,7 @@ def _denoised(name, folder, target, arguments, settings, weights) -> Outcome:
 
     entry = find_entry(folder)
     mask = {"none": None, None: entry.mask}.get(arguments.mask, arguments.mask)
-    asked = what_is_asked(entry, mask, arguments, settings, weights)
+    asked = requested_result(entry, mask, arguments, settings, weights)
     if (target / RECORD).is_file() and not arguments.overwrite:
         record = read_finished(target, asked)
         log("finished before")
@@ -249,8 +249,8 @@ def _content(outcomes):
     }
 
 
-def what_is_asked(entry: Entry, mask, arguments, settings, weights: Weights) -> dict:
-    """Return what decides about the result, by which a finished entry is compared with what is wanted now."""
+def requested_result(entry: Entry, mask, arguments, settings, weights: Weights) -> dict:
+    """Return all that the result depends on, to compare a finished entry with what is requested now."""
     files = {"half-map 1": entry.half_map_1, "half-map 2": entry.half_map_2}
     if mask not in (None, "auto"):
         files["mask file"] = Path(mask)
@@ -327,4 +327,4 @@ def check_only_outputs(target: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         known = {RECORD}
     if others := sorted(path.name for path in target.iterdir() if path.name not in known):
-        raise path_error(target, f"the folder also holds {others[0]}, which is no output; move it away first")
+        raise path_error(target, f"the folder also holds {others[0]}, which is not an output; move it away first")

@@ -177,7 +177,7 @@ def _log_request(job, request: DenoiseRequest) -> None:
     if len(request.pair) == 1:
         warn(
             "one map given, taken as a full map; give two half-maps if you have them, so that noise can be "
-            "told from signal"
+            "distinguished from signal"
         )
     for note in request.mask_notes:
         log(f"mask: {note}")

@@ -33,7 +33,7 @@ EPILOG = (
 
 
 class Curves(NamedTuple):
-    """What was measured.
+    """The curves of two maps.
 
     Attributes:
         curve: of the maps as given, within the mask if there is one.
@@ -318,7 +318,7 @@ def _write(arguments, curves):
         contents[Path(arguments.json)] = (json_text(curve_numbers(curves)) + "\n").encode()
     if arguments.xml:
         title = "crefjax masked-corrected FSC" if curves.masked else "crefjax unmasked FSC"
-        fsc = [1.0, *curves.deposited.fsc[1:]]  # shell 0 is the mean, which is no measurement
+        fsc = [1.0, *curves.deposited.fsc[1:]]  # shell 0 is the mean, which is not a measurement
         contents[Path(arguments.xml)] = fsc_xml(curves.curve.frequency, fsc, title)
     if arguments.csv:
         contents[Path(arguments.csv)] = csv_table(curve_columns(curves))

@@ -32,8 +32,8 @@ _FIELDS = (
     *("structure_factor", "shift", "preferred", "particles", "unevenness", "carbon", "crystals"),
 )
 EPILOG = (
-    "For images to train and to judge denoisers of images with; particle sets to refine with RELION, which need no "
-    "realistic ice and detector, come from `crefjax simulate --particles`. "
+    "These images serve to train and to evaluate image denoisers; particle sets to refine with RELION, which need no "
+    "realistic ice or detector, come from `crefjax simulate --particles`. "
     "Writes a folder with the noisy images, two half-exposures, and the clean signal as stacks, STAR files, and every "
     "parameter in set.json. The same seed gives the same images on the same CPU."
 )
@@ -84,7 +84,7 @@ def _add_microscope(group):
 def _add_micrographs(group):
     add_numbers(
         group,
-        ("--particles", "N", int, "particles in each, as far as they find room", 40),
+        ("--particles", "N", int, "particles in each, as many as fit", 40),
         ("--unevenness", "X", number, "variation of the ice's thickness, standard deviation over mean", 0.1),
         ("--carbon", "X", number, "share of the micrographs with the edge of a carbon film", 0.3),
         ("--crystals", "X", number, "mean number of ice crystals in each", 2),

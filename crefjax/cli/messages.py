@@ -1,4 +1,4 @@
-"""What a command says: lines on standard error, results on standard output, and how much of them the user wants.
+"""Messages of a command: lines on standard error, results on standard output, and their verbosity.
 
 `--quiet` leaves errors and warnings, `--verbose` adds choices and times. Lines of the library that begin with
 `warning: ` or `skipped ` are warnings. Where JSON goes to standard output, the results go to standard error.
@@ -16,45 +16,33 @@ from crefjax.utils.progress import without_progress
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 # Parameters that messages of the library name, and that are options of the same name on the command line.
 _PARAMETERS = (
-    "assembly",
-    "coordinator",
-    "device",
-    "dtype",
-    "grid",
-    "insist",
-    "jobs",
-    "mask",
-    "max_memory",
-    "method",
-    "overwrite",
-    "part",
-    "patch",
-    "process_id",
-    "processes",
-    "pixel_size",
-    "resolution",
-    "rotations",
-    "scale",
-    "seed",
-    "sharpen",
-    "stride",
-    "symmetry",
-    "threshold",
-    "validation",
-    "voxel_size",
+    *("assembly", "coordinator", "device", "dtype", "grid", "insist", "jobs", "mask", "max_memory", "method"),
+    *(
+        "overwrite",
+        "part",
+        "patch",
+        "process_id",
+        "processes",
+        "pixel_size",
+        "resolution",
+        "rotations",
+        "scale",
+        "seed",
+    ),
+    *("sharpen", "stride", "symmetry", "threshold", "validation", "voxel_size"),
 )
 _WARNINGS = ("warning: ", "skipped ")
 
 
 @dataclass
 class Messages:
-    """What a command, or a part of it, has said, and how it speaks.
+    """Messages of a command, or of a part of it, and how they are printed.
 
     Attributes:
         verbosity: `QUIET`, `NORMAL`, or `VERBOSE`.
         json_on_stdout: whether standard output is kept for JSON.
         prefix: of every line on standard error.
-        warnings: all that was warned of, without prefix.
+        warnings: all warnings, without prefix.
         seconds: time of each step by its name, from `timed`.
         start: when it began, by `time.monotonic`.
     """
@@ -77,7 +65,7 @@ _current = Messages()
 
 @contextmanager
 def speak(verbosity: int = NORMAL, *, json_on_stdout: bool = False, prefix: str = "") -> Iterator[Messages]:
-    """Speak in a way within the `with`; give what is said in it.
+    """Set how messages are printed within the `with`, and give those printed in it.
 
     Args:
         verbosity: `QUIET`, `NORMAL`, or `VERBOSE`.
@@ -95,13 +83,13 @@ def speak(verbosity: int = NORMAL, *, json_on_stdout: bool = False, prefix: str 
 
 @contextmanager
 def part(name: str) -> Iterator[Messages]:
-    """Do a part of the work within the `with`, every line of which begins with its name; give what is said in it."""
+    """Begin every line within the `with` with the name of a part of the work; give the messages printed in it."""
     with speak(_current.verbosity, json_on_stdout=_current.json_on_stdout, prefix=f"{name}: ") as messages:
         yield messages
 
 
 def current() -> Messages:
-    """Return what the command, or the part that is being done, has said until now."""
+    """Return the messages of the command, or of its current part, so far."""
     return _current
 
 
@@ -111,7 +99,7 @@ def as_options(text: str) -> str:
 
 
 def log(line: str) -> None:
-    """Print a line on standard error, unless the user wants it quiet and it is no warning."""
+    """Print a line on standard error; with `--quiet` only if it is a warning."""
     line = as_options(line)
     if line.startswith(_WARNINGS):
         _current.warnings.append(line.removeprefix("warning: "))
@@ -126,7 +114,7 @@ def warn(line: str) -> None:
 
 
 def detail(line: str) -> None:
-    """Print a line on standard error if the user wants details."""
+    """Print a line on standard error with `--verbose`."""
     if _current.verbosity == VERBOSE:
         log(line)
 
@@ -137,11 +125,11 @@ def fail(line: str) -> None:
 
 
 def result(line: str, *, even_if_quiet: bool = False) -> None:
-    """Print a line of the result on standard output; on standard error if JSON goes there, nowhere if it is quiet.
+    """Print a line of the result on standard output, or on standard error if JSON goes there; nothing with `--quiet`.
 
     Args:
         line: of the result.
-        even_if_quiet: whether it is something that the user must see.
+        even_if_quiet: whether it is printed with `--quiet` too.
     """
     if even_if_quiet or _current.verbosity != QUIET:
         print(line, file=sys.stderr if _current.json_on_stdout else sys.stdout)
@@ -149,7 +137,7 @@ def result(line: str, *, even_if_quiet: bool = False) -> None:
 
 @contextmanager
 def timed(step: str) -> Iterator[None]:
-    """Measure the time of a step of the work, which is a detail, and part of a record."""
+    """Measure the time of a step, which is printed with `--verbose` and kept for the record."""
     start = time.monotonic()
     yield
     seconds = time.monotonic() - start

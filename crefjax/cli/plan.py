@@ -18,12 +18,16 @@ EPILOG = (
 def add_arguments(parser):
     """Add the arguments of `crefjax plan`."""
     add_config(parser)
-    parser.add_argument("--nodes", metavar="N", type=int, help="also say what it would be on N nodes")
+    parser.add_argument("--nodes", metavar="N", type=int, help="also estimate the time on N nodes")
     parser.add_argument(
         "--node-devices", metavar="N", type=int, help="devices of each of the nodes (default: as many as here)"
     )
     parser.add_argument(
-        "--seconds", metavar="S", type=positive, default=20.0, help="for how long to measure steps, at least four"
+        "--seconds",
+        metavar="S",
+        type=positive,
+        default=20.0,
+        help="seconds in which steps are measured, at least four",
     )
     add_json(parser, "all numbers")
     add_verbosity(parser)

@@ -33,14 +33,14 @@ def check_json(
         inputs: files that are read.
 
     Raises:
-        UserError: another suffix, a file that is no earlier output, or a folder that is missing or not writable.
+        UserError: another suffix, a file that is not an earlier output, or a folder that is missing or not writable.
     """
     if path not in (None, "-"):
         check_output_file(path, suffixes=suffixes, marker=marker, inputs=inputs)
 
 
 def write_json(path: str | None, content: Mapping) -> None:
-    """Write JSON where the user wants it: a file, `-` for standard output, or None for nowhere.
+    """Write JSON to a file, to standard output (`-`), or nowhere (None).
 
     Raises:
         UserError: the file system refused.
@@ -59,7 +59,7 @@ def json_text(content: Mapping) -> str:
 def make_record(
     command: str, *, inputs: Mapping[str, Path], half_map, settings: dict, found: dict, outputs: Mapping[str, Path]
 ) -> dict:
-    """Return the record of a command that is through, with what it warned of and the time that it took.
+    """Return the record of a finished command, with its warnings and times.
 
     Args:
         command: its name.

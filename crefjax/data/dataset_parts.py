@@ -152,7 +152,7 @@ def _known(source, record, arrays, truth):
 
 
 def unfinished_parts(output: Path) -> list[str]:
-    """Return the parts that were begun or that their number implies, and that did not finish, such as `3 of 8`."""
+    """Return the parts that were started or that their number implies, and that did not finish, such as `3 of 8`."""
     folders = [path.name for path in (output / PARTS_FOLDER).glob("*-of-*")]
     counts = {int(name.split("-of-")[1]) for name in folders if re.fullmatch(r"\d+-of-\d+", name)}
     missing = []

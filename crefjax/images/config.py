@@ -34,7 +34,7 @@ class ImageConfig:
         structure_factor: power of the ice over that of independent molecules; 0 for smooth ice.
         shift: Å, standard deviation of a particle's place in its image along each axis (particles).
         preferred: concentration of the views around z; see `sample_rotations`.
-        particles: in each micrograph, as far as they find room (micrographs).
+        particles: in each micrograph, as many as fit (micrographs).
         unevenness: of the ice's thickness, standard deviation over mean (micrographs).
         carbon: share of the micrographs with a carbon edge (micrographs).
         crystals: mean number of ice crystals in a micrograph (micrographs).

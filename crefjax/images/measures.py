@@ -208,7 +208,7 @@ def find_particles(image: np.ndarray, diameter: float, threshold: float, *, most
     Args:
         image: `(y, x)`, particles bright.
         diameter: of the particles, pixels.
-        threshold: above the median, in standard deviations as the median absolute deviation tells them: carbon and
+        threshold: above the median, in standard deviations estimated by the median absolute deviation: carbon and
             crystals are outliers.
         most: pixels that are taken at most, evenly spread; mean shift is slow.
 

@@ -1,4 +1,4 @@
-"""Structure and noise told apart: a classifier's probability for every voxel of a map, and the map without its noise.
+"""Classification of structure and noise: a network's probability for every voxel, and the map without its noise.
 
 The network works on a grid of 1 Å (`crefjax.data.unit_grid`); its output, the logit of the probability that a voxel is
 structure, is brought back to the map's own grid by padding or cropping its spectrum, so that no voxel is shifted.

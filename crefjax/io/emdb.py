@@ -105,7 +105,7 @@ def entry_number(name: str) -> str:
 
 
 def read_list(path: Path) -> list[str]:
-    """Return the entries of a text file: one in each line, first in it; what follows `#` is a comment.
+    """Return the entries of a text file: one at the beginning of each line; what follows `#` is a comment.
 
     Raises:
         UserError: the file cannot be read, or a line does not begin with an entry.

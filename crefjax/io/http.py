@@ -171,7 +171,7 @@ class HttpClient:
                 if not self._receive(part, report):
                     return None
             except _TryAgainError as error:
-                failures = 1 if part.size > before else failures + 1  # what brings something is no failure in a row
+                failures = 1 if part.size > before else failures + 1  # only attempts that brought nothing count
                 self._wait(url, failures, error)
                 continue
             try:
@@ -267,10 +267,10 @@ class _Part:
         return 0 < self.total == self.size
 
     def start(self, answer):
-        """Begin anew with an answer of the whole file."""
+        """Start over with an answer that holds the whole file."""
         self.size, self.total = 0, int(answer.headers.get("Content-Length") or 0)
         etag = answer.headers.get("ETag", "")
-        self.validator = etag if etag.startswith('"') else answer.headers.get("Last-Modified")  # a weak one is no use
+        self.validator = etag if etag.startswith('"') else answer.headers.get("Last-Modified")  # weak ones do not help
         with self._disk_errors():
             self.path.unlink(missing_ok=True)
             write_json(self._about, {"url": self.url, "bytes": self.total, "validator": self.validator})

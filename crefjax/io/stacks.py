@@ -198,7 +198,7 @@ def split_image_name(name: str, path: Path | str) -> tuple[int, str]:
         path: of the STAR file, for the message.
 
     Raises:
-        UserError: what is before the @ is no number from 1.
+        UserError: the part before the @ is not a number of 1 or more.
     """
     number, at, stack = name.partition("@")
     if not at:

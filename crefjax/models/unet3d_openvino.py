@@ -123,7 +123,7 @@ class _Graphs:
 
         Args:
             parameters: of the network; those of another one replace it.
-            key: what tells the graph from others of the network.
+            key: identifies the graph among those of the network.
             size: bytes of its temporaries.
             compile_graph: function that compiles it.
         """

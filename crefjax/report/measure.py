@@ -41,7 +41,7 @@ class ReportInputs:
         denoised_1: half_map_1 denoised alone, or None.
         denoised_2: half_map_2 denoised alone, or None; both or neither.
         mask: `(z, y, x)`, 0 to 1.
-        mask_from: name of its file, or `AUTOMATIC_MASK`; None if it is the whole box, for want of a mask.
+        mask_from: name of its file, or `AUTOMATIC_MASK`; None for the whole box, without a mask.
         parameters: of the command, for the record.
         pair_warnings: findings of the check of the half-maps, one line each.
         mask_notes: on a mask that was made, one line each.

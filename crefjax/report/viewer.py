@@ -31,7 +31,7 @@ _POLICY = (
 )
 _PALETTES = {"change": "RdBu", "agreement": "cividis"}
 _COLORS = 255  # of a palette
-_SAMPLE = 7  # every so many voxels are looked at to find the range of the change
+_SAMPLE = 7  # step between the voxels from which the range of the change is found
 _AXES = "zyx"
 _SCRIPTS = ("libraries/fflate.js", "grays.js", "planes.js", "surfaces.js")
 _LIBRARY_END = "//# sourceMappingURL="

@@ -1,6 +1,6 @@
 """Compiled programs, kept on disk between processes, so that a command compiles only in its first run.
 
-JAX keeps them itself, in the folder that it is told by the environment before it is loaded; here the folder is chosen,
+JAX keeps them itself, in the folder that the environment names before it is loaded; here the folder is chosen,
 checked, and bounded. A compiled program is machine code for the features of one CPU, so every kind of CPU, and every
 version of JAX, has a folder of its own. It is also code that will be run, so the folder is the user's alone.
 
