@@ -17,19 +17,8 @@ QUIET, NORMAL, VERBOSE = -1, 0, 1
 # Parameters that messages of the library name, and that are options of the same name on the command line.
 _PARAMETERS = (
     *("assembly", "coordinator", "device", "dtype", "grid", "insist", "jobs", "mask", "max_memory", "method"),
-    *(
-        "overwrite",
-        "part",
-        "patch",
-        "process_id",
-        "processes",
-        "pixel_size",
-        "resolution",
-        "rotations",
-        "scale",
-        "seed",
-    ),
-    *("sharpen", "stride", "symmetry", "threshold", "validation", "voxel_size"),
+    *("overwrite", "part", "patch", "process_id", "processes", "pixel_size", "resolution", "rotations", "scale"),
+    *("seed", "sharpen", "stride", "symmetry", "threshold", "validation", "voxel_size"),
 )
 _WARNINGS = ("warning: ", "skipped ")
 

@@ -4,13 +4,12 @@ The keys are documented in docs/command_line.md; a key that changes its meaning,
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from crefjax import __version__
 from crefjax.cli.messages import current
-from crefjax.io.files import check_output_file
+from crefjax.io.files import check_output_file, finite_json
 from crefjax.utils.atomic import write_bytes
 
 FORMAT_VERSION = 1
@@ -53,7 +52,7 @@ def write_json(path: str | None, content: Mapping) -> None:
 
 def json_text(content: Mapping) -> str:
     """Return JSON in ASCII, in which NaN and infinity are null; paths and other objects are texts."""
-    return json.dumps(_finite(content), indent=1, allow_nan=False, default=str)
+    return json.dumps(finite_json(content), indent=1, allow_nan=False, default=str)
 
 
 def make_record(
@@ -120,13 +119,3 @@ def report_summary(numbers: Mapping) -> dict:
         summary[f"resolution_at_{threshold}"] = resolution["angstrom"]
         summary[f"falls_below_{threshold}"] = resolution["crossed"]
     return summary | {name: numbers[name] for name in ("mask", "cref_rmse", "gain", "warnings", "notes", "use")}
-
-
-def _finite(value):
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if hasattr(value, "item") and not isinstance(value, (str, bytes)):  # a number of NumPy
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

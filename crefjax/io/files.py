@@ -1,13 +1,14 @@
-"""Map files by name and content, checks of output paths before long work, checksums, and files of JSON lines."""
+"""Map files by name and content, checks of output paths before long work, checksums, and JSON."""
 
 import bz2
 import gzip
 import hashlib
 import json
+import math
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -224,3 +225,14 @@ def read_json_lines(path: Path) -> list[dict]:
             except ValueError:
                 break
     return rows
+
+
+def finite_json(value):
+    """Return a value of dicts, lists, numbers, and texts as JSON can hold it: NaN and infinity are None."""
+    if isinstance(value, Mapping):
+        return {key: finite_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite_json(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):  # a number of NumPy
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

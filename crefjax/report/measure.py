@@ -10,6 +10,7 @@ import numpy as np
 from crefjax.data.pair_check import validate_maps
 from crefjax.errors import path_error
 from crefjax.io.entries import load_mask, load_pair
+from crefjax.io.files import finite_json
 from crefjax.io.maps import ISOTROPY, Map, check_same_grid, full_map, read_map
 from crefjax.report.checks import estimate_shift, signal_shells
 from crefjax.report.warnings import added_shells, find_notes, find_warnings, recommendations
@@ -261,7 +262,7 @@ def report_numbers(inputs: ReportInputs) -> dict:
             float(1 / measured.curve.frequency[added[0]]) if len(added) else None,
         ),
     }
-    return _finite(numbers)
+    return finite_json(numbers)
 
 
 def measure(inputs: ReportInputs) -> Measurements:
@@ -375,16 +376,3 @@ def _guinier(sharpening: Sharpening):
         "log_weighted": sharpening.log_weighted.tolist(),
         "fit": sharpening.fit,
     }
-
-
-def _finite(value):
-    """Replace what JSON cannot hold by None."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
-    if isinstance(value, np.bool_):
-        return bool(value)
-    return value
