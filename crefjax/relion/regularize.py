@@ -32,8 +32,7 @@ from crefjax.data.grid import VOXELS, find_grid, level_and_rms
 from crefjax.errors import UserError
 from crefjax.inference.network import run_rotated
 from crefjax.masking import auto_mask
-from crefjax.relion.contract import ExternalJob, ResultPaths, read_job, read_volume, write_volume
-from crefjax.relion.external import run_classical
+from crefjax.relion.external import ExternalJob, ResultPaths, read_job, read_volume, run_classical, write_volume
 from crefjax.spectral.covariances import smooth_over_shells
 from crefjax.spectral.curves import shell_products, solvent_level
 from crefjax.spectral.shells import box_shells, filter_shells

@@ -18,7 +18,7 @@ import numpy as np
 
 from crefjax.io.maps import Map, read_map, write_map
 from crefjax.io.star import read_star
-from crefjax.relion.contract import read_volume
+from crefjax.relion.external import read_volume
 from crefjax.utils.atomic import write_json
 from experiments.relion.measure import aligned_truth, find_frame
 

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from crefjax.io.maps import read_map
 from crefjax.io.star import find_column, find_numbers, read_star
-from crefjax.relion.contract import read_volume
+from crefjax.relion.external import read_volume
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.half_maps import SimulationConfig
 from crefjax.simulate.specimen import sample_conformations, specimen_density, truth_mask

@@ -8,8 +8,7 @@ from helpers.relion_files import RELION_5, write_job, write_mrc
 
 from crefjax.cli.main import main
 from crefjax.errors import UserError
-from crefjax.relion.contract import read_result_path, read_volume
-from crefjax.relion.external import reconstruct, run_classical
+from crefjax.relion.external import read_result_path, read_volume, reconstruct, run_classical
 
 FSC = np.linspace(1, 0, 17)
 ROOT = "out/run_it003_half1_class001"

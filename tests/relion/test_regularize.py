@@ -9,7 +9,7 @@ from reference.losses import fsc as slow_fsc
 from reference.losses import shells_of
 
 from crefjax.errors import UserError
-from crefjax.relion.contract import read_job
+from crefjax.relion.external import read_job
 from crefjax.relion.regularize import COMBINATIONS, regularize, signal_share, weights_on_grid
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.phantom import phantom

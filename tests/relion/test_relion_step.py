@@ -7,7 +7,7 @@ import pytest
 from helpers.relion_files import RELION_5, write_job, write_mrc
 
 from crefjax.relion import regularize as step
-from crefjax.relion.contract import read_volume
+from crefjax.relion.external import read_volume
 from crefjax.relion.regularize import Regularized
 
 SHAPE = (32, 32, 32)

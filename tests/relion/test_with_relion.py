@@ -9,7 +9,7 @@ from reference.losses import cov
 from reference.losses import fsc as slow_fsc
 
 from crefjax.io.maps import read_map
-from crefjax.relion.contract import read_volume
+from crefjax.relion.external import read_volume
 from crefjax.simulate.half_maps import SimulationConfig
 from crefjax.simulate.imaging import CtfParameters, Particles
 from crefjax.simulate.particles import simulate_particles, write_particles

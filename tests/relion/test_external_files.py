@@ -6,7 +6,7 @@ import pytest
 from helpers.relion_files import RELION_5, write_job, write_model, write_mrc, write_optimiser
 
 from crefjax.errors import UserError
-from crefjax.relion.contract import read_job, read_result_path, read_volume, write_volume
+from crefjax.relion.external import read_job, read_result_path, read_volume, write_volume
 
 FSC = np.linspace(1, 0, 17)
 
