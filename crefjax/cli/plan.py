@@ -23,11 +23,7 @@ def add_arguments(parser):
         "--node-devices", metavar="N", type=int, help="devices of each of the nodes (default: as many as here)"
     )
     parser.add_argument(
-        "--seconds",
-        metavar="S",
-        type=positive,
-        default=20.0,
-        help="seconds in which steps are measured, at least four",
+        "--seconds", metavar="S", type=positive, default=20.0, help="seconds in which steps are measured, at least four"
     )
     add_json(parser, "all numbers")
     add_verbosity(parser)

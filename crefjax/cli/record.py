@@ -17,11 +17,7 @@ _MARKER = b'"format_version"'
 
 
 def check_json(
-    path: str | None,
-    *,
-    suffixes: tuple[str, ...] = (".json",),
-    marker: bytes = _MARKER,
-    inputs: Iterable = (),
+    path: str | None, *, suffixes: tuple[str, ...] = (".json",), marker: bytes = _MARKER, inputs: Iterable = ()
 ) -> None:
     """Check, before long work, that the JSON can be written.
 

@@ -38,9 +38,7 @@ def add_arguments(parser):
     )
     parser.add_argument("--mask", metavar="M", default="auto", help="mask file, or auto to make one")
     parser.add_argument(
-        "--local",
-        action="store_true",
-        help="also map agreement and change around each voxel; needs --denoised-halves",
+        "--local", action="store_true", help="also map agreement and change around each voxel; needs --denoised-halves"
     )
     add_model(parser)
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder to write")
@@ -72,11 +70,7 @@ def run(arguments) -> None:
             sources.get("mask"),
             voxel_size=arguments.voxel_size,
             insist=arguments.insist,
-            parameters={
-                "command": "report",
-                "half_maps": [arguments.half_map_1, arguments.half_map_2],
-                **settings,
-            },
+            parameters={"command": "report", "half_maps": [arguments.half_map_1, arguments.half_map_2], **settings},
         )
     for note in inputs.mask_notes:
         log(note)
@@ -89,13 +83,7 @@ def run(arguments) -> None:
             local = inputs.local_maps()
     with timed("writing"):
         written = write_report(
-            inputs,
-            numbers,
-            arguments.output,
-            sources=sources,
-            local=local,
-            model=model,
-            overwrite=arguments.overwrite,
+            inputs, numbers, arguments.output, sources=sources, local=local, model=model, overwrite=arguments.overwrite
         )
     for warning in numbers["warnings"]:
         warn(warning["text"])

@@ -160,11 +160,7 @@ def projections(spectrum: jax.Array, rotations: jax.Array, shifts: jax.Array, pi
 
 def ctf_row(defocus: np.ndarray) -> dict[str, float]:
     """Return the fields of a STAR file for a defocus from `draw_defocus`."""
-    return {
-        "rlnDefocusU": float(defocus[0]),
-        "rlnDefocusV": float(defocus[1]),
-        "rlnDefocusAngle": float(defocus[2]),
-    }
+    return {"rlnDefocusU": float(defocus[0]), "rlnDefocusV": float(defocus[1]), "rlnDefocusAngle": float(defocus[2])}
 
 
 def pose_row(rotation: np.ndarray) -> dict[str, float]:

@@ -21,12 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crefjax.simulate.imaging import (
-    CtfParameters,
-    astigmatic_defocus,
-    contrast_transfer,
-    electron_wavelength,
-)
+from crefjax.simulate.imaging import CtfParameters, astigmatic_defocus, contrast_transfer, electron_wavelength
 
 _REST_ENERGY = 510.99895  # keV, of an electron
 

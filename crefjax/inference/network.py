@@ -78,13 +78,7 @@ def measure_at_once(shape: tuple[int, int, int], config: NetworkConfig, device: 
 
 
 def run_rotated(
-    weights: Weights,
-    array: np.ndarray,
-    count: int,
-    *,
-    slab: int,
-    device: jax.Device,
-    progress: Progress | None = None,
+    weights: Weights, array: np.ndarray, count: int, *, slab: int, device: jax.Device, progress: Progress | None = None
 ) -> np.ndarray:
     """Return the mean of the network's outputs for a standardized map, `(z, y, x)`, over rotations of the cube.
 

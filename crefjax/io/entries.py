@@ -216,6 +216,5 @@ def check_mask(mask: Map, like: Map) -> None:
     least = min(LEAST_MASK, mask.array.size / 10)
     if (volume := float(mask.array.sum(dtype=np.float64))) < least:
         raise path_error(
-            path,
-            f"expected a mask of at least {least:g} voxels, found {volume:.3g}; give the mask of the particle",
+            path, f"expected a mask of at least {least:g} voxels, found {volume:.3g}; give the mask of the particle"
         )

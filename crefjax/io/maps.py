@@ -371,10 +371,7 @@ def _check_cell(header: Header, path: Path, sized: bool) -> None:
             f"set it, for example in Python: mrcfile.open({path.name!r}, 'r+').voxel_size = 1.05",
         )
     if sizes.max() - sizes.min() > ISOTROPY * sizes.min():
-        raise path_error(
-            path,
-            f"expected cubic voxels, found {_join(sizes)} Å along x, y, z; resample the map",
-        )
+        raise path_error(path, f"expected cubic voxels, found {_join(sizes)} Å along x, y, z; resample the map")
     _check_voxel_size(float(sizes.mean()), path)
 
 
@@ -394,8 +391,7 @@ def _check_surplus(surplus, extended, path):
     """
     if surplus >= _FEW_BYTES or (surplus > 0 and (surplus + extended) % 80 == 0):
         raise path_error(
-            path,
-            f"the file has {surplus} bytes more than its header asks for; correct its sides, mode, or NSYMBT",
+            path, f"the file has {surplus} bytes more than its header asks for; correct its sides, mode, or NSYMBT"
         )
 
 

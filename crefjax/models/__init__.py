@@ -103,10 +103,7 @@ class Model:
 
 
 # A network's module by its name. To add a network, add its module here.
-MODELS: dict[str, str | Model] = {
-    "unet3d": "crefjax.models.unet3d_config",
-    "unet2d": "crefjax.models.unet2d_config",
-}
+MODELS: dict[str, str | Model] = {"unet3d": "crefjax.models.unet3d_config", "unet2d": "crefjax.models.unet2d_config"}
 
 
 def load_model(name: str) -> Model:

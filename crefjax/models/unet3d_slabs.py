@@ -15,15 +15,7 @@ import numpy as np
 from jax import lax
 
 from crefjax.models import Parameters, SlabRunner
-from crefjax.models.unet3d import (
-    SlabPosition,
-    UNet3DConfig,
-    bottom_level,
-    down_halo,
-    down_level,
-    up_halo,
-    up_level,
-)
+from crefjax.models.unet3d import SlabPosition, UNet3DConfig, bottom_level, down_halo, down_level, up_halo, up_level
 from crefjax.models.unet3d_config import count_flops, flops_of, level_slab, padded_shape, slab_sizes
 
 # Slabs computed by one call into XLA. Every call allocates its temporary memory, and on a CPU the page faults of that
@@ -197,10 +189,5 @@ def _padded(array, shape, config):
 
 
 SLABS = SlabRunner(
-    name="JAX",
-    efficiency=0.3,
-    sizes=planned_sizes,
-    run=run_slabs,
-    count_bytes=count_bytes,
-    count_flops=count_flops,
+    name="JAX", efficiency=0.3, sizes=planned_sizes, run=run_slabs, count_bytes=count_bytes, count_flops=count_flops
 )

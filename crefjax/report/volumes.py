@@ -76,10 +76,7 @@ class Volume:
 
 
 def choose_grid(
-    box: tuple[int, int, int],
-    voxel_size: float,
-    origin: tuple[float, float, float],
-    mask: np.ndarray | None = None,
+    box: tuple[int, int, int], voxel_size: float, origin: tuple[float, float, float], mask: np.ndarray | None = None
 ) -> Grid:
     """Choose the part of a box that is shown, and the number of voxels in which it is.
 

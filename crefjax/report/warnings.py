@@ -85,7 +85,7 @@ def find_notes(measured) -> list[str]:
     notes = [
         "Variances are those of the masked maps, per Fourier voxel, divided by the mean squared mask: white noise has "
         "its own variance whatever the mask. The mask blurs every spectrum by its own transform, for all maps alike; "
-        "errors count the independent voxels that it leaves in a shell.",
+        "errors count the independent voxels that it leaves in a shell."
     ]
     if measured.variances is None:
         notes.append(

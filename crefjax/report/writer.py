@@ -316,12 +316,7 @@ def chimerax_script(
     ]
     if agreement is not None:
         lines += _local_lines(agreement, change)
-    lines += [
-        "set bgColor white",
-        "lighting soft",
-        "view",
-        "# One map alone: hide #1 models",
-    ]
+    lines += ["set bgColor white", "lighting soft", "view", "# One map alone: hide #1 models"]
     return "\n".join(lines) + "\n"
 
 

@@ -198,10 +198,4 @@ def _pose_table(poses):
     rot, tilt, psi = euler_angles(np.asarray(poses.rotation)).T
     # RELION's origin is the shift that brings the particle to the middle.
     y, x = -np.asarray(poses.shift, np.float64).T
-    return {
-        "rlnAngleRot": rot,
-        "rlnAngleTilt": tilt,
-        "rlnAnglePsi": psi,
-        "rlnOriginXAngst": x,
-        "rlnOriginYAngst": y,
-    }
+    return {"rlnAngleRot": rot, "rlnAngleTilt": tilt, "rlnAnglePsi": psi, "rlnOriginXAngst": x, "rlnOriginYAngst": y}

@@ -106,12 +106,7 @@ QUANTITIES = (
         systematic=lambda t: (2 * t.kept * (1 - t.kept) * t.gain_std * t.S, t.gain_std**2 * t.S),
     ),
     Quantity(
-        "residual_noise",
-        "residual noise",
-        "variances",
-        lambda t: t.N_d,
-        lambda t: {"N_d": 1.0},
-        ("residual_noise",),
+        "residual_noise", "residual noise", "variances", lambda t: t.N_d, lambda t: {"N_d": 1.0}, ("residual_noise",)
     ),
     Quantity(
         "added",
