@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from crefjax.cli.common import add_device, add_half_maps, add_json, add_verbosity, add_voxel_size, on_device
+from crefjax.cli.common import add_half_maps, add_json, add_shared, add_verbosity, on_device
 from crefjax.cli.messages import result
 from crefjax.cli.record import check_json, write_json
 
@@ -18,8 +18,7 @@ def add_arguments(parser):
     add_half_maps(parser)
     parser.add_argument("--mask", metavar="M", help="mask to measure within (default: one made from the half-maps)")
     add_json(parser, "the findings")
-    add_voxel_size(parser)
-    add_device(parser)
+    add_shared(parser, "voxel_size", "device")
     add_verbosity(parser)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from crefjax import __version__
-from crefjax.cli.common import add_device, add_overwrite, add_verbosity, add_voxel_size, number, positive
+from crefjax.cli.common import add_shared, add_verbosity, number, positive
 from crefjax.cli.messages import detail, log, result, timed
 from crefjax.io.files import check_output
 
@@ -34,9 +34,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--max-memory", metavar="GIB", type=positive, help="memory to keep within (default: what is free)"
     )
-    add_voxel_size(parser)
-    add_device(parser)
-    add_overwrite(parser)
+    add_shared(parser, "voxel_size", "device", "overwrite")
     add_verbosity(parser)
 
 

@@ -58,34 +58,26 @@ def add_half_maps(command, second="the other half-map", *, optional=False):
     command.add_argument("half_map_2", metavar="HALF2", help=second, **more)
 
 
-def add_overwrite(command):
-    """Add `--overwrite`."""
-    command.add_argument("--overwrite", action="store_true", help="replace existing outputs")
-
-
-def add_device(command):
-    """Add `--device`."""
-    command.add_argument("--device", choices=("cpu", "gpu"), help="device to compute on (default: the best)")
-
-
-def add_voxel_size(command):
-    """Add `--voxel-size`."""
-    command.add_argument(
-        "--voxel-size",
-        metavar="A",
-        type=positive,
-        help="voxel size of all maps, Å, if their headers have none or a wrong one (default: that of the headers)",
-    )
-
-
-def add_insist(command):
-    """Add `--insist`."""
-    command.add_argument(
-        "--insist",
-        action="store_true",
-        help="continue with half-maps that are not a pair (one is shifted, mirrored, or has the noise of the other; "
+_SHARED = {
+    "overwrite": {"action": "store_true", "help": "replace existing outputs"},
+    "device": {"choices": ("cpu", "gpu"), "help": "device to compute on (default: the best)"},
+    "voxel_size": {
+        "metavar": "A",
+        "type": positive,
+        "help": "voxel size of all maps, Å, if their headers have none or a wrong one (default: that of the headers)",
+    },
+    "insist": {
+        "action": "store_true",
+        "help": "continue with half-maps that are not a pair (one is shifted, mirrored, or has the noise of the other; "
         "see `crefjax check`)",
-    )
+    },
+}
+
+
+def add_shared(command, *names):
+    """Add options that several commands have: `overwrite`, `device`, `voxel_size`, or `insist`."""
+    for name in names:
+        command.add_argument(f"--{name.replace('_', '-')}", **_SHARED[name])
 
 
 def add_numbers(group, *rows):

@@ -4,7 +4,7 @@ import shutil
 import time
 from pathlib import Path
 
-from crefjax.cli.common import add_overwrite, add_verbosity
+from crefjax.cli.common import add_shared, add_verbosity
 from crefjax.cli.messages import log, result, timed
 from crefjax.errors import UserError
 from crefjax.io.files import check_output_folder
@@ -24,7 +24,7 @@ def add_arguments(parser):
         help="train a small network on other phantoms first, in two minutes, instead of the package's own weights",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed")
-    add_overwrite(parser)
+    add_shared(parser, "overwrite")
     add_verbosity(parser)
 
 

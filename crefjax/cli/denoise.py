@@ -2,18 +2,7 @@
 
 from pathlib import Path
 
-from crefjax.cli.common import (
-    add_device,
-    add_half_maps,
-    add_insist,
-    add_json,
-    add_model,
-    add_overwrite,
-    add_verbosity,
-    add_voxel_size,
-    number_or_auto,
-    positive,
-)
+from crefjax.cli.common import add_half_maps, add_json, add_model, add_shared, add_verbosity, number_or_auto, positive
 from crefjax.cli.denoise_job import DenoiseJob, check_job, run_job
 from crefjax.cli.record import check_json, write_json
 from crefjax.errors import UserError
@@ -55,13 +44,11 @@ def add_arguments(parser):
     text = "also write OUT_local_agreement (how far the half-maps confirm the result) and OUT_local_change, 0 to 1"
     parser.add_argument("--local", action="store_true", help=text)
     add_model(parser, "; needs --report")
-    add_voxel_size(parser)
-    add_insist(parser)
-    add_device(parser)
+    add_shared(parser, "voxel_size", "insist", "device")
     text = "limit of the peak memory, GiB (default: what is free)"
     parser.add_argument("--max-memory", metavar="GIB", type=positive, help=text)
     add_json(parser, "what was read, found, warned of, and written,")
-    add_overwrite(parser)
+    add_shared(parser, "overwrite")
     add_verbosity(parser)
 
 

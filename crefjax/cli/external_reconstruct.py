@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from crefjax.cli.common import add_device, add_verbosity, on_device, positive
+from crefjax.cli.common import add_shared, add_verbosity, on_device, positive
 from crefjax.cli.messages import log, result, timed
 from crefjax.errors import UserError
 
@@ -44,7 +44,7 @@ def add_arguments(parser):
         action="store_true",
         help="denoise a result that the classical step has written; a failure gives exit status 2",
     )
-    add_device(parser)
+    add_shared(parser, "device")
     add_verbosity(parser)
 
 

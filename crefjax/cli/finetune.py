@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from crefjax.cli.common import add_insist, add_overwrite, add_verbosity, add_voxel_size, positive
+from crefjax.cli.common import add_shared, add_verbosity, positive
 from crefjax.cli.messages import detail, log, result, timed, warn
 from crefjax.errors import UserError
 from crefjax.utils.atomic import temporary_sibling
@@ -31,9 +31,7 @@ def add_arguments(parser):
         "--patch", type=int, help="side of the patches, voxels, even (default: 64, less for small boxes)"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of the patches")
-    add_voxel_size(parser)
-    add_insist(parser)
-    add_overwrite(parser)
+    add_shared(parser, "voxel_size", "insist", "overwrite")
     add_verbosity(parser)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from crefjax.cli.common import add_device, add_json, add_verbosity, add_voxel_size, on_device
+from crefjax.cli.common import add_json, add_shared, add_verbosity, on_device
 from crefjax.cli.messages import log, result, timed, warn
 from crefjax.cli.record import check_json, json_text, write_json
 from crefjax.errors import UserError, path_error
@@ -85,8 +85,7 @@ def add_arguments(parser):
         "depends on the direction",
     )
     parser.add_argument("--plot", metavar="F", help="also write the curves as a figure (.png, .svg or .pdf)")
-    add_voxel_size(parser)
-    add_device(parser)
+    add_shared(parser, "voxel_size", "device")
     add_verbosity(parser)
 
 

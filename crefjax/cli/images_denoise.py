@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from crefjax.cli.common import add_device, add_overwrite, add_verbosity, positive
+from crefjax.cli.common import add_shared, add_verbosity, positive
 from crefjax.cli.messages import detail, log, result, timed, warn
 from crefjax.errors import UserError, path_error
 from crefjax.io.files import is_same_file
@@ -51,8 +51,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--max-memory", metavar="GIB", type=positive, help="memory to keep within (default: half of what is free)"
     )
-    add_device(parser)
-    add_overwrite(parser)
+    add_shared(parser, "device", "overwrite")
     add_verbosity(parser)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from crefjax.cli.common import add_device, add_overwrite, add_verbosity, number, positive
+from crefjax.cli.common import add_shared, add_verbosity, number, positive
 from crefjax.cli.images_denoise import add_contrast, show_part
 from crefjax.cli.messages import detail, log, result, timed
 from crefjax.errors import UserError, path_error
@@ -44,8 +44,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--max-memory", metavar="GIB", type=positive, help="memory to keep within (default: half of what is free)"
     )
-    add_device(parser)
-    add_overwrite(parser)
+    add_shared(parser, "device", "overwrite")
     add_verbosity(parser)
 
 

@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from crefjax.cli.common import (
-    add_device,
     add_numbers,
     add_optics,
-    add_overwrite,
+    add_shared,
     add_verbosity,
     check_effective,
     given,
@@ -62,8 +61,7 @@ def add_arguments(parser):
     )
     _add_microscope(parser.add_argument_group("microscope"))
     _add_micrographs(parser.add_argument_group("specimen of --micrographs"))
-    add_device(parser)
-    add_overwrite(parser)
+    add_shared(parser, "device", "overwrite")
     add_verbosity(parser)
 
 

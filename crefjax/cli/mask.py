@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from crefjax import __version__
-from crefjax.cli.common import add_half_maps, add_json, add_overwrite, add_verbosity, add_voxel_size, number_or_auto
+from crefjax.cli.common import add_half_maps, add_json, add_shared, add_verbosity, number_or_auto
 from crefjax.cli.messages import detail, log, result, timed, warn
 from crefjax.cli.record import check_json, make_record, pair_numbers, write_json
 from crefjax.io.files import check_output
@@ -23,8 +23,7 @@ def add_arguments(parser):
     ):
         parser.add_argument(name, metavar="X", type=number_or_auto, default="auto", help=f"{text}; auto: {automatic}")
     add_json(parser, "settings, measurements, and warnings")
-    add_voxel_size(parser)
-    add_overwrite(parser)
+    add_shared(parser, "voxel_size", "overwrite")
     add_verbosity(parser)
 
 

@@ -1,6 +1,6 @@
 """`crefjax prepare`."""
 
-from crefjax.cli.common import add_insist, add_verbosity, add_voxel_size, number
+from crefjax.cli.common import add_shared, add_verbosity, number
 from crefjax.cli.messages import log, result, timed
 from crefjax.utils.progress import progress_bar
 
@@ -47,8 +47,7 @@ def add_arguments(parser):
         help="prepare only every N-th entry, from the K-th on, while other processes prepare the others into the same "
         "dataset; the same command without it then joins the parts",
     )
-    add_voxel_size(parser)
-    add_insist(parser)
+    add_shared(parser, "voxel_size", "insist")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset, finished or not")
     add_verbosity(parser)
 

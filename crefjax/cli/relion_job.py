@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from crefjax.cli.common import add_device, add_verbosity
+from crefjax.cli.common import add_shared, add_verbosity
 from crefjax.cli.messages import log
 from crefjax.errors import UserError, path_error
 from crefjax.io.star import write_star
@@ -29,7 +29,7 @@ def add_arguments(parser):
     parser.add_argument("--j", metavar="N", type=int, help="threads (default: all cores)")
     parser.add_argument("--weights", metavar="W", help="weights by name or folder (default: truth)")
     parser.add_argument("--symmetry", metavar="G", help="point group over which the map is averaged, such as D7")
-    add_device(parser)
+    add_shared(parser, "device")
     add_verbosity(parser)
 
 

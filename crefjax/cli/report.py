@@ -4,12 +4,10 @@ from pathlib import Path
 
 from crefjax.cli.common import (
     add_half_maps,
-    add_insist,
     add_json,
     add_model,
-    add_overwrite,
+    add_shared,
     add_verbosity,
-    add_voxel_size,
     check_model_place,
     read_optional_model,
 )
@@ -42,10 +40,9 @@ def add_arguments(parser):
     )
     add_model(parser)
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder to write")
-    add_voxel_size(parser)
-    add_insist(parser)
+    add_shared(parser, "voxel_size", "insist")
     add_json(parser, "what was found, and the files that were written,")
-    add_overwrite(parser)
+    add_shared(parser, "overwrite")
     add_verbosity(parser)
 
 

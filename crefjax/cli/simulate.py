@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crefjax.cli.common import (
-    add_device,
     add_numbers,
     add_optics,
+    add_shared,
     add_verbosity,
     check_effective,
     given,
@@ -63,7 +63,7 @@ def add_arguments(parser):
         "particles: write the images, for RELION (default: additive; particles with --particles)",
     )
     parser.add_argument("--seed", metavar="N", type=int, help="random seed; does not affect the phantom (default: 0)")
-    add_device(parser)
+    add_shared(parser, "device")
     add_verbosity(parser)
     parser.add_argument(
         "--overwrite",

@@ -2,14 +2,7 @@
 
 from pathlib import Path
 
-from crefjax.cli.common import (
-    add_model,
-    add_overwrite,
-    add_verbosity,
-    add_voxel_size,
-    check_model_place,
-    read_optional_model,
-)
+from crefjax.cli.common import add_model, add_shared, add_verbosity, check_model_place, read_optional_model
 from crefjax.cli.messages import log, timed
 from crefjax.io.files import check_output_file
 
@@ -25,8 +18,7 @@ def add_arguments(parser):
     parser.add_argument("map_2", metavar="MAP2", nargs="?", help="another map on the same grid, to compare with MAP")
     add_model(parser)
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="page to write, .html")
-    add_voxel_size(parser)
-    add_overwrite(parser)
+    add_shared(parser, "voxel_size", "overwrite")
     add_verbosity(parser)
 
 

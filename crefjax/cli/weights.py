@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from crefjax.cli.common import add_overwrite
+from crefjax.cli.common import add_shared
 from crefjax.errors import UserError
 
 COMPILES = False
@@ -25,7 +25,7 @@ def add_arguments(parser):
         required=True,
         help="weights folder to write; one in the user's data folder (see `crefjax weights list`) is found by name",
     )
-    add_overwrite(load)
+    add_shared(load, "overwrite")
 
 
 def _actions(actions):
