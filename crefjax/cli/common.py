@@ -158,12 +158,7 @@ def add_verbosity(command):
 
 
 def add_json(command, text):
-    """Add `--json`.
-
-    Args:
-        command: parser.
-        text: what is written.
-    """
+    """Add `--json`, whose help says what is written by a text."""
     command.add_argument(
         "--json", metavar="F", help=f"also write {text} as JSON; - for standard output, with nothing else on it"
     )
@@ -194,12 +189,7 @@ def on_device(kind: str | None) -> AbstractContextManager:
 
 
 def add_model(command, more: str = "") -> None:
-    """Add `--model`.
-
-    Args:
-        command: parser.
-        more: end of the help.
-    """
+    """Add `--model`, whose help ends with `more`."""
     text = f"atomic model to show with the maps, PDB or mmCIF, also .gz{more}"
     command.add_argument("--model", metavar="MODEL", help=text)
 

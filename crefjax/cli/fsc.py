@@ -355,11 +355,7 @@ def fsc_xml(frequency: Sequence[float], fsc: Sequence[float], title: str) -> byt
 
 
 def csv_table(columns: Mapping[str, Sequence[float | int | None]]) -> bytes:
-    """Return columns of one length as CSV with a line of names: numbers to seven digits, None as an empty field.
-
-    Args:
-        columns: by name, in order.
-    """
+    """Return columns of one length as CSV with a line of names: numbers to seven digits, None as an empty field."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)

@@ -215,9 +215,6 @@ class Measurements:
 def report_numbers(inputs: ReportInputs) -> dict:
     """Return all numbers of a report, ready for JSON: NaN and infinity are None, lists run over shells 0 to N/2.
 
-    Args:
-        inputs: the maps.
-
     Returns:
         `box` (x, y, z), `voxel_size` (Å), `shell`, `frequency` (1/Å), `mask`, `curves`, `variances`, `ratios`,
         `signal_kept`, `noise_kept` (None without denoised half-maps), `resolution` (Å), `directional`, `symmetry` (of

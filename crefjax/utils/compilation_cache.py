@@ -103,12 +103,7 @@ def clear_cache(folder: Path) -> tuple[int, int]:
 
 
 def bound_cache(folder: Path, limit: int = LIMIT) -> None:
-    """Remove the programs that were not used for the longest time, until all files are within a limit.
-
-    Args:
-        folder: of all programs.
-        limit: bytes.
-    """
+    """Remove the programs that were not used for the longest time, until all files are within a limit in bytes."""
     files = sorted(_files(folder), key=lambda row: max(row[1].st_atime, row[1].st_mtime))
     excess = sum(status.st_size for _, status in files) - limit
     for path, status in files:

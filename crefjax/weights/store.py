@@ -214,14 +214,10 @@ def check_weights_folder(folder: Path, *, overwrite: bool) -> None:
 
 
 def save_parameters(folder: Path, parameters: Parameters) -> None:
-    """Write parameters into a new folder.
+    """Write parameters, a tree of arrays, into a new folder, an absolute path.
 
     They are written as host arrays, so that parameters from a GPU can be read on a CPU, and by this process alone, also
     if it is connected to others.
-
-    Args:
-        folder: Absolute path.
-        parameters: A tree of arrays.
     """
     import jax
     import orbax.checkpoint as ocp
