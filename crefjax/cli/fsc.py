@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from crefjax.cli.common import add_json, add_shared, add_verbosity, on_device
 from crefjax.cli.messages import log, result, timed, warn
-from crefjax.cli.record import check_json, json_text, write_json
+from crefjax.cli.record import check_json, json_text, resolution_numbers, write_json
 from crefjax.errors import UserError, path_error
 from crefjax.io.files import check_output_file
 from crefjax.utils.atomic import atomic_write_all
@@ -186,7 +186,7 @@ def curve_numbers(curves: Curves) -> dict:
         "frequency": curve.frequency.tolist(),
         "fsc": curve.fsc.tolist(),
         "cref": curve.cref.tolist(),
-        **_resolutions(curve),
+        **resolution_numbers(curve),
     }
     if curves.directional is not None:
         numbers["directional"] = _directional_numbers(curves)
@@ -198,7 +198,7 @@ def curve_numbers(curves: Curves) -> dict:
         "fsc_corrected": corrected.corrected.fsc.tolist(),
         "randomized_from": corrected.randomized_from,
         "seed": corrected.seed,
-        **_resolutions(corrected.corrected, "corrected_"),
+        **resolution_numbers(corrected.corrected, "corrected_"),
     }
 
 
@@ -220,18 +220,6 @@ def _directional_numbers(curves):
         "ratio": anisotropy.ratio,
         "spread": anisotropy.spread,
         "preferred": anisotropy.preferred,
-    }
-
-
-def _resolutions(curve, prefix=""):
-    found = {threshold: curve.resolution(threshold) for threshold in THRESHOLDS}
-    return {
-        key: value
-        for threshold, resolution in found.items()
-        for key, value in (
-            (f"{prefix}resolution_at_{threshold}", resolution.angstrom),
-            (f"{prefix}falls_below_{threshold}", resolution.crossed),
-        )
     }
 
 

@@ -80,6 +80,16 @@ def make_record(
     }
 
 
+def resolution_numbers(curve, prefix: str = "") -> dict:
+    """Return where an `FscCurve` falls below 0.143 and 0.5, Å, and whether it does, by keys with a prefix."""
+    numbers = {}
+    for threshold in (0.143, 0.5):
+        resolution = curve.resolution(threshold)
+        numbers[f"{prefix}resolution_at_{threshold}"] = resolution.angstrom
+        numbers[f"{prefix}falls_below_{threshold}"] = resolution.crossed
+    return numbers
+
+
 def pair_numbers(check, *, mask_given: bool) -> dict:
     """Return what a check of two half-maps found, for a record.
 
@@ -90,16 +100,12 @@ def pair_numbers(check, *, mask_given: bool) -> dict:
     if check is None:
         names = ("resolution_at_0.143", "falls_below_0.143", "resolution_at_0.5", "falls_below_0.5")
         return {**dict.fromkeys(names), "measured_within": None, "pair": None, "findings": []}
-    numbers = {}
-    for threshold in (0.143, 0.5):
-        resolution = check.curve.resolution(threshold)
-        numbers[f"resolution_at_{threshold}"] = resolution.angstrom
-        numbers[f"falls_below_{threshold}"] = resolution.crossed
     region = "mask" if mask_given else "whole box" if check.region.array is None else "automatic mask"
     findings = [
         {"kind": finding.kind, "serious": finding.serious, "text": finding.text, "numbers": finding.numbers}
         for finding in check.findings
     ]
+    numbers = resolution_numbers(check.curve)
     return numbers | {"measured_within": region, "pair": not check.serious, "findings": findings}
 
 
