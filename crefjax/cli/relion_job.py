@@ -7,7 +7,6 @@ from pathlib import Path
 from crefjax.cli.common import add_shared, add_verbosity
 from crefjax.cli.messages import log
 from crefjax.errors import UserError, path_error
-from crefjax.io.star import write_star
 
 EPILOG = (
     "Give `crefjax relion-job` as the External executable in RELION's window, and a half-map as its 3D reference. The "
@@ -106,6 +105,8 @@ def finish(folder: Path, *, success: bool, outputs: Sequence[Path] = ()) -> None
         success: whether it ended well.
         outputs: maps, relative to the project's folder, as the folder of the job is.
     """
+    from crefjax.io.star import write_star
+
     if outputs:
         nodes = {
             "rlnPipeLineNodeName": [str(path) for path in outputs],
