@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from crefjax.cli.common import add_half_maps, add_json, add_shared, add_verbosity, on_device
 from crefjax.cli.messages import result
-from crefjax.cli.record import check_json, write_json
+from crefjax.cli.record import check_json, output_json
 
 EPILOG = (
     "Detects a half-map that is shifted, mirrored, or has exchanged axes; the same noise in both; different scales; "
@@ -33,7 +33,7 @@ def run(arguments) -> int:
     mask = load_mask(arguments.mask, first, voxel_size=arguments.voxel_size).array if arguments.mask else None
     with on_device(arguments.device):
         check = check_pair(first.array, second.array, first.voxel_size, mask)
-    write_json(arguments.json, _json_content(arguments, first, check))
+    output_json(arguments.json, _json_content(arguments, first, check))
     z, y, x = first.array.shape
     result(f"{x}x{y}x{z} voxels of {first.voxel_size:.4g} Å")
     result(check.describe_resolution(mask_given=bool(arguments.mask)))

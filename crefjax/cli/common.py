@@ -12,7 +12,7 @@ from crefjax.errors import UserError
 
 if TYPE_CHECKING:
     from crefjax.io.maps import Map
-    from crefjax.io.models import Model
+    from crefjax.io.models import AtomicModel
 
 
 def number(text):
@@ -194,7 +194,7 @@ def add_model(command, more: str = "") -> None:
     command.add_argument("--model", metavar="MODEL", help=text)
 
 
-def read_optional_model(path: str | Path | None) -> "Model | None":
+def read_optional_model(path: str | Path | None) -> "AtomicModel | None":
     """Return the model of a file, or None for None.
 
     Raises:
@@ -207,7 +207,7 @@ def read_optional_model(path: str | Path | None) -> "Model | None":
     return read_model(path)
 
 
-def check_model_place(model: "Model | None", map_: "Map") -> None:
+def check_model_place(model: "AtomicModel | None", map_: "Map") -> None:
     """Warn if most atoms of a model lie outside the box of a map."""
     if model is None:
         return

@@ -34,10 +34,9 @@ def run(arguments) -> None:
     parser = make_parser(all_commands=True)
     for command, action in _actions(parser):
         action.help = _plain(action.help)
-        if _is_folder(command, action):
-            action.complete = shtab.DIRECTORY
-        elif _is_file(command, action):
-            action.complete = shtab.FILE
+        if _takes_path(command, action):
+            is_folder = action.metavar in _FOLDERS or action.dest == "weights"
+            action.complete = shtab.DIRECTORY if is_folder else shtab.FILE
     print(shtab.complete(parser, arguments.shell))
 
 
@@ -58,7 +57,7 @@ def _plain(text):
     return text.replace("`", "") if text and text != argparse.SUPPRESS else text
 
 
-def _takes_text(command, action):
+def _takes_path(command, action):
     """Return whether the value of an argument is a path, as texts are but for a few."""
     return (
         action.nargs != 0
@@ -67,11 +66,3 @@ def _takes_text(command, action):
         and action.dest not in _NAMES
         and (command, action.dest) not in (("fetch", "entry"), ("show", "name"))
     )
-
-
-def _is_folder(command, action):
-    return _takes_text(command, action) and (action.metavar in _FOLDERS or action.dest == "weights")
-
-
-def _is_file(command, action):
-    return _takes_text(command, action)

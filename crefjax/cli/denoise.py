@@ -4,7 +4,7 @@ from pathlib import Path
 
 from crefjax.cli.common import add_half_maps, add_json, add_model, add_shared, add_verbosity, number_or_auto, positive
 from crefjax.cli.denoise_job import DenoiseJob, check_job, run_job
-from crefjax.cli.record import check_json, write_json
+from crefjax.cli.record import check_json, output_json
 from crefjax.errors import UserError
 
 EPILOG = (
@@ -116,5 +116,5 @@ def run(arguments) -> int:
     )
     check_job(job, beside=[] if arguments.json in (None, "-") else [arguments.json])
     check_json(arguments.json, inputs=job.inputs.values())
-    write_json(arguments.json, run_job(job))
+    output_json(arguments.json, run_job(job))
     return 0

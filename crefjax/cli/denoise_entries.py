@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from crefjax import __version__
 from crefjax.cli.denoise_job import DenoiseJob, check_job, run_job
-from crefjax.cli.messages import as_options, current, log, part, result
-from crefjax.cli.record import FORMAT_VERSION, check_json, json_text, write_json
+from crefjax.cli.messages import as_options, current_messages, log, part, result
+from crefjax.cli.record import FORMAT_VERSION, check_json, json_text, output_json
 from crefjax.errors import UserError, path_error
 from crefjax.io.files import check_output_folder, is_same_file
 from crefjax.utils.atomic import atomic_directory, write_bytes
@@ -84,7 +84,7 @@ def run_entries(arguments, settings: dict) -> int:
             log(f"skipped {name}: {outcomes[-1].error}")
     for line in table(outcomes):
         result(line)
-    write_json(arguments.json, _content(outcomes))
+    output_json(arguments.json, _content(outcomes))
     return int(any(outcome.status == _SKIPPED for outcome in outcomes))
 
 
@@ -153,7 +153,7 @@ def _denoise_entry(name, folder, target, arguments, settings, weights) -> Outcom
     except OSError as error:
         reason = f"{error.strerror or error}; check the path and the disk"
         text = f"{error.filename or target}: {reason}"
-    return Outcome(name, _SKIPPED, current().elapsed, error=as_options(text), reason=as_options(reason))
+    return Outcome(name, _SKIPPED, current_messages().elapsed, error=as_options(text), reason=as_options(reason))
 
 
 def _denoised(name, folder, target, arguments, settings, weights) -> Outcome:
@@ -165,7 +165,7 @@ def _denoised(name, folder, target, arguments, settings, weights) -> Outcome:
     if (target / RECORD).is_file() and not arguments.overwrite:
         record = read_finished(target, asked)
         log("finished before")
-        return Outcome(name, _BEFORE, current().elapsed, record)
+        return Outcome(name, _BEFORE, current_messages().elapsed, record)
     check_output_folder(
         target,
         "the output of an entry",
@@ -193,7 +193,7 @@ def _denoised(name, folder, target, arguments, settings, weights) -> Outcome:
         outputs = {role: os.path.relpath(path, target) for role, path in record["outputs"].items()}
         content = {**record, "outputs": outputs, "asked": asked}
         write_bytes(hidden / RECORD, (json_text(content) + "\n").encode())
-    return Outcome(name, _DONE, current().elapsed, record)
+    return Outcome(name, _DONE, current_messages().elapsed, record)
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
@@ -245,7 +245,7 @@ def _content(outcomes):
             }
             for outcome in outcomes
         ],
-        "seconds": {"total": current().elapsed},
+        "seconds": {"total": current_messages().elapsed},
     }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from crefjax import __version__
 from crefjax.cli.common import check_model_place, read_optional_model
-from crefjax.cli.messages import current, detail, log, timed, warn
+from crefjax.cli.messages import current_messages, detail, log, timed, warn
 from crefjax.cli.record import make_record, pair_numbers, report_summary
 from crefjax.errors import UserError
 from crefjax.io.files import check_output, map_stem
@@ -138,7 +138,7 @@ def run_job(job: DenoiseJob) -> dict:
         local_paths = [outputs[f"local_{name}"] for name in LOCAL] if local else None
         found["report"] = _write_report(job, inputs, model, local, local_paths)
         outputs["report"] = job.report
-    log(f"done in {current().elapsed:.1f} s")
+    log(f"done in {current_messages().elapsed:.1f} s")
     if job.halves:
         log("note: an FSC between the denoised half-maps is not a resolution: their errors are not independent")
     return make_record(
@@ -167,7 +167,7 @@ def _denoise(job, model) -> tuple[DenoiseRequest, InferencePlan, Denoised]:
     for line in (plan.describe_grid(request.pair[0].array.shape), plan.describe()):
         if line is not None:
             log(line)
-    with timed("denoising"), progress_bar(f"{current().prefix}denoising") as progress:
+    with timed("denoising"), progress_bar(f"{current_messages().prefix}denoising") as progress:
         result = denoise_maps(request, plan, progress=progress)
     _log_result(result)
     return request, plan, result

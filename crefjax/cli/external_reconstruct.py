@@ -55,7 +55,7 @@ def run(arguments) -> None:
             raise UserError("--combine none: denoises nothing after the classical step; choose another way")
         _denoise(arguments)
         return
-    from crefjax.relion.external import own_command, reconstruct
+    from crefjax.relion.external import external_reconstruct, own_command
 
     words = None
     if arguments.combine != "none":
@@ -64,7 +64,7 @@ def run(arguments) -> None:
             if getattr(arguments, name) is not None:
                 options += [f"--{name}", getattr(arguments, name)]
         words = own_command(arguments.star, options)
-    log(reconstruct(arguments.star, words, program=arguments.classical))
+    log(external_reconstruct(arguments.star, words, program=arguments.classical))
 
 
 def _denoise(arguments):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from crefjax.cli.common import add_json, add_shared, add_verbosity, on_device
 from crefjax.cli.messages import log, result, timed, warn
-from crefjax.cli.record import check_json, json_text, resolution_numbers, write_json
+from crefjax.cli.record import check_json, json_text, output_json, resolution_numbers
 from crefjax.errors import UserError, path_error
 from crefjax.io.files import check_output_file
 from crefjax.utils.atomic import atomic_write_all
@@ -300,7 +300,7 @@ def _check_before_work(arguments):
 def _write(arguments, curves):
     contents = {}
     if arguments.json == "-":
-        write_json("-", curve_numbers(curves))
+        output_json("-", curve_numbers(curves))
     elif arguments.json:
         contents[Path(arguments.json)] = (json_text(curve_numbers(curves)) + "\n").encode()
     if arguments.xml:

@@ -5,7 +5,7 @@ from pathlib import Path
 from crefjax import __version__
 from crefjax.cli.common import add_half_maps, add_json, add_shared, add_verbosity, number_or_auto
 from crefjax.cli.messages import detail, log, result, timed, warn
-from crefjax.cli.record import check_json, make_record, pair_numbers, write_json
+from crefjax.cli.record import check_json, make_record, output_json, pair_numbers
 from crefjax.io.files import check_output
 
 EPILOG = "The steps are those of RELION's relion_mask_create. `auto` adapts a setting to the maps, and reports it."
@@ -68,4 +68,4 @@ def run(arguments) -> None:
     }
     used = {name: getattr(info, name) for name in settings}
     record = make_record("mask", inputs=inputs, half_map=first, settings=used, found=found, outputs={"mask": output})
-    write_json(arguments.json, record)
+    output_json(arguments.json, record)

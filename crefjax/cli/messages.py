@@ -77,7 +77,7 @@ def part(name: str) -> Iterator[Messages]:
         yield messages
 
 
-def current() -> Messages:
+def current_messages() -> Messages:
     """Return the messages of the command, or of its current part, so far."""
     return _current
 

@@ -5,7 +5,7 @@ import time
 
 from crefjax.cli.common import add_config, add_json, add_verbosity, positive
 from crefjax.cli.messages import log, result, timed
-from crefjax.cli.record import check_json, write_json
+from crefjax.cli.record import check_json, output_json
 from crefjax.cli.train import start_platform
 from crefjax.errors import UserError
 
@@ -61,7 +61,7 @@ def run(arguments) -> None:
     dataset = _dataset_bytes(config)
     for line in _lines(plan, nodes, dataset):
         result(line)
-    write_json(arguments.json, _content(plan, nodes, dataset))
+    output_json(arguments.json, _content(plan, nodes, dataset))
 
 
 def _dataset_bytes(config):

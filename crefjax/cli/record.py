@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from crefjax import __version__
-from crefjax.cli.messages import current
+from crefjax.cli.messages import current_messages
 from crefjax.io.files import check_output_file, finite_json
 from crefjax.utils.atomic import write_bytes
 
@@ -34,7 +34,7 @@ def check_json(
         check_output_file(path, suffixes=suffixes, marker=marker, inputs=inputs)
 
 
-def write_json(path: str | None, content: Mapping) -> None:
+def output_json(path: str | None, content: Mapping) -> None:
     """Write JSON to a file, to standard output (`-`), or nowhere (None).
 
     Raises:
@@ -64,7 +64,7 @@ def make_record(
         found: what was measured, and what of it is notable.
         outputs: files that were written, by their role.
     """
-    messages = current()
+    messages = current_messages()
     return {
         "format_version": FORMAT_VERSION,
         "crefjax": __version__,

@@ -46,7 +46,7 @@ def run(arguments) -> None:
 
 def _denoise(folder, arguments):
     from crefjax.cli.denoise_job import DenoiseJob, check_job, run_job
-    from crefjax.cli.record import write_json
+    from crefjax.cli.record import output_json
 
     if arguments.j is not None:
         if arguments.j < 1:
@@ -67,7 +67,7 @@ def _denoise(folder, arguments):
         overwrite=True,  # RELION runs a job again in its folder, to continue it
     )
     check_job(job)
-    write_json(str(folder / RECORD), run_job(job))
+    output_json(str(folder / RECORD), run_job(job))
     return [folder / MAP]
 
 

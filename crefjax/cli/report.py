@@ -11,8 +11,8 @@ from crefjax.cli.common import (
     check_model_place,
     read_optional_model,
 )
-from crefjax.cli.messages import current, log, timed, warn
-from crefjax.cli.record import check_json, make_record, report_summary, write_json
+from crefjax.cli.messages import current_messages, log, timed, warn
+from crefjax.cli.record import check_json, make_record, output_json, report_summary
 from crefjax.errors import UserError, path_error
 from crefjax.io.files import is_same_file
 
@@ -85,7 +85,7 @@ def run(arguments) -> None:
     for warning in numbers["warnings"]:
         warn(warning["text"])
     log(f"wrote {Path(arguments.output) / PAGE} and {len(written) - 1} more files")
-    log(f"done in {current().elapsed:.1f} s")
+    log(f"done in {current_messages().elapsed:.1f} s")
     record = make_record(
         "report",
         inputs=sources,
@@ -94,7 +94,7 @@ def run(arguments) -> None:
         found=report_summary(numbers),
         outputs={"report": Path(arguments.output)},
     )
-    write_json(arguments.json, record)
+    output_json(arguments.json, record)
 
 
 def _sources(arguments):

@@ -45,7 +45,7 @@ from crefjax.images.specimen import (
     CARBON_PATH,
     CARBON_STRUCTURE,
     ICE_PATH,
-    Specimen,
+    ImagedSpecimen,
     Structure,
     amorphous_phase,
     carbon_edge,
@@ -61,7 +61,7 @@ CARBON_THICKNESS = 120.0  # Å
 _MARGIN = 300.0  # Å around a micrograph, from where contrast is transferred into it
 
 
-def simulate_images(specimen: Specimen, config: ImageConfig) -> Iterator[SimulatedImage]:
+def simulate_images(specimen: ImagedSpecimen, config: ImageConfig) -> Iterator[SimulatedImage]:
     """Simulate images one after the other; image `i` depends on seed and `i`, not on their number.
 
     Args:
@@ -81,11 +81,11 @@ def simulate_images(specimen: Specimen, config: ImageConfig) -> Iterator[Simulat
     density = jnp.asarray(specimen.density * (0 if config.empty else config.pixel_size), jnp.float32)
     spectrum = jax.jit(oversampled_spectrum)(density)
     if config.micrographs:
-        return simulate_micrographs(spectrum, specimen.diameter, side, config)
-    return simulate_particles(spectrum, side, config)
+        return _micrographs(spectrum, specimen.diameter, side, config)
+    return _particle_images(spectrum, side, config)
 
 
-def blurred_truth(specimen: Specimen, config: ImageConfig) -> np.ndarray:
+def blurred_truth(specimen: ImagedSpecimen, config: ImageConfig) -> np.ndarray:
     """Return the density of a specimen with the images' envelope, `(z, y, x)`, float32: what they can show at best."""
     squared = sum(
         np.square(axis)
@@ -100,7 +100,7 @@ def blurred_truth(specimen: Specimen, config: ImageConfig) -> np.ndarray:
     return scipy.fft.irfftn(spectrum, s=specimen.density.shape).astype(np.float32)
 
 
-def simulate_particles(spectrum: jax.Array, side: int, config: ImageConfig) -> Iterator[SimulatedImage]:
+def _particle_images(spectrum: jax.Array, side: int, config: ImageConfig) -> Iterator[SimulatedImage]:
     """Simulate images of `(side, side)` from the spectrum of a density times the pixel size, 1/Å."""
     box, pad = len(spectrum) // 2, next_fast_len(2 * side)
     rotations = np.asarray(sample_rotations(random_key(config, 0), config.count, config.preferred))
@@ -148,9 +148,7 @@ def _imaged_particles(projected, defoci, numbers, box, pad, side, config):
     return images[0], 1 - images[1]
 
 
-def simulate_micrographs(
-    spectrum: jax.Array, diameter: float, side: int, config: ImageConfig
-) -> Iterator[SimulatedImage]:
+def _micrographs(spectrum: jax.Array, diameter: float, side: int, config: ImageConfig) -> Iterator[SimulatedImage]:
     """Simulate micrographs of `(side, side)` from the spectrum of a density times the pixel size, 1/Å.
 
     Args:

@@ -35,7 +35,7 @@ PROTEIN_CONTRAST = 0.05  # 1/Å², mean contrast of a protein, to which a map of
 LEAST_MARGIN = 5.0  # Å around the atoms in their box
 
 
-class Specimen(NamedTuple):
+class ImagedSpecimen(NamedTuple):
     """A particle's contrast to ice.
 
     Attributes:
@@ -64,7 +64,7 @@ def ice_density() -> float:
     return float(WATERS * water_form_factor(np.zeros(())))
 
 
-def specimen_of_atoms(atoms: Atoms, pixel_size: float, side: int | None = None) -> Specimen:
+def specimen_of_atoms(atoms: Atoms, pixel_size: float, side: int | None = None) -> ImagedSpecimen:
     """Return the contrast of a model to the ice that it displaces.
 
     Args:
@@ -88,10 +88,10 @@ def specimen_of_atoms(atoms: Atoms, pixel_size: float, side: int | None = None) 
     shift = side // 2 * pixel_size - middle
     box = (side,) * 3
     total = density(model, box, pixel_size, shift=shift) - density(displaced, box, pixel_size, shift=shift)
-    return Specimen(np.asarray(total), 2 * radius, atoms.source)
+    return ImagedSpecimen(np.asarray(total), 2 * radius, atoms.source)
 
 
-def specimen_of_map(map_: Map, side: int | None = None) -> Specimen:
+def specimen_of_map(map_: Map, side: int | None = None) -> ImagedSpecimen:
     """Return a map as a particle: its level outside subtracted, and scaled to the contrast of protein within.
 
     Args:
@@ -113,7 +113,7 @@ def specimen_of_map(map_: Map, side: int | None = None) -> Specimen:
     first = [side // 2 - n // 2 for n in array.shape]  # so that the middles coincide
     box[tuple(slice(at, at + n) for at, n in zip(first, array.shape, strict=True))] = scaled
     far = np.argwhere(np.pad(body, [(at, side - at - n) for at, n in zip(first, array.shape, strict=True)])) - side // 2
-    return Specimen(box, 2 * float(np.linalg.norm(far, axis=1).max()) * map_.voxel_size, name)
+    return ImagedSpecimen(box, 2 * float(np.linalg.norm(far, axis=1).max()) * map_.voxel_size, name)
 
 
 def _check_side(side, least, name):

@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 from crefjax.data.pair_check import validate_maps
 from crefjax.data.unit_grid import on_unit_grid, unit_grid
 from crefjax.errors import UserError
-from crefjax.inference.memory_plan import InferencePlan, plan_run
+from crefjax.inference.memory_plan import InferencePlan, plan_network
 from crefjax.inference.network import run_network
 from crefjax.io.maps import Map
 from crefjax.masking.threshold import has_inverted_contrast, otsu_threshold, sample
@@ -103,7 +103,7 @@ def plan_classify(
     shape = unit_grid(map_.array.shape, map_.voxel_size)
     share = float(np.prod(shape)) / map_.array.size
     maps = _MAPS / min(share, 1.0)
-    return plan_run(shape, weights.config, find_device(device), host_maps=maps, max_memory=max_memory)
+    return plan_network(shape, weights.config, find_device(device), host_maps=maps, max_memory=max_memory)
 
 
 def classify_map(

@@ -114,7 +114,7 @@ def plan_denoise(request: DenoiseRequest) -> InferencePlan:
         later_maps += _MAPS_OF_SYMMETRY
     if request.report:
         later_maps = _MAPS_OF_REPORT / share
-    plan = plan_run(
+    plan = plan_network(
         working,
         weights.config,
         device,
@@ -170,7 +170,7 @@ def part_around(region: np.ndarray, shape: tuple[int, int, int], multiple: int) 
     return tuple(part)
 
 
-def plan_run(
+def plan_network(
     shape: tuple[int, int, int],
     config: NetworkConfig,
     device: jax.Device,

@@ -38,7 +38,7 @@ def no_atoms(path) -> UserError:
     )
 
 
-class Model(NamedTuple):
+class AtomicModel(NamedTuple):
     """A model ready for the page.
 
     Attributes:
@@ -64,7 +64,7 @@ class Model(NamedTuple):
         return float(np.mean(np.all((relative >= 0) & (relative <= np.array(sides)), axis=1)))
 
 
-def read_model(path: Path | str) -> Model:
+def read_model(path: Path | str) -> AtomicModel:
     """Read the first model of a PDB or mmCIF file, without waters and hydrogens.
 
     Raises:
@@ -85,7 +85,7 @@ def read_model(path: Path | str) -> Model:
     groups = gemmi.MmcifOutputGroups(False, block_name=True, entry=True)
     groups.atoms = groups.group_pdb = groups.auth_all = groups.chem_comp = True
     positions = np.array([site.atom.pos.tolist() for site in structure[0].all()], np.float64)
-    return Model(path.name, structure.make_mmcif_document(groups).as_string(), positions, backbone)
+    return AtomicModel(path.name, structure.make_mmcif_document(groups).as_string(), positions, backbone)
 
 
 def _keep_backbone(model):

@@ -277,11 +277,7 @@ def read_listed_images(path: Path | str) -> ListedImages:
 
 
 def _find(stack: str, path: Path, row: int) -> Path:
-    for folder in _folders(path):
+    for folder in (Path(), path.parent):
         if (folder / stack).is_file():
             return folder / stack
     raise path_error(path, f"row {row} names {stack}, which does not exist; correct the name, or work in its folder")
-
-
-def _folders(path: Path) -> Sequence[Path]:
-    return Path(), path.parent

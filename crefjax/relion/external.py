@@ -231,7 +231,7 @@ def write_volume(path: Path | str, array: np.ndarray, voxel_size: float) -> None
         stream.write(array.tobytes())
 
 
-def reconstruct(star: Path | str, regularize: Sequence[str] | None, *, program: str = PROGRAM) -> str:
+def external_reconstruct(star: Path | str, regularize: Sequence[str] | None, *, program: str = PROGRAM) -> str:
     """Write the map that RELION asks for.
 
     Args:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from crefjax.report.checks import HeaderRow
 from crefjax.report.figures import RenderedFigure
-from crefjax.report.slices import Layer, Plane, Slices
+from crefjax.report.slices import ImageLayer, Plane, Slices
 from crefjax.report.viewer import Viewer, asset, data_uri, document, viewer_scripts, viewer_sections
 from crefjax.report.warnings import passed_tests, warning_title
 
@@ -150,7 +150,7 @@ def _row(planes, figures):
     return f'<div class="planes" style="max-width:{widest + 24:.0f}px">{figures}</div>'
 
 
-def _colored(planes, layer: Layer):
+def _colored(planes, layer: ImageLayer):
     figures = "".join(_figure(plane, number, layer) for number, plane in enumerate(planes))
     unit = f" {layer.unit}" if layer.unit else ""
     scale = (
@@ -161,7 +161,7 @@ def _colored(planes, layer: Layer):
     return _row(planes, figures) + scale
 
 
-def _figure(plane: Plane, number: int, layer: Layer, after: Layer | None = None):
+def _figure(plane: Plane, number: int, layer: ImageLayer, after: ImageLayer | None = None):
     images = [_image(plane, number, layer, "before" if after else "only")]
     if after:
         images += [_image(plane, number, after, "after"), _TAGS]

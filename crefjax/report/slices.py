@@ -50,7 +50,7 @@ def _chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-class Layer(NamedTuple):
+class ImageLayer(NamedTuple):
     """One quantity in the three planes.
 
     Attributes:
@@ -107,13 +107,13 @@ class Slices:
     """
 
     planes: tuple[Plane, Plane, Plane]
-    before: Layer
-    after: Layer
-    change: Layer
+    before: ImageLayer
+    after: ImageLayer
+    change: ImageLayer
     gain: float
     offset: float
     std: float
-    local: tuple[Layer, ...]
+    local: tuple[ImageLayer, ...]
 
 
 def cut_slices(
@@ -153,8 +153,8 @@ def cut_slices(
     shown = [plane >= _OUTSIDE for plane in masks]
     return Slices(
         planes=tuple(_plane(axis, indices[axis], box, masks[axis], voxel_size) for axis in range(3)),
-        before=Layer("full map", _grays(before, low, high), low, high, "map's units", None),
-        after=Layer("denoised map", _grays(after, low, high), low, high, "map's units", None),
+        before=ImageLayer("full map", _grays(before, low, high), low, high, "map's units", None),
+        after=ImageLayer("denoised map", _grays(after, low, high), low, high, "map's units", None),
         change=_colored("change", change, highest, "σ", "viridis", [True] * 3),
         gain=gain,
         offset=offset,
@@ -270,4 +270,4 @@ def _colored(name, planes, high, unit, colormap, shown):
         for plane, part in zip(planes, shown, strict=True)
     )
     scale = png_bytes(np.arange(_COLORS, dtype=np.uint8)[np.newaxis], colors)
-    return Layer(name, images, 0.0, high, unit, scale)
+    return ImageLayer(name, images, 0.0, high, unit, scale)

@@ -19,7 +19,7 @@ import numpy as np
 
 from crefjax import __version__
 from crefjax.io.maps import Map, check_same_grid
-from crefjax.io.models import Model
+from crefjax.io.models import AtomicModel
 from crefjax.report.slices import match, png_bytes
 from crefjax.report.volumes import NOT_SHOWN, Grid, Volume, choose_grid, make_volume
 from crefjax.utils.atomic import atomic_write
@@ -116,7 +116,7 @@ class Viewer:
     std: float
     grays: tuple[float, float]
     contour: float
-    model: Model | None
+    model: AtomicModel | None
     advice: str
 
     @property
@@ -355,7 +355,7 @@ def _select(name, title, options, chosen):
     return f'<label>{title} <select id="surface-{name}">{entries}</select></label>'
 
 
-def make_viewer(first: Map, second: Map | None = None, model: Model | None = None) -> Viewer:
+def make_viewer(first: Map, second: Map | None = None, model: AtomicModel | None = None) -> Viewer:
     """Prepare one or two maps for a page.
 
     The second map is matched to the first by the gain and the offset that fit it best over the whole box, as two

@@ -19,7 +19,7 @@ from crefjax import __version__
 from crefjax.errors import path_error
 from crefjax.io.files import COMPRESSED_SUFFIXES, check_output_folder, sha256
 from crefjax.io.maps import write_map
-from crefjax.io.models import Model
+from crefjax.io.models import AtomicModel
 from crefjax.masking.threshold import otsu_threshold
 from crefjax.report.checks import header_rows
 from crefjax.report.figures import draw_figures
@@ -83,7 +83,7 @@ def write_report(
     sources: Mapping[str, Path],
     local=None,
     local_paths=None,
-    model: Model | None = None,
+    model: AtomicModel | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write a report; all of it appears together, or nothing.

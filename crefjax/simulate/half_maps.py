@@ -385,7 +385,7 @@ def write_entry(folder, simulation: Simulation, *, overwrite: bool = False) -> N
     maps = {name: getattr(simulation, name) for name in ("half_map_1", "half_map_2", "mask", "truth")}
     with simulated_folder(Path(folder), check) as hidden:
         write_specimen(hidden, maps, simulation.atoms, simulation.voxel_size)
-        write_report(hidden / _REPORT, simulation.report)
+        write_parameters(hidden / _REPORT, simulation.report)
 
 
 @contextmanager
@@ -419,7 +419,7 @@ def write_specimen(folder: Path, maps: dict[str, np.ndarray], atoms: Atoms, voxe
     write_model(folder / "model.cif", atoms, sides)
 
 
-def write_report(path: Path, report: dict) -> None:
+def write_parameters(path: Path, report: dict) -> None:
     """Write the parameters of a simulation as JSON."""
     text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     path.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may be any bytes

@@ -30,7 +30,7 @@ from crefjax.simulate.half_maps import (
     describe_parameters,
     place_specimen,
     simulated_folder,
-    write_report,
+    write_parameters,
     write_specimen,
 )
 from crefjax.simulate.imaging import (
@@ -178,7 +178,7 @@ def _write_files(folder, particles, progress):
         "snr": particles.snr,
         "parameters": describe_parameters(config),
     }
-    write_report(folder / REPORT, report)
+    write_parameters(folder / REPORT, report)
 
 
 def _particle_table(particles):

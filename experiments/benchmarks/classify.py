@@ -81,14 +81,14 @@ def _classify(box):
 
 
 def _network(box):
-    from crefjax.inference.memory_plan import plan_run
+    from crefjax.inference.memory_plan import plan_network
     from crefjax.inference.network import run_network
     from crefjax.utils.memory import find_device
     from crefjax.weights.store import load_weights
 
     weights = load_weights("truth")
     x = _ball(box, 0)
-    plan = plan_run(x.shape, weights.config, find_device(), host_maps=2)
+    plan = plan_network(x.shape, weights.config, find_device(), host_maps=2)
     return lambda: run_network(weights.parameters, x, weights.config, slab=plan.slab, device=plan.device), plan
 
 

@@ -85,7 +85,7 @@ def jax_network(method: str, shape: tuple, slab: int | None):
     import jax
     import jax.numpy as jnp
 
-    from crefjax.inference.memory_plan import plan_run
+    from crefjax.inference.memory_plan import plan_network
     from crefjax.inference.network import run_network
     from crefjax.models.unet3d import UNet3D, UNet3DConfig
     from crefjax.models.unet3d_openvino import is_installed
@@ -101,7 +101,7 @@ def jax_network(method: str, shape: tuple, slab: int | None):
         jax.lax.platform_dependent = lambda *arguments, default, **_: default(*arguments)
     config = UNet3DConfig()
     parameters = jax.jit(UNet3D(config).init)(jax.random.key(0), jnp.zeros((1, 32, 32, 32, 1)))["params"]
-    plan = plan_run(shape, config, find_device(), host_maps=2)
+    plan = plan_network(shape, config, find_device(), host_maps=2)
     about = {"device": plan.device.device_kind}
     if method in ("slabs", "openvino"):
         about |= {"slab": slab or plan.slab, "planned_gib": plan.host_bytes / GIB, "planned_seconds": plan.seconds}

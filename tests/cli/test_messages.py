@@ -6,7 +6,7 @@ import pytest
 from helpers.cli import densities, run_crefjax, run_ok, write
 
 from crefjax.cli.main import COMMANDS, make_parser
-from crefjax.cli.messages import QUIET, VERBOSE, current, detail, log, part, result, speak, timed, warn
+from crefjax.cli.messages import QUIET, VERBOSE, current_messages, detail, log, part, result, speak, timed, warn
 from crefjax.utils.progress import progress_bar
 
 
@@ -32,7 +32,7 @@ def test_details_and_times_are_printed_if_verbose(capsys):
         detail("scale: signal")
         with timed("reading"):
             pass
-        assert set(current().seconds) == {"reading"}
+        assert set(current_messages().seconds) == {"reading"}
     log("after")
     assert re.fullmatch(r"scale: signal\nreading: 0\.\d\d s\nafter\n", capsys.readouterr().err)
     with speak():

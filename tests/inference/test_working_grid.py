@@ -11,7 +11,7 @@ from helpers.small_network import CONFIG
 import crefjax
 from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps
-from crefjax.inference.memory_plan import affordable_rotations, part_around, plan_denoise, plan_run
+from crefjax.inference.memory_plan import affordable_rotations, part_around, plan_denoise, plan_network
 from crefjax.inference.network import cube_rotations, run_network, run_rotated
 from crefjax.inference.request import DenoiseRequest
 from crefjax.io.maps import Map
@@ -97,7 +97,7 @@ def test_plan_is_for_the_working_grid(on_a_grid):
     pair, _ = blob_pair((64, 64, 64), (30, 31, 32))
     plan = plan_denoise(DenoiseRequest(pair, on_a_grid, resolution=6.6, scale="none", rotations=1))
     assert plan.grid.shape == (32, 32, 32)
-    same = plan_run((32, 32, 32), CONFIG, plan.device, host_maps=0)
+    same = plan_network((32, 32, 32), CONFIG, plan.device, host_maps=0)
     assert plan.slab == same.slab
     assert plan.device_bytes == same.device_bytes
     on_its_own = plan_denoise(DenoiseRequest(pair, on_a_grid, resolution=6.6, scale="none", grid="input"))

@@ -8,7 +8,7 @@ from helpers.relion_files import RELION_5, write_job, write_mrc
 
 from crefjax.cli.main import main
 from crefjax.errors import UserError
-from crefjax.relion.external import read_result_path, read_volume, reconstruct, run_classical
+from crefjax.relion.external import external_reconstruct, read_result_path, read_volume, run_classical
 
 FSC = np.linspace(1, 0, 17)
 ROOT = "out/run_it003_half1_class001"
@@ -61,7 +61,7 @@ def test_the_map_without_prior_is_written_elsewhere(star):
     ],
 )
 def test_the_classical_map_stays_when_the_denoiser_fails(star, code, words):
-    line = reconstruct(star, [sys.executable, "-c", code], program="./program")
+    line = external_reconstruct(star, [sys.executable, "-c", code], program="./program")
     assert (result() == 1).all()
     assert "kept the classical reconstruction" in line
     assert log() == line + "\n"
@@ -69,13 +69,13 @@ def test_the_classical_map_stays_when_the_denoiser_fails(star, code, words):
 
 
 def test_the_classical_map_stays_when_the_denoiser_cannot_be_started(star):
-    assert "could not be run" in reconstruct(star, ["/no/such/program"], program="./program")
+    assert "could not be run" in external_reconstruct(star, ["/no/such/program"], program="./program")
     assert (result() == 1).all()
 
 
 def test_the_log_has_the_result_and_no_warning_of_a_library(star):
     code = "import sys; print('first'); print('blend: all is well'); print('a warning', file=sys.stderr)"
-    assert reconstruct(star, [sys.executable, "-c", code], program="./program") == "blend: all is well"
+    assert external_reconstruct(star, [sys.executable, "-c", code], program="./program") == "blend: all is well"
     assert log() == "blend: all is well\n"
 
 
@@ -98,14 +98,14 @@ def test_without_a_classical_map_there_is_nothing_to_go_on_with(star, capsys):
     assert "found none on the path; install RELION" in capsys.readouterr().err
     (star.parents[1] / "program").write_text("#!/bin/sh\necho 'no disk' >&2\nexit 1\n")
     with pytest.raises(UserError, match=r"failed \(no disk\)"):
-        reconstruct(star, None, program="./program")
+        external_reconstruct(star, None, program="./program")
 
 
 def test_an_older_result_is_not_taken_for_this_one(star):
     write_mrc(f"{ROOT}_external_reconstruct.mrc", np.zeros((32, 32, 32)))
     (star.parents[1] / "program").write_text("#!/bin/sh\nexit 0\n")
     with pytest.raises(UserError, match="failed"):
-        reconstruct(star, None, program="./program")
+        external_reconstruct(star, None, program="./program")
 
 
 def test_the_program_is_not_taken_for_a_rank_of_the_run_that_started_it(star, monkeypatch):
