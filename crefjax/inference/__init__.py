@@ -1,1 +1,5 @@
-"""Running the network over whole maps."""
+"""Networks applied to whole maps.
+
+`request` checks what is to be denoised, `memory_plan` chooses grid, rotations, and slabs, `network` runs the network,
+and `denoise` puts its output on the scale of the signal. `classify` removes noise by classification.
+"""

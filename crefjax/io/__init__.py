@@ -1,1 +1,5 @@
-"""Reading and writing of density maps and of the folders that hold them. NumPy only, no JAX."""
+"""Reading and writing of files, without JAX.
+
+`maps` and `header` are for MRC and CCP4 files, `stacks` and `star` for images and RELION's tables, `models` for atomic
+models, `entries` for folders with half-maps, masks, and models, `emdb` and `http` for downloads, and `files` for paths.
+"""

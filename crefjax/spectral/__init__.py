@@ -1,1 +1,7 @@
-"""Statistics of maps per frequency shell, differentiable, for training and analysis alike."""
+"""Statistics of maps per frequency shell, for training and analysis alike.
+
+`fsc` has the Fourier shell correlation, `curves` the same without JAX, and resolutions; `covariances` and `variances`
+signal, noise, and bias with their errors; `calibration` the scale of the signal; `directional` the resolution by
+direction; `local_maps` agreement and change around every voxel; `falloff` and `sharpening` B-factors; `symmetry` point
+groups. `shells`, `resample`, and `windows` are what these are made of.
+"""
