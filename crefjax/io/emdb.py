@@ -11,6 +11,7 @@ table of comma-separated values.
 """
 
 import csv
+import functools
 import gzip
 import io
 import math
@@ -166,19 +167,11 @@ def fetch_entries(
         raise UserError(f"`jobs`: expected 1 to {MOST_JOBS} downloads at once, found {jobs}; change it")
     client = client or HttpClient(connections=jobs)
     shares = _Shares(len(numbers), progress)
+    fetch = functools.partial(fetch_entry, what=what, base_url=base_url, pdb_url=pdb_url, client=client)
     with ThreadPoolExecutor(jobs) as threads:
         try:
             futures = {
-                threads.submit(
-                    fetch_entry,
-                    number,
-                    output / f"EMD-{number}",
-                    what=what,
-                    base_url=base_url,
-                    pdb_url=pdb_url,
-                    client=client,
-                    report=shares.reporter(number),
-                ): number
+                threads.submit(fetch, number, output / f"EMD-{number}", report=shares.reporter(number)): number
                 for number in numbers
             }
             for future in as_completed(futures):
