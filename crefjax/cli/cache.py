@@ -1,5 +1,6 @@
 """`crefjax cache`."""
 
+from crefjax.cli.common import add_actions
 from crefjax.utils.compilation_cache import LIMIT, VARIABLE, cache_state, clear_cache, measure_cache
 
 EPILOG = (
@@ -11,13 +12,11 @@ COMPILES = False
 
 def add_arguments(parser):
     """Add the actions of `crefjax cache`."""
-    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
-    for name, act, text in (
+    add_actions(
+        parser,
         ("show", _show, "show where compiled programs are kept, and how much they take"),
         ("clear", _clear, "remove all compiled programs; the next run of each command compiles again"),
-    ):
-        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        action.set_defaults(act=act)
+    )
 
 
 def run(arguments) -> None:

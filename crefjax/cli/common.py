@@ -80,6 +80,16 @@ def add_shared(command, *names):
         command.add_argument(f"--{name.replace('_', '-')}", **_SHARED[name])
 
 
+def add_actions(parser, *rows):
+    """Add the actions of a command by rows of name, function, and help; return their parsers."""
+    actions, parsers = parser.add_subparsers(title="actions", required=True, metavar="ACTION"), []
+    for name, act, text in rows:
+        description, formatter = f"{text[0].upper()}{text[1:]}.", parser.formatter_class
+        parsers.append(actions.add_parser(name, help=text, description=description, formatter_class=formatter))
+        parsers[-1].set_defaults(act=act)
+    return parsers
+
+
 def add_numbers(group, *rows):
     """Add options by rows of name, metavar, type, help, and the library's default; required if that is None."""
     for name, metavar, kind, text, default in rows:

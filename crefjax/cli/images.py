@@ -2,6 +2,8 @@
 
 import importlib
 
+from crefjax.cli.common import add_actions
+
 # Each action is a module of this package, with `add_arguments` and `run`.
 ACTIONS = {
     "simulate": ("images_simulate", "simulate particle images or micrographs whose signal is known"),
@@ -12,15 +14,11 @@ ACTIONS = {
 
 def add_arguments(parser):
     """Add the actions of `crefjax images` and their arguments."""
-    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
-    for name, (module, text) in ACTIONS.items():
-        action = importlib.import_module(f"crefjax.cli.{module}")
-        description = f"{text[0].upper()}{text[1:]}."
-        subparser = actions.add_parser(
-            name, help=text, description=description, formatter_class=parser.formatter_class, epilog=action.EPILOG
-        )
-        action.add_arguments(subparser)
-        subparser.set_defaults(act=action.run)
+    modules = [importlib.import_module(f"crefjax.cli.{module}") for module, _ in ACTIONS.values()]
+    rows = [(name, module.run, text) for (name, (_, text)), module in zip(ACTIONS.items(), modules, strict=True)]
+    for module, action in zip(modules, add_actions(parser, *rows), strict=True):
+        action.epilog = module.EPILOG
+        module.add_arguments(action)
 
 
 def run(arguments):

@@ -126,7 +126,7 @@ def run(arguments) -> None:
 
 
 def _config(arguments):
-    from crefjax.images.config import ImageConfig
+    from crefjax.images.simulate import ImageConfig
 
     values = given(arguments, _FIELDS)
     if arguments.pixel_size is None:

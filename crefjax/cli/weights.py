@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from crefjax.cli.common import add_shared
+from crefjax.cli.common import add_actions, add_shared
 from crefjax.errors import UserError
 
 COMPILES = False
@@ -11,12 +11,13 @@ COMPILES = False
 
 def add_arguments(parser):
     """Add the actions of `crefjax weights` and their arguments."""
-    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
-    add = _actions(actions)
-    add("list", _list, "list the weights that are found by name")
-    show = add("show", _show, "show the card of weights")
+    _, show, load = add_actions(
+        parser,
+        ("list", _list, "list the weights that are found by name"),
+        ("show", _show, "show the card of weights"),
+        ("import", _import, "import weights from a TensorFlow checkpoint or an .npz of its arrays"),
+    )
     show.add_argument("name", metavar="NAME", help="name or folder of the weights")
-    load = add("import", _import, "import weights from a TensorFlow checkpoint or an .npz of its arrays")
     load.add_argument("checkpoint", metavar="CHECKPOINT", help="prefix (saved-model-epoch-192) or .npz file")
     load.add_argument(
         "-o",
@@ -26,15 +27,6 @@ def add_arguments(parser):
         help="weights folder to write; one in the user's data folder (see `crefjax weights list`) is found by name",
     )
     add_shared(load, "overwrite")
-
-
-def _actions(actions):
-    def add(name, act, text):
-        parser = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        parser.set_defaults(act=act)
-        return parser
-
-    return add
 
 
 def run(arguments) -> None:

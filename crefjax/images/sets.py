@@ -18,7 +18,7 @@ from crefjax.io.star import find_block, find_column, find_numbers, optics_table,
 from crefjax.utils.atomic import atomic_directory, write_json
 
 if TYPE_CHECKING:
-    from crefjax.images.config import ImageConfig, SimulatedImage
+    from crefjax.images.simulate import ImageConfig, SimulatedImage
 
 RECORD, VERSION = "set.json", 1
 NOISY, EVEN, ODD, CLEAN, BACKGROUND = (f"{name}.mrcs" for name in ("images", "even", "odd", "clean", "background"))

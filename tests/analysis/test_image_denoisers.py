@@ -11,8 +11,8 @@ from matplotlib.colors import to_rgb
 from analysis.images.image_denoisers import STUDY, figure
 from analysis.images.methods import METHODS, Context, chosen_methods
 from crefjax.errors import UserError
-from crefjax.images.config import ImageConfig
 from crefjax.images.sets import CLEAN, EVEN, NOISY, ODD, ImageSet
+from crefjax.images.simulate import ImageConfig
 from crefjax.images.specimen import specimen_of_atoms
 from crefjax.simulate.phantom import phantom
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from crefjax.images.config import ImageConfig
 from crefjax.images.sets import ImageSet, write_set
-from crefjax.images.simulate import blurred_truth, simulate_images
+from crefjax.images.simulate import ImageConfig, blurred_truth, simulate_images
 from crefjax.images.specimen import specimen_of_atoms
 from crefjax.simulate.phantom import phantom
 

@@ -10,9 +10,8 @@ import pytest
 from images.conftest import PIXEL_SIZE, write
 
 from crefjax.errors import UserError
-from crefjax.images.config import ImageConfig
 from crefjax.images.sets import CLEAN, EVEN, NOISY, ODD, ImageSet
-from crefjax.images.simulate import simulate_images
+from crefjax.images.simulate import ImageConfig, simulate_images
 from crefjax.io.maps import read_map
 from crefjax.io.star import read_star
 from crefjax.simulate.imaging import CtfParameters

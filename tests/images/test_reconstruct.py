@@ -3,9 +3,9 @@
 import numpy as np
 from images.conftest import PIXEL_SIZE, write
 
-from crefjax.images.config import ImageConfig
 from crefjax.images.reconstruct import reconstruct
 from crefjax.images.sets import NOISY, ImageSet
+from crefjax.images.simulate import ImageConfig
 from crefjax.spectral.fsc import fsc_curve
 
 

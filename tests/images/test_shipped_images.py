@@ -4,10 +4,10 @@ import numpy as np
 from images.conftest import write
 
 from crefjax.images import measures
-from crefjax.images.config import ImageConfig
 from crefjax.images.denoise import denoise_images, plan_images
 from crefjax.images.filters import gaussian
 from crefjax.images.sets import CLEAN, NOISY, ImageSet
+from crefjax.images.simulate import ImageConfig
 from crefjax.images.specimen import specimen_of_atoms
 from crefjax.simulate.phantom import phantom
 from crefjax.weights.store import load_weights

@@ -2,9 +2,8 @@
 
 import pytest
 
-from crefjax.images.config import ImageConfig
 from crefjax.images.sets import write_set
-from crefjax.images.simulate import blurred_truth, simulate_images
+from crefjax.images.simulate import ImageConfig, blurred_truth, simulate_images
 from crefjax.images.specimen import specimen_of_atoms
 from crefjax.simulate.phantom import phantom
 from crefjax.training.config import check_config, default
