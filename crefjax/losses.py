@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from crefjax.errors import UserError
-from crefjax.spectral.fsc import c_ref, fsc_of_spectra, real_product, unit_scale
+from crefjax.spectral.fsc import c_ref, fsc_of_spectra, over_amplitudes, real_product, unit_scale
 from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_sums, shell_voxels
 
 LossAndAux = tuple[Array, dict[str, Array]]
@@ -277,10 +277,7 @@ def bias(
     signal = _cross(m1, m2, shells)
     sums = gain_1 * gain_2 * _cross(d1, d2, shells)
     sums = sums - gain_2 * _cross(m1, d2, shells) - gain_1 * _cross(m2, d1, shells) + signal
-    power_1, power_2 = _cross(m1, m1, shells), _cross(m2, m2, shells)
-    usable = (power_1 > 0) & (power_2 > 0)
-    amplitude = jnp.sqrt(jnp.where(usable, power_1, 1)) * jnp.sqrt(jnp.where(usable, power_2, 1))
-    loss = _mean_over_shells(jnp.where(usable, sums / amplitude, 0))
+    loss = _mean_over_shells(over_amplitudes(sums, _cross(m1, m1, shells), _cross(m2, m2, shells)))
     aux = {
         name: variance / _count_voxels(shells, variance.ndim) * m1.scale[..., 0, 0] * m2.scale[..., 0, 0]
         for name, variance in (("var_bias", sums), ("var_signal", signal))

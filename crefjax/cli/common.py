@@ -228,3 +228,10 @@ def check_model_place(model: "AtomicModel | None", map_: "Map") -> None:
             f"{model.name}: {share:.0%} of its atoms lie in the box of the map; check that it is the model of this "
             "map, and that the header has the right origin"
         )
+
+
+def out_of_memory(error: MemoryError | RuntimeError) -> str:
+    """Return the message for an error that memory ran out; raise any other RuntimeError again."""
+    if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # of JAX
+        raise error
+    return "out of memory; close other programs, or take smaller maps or larger voxels"

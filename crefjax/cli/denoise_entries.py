@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crefjax import __version__
+from crefjax.cli.common import out_of_memory
 from crefjax.cli.denoise_job import DenoiseJob, check_job, run_job
 from crefjax.cli.messages import as_options, current_messages, log, part, result
 from crefjax.cli.record import FORMAT_VERSION, check_json, json_text, output_json
 from crefjax.errors import UserError, path_error
-from crefjax.io.files import check_output_folder, is_same_file
+from crefjax.io.files import check_output_folder, file_state, is_same_file
 from crefjax.utils.atomic import atomic_directory, write_bytes
 
 if TYPE_CHECKING:
@@ -147,9 +148,7 @@ def _denoise_entry(name, folder, target, arguments, settings, weights) -> Outcom
     except UserError as error:
         text, reason = str(error), error.text
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # of JAX
-            raise
-        text = reason = "out of memory; close other programs, or take smaller maps or larger voxels"
+        text = reason = out_of_memory(error)
     except OSError as error:
         reason = f"{error.strerror or error}; check the path and the disk"
         text = f"{error.filename or target}: {reason}"
@@ -259,14 +258,8 @@ def requested_result(entry: Entry, mask, arguments, settings, weights: Weights) 
         "mask": mask if mask in (None, "auto") else "a file",
         **{name: value for name, value in settings.items() if name not in _INDIFFERENT},
         **{name: getattr(arguments, name) for name in ("halves", "local", "report")},
-        **{name: _state(path) for name, path in files.items()},
+        **{name: file_state(path) for name, path in files.items()},
     }
-
-
-def _state(path):
-    """Return what changes when a file does: size and time of the last change, not its content, which takes long."""
-    info = os.stat(path)
-    return [info.st_size, info.st_mtime_ns]
 
 
 def _checksum(weights):

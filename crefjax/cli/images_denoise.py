@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from crefjax.cli.common import add_shared, add_verbosity, positive
 from crefjax.cli.messages import detail, log, result, timed, warn
 from crefjax.errors import UserError, path_error
-from crefjax.io.files import is_same_file
+from crefjax.io.files import file_state, is_same_file
 from crefjax.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -208,7 +207,7 @@ class _Record:
         """
         if not file.target.exists() or self.overwrite:
             return False
-        if self.content["finished"].get(file.target.name) != _state(file.source):
+        if self.content["finished"].get(file.target.name) != file_state(file.source):
             raise path_error(
                 file.source, f"has changed since it was denoised to {file.target}; give `overwrite` to denoise it again"
             )
@@ -218,10 +217,5 @@ class _Record:
         """Note that a stack is finished."""
         from crefjax.utils.atomic import write_json
 
-        self.content["finished"][file.target.name] = _state(file.source)
+        self.content["finished"][file.target.name] = file_state(file.source)
         write_json(self.path, self.content)
-
-
-def _state(path):
-    info = os.stat(path)
-    return [info.st_size, info.st_mtime_ns]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from crefjax import __version__
-from crefjax.cli.common import choose_platform
+from crefjax.cli.common import choose_platform, out_of_memory
 from crefjax.cli.messages import NORMAL, detail, fail, speak
 from crefjax.errors import UserError
 from crefjax.utils.compilation_cache import keep_programs
@@ -95,9 +95,7 @@ def _run(arguments):
         fail(str(error))
         return 2
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # of JAX
-            raise
-        fail("out of memory; close other programs, or take smaller maps or larger voxels")
+        fail(out_of_memory(error))
         return 2
     except BrokenPipeError:  # `crefjax fsc ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

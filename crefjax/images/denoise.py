@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from crefjax.errors import UserError
-from crefjax.inference.network import measure_at_once
-from crefjax.models import Parameters, load_model
+from crefjax.inference.network import measure_at_once, run_at_once
+from crefjax.models import Parameters
 from crefjax.utils.memory import GIB, find_device, free_memory
 from crefjax.weights.store import Weights
 
@@ -149,7 +149,7 @@ def _in_batches(parameters, x, config, plan, progress):
         missing = plan.batch - len(part)  # so that the last batch is not compiled for again
         filled = np.concatenate([part, np.repeat(part[-1:], missing, 0)]) if missing else part
         sections = jax.device_put(filled[:, None, ..., None], plan.device)
-        out[first : first + len(part)] = np.asarray(_run(parameters, sections, config))[: len(part), 0, ..., 0]
+        out[first : first + len(part)] = np.asarray(run_at_once(parameters, sections, config))[: len(part), 0, ..., 0]
         if progress:
             progress(min(1.0, (first + plan.batch) / len(x)))
     return out
@@ -173,14 +173,9 @@ def _tiled(parameters: Parameters, image: np.ndarray, config, plan: ImagePlan, p
                 kept.append(slice(at - first, stop - first))
                 place.append(slice(at, stop))
             part = np.ascontiguousarray(padded[tuple(window)])[None, None, ..., None]
-            result = _run(parameters, jax.device_put(part, plan.device), config)
+            result = run_at_once(parameters, jax.device_put(part, plan.device), config)
             out[tuple(place)] = np.asarray(result)[0, 0, ..., 0][tuple(kept)]
             done += 1
             if progress:
                 progress(done / total)
     return out[: image.shape[0], : image.shape[1]]
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _run(parameters, x, config):
-    return load_model(config.network).apply(parameters, x, config)

@@ -43,14 +43,15 @@ def run_network(
     if slabs is not None:
         return slabs.run(parameters, array, config, slab=slab, device=device, progress=progress)
     parameters, x = jax.device_put((parameters, array[None, ..., None]), device)
-    out = np.asarray(_run_at_once(parameters, x, config))[0, ..., 0]
+    out = np.asarray(run_at_once(parameters, x, config))[0, ..., 0]
     if progress is not None:
         progress(1.0)
     return out
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _run_at_once(parameters, x, config):
+def run_at_once(parameters: Parameters, x: jax.Array, config: NetworkConfig) -> jax.Array:
+    """Run the network over `(batch, z, y, x, 1)`; the same shape, float32."""
     return load_model(config.network).apply(parameters, x, config)
 
 
@@ -71,7 +72,7 @@ def measure_at_once(shape: tuple[int, int, int], config: NetworkConfig, device: 
     shapes = load_model(config.network).parameter_shapes(config)
     parameters = jax.tree.map(like, shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
     with jax.default_device(device):
-        compiled = _run_at_once.lower(parameters, like((1, *shape, 1)), config).compile()
+        compiled = run_at_once.lower(parameters, like((1, *shape, 1)), config).compile()
     memory = compiled.memory_analysis()
     total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return float(total), float(compiled.cost_analysis()["flops"])

@@ -215,6 +215,12 @@ def sha256(path) -> str:
         raise path_error(path, f"cannot be read ({error.strerror}); check its permissions and the disk") from error
 
 
+def file_state(path) -> list[int]:
+    """Return what changes when a file does: size and time of the last change, not its content, which takes long."""
+    info = os.stat(path)
+    return [info.st_size, info.st_mtime_ns]
+
+
 def read_json_lines(path: Path) -> list[dict]:
     """Read a file of JSON lines up to the first incomplete one; a missing file has no lines."""
     rows = []

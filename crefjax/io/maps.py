@@ -132,11 +132,7 @@ def read_map(path: Path | str, *, allow_constant: bool = False, voxel_size: floa
 
 
 def _read_header(stream: BinaryIO, size: int | None, path: Path, voxel_size: float | None) -> Header:
-    raw = stream.read(HEADER_BYTES)
-    order = byte_order(raw) if len(raw) == HEADER_BYTES else None
-    if order is None:
-        raise _foreign_file(raw, path)
-    header = Header(raw, b"", order)
+    header = _first_bytes(stream, path)
     check_header(header, path, sized=voxel_size is None)
     if voxel_size is not None:
         header = with_voxel_size(header, voxel_size)
@@ -154,6 +150,15 @@ def _read_header(stream: BinaryIO, size: int | None, path: Path, voxel_size: flo
     if len(extended) < extended_bytes:
         raise _cut_short(path, expected, HEADER_BYTES + len(extended))
     return replace(header, extended=extended)
+
+
+def _first_bytes(stream: BinaryIO, path: Path) -> Header:
+    """Return the header, without an extended one."""
+    raw = stream.read(HEADER_BYTES)
+    order = byte_order(raw) if len(raw) == HEADER_BYTES else None
+    if order is None:
+        raise _foreign_file(raw, path)
+    return Header(raw, b"", order)
 
 
 def _read_voxels(stream: BinaryIO, header: Header, path: Path) -> np.ndarray:
@@ -193,11 +198,7 @@ def check_map_file(path: Path | str) -> None:
     """
     path = Path(path)
     with open_map_file(path) as (stream, size):
-        raw = stream.read(HEADER_BYTES)
-        order = byte_order(raw) if len(raw) == HEADER_BYTES else None
-        if order is None:
-            raise _foreign_file(raw, path)
-        header = Header(raw, b"", order)
+        header = _first_bytes(stream, path)
         expected = HEADER_BYTES + max(0, int(header.fields.nsymbt))
         if header.fields.mode in REAL_MODES:
             expected += header.data_bytes

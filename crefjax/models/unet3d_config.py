@@ -120,6 +120,12 @@ def padded_shape(shape: tuple[int, int, int], config: UNet3DConfig) -> tuple[int
     return tuple(n + -n % config.multiple for n in shape)
 
 
+def pad_to_shape(array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Pad a map `(z, y, x)` symmetrically at its far ends to a shape."""
+    ends = [(0, n - m) for n, m in zip(shape, array.shape, strict=True)]
+    return np.pad(array, ends, mode="symmetric") if any(after for _, after in ends) else array
+
+
 def slab_sizes(depth: int) -> list[int]:
     """Return the possible numbers of planes of a slab, ascending: the even divisors of the box's `depth`."""
     return [n for n in range(2, depth + 1, 2) if depth % n == 0]

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crefjax.models import Parameters, SlabRunner
-from crefjax.models.unet3d_config import UNet3DConfig, count_flops, flops_of, padded_shape
+from crefjax.models.unet3d_config import UNet3DConfig, count_flops, flops_of, pad_to_shape, padded_shape
 
 # Planes of a slab to choose from. Larger ones bring nothing: their halos are a small part of the work already.
 _SLABS = (4, 8, 16)
@@ -67,8 +67,7 @@ def run(
     if slab < 2 or slab % 2:
         raise ValueError(f"a slab has an even number of planes, found {slab}")
     shape = padded_shape(array.shape, config)
-    ends = [(0, n - m) for n, m in zip(shape, array.shape, strict=True)]
-    padded = np.pad(array, ends, mode="symmetric") if any(after for _, after in ends) else array
+    padded = pad_to_shape(array, shape)
     out = _Run(parameters, config, shape, slab, progress).level(np.ascontiguousarray(padded, np.float32)[None], 0)
     z, y, x = array.shape
     return out[0, :z, :y, :x]

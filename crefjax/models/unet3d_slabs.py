@@ -16,7 +16,7 @@ from jax import lax
 
 from crefjax.models import Parameters, SlabRunner
 from crefjax.models.unet3d import SlabPosition, UNet3DConfig, bottom_level, down_halo, down_level, up_halo, up_level
-from crefjax.models.unet3d_config import count_flops, flops_of, level_slab, padded_shape, slab_sizes
+from crefjax.models.unet3d_config import count_flops, flops_of, level_slab, pad_to_shape, padded_shape, slab_sizes
 
 # Slabs computed by one call into XLA. Every call allocates its temporary memory, and on a CPU the page faults of that
 # cost as much as the arithmetic; with too many slabs in a call the progress bar would stand still.
@@ -182,9 +182,7 @@ def _padded(array, shape, config):
     """Return the network's input: far ends padded symmetrically, planes of zeros around z, one channel."""
     halo = _halo(config)
     out = np.zeros((shape[0] + 2 * halo, *shape[1:], 1), np.float32)
-    ends = [(0, n - m) for n, m in zip(shape, array.shape, strict=True)]
-    padded = np.pad(array, ends, mode="symmetric") if any(after for _, after in ends) else array
-    out[halo:-halo, ..., 0] = padded
+    out[halo:-halo, ..., 0] = pad_to_shape(array, shape)
     return out
 
 

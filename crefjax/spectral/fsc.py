@@ -57,10 +57,15 @@ def fsc_of_spectra(spectrum_1: jax.Array, spectrum_2: jax.Array, shells: Shells)
     cross = shell_sums(real_product(spectrum_1, spectrum_2), shells)
     power_1 = shell_sums(real_product(spectrum_1, spectrum_1), shells)
     power_2 = shell_sums(real_product(spectrum_2, spectrum_2), shells)
+    return over_amplitudes(cross, power_1, power_2)
+
+
+def over_amplitudes(sums: jax.Array, power_1: jax.Array, power_2: jax.Array) -> jax.Array:
+    """Return sums over shells over the root of the product of two powers; 0 where one of them is 0."""
     # Roots before the product: the product of two powers can leave float32's range.
     usable = (power_1 > 0) & (power_2 > 0)
     amplitude = jnp.sqrt(jnp.where(usable, power_1, 1)) * jnp.sqrt(jnp.where(usable, power_2, 1))
-    return jnp.where(usable, cross / amplitude, 0)
+    return jnp.where(usable, sums / amplitude, 0)
 
 
 def c_ref(fsc_half: jax.Array) -> jax.Array:

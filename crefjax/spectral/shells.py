@@ -52,9 +52,8 @@ def box_shells(shape: tuple[int, int, int]) -> Shells:
     z, y, x = (_squared_radius(n, longest, half) for n, half in zip(shape, (False, False, True), strict=True))
     plane = y[:, np.newaxis] + x
     index = np.empty((shape[0], *plane.shape), np.uint16 if count < 2**16 else np.int32)
-    for i, z_squared in enumerate(
-        z
-    ):  # plane by plane: all of it in float64 would take eight times the memory of the index
+    # Plane by plane: all of it in float64 would take eight times the memory of the index.
+    for i, z_squared in enumerate(z):
         index[i] = np.minimum(np.floor(np.sqrt(plane + z_squared) + 0.5), count)
     weight = np.full(len(x), 2.0, np.float32)
     weight[0] = 1.0
