@@ -168,7 +168,7 @@ def add_verbosity(command):
 
 
 def add_json(command, text):
-    """Add `--json`, whose help says what is written by a text."""
+    """Add `--json`; the text says what is written."""
     command.add_argument(
         "--json", metavar="F", help=f"also write {text} as JSON; - for standard output, with nothing else on it"
     )

@@ -89,7 +89,7 @@ def _run(arguments):
                 detail(f"compiled programs: {kept.own or f'not kept, {kept.reason}'}")
             status = arguments.run(arguments) or 0
             sys.stdout.flush()  # so that a closed pipe or a full disk behind it is caught below
-            detail(f"in all: {time.monotonic() - start:.2f} s, peak memory {_peak_memory():.2f} GiB")
+            detail(f"total: {time.monotonic() - start:.2f} s, peak memory {_peak_memory():.2f} GiB")
             return status
     except UserError as error:
         fail(str(error))

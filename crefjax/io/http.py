@@ -247,7 +247,7 @@ class HttpClient:
 
 
 class _Part:
-    """What has been received of a file, under a hidden name, and what the server said about it."""
+    """The received part of a file, under a hidden name, and what the server said about the file."""
 
     def __init__(self, path, url):
         self.final, self.url = path, url

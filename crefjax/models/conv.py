@@ -76,7 +76,7 @@ def xla_conv3d(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def cpu_conv3d(kernel: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Return the function of input and kernel that computes `conv3d` without bias fast on a CPU."""
+    """Return the function of input and kernel that computes `conv3d` without bias, fast on a CPU."""
     channels_in, channels_out = kernel.shape[3:]
     # With few input channels it is cheaper to lay the three depth taps side by side in the input.
     return _stacked_input if channels_in < channels_out / 2 else _tapped_output

@@ -396,7 +396,7 @@ def shared_signal(
     center: tuple[float, ...],
     resolution: float | None,
 ) -> tuple[float, str]:
-    """Return the correlation that the rotation about each axis leaves, for the least axis, and that axis in words.
+    """Return the correlation that is left after a rotation about the axis that fits least, and that axis in words.
 
     Correlations are means over Fourier voxels, so that the strong low frequencies, in which all compact particles are
     alike, do not decide. See `input_match`.

@@ -45,7 +45,7 @@ def temporary_sibling(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(folder: Path) -> Iterator[Path]:
-    """Give a new hidden folder, which replaces `folder` once the body of the `with` is through.
+    """Give a new hidden folder, which replaces `folder` once the body of the `with` has finished.
 
     A UserError about a file in the hidden folder names the final place instead.
 
@@ -147,7 +147,7 @@ def write_json(path: Path, content: dict, *, indent: int = 1) -> None:
 
 @contextmanager
 def atomic_write(path: Path, *, needed: int, overwrite: bool, compress: bool = True) -> Iterator[BinaryIO]:
-    """Give a stream to a hidden file, which is renamed to `path` once the body of the `with` is through.
+    """Give a stream to a hidden file, which is renamed to `path` once the body of the `with` has finished.
 
     Arguments and errors are those of `atomic_write_all` and of the function that it gives.
     """

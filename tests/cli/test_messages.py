@@ -70,7 +70,7 @@ def test_quiet_and_verbose_exclude_each_other(pair):
     [
         (["mask", "-o", "mask.mrc"], "FSC of the half-maps"),
         (["fsc"], "measuring:"),
-        (["check"], "in all:"),
+        (["check"], "total:"),
         (["denoise", "-o", "out.mrc"], "scale: signal"),
     ],
 )
@@ -84,7 +84,7 @@ def test_commands_are_silent_if_quiet_and_tell_times_if_verbose(words, choice, p
         (workdir / name).unlink(missing_ok=True)
     verbose = run_ok(*words, "-v").err
     assert choice in verbose
-    assert re.search(r"^in all: \d+\.\d\d s, peak memory \d+\.\d\d GiB$", verbose, re.M)
+    assert re.search(r"^total: \d+\.\d\d s, peak memory \d+\.\d\d GiB$", verbose, re.M)
 
 
 def test_quiet_check_prints_its_findings(pair, workdir):
