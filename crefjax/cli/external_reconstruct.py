@@ -11,7 +11,7 @@ EPILOG = (
     "given --external_reconstruct. If the denoiser fails, the classical map is kept, and the log beside the STAR file "
     "says why. The map that is written beside the joined one is not for stating a resolution."
 )
-COMBINATIONS = ("blend", "trailing", "prior")  # those of crefjax.relion.regularize, which loads JAX
+COMBINATIONS = ("trailing", "blend", "prior")  # those of crefjax.relion.regularize, which loads JAX
 
 
 def add_arguments(parser):
@@ -21,9 +21,9 @@ def add_arguments(parser):
         "--combine",
         choices=(*COMBINATIONS, "none"),
         default=COMBINATIONS[0],
-        help="blend: the denoised and the unregularized half-map, weighted in every shell; trailing: the denoised map, "
-        "trailing off where the FSC falls below 1/7; prior: the denoised map as the prior's mean; none: RELION's own "
-        "reconstruction",
+        help="trailing: the denoised map, trailing off where the FSC falls below 1/7; blend: the denoised and the "
+        "unregularized half-map, weighted in every shell; prior: the denoised map as the prior's mean; none: "
+        "RELION's own reconstruction",
     )
     parser.add_argument("--weights", metavar="W", help="weights, by name or folder (default: truth)")
     parser.add_argument(

@@ -11,9 +11,9 @@ The network sees the half-map without prior, U = S + N. Per shell, within a mask
 
 Three ways to combine them:
 
+- `trailing`: `g D`.
 - `blend`: `a D + b U`, with the two factors of every shell that bring it nearest to the signal. They follow from the
   same covariances, which know that D has noise of U in it.
-- `trailing`: `g D`.
 - `prior`: `(W U + P g D) / (W + P)`, with RELION's weights W and the precision `P = 1 / (T tau² (1 - rho²))` of what is
   left of the prior. The classical step is that with g = rho = 0.
 
@@ -41,7 +41,7 @@ from crefjax.utils.atomic import temporary_sibling
 from crefjax.utils.memory import free_memory
 from crefjax.weights.store import Weights, load_weights
 
-COMBINATIONS = ("blend", "trailing", "prior")
+COMBINATIONS = ("trailing", "blend", "prior")
 COARSEST = 15.0  # Å; at coarser resolutions a half-map shows no structure that the network knows
 _TRAILING, _EDGE = 1 / 7, 3  # FSC, and shells of the cosine edge
 _THRESHOLD = 0.143

@@ -57,7 +57,7 @@ def masked_fsc(array, simulation):
     return slow_fsc((array - level) * simulation.mask, simulation.truth * simulation.mask)
 
 
-def regularized(simulation, job, weights, combine="blend", factor=1.0):
+def regularized(simulation, job, weights, combine="trailing", factor=1.0):
     half = np.float32(factor) * simulation.half_map_1
     # Weights for which the classical step is a Wiener filter with the FSC: W tau² = F / (1 - F), with tau² = 1.
     shell = shell_index(half.shape)[:, :, : BOX // 2 + 1]

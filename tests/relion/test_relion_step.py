@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch):
         given.update(job=job, classical=classical, weight=weight, settings=settings)
         return Regularized(10 * unregularized, np.ones(17), np.full(17, 0.5), 9, 8.0)
 
-    def do(root, fsc, combine="blend", *, real=False):
+    def do(root, fsc, combine="trailing", *, real=False):
         if not real:
             monkeypatch.setattr(step, "regularize", fake)
         more = RELION_5.format(voxel_size=2, diameter=50)
@@ -44,10 +44,10 @@ def run(tmp_path, monkeypatch):
 
 def test_the_result_of_a_half_is_replaced(run, tmp_path):
     line, given = run("run_it003_half1_class001", np.linspace(1, 0, 17))
-    assert line.startswith("blend: run_it003_half1_class001_external_reconstruct.mrc, FSC-0.143 at 8.00 Å")
+    assert line.startswith("trailing: run_it003_half1_class001_external_reconstruct.mrc, FSC-0.143 at 8.00 Å")
     assert (read_volume("run_it003_half1_class001_external_reconstruct.mrc", SHAPE) == 20).all()
     assert given["weight"] is None
-    assert given["settings"] == {"combine": "blend", "coarsest": 15.0}
+    assert given["settings"] == {"combine": "trailing", "coarsest": 15.0}
     assert sorted(path.suffix for path in tmp_path.glob("run*")) == [".mrc", ".star"]
     assert list(tmp_path.glob(".crefjax*")) == []
 

@@ -49,12 +49,12 @@ def test_relion_reconstructs_the_truth_from_the_true_poses(tmp_path):
 def test_a_refinement_with_the_denoiser_in_its_loop_converges(tmp_path):
     folder = tmp_path / "set"
     make_set(folder, count=120, snr=1.0)
-    refine(folder, "run", diameter=80, seed=1, combine="blend")
+    refine(folder, "run", diameter=80, seed=1, combine="trailing")
     run, truth, mask = folder / "run", read_map(folder / "truth.mrc").array, read_map(folder / "mask.mrc").array
     logs = {path.name: path.read_text() for path in run.glob("*_external_reconstruct.log")}
     for half in (1, 2):
         lines = [text for name, text in logs.items() if f"_half{half}_" in name]
-        assert any(text.startswith("blend: ") for text in lines), logs
+        assert any(text.startswith("trailing: ") for text in lines), logs
     (joined,) = (path for path in run.glob("run_it*_class001_external_reconstruct.star") if "half" not in path.name)
     own = read_volume(joined.with_suffix(".mrc"), truth.shape)
     denoised = read_volume(run / f"{joined.stem}_denoised.mrc", truth.shape)
