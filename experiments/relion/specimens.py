@@ -39,8 +39,8 @@ SPECIMENS = {
     # Tubulin dimer, 112 Å.
     "tubulin": ParticleSpec("em/5ij0.cif.gz", 100, 0.4, 32, 3.9, 120),
     # Larger sets: EAAT3, a membrane protein, 120 Å; Hfq and Crc with RNA, 130 Å; MsbA, an open transporter, 134 Å.
-    "eaat3": ParticleSpec("em/7nsg.cif.gz", 300, 0.3, 48, 2.8, 126),
-    "hfq_crc": ParticleSpec("em/6o1l.pdb.gz", 200, 0.3, 48, 3.0, 136),
+    "eaat3": ParticleSpec("em/7nsg.cif.gz", 300, 0.3, 56, 2.8, 132),
+    "hfq_crc": ParticleSpec("em/6o1l.pdb.gz", 200, 0.3, 56, 2.8, 136),
     "msba": ParticleSpec("cryoem/8tsq.cif.gz", 300, 0.2, 48, 3.1, 140),
     # For the time of an iteration in a box as users have it.
     "tubulin_128": ParticleSpec("em/5ij0.cif.gz", 300, 0.4, 128, 1.2, 120),
