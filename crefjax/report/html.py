@@ -20,6 +20,34 @@ _LIMITS = (
     "These tests go shell by shell, over the whole mask: a single small false feature does not show in them. For that, "
     "look at the local map, and at the denoised map itself beside the full map."
 )
+_HIGHEST = 560  # CSS pixels; planes of a filament would otherwise be higher than a screen
+_CHANGE = (
+    "What denoising changed: the difference of the two, |denoised − full|, in standard deviations σ of the full map "
+    "within the mask. If this looks like noise alone, noise was removed. Where the particle's shape shows, its "
+    "structure was changed too, if only by sharpening or smoothing."
+)
+_LOCAL_EXPLANATIONS = {
+    "local agreement": "How well the noisy half-maps confirm, around each voxel, what the denoised ones show: 1 coarse "
+    "and fine, as far as their noise allows; 0.5 the coarse part alone, as of smeared or flexible density; 0 nothing. "
+    "Do not believe what is dark here.",
+    "local change": "How much of the structure around each voxel was added or removed: 0 nothing, 1 all. That noise is "
+    "gone, or that the whole map is sharper or smoother, does not count as a change.",
+}
+_CONTROLS = """<div class="controls">
+<div class="slide"><label for="slider">full map</label>
+<input type="range" id="slider" min="0" max="100" step="1" value="50" aria-describedby="position"
+ aria-label="from the full map (before) to the denoised map (after)">
+<span aria-hidden="true">denoised</span></div>
+<output id="position" for="slider">50 % denoised</output>
+<fieldset><legend>Slider</legend>
+<label><input type="radio" name="mode" id="wipe" checked> wipes</label>
+<label><input type="radio" name="mode" id="fade"> fades</label></fieldset>
+<label><input type="checkbox" id="edge" checked> mask's edge</label>
+</div>"""
+_TAGS = (
+    '<span class="divider"></span><span class="tag after-tag" aria-hidden="true">denoised</span>'
+    '<span class="tag before-tag" aria-hidden="true">full map</span>'
+)
 
 
 def warnings_section(numbers: dict) -> str:
@@ -72,22 +100,6 @@ def _list(lines):
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
-_HIGHEST = 560  # CSS pixels; planes of a filament would otherwise be higher than a screen
-
-_CHANGE = (
-    "What denoising changed: the difference of the two, |denoised − full|, in standard deviations σ of the full map "
-    "within the mask. If this looks like noise alone, noise was removed. Where the particle's shape shows, its "
-    "structure was changed too, if only by sharpening or smoothing."
-)
-_LOCAL_EXPLANATIONS = {
-    "local agreement": "How well the noisy half-maps confirm, around each voxel, what the denoised ones show: 1 coarse "
-    "and fine, as far as their noise allows; 0.5 the coarse part alone, as of smeared or flexible density; 0 nothing. "
-    "Do not believe what is dark here.",
-    "local change": "How much of the structure around each voxel was added or removed: 0 nothing, 1 all. That noise is "
-    "gone, or that the whole map is sharper or smoother, does not count as a change.",
-}
-
-
 def slices_section(slices: Slices, local: dict | None) -> str:
     """Return the section with the three planes: before and after, the change, and local maps if present.
 
@@ -123,25 +135,6 @@ def scale_bar(width: float) -> float:
     """Return a round length of about a quarter of a width, in its unit: 1, 2 or 5 times a power of ten."""
     decade = 10.0 ** math.floor(math.log10(width / 4))
     return max(step * decade for step in (1, 2, 5) if step * decade <= width / 4 * 1.001)
-
-
-_CONTROLS = """<div class="controls">
-<div class="slide"><label for="slider">full map</label>
-<input type="range" id="slider" min="0" max="100" step="1" value="50" aria-describedby="position"
- aria-label="from the full map (before) to the denoised map (after)">
-<span aria-hidden="true">denoised</span></div>
-<output id="position" for="slider">50 % denoised</output>
-<fieldset><legend>Slider</legend>
-<label><input type="radio" name="mode" id="wipe" checked> wipes</label>
-<label><input type="radio" name="mode" id="fade"> fades</label></fieldset>
-<label><input type="checkbox" id="edge" checked> mask's edge</label>
-</div>"""
-
-
-_TAGS = (
-    '<span class="divider"></span><span class="tag after-tag" aria-hidden="true">denoised</span>'
-    '<span class="tag before-tag" aria-hidden="true">full map</span>'
-)
 
 
 def _row(planes, figures):

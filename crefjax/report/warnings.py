@@ -22,6 +22,20 @@ _DAMPED, _BETTER_RATIO, _SEEMING_RATIO, _FEWEST_DAMPED, _MOST = 0.85, 1.2, 1.5, 
 # even better by _BARELY_BETTER, and noise is kept as much as _AS_MUCH of the signal in the share _NEARLY_ALL of shells.
 _NOISY, _FEWEST_NOISY, _BARELY_BETTER, _AS_MUCH, _NEARLY_ALL = 10.0, 3, 1.1, 0.9, 0.8
 _CERTAIN = 0.1  # relative error up to which a share of the signal is compared with that of the noise
+HALF_MAPS = "half_maps"  # kind of the findings of the check of the half-maps
+_LOOKING = "Looking at the structure, and showing it, beside the full map at a matched contour."
+_BUILDING = (
+    "Building and checking a model by eye, with the full map at hand wherever the half-maps leave a doubt.",
+    "Building and checking a model by eye, down to {:.3g} Å and not beyond, where added structure begins: low-pass the "
+    "map there; keep the full map at hand wherever the half-maps leave a doubt.",
+)
+_NOT_FOR = (
+    "Resolution: an FSC between denoised half-maps, or between a denoised map and a model made in it, is not a "
+    "resolution. The resolution is that of the original half-maps.",
+    "Refining a model against it as data, or any statistic of fit (R, Q-score, model-to-map FSC) that is published: "
+    "use the full map or the half-maps.",
+    "Claiming a feature that is seen in the denoised map alone.",
+)
 
 
 class ReportWarning(NamedTuple):
@@ -280,7 +294,6 @@ def _never_falls(measured):
     )
 
 
-HALF_MAPS = "half_maps"  # kind of the findings of the check of the half-maps
 WARNINGS = (
     ReportWarning(
         kind="not_denoised",
@@ -391,20 +404,6 @@ WARNINGS = (
         absence="an FSC that never falls",
         limit="Claims that rest on C_ref or on the ratios, unless the half-maps are known to be independent.",
     ),
-)
-
-_LOOKING = "Looking at the structure, and showing it, beside the full map at a matched contour."
-_BUILDING = (
-    "Building and checking a model by eye, with the full map at hand wherever the half-maps leave a doubt.",
-    "Building and checking a model by eye, down to {:.3g} Å and not beyond, where added structure begins: low-pass the "
-    "map there; keep the full map at hand wherever the half-maps leave a doubt.",
-)
-_NOT_FOR = (
-    "Resolution: an FSC between denoised half-maps, or between a denoised map and a model made in it, is not a "
-    "resolution. The resolution is that of the original half-maps.",
-    "Refining a model against it as data, or any statistic of fit (R, Q-score, model-to-map FSC) that is published: "
-    "use the full map or the half-maps.",
-    "Claiming a feature that is seen in the denoised map alone.",
 )
 
 

@@ -17,6 +17,9 @@ from crefjax.spectral.windows import raised_cosine
 
 LARGEST_CHANGE = 10.0  # factor on the noise's standard deviation by unevenness, in either direction
 MIN_SOLVENT = 0.05  # least share of the box that must be solvent to measure a spectrum
+THRESHOLD = 0.143
+TOLERANCE = 0.015  # of the resolution; 0.02 is documented
+_RANGE = 100.0  # factor above and below the first guess within which the level is searched
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["frequency", "amplitude"], meta_fields=["name"])
@@ -188,11 +191,6 @@ def _frequencies(shape):
     x = np.fft.rfftfreq(shape[2]).astype(np.float32) ** 2
     # By jnp: as a constant of a compiled function, the sum would be as large as a map and slow to compile.
     return jnp.asarray(z)[:, None, None] + y[None, :, None] + x[None, None], box_shells(shape).weight
-
-
-THRESHOLD = 0.143
-TOLERANCE = 0.015  # of the resolution; 0.02 is documented
-_RANGE = 100.0  # factor above and below the first guess within which the level is searched
 
 
 class NoiseLevelSolver:

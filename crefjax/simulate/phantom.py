@@ -65,6 +65,13 @@ SIDE_CHAINS = {
     "PHE": (_BETA, *_PHENYL),
 }
 CHI = (-65.0, 180.0)  # the two rotamers that helices and strands both allow
+STRAND_SPACING = 4.8  # Å
+STRAND_HALF = 13.0  # Å, half of the longest strand
+HELIX_SPACING = 10.0  # Å, between layers; within one, two strands wide
+NEAREST = 3.0  # Å, least distance between atoms of side chains and of other residues
+TWIST = -20.0  # degrees from one strand to the next: left-handed seen across the strands (Chothia 1973)
+RESIDUES = (10, 20000)
+_B_FACTORS = (20.0, 90.0)  # Å², at the middle and at the outermost atom; they rise with the squared distance
 
 
 def cylindrical(radius: float, angle: float, height: float) -> np.ndarray:
@@ -80,15 +87,6 @@ def place(a, b, c, bond: float, angle: float, dihedral: float) -> np.ndarray:
     normal /= np.linalg.norm(normal)
     across = math.cos(dihedral) * np.cross(normal, along) + math.sin(dihedral) * normal
     return c + bond * (math.sin(angle) * across - math.cos(angle) * along)
-
-
-STRAND_SPACING = 4.8  # Å
-STRAND_HALF = 13.0  # Å, half of the longest strand
-HELIX_SPACING = 10.0  # Å, between layers; within one, two strands wide
-NEAREST = 3.0  # Å, least distance between atoms of side chains and of other residues
-TWIST = -20.0  # degrees from one strand to the next: left-handed seen across the strands (Chothia 1973)
-RESIDUES = (10, 20000)
-_B_FACTORS = (20.0, 90.0)  # Å², at the middle and at the outermost atom; they rise with the squared distance
 
 
 def phantom(residues: int = 200, *, seed: int = 0) -> Atoms:

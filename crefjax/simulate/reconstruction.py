@@ -33,6 +33,10 @@ from crefjax.spectral.shells import Shells, box_shells, shell_means
 from crefjax.utils.progress import ProgressCallback
 
 _TAPS, _SHARPNESS = 4, 9.0  # the reading kernel: slices are accurate to 6e-4 of their root mean square
+BATCH = 64  # images processed together
+_WIENER = 1e-3  # added to the sum of squared CTFs, as a part of its mean over the shell
+_REFINEMENT_COST = 0.5  # time of a batch in a refinement, relative to the first pass
+_MEAN_RADIUS = (np.sqrt(2) + np.arcsinh(1)) / 6  # over the unit square around the origin: the weight of the mean
 
 
 def oversampled_spectrum(density: jax.Array) -> jax.Array:
@@ -126,12 +130,6 @@ def _neighbors(first, weights, grid, offset):
 def _reading_kernel(offset, xp):
     inside = 1 - xp.square(2 * offset / _TAPS)
     return xp.where(inside > 0, xp.exp(_SHARPNESS * (xp.sqrt(xp.maximum(inside, 0)) - 1)), 0)
-
-
-BATCH = 64  # images processed together
-_WIENER = 1e-3  # added to the sum of squared CTFs, as a part of its mean over the shell
-_REFINEMENT_COST = 0.5  # time of a batch in a refinement, relative to the first pass
-_MEAN_RADIUS = (np.sqrt(2) + np.arcsinh(1)) / 6  # over the unit square around the origin: the weight of the mean
 
 
 class SignalAndNoise(NamedTuple):

@@ -26,6 +26,11 @@ _CELL = 1.6  # Å, of the grid on which a model's body is found
 _SHAPE_UP_TO = 0.26  # 1/Å: beyond, a model's power is taken for that of atoms at random places
 _DISTANCES = np.arange(0.0, 61.0, 2.0)  # Å from the body, within which its volume is known
 _QUADRATURE = 400  # frequencies at which a power is summed
+_UNIFORMS = 32  # numbers drawn for a sample
+_FREQUENCIES = 96  # points at which a spectrum is sent to the device
+PLACES = ("center", "atom", "solvent")
+_SHARPEST = 32.0  # B-factor over the squared voxel size: amplitudes at Nyquist grow by exp(2) at most
+_LOW_PASS_FLOOR = 0.003  # factor beyond a low-pass: exact zeros would leave shells without a phase
 
 
 class AtomTable(NamedTuple):
@@ -214,13 +219,6 @@ def _modes(voxel_size):
     share = np.where(ratio <= 1, 1, np.where(ratio <= math.sqrt(2), 3 / ratio - 2, 0))
     share = np.where(ratio > math.sqrt(2), meet * (math.sqrt(3) - ratio) / (math.sqrt(3) - math.sqrt(2)), share)
     return s, 4 * math.pi * s**2 * share * (s[1] - s[0])
-
-
-_UNIFORMS = 32  # numbers drawn for a sample
-_FREQUENCIES = 96  # points at which a spectrum is sent to the device
-PLACES = ("center", "atom", "solvent")
-_SHARPEST = 32.0  # B-factor over the squared voxel size: amplitudes at Nyquist grow by exp(2) at most
-_LOW_PASS_FLOOR = 0.003  # factor beyond a low-pass: exact zeros would leave shells without a phase
 
 
 class Info(NamedTuple):
