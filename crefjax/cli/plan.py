@@ -23,7 +23,7 @@ def add_arguments(parser):
         "--node-devices", metavar="N", type=int, help="devices of each of the nodes (default: as many as here)"
     )
     parser.add_argument(
-        "--seconds", metavar="S", type=positive, default=20.0, help="seconds in which steps are measured, at least four"
+        "--seconds", metavar="S", type=positive, default=20.0, help="seconds in which steps are taken, at least eight"
     )
     add_json(parser, "all numbers")
     add_verbosity(parser)
@@ -86,13 +86,15 @@ def _lines(plan, nodes, dataset):
     yield f"checkpoints: {plan.checkpoints} of {_size(plan.checkpoint_bytes)} at most"
     yield (
         f"measured: {plan.step_seconds:.3g} s a step over {plan.measured_steps} steps "
-        f"({plan.batch / plan.step_seconds:.3g} samples/s), {plan.start_seconds:.3g} s to start"
+        f"({plan.batch / plan.step_seconds:.3g} samples/s), {plan.start_seconds + plan.first_seconds:.3g} s to start"
     )
     yield (
-        f"evaluations: {plan.evaluations:,} of {plan.evaluation_seconds:.3g} s, and {plan.save_seconds:.3g} s each for "
-        "checkpoint, weights, and figure"
+        f"evaluations: {plan.evaluations:,} of {plan.evaluation_seconds:.3g} s, and {plan.export_seconds:.3g} s each "
+        f"for weights and figure; {plan.save_seconds:.3g} s for a checkpoint"
     )
-    yield f"time: {_duration(plan.seconds)}" + (" (the limit of the config)" if _is_limited(plan) else "")
+    if plan.compile_seconds >= 1:
+        yield f"compiling: {plan.compile_seconds:.3g} s, which a run on this machine does not need again"
+    yield f"time: {_duration(plan.seconds)}" + (" (the limit of the config)" if plan.is_limited else "")
     if nodes is not None:
         changed = f", a batch of {nodes.batch}" if nodes.batch != plan.batch else ""
         yield (
@@ -100,10 +102,6 @@ def _lines(plan, nodes, dataset):
             f"{nodes.steps:,} steps of {nodes.step_seconds:.3g} s; each node reads "
             f"{nodes.batch / nodes.nodes / nodes.step_seconds:.3g} samples/s"
         )
-
-
-def _is_limited(plan):
-    return plan.limit_seconds > 0 and plan.seconds >= plan.start_seconds + plan.limit_seconds
 
 
 def _size(count):

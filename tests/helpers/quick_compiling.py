@@ -14,10 +14,17 @@ def quick_compiling(folder):
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_disable_most_optimizations": True,
     }
+    with compiling(settings):
+        yield {name.upper(): str(value) for name, value in settings.items()}
+
+
+@contextmanager
+def compiling(settings):
+    """Compiles with these settings of JAX."""
     before = {name: jax.config.values[name] for name in settings}
     _set(settings)
     try:
-        yield {name.upper(): str(value) for name, value in settings.items()}
+        yield
     finally:
         _set(before)
 

@@ -4,13 +4,18 @@ import dataclasses
 import json
 import time
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers.cli import error_line, run_crefjax
+from helpers.quick_compiling import compiling
 from helpers.toy_task import Line, config, source
 from helpers.training_config import tiny_config
 from helpers.training_run import prepare, write_entry
 
 from crefjax.errors import UserError
+from crefjax.training.measure import CompileClock
 from crefjax.training.plan import RunPlan, count_evaluations, plan_run
 
 PLAN = RunPlan(
@@ -26,24 +31,44 @@ PLAN = RunPlan(
     checkpoint_bytes=2**20,
     checkpoints=4,
     parameter_bytes=1_250_000,
-    start_seconds=10.0,
+    start_seconds=7.0,
+    first_seconds=3.0,
+    compile_seconds=30.0,
     step_seconds=0.3,
     measured_steps=20,
     evaluation_seconds=4.0,
-    save_seconds=2.0,
+    export_seconds=0.5,
+    save_seconds=1.5,
+    save_steps=0,
+    save_minutes=0.0,
     limit_seconds=0.0,
 )
+EXPORTS = 6 * 0.5  # after five evaluations, and at the end
 
 
 def test_the_time_is_that_of_all_parts():
-    assert PLAN.seconds == pytest.approx(10 + 1000 * 0.3 + 5 * 4 + 5 * 2)
-    assert dataclasses.replace(PLAN, evaluations=0, evaluation_seconds=0.0).seconds == pytest.approx(10 + 300 + 5 * 2)
+    """A program that is compiled is kept, so the time of compiling it is not that of the run."""
+    assert PLAN.seconds == pytest.approx(10 + 1000 * 0.3 + 5 * 4 + EXPORTS + 5 * 1.5)
+    without = dataclasses.replace(PLAN, evaluations=0, evaluation_seconds=0.0)
+    assert without.seconds == pytest.approx(10 + 300 + 0.5 + 5 * 1.5)
+
+
+def test_checkpoints_within_epochs_are_counted():
+    """Every 150 of 1,000 steps: six more. Every half minute of epochs of 60 s: ten more, of 59 s: five."""
+    plain = PLAN.seconds
+    assert dataclasses.replace(PLAN, save_steps=150).seconds == pytest.approx(plain + 6 * 1.5)
+    assert dataclasses.replace(PLAN, save_minutes=0.5).seconds == pytest.approx(plain + 10 * 1.5)
+    faster = dataclasses.replace(PLAN, step_seconds=0.295)
+    assert dataclasses.replace(faster, save_minutes=0.5).seconds == pytest.approx(faster.seconds + 5 * 1.5)
 
 
 def test_the_limit_of_the_config_ends_the_run():
-    assert dataclasses.replace(PLAN, limit_seconds=60.0).seconds == 70
+    """It counts from the first step on."""
+    assert dataclasses.replace(PLAN, limit_seconds=60.0).seconds == 67
+    assert dataclasses.replace(PLAN, limit_seconds=60.0).is_limited
+    assert not PLAN.is_limited
     assert dataclasses.replace(PLAN, limit_seconds=6000.0).seconds == PLAN.seconds
-    assert dataclasses.replace(PLAN, limit_seconds=60.0).on_nodes(3, 2).seconds == 70
+    assert dataclasses.replace(PLAN, limit_seconds=60.0).on_nodes(3, 2).seconds == 67
 
 
 def test_more_devices_shorten_steps_and_evaluations():
@@ -51,7 +76,7 @@ def test_more_devices_shorten_steps_and_evaluations():
     found = PLAN.on_nodes(3, 2)
     assert (found.batch, found.steps) == (6, 1000)
     assert found.step_seconds == pytest.approx(0.102)
-    assert found.seconds == pytest.approx(10 + 1000 * 0.102 + 5 * 4 / 3 + 5 * 2)
+    assert found.seconds == pytest.approx(10 + 1000 * 0.102 + 5 * 4 / 3 + EXPORTS + 5 * 1.5)
     assert PLAN.on_nodes(1, 2).seconds == pytest.approx(PLAN.seconds)
 
 
@@ -89,13 +114,61 @@ def test_steps_evaluations_and_checkpoints_are_measured_and_nothing_is_left(tmp_
     plan = plan_run(config(), lambda c: (Line(), data), seconds=0.3, after_evaluation=figures.append, say=lines.append)
     assert (plan.steps, plan.epoch_steps, plan.evaluations, plan.devices, plan.held_out) == (10, 5, 2, 2, 6)
     assert 0.05 <= plan.step_seconds < 0.5
-    assert plan.measured_steps >= 4
+    assert plan.measured_steps >= 4  # the second half
     assert 0.04 <= plan.evaluation_seconds < 0.5  # of two batches
     assert plan.parameter_bytes == 4 * 4
     assert plan.checkpoint_bytes > 3 * plan.parameter_bytes
     assert plan.device_bytes > 0
     assert len(figures) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+class ReadAhead:
+    """Batches that take 0.05 s each, six of which are there at the beginning."""
+
+    def __init__(self, batches):
+        self.batches, self.ready = batches, time.monotonic() - 0.3
+
+    def __next__(self):
+        self.ready += 0.05
+        time.sleep(max(0.0, self.ready - time.monotonic()))
+        return next(self.batches)
+
+
+def test_batches_that_were_read_while_a_step_was_compiled_do_not_make_steps_seem_fast():
+    data = source()
+    slow = dataclasses.replace(data, training=lambda: ReadAhead(data.training()))
+    plan = plan_run(config(), lambda c: (Line(), slow), seconds=1.2, say=lambda line: None)
+    assert plan.step_seconds >= 0.045
+
+
+def test_the_first_batch_does_not_make_an_evaluation_seem_slow():
+    """It takes 0.3 s, the other nine 0.01 s; two of them are measured."""
+    times = iter([0.0, 0.0, 0.3, *[0.01] * 99])
+    data = source(held_out=40, evaluated=lambda batch: time.sleep(next(times)))
+    known = dataclasses.replace(data, held_out_size=40)
+    plan = plan_run(config(), lambda c: (Line(), known), seconds=0.01, say=lambda line: None)
+    assert 0.39 <= plan.evaluation_seconds < 1.5
+
+
+def test_only_the_compiling_of_programs_that_are_kept_is_counted(quick):
+    def measure():
+        jax.clear_caches()
+        begin = time.monotonic()
+        with CompileClock() as clock:
+            jax.jit(lambda x: jnp.sin(x) @ jnp.cos(x).T)(np.ones((7, 5), np.float32)).block_until_ready()
+        return clock.seconds, time.monotonic() - begin
+
+    seconds, elapsed = measure()
+    assert 0 < seconds < elapsed
+    assert measure()[0] == 0  # read from the disk
+
+
+def test_without_kept_programs_nothing_is_counted():
+    jax.clear_caches()
+    with compiling({"jax_compilation_cache_dir": None}), CompileClock() as clock:
+        jax.jit(lambda x: jnp.cos(x) @ jnp.sin(x).T)(np.ones((5, 7), np.float32)).block_until_ready()
+    assert clock.seconds == 0
 
 
 def test_an_evaluation_of_unknown_size_is_measured_to_its_end():

@@ -150,7 +150,7 @@ def check_same(workdir, whole):
     assert left_over(workdir) == []
 
 
-def wait_for_step(workdir, step, processes, limit=100):
+def wait_for_step(workdir, step, processes, limit=200):
     end = time.monotonic() + limit
     while not (workdir / "checkpoints" / str(step)).is_dir():
         assert time.monotonic() < end
@@ -219,6 +219,21 @@ def test_a_killed_process_ends_the_job_and_another_number_of_processes_resumes_i
     assert {status for status, _ in outcomes} == {0}, outcomes
     assert any("resuming from step" in line for line in outcomes[0][1])
     check_same(folder / "killed", whole)
+
+
+@pytest.mark.slow
+def test_the_loss_of_the_first_process_ends_the_others(folder, quick):
+    """By crefjax's line, or by JAX's own, which comes first where JAX notices first."""
+    processes = start_all(folder, "first-killed", 2, quick)
+    wait_for_step(folder / "first-killed", 2, processes)
+    processes[0].kill()
+    start_of_wait = time.monotonic()
+    _, (status, err) = end_all(processes)
+    assert time.monotonic() - start_of_wait < 60
+    assert status != 0
+    ours = "has ended; training ends here too, and the same command resumes it"
+    assert any(ours in line or "JAX distributed service detected fatal errors" in line for line in err), err
+    assert not any("Traceback" in line for line in err)
 
 
 @pytest.mark.slow
