@@ -1,7 +1,10 @@
 import errno
 import os
+import platform
 import resource
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -131,3 +134,21 @@ def test_no_space_left_keeps_its_error_number():
     with pytest.raises(OSError, match="No space left") as caught:
         write_shard("/dev/full", (encode(0, (0, 0, 0), list(p), "float32") for p in patches(2)))
     assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc, whose memory is adjusted")
+def test_memory_of_records_is_used_again():
+    """Six blocks of 4 MiB are written and freed together, 20 times: all but the first take few new pages."""
+    code = (
+        "import resource\n"
+        "from crefjax.data.shards import ShardReader\n"
+        "ShardReader([])\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "before = faults()\n"
+        "for _ in range(20):\n"
+        "    blocks = [bytes([number]) * 2**22 for number in range(1, 7)]\n"
+        "    del blocks\n"
+        "print((faults() - before) * resource.getpagesize() / (6 * 2**22))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert float(done.stdout) < 5, done.stderr
