@@ -1,7 +1,9 @@
-"""What holds for every test: two fake CPU devices, and no rank promotion without being told."""
+"""What holds for every test: two fake CPU devices, no rank promotion without being told, programs compiled once."""
 
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,16 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["CREFJAX_ENGINE"] = "jax"  # also where another is installed; its own tests ask for it
 os.environ["CREFJAX_CACHE"] = "off"  # the user's own; tests of the cache name another folder
 
+# Most of the time would be compiling: it is done with few optimizations, and what one process has compiled is read by
+# all others, the workers of pytest and those that tests start. The first of them makes the folder, and removes it.
+COMPILED = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    COMPILED = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="crefjax-compiled-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# A process that a test kills leaves half a program in the folder, which others compile again and would warn about.
+os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent,ignore:Error writing persistent"
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it puts into the background so, and every process that a test starts would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -18,6 +30,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="run the whole corpus, a long fuzz, and large datasets")
+
+
+def pytest_collection_modifyitems(items):
+    """Put files with slow tests first, so that in the end no process is left alone with one of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_unconfigure():
+    if COMPILED is not None:
+        shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 SHARED = Path(__file__).parents[1].parent / "shared"

@@ -6,7 +6,6 @@ import mrcfile
 import numpy as np
 import pytest
 from helpers.baseline_entries import SIDE, VOXEL, about, ball, halves_of, make_entry, read, write
-from helpers.quick_compiling import quick_compiling
 
 import crefjax
 from analysis.baselines import baselines
@@ -142,14 +141,7 @@ def test_lafter_like_under_another_name_has_no_half_maps(entry):
     assert np.all(found[outside] == 0)
 
 
-@pytest.fixture
-def quickly(tmp_path_factory):
-    with quick_compiling(tmp_path_factory.mktemp("compiled")):
-        yield
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("quickly")
 def test_crefjax_output_matches_denoise(entry, small_weights, capsys):
     command = [str(entry), "--method", "crefjax", "--weights", str(small_weights)]
     assert baselines.STUDY.main(command) == 0

@@ -6,7 +6,6 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from helpers.quick_compiling import quick_compiling
 
 from analysis.validation import variances as study
 from analysis.validation.variances import (
@@ -59,8 +58,7 @@ def slowly_filtered(map_, factors):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "known"
-    with quick_compiling(tmp_path_factory.mktemp("compiled")):
-        assert study.STUDY.main([*SMALL, "-o", str(folder)]) == 0
+    assert study.STUDY.main([*SMALL, "-o", str(folder)]) == 0
     return folder
 
 

@@ -13,7 +13,8 @@ def cache(monkeypatch, tmp_path):
     """The folder of the cache."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("CREFJAX_CACHE", str(folder))
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.delenv(name, raising=False)
     return folder
 
 

@@ -8,7 +8,6 @@ import mrcfile
 import numpy as np
 import pytest
 from helpers.cli import assert_refused, error_line, read, run_crefjax, run_ok, tree, write
-from helpers.quick_compiling import quick_compiling
 from reference import losses as slow_losses
 
 from crefjax.simulate.atoms import write_model
@@ -19,12 +18,6 @@ from crefjax.training.loop import Result
 from crefjax.weights.store import load_weights
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-    with quick_compiling(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import numpy as np
 import optax
 import pytest
 from helpers.cli import error_line, run_crefjax, run_ok, tree, write
-from helpers.quick_compiling import quick_compiling
 from helpers.training_config import tiny_config
 
 from crefjax.data.prepare import prepare
@@ -21,13 +20,6 @@ from crefjax.training.step import init_state
 from crefjax.weights.store import load_weights
 
 CONFIG = tiny_config()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-    """Return the environment of processes that share compiled code."""
-    with quick_compiling(tmp_path_factory.mktemp("compiled")) as environment:
-        yield environment
 
 
 @pytest.fixture(scope="module")
@@ -216,11 +208,11 @@ def test_repeated_nonfinite_loss_is_reported_in_one_line(work):
         ([], 20, "run: cannot be written"),  # the figure
     ],
 )
-def test_full_disk_is_reported_and_earlier_checkpoints_are_whole(work, quick, more, kib, what):
+def test_full_disk_is_reported_and_earlier_checkpoints_are_whole(work, more, kib, what):
     argv = ["-m", "crefjax", "train", "--config", "tiny.py", "--workdir", "run", "--config.epochs=2", *more]
     limited = ["bash", "-c", f'ulimit -f {kib}; trap "" XFSZ; exec "$@"', "bash", sys.executable, *argv]
     before = tree(work / "run/checkpoints")
-    ended = subprocess.run(limited, capture_output=True, text=True, check=False, env=os.environ | quick)
+    ended = subprocess.run(limited, capture_output=True, text=True, check=False)
     message = error_line(ended.stderr, ended.returncode)
     assert f"{work}/{what} (File too large); make room and start again with the same command" in message
     assert {name: what for name, what in tree(work / "run/checkpoints").items() if "tmp" not in name} == before

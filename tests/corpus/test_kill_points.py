@@ -12,7 +12,6 @@ import pytest
 from corpus_material import half_maps, write_inputs, write_map
 from helpers.archive import header, serving
 from helpers.cli import error_line, run_crefjax, tree
-from helpers.quick_compiling import quick_compiling
 from helpers.training_config import tiny_config
 from helpers.training_run import arrays, left_over, losses, write_entry
 from interruptions import ENDINGS, EndedError, interrupted
@@ -57,12 +56,6 @@ def server(tmp_path_factory):
     files[f"{base}/masks/emd_1234_msk_1.map"] = write_map(root / "mask.map", np.ones((24,) * 3)).read_bytes()
     with serving(files) as archive:
         yield archive.url
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-    with quick_compiling(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @pytest.fixture(scope="module")

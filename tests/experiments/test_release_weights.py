@@ -13,10 +13,10 @@ from experiments import release_weights, simulate_training_entries
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, quick):
+def run(tmp_path_factory):
     """A run on a tiny dataset, whose config names models of a stream: only their names are read."""
     folder = write_run(tmp_path_factory.mktemp("run"))
-    status, output = ended(folder, "run", environment=quick)
+    status, output = ended(folder, "run")
     assert status == 0, output
     (folder / "models").mkdir()
     for name in ("1abc.cif.gz", "2ABC_target.pdb.gz", "3abc.cif.gz", "4abc.cif.gz"):

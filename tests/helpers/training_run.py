@@ -50,14 +50,14 @@ def command(workdir, *more):
     return [sys.executable, "-m", "crefjax", *map(str, arguments)]
 
 
-def start(folder, workdir, *more, environment):
-    settings = {"cwd": folder, "env": os.environ | environment, "text": True}
+def start(folder, workdir, *more, environment=None):
+    settings = {"cwd": folder, "env": os.environ | (environment or {}), "text": True}
     return subprocess.Popen(command(workdir, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings)
 
 
-def ended(folder, workdir, *more, environment):
+def ended(folder, workdir, *more):
     """The same, waited for: exit status and what it said on standard error."""
-    process = start(folder, workdir, *more, environment=environment)
+    process = start(folder, workdir, *more)
     _, err = process.communicate(timeout=120)
     return process.returncode, err
 

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from helpers.quick_compiling import quick_compiling
 
 from crefjax.errors import UserError
 from crefjax.training.config import default
@@ -29,8 +28,7 @@ def config_of(folder):
 def test_noise2noise_learns_and_writes_weights_for_images(tmp_path, particle_folder):
     config = config_of(particle_folder)
     task, source = make_task(config)
-    with quick_compiling(tmp_path / "cache"):
-        result = train(config, tmp_path / "run", task, source, say=lambda line: None)
+    result = train(config, tmp_path / "run", task, source, say=lambda line: None)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     first, last = (row for row in rows if row["kind"] == "evaluation")
     assert last["n2n_l2"] < first["n2n_l2"]

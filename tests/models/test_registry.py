@@ -10,7 +10,6 @@ import mrcfile
 import numpy as np
 import pytest
 from helpers.cli import error_line, run_crefjax, run_ok
-from helpers.quick_compiling import quick_compiling
 from helpers.training_run import write_run
 
 from crefjax.models import MODELS, Model, load_model, same_architecture
@@ -75,7 +74,7 @@ def run(tmp_path_factory):
     """A folder with entries and a finished run of the network."""
     folder = write_run(tmp_path_factory.mktemp("run"))
     (folder / "voxelwise.py").write_text(CONFIG)
-    with pytest.MonkeyPatch.context() as patch, quick_compiling(tmp_path_factory.mktemp("compiled")):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "voxelwise", Model(VoxelwiseConfig, init, apply))
         patch.chdir(folder)
         run_ok("train", "--config", "voxelwise.py", "--workdir", "run")

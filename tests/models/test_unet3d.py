@@ -2,18 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.quick_compiling import quick_compiling
 from reference import network as slow
 
 from crefjax.models.unet3d import UNet3D, UNet3DConfig, pad_far_ends
 
 SMALL = UNet3DConfig(depth=2, down_width=3, up_width=4, last_widths=(3, 2))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-    with quick_compiling(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 def parameters_of(config, seed=0):

@@ -6,7 +6,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from helpers.quick_compiling import quick_compiling
 
 from crefjax.inference.network import run_network
 from crefjax.models import load_model, unet3d_openvino
@@ -21,12 +20,6 @@ CONFIGS = [
 needs_openvino = pytest.mark.skipif(
     not unet3d_openvino.is_installed(), reason="needs OpenVINO, the extra `cpu`, which is not installed"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-    with quick_compiling(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 def network(config):

@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.quick_compiling import quick_compiling
 
 from crefjax.models import unet3d_slabs
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
@@ -13,12 +12,6 @@ CONFIGS = [
     UNet3DConfig(depth=1, down_width=2, up_width=3, last_widths=(4,)),
     UNet3DConfig(depth=3, down_width=2, up_width=2, last_widths=(4, 3, 2)),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-    with quick_compiling(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 def network(config, seed=0):

@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from helpers.quick_compiling import quick_compiling
 
 from crefjax.errors import UserError
 from crefjax.simulate import half_maps
@@ -14,12 +13,6 @@ from crefjax.simulate.reconstruction import reconstruct_signal_and_noise
 from crefjax.utils.memory import GIB
 
 SIDE = 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-    with quick_compiling(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(folder, quick):
+def whole(folder):
     """An uninterrupted run."""
-    status, err = ended(folder, "whole", environment=quick)
+    status, err = ended(folder, "whole")
     assert status == 0, err
     assert left_over(folder / "whole") == []
     found = losses(folder / "whole")
@@ -86,11 +86,11 @@ def kill_somewhere(process, workdir, how, chance):
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_a_run_killed_anywhere_ends_with_the_same_bits(folder, quick, whole, seed):
+def test_a_run_killed_anywhere_ends_with_the_same_bits(folder, whole, seed):
     chance, workdir = random.Random(seed), folder / f"killed_{seed}"
     killed = 0
     for how in ("writing", "any", "writing", "starting", "writing", "any", "writing"):
-        process = start(folder, workdir.name, environment=quick)
+        process = start(folder, workdir.name)
         status = kill_somewhere(process, workdir, how, chance)
         err = process.communicate()[1]
         killed += status == -signal.SIGKILL
@@ -100,14 +100,14 @@ def test_a_run_killed_anywhere_ends_with_the_same_bits(folder, quick, whole, see
         if status == 0:
             break
     assert killed >= 3
-    status, err = ended(folder, workdir.name, environment=quick)
+    status, err = ended(folder, workdir.name)
     assert status == 0, err
     same(workdir, whole)
 
 
-def test_a_stopped_run_saves_reports_it_and_is_resumed(folder, quick, whole):
+def test_a_stopped_run_saves_reports_it_and_is_resumed(folder, whole):
     workdir = folder / "stopped"
-    process = start(folder, workdir.name, environment=quick)
+    process = start(folder, workdir.name)
     assert wait(process, lambda: lines(workdir) > 1)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
@@ -120,7 +120,7 @@ def test_a_stopped_run_saves_reports_it_and_is_resumed(folder, quick, whole):
     ]
     assert step < STEPS
     assert left_over(workdir) == []
-    status, err = ended(folder, workdir.name, environment=quick)
+    status, err = ended(folder, workdir.name)
     assert status == 0, err
     assert err.splitlines()[0] == f"resuming from step {step} of {STEPS} in {workdir}"
     same(workdir, whole)

@@ -98,17 +98,17 @@ def folder(tmp_path_factory):
     return folder
 
 
-def environment(quick, devices=1):
-    return quick | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+def environment(devices=1):
+    return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
 
 
-def start_all(folder, workdir, count, quick, *more):
+def start_all(folder, workdir, count, *more):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = ["--coordinator", f"127.0.0.1:{port}", "--processes", count]
     return [
-        start(folder, workdir, *words, "--process-id", index, *more, environment=environment(quick))
+        start(folder, workdir, *words, "--process-id", index, *more, environment=environment())
         for index in range(count)
     ]
 
@@ -124,9 +124,9 @@ def end_all(processes):
 
 
 @pytest.fixture(scope="module")
-def whole(folder, quick):
+def whole(folder):
     """A run of one process with two devices."""
-    process = start(folder, "whole", environment=environment(quick, 2))
+    process = start(folder, "whole", environment=environment(2))
     ((status, err),) = end_all([process])
     assert status == 0, err
     assert len(rows(folder / "whole")) == STEPS + 2
@@ -159,8 +159,8 @@ def wait_for_step(workdir, step, processes, limit=200):
 
 
 @pytest.mark.slow
-def test_two_processes_of_one_device_train_as_one_of_two(folder, quick, whole):
-    outcomes = end_all(start_all(folder, "two", 2, quick))
+def test_two_processes_of_one_device_train_as_one_of_two(folder, whole):
+    outcomes = end_all(start_all(folder, "two", 2))
     assert [status for status, _ in outcomes] == [0, 0], outcomes
     assert outcomes[0][1][0] == "2 processes train together"
     assert outcomes[1][1] == []  # the first one speaks for all
@@ -186,21 +186,21 @@ def get_config():
 
 
 @pytest.mark.slow
-def test_two_processes_simulate_and_cut_the_samples_of_one(folder, quick):
+def test_two_processes_simulate_and_cut_the_samples_of_one(folder):
     """The batches are of both kinds; of the last held-out batch, of one sample, the second process has none."""
     (folder / "stream.py").write_text(STREAM)
     words = ("--config", "stream.py")
-    ((status, err),) = end_all([start(folder, "stream-one", *words, environment=environment(quick, 2))])
+    ((status, err),) = end_all([start(folder, "stream-one", *words, environment=environment(2))])
     assert status == 0, err
-    outcomes = end_all(start_all(folder, "stream-two", 2, quick, *words))
+    outcomes = end_all(start_all(folder, "stream-two", 2, *words))
     assert [status for status, _ in outcomes] == [0, 0], outcomes
     check_same(folder / "stream-two", folder / "stream-one")
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_job_and_another_number_of_processes_resumes_it(folder, quick, whole, request):
+def test_a_killed_process_ends_the_job_and_another_number_of_processes_resumes_it(folder, whole, request):
     """With --full four, which takes longer."""
-    processes = start_all(folder, "killed", 2, quick)
+    processes = start_all(folder, "killed", 2)
     wait_for_step(folder / "killed", 3, processes)
     processes[1].kill()
     start_of_wait = time.monotonic()
@@ -213,18 +213,18 @@ def test_a_killed_process_ends_the_job_and_another_number_of_processes_resumes_i
     )
     assert not any("Traceback" in line for line in err)
     if request.config.getoption("--full"):
-        outcomes = end_all(start_all(folder, "killed", 4, quick))
+        outcomes = end_all(start_all(folder, "killed", 4))
     else:
-        outcomes = end_all([start(folder, "killed", environment=environment(quick, 2))])
+        outcomes = end_all([start(folder, "killed", environment=environment(2))])
     assert {status for status, _ in outcomes} == {0}, outcomes
     assert any("resuming from step" in line for line in outcomes[0][1])
     check_same(folder / "killed", whole)
 
 
 @pytest.mark.slow
-def test_the_loss_of_the_first_process_ends_the_others(folder, quick):
+def test_the_loss_of_the_first_process_ends_the_others(folder):
     """By crefjax's line, or by JAX's own, which comes first where JAX notices first."""
-    processes = start_all(folder, "first-killed", 2, quick)
+    processes = start_all(folder, "first-killed", 2)
     wait_for_step(folder / "first-killed", 2, processes)
     processes[0].kill()
     start_of_wait = time.monotonic()
@@ -237,13 +237,13 @@ def test_the_loss_of_the_first_process_ends_the_others(folder, quick):
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_and_saves_all_and_one_process_resumes(folder, quick, whole):
-    processes = start_all(folder, "stopped", 2, quick)
+def test_a_signal_to_one_process_stops_and_saves_all_and_one_process_resumes(folder, whole):
+    processes = start_all(folder, "stopped", 2)
     wait_for_step(folder / "stopped", 2, processes)
     processes[1].send_signal(signal.SIGTERM)
     outcomes = end_all(processes)
     assert [status for status, _ in outcomes] == [143, 143], outcomes
     assert any("the same command resumes it" in line for line in outcomes[0][1])
-    ((status, err),) = end_all([start(folder, "stopped", environment=environment(quick, 2))])
+    ((status, err),) = end_all([start(folder, "stopped", environment=environment(2))])
     assert status == 0, err
     check_same(folder / "stopped", whole)

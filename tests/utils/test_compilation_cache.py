@@ -22,8 +22,18 @@ print(counts["cache_hits"], counts["cache_misses"])
 """
 
 
+# Variables that choose a cache, some of them for all tests.
+CHOICES = (
+    "CREFJAX_CACHE",
+    "JAX_COMPILATION_CACHE_DIR",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+    "PYTHONWARNINGS",
+    "XDG_CACHE_HOME",
+)
+
+
 def start(**variables):
-    kept = {name: value for name, value in os.environ.items() if name not in ("CREFJAX_CACHE", "XDG_CACHE_HOME")}
+    kept = {name: value for name, value in os.environ.items() if name not in CHOICES}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", PROGRAM], env=kept | variables, **pipes)
 
@@ -38,7 +48,7 @@ def run(**variables):
 @pytest.fixture
 def variables(monkeypatch, tmp_path):
     """The environment without a choice of a cache, but for the folder of all caches, which is temporary."""
-    for name in ("CREFJAX_CACHE", "JAX_COMPILATION_CACHE_DIR"):
+    for name in CHOICES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return monkeypatch
