@@ -13,6 +13,9 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["CREFJAX_ENGINE"] = "jax"  # also where another is installed; its own tests ask for it
 os.environ["CREFJAX_CACHE"] = "off"  # the user's own; tests of the cache name another folder
 
+# The workers of pytest share the cores already; threads of NumPy's matrix products would wait for each other, spinning.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # Most of the time would be compiling: it is done with few optimizations, and what one process has compiled is read by
 # all others, the workers of pytest and those that tests start. The first of them makes the folder, and removes it.
 COMPILED = None

@@ -4,6 +4,8 @@ Levels, skips, and names are those of `crefjax.models.unet3d`. An image is a map
 maps with more sections is denoised section by section.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -16,6 +18,7 @@ from crefjax.models.unet3d import Operations, apply_network
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
+@functools.partial(jax.jit, static_argnames="config")
 def init_network(key: jax.Array, config: UNet2DConfig) -> Parameters:
     """Return random parameters, He-normal, with biases of 0."""
     shapes = parameter_shapes(config)

@@ -1,6 +1,7 @@
 """Atomic models: read with gemmi, cleaned for cryo-EM, and written at the coordinates of a map."""
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -214,7 +215,7 @@ def _expand(structure: gemmi.Structure, assembly: str, path: Path) -> None:
 
 def _clean(structure: gemmi.Structure, path: Path) -> None:
     """Drop atoms without occupancy, clip B-factors and occupancies, and refuse unknown elements and positions."""
-    table = form_factors()
+    known = {number for number, row in enumerate(form_factors()) if row.any()}
     kept = 0
     for residue in (residue for chain in structure[0] for residue in chain):
         for index in reversed(range(len(residue))):
@@ -222,12 +223,12 @@ def _clean(structure: gemmi.Structure, path: Path) -> None:
             if not atom.occ > 0:
                 del residue[index]
                 continue
-            if atom.element.atomic_number >= len(table) or not table[atom.element.atomic_number].any():
+            if atom.element.atomic_number not in known:
                 raise UserError(
                     f"{path}: expected elements from H to Cf, found {atom.element.name!r} at atom {atom.name!r} of "
                     f"{residue.name} {residue.seqid}; correct its element column"
                 )
-            if not np.isfinite([*atom.pos.tolist(), atom.b_iso]).all():
+            if not all(map(math.isfinite, (*atom.pos.tolist(), atom.b_iso))):
                 raise UserError(
                     f"{path}: expected finite numbers at atom {atom.name!r} of {residue.name} {residue.seqid}"
                 )

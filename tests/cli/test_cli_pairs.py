@@ -1,6 +1,7 @@
 """Half-maps that are not a pair, or not as a refinement wrote them, in every command."""
 
 import json
+import shutil
 
 import mrcfile
 import numpy as np
@@ -8,12 +9,19 @@ import pytest
 from helpers.cli import assert_refused, error_line, read, run_crefjax, run_ok, write
 
 
-@pytest.fixture
-def entry(workdir):
-    """Write half-maps of a phantom with independent noise."""
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """Half-maps of a phantom with independent noise."""
+    folder = tmp_path_factory.mktemp("simulated") / "entry"
     words = ("--voxel-size", 1.5, "--resolution", 5, "--residues", 150, "--margin", 12)
-    run_ok("simulate", "phantom", "-o", "entry", *words)
-    return workdir / "entry"
+    run_ok("simulate", "phantom", "-o", folder, *words)
+    return folder
+
+
+@pytest.fixture
+def entry(simulated, workdir):
+    """A copy of the half-maps in the working directory."""
+    return shutil.copytree(simulated, workdir / "entry")
 
 
 def changed(entry, change, name="changed.mrc"):

@@ -8,6 +8,7 @@ import pytest
 from crefjax.models import load_model
 
 MODEL = load_model("unet2d")
+apply = jax.jit(MODEL.apply, static_argnums=2)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_network_matches_numpy(random):
     parameters = MODEL.init(jax.random.key(0), config)
     parameters = jax.tree.map(lambda array: array + 0.1, parameters)  # biases that are not 0
     x = random.normal(size=(2, 1, 12, 16, 1)).astype(np.float32)
-    found = MODEL.apply(parameters, x, config)
+    found = apply(parameters, x, config)
     assert found.shape == x.shape
     for image, expected in zip(found[:, 0, ..., 0], x[:, 0, ..., 0], strict=True):
         np.testing.assert_allclose(image, slow_network(parameters, expected), rtol=1e-3, atol=1e-4)
@@ -55,10 +56,10 @@ def test_sections_are_denoised_one_by_one_and_odd_sides_are_padded(random):
     config = MODEL.config(depth=2, down_width=2, up_width=2, last_widths=(2,))
     parameters = MODEL.init(jax.random.key(0), config)
     x = random.normal(size=(1, 3, 9, 14, 1)).astype(np.float32)
-    found = MODEL.apply(parameters, x, config)
+    found = apply(parameters, x, config)
     for section in range(3):
         padded = np.pad(x[0, section, ..., 0], ((0, 3), (0, 2)), mode="symmetric")
-        alone = MODEL.apply(parameters, padded[None, None, ..., None], config)[0, 0, :9, :14, 0]
+        alone = apply(parameters, padded[None, None, ..., None], config)[0, 0, :9, :14, 0]
         np.testing.assert_allclose(found[0, section, ..., 0], alone, atol=1e-6)
 
 

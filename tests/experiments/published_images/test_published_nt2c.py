@@ -85,7 +85,7 @@ def test_adversarial_losses_are_those_of_a_critic_whose_mean_and_gradient_are_kn
         losses, parts = task.loss(parameters, batch, jax.random.key(0))
         return losses.sum(), parts
 
-    (_, parts), gradients = jax.value_and_grad(total, has_aux=True)(parameters)
+    (_, parts), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(parameters)
     real_means, made_means = batch["noise"].mean((1, 2, 3)), made.mean((1, 2, 3))
     np.testing.assert_allclose(parts["distance"], 3 * (real_means - made_means), rtol=1e-4)
     np.testing.assert_allclose(parts["generator"], -3 * made_means, rtol=1e-4)
@@ -112,11 +112,12 @@ def test_sizes_are_those_of_five_poolings_and_six_layers():
 
 def test_noise_has_the_asked_sides_and_the_critic_judges_images_one_by_one():
     parameters = nt2c.init(jax.random.key(0), TINY)
-    assert nt2c.make_noise(parameters, jax.random.key(1), (2, 70, 32), TINY).shape == (2, 70, 32, 1)
-    critic = nt2c.NoiseCritic(TINY)
-    x = jnp.asarray(images(2, 64, 64, 1))
-    both = critic.apply({"params": parameters["critic"]}, x)
-    np.testing.assert_allclose(critic.apply({"params": parameters["critic"]}, x[1:]), both[1:], rtol=1e-4, atol=1e-6)
+    make_noise = jax.jit(nt2c.make_noise, static_argnums=(2, 3))
+    assert make_noise(parameters, jax.random.key(1), (2, 70, 32), TINY).shape == (2, 70, 32, 1)
+    criticize = jax.jit(nt2c.NoiseCritic(TINY).apply)
+    x = images(2, 64, 64, 1)
+    both = criticize({"params": parameters["critic"]}, x)
+    np.testing.assert_allclose(criticize({"params": parameters["critic"]}, x[1:]), both[1:], rtol=1e-4, atol=1e-6)
 
 
 def test_power_on_rings_is_that_of_numpy():
