@@ -1,8 +1,12 @@
 """What holds for every test: two fake CPU devices, no rank promotion without being told, programs compiled once."""
 
+import contextlib
+import ctypes
+import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,6 +30,8 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # A process that a test kills leaves half a program in the folder, which others compile again and would warn about.
 os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent,ignore:Error writing persistent"
 
+MOST_MEMORY = 5 * 2**29  # bytes of a worker before it drops what it has compiled
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it puts into the background so, and every process that a test starts would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -44,6 +50,20 @@ def pytest_collection_modifyitems(items):
 def pytest_unconfigure():
     if COMPILED is not None:
         shutil.rmtree(COMPILED, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory():
+    """Drop compiled programs after a module when they fill the memory; what is needed again is read from the disk."""
+    yield
+    statm = Path("/proc/self/statm")
+    if "jax" in sys.modules and statm.exists():
+        resident = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        if resident > MOST_MEMORY:
+            sys.modules["jax"].clear_caches()
+            gc.collect()
+            with contextlib.suppress(AttributeError):  # of the GNU library alone
+                ctypes.CDLL(None).malloc_trim(0)
 
 
 SHARED = Path(__file__).parents[1].parent / "shared"
