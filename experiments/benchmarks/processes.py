@@ -5,12 +5,13 @@
 takes about three minutes on two CPU cores. A dataset of 24 patches of 32³ is made, and a network of three levels
 trained on it with batches of 4, on the CPU, by
 
-    1 x 2   one process with two devices
-    2 x 1   two processes with one device, connected over the loopback address
-    4 x 1   four processes with one device
+    1 × 2   one process with two devices
+    2 × 1   two processes with one device, connected over the loopback address
+    4 × 1   four processes with one device
 
-The table has the seconds of a step (the median of the second half), the wall time of the whole command, and the largest
-difference of the loss from that of the first way, relative to it, over steps 1 to 6, and over all steps.
+The table, in Markdown as in docs/performance.md, has the seconds of a step (the median of the second half), the wall
+time of the whole command, and the largest difference of the loss from that of the first way, relative to it, over steps
+1 to 6, and over all steps.
 """
 
 import argparse
@@ -58,7 +59,10 @@ def main(argv=None) -> int:
         folder = Path(name)
         (folder / "config.py").write_text(_CONFIG.format(steps=arguments.steps))
         dataset = make_dataset(folder, 24, 32, "float16", False)
-        print(f"{'way':7} {'s a step':>9} {'wall s':>7} {'steps 1-6':>10} {'all steps':>10}")
+        print(
+            "| processes × devices | seconds of a step | wall time, seconds | "
+            f"largest difference of a loss, steps 1 to 6 | steps 1 to {arguments.steps} |\n|---|---|---|---|---|"
+        )
         for processes, devices in WAYS:
             seconds = train(folder, dataset, processes, devices)
             lines = [json.loads(line) for line in (folder / f"run{processes}" / "metrics.jsonl").open()]
@@ -67,9 +71,9 @@ def main(argv=None) -> int:
             row["step_seconds"] = step_seconds([line["seconds"] for line in lines])
             rows.append(row)
             differences = [abs(a - b) / b for a, b in zip(row["losses"], rows[0]["losses"], strict=True)]
+            shown = [f"{max(some):.1e}" if processes > 1 else "" for some in (differences[:6], differences)]
             print(
-                f"{processes} x {devices}   {row['step_seconds']:9.3f} {seconds:7.1f} {max(differences[:6]):10.1e} "
-                f"{max(differences):10.1e}",
+                f"| {processes} × {devices} | {row['step_seconds']:.3f} | {seconds:.1f} | {' | '.join(shown)} |",
                 flush=True,
             )
     write_rows(arguments.json, rows)
