@@ -1,9 +1,9 @@
 """Compare denoisers of simulated particle images and micrographs: errors, bias, found particles, and reconstructions.
 
-    python -m analysis image_denoisers PARTICLES -o DIR --weights W --micrographs SET --empty SET
+    python -m analysis image_denoisers PARTICLES -o DIR --weights W --micrographs SET --empty SET --other SET
 
-PARTICLES, and the sets of micrographs and of images without particles, are folders of `crefjax images simulate`. It
-writes
+PARTICLES, and the sets of micrographs, of images without particles, and of another particle, are folders of `crefjax
+images simulate`. It writes
 
     image_denoisers.csv          a row for each method
     image_denoisers.json         the same, curves, settings, and versions
@@ -19,7 +19,8 @@ A reconstruction from denoised particles is compared with the truth (`fsc_truth`
 two reconstructions from the even and the odd images with each other (`resolution_halves`, Å at 0.143) and with the
 truth (`resolution_truth`, Å at 0.5): where the first is finer than the second, both halves share what is not there.
 `noise_power` is the power of denoised images without particles over that of the denoised particles; the raw images' is
-near 1, and a method that invents particles has a large one.
+near 1, and a method that invents particles has a large one. `other_psnr`, `other_frc`, and `other_bias` are PSNR,
+correlation, and bias of images of another particle, such as one that a network was not trained on.
 
 Of micrographs `snr` is that of pairs of regions (`measures.region_snr`), dB, and `precision` and `recall` are those of
 particles found by mean shift.
@@ -34,15 +35,13 @@ from matplotlib.figure import Figure
 
 from analysis.framework.output import csv_text
 from analysis.framework.study import Study
+from analysis.images.halves import compare_halves, reconstruct_halves
 from analysis.images.methods import RAW, Context, chosen_methods
 from crefjax.cli.messages import log
 from crefjax.errors import UserError
 from crefjax.images import measures
-from crefjax.images.reconstruct import reconstruct
 from crefjax.images.sets import CLEAN, EVEN, NOISY, ODD, ImageSet
 from crefjax.plotting import BLACK, GREY, PALETTE, YELLOW, resolution_axis
-from crefjax.spectral.curves import resolution_at
-from crefjax.spectral.fsc import fsc_curve
 from crefjax.spectral.variances import variances_from
 
 _FEWEST = 4  # images
@@ -70,7 +69,7 @@ def measure_particles(particles: ImageSet, methods: dict, count: int) -> dict[st
         rows[name] = {
             **_errors(denoised, clean),
             **_variances(even, odd, *both),
-            **_reconstructions(particles, noisy, denoised, numbers),
+            **compare_halves(particles, list(reconstruct_halves(particles, (noisy, denoised), numbers))[1]),
             "frc_curve": measures.ring_correlation(denoised, clean).tolist(),
             "seconds_per_image": seconds / len(noisy),
             "example": denoised[0],
@@ -110,33 +109,6 @@ def _variances(even, odd, denoised_even, denoised_odd):
     return numbers
 
 
-def _reconstructions(particles, noisy, denoised, numbers):
-    """Compare reconstructions from denoised particles with the truth, and those of two halves of them."""
-    truth, voxel = particles.truth().array, particles.pixel_size
-    parts = [np.arange(len(numbers))[half::2] for half in (0, 1)]
-    halves = [reconstruct(particles, (noisy[part], denoised[part]), numbers[part])[1] for part in parts]
-    whole = (halves[0] + halves[1]) / 2
-    reference = _in_box(truth, len(whole))
-    to_truth = fsc_curve(whole, reference, voxel)
-    between = fsc_curve(*halves, voxel)
-    side = len(whole) * voxel
-    return {
-        "fsc_truth": float(to_truth.fsc[1:-1].mean()),
-        "fsc_truth_curve": to_truth.fsc.tolist(),
-        "fsc_halves_curve": between.fsc.tolist(),
-        "resolution_truth": resolution_at(to_truth.fsc, 0.5, side, 2 * voxel).angstrom,
-        "resolution_halves": resolution_at(between.fsc, 0.143, side, 2 * voxel).angstrom,
-    }
-
-
-def _in_box(array, side):
-    """Return a map with an even side, padded or cropped about its middle."""
-    before = side // 2 - len(array) // 2
-    if before >= 0:
-        return np.pad(array, (before, side - len(array) - before))
-    return array[-before : -before + side, -before : -before + side, -before : -before + side]
-
-
 def measure_empty(empty: ImageSet, methods: dict, particles: ImageSet, count: int) -> dict[str, float]:
     """Return the power of denoised images without particles, over that of denoised particles, by method."""
     numbers = np.arange(min(count, empty.count, particles.count))
@@ -148,6 +120,22 @@ def measure_empty(empty: ImageSet, methods: dict, particles: ImageSet, count: in
         return float(np.mean(np.var(images, axis=(1, 2), dtype=np.float64)))
 
     return {name: power(method(nothing, context)) / power(method(noisy, context)) for name, method in methods.items()}
+
+
+def measure_other(other: ImageSet, methods: dict, count: int) -> dict[str, dict]:
+    """Return PSNR, correlation, and bias of images of another particle, by method."""
+    numbers = np.arange(min(count, other.count))
+    noisy, even, odd, clean = (other.stack(name).read(numbers) for name in (NOISY, EVEN, ODD, CLEAN))
+    context = Context(other.pixel_size, even, odd)
+    halves, rows = replace(context, half=True), {}
+    for name, method in methods.items():
+        denoised = method(noisy, context)
+        rows[name] = {
+            "other_psnr": _errors(denoised, clean)["psnr"],
+            "other_frc": float(measures.ring_correlation(denoised, clean)[1:-1].mean()),
+            "other_bias": _variances(even, odd, method(even, halves), method(odd, halves))["bias"],
+        }
+    return rows
 
 
 def measure_micrographs(micrographs: ImageSet, methods: dict) -> dict[str, dict]:
@@ -216,6 +204,7 @@ def _add_arguments(parser):
     parser.add_argument("--methods", metavar="A,B", help="classical filters to take (default: all)")
     parser.add_argument("--micrographs", metavar="SET", help="set of micrographs")
     parser.add_argument("--empty", metavar="SET", help="set of images without particles, of the same shape")
+    parser.add_argument("--other", metavar="SET", help="set of another particle, of the same pixel size")
     parser.add_argument("--images", type=int, default=200, metavar="N", help="particles to take (default: %(default)s)")
 
 
@@ -242,6 +231,11 @@ def _run(arguments, output):
                 _check_kind(empty, micrographs=False, empty=True)
                 for name, power in measure_empty(empty, methods, particles, arguments.images).items():
                     rows[name]["noise_power"] = power
+        if arguments.other:
+            with ImageSet(arguments.other) as other:
+                _check_kind(other, micrographs=False, empty=False)
+                for name, row in measure_other(other, methods, arguments.images).items():
+                    rows[name] |= row
         record = particles.record
     if arguments.micrographs:
         with ImageSet(arguments.micrographs) as micrographs:

@@ -5,6 +5,10 @@
 WORKDIR is what `crefjax train --workdir` wrote. It writes convergence.csv (a row for each run and logged step),
 convergence.json (settings, and the best held-out numbers of each run) and convergence.png and .svg. As figure S2 of
 Agarwal et al. (2024), IUCrJ 11.
+
+With `--by-run` every run has a panel: the losses of the training and of the held-out samples over the minutes of the
+training, for runs whose losses cannot be compared. Beside the held-out loss of images stand the errors of images that
+are left as they are (`noisy`) and of empty ones (`empty`), where the run has measured them.
 """
 
 from collections.abc import Sequence
@@ -16,9 +20,15 @@ from analysis.framework.output import Output, table
 from analysis.framework.study import Study
 from crefjax.errors import UserError
 from crefjax.io.files import read_json_lines
-from crefjax.plotting import PALETTE
+from crefjax.plotting import BLUE, GREY, ORANGE, PALETTE, SKY
 
 _METRICS = {"loss": "loss", "cref_rmse": "RMSE of FSC² to C_ref²", "fsc_truth": "mean FSC to the truth"}
+_LINES = (  # of a panel: number, color, kind of the row, and style
+    ("loss", SKY, "training", "-"),
+    ("noisy", GREY, "evaluation", "--"),
+    ("empty", ORANGE, "evaluation", "--"),
+    ("loss", BLUE, "evaluation", "o-"),
+)
 
 
 def read_runs(workdirs: Sequence[str]) -> dict[str, list[dict]]:
@@ -41,12 +51,12 @@ def read_runs(workdirs: Sequence[str]) -> dict[str, list[dict]]:
     return runs
 
 
-def write(runs: dict[str, list[dict]], output: Output, workdirs: Sequence[str]) -> dict:
+def write(runs: dict[str, list[dict]], output: Output, workdirs: Sequence[str], *, by_run: bool = False) -> dict:
     """Write the study's files, and return the best held-out numbers of each run, with their steps."""
     best = {name: _best(rows) for name, rows in runs.items()}
     output.write("csv", table([{"run": name, **row} for name, rows in runs.items() for row in rows]))
     output.write_json({"settings": {"workdirs": list(workdirs)}, "summary": best})
-    output.write_figure(_figure(runs))
+    output.write_figure(_panels(runs) if by_run else _figure(runs))
     return best
 
 
@@ -81,12 +91,37 @@ def _figure(runs):
     return page
 
 
+def _panels(runs):
+    page = Figure(figsize=(3.3 * len(runs), 3.2), layout="constrained")
+    for axes, (name, rows) in zip(page.subplots(1, len(runs), squeeze=False)[0], runs.items(), strict=True):
+        rows = _with_minutes(rows)
+        for key, color, kind, style in _LINES:
+            values = [(row["minutes"], row[key]) for row in rows if row["kind"] == kind and row.get(key) is not None]
+            if values:
+                label = "training" if kind == "training" else "held out" if key == "loss" else key
+                axes.plot(*zip(*values, strict=True), style, color=color, markersize=3, linewidth=1, label=label)
+        axes.set(yscale="log", xlabel="minutes of training", title=name)
+        axes.legend(fontsize=8, frameon=False)
+    return page
+
+
+def _with_minutes(rows):
+    """Return rows with `minutes`; an evaluation has those of the step before it."""
+    minutes, timed = 0.0, []
+    for row in rows:
+        minutes = row.get("seconds", 60 * minutes) / 60
+        timed.append(row | {"minutes": minutes})
+    return timed
+
+
 def _add_arguments(parser):
     parser.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="folders of training runs")
+    parser.add_argument("--by-run", action="store_true", help="draw a panel for each run, over the minutes")
 
 
 def _run(arguments, output):
-    for name, best in write(read_runs(arguments.workdirs), output, arguments.workdirs).items():
+    runs = read_runs(arguments.workdirs)
+    for name, best in write(runs, output, arguments.workdirs, by_run=arguments.by_run).items():
         print(f"{name}: " + ", ".join(f"{key} {value:.4f} at step {step}" for key, (value, step) in best.items()))
 
 

@@ -169,7 +169,7 @@ def whole(name: str, value, least: int = 1) -> None:
         raise ValueError(f"expected {name} to be a whole number of at least {least}, found {value!r}")
 
 
-def image_keys(images: jax.Array, seed: int) -> jax.Array:
+def image_keys(images: jax.Array, seed: int | jax.Array) -> jax.Array:
     """Return a random key for every image, `(samples,)`, which depends on its pixels and the seed alone.
 
     What is drawn for an image is thus the same in any batch, and different for different images.

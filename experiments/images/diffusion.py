@@ -65,37 +65,49 @@ def predict_noise(
 
 
 def refine(
-    parameters: Parameters, noisy: jax.Array, config: DiffusionConfig, *, levels: Sequence[float] | jax.Array
+    parameters: Parameters,
+    noisy: jax.Array,
+    config: DiffusionConfig,
+    *,
+    levels: Sequence[float] | jax.Array,
+    seed: int | jax.Array = 0,
 ) -> jax.Array:
     """Refine standard normal noise to clean images (Saharia et al. 2022, algorithm 2).
 
-    From the noisiest level to the cleanest, with alpha the ratio of a level to the next cleaner one,
-    `y <- (y - (1 - alpha) / sqrt(1 - gamma) f(x, y, gamma)) / sqrt(alpha) + sqrt(1 - alpha) z`; without the last term
-    at the last step.
+    From the noisiest level to the cleanest, with alpha the ratio of a level to the next cleaner one, gamma',
+    `y <- (y - (1 - alpha) / sqrt(1 - gamma) f(x, y, gamma)) / sqrt(alpha) + sqrt(v) z`; without the last term at the
+    last step. Two things differ from that algorithm, and matter where the steps are few:
+
+    - `v = (1 - alpha) (1 - gamma') / (1 - gamma)` in place of `1 - alpha`, the smaller of the two choices of Ho et al.
+      2020, section 3.2. The larger one leaves noise in the result.
+    - The mean of the image is removed after every step, because a clean image has none. Otherwise it walks at random:
+      the predicted noise is hardly wrong by a small constant, but that is multiplied by `1 / sqrt(gamma)`.
 
     Args:
         parameters: Parameters of the method.
         noisy: `(samples, y, x, 1)`, standardized.
-        config: Hyperparameters of the network; its own schedule is not used.
+        config: Hyperparameters of the network; its own schedule and seed are not used.
         levels: Falling levels of noise, as from `noise_levels`.
+        seed: Of the noise, which also depends on the image.
 
     Returns:
         Clean images, `(samples, y, x, 1)`, on the scale of `noisy`.
     """
     gammas = jnp.asarray(levels)[::-1]
-    alphas = gammas / jnp.concatenate([gammas[1:], jnp.ones(1)])
-    keys = image_keys(noisy, config.seed)
+    cleaner = jnp.concatenate([gammas[1:], jnp.ones(1)])  # so that nothing is added at the last step
+    alphas = gammas / cleaner
+    spreads = jnp.sqrt((1 - alphas) * (1 - cleaner) / (1 - gammas))
+    keys = image_keys(noisy, seed)
 
     def step(image, now):
-        number, gamma, alpha = now
+        number, gamma, alpha, spread = now
         drawn = draw_normal(jax.vmap(jax.random.fold_in, (0, None))(keys, number), noisy.shape[1:])
         noise = predict_noise(parameters, noisy, image, jnp.broadcast_to(gamma, (len(noisy),)), config)
-        image = (image - (1 - alpha) / jnp.sqrt(1 - gamma) * noise) / jnp.sqrt(alpha)
-        more = jnp.where(number < len(gammas), jnp.sqrt(1 - alpha), 0.0)
-        return image + more * drawn, None
+        image = (image - (1 - alpha) / jnp.sqrt(1 - gamma) * noise) / jnp.sqrt(alpha) + spread * drawn
+        return image - image.mean((1, 2, 3), keepdims=True), None
 
     start = draw_normal(keys, noisy.shape[1:])
-    image, _ = lax.scan(step, start, (jnp.arange(1, len(gammas) + 1), gammas, alphas))
+    image, _ = lax.scan(step, start, (jnp.arange(1, len(gammas) + 1), gammas, alphas, spreads))
     return image / config.clean_scale
 
 
@@ -105,9 +117,18 @@ def post_process(parameters: Parameters, refined: jax.Array, config: DiffusionCo
 
 
 def denoise(parameters: Parameters, noisy: jax.Array, config: DiffusionConfig) -> jax.Array:
-    """Denoise standardized images `(samples, y, x, 1)`: refine by the network's own schedule, and post-process."""
-    refined = refine(parameters, noisy, config, levels=noise_levels(config.schedule, config.steps))
-    return post_process(parameters, refined, config) if config.post else refined
+    """Denoise standardized images `(samples, y, x, 1)`: refine by the network's own schedule, and post-process.
+
+    Of several draws the mean is returned, the seeds being `seed`, `seed + 1`, and so on.
+    """
+    levels = noise_levels(config.schedule, config.steps)
+
+    def add(total, seed):
+        drawn = refine(parameters, noisy, config, levels=levels, seed=seed)
+        return total + (post_process(parameters, drawn, config) if config.post else drawn), None
+
+    total, _ = lax.scan(add, jnp.zeros_like(noisy), config.seed + jnp.arange(config.draws))
+    return total / config.draws
 
 
 def apply(parameters: Parameters, x: jax.Array, config: DiffusionConfig) -> jax.Array:
@@ -146,13 +167,18 @@ class DiffusionTask(PublishedTask):
         return mean_of_squares(predict_noise(parameters, noisy, partly, gamma, self.network) - noise)
 
     def metrics(self, parameters, batch):
-        """Return as the loss the squared error of denoised images; beside it that of the noisy ones."""
+        """Return as the loss the squared error of denoised images; beside it those of noisy and of empty ones.
+
+        Of the diffusion also the objective, whose levels and noise are the same at every evaluation. An image that is
+        drawn has twice the error of the mean of all such draws, so that `loss` passes `empty` late.
+        """
         noisy, clean = images_of(batch)
+        errors = {"noisy": mean_of_squares(noisy - clean), "empty": mean_of_squares(clean)}
         if self.settings["stage"] == "post":
-            denoised = self._post_process(parameters, noisy)
-        else:
-            denoised = denoise(parameters, noisy, replace(self.network, post=False))
-        return {"loss": mean_of_squares(denoised - clean), "noisy": mean_of_squares(noisy - clean)}
+            return {"loss": mean_of_squares(self._post_process(parameters, noisy) - clean)} | errors
+        denoised = denoise(parameters, noisy, replace(self.network, post=False))
+        objective, _ = self.loss(parameters, batch, jax.random.key(0))
+        return {"loss": mean_of_squares(denoised - clean), "objective": objective} | errors
 
     def export(self, folder, parameters, about):
         """Write the weights; after the second stage they post-process."""

@@ -32,6 +32,8 @@ class DiffusionConfig:
         steps: Steps of the refinement.
         schedule: Schedule of its levels, `linear` or `cosine`.
         seed: Seed of its noise, which also depends on the image, but not on others.
+        draws: Results whose mean is taken. The method draws 1; the mean of many has half the squared error, is no
+            longer a plausible image, and takes as many times as long.
     """
 
     network: ClassVar[str] = "experiments.images.diffusion"
@@ -46,9 +48,10 @@ class DiffusionConfig:
     steps: int = 50
     schedule: str = "linear"
     seed: int = 0
+    draws: int = 1
 
     def __post_init__(self):
-        for name in ("width", "blocks", "post_depth", "steps"):
+        for name in ("width", "blocks", "post_depth", "steps", "draws"):
             whole(name, getattr(self, name))
         whole("seed", self.seed, 0)
         object.__setattr__(self, "multipliers", tuple(self.multipliers))  # JSON gives a list

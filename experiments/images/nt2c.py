@@ -227,7 +227,7 @@ class Nt2cTask(PublishedTask):
         return NoiseCritic(self.network).apply({"params": critic}, images)
 
     def metrics(self, parameters, batch):
-        """Return the squared error of denoised images; of the noise, how far its spectrum is from the real one.
+        """Return the squared error of denoised, noisy, and empty images; of the noise, how far its spectrum is off.
 
         That is the mean over rings of the squared difference of the logarithms of the mean power, in a batch.
         """
@@ -240,7 +240,8 @@ class Nt2cTask(PublishedTask):
             return {"loss": jnp.broadcast_to(error, std.shape), "std": std, "std_real": real.std((1, 2, 3))}
         noisy, clean = images_of(batch)
         denoised = denoise(parameters, noisy, self.network)
-        return {"loss": mean_of_squares(denoised - clean), "noisy": mean_of_squares(noisy - clean)}
+        errors = {"noisy": mean_of_squares(noisy - clean), "empty": mean_of_squares(clean)}
+        return {"loss": mean_of_squares(denoised - clean)} | errors
 
 
 def ring_power(images: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Copy weights of the conditional diffusion with another number of steps, schedule, or seed of its inference.
+"""Copy weights of the conditional diffusion with another number of steps, schedule, seed, or number of draws.
 
     python -m experiments.images.set_schedule runs/images_diffusion/best -o runs/diffusion_100 --steps 100
 
@@ -20,7 +20,7 @@ _OF_PARAMETERS = ("card_version", "architecture", "parameters", "sha256")
 
 
 def set_schedule(source: Path | str, output: Path | str, **changes) -> DiffusionConfig:
-    """Copy weights with other `steps`, `schedule`, or `seed`; return the network's new config.
+    """Copy weights with other `steps`, `schedule`, `seed`, or `draws`; return the network's new config.
 
     Raises:
         UserError: The weights are not of the diffusion, a value is invalid, or the folder exists or cannot be written.
@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="steps of the refinement")
     parser.add_argument("--schedule", choices=SCHEDULES, help="schedule of its noise levels")
     parser.add_argument("--seed", type=int, help="seed of its noise")
+    parser.add_argument("--draws", type=int, help="refinements whose mean is taken")
     arguments = vars(parser.parse_args(argv))
     source, output = arguments.pop("weights"), arguments.pop("output")
     try:
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{output}: {config.steps} steps, schedule {config.schedule}, seed {config.seed}")
+    print(f"{output}: {config.steps} steps, schedule {config.schedule}, seed {config.seed}, draws {config.draws}")
     return 0
 
 

@@ -290,3 +290,21 @@ def test_convergence_of_two_runs(entries, tmp_path, capsys):
     assert convergence.STUDY.main(argv) == 2
     assert convergence.STUDY.main([str(tmp_path), "-o", str(tmp_path / "out2")]) == 2
     assert "metrics.jsonl" in capsys.readouterr().err
+
+
+def test_convergence_by_run_draws_held_out_errors_over_the_minutes_of_the_step_before(tmp_path):
+    training = [{"kind": "training", "step": step, "loss": 1 / step, "seconds": 60.0 * step} for step in (1, 2, 3)]
+    evaluation = {"kind": "evaluation", "step": 2, "loss": 0.3, "noisy": 0.9, "empty": 0.4}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        lines = [*training[:2], evaluation, *training[2:]]
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    argv = [str(tmp_path / "one"), str(tmp_path / "two"), "-o", str(tmp_path / "out"), "--by-run"]
+    assert convergence.STUDY.main(argv) == 0
+    assert (tmp_path / "out/convergence.png").read_bytes().startswith(b"\x89PNG")
+    axes = convergence._panels(convergence.read_runs(argv[:2])).axes
+    assert [each.get_title() for each in axes] == ["one", "two"]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes[0].get_lines()}
+    assert lines["held out"] == [[2.0, 0.3]]
+    assert (lines["noisy"], lines["empty"]) == ([[2.0, 0.9]], [[2.0, 0.4]])
+    assert len(lines["training"]) == 3

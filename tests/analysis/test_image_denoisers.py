@@ -27,6 +27,7 @@ def folders(tmp_path_factory):
     configs = {
         "particles": particles,
         "empty": ImageConfig(4.0, 4, side=24, dose=400.0, seed=3, empty=True),
+        "other": ImageConfig(4.0, 6, side=24, dose=400.0, seed=4),
         "micrographs": ImageConfig(4.0, 1, side=128, micrographs=True, particles=6, dose=400.0, carbon=0, crystals=0),
     }
     return {name: write(base / name, specimen, config) for name, config in configs.items()}
@@ -35,7 +36,7 @@ def folders(tmp_path_factory):
 def test_study_writes_a_row_for_each_method_and_a_figure(folders, tmp_path):
     pytest.importorskip("sklearn")
     words = [folders["particles"], "-o", tmp_path / "out", "--methods", "Wiener,total variation", "--images", 8]
-    words += ["--empty", folders["empty"], "--micrographs", folders["micrographs"]]
+    words += ["--empty", folders["empty"], "--micrographs", folders["micrographs"], "--other", folders["other"]]
     assert STUDY.main([str(word) for word in words]) == 0
     with open(tmp_path / "out/image_denoisers.csv", encoding="utf-8") as file:
         rows = {row["method"]: {k: float(v) for k, v in row.items() if k != "method"} for row in csv.DictReader(file)}
@@ -53,6 +54,13 @@ def test_study_writes_a_row_for_each_method_and_a_figure(folders, tmp_path):
     factor, level = np.polyfit(noisy.ravel().astype(float), clean.ravel().astype(float), 1)
     errors = [np.mean((factor * a + level - b) ** 2) / np.ptp(b) ** 2 for a, b in zip(noisy, clean, strict=True)]
     assert raw["mse"] == pytest.approx(np.mean(errors), rel=1e-3)
+    with ImageSet(folders["other"]) as opened:
+        noisy, clean = (opened.stack(name).read(slice(None)) for name in (NOISY, CLEAN))
+    factor, level = np.polyfit(noisy.ravel().astype(float), clean.ravel().astype(float), 1)
+    errors = [np.mean((factor * a + level - b) ** 2) / np.ptp(b) ** 2 for a, b in zip(noisy, clean, strict=True)]
+    assert raw["other_psnr"] == pytest.approx(np.mean(-10 * np.log10(errors)), abs=1e-3)
+    assert raw["other_bias"] == pytest.approx(0, abs=1e-6)
+    assert rows["Wiener"]["other_bias"] > 0
     assert 0 <= raw["precision"] <= 1
     content = json.loads((tmp_path / "out/image_denoisers.json").read_text())
     assert len(content["methods"]["Wiener"]["frc_curve"]) == 13
@@ -75,15 +83,17 @@ def test_methods_know_the_noise_of_the_images_that_they_denoise(folders):
 
 
 def test_sets_of_another_kind_are_refused(folders, tmp_path, capsys):
-    good = {"particles": "particles", "empty": "empty", "micrographs": "micrographs"}
+    good = {"particles": "particles", "empty": "empty", "micrographs": "micrographs", "other": "other"}
     for changed, other, kind in (
         ("particles", "micrographs", "single particles"),
         ("particles", "empty", "single particles"),
         ("empty", "particles", "images without particles"),
         ("micrographs", "particles", "micrographs"),
+        ("other", "empty", "single particles"),
     ):
         sets = {role: str(folders[name]) for role, name in (good | {changed: other}).items()}
         words = [sets["particles"], "--empty", sets["empty"], "--micrographs", sets["micrographs"]]
+        words += ["--other", sets["other"]]
         assert STUDY.main([*words, "--methods", "raw", "-o", str(tmp_path / "out")]) == 2
         assert f"expected a set of {kind}, found another" in capsys.readouterr().err
 

@@ -1,5 +1,7 @@
 """The conditional diffusion: schedule, refinement, objective, size, and training in two stages."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,12 +54,14 @@ def test_training_levels_lie_evenly_between_neighbors():
     assert abs(drawn[drawn < 0.8].mean() - 0.5) < 0.02
 
 
-def test_refinement_with_the_exact_noise_ends_at_the_clean_image(monkeypatch):
+@pytest.mark.parametrize("offset", [0.0, 0.01])
+def test_refinement_with_the_exact_noise_but_for_a_constant_ends_at_the_clean_image(monkeypatch, offset):
     clean = jnp.asarray(np.random.default_rng(1).standard_normal((2, 8, 8, 1)), jnp.float32)
+    clean -= clean.mean((1, 2, 3), keepdims=True)
 
     def exact(parameters, noisy, partly, gamma, config):
         share = gamma.reshape(-1, 1, 1, 1)
-        return (partly - jnp.sqrt(share) * clean * config.clean_scale) / jnp.sqrt(1 - share)
+        return (partly - jnp.sqrt(share) * clean * config.clean_scale) / jnp.sqrt(1 - share) + offset
 
     monkeypatch.setattr(diffusion, "predict_noise", exact)
     refined = refine({}, clean + 1, TINY, levels=noise_levels("linear", 7))
@@ -65,14 +69,39 @@ def test_refinement_with_the_exact_noise_ends_at_the_clean_image(monkeypatch):
 
 
 def test_refinement_adds_the_noise_of_its_schedule(monkeypatch):
-    """A network that predicts 0 leaves v <- v / alpha + 1 - alpha of the variance at each step but the last."""
+    """A network that predicts 0 leaves, with b = 1 - alpha, v <- v / alpha + b (1 - gamma') / (1 - gamma)."""
     monkeypatch.setattr(diffusion, "predict_noise", lambda parameters, noisy, partly, *_: jnp.zeros_like(partly))
     levels = [0.9, 0.6, 0.3]
     variance = 1.0
-    for alpha, last in ((0.3 / 0.6, False), (0.6 / 0.9, False), (0.9, True)):
-        variance = variance / alpha + (0 if last else 1 - alpha)
+    for gamma, cleaner in ((0.3, 0.6), (0.6, 0.9), (0.9, 1.0)):
+        alpha = gamma / cleaner
+        variance = variance / alpha + (1 - alpha) * (1 - cleaner) / (1 - gamma)
     refined = refine({}, jnp.ones((1, 128, 128, 1)), TINY, levels=levels)
     assert float(refined.std()) * TINY.clean_scale == pytest.approx(variance**0.5, rel=0.02)
+
+
+def test_several_draws_give_the_mean_of_the_results_of_their_seeds():
+    parameters = diffusion.init(jax.random.key(0), TINY)
+    parameters = jax.tree.map(lambda p: p + 0.01, parameters)
+    x = jnp.asarray(np.random.default_rng(4).standard_normal((2, 8, 8, 1)), jnp.float32)
+    config = replace(TINY, seed=5, post=True)
+    each = [diffusion.denoise(parameters, x, replace(config, seed=seed)) for seed in (5, 6, 7)]
+    assert not np.allclose(each[0], each[1], atol=1e-3)
+    together = diffusion.denoise(parameters, x, replace(config, draws=3))
+    np.testing.assert_allclose(together, np.mean(each, axis=0), rtol=1e-3, atol=1e-4)
+
+
+def test_held_out_numbers_are_the_objective_and_the_errors_of_denoised_noisy_and_empty_images():
+    random = np.random.default_rng(6)
+    halves, clean = random.standard_normal((2, 4, 1, 8, 8)), 0.5 * random.standard_normal((4, 1, 8, 8))
+    batch = {"half_map_1": halves[0] + clean, "half_map_2": halves[1] + clean, "truth": clean}
+    batch = {name: jnp.asarray(array, jnp.float32) for name, array in batch.items()}
+    task = DiffusionTask(TINY, {}, settings=diffusion.SETTINGS)
+    found = task.metrics(diffusion.init(jax.random.key(0), TINY), batch)  # which predicts a noise of 0
+    np.testing.assert_allclose(found["empty"], np.square(clean).mean((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(found["noisy"], np.square(halves.mean(0)).mean((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(found["objective"], 1.0, atol=0.6)  # the mean square of 64 normal numbers
+    assert found["loss"].shape == (4,)
 
 
 def test_objective_is_the_squared_error_of_the_noise_in_the_partly_noised_image(monkeypatch):
@@ -132,9 +161,12 @@ def test_both_stages_are_trained_and_resumed_and_their_weights_denoise(tmp_path,
     assert "diffusion" in second.card["method"]
     assert "; before: " in second.card["training"]
 
-    assert main([str(second.path), "-o", str(tmp_path / "five"), "--steps", "5", "--schedule", "cosine"]) == 0
+    assert (
+        main([str(second.path), "-o", str(tmp_path / "five"), "--steps", "5", "--schedule", "cosine", "--draws", "2"])
+        == 0
+    )
     five = load_weights(tmp_path / "five", "images")
-    assert (five.config.steps, five.config.schedule, five.config.post) == (5, "cosine", True)
+    assert (five.config.steps, five.config.schedule, five.config.draws, five.config.post) == (5, "cosine", 2, True)
     assert five.card["sha256"] == second.card["sha256"]
     with pytest.raises(UserError, match="expected steps to be a whole number of at least 1, found 0"):
         set_schedule(second.path, tmp_path / "none", steps=0)
