@@ -6,7 +6,7 @@ PARTICLES is a folder of `crefjax images simulate`, whose true angles, shifts, a
 
     image_reconstructions.csv          a row for each method and number of particles
     image_reconstructions.json         the same, curves, settings, and versions
-    image_reconstructions.png, .svg    the numbers by the number of particles, and the curves of the largest
+    image_reconstructions.png, .svg    differences by the number of particles, and the curves of the largest
 
 For the first so many particles the even and the odd ones are reconstructed, each alone. `fsc_truth` is the mean FSC of
 both together to the truth over shells, and `cref` the mean of what the FSC of the halves makes one expect of it
@@ -73,27 +73,30 @@ def figure(rows: list[dict], side: float, pixel_size: float) -> Figure:
         side: of the box, Å.
         pixel_size: Å.
     """
-    page = Figure(figsize=(10, 4), layout="constrained")
-    left, right = page.subplots(1, 2)
-    for index, name in enumerate(dict.fromkeys(row["method"] for row in rows)):
+    page = Figure(figsize=(12, 3.8), layout="constrained")
+    gains, excesses, curves = page.subplots(1, 3)
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    raw = [row["fsc_truth"] for row in rows if row["method"] == RAW]
+    for index, name in enumerate(names):
         own = [row for row in rows if row["method"] == name]
         style = {"color": GREY if name == RAW else _COLORS[(index - 1) % len(_COLORS)], "linewidth": 1.4}
-        counts = [row["particles"] for row in own]
-        left.plot(counts, [row["fsc_truth"] for row in own], "o-", markersize=4, label=f"{name}, to the truth", **style)
-        left.plot(counts, [row["cref"] for row in own], "o:", markersize=4, label=f"{name}, expected", **style)
+        counts, to_truth = ([row[key] for row in own] for key in ("particles", "fsc_truth"))
+        dots = style | {"marker": "o", "markersize": 4, "label": name}
+        gains.plot(counts, np.subtract(to_truth, raw), **dots)
+        excesses.plot(counts, [row["cref"] - row["fsc_truth"] for row in own], **dots)
         truth, halves = (np.array(own[-1][key]) for key in ("fsc_truth_curve", "fsc_halves_curve"))
         frequency = np.arange(1, len(truth)) / side
-        right.plot(frequency, truth[1:], **style)
-        right.plot(frequency, np.asarray(c_ref(halves[1:])), linestyle=":", **style)
-    left.set(xscale="log", xlabel="particles", ylabel="mean FSC over shells")
-    left.set_xticks(counts, [str(count) for count in counts])
-    left.minorticks_off()
-    left.legend(fontsize=8, frameon=False)
-    right.axhline(0, color=BLACK, linewidth=0.5)
-    right.set_title(
-        f"{rows[-1]['particles']} particles: FSC to the truth,\nand expected of the halves (dotted)", fontsize=10
-    )
-    resolution_axis(right, 0.5 / pixel_size)
+        curves.plot(frequency, truth[1:], **style)
+        curves.plot(frequency, np.asarray(c_ref(halves[1:])), linestyle=":", **style)
+    for axes, title in ((gains, "FSC to the truth, less that of raw"), (excesses, "Expected of the halves, less true")):
+        axes.set(xscale="log", xlabel="particles", ylabel="difference of mean FSC")
+        axes.set_title(title, fontsize=10)
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.minorticks_off()
+        axes.axhline(0, color=BLACK, linewidth=0.5)
+    gains.legend(fontsize=8, frameon=False)
+    curves.set_title(f"{counts[-1]} particles: FSC to the truth,\nexpected of the halves (dotted)", fontsize=10)
+    resolution_axis(curves, 0.5 / pixel_size)
     return page
 
 
