@@ -23,6 +23,7 @@ from crefjax.io.files import read_json_lines
 from crefjax.plotting import BLUE, GREY, ORANGE, PALETTE, SKY
 
 _METRICS = {"loss": "loss", "cref_rmse": "RMSE of FSC² to C_ref²", "fsc_truth": "mean FSC to the truth"}
+_COLUMNS = 4  # panels beside each other
 _LINES = (  # of a panel: number, color, kind of the row, and style
     ("loss", SKY, "training", "-"),
     ("noisy", GREY, "evaluation", "--"),
@@ -92,16 +93,23 @@ def _figure(runs):
 
 
 def _panels(runs):
-    page = Figure(figsize=(3.3 * len(runs), 3.2), layout="constrained")
-    for axes, (name, rows) in zip(page.subplots(1, len(runs), squeeze=False)[0], runs.items(), strict=True):
+    columns = min(len(runs), _COLUMNS)
+    lines = -(-len(runs) // columns)
+    page = Figure(figsize=(3.3 * columns, 2.8 * lines), layout="constrained")
+    panels = page.subplots(lines, columns, squeeze=False).ravel()
+    for axes in panels[len(runs) :]:
+        axes.remove()
+    labels = {}
+    for axes, (name, rows) in zip(panels, runs.items(), strict=False):
         rows = _with_minutes(rows)
         for key, color, kind, style in _LINES:
             values = [(row["minutes"], row[key]) for row in rows if row["kind"] == kind and row.get(key) is not None]
             if values:
                 label = "training" if kind == "training" else "held out" if key == "loss" else key
-                axes.plot(*zip(*values, strict=True), style, color=color, markersize=3, linewidth=1, label=label)
+                times, numbers = zip(*values, strict=True)
+                (labels[label],) = axes.plot(times, numbers, style, color=color, markersize=3, linewidth=1, label=label)
         axes.set(yscale="log", xlabel="minutes of training", title=name)
-        axes.legend(fontsize=8, frameon=False)
+    page.legend(labels.values(), labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False)
     return page
 
 
