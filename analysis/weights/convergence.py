@@ -104,7 +104,7 @@ def _panels(runs):
         rows = _with_minutes(rows)
         for key, color, kind, style in _LINES:
             values = [(row["minutes"], row[key]) for row in rows if row["kind"] == kind and row.get(key) is not None]
-            if values:
+            if values and min(value for _, value in values) > 0:  # unlike the loss of two networks of a GAN
                 label = "training" if kind == "training" else "held out" if key == "loss" else key
                 times, numbers = zip(*values, strict=True)
                 (labels[label],) = axes.plot(times, numbers, style, color=color, markersize=3, linewidth=1, label=label)
