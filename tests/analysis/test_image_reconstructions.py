@@ -9,8 +9,8 @@ from images.conftest import write
 
 from analysis.images.halves import compare_halves, in_box
 from analysis.images.image_reconstructions import STUDY
-from crefjax.images.config import ImageConfig
 from crefjax.images.sets import ImageSet
+from crefjax.images.simulate import ImageConfig
 from crefjax.images.specimen import specimen_of_atoms
 from crefjax.simulate.phantom import phantom
 
