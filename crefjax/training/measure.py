@@ -100,6 +100,7 @@ def measure_steps(
         compiled, taken = None, 0
 
         def take():
+            """Take one step; the first is compiled before."""
             nonlocal compiled, state, taken
             samples = next(batches)
             batch = shard(samples.batch, plan.devices)

@@ -171,6 +171,7 @@ def _stream_source(config):
         raise UserError("config: data.stream.entries: expected entries with a truth.mrc, as the stream has one")
 
     def training():
+        """Return batches of the stream, mixed with patches of the entries if there are any."""
         files, shares = list(training_files), list(training_files.values())
         settings = {"patch": config.data.patch, "batch": config.batch, "seed": config.seed, "config": stream_config}
         batches = stream_half_maps(files, shares=shares, phantoms=chosen.phantoms, process=tuple(place), **settings)
