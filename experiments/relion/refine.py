@@ -2,11 +2,12 @@
 
     python -m experiments.relion.refine MODELS -o runs/relion --seeds 1 2 3
 
-simulates every particle set of `experiments.relion.specimens` with every seed, refines it both ways, and writes
-`summary.csv`, `summary.json`, and `summary.png`: FSC to the truth, half-map FSC, C_ref against the FSC to the truth,
-errors of pose, and the time of an iteration. What is there is not done again, so that it may be interrupted. `--check
-noise` takes images of noise, `--check phases` images whose phases are randomized beyond `--beyond` Å: neither may gain
-anything there. It needs RELION 3.1 or later on the path.
+simulates the small particle sets of `experiments.relion.specimens` (or those of `--specimens`) with every seed, refines
+them plain and with the denoiser (`--ways`), and writes `summary.csv`, `summary.json`, and `summary.png`: FSC to the
+truth, half-map FSC, C_ref against the FSC to the truth, errors of pose, and the time of an iteration. What is there is
+not done again, so that it may be interrupted. `--check noise` takes images of noise, `--check phases` images whose
+phases are randomized beyond `--beyond` Å: neither may gain anything there. It needs
+RELION 3.1 or later on the path.
 """
 
 import argparse
