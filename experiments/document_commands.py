@@ -56,6 +56,8 @@ LEAVE_OUT = {
     r"DIR/entries": "needs certain PDB entries",
     r"WORKDIR": "needs training runs",
     r"images_(nt2c|diffusion|wgan)|set_schedule|grey_noise": "needs large simulated sets, and hours",
+    r"(3j9i|5a1a)\.|7yc8.* --particles|runs/5a1a|runs/images_truth": "needs certain PDB entries, and hours",
+    r"experiments\.relion|relion_reconstruct|runs/relion|external-reconstruct STAR|relion-job": "needs RELION's files",
     r"experiments\.gpu": "needs a GPU",
     r"experiments\.benchmarks": "measures, which needs an idle machine",
 }
@@ -207,7 +209,10 @@ def _entry_point(name):
         raise DocumentError(f"{name}: no such module")
     elif spec.submodule_search_locations:  # a package
         name = f"{name}.__main__"
-    return importlib.import_module(name).main
+    module = importlib.import_module(name)
+    if not hasattr(module, "main"):  # of another project
+        raise DocumentError(f"{name}: it has no `main` that could be given arguments")
+    return module.main
 
 
 def parse(words: Sequence[str], *, strict: bool = True) -> tuple[argparse.ArgumentParser, argparse.Namespace | None]:

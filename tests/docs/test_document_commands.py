@@ -51,6 +51,13 @@ def test_every_command_is_accepted_by_its_program(page):
             pytest.fail(f"{command.place}: {command.text}: {error}")
 
 
+def test_all_commands_are_listed_with_what_is_left_out(capsys):
+    assert document_commands.main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("clusters.md" in line and ": to run: crefjax prepare" in line for line in lines)
+    assert any("relion.md" in line and "left out (needs RELION's files)" in line for line in lines)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_option_in_the_text_exists(page, known_options):
     fields = {f"--config.{name}" for name in flat(read_config(str(ROOT / "experiments/configs/weights.py")))}
