@@ -1,4 +1,4 @@
-"""The exception for a mistake that the user can correct."""
+"""The exceptions for mistakes that the user can correct."""
 
 
 class UserError(Exception):
@@ -16,6 +16,10 @@ class UserError(Exception):
         # One line, whatever characters the path holds.
         super().__init__(text if path is None else " ".join(f"{path}: {text}".splitlines()))
         self.text, self.path = text, path
+
+
+class CannotWriteError(UserError):
+    """The file system refused to write: this concerns all entries or downloads of a command, not just one."""
 
 
 def path_error(path, text: str) -> UserError:

@@ -40,8 +40,8 @@ from analysis.baselines.voxel_counts import (
     score_histograms,
 )
 from analysis.framework.study import Study, load_named
+from crefjax.data.grid import UNIT_VOXEL, on_unit_grid
 from crefjax.data.labeled_maps import load_labeled_map
-from crefjax.data.unit_grid import VOXEL_SIZE, on_unit_grid
 from crefjax.errors import UserError
 from crefjax.inference.classify import THRESHOLDS, choose_thresholds, classify_map, plan_classify, solvent_density
 from crefjax.io.maps import Map, read_map
@@ -186,7 +186,7 @@ def classifier_rows(
         Rows of both modes and of the best threshold; the histograms of the log-odds, over all voxels that count and
         with the background removed; and the maps that remain in both modes.
     """
-    map_ = Map.from_array(density, VOXEL_SIZE)
+    map_ = Map.from_array(density, UNIT_VOXEL)
     classified = classify_map(map_, weights, plan_classify(map_, weights), threshold="background")
     probability, counted = classified.probability.array, density > 0
     background, structural = choose_thresholds(weights, probability, counted).values()

@@ -54,7 +54,7 @@ def add_arguments(parser):
 
 def run(arguments) -> None:
     """Cut entries into patches, and print a summary of the dataset."""
-    from crefjax.data.dataset_parts import Part
+    from crefjax.data.dataset_folder import Part
     from crefjax.data.grid import VOXELS
     from crefjax.data.prepare import prepare
 

@@ -1,9 +1,11 @@
-"""The working grid: the sampling of the maps that the network sees, chosen by their resolution.
+"""The grids of the networks: the working grid of the denoisers, and the unit grid of the voxel classifier.
 
 A network of moderate size works best on maps of one sampling. For weights that were trained on maps with about three
 voxels per resolution, half-maps are resampled to that, in training and in use, by cropping or padding their spectrum,
 and the output of the network is resampled back to the grid of the file. The first voxel of both grids lies at the same
 place.
+
+The classifier works on voxels of 1 Å, with negative density set to 0, and the rest scaled to 0 to 1.
 """
 
 from collections.abc import Sequence
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crefjax.errors import UserError
 from crefjax.spectral.curves import fsc_from_products, shell_frequencies, shell_products, solvent_level
 from crefjax.spectral.falloff import low_pass_end, noise_b_factor, signal_b_factor
 from crefjax.spectral.resample import fourier_resample, working_shape
@@ -25,6 +28,8 @@ _ERRORS = 2.0  # standard errors of a B-factor by which it must lie outside
 _FIRST_SHELL = 6  # a resolution below is not a measurement
 _LEAST_SOLVENT = 0.05  # of the box, for estimating the noise of a map without half-maps
 KEPT = (0.9, 1.1)  # ratio of the two samplings within which the file's grid is kept
+UNIT_VOXEL = 1.0  # Å, of the unit grid
+BRIGHTEST = 1000  # Å³: the density that so much of a map exceeds is scaled to 1
 
 
 @dataclass(frozen=True)
@@ -201,3 +206,50 @@ def _blur(products, frequency, resolution, flattened_by):
         return 0.0, ()
     way = "sharpened" if blur > 0 else "blurred"
     return blur, (f"the half-maps are strongly {way}: a B-factor of {abs(blur):.0f} Å² is taken back for the network",)
+
+
+def unit_grid(shape: tuple[int, int, int], voxel_size: float) -> tuple[int, int, int]:
+    """Return the sides `(z, y, x)` of the same box on the classifier's grid.
+
+    The voxels of the new grid differ from 1 Å by at most half a voxel over the length of the box.
+    """
+    return tuple(max(1, round(side * voxel_size / UNIT_VOXEL)) for side in shape)
+
+
+def scale_density(array: np.ndarray, voxel_size: float) -> np.ndarray:
+    """Scale a density to 0 to 1, with negative density set to 0.
+
+    The density that is exceeded in `BRIGHTEST` Å³ becomes 1, and what lies above it too: the maximum of a map depends
+    on a single voxel, and a quantile on how much solvent the box has.
+
+    Args:
+        array: `(z, y, x)`, with the solvent at 0.
+        voxel_size: Å.
+
+    Returns:
+        float32, the shape of `array`.
+
+    Raises:
+        UserError: there is no positive density.
+    """
+    rank = min(array.size - 1, round(BRIGHTEST / voxel_size**3))
+    top = float(np.partition(array, array.size - 1 - rank, axis=None)[array.size - 1 - rank])
+    if not top > 0:
+        top = float(array.max())
+    if not top > 0:
+        raise UserError("expected a map with positive density, found none above the solvent; multiply the map by -1")
+    return np.clip(array / np.float32(top), 0, 1).astype(np.float32)
+
+
+def on_unit_grid(array: np.ndarray, voxel_size: float, solvent: float) -> np.ndarray:
+    """Bring a map to the classifier's grid, and scale it to 0 to 1.
+
+    The map is resampled by cropping or padding its spectrum, so the first voxel stays in place.
+
+    Args:
+        array: `(z, y, x)`.
+        voxel_size: Å.
+        solvent: density of the solvent, which is subtracted.
+    """
+    resampled = fourier_resample(array - np.float32(solvent), unit_grid(array.shape, voxel_size))
+    return scale_density(resampled, UNIT_VOXEL)

@@ -1,6 +1,6 @@
 """Maps with a label for every voxel, structure or noise, and batches of patches that are cut out of them.
 
-A labeled map is a folder with `map.mrc`, on the grid of `crefjax.data.unit_grid`, and `structure.mrc`, 1 where there is
+A labeled map is a folder with `map.mrc`, on the grid of `crefjax.data.grid`, and `structure.mrc`, 1 where there is
 structure and 0 elsewhere.
 """
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from crefjax.data.dataset_batches import THREADS, Batches, batches_of_process, check_common, random_rotation
+from crefjax.data.grid import UNIT_VOXEL
 from crefjax.data.patches import check_patch, cut
-from crefjax.data.unit_grid import VOXEL_SIZE
 from crefjax.errors import UserError
 from crefjax.io.maps import check_same_grid, read_map
 
@@ -47,9 +47,9 @@ def load_labeled_map(folder: str | Path) -> LabeledMap:
     folder = Path(folder)
     density, structure = read_map(folder / MAP), read_map(folder / STRUCTURE)
     check_same_grid(density, structure, "labeled maps")
-    if abs(density.voxel_size - VOXEL_SIZE) > _TOLERANCE:
+    if abs(density.voxel_size - UNIT_VOXEL) > _TOLERANCE:
         raise UserError(
-            f"{folder / MAP}: expected voxels of {VOXEL_SIZE:g} Å, found {density.voxel_size:g} Å; resample the map"
+            f"{folder / MAP}: expected voxels of {UNIT_VOXEL:g} Å, found {density.voxel_size:g} Å; resample the map"
         )
     if density.array.min() < 0 or density.array.max() > 1:
         raise UserError(

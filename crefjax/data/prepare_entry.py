@@ -1,8 +1,13 @@
-"""One entry of a dataset: its files, and its patches; runs in worker processes."""
+"""One entry of a dataset: its files, its patches, and the traces by which copies of it are recognized.
 
+Runs in worker processes.
+"""
+
+import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,8 +25,7 @@ from crefjax.data.manifest import (
     read_json,
 )
 from crefjax.data.patches import MIN_MASK, SMALLEST_PATCH, Specimen, cut, grid_positions, load_specimen, mask_fraction
-from crefjax.data.traces import Trace, trace_of
-from crefjax.errors import UserError
+from crefjax.errors import CannotWriteError, UserError
 from crefjax.io.entries import find_entry
 from crefjax.io.files import sha256
 from crefjax.io.maps import read_map
@@ -29,10 +33,35 @@ from crefjax.utils.atomic import is_disk_full, write_json
 
 MAX_SHARD = 2**30  # bytes before compression
 _MOSTLY = 0.85  # of the voxels of a patch
+# Of traces.
+_SAMPLE = 4096  # voxels
+_SAME_NOISE = 0.999  # correlation of two samples
+_MARKS = 2048
+_CANDIDATES = 8 * _MARKS  # voxels that are examined for them
+_LEAST_VALUES = 1000  # different ones in a map with marks: bytes are equal by chance
+_SHARED, _FEWEST = 0.1, 20  # share and number of marks that two maps do not have in common by chance
+_NEIGHBORS = np.array([(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)])[..., None]
+_MULTIPLIERS = (2654435761, 2246822519, 3266489917)  # odd, without a pattern
 
 
-class CannotWriteError(UserError):
-    """The file system refused to write: this concerns all entries, not just one."""
+@dataclass(frozen=True)
+class Trace:
+    """Short description of a map by which copies of it are recognized.
+
+    Attributes:
+        sample: voxels at places that depend on the box alone, less their mean, of length 1: `(4096,)`, float32.
+        marks: at most `(2048,)`, uint64, sorted; see `marks_of`.
+    """
+
+    sample: np.ndarray
+    marks: np.ndarray
+
+    def is_copy_of(self, other: "Trace") -> bool:
+        """Return whether both are of one map, in any file, with any header, level, scale, or sign.
+
+        The noise identifies a map. Voxels that were stored as bytes still have a correlation of 0.9999.
+        """
+        return abs(float(self.sample @ other.sample)) > _SAME_NOISE
 
 
 @dataclass(frozen=True)
@@ -73,13 +102,10 @@ class EntryFiles:
 
 
 @dataclass(frozen=True)
-class EntryTask:
-    """An entry to be cut into patches.
+class CutSettings:
+    """How entries are cut into patches.
 
     Attributes:
-        files: the entry's files.
-        output: the dataset.
-        work: folder in it for temporary files.
         patch: side of the patches, voxels.
         stride: distance from patch to patch, voxels.
         dtype: type of the stored densities.
@@ -88,15 +114,29 @@ class EntryTask:
         insist: whether half-maps that are not a pair are accepted.
     """
 
-    files: EntryFiles
-    output: Path
-    work: Path
     patch: int
     stride: int
     dtype: str
     grid: float = 0.0
     voxel_size: float | None = None
     insist: bool = False
+
+
+@dataclass(frozen=True)
+class EntryTask:
+    """An entry to be cut into patches.
+
+    Attributes:
+        files: the entry's files.
+        output: the dataset.
+        work: folder in it for temporary files.
+        settings: how the entry is cut.
+    """
+
+    files: EntryFiles
+    output: Path
+    work: Path
+    settings: CutSettings
 
 
 def inspect_entry(source: EntryFolder, voxel_size: float | None = None) -> EntryFiles | str:
@@ -159,14 +199,14 @@ def _cut_entry(task):
             *(paths[part] for part in ("half_map_1", "half_map_2", "mask")),
             truth_path=paths["truth"],
             name=source.name,
-            voxels=task.grid,
-            voxel_size=task.voxel_size,
-            insist=task.insist,
+            voxels=task.settings.grid,
+            voxel_size=task.settings.voxel_size,
+            insist=task.settings.insist,
         )
     except UserError as error:
         return str(error)
     try:
-        positions, dropped = choose_positions(specimen, task.patch, task.stride)
+        positions, dropped = choose_positions(specimen, task.settings.patch, task.settings.stride)
     except UserError as error:
         return f"{source.folder}: {error}"
     hidden = task.work / source.key
@@ -217,12 +257,14 @@ def _is_useful(specimen, position, patch):
 def _write_shards(task, specimen, positions, hidden) -> Iterator[Shard]:
     arrays = list(specimen.maps(truth=specimen.truth is not None).values())
     # Where nearly all is within the mask, and noise, compression saves nothing.
-    compress = np.mean([cut(specimen.mask, position, task.patch).mean() for position in positions]) < _MOSTLY
-    each = max(1, MAX_SHARD // shards.record_bytes(task.patch, task.dtype, len(arrays)))
+    compress = np.mean([cut(specimen.mask, position, task.settings.patch).mean() for position in positions]) < _MOSTLY
+    each = max(1, MAX_SHARD // shards.record_bytes(task.settings.patch, task.settings.dtype, len(arrays)))
     for number, first in enumerate(range(0, len(positions), each)):
         path = hidden / f"{number:05d}.array_record"
         records = (
-            shards.encode(index, position, [cut(array, position, task.patch) for array in arrays], task.dtype)
+            shards.encode(
+                index, position, [cut(array, position, task.settings.patch) for array in arrays], task.settings.dtype
+            )
             for index, position in enumerate(positions[first : first + each])
         )
         count = shards.write_shard(path, records, compress=compress)
@@ -258,3 +300,73 @@ def _cannot_write(output, error):
     else:
         text = f"the dataset cannot be written ({reason}); check the disk and run the same command again"
     return CannotWriteError(text, path=output)
+
+
+def trace_of(array: np.ndarray) -> Trace:
+    """Return the trace of a map `(z, y, x)`, float32."""
+    random = np.random.default_rng(array.shape)
+    places = tuple(random.integers(0, side, _SAMPLE) for side in array.shape)
+    values = array[places].astype(np.float64)
+    values -= values.mean()
+    return Trace((values / (np.linalg.norm(values) or 1.0)).astype(np.float32), marks_of(array))
+
+
+def marks_of(array: np.ndarray) -> np.ndarray:
+    """Return the least of the numbers that a map keeps when it is rotated by 90°, mirrored, cropped, or masked; sorted.
+
+    There is one for each voxel, a hash of its value and of the largest and the least of its six neighbors, to the last
+    bit: two maps share hardly any unless one was made from the other. They are ordered by the hash of the voxel's
+    value, so the least numbers of a part of a map are among the least of that part in the whole map.
+    """
+    array = np.ascontiguousarray(array, np.float32)
+    if len(np.unique(array.reshape(-1)[:: max(1, array.size // 2**16)])) < min(_LEAST_VALUES, array.size // 8):
+        return np.zeros(0, np.uint64)
+    inner = array[1:-1, 1:-1, 1:-1]
+    hashes = _hash(inner, _MULTIPLIERS[0])
+    bound = np.uint32(min(1.0, _CANDIDATES / max(1, inner.size)) * (2**32 - 1))
+    places = np.array(np.nonzero((hashes <= bound) & (inner != 0)))
+    around = np.stack([array[tuple(places + 1 + step)] for step in _NEIGHBORS])
+    high, low = around.max(0), around.min(0)
+    sound = (high != low) & (around != 0).all(0)  # neighbors in a constant region or beyond a mask are meaningless
+    beside = _hash(high, _MULTIPLIERS[1]) ^ _hash(low, _MULTIPLIERS[2])
+    numbers = (hashes[tuple(places)].astype(np.uint64) << np.uint64(32)) | beside
+    return np.unique(numbers[sound])[:_MARKS]
+
+
+def _hash(values, multiplier):
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return (bits ^ (bits >> np.uint32(15))) * np.uint32(multiplier)
+
+
+def similar_entries(traces: Sequence[Sequence[Trace]]) -> list[tuple[int, int]]:
+    """Return the pairs of entries that were probably made from one map, by their indices.
+
+    Args:
+        traces: those of the half-maps of every entry.
+    """
+    marks = [np.unique(np.concatenate([trace.marks for trace in each])) for each in traces]
+    owners = np.repeat(np.arange(len(marks)), [len(each) for each in marks])
+    joined = np.concatenate(marks) if marks else np.zeros(0, np.uint64)
+    order = np.argsort(joined, kind="stable")
+    joined, owners = joined[order], owners[order]
+    # Nearly all marks belong to one entry: those of several are the runs of equal ones.
+    starts = np.flatnonzero(np.diff(joined, prepend=joined[:1] ^ np.uint64(1)) != 0)
+    lengths = np.diff(starts, append=len(joined))
+    shared = Counter()
+    for start, length in zip(starts[lengths > 1], lengths[lengths > 1], strict=True):
+        shared.update(itertools.combinations(owners[start : start + length].tolist(), 2))
+    return sorted(
+        pair
+        for pair, count in shared.items()
+        if count >= _FEWEST
+        and any(_shared_fraction(a.marks, b.marks) > _SHARED for a in traces[pair[0]] for b in traces[pair[1]])
+    )
+
+
+def _shared_fraction(first, second):
+    """Return the number of marks in common, over those of the map with fewer, within the range of both."""
+    if not len(first) or not len(second):
+        return 0.0
+    highest = min(first[-1], second[-1])
+    first, second = first[first <= highest], second[second <= highest]
+    return len(np.intersect1d(first, second, assume_unique=True)) / max(1, min(len(first), len(second)))

@@ -1,6 +1,6 @@
 """Classification of structure and noise: a network's probability for every voxel, and the map without its noise.
 
-The network works on a grid of 1 Å (`crefjax.data.unit_grid`); its output, the logit of the probability that a voxel is
+The network works on a grid of 1 Å (`crefjax.data.grid`); its output, the logit of the probability that a voxel is
 structure, is brought back to the map's own grid by padding or cropping its spectrum, so that no voxel is shifted.
 """
 
@@ -12,8 +12,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import expit, logit
 
+from crefjax.data.grid import on_unit_grid, unit_grid
 from crefjax.data.pair_check import validate_maps
-from crefjax.data.unit_grid import on_unit_grid, unit_grid
 from crefjax.errors import UserError
 from crefjax.inference.memory_plan import InferencePlan, plan_network
 from crefjax.inference.network import run_network

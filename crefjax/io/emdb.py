@@ -29,8 +29,8 @@ from xml.etree import ElementTree
 
 import gemmi
 
-from crefjax.errors import UserError, path_error
-from crefjax.io.http import CannotWriteError, Downloaded, HttpClient, check_url, existing
+from crefjax.errors import CannotWriteError, UserError, path_error
+from crefjax.io.http import Downloaded, HttpClient, check_url, existing
 from crefjax.io.maps import check_map_file
 from crefjax.io.models import no_atoms
 from crefjax.utils.atomic import write_json

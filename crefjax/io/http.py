@@ -19,7 +19,7 @@ from pathlib import Path
 import urllib3
 
 from crefjax import __version__
-from crefjax.errors import UserError, path_error
+from crefjax.errors import CannotWriteError, UserError, path_error
 from crefjax.io.files import sha256
 from crefjax.utils.atomic import is_disk_full, write_json
 
@@ -28,10 +28,6 @@ _CONNECT_SECONDS, _READ_SECONDS = 30, 60  # without an answer, and without a byt
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # a later request may succeed
 _MISSING = frozenset({404, 410})
 _LARGEST_TEXT = 2**26  # bytes of an answer that is kept in memory
-
-
-class CannotWriteError(UserError):
-    """The file system refused: this concerns every download, not just one."""
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ import mrcfile
 import numpy as np
 import scipy.fft
 
+from crefjax.data.grid import UNIT_VOXEL, scale_density
 from crefjax.data.labeled_maps import MAP, STRUCTURE
-from crefjax.data.unit_grid import VOXEL_SIZE, scale_density
 from crefjax.errors import UserError
 from crefjax.masking.threshold import estimate_contour
 from crefjax.simulate.atoms import Atoms, from_structure, read_atoms
@@ -76,7 +76,7 @@ def simulate_pair(atoms: Atoms, random: np.random.Generator, *, filament: bool =
     resolution = float(np.exp(random.uniform(*np.log(RESOLUTIONS))))
     drawn = {name: bool(random.random() < share) for name, share in CHANCES.items()}
     settings = SimulationConfig(
-        voxel_size=VOXEL_SIZE,
+        voxel_size=UNIT_VOXEL,
         resolution=resolution,
         seed=int(random.integers(2**31)),
         margin=float(random.uniform(10, 35)),
@@ -93,7 +93,7 @@ def simulate_pair(atoms: Atoms, random: np.random.Generator, *, filament: bool =
     if drawn["masked"]:
         array *= simulation.mask
     model = _without_chains(simulation.atoms, random) if drawn["incomplete"] else simulation.atoms
-    density, structure = atom_density(model, array.shape, VOXEL_SIZE, (0.0, 0.0, 0.0), resolution)
+    density, structure = atom_density(model, array.shape, UNIT_VOXEL, (0.0, 0.0, 0.0), resolution)
     found = similarity(array, density, estimate_contour(array))
     record = {
         "model": atoms.source,
@@ -106,17 +106,17 @@ def simulate_pair(atoms: Atoms, random: np.random.Generator, *, filament: bool =
     }
     box = (slice(None),) * 3
     if filament:
-        box = filament_box(simulation.mask, round(settings.margin / VOXEL_SIZE), random)
+        box = filament_box(simulation.mask, round(settings.margin / UNIT_VOXEL), random)
     half_maps = half_maps[0][box], half_maps[1][box]
-    return LabeledPair(scale_density(array[box], VOXEL_SIZE), structure[box], half_maps, simulation.mask[box], record)
+    return LabeledPair(scale_density(array[box], UNIT_VOXEL), structure[box], half_maps, simulation.mask[box], record)
 
 
 def _deposited(simulation: Simulation, full: np.ndarray, resolution: float, high_pass: bool, random) -> np.ndarray:
     """The full map weighted by C_ref, sharpened, low-passed, and maybe high-passed, with the solvent at 0."""
-    fsc = fsc_curve(simulation.half_map_1, simulation.half_map_2, VOXEL_SIZE, simulation.mask).fsc
+    fsc = fsc_curve(simulation.half_map_1, simulation.half_map_2, UNIT_VOXEL, simulation.mask).fsc
     fsc = np.convolve(np.pad(np.clip(fsc, 0, 1), 1, "edge"), np.ones(3) / 3, "valid")
     weight = np.sqrt(2 * fsc / (1 + fsc))
-    frequency = np.arange(len(fsc)) / (max(full.shape) * VOXEL_SIZE)
+    frequency = np.arange(len(fsc)) / (max(full.shape) * UNIT_VOXEL)
     sharpen = float(random.uniform(0, 1.1)) * simulation.report["parameters"]["b_factor"]
     edge = np.clip((frequency * resolution * float(random.uniform(0.85, 1.1)) - 0.95) / 0.2, 0, 1)
     factor = weight * np.exp(sharpen * np.minimum(frequency, 1 / resolution) ** 2 / 4)
@@ -129,8 +129,8 @@ def _deposited(simulation: Simulation, full: np.ndarray, resolution: float, high
             np.square(k).reshape([-1 if axis == other else 1 for other in range(3)])
             for axis, k in enumerate(
                 [
-                    *(scipy.fft.fftfreq(side, VOXEL_SIZE) for side in full.shape[:2]),
-                    scipy.fft.rfftfreq(full.shape[2], VOXEL_SIZE),
+                    *(scipy.fft.fftfreq(side, UNIT_VOXEL) for side in full.shape[:2]),
+                    scipy.fft.rfftfreq(full.shape[2], UNIT_VOXEL),
                 ]
             )
         )
@@ -222,7 +222,7 @@ def simulate_maps(
 
 def _write(path: Path, array: np.ndarray) -> None:
     with mrcfile.new(path, array, overwrite=True) as mrc:  # of half the size of what `write_map` writes
-        mrc.voxel_size = VOXEL_SIZE
+        mrc.voxel_size = UNIT_VOXEL
 
 
 def usable_maps(folder: Path) -> tuple[list[Path], float, int]:

@@ -12,9 +12,7 @@ import pytest
 from helpers.cli import error_line, run_crefjax
 from helpers.datasets import random_map, tree, write_entry, write_map
 
-from crefjax.data import prepare_run
-from crefjax.data.dataset_folder import locked_dataset
-from crefjax.data.dataset_parts import Part
+from crefjax.data.dataset_folder import Part, locked_dataset
 from crefjax.data.manifest import load_manifest
 from crefjax.data.prepare import prepare
 from crefjax.errors import UserError
@@ -75,8 +73,8 @@ def test_joining_reads_no_map_again(tmp_path, entries, whole, monkeypatch):
         raise AssertionError("a map was read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_run, "inspect_entry", again)
-        patch.setattr(prepare_run, "cut_entry", again)
+        patch.setattr("crefjax.data.prepare.inspect_entry", again)
+        patch.setattr("crefjax.data.prepare.cut_entry", again)
         prepared(entries, tmp_path / "dataset")
     assert tree(tmp_path / "dataset") == whole[2]
 

@@ -210,7 +210,7 @@ def _end_or_double(task):
 
 
 def test_a_killed_worker_is_reported(tmp_path, entries, monkeypatch):
-    monkeypatch.setattr("crefjax.data.prepare_run.cut_entry", _kill_oneself)
+    monkeypatch.setattr("crefjax.data.prepare.cut_entry", _kill_oneself)
     with pytest.raises(UserError, match=r"dataset: a worker process was killed.*fewer `jobs`"):
         prepared(entries, tmp_path / "dataset", jobs=2)
     assert not (tmp_path / "dataset").exists()

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from crefjax.data.traces import similar_entries, trace_of
+from crefjax.data.prepare_entry import similar_entries, trace_of
 
 SHAPE = (26, 30, 28)
 
