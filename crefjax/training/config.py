@@ -337,6 +337,11 @@ def check_config(config: ConfigDict, source: str = "config") -> None:
                 raise UserError(f"{source}: expected {name} to be {limit}, found {number:g}; correct it")
 
 
+def split_commas(text: str) -> list[str]:
+    """Return the parts of a field's text that are separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def flat(config: ConfigDict) -> dict:
     """Return every field by its full name, such as `optimizer.b1`, in the order of `default()`."""
     fields = {}

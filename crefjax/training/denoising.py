@@ -3,16 +3,14 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from crefjax import losses
 from crefjax.errors import UserError
-from crefjax.models import NetworkConfig, Parameters, load_model
 from crefjax.training.config import network_config
 from crefjax.training.sources import MapSource, make_source
-from crefjax.training.task import TaskDescription
+from crefjax.training.task import NetworkTask, TaskDescription
 from crefjax.weights.store import load_weights, save_weights
 
 _INPUT_AS_IT_IS = "full map standardized to mean 0 and standard deviation 1, masked or not"
@@ -23,37 +21,23 @@ _INPUT_ON_A_GRID = (
 
 
 @dataclass(frozen=True)
-class DenoisingTask:
+class DenoisingTask(NetworkTask):
     """Trains a network on batches of `half_map_1`, `half_map_2`, and, if known, `truth` and `mask`.
 
     All are `(samples, z, y, x)`.
 
     Attributes:
-        network: Hyperparameters of the network.
         loss_weights: Weight of each loss by its name.
-        patch: Side of the patches, voxels.
-        start: Initial parameters; None for random ones.
         licence: Licence of the resulting weights.
         origin: Origin of the resulting weights.
-        pretraining: How the initial parameters were trained.
         grid: Voxels that the resolution takes on the grid of the data; 0 for maps as they are.
     """
 
-    network: NetworkConfig
     loss_weights: dict[str, float]
-    patch: int = 0
-    start: Parameters | None = None
     licence: str = "yours to choose: trained from your own data"
     origin: str = "trained with crefjax"
-    pretraining: str | None = None
     grid: float = 0.0
     name: str = "denoising"
-
-    def init(self, key):
-        """Return random parameters, or those to start from."""
-        if self.start is not None:
-            return jax.tree.map(jnp.asarray, self.start)
-        return load_model(self.network.network).init(key, self.network)
 
     def loss(self, parameters, batch, key):
         """Return the weighted sum of the losses, and each of them."""
@@ -95,18 +79,15 @@ class DenoisingTask:
         arrays = {name: batch[name] for name in ("half_map_1", "half_map_2")}
         first, second = arrays.values()
         if "full" in needs:
-            arrays["denoised"] = self._apply(parameters, (first + second) / 2)
+            arrays["denoised"] = self.apply(parameters, (first + second) / 2)
         if "halves" in needs:
-            both = self._apply(parameters, jnp.concatenate([first, second]))
+            both = self.apply(parameters, jnp.concatenate([first, second]))
             arrays["denoised_1"], arrays["denoised_2"] = jnp.split(both, 2)
         if "truth" in needs:
             arrays["truth"] = batch["truth"]
         if "mask" in needs:  # a source without one gives masked maps
             arrays["mask"] = batch["mask"] if "mask" in batch else jnp.ones_like(first)
         return arrays
-
-    def _apply(self, parameters, maps):
-        return load_model(self.network.network).apply(parameters, maps[..., None], self.network)[..., 0]
 
 
 def make_task(config: ConfigDict) -> tuple[DenoisingTask, MapSource]:
@@ -141,7 +122,7 @@ def denoising_task(
             f"config: losses.{name}: expected data with a truth, found none in this source; take the stream, entries "
             "with a truth.mrc, or another loss"
         )
-    task = kind(network, weights, patch or config.data.patch, grid=config.data.grid)
+    task = kind(network, weights, patch=patch or config.data.patch, grid=config.data.grid)
     return _start_from(config.weights, task) if config.weights else task
 
 
@@ -153,10 +134,5 @@ def _start_from(name, task):
             f"{start.path}: expected weights for data.grid = {task.grid:g} voxels, found some for {start.grid:g}; set "
             "data.grid to that, or take other weights"
         )
-    return replace(
-        task,
-        start=start.parameters,
-        licence=start.card["licence"],
-        origin=f"trained with crefjax from {start.name}: {start.card['source']}",
-        pretraining=start.card.get("training"),
-    )
+    origin = f"trained with crefjax from {start.name}: {start.card['source']}"
+    return replace(task.started_from(start), licence=start.card["licence"], origin=origin)

@@ -14,10 +14,10 @@ from crefjax.errors import UserError
 from crefjax.images.batches import image_batches
 from crefjax.images.sets import ImageSet
 from crefjax.models import load_model
+from crefjax.training.config import split_commas
 from crefjax.training.denoising import DenoisingTask, denoising_task
 from crefjax.training.processes import current_of_batch
 from crefjax.training.sources import MapSource, NamedBatches, matching
-from crefjax.training.stream_source import split_commas
 from crefjax.training.task import TaskDescription
 from crefjax.weights.store import save_weights
 

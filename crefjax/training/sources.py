@@ -14,13 +14,13 @@ from ml_collections import ConfigDict
 from crefjax.errors import UserError
 from crefjax.simulate.stream import StreamConfig, config_fields
 from crefjax.simulate.stream.batches import stream_half_maps
+from crefjax.training.config import split_commas
 from crefjax.training.processes import current_of_batch
 from crefjax.training.stream_source import (
     MixedBatches,
     StreamBatches,
     held_out_phantoms,
     make_standardizer,
-    split_commas,
     stream_models,
 )
 from crefjax.training.task import DataSource, NamedBatch

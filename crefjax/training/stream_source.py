@@ -17,6 +17,7 @@ from crefjax.errors import UserError
 from crefjax.simulate.atoms import Atoms
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.stream.batches import PHANTOM_RESIDUES
+from crefjax.training.config import split_commas
 from crefjax.training.task import NamedBatch, close
 
 _HELD_OUT_SEED = 2**20
@@ -74,11 +75,6 @@ def _with_shares(training, patterns, chosen):
         )
     sizes = Counter(patterns[path] for path in training)
     return {path: shares[patterns[path]] / sizes[patterns[path]] for path in training}
-
-
-def split_commas(text: str) -> list[str]:
-    """Return the parts of a text that are separated by commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def held_out_phantoms(count: int) -> list[Atoms]:

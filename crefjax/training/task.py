@@ -2,15 +2,17 @@
 
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
-from crefjax.models import import_own
+from crefjax.models import NetworkConfig, import_own, load_model
+from crefjax.weights.store import Weights
 
 # A tree of arrays whose first axis runs over samples.
 Batch = Any
@@ -117,6 +119,37 @@ class Task(Protocol):
             parameters: Host arrays.
             about: Fields of the card: `training`, a sentence, and others.
         """
+
+
+@dataclass(frozen=True)
+class NetworkTask:
+    """What tasks have in common that train one network of the registry, from maps to maps.
+
+    Attributes:
+        network: Hyperparameters of the network.
+        patch: Side of the patches, voxels.
+        start: Initial parameters; None for random ones.
+        pretraining: How the initial parameters were trained.
+    """
+
+    network: NetworkConfig
+    patch: int = field(default=0, kw_only=True)
+    start: Parameters | None = field(default=None, kw_only=True)
+    pretraining: str | None = field(default=None, kw_only=True)
+
+    def init(self, key: jax.Array) -> Parameters:
+        """Return random parameters, or those to start from."""
+        if self.start is not None:
+            return jax.tree.map(jnp.asarray, self.start)
+        return load_model(self.network.network).init(key, self.network)
+
+    def apply(self, parameters: Parameters, maps: jax.Array) -> jax.Array:
+        """Return the network's output for `(samples, z, y, x)`, of the same shape."""
+        return load_model(self.network.network).apply(parameters, maps[..., None], self.network)[..., 0]
+
+    def started_from(self, weights: Weights) -> Self:
+        """Return the task with weights of its network as initial parameters."""
+        return replace(self, start=weights.parameters, pretraining=weights.card.get("training"))
 
 
 # By the name in `config.task` a module with `make_task`, or such a function itself, `(config) -> (task, source)`.

@@ -1,7 +1,7 @@
 """The task of telling structure from noise, voxel by voxel, as DeepTracer-Denoising does (Guan and Si 2022)."""
 
 import glob
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -10,56 +10,40 @@ from ml_collections import ConfigDict
 
 from crefjax.data.labeled_maps import labeled_batches, load_labeled_map
 from crefjax.errors import UserError
-from crefjax.models import NetworkConfig, Parameters, load_model
-from crefjax.training.config import network_config
+from crefjax.training.config import network_config, split_commas
 from crefjax.training.processes import current_of_batch
 from crefjax.training.sources import NamedBatches
-from crefjax.training.stream_source import split_commas
-from crefjax.training.task import DataSource, TaskDescription
+from crefjax.training.task import DataSource, NetworkTask, TaskDescription
 from crefjax.weights.store import load_weights, save_weights
 
 _HELD_OUT_SEED = 2**31
 
 
 @dataclass(frozen=True)
-class VoxelClassificationTask:
+class VoxelClassificationTask(NetworkTask):
     """Trains a network to classify voxels, on batches of `map` and `structure`, `(samples, z, y, x)`.
 
     The softmax over two classes depends on the difference of their logits alone. The network's one output is that
     difference: a voxel is structure with the probability `sigmoid(output)`.
 
     Attributes:
-        network: Hyperparameters of the network.
         structure_weight: Weight of a voxel of structure over one of noise in the cross-entropy.
-        patch: Side of the patches, voxels.
-        start: Initial parameters; None for random ones.
-        pretraining: How the initial parameters were trained.
     """
 
-    network: NetworkConfig
     structure_weight: float = 40.0
-    patch: int = 0
-    start: Parameters | None = None
-    pretraining: str | None = None
     name: str = "classification"
-
-    def init(self, key):
-        """Return random parameters, or those to start from."""
-        if self.start is not None:
-            return jax.tree.map(jnp.asarray, self.start)
-        return load_model(self.network.network).init(key, self.network)
 
     def loss(self, parameters, batch, key):
         """Return the weighted cross-entropy of every sample: the mean over its voxels."""
         del key  # nothing is random within a step
-        return self._cross_entropy(self._logits(parameters, batch), batch["structure"]), {}
+        return self._cross_entropy(self.apply(parameters, batch["map"]), batch["structure"]), {}
 
     def metrics(self, parameters, batch):
         """Return the loss, and at a probability of one half the shares of structure kept and of noise found.
 
         One voxel is added to the counts of both shares, so that a patch without structure or noise has them too.
         """
-        logits, structure = self._logits(parameters, batch), batch["structure"]
+        logits, structure = self.apply(parameters, batch["map"]), batch["structure"]
         kept = (logits > 0).astype(jnp.float32)
         axes = (1, 2, 3)
         return {
@@ -84,9 +68,6 @@ class VoxelClassificationTask:
         }
         save_weights(folder, parameters, self.network, card, overwrite=True)
 
-    def _logits(self, parameters, batch):
-        return load_model(self.network.network).apply(parameters, batch["map"][..., None], self.network)[..., 0]
-
     def _cross_entropy(self, logits, structure):
         losses = self.structure_weight * structure * jax.nn.softplus(-logits)
         losses += (1 - structure) * jax.nn.softplus(logits)
@@ -99,11 +80,10 @@ def make_task(config: ConfigDict) -> tuple[VoxelClassificationTask, DataSource]:
     Raises:
         UserError: The network is invalid, the initial weights do not fit, or the labeled maps cannot be read.
     """
-    network, patch = network_config(config), config.data.patch
-    task = VoxelClassificationTask(network, config.data.labeled.structure_weight, patch)
+    network = network_config(config)
+    task = VoxelClassificationTask(network, config.data.labeled.structure_weight, patch=config.data.patch)
     if config.weights:
-        start = load_weights(config.weights, task.name, network)
-        task = replace(task, start=start.parameters, pretraining=start.card.get("training"))
+        task = task.started_from(load_weights(config.weights, task.name, network))
     return task, _labeled_source(config)
 
 

@@ -15,8 +15,7 @@ from helpers.training_config import tiny_config
 from helpers.training_run import prepare, write_entry
 
 from crefjax.errors import UserError
-from crefjax.training.measure import CompileClock
-from crefjax.training.plan import RunPlan, count_evaluations, plan_run
+from crefjax.training.plan import CompileClock, RunPlan, count_evaluations, plan_run
 
 PLAN = RunPlan(
     samples=1200,

@@ -19,9 +19,10 @@ from crefjax.simulate.phantom import phantom
 from crefjax.simulate.stream import StreamConfig
 from crefjax.simulate.stream.batches import stream_half_maps
 from crefjax.training import processes
+from crefjax.training.config import split_commas
 from crefjax.training.loop import train
 from crefjax.training.sources import make_source
-from crefjax.training.stream_source import make_standardizer, split_commas, stream_models
+from crefjax.training.stream_source import make_standardizer, stream_models
 
 STREAM = {
     "data__source": "stream",
