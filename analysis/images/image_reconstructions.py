@@ -22,8 +22,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.framework.study import Study
-from analysis.images.halves import compare_halves, reconstruct_halves
 from analysis.images.methods import RAW, Context, chosen_methods
+from analysis.images.reconstruct import compare_halves, reconstruct_halves
 from crefjax.cli.messages import log
 from crefjax.errors import UserError
 from crefjax.images.sets import EVEN, NOISY, ODD, ImageSet

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from images.conftest import write
 
-from analysis.images.halves import compare_halves, in_box
 from analysis.images.image_reconstructions import STUDY
-from crefjax.images.sets import ImageSet
+from analysis.images.reconstruct import compare_halves, in_box, reconstruct
+from crefjax.images.sets import NOISY, ImageSet
 from crefjax.images.simulate import ImageConfig
 from crefjax.images.specimen import specimen_of_atoms
 from crefjax.simulate.phantom import phantom
+from crefjax.spectral.fsc import fsc_curve
 
 VOXEL = 4.0
 
@@ -62,3 +63,14 @@ def test_raw_images_alone_are_reconstructed_and_impossible_numbers_are_refused(f
     assert STUDY.main([str(folder), "-o", str(tmp_path / "raw"), "--counts", "8"]) == 0
     assert STUDY.main([str(folder), "-o", str(tmp_path / "out"), "--counts", "8", "25"]) == 2
     assert "expected `counts` from 4 to the set's 24, found 8 to 25" in capsys.readouterr().err
+
+
+def test_images_of_a_set_give_its_truth(tmp_path):
+    specimen = specimen_of_atoms(phantom(300), VOXEL, 24)
+    config = ImageConfig(VOXEL, 96, side=32, dose=10000.0, structure_factor=0.0, astigmatism=2000.0, seed=2)
+    with ImageSet(write(tmp_path / "set", specimen, config)) as opened:
+        images = opened.stack(NOISY).read(slice(None))
+        found, halved = reconstruct(opened, (images, images / 2), np.arange(96))
+        truth = opened.truth().array
+    assert fsc_curve(found[4:28, 4:28, 4:28], truth, VOXEL).fsc[1:8].min() > 0.9
+    np.testing.assert_allclose(halved, found / 2, atol=1e-4 * np.abs(found).max())

@@ -3,9 +3,9 @@
 import numpy as np
 from images.conftest import write
 
+from analysis.images.methods import gaussian
 from crefjax.images import measures
 from crefjax.images.denoise import denoise_images, plan_images
-from crefjax.images.filters import gaussian
 from crefjax.images.sets import CLEAN, NOISY, ImageSet
 from crefjax.images.simulate import ImageConfig
 from crefjax.images.specimen import specimen_of_atoms
