@@ -192,12 +192,18 @@ def stream_half_maps(
     atoms += [replace(phantom(int(size), seed=k), source=f"phantom {k}") for k, size in enumerate(sizes)]
     if not atoms:
         raise UserError("stream: expected atomic models or phantoms, found none; give a model file or phantoms=1")
-    weights = np.array([*(shares if len(shares) else np.ones(len(models))), *np.ones(phantoms)], np.float64)
-    if len(weights) != len(atoms) or not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-        raise UserError(
-            f"stream: expected shares of 0 or more for {len(models)} models, found {tuple(shares)}; correct them"
-        )
-    return Stream(atoms, weights / weights.sum(), config, patch, batch, seed, start, ahead, process)
+    probabilities = _probabilities(shares, len(models), phantoms)
+    return Stream(atoms, probabilities, config, patch, batch, seed, start, ahead, process)
+
+
+def _probabilities(shares, models, phantoms):
+    """Return the probability of every model and phantom, from the shares of the models, 1 each if there are none."""
+    weights = np.array([*(shares if len(shares) else np.ones(models)), *np.ones(phantoms)], np.float64)
+    sound = np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0
+    if len(weights) != models + phantoms or not sound:
+        found = tuple(shares)
+        raise UserError(f"stream: expected shares of 0 or more for {models} models, found {found}; correct them")
+    return weights / weights.sum()
 
 
 def _fingerprint(names):
