@@ -11,7 +11,7 @@ from scipy.special import erf
 
 from crefjax.errors import UserError
 from crefjax.masking.threshold import noise_sigma
-from crefjax.spectral.curves import FscCurve, solvent_level
+from crefjax.spectral.curves import FscCurve, first_shell_below, solvent_level
 from crefjax.spectral.shells import filter_shells
 from crefjax.spectral.windows import raised_cosine
 
@@ -39,9 +39,8 @@ def wiener_factors(fsc: np.ndarray, *, half: bool = False) -> np.ndarray:
     """Return the factors of `wiener`, `(shells,)`."""
     fsc = np.clip(np.asarray(fsc, np.float64), 0, 1)
     factors = fsc.copy() if half else 2 * fsc / (1 + fsc)
-    below = np.flatnonzero(fsc[1:] < CUT) + 1
-    if len(below):
-        factors[below[0] :] = 0
+    if (shell := first_shell_below(fsc, CUT)) is not None:
+        factors[shell:] = 0
     factors[0] = 1
     return factors
 

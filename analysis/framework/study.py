@@ -103,8 +103,8 @@ def load_named(paths: Sequence[str]) -> dict[str, Weights]:
     """
     named = {}
     for weights in map(load_weights, paths):
-        name = weights.name if weights.name not in ("best", "last") else weights.path.parent.name
-        unique, number = name, 2
+        name = unique = weights.label
+        number = 2
         while unique in named:
             unique, number = f"{name} ({number})", number + 1
         named[unique] = weights

@@ -277,8 +277,8 @@ def chosen_methods(names: Sequence[str] | None, weights: Sequence[str]) -> dict[
     methods = {name: method for name, method in METHODS.items() if names is None or name == RAW or name in names}
     for name in weights:
         loaded = load_weights(name, "images")
-        label = loaded.name if loaded.name not in ("best", "last") else loaded.path.parent.name
-        if label in methods:
-            raise UserError(f"{loaded.path}: expected weights of other names, found {label} twice; rename the folder")
-        methods[label] = network_method(loaded)
+        if loaded.label in methods:
+            text = f"expected weights of other names, found {loaded.label} twice; rename the folder"
+            raise UserError(text, path=loaded.path)
+        methods[loaded.label] = network_method(loaded)
     return methods

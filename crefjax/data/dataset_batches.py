@@ -18,6 +18,7 @@ from crefjax.errors import UserError, path_error
 __all__ = ["Batches", "dataset_batches", "load_manifest"]
 
 THREADS = 4
+ENDLESS = 2**62  # random patches
 _MAX_SEED = 2**32 - 1
 _SIGN_AND_VALUE, _SCALE = np.uint32(0x8FFFE000).view(np.int32), np.float32(2.0**112)
 
@@ -137,15 +138,20 @@ def random_rotation(sample: dict, random: np.random.Generator) -> dict:
     return {name: value if name == "entry" else rotate(value, index) for name, value in sample.items()}
 
 
-def check_common(*, batch: int, seed: int, threads: int, process: tuple[int, int] = (0, 1)) -> None:
+def check_common(
+    *, batch: int, seed: int, threads: int, process: tuple[int, int] = (0, 1), count: int | None = None
+) -> None:
     """Raise UserError if a setting that all batches have is out of range."""
-    index, count = process
-    if not 0 <= index < count:
-        raise UserError(f"process: expected an index from 0 to below the number of processes, found {index} of {count}")
+    index, processes = process
+    if not 0 <= index < processes:
+        text = f"an index from 0 to below the number of processes, found {index} of {processes}"
+        raise UserError(f"process: expected {text}")
     if batch < 1:
         raise UserError(f"batch: expected 1 patch or more, found {batch}; change it")
-    if batch % count:
-        raise UserError(f"batch: expected a multiple of the {count} processes, found {batch}; change it")
+    if batch % processes:
+        raise UserError(f"batch: expected a multiple of the {processes} processes, found {batch}; change it")
+    if count is not None and count < 1:
+        raise UserError(f"count: expected 1 patch or more, found {count}; change it")
     if threads < 0:
         raise UserError(f"threads: expected 0 or more, found {threads}; change it")
     if not 0 <= seed <= _MAX_SEED:

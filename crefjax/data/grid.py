@@ -14,7 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from crefjax.errors import UserError
-from crefjax.spectral.curves import fsc_from_products, shell_frequencies, shell_products, solvent_level
+from crefjax.spectral.curves import (
+    first_shell_below,
+    fsc_from_products,
+    resolution_at,
+    shell_frequencies,
+    shell_products,
+    solvent_level,
+)
 from crefjax.spectral.falloff import low_pass_end, noise_b_factor, signal_b_factor
 from crefjax.spectral.resample import fourier_resample, working_shape
 from crefjax.spectral.windows import apply_b_factor, raised_cosine
@@ -144,13 +151,10 @@ def _flattened(halves, voxel_size):
 def _resolution_of_halves(products, longest):
     """Return the resolution in Å, or None if it is unknown; notes for the user."""
     fsc = fsc_from_products(products)
-    below = np.flatnonzero(fsc[1:] < THRESHOLD) + 1
-    if not len(below):
-        return longest / (len(fsc) - 1), ()
-    shell = int(below[0])
-    if shell < _FIRST_SHELL:
+    shell = first_shell_below(fsc, THRESHOLD)
+    if shell is not None and shell < _FIRST_SHELL:
         return None, ("the half-maps have too little in common to choose a grid by; the file's own is kept",)
-    return float(longest / (shell - 1 + (fsc[shell - 1] - THRESHOLD) / (fsc[shell - 1] - fsc[shell]))), ()
+    return resolution_at(fsc, THRESHOLD, longest, longest / (len(fsc) - 1)).angstrom, ()
 
 
 def _resolution_of_one_map(full, voxel_size, region):
@@ -174,12 +178,12 @@ def _resolution_of_one_map(full, voxel_size, region):
         noise *= np.square(region, dtype=np.float64).sum() / np.square(outside, dtype=np.float64).sum()
         ratio = inside / np.maximum(noise, 1e-12 * inside.max()) - 1
         smooth = np.convolve(np.pad(ratio, 1, "edge"), np.ones(3) / 3, "valid")
-        below = np.flatnonzero(smooth[1:] < 1 / 3) + 1
-        if not len(below):
+        shell = first_shell_below(smooth, 1 / 3)
+        if shell is None:
             return None, (f"the solvent is empty, so the resolution cannot be estimated; {advice}",)
-        if below[0] < _FIRST_SHELL:
+        if shell < _FIRST_SHELL:
             return None, (f"the particle hardly stands out of its solvent; {advice}",)
-        end = below[0] / (max(full.shape) * voxel_size)
+        end = shell / (max(full.shape) * voxel_size)
     note = f"resolution estimated from the map alone: {1 / end:.3g} Å; give a better `resolution` if it is known"
     return float(1 / end), (note,)
 

@@ -10,15 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from crefjax.data.dataset_batches import THREADS, Batches, batches_of_process, check_common, random_rotation
+from crefjax.data.dataset_batches import ENDLESS, THREADS, Batches, batches_of_process, check_common, random_rotation
 from crefjax.data.grid import UNIT_VOXEL
-from crefjax.data.patches import check_patch, cut
+from crefjax.data.patches import check_patch, cut, cut_positions, first_voxel
 from crefjax.errors import UserError
 from crefjax.io.maps import check_same_grid, read_map
 
 MAP, STRUCTURE = "map.mrc", "structure.mrc"
 AROUND_STRUCTURE = 0.75  # share of the random patches that are drawn around a voxel of structure
-_ENDLESS = 2**62
 _TOLERANCE = 0.02  # of the voxel size: a box is not always a whole number of Å long
 
 
@@ -99,31 +98,20 @@ def labeled_batches(
         UserError: a setting is out of range, or there are no maps.
     """
     check_patch(patch)
-    check_common(batch=batch, seed=seed, threads=threads, process=process)
+    check_common(batch=batch, seed=seed, threads=threads, process=process, count=count)
     if not maps:
         raise UserError("labeled maps: expected at least one, found none; name their folders")
-    if count is not None and count < 1:
-        raise UserError(f"count: expected 1 patch or more, found {count}; change it")
     if not 0 < gain[0] <= gain[1] < np.inf:
         raise UserError(f"gain: expected a range above 0, found {gain[0]:g} to {gain[1]:g}; correct it")
-    source = _RandomPatches(maps, patch, seed, rotations, gain, count or _ENDLESS)
+    source = _RandomPatches(maps, patch, seed, rotations, gain, count or ENDLESS)
+    settings = {"patch": patch, "batch": batch, "seed": seed, "rotations": rotations}
     data = [[labeled.name, labeled.structure.shape, int(labeled.structure.sum())] for labeled in maps]
     return Batches(
         batches_of_process(source, batch, process),
         names=[labeled.name for labeled in maps],
         size=count or 0,
         threads=threads,
-        fingerprint={
-            **{
-                "patch": patch,
-                "batch": batch,
-                "seed": seed,
-                "rotations": rotations,
-                "gain": list(gain),
-                "count": count,
-            },
-            "maps": data,
-        },
+        fingerprint={**settings, "gain": list(gain), "count": count, "maps": data},
     )
 
 
@@ -159,9 +147,9 @@ class _RandomPatches:
         first = []
         for at, side in zip(voxel, box, strict=True):
             if side <= self._patch:
-                first.append(-((self._patch - side) // 2))
+                first.append(cut_positions(side, self._patch, self._patch)[0])
             elif anywhere:
                 first.append(int(random.integers(side - self._patch + 1)))
             else:
-                first.append(min(max(int(at) - int(random.integers(self._patch)), 0), side - self._patch))
+                first.append(first_voxel(int(at), int(random.integers(self._patch)), side, self._patch))
         return tuple(first)

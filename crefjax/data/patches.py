@@ -218,6 +218,20 @@ def cut_positions(side: int, patch: int, stride: int) -> list[int]:
     return [*range(0, last, stride), last]
 
 
+def first_voxel(at: int, place: int, side: int, patch: int) -> int:
+    """Return the first voxel, along an axis, of a patch that has voxel `at` at `place`, moved into the box if it fits.
+
+    Args:
+        at: index of the voxel in the box.
+        place: index of the voxel in the patch.
+        side: length of the axis, voxels.
+        patch: side of the patch, voxels.
+    """
+    if side <= patch:
+        return cut_positions(side, patch, patch)[0]
+    return min(max(at - place, 0), side - patch)
+
+
 def grid_positions(box: Sequence[int], patch: int, stride: int) -> list[Position]:
     """Return the first voxels `(z, y, x)` of the patches that cover a box of sides `(z, y, x)`, x fastest."""
     return list(itertools.product(*(cut_positions(side, patch, stride) for side in box)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crefjax.data.dataset_batches import THREADS, Batches, batches_of_process, check_common, random_rotation
+from crefjax.data.dataset_batches import ENDLESS, THREADS, Batches, batches_of_process, check_common, random_rotation
 from crefjax.data.patches import (
     MIN_MASK,
     SMALLEST_PATCH,
@@ -18,6 +18,7 @@ from crefjax.data.patches import (
     check_patch,
     cut,
     cut_positions,
+    first_voxel,
     load_entry,
     load_specimen,
     mask_fraction,
@@ -31,7 +32,6 @@ REGIONS = ("training", "held_out", "all")
 GAP = 2  # voxels between the two parts: the noise of neighbours is often correlated
 EDGE = 4  # voxels over which a part falls off
 _TRIES = 20
-_ENDLESS = 2**62
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,12 +148,12 @@ def specimen_batches(
         UserError: a setting is out of range; or a region of a specimen is too small for any patch.
     """
     check_patch(patch)
-    check_common(batch=batch, seed=seed, threads=threads, process=process)
-    _check(specimens, held_out, region, count)
+    check_common(batch=batch, seed=seed, threads=threads, process=process, count=count)
+    _check(specimens, held_out, region)
     parts = [_part(specimen, held_out, region, patch) for specimen in specimens]
     truth = all(specimen.truth is not None for specimen in specimens)
     if region == "training":
-        source = _Random(parts, patch, seed, rotations, truth, count or _ENDLESS)
+        source = _Random(parts, patch, seed, rotations, truth, count or ENDLESS)
     else:
         source = _Fixed(parts, patch, truth, count)
     settings = {"patch": patch, "batch": batch, "seed": seed, "rotations": rotations, "held_out": held_out}
@@ -162,13 +162,13 @@ def specimen_batches(
     return Batches(
         batches_of_process(source, batch, process),
         names=[specimen.name for specimen in specimens],
-        size=0 if len(source) == _ENDLESS else len(source),
+        size=0 if len(source) == ENDLESS else len(source),
         threads=threads,
         fingerprint={**settings, "region": region, "count": count, "specimens": data},
     )
 
 
-def _check(specimens, held_out, region, count):
+def _check(specimens, held_out, region):
     if not specimens:
         raise UserError("specimens: expected at least one, found none; give an entry or two half-maps")
     if region not in REGIONS:
@@ -177,8 +177,6 @@ def _check(specimens, held_out, region, count):
         raise UserError(f"held_out: expected a share from 0 to below 1, found {held_out:g}; change it")
     if region == "held_out" and held_out == 0:
         raise UserError("held_out: expected a share above 0 for held-out patches, found 0; change it")
-    if count is not None and count < 1:
-        raise UserError(f"count: expected 1 patch or more, found {count}; change it")
 
 
 def _part(specimen, held_out, region, patch):
@@ -242,7 +240,7 @@ class _Random:
         for _ in range(_TRIES):
             voxel = np.unravel_index(part.voxels[random.integers(part.voxels.size)], part.mask.shape)
             position = tuple(
-                _first_voxel(int(at), int(random.integers(self._patch)), side, self._patch)
+                first_voxel(int(at), int(random.integers(self._patch)), side, self._patch)
                 for at, side in zip(voxel, part.mask.shape, strict=True)
             )
             fraction = mask_fraction(part.mask, position, self._patch)
@@ -251,13 +249,6 @@ class _Random:
             if fraction > most:
                 best, most = position, fraction
         return best
-
-
-def _first_voxel(at, place, side, patch):
-    """Return the first voxel of a patch that has voxel `at` at `place`, moved into the box if it fits."""
-    if side <= patch:
-        return cut_positions(side, patch, patch)[0]
-    return min(max(at - place, 0), side - patch)
 
 
 class _Fixed:

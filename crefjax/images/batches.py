@@ -16,11 +16,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from crefjax.data.dataset_batches import THREADS, Batches, batches_of_process, check_common
+from crefjax.data.dataset_batches import ENDLESS, THREADS, Batches, batches_of_process, check_common
 from crefjax.errors import UserError
 from crefjax.images.sets import CLEAN, EVEN, ODD, ImageSet
-
-ENDLESS = 2**62  # crops
 
 
 def image_batches(

@@ -14,6 +14,7 @@ from crefjax.data.grid import VOXELS, WorkingGrid, find_grid
 from crefjax.errors import UserError
 from crefjax.inference.network import measure_at_once
 from crefjax.inference.request import ROTATIONS, DenoiseRequest
+from crefjax.masking import bounding_box
 from crefjax.models import NetworkConfig, load_model
 from crefjax.utils.memory import GIB, find_device, free_memory
 
@@ -161,10 +162,9 @@ def part_around(region: np.ndarray, shape: tuple[int, int, int], multiple: int) 
         multiple: of the network's sides.
     """
     part = []
-    for axis, side in enumerate(shape):
-        inside = np.flatnonzero(region.any(axis=tuple({0, 1, 2} - {axis})))
-        ratio = side / region.shape[axis]
-        low, high = inside[0] * ratio - _MARGIN, (inside[-1] + 1) * ratio + _MARGIN
+    for side, inside, length in zip(shape, bounding_box(region), region.shape, strict=True):
+        ratio = side / length
+        low, high = inside.start * ratio - _MARGIN, inside.stop * ratio + _MARGIN
         first = max(0, int(low // multiple) * multiple)
         part.append(slice(first, min(side, first + math.ceil((high - first) / multiple) * multiple)))
     return tuple(part)

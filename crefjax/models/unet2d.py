@@ -12,8 +12,9 @@ from flax import linen as nn
 from jax import lax
 
 from crefjax.models import Parameters
-from crefjax.models.unet2d_config import UNet2DConfig, parameter_shapes
+from crefjax.models.unet2d_config import UNet2DConfig
 from crefjax.models.unet3d import Operations, apply_network
+from crefjax.models.unet3d_config import parameter_shapes
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from crefjax.models import Model
-from crefjax.models.unet3d_config import UNet3DConfig
+from crefjax.models.unet3d_config import UNet3DConfig, parameter_shapes
 
 
 @dataclass(frozen=True)
@@ -12,6 +12,7 @@ class UNet2DConfig(UNet3DConfig):
     """Hyperparameters of the 3D U-Net with kernels of 3x3 pixels, for images; 107,889 parameters by default."""
 
     network: ClassVar[str] = "unet2d"
+    kernel: ClassVar[tuple[int, ...]] = (3, 3)
 
     @property
     def reach(self) -> int:
@@ -22,14 +23,6 @@ class UNet2DConfig(UNet3DConfig):
         convolutions = sum((down[level] + up[level]) * 2**level for level in range(self.depth))
         # The coarsest convolution, and the pixels of a pooled or repeated one, which may lie on one side.
         return convolutions + 2**self.depth + (2**self.depth - 1)
-
-
-def parameter_shapes(config: UNet2DConfig) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Return the shape of every array by layer name and array name."""
-    return {
-        name: {"kernel": (3, 3, channels_in, channels_out), "bias": (channels_out,)}
-        for name, channels_in, channels_out in config.layers()
-    }
 
 
 def _init(key, config):

@@ -31,6 +31,7 @@ class UNet3DConfig:
     """
 
     network: ClassVar[str] = "unet3d"
+    kernel: ClassVar[tuple[int, ...]] = (3, 3, 3)
 
     depth: int = 5
     down_width: int = 16
@@ -88,7 +89,7 @@ class UNet3DConfig:
 def parameter_shapes(config: UNet3DConfig) -> dict[str, dict[str, tuple[int, ...]]]:
     """Return the shape of every array by layer name and array name."""
     return {
-        name: {"kernel": (3, 3, 3, channels_in, channels_out), "bias": (channels_out,)}
+        name: {"kernel": (*config.kernel, channels_in, channels_out), "bias": (channels_out,)}
         for name, channels_in, channels_out in config.layers()
     }
 

@@ -34,7 +34,7 @@ from crefjax.inference.network import run_rotated
 from crefjax.masking import auto_mask
 from crefjax.relion.external import ExternalJob, ResultPaths, read_job, read_volume, run_classical, write_volume
 from crefjax.spectral.covariances import smooth_over_shells
-from crefjax.spectral.curves import shell_products, solvent_level
+from crefjax.spectral.curves import first_shell_below, shell_products, solvent_level
 from crefjax.spectral.shells import box_shells, filter_shells
 from crefjax.spectral.windows import raised_cosine
 from crefjax.utils.atomic import temporary_sibling
@@ -135,7 +135,8 @@ def find_limits(job: ExternalJob, coarsest: float = COARSEST) -> tuple[float, in
     Raises:
         TooCoarseError: the resolution is too low to denoise.
     """
-    resolution, end = _resolution(job.fsc, job.box, job.voxel_size), _first_below(job.fsc, _TRAILING)
+    resolution = _resolution(job.fsc, job.box, job.voxel_size)
+    end = first_shell_below(job.fsc, _TRAILING) or len(job.fsc)
     if resolution is None or resolution > coarsest or end < _FIRST_SHELL:
         found = "unknown" if resolution is None else f"{resolution:.3g} Å"
         raise TooCoarseError(f"the resolution is {found}; half-maps are denoised from {coarsest:g} Å on")
@@ -175,7 +176,7 @@ def weights_on_grid(weight: np.ndarray, job: ExternalJob) -> np.ndarray:
 
 def _resolution(fsc, box, voxel_size):
     """Return where the FSC falls below 0.143 in Å, between two shells; None if it does not rise above it."""
-    shell = _first_below(fsc, _THRESHOLD)
+    shell = first_shell_below(fsc, _THRESHOLD) or len(fsc)
     if shell < _FIRST_SHELL:
         return None
     if shell < len(fsc) and fsc[shell - 1] > fsc[shell]:
@@ -183,11 +184,6 @@ def _resolution(fsc, box, voxel_size):
     else:
         between = shell - 1
     return box * voxel_size / between
-
-
-def _first_below(fsc, threshold):
-    below = np.flatnonzero(fsc[1:] < threshold) + 1
-    return int(below[0]) if len(below) else len(fsc)
 
 
 def _noise_like(half, share, seed):

@@ -25,6 +25,12 @@ class Resolution(NamedTuple):
     crossed: bool
 
 
+def first_shell_below(curve: np.ndarray, threshold: float) -> int | None:
+    """Return the first shell, other than shell 0, in which a curve is below a threshold; None if there is none."""
+    below = np.flatnonzero(curve[1:] < threshold)
+    return int(below[0]) + 1 if len(below) else None
+
+
 def resolution_at(curve: np.ndarray, threshold: float, length: float, nyquist: float) -> Resolution:
     """Return the resolution at which a curve first falls below a threshold, interpolated in shell index.
 
@@ -35,10 +41,9 @@ def resolution_at(curve: np.ndarray, threshold: float, length: float, nyquist: f
         nyquist: the Nyquist limit in Å, twice the voxel size.
     """
     curve = np.asarray(curve, np.float64)
-    below = np.flatnonzero(curve[1:] < threshold) + 1
-    if len(below) == 0:
+    shell = first_shell_below(curve, threshold)
+    if shell is None:
         return Resolution(float(nyquist), False)
-    shell = int(below[0])
     if shell == 1:
         return Resolution(float(length), True)
     before, after = curve[shell - 1], curve[shell]

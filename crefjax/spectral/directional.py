@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from crefjax.spectral.curves import Resolution, resolution_at, solvent_level
+from crefjax.spectral.curves import Resolution, first_shell_below, resolution_at, solvent_level
 
 HALF_ANGLE = 20.0  # degrees, of a cone
 COUNT = 100  # directions over a hemisphere
@@ -158,9 +158,8 @@ def anisotropy(directional: DirectionalFsc, fsc: np.ndarray, dof: np.ndarray) ->
         fsc: `(shells,)`, of all directions together.
         dof: `(shells,)`, independent numbers in each shell.
     """
-    below = np.flatnonzero(fsc[1:] < 0.143) + 1
     count = directional.fsc.shape[1]
-    last = min(int(below[0]) if len(below) else count - 1, count - 1)
+    last = min(first_shell_below(fsc, 0.143) or count - 1, count - 1)
     band = slice(min(max(3, last // 2), last), last + 1)
     weight = dof[band] * directional.cone
     difference = ((directional.fsc[:, band] - fsc[band]) * weight).sum(1) / weight.sum()

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.fft
 
 from crefjax.errors import UserError
-from crefjax.spectral.curves import FscCurve, solvent_level
+from crefjax.spectral.curves import FscCurve, first_shell_below, solvent_level
 from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_sums
 
 RANDOMIZE_BELOW = 0.8  # of the unmasked FSC, as in RELION
@@ -201,14 +201,13 @@ def corrected_fsc(
         UserError: the unmasked FSC never falls below 0.8, so that there is no shell to begin with.
     """
     unmasked = fsc_curve(map_1, map_2, voxel_size)
-    below = np.flatnonzero(unmasked.fsc[1:] < RANDOMIZE_BELOW) + 1
-    if not len(below):
+    shell = first_shell_below(unmasked.fsc, RANDOMIZE_BELOW)
+    if shell is None:
         raise UserError(
             f"expected half-maps whose unmasked FSC falls below {RANDOMIZE_BELOW}, found at least "
             f"{unmasked.fsc[1:].min():.3f} up to Nyquist; without such a shell the FSC within a mask cannot be "
             "corrected: give the unmasked, unfiltered half-maps, or leave out the mask"
         )
-    shell = int(below[0])
     masked = fsc_curve(map_1, map_2, voxel_size, mask, leveled=True)
     random = [randomize_phases(array, shell, (seed, number)) for number, array in enumerate((map_1, map_2))]
     randomized = fsc_curve(*random, voxel_size, mask, leveled=True)

@@ -14,10 +14,9 @@ from crefjax.errors import UserError
 from crefjax.images.batches import image_batches
 from crefjax.images.sets import ImageSet
 from crefjax.models import load_model
-from crefjax.training.config import split_commas
 from crefjax.training.denoising import DenoisingTask, denoising_task
 from crefjax.training.processes import current_of_batch
-from crefjax.training.sources import MapSource, NamedBatches, matching
+from crefjax.training.sources import MapSource, NamedBatches, matching_folders
 from crefjax.training.task import TaskDescription
 from crefjax.weights.store import save_weights
 
@@ -92,7 +91,7 @@ def open_sets(config: ConfigDict) -> list[ImageSet]:
         UserError: There are none, or one cannot be read.
     """
     named = config.data.images.folders
-    folders = [Path(folder) for pattern in split_commas(named) for folder in matching(pattern)]
+    folders = matching_folders(named)
     if not folders:
         raise UserError(f"config: data.images.folders: expected sets of images, found none by {named!r}; name some")
     return [ImageSet(folder) for folder in folders]

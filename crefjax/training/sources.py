@@ -112,10 +112,15 @@ def _load_specimens(config):
     from crefjax.data.specimen_batches import load_entry
 
     named = config.data.entries.folders
-    folders = [Path(folder) for pattern in split_commas(named) for folder in matching(pattern)]
+    folders = matching_folders(named)
     if not folders:
         raise UserError(f"config: data.entries.folders: expected entry folders, found none by {named!r}; name some")
     return [load_entry(folder, voxels=config.data.grid) for folder in folders]
+
+
+def matching_folders(text: str) -> list[Path]:
+    """Return the folders that a field names, between commas, as `matching` has them."""
+    return [Path(folder) for pattern in split_commas(text) for folder in matching(pattern)]
 
 
 def matching(pattern: str) -> list[str]:

@@ -47,6 +47,11 @@ class Weights:
     parameters: Parameters
 
     @property
+    def label(self) -> str:
+        """Name that tells them apart from others: that of their run for its `best` and `last` ones."""
+        return self.path.parent.name if self.name in ("best", "last") else self.name
+
+    @property
     def model(self) -> Model:
         """The network."""
         return load_model(self.config.network)
