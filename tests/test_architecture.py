@@ -64,7 +64,7 @@ def test_rooms_of_worker_processes_do_not_load_jax(room):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-LIGHT = [f"crefjax.spectral.{name}" for name in ("curves", "falloff", "resample", "windows")]
+LIGHT = [f"crefjax.spectral.{name}" for name in ("b_factors", "curves", "resample", "windows")]
 
 
 @pytest.mark.parametrize("module", [*LIGHT, "crefjax.simulate.stream", "crefjax.training.config"])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from crefjax import __version__
 from crefjax.cli.common import out_of_memory
-from crefjax.cli.denoise_job import DenoiseJob, check_job, run_job
+from crefjax.cli.denoise import DenoiseJob, check_job, run_job
 from crefjax.cli.messages import as_options, current_messages, log, part, result
 from crefjax.cli.record import FORMAT_VERSION, check_json, json_text, output_json
 from crefjax.errors import UserError, path_error

@@ -45,7 +45,7 @@ def run(arguments) -> None:
 
 
 def _denoise(folder, arguments):
-    from crefjax.cli.denoise_job import DenoiseJob, check_job, run_job
+    from crefjax.cli.denoise import DenoiseJob, check_job, run_job
     from crefjax.cli.record import output_json
 
     if arguments.j is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crefjax.errors import UserError
+from crefjax.spectral.b_factors import low_pass_end, noise_b_factor, signal_b_factor
 from crefjax.spectral.curves import (
     first_shell_below,
     fsc_from_products,
@@ -22,7 +23,6 @@ from crefjax.spectral.curves import (
     shell_products,
     solvent_level,
 )
-from crefjax.spectral.falloff import low_pass_end, noise_b_factor, signal_b_factor
 from crefjax.spectral.resample import fourier_resample, working_shape
 from crefjax.spectral.windows import apply_b_factor, raised_cosine
 

@@ -15,10 +15,10 @@ from crefjax.inference.request import DenoiseRequest, read_request
 from crefjax.io.maps import Map, full_map, mean_and_std
 from crefjax.masking import MeasurementMask
 from crefjax.masking.threshold import INVERTED_CONTRAST, has_inverted_contrast
+from crefjax.spectral.b_factors import sharpen
 from crefjax.spectral.calibration import Calibration, apply_calibration, calibrate
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import FscCurve, solvent_level
-from crefjax.spectral.sharpening import sharpen
 from crefjax.spectral.symmetry import SymmetryMatch, group_center, input_match, shared_signal, symmetrize
 from crefjax.weights.store import Weights
 

@@ -11,8 +11,8 @@ from crefjax.errors import UserError
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
 from crefjax.masking import MeasurementMask, auto_mask
+from crefjax.spectral.b_factors import Sharpening, plan_sharpening
 from crefjax.spectral.curves import FscCurve, fsc_from_products, has_no_signal, shell_products, solvent_level
-from crefjax.spectral.sharpening import Sharpening, plan_sharpening
 from crefjax.spectral.symmetry import PointGroup, check_cube, point_group, symmetrize
 from crefjax.weights.store import Weights, load_weights
 

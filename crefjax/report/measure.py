@@ -14,11 +14,11 @@ from crefjax.io.files import finite_json
 from crefjax.io.maps import ISOTROPY, Map, check_same_grid, full_map, read_map
 from crefjax.report.checks import estimate_shift, signal_shells
 from crefjax.report.warnings import added_shells, find_notes, find_warnings, recommendations
+from crefjax.spectral.b_factors import GUINIER_FROM, Sharpening
 from crefjax.spectral.covariances import Covariances, shell_covariances
 from crefjax.spectral.curves import FscCurve, has_no_signal, solvent_level
 from crefjax.spectral.directional import HALF_ANGLE, Anisotropy, DirectionalFsc, anisotropy, directional_fsc
 from crefjax.spectral.local_maps import LocalMaps, local_maps
-from crefjax.spectral.sharpening import COARSEST, Sharpening
 from crefjax.spectral.variances import QUANTITIES, ShellVariances, overall_gain, variances_from
 
 if TYPE_CHECKING:
@@ -368,7 +368,7 @@ def _guinier(sharpening: Sharpening):
         "b_factor": sharpening.b_factor,
         "given": sharpening.given,
         "resolution": sharpening.resolution,
-        "coarsest": COARSEST,
+        "coarsest": GUINIER_FROM,
         "log_amplitude": sharpening.log_amplitude.tolist(),
         "log_weighted": sharpening.log_weighted.tolist(),
         "fit": sharpening.fit,

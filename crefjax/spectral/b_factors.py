@@ -1,14 +1,25 @@
-"""The fall-off of a map's amplitudes towards high frequencies, as B-factors of signal and noise, and its low-pass.
+"""B-factors of maps: their fall-off against that of a protein, and the Guinier plot, by which maps are sharpened.
 
+**Fall-off**, of signal and noise, and a map's low-pass; without JAX.
 The power of a protein's density is not that of atoms at random places (Wilson 1949): its shape and its secondary
 structure make it larger at low frequencies and at about 4.8 Å, much the same in one protein as in another. Measured
 power is therefore divided by that of a typical specimen at B = 0, and the quotient is fitted by
 `exp(-B s² / 2)`, as in a Guinier plot (Rosenthal & Henderson 2003) but from lower frequencies on.
+
+**Guinier plot** of two half-maps, as in RELION's post-processing (Rosenthal & Henderson 2003): the logarithm of the
+amplitudes of the full map, weighted by C_ref, is fitted by a straight line over the squared frequency between 10 Å and
+the resolution. Its slope is a quarter of the B-factor, which is below 0, and the map is multiplied by
+`C_ref exp(-B s² / 4)`. Unlike in RELION the amplitudes are those within the mask, so that solvent noise does not
+flatten the line.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
-from crefjax.spectral.curves import fsc_from_products, shell_frequencies, shell_products
+from crefjax.errors import UserError
+from crefjax.spectral.curves import FscCurve, fsc_from_products, shell_frequencies, shell_products
+from crefjax.spectral.windows import raised_cosine
 
 # Power over that of atoms at random places, every 1/100 Å from 1/50 Å on: medians of 41 cryo-EM structures.
 _SHAPE_STEP, _SHAPE_FIRST = 0.01, 2
@@ -19,12 +30,17 @@ _SHAPE = (
 # Electron form factor of carbon, sum of a exp(-b s² / 4) (International Tables C, 4.3.2.2), a in Å, b in Å².
 _CARBON = np.array([[0.0893, 0.2563, 0.7570, 1.0487, 0.3575], [0.2465, 1.7100, 6.4094, 18.6113, 50.2523]])
 _LEAST_FSC = 0.3  # of the half-maps in the shells that are fitted
-_COARSEST = 25.0  # Å, from which on shells are fitted
+_COARSEST = 25.0  # Å, from which on shells are fitted to that of a protein
 _LEAST_SHELLS = 5
 _SPECIMEN = 0.5  # of the logarithm, by which one specimen's power is taken to tilt against the median's
 # A low-pass is where the power falls most steeply, over a window of this part of the frequency on either side, if its
 # exponent is at least the first number and the second number times that of the median.
 _WINDOW, _STEEP, _STEEPER = 0.07, 8.0, 2.5
+# Of the Guinier plot and of sharpening.
+GUINIER_FROM = 10.0  # Å, from which on shells are fitted
+STRONGEST = 1000.0  # Å², of a given B-factor
+_LEAST_FITTED = 4  # shells
+_EDGE = 2.0  # shells, of the low-pass
 
 
 def specimen_power(frequency: np.ndarray) -> np.ndarray:
@@ -108,3 +124,80 @@ def low_pass_end(power: np.ndarray, frequency: np.ndarray) -> float | None:
     if slope[steepest] < max(_STEEP, _STEEPER * np.median(slope)) or slope[steepest:].min() > slope[steepest] / 2:
         return None
     return float(at[steepest])
+
+
+@dataclass(frozen=True)
+class Sharpening:
+    """How a map is sharpened, and the Guinier plot.
+
+    Attributes:
+        b_factor: Å²; below 0 sharpens.
+        given: whether it was given, not fitted.
+        resolution: Å, at which the map is low-passed.
+        log_amplitude: `(shells,)`, natural logarithm of the full map's amplitude within the mask; NaN where it is 0.
+        log_weighted: the same, of the amplitude times C_ref.
+        fit: value at 0 and slope (Å²), over the squared frequency, of the fitted line; None if it was not fitted.
+        factors: `(shells,)`, by which the shells of a map are multiplied.
+    """
+
+    b_factor: float
+    given: bool
+    resolution: float
+    log_amplitude: np.ndarray
+    log_weighted: np.ndarray
+    fit: tuple[float, float] | None
+    factors: np.ndarray
+
+    def describe(self) -> str:
+        """Return one line on the B-factor and the low-pass."""
+        source = "as given" if self.given else f"by the Guinier plot from {GUINIER_FROM:g} Å"
+        return (
+            f"sharpened by a B-factor of {self.b_factor:.0f} Å², {source}, weighted by C_ref, and low-passed at "
+            f"{self.resolution:.2f} Å"
+        )
+
+
+def plan_sharpening(products: np.ndarray, curve: FscCurve, b_factor: float | None) -> Sharpening:
+    """Measure how a map is sharpened.
+
+    Args:
+        products: `(shells, 2, 2)`, of the half-maps, leveled and masked; see `curves.shell_products`.
+        curve: their FSC under the mask.
+        b_factor: Å², or None to have it fitted.
+
+    Raises:
+        UserError: the B-factor is out of range, or too few shells lie between 10 Å and the resolution.
+    """
+    if b_factor is not None and not abs(b_factor) <= STRONGEST:
+        raise UserError(
+            f"`sharpen`: expected a B-factor of -{STRONGEST:g} to {STRONGEST:g} Å² (below 0 sharpens), found "
+            f"{b_factor:g} Å²; correct it"
+        )
+    frequency, resolution = curve.frequency, curve.resolution(0.143).angstrom
+    power = (products[:, 0, 0] + products[:, 1, 1] + 2 * products[:, 0, 1]) / 4
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_amplitude = np.where(power > 0, np.log(power) / 2, np.nan)
+        log_weighted = np.where(curve.cref > 0, log_amplitude + np.log(curve.cref), np.nan)
+    usable = (frequency >= 1 / GUINIER_FROM) & (frequency <= 1 / resolution) & np.isfinite(log_weighted)
+    fit = None
+    if usable.sum() >= _LEAST_FITTED:
+        slope, start = np.polyfit(frequency[usable] ** 2, log_weighted[usable], 1)
+        fit = (float(start), float(slope))
+    elif b_factor is None:
+        raise UserError(
+            f"`sharpen` auto: expected at least {_LEAST_FITTED} shells between {GUINIER_FROM:g} Å and the resolution "
+            f"of {resolution:.2f} Å, found {usable.sum()}; give a B-factor, such as -100"
+        )
+    b = 4 * fit[1] if b_factor is None else float(b_factor)
+    shells = np.arange(len(frequency))
+    edge = 1 / (resolution * frequency[1]) - _EDGE / 2
+    factors = curve.cref * np.exp(-b / 4 * frequency**2) * raised_cosine((shells - edge) / _EDGE)
+    factors[0] = 1.0
+    return Sharpening(b, b_factor is not None, float(resolution), log_amplitude, log_weighted, fit, factors)
+
+
+def sharpen(array: np.ndarray, sharpening: Sharpening) -> np.ndarray:
+    """Return a map, `(z, y, x)`, float32, whose shells are weighted, sharpened, and low-passed; its mean is kept."""
+    from crefjax.spectral.shells import filter_shells  # loads JAX
+
+    return filter_shells(array, sharpening.factors)
