@@ -1,7 +1,7 @@
 """The training losses: how far denoised maps are from what the half-maps, or a truth, say they should be.
 
 Their arguments, all `(..., z, y, x)` with any leading batch dimensions, masked by the caller, with a longest side of
-at least 4 voxels (`N`), in float32 or cast to it (from bfloat16, say):
+at least 4 voxels (`N`), in float32 or cast to it (for example from bfloat16):
 
 - `half_map_1`, `half_map_2`: half-maps, alike except for independent noise;
 - `denoised`: the network's output for the full map, which is the mean of the two;

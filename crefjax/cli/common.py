@@ -51,7 +51,7 @@ def add_half_maps(command, second="the other half-map", *, optional=False):
     Args:
         command: parser.
         second: help of HALF2.
-        optional: whether the command checks itself which of them it needs.
+        optional: whether the command itself checks which of them it needs.
     """
     more = {"nargs": "?"} if optional else {}
     command.add_argument("half_map_1", metavar="HALF1", help="half-map (.mrc, .map, .ccp4, also .gz or .bz2)", **more)

@@ -10,7 +10,7 @@ EPILOG = (
     "bash reads the script from ~/.local/share/bash-completion/completions/crefjax, zsh from a folder of its fpath, as "
     "_crefjax, and fish from ~/.config/fish/completions/crefjax.fish. Needs pip install 'crefjax[completion]'."
 )
-# What is completed with folders; all other values but numbers, names, and choices, with files.
+# Options completed with folders; values of all others, except numbers, names, and choices, are completed with files.
 _FOLDERS = ("DIR", "FOLDER", "ENTRY", "DATASET")
 _NAMES = ("base_url", "pdb_url", "search_url", "query", "what", "assembly", "flexible_chains", "symmetry")
 COMPILES = False
@@ -58,7 +58,7 @@ def _plain(text):
 
 
 def _takes_path(command, action):
-    """Return whether the value of an argument is a path, as texts are but for a few."""
+    """Return whether the value of an argument is a path, as all texts are except for a few."""
     return (
         action.nargs != 0
         and action.type in (None, str)

@@ -147,7 +147,7 @@ def run(arguments) -> int:
 
 @dataclass(frozen=True, eq=False)
 class DenoiseJob:
-    """What to denoise, how, and where to write it.
+    """A run of `crefjax denoise`: what to denoise, how, and where to write it.
 
     Attributes:
         half_map_1: half-map 1, or the full map.

@@ -1,4 +1,4 @@
-"""`crefjax denoise --entries`: many pairs in one process, so that boxes alike are compiled for once.
+"""`crefjax denoise --entries`: many pairs in one process, so that boxes of one shape are compiled only once.
 
 Every entry gets a folder of its own name, which appears complete, with `run.json`, the record of the run. An entry that
 has one is finished and not denoised again; one that cannot be denoised is reported in one line and skipped.
@@ -42,7 +42,7 @@ class Outcome:
     Attributes:
         name: of the entry.
         status: `done`, `finished before`, or `skipped`.
-        seconds: that it took now.
+        seconds: time that it took in this run.
         record: of its run, with the paths of its outputs; None if it was skipped.
         error: why it was skipped, or None.
         reason: the same without the files.
@@ -142,7 +142,7 @@ def _make_output(arguments, output):
 
 
 def _denoise_entry(name, folder, target, arguments, settings, weights) -> Outcome:
-    """Denoise an entry, unless it is finished; a fault of its own ends it, not the run."""
+    """Denoise an entry, unless it is finished; an error in it does not end the run."""
     try:
         return _denoised(name, folder, target, arguments, settings, weights)
     except UserError as error:
@@ -249,7 +249,7 @@ def _content(outcomes):
 
 
 def requested_result(entry: Entry, mask, arguments, settings, weights: Weights) -> dict:
-    """Return all that the result depends on, to compare a finished entry with what is requested now."""
+    """Return everything that the result depends on, to compare a finished entry with the present request."""
     files = {"half-map 1": entry.half_map_1, "half-map 2": entry.half_map_2}
     if mask not in (None, "auto"):
         files["mask file"] = Path(mask)

@@ -55,7 +55,7 @@ def add_arguments(parser):
 
 
 def add_contrast(parser, default):
-    """Add `--contrast`; `default` says what is taken without it."""
+    """Add `--contrast`; `default` describes its default."""
     parser.add_argument(
         "--contrast",
         choices=("bright", "dark"),
@@ -178,7 +178,7 @@ def _write_list(listed, files, output):
 
 
 class _Record:
-    """What is finished in an output folder, and with which settings."""
+    """Record of the finished files of an output folder, and of their settings."""
 
     def __init__(self, folder: Path, asked: dict, overwrite: bool):
         self.path, self.overwrite = folder / RECORD, overwrite

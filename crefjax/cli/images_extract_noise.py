@@ -13,7 +13,7 @@ from crefjax.io.files import check_output_file
 from crefjax.utils.atomic import check_free
 from crefjax.utils.progress import progress_bar
 
-_SAME_SIZE = 0.01  # difference of pixel sizes, as a share, that is none
+_SAME_SIZE = 0.01  # relative difference below which pixel sizes count as equal
 _SHARE_OF_DENOISING = 0.9  # of the time
 EPILOG = (
     "The micrographs are denoised, or given denoised by --denoised; where a denoised patch shows nothing, the patch is "

@@ -54,7 +54,7 @@ _current = Messages()
 
 @contextmanager
 def speak(verbosity: int = NORMAL, *, json_on_stdout: bool = False, prefix: str = "") -> Iterator[Messages]:
-    """Set how messages are printed within the `with`, and give those printed in it.
+    """Set how messages are printed within the `with`, and yield those printed in it.
 
     Args:
         verbosity: `QUIET`, `NORMAL`, or `VERBOSE`.
@@ -72,7 +72,7 @@ def speak(verbosity: int = NORMAL, *, json_on_stdout: bool = False, prefix: str 
 
 @contextmanager
 def part(name: str) -> Iterator[Messages]:
-    """Begin every line within the `with` with the name of a part of the work; give the messages printed in it."""
+    """Begin every line within the `with` with the name of a part of the work; yield the messages printed in it."""
     with speak(_current.verbosity, json_on_stdout=_current.json_on_stdout, prefix=f"{name}: ") as messages:
         yield messages
 

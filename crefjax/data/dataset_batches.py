@@ -84,7 +84,7 @@ class Batches:
 def collate(samples: Sequence[dict]) -> dict[str, np.ndarray]:
     """Return a batch of samples: float32 arrays `(batch, p, p, p)`, and int32 `entry`.
 
-    Rotated views of any float type are copied and converted; float16 as `widen` does, which has to be finite.
+    Rotated views of any float type are copied and converted; float16, which must be finite, by `widen`.
     """
     batch = {"entry": np.array([sample["entry"] for sample in samples], np.int32)}
     for name in (name for name in samples[0] if name != "entry"):
@@ -98,7 +98,7 @@ def widen(array: np.ndarray, out: np.ndarray) -> None:
     """Copy a finite array of any float type into a contiguous float32 array.
 
     float16 is converted by integer arithmetic, in half of NumPy's time on average over the rotated views: its exponent
-    and mantissa are the upper ones of a float32 that is too small by a factor of 2^112, also if it is subnormal.
+    and mantissa are the upper ones of a float32 that is too small by a factor of 2^112, even if it is subnormal.
     """
     array = in_steps(array)
     if array.dtype.itemsize != 2:
@@ -112,11 +112,11 @@ def widen(array: np.ndarray, out: np.ndarray) -> None:
 
 
 def in_steps(array: np.ndarray) -> np.ndarray:
-    """Return the content of a rotated view `(z, y, x)` in an order in memory from which it is copied fast.
+    """Return the content of a rotated view `(z, y, x)`, laid out in memory so that copying it is fast.
 
-    A copy that reads voxels one plane apart after each other takes up to six times as long as one of whole rows, or one
-    that exchanges rows and columns within planes, so it is made of copies of these two kinds. The one that remains is
-    left to the caller. Rows are not reversed while planes are exchanged, which would be as slow.
+    Copying voxels that lie one plane apart takes up to six times as long as copying whole rows, or as exchanging rows
+    and columns within planes, so the rotation is made of copies of these two kinds; the last one is left to the caller.
+    Rows are not reversed while planes are exchanged, which would be as slow.
     """
     slow_to_fast = sorted(range(3), key=lambda axis: -abs(array.strides[axis]))
     stored, places = array.transpose(slow_to_fast), tuple(slow_to_fast.index(axis) for axis in range(3))
@@ -141,7 +141,7 @@ def random_rotation(sample: dict, random: np.random.Generator) -> dict:
 def check_common(
     *, batch: int, seed: int, threads: int, process: tuple[int, int] = (0, 1), count: int | None = None
 ) -> None:
-    """Raise UserError if a setting that all batches have is out of range."""
+    """Raise UserError if a setting that all kinds of batches share is out of range."""
     index, processes = process
     if not 0 <= index < processes:
         text = f"an index from 0 to below the number of processes, found {index} of {processes}"
@@ -199,8 +199,8 @@ def dataset_batches(
 ) -> Batches:
     """Return batches of the patches of a prepared dataset.
 
-    The batches do not depend on the number of threads. Nor do they on the number of processes, each of which has its
-    part of every batch: together they have the batches of a single process, and a position that was saved with one
+    The batches depend neither on the number of threads nor on that of processes. Each process has its part of every
+    batch: together they have the batches of a single process, and a position that was saved with one
     number of processes can be restored with another.
 
     Args:

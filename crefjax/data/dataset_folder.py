@@ -1,10 +1,9 @@
 """The folder of a dataset that is being written: created, continued, or replaced, and locked against others.
 
 Different processes, on one or many machines, may prepare parts of a dataset, which are joined later. Part K of N takes
-every N-th entry and writes its patches where the whole dataset has them. What else it found out, the checksums and
-traces of the files and why entries cannot be used, is kept in `DATASET/parts/K-of-N/` until the dataset is complete, so
-that nothing is read twice. What is known of an entry counts as long as its files have the same size and time of last
-change.
+every N-th entry and writes its patches to their place in the whole dataset. Its other findings, the checksums and
+traces of the files and why entries cannot be used, are kept in `DATASET/parts/K-of-N/` until the dataset is complete,
+so that nothing is read twice. They count as long as the files of an entry have the same size and time of last change.
 """
 
 import json
@@ -112,11 +111,11 @@ def write_part(
     *,
     truth: bool,
 ) -> None:
-    """Write what a part found out.
+    """Write the findings of a part.
 
     Args:
         folder: of the part.
-        inspected: entries, their `signature` before they were read, and what was found.
+        inspected: entries, their `signature` before they were read, and their files or the reason to skip them.
         refused: reasons why entries cannot be cut, by name.
         truth: whether a truth is stored.
     """
@@ -139,7 +138,7 @@ def write_part(
 
 
 def read_parts(output: Path, sources: Sequence[EntryFolder]) -> dict[str, Known]:
-    """Return what finished parts found out about entries whose files are as they were, by key."""
+    """Return the findings of finished parts about entries whose files have not changed, by key."""
     by_key, known = {source.key: source for source in sources}, {}
     for folder in sorted((output / PARTS_FOLDER).glob("*-of-*")):
         try:
@@ -182,7 +181,7 @@ def locked_dataset(
 ) -> Iterator[Path]:
     """Create or continue a dataset with these settings and entries, locked against other processes.
 
-    Several parts of a dataset may be written at once. It gives the folder for temporary files. If the body of the
+    Several parts of a dataset may be written at once. Yields the folder for temporary files. If the body of the
     `with` raises before any entry was finished, the new dataset is removed, unless it is a part.
 
     Args:
@@ -193,8 +192,8 @@ def locked_dataset(
         part: the part of it that is written; None for all.
 
     Raises:
-        UserError: the folder is not a dataset, or one with other settings or entries, or another process uses it; an
-            entry lies in it; the file system refused.
+        UserError: the folder is not a dataset, or one with other settings or entries, or another process uses it; it
+            contains an entry; the file system refused.
     """
     if not output.absolute().parent.is_dir():
         raise path_error(output, f"the folder {output.absolute().parent} does not exist; make it first")
@@ -304,7 +303,7 @@ def _remove(output):
 
 
 def remove_parts(output: Path) -> None:
-    """Remove what the parts of a dataset left for the whole."""
+    """Remove the findings of the parts of a dataset."""
     shutil.rmtree(output / PARTS_FOLDER, ignore_errors=True)
 
 

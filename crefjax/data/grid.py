@@ -26,17 +26,17 @@ from crefjax.spectral.curves import (
 from crefjax.spectral.resample import fourier_resample, working_shape
 from crefjax.spectral.windows import apply_b_factor, raised_cosine
 
-VOXELS = 3.3  # per resolution on the working grid, for weights that do not say
+VOXELS = 3.3  # per resolution on the working grid, for weights whose card does not say
 THRESHOLD = 0.143  # of the FSC of the half-maps at the resolution
 # The signal's B-factor over the squared resolution in training; a map outside is brought to the nearer end.
 B_RANGE = (1.0, 18.0)
 _RISING = -30.0  # Å²: noise that rises more steeply towards high frequencies is flattened before measuring
-_ERRORS = 2.0  # standard errors of a B-factor by which it must lie outside
-_FIRST_SHELL = 6  # a resolution below is not a measurement
+_ERRORS = 2.0  # standard errors by which a B-factor must lie outside that range
+_FIRST_SHELL = 6  # a resolution in a lower shell is not a measurement
 _LEAST_SOLVENT = 0.05  # of the box, for estimating the noise of a map without half-maps
 KEPT = (0.9, 1.1)  # ratio of the two samplings within which the file's grid is kept
 UNIT_VOXEL = 1.0  # Å, of the unit grid
-BRIGHTEST = 1000  # Å³: the density that so much of a map exceeds is scaled to 1
+BRIGHTEST = 1000  # Å³ of a map whose density is scaled to 1 or more, and clipped there
 
 
 @dataclass(frozen=True)
@@ -223,8 +223,8 @@ def unit_grid(shape: tuple[int, int, int], voxel_size: float) -> tuple[int, int,
 def scale_density(array: np.ndarray, voxel_size: float) -> np.ndarray:
     """Scale a density to 0 to 1, with negative density set to 0.
 
-    The density that is exceeded in `BRIGHTEST` Å³ becomes 1, and what lies above it too: the maximum of a map depends
-    on a single voxel, and a quantile on how much solvent the box has.
+    The density that is exceeded in `BRIGHTEST` Å³ becomes 1, as does any higher one: the maximum of a map depends on a
+    single voxel, and a quantile on how much solvent the box has.
 
     Args:
         array: `(z, y, x)`, with the solvent at 0.

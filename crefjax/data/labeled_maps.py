@@ -76,7 +76,7 @@ def labeled_batches(
     process: tuple[int, int] = (0, 1),
     threads: int = THREADS,
 ) -> Batches:
-    """Give batches of patches: `map` and `structure`, float32 `(batch, p, p, p)`, and `entry`, as `Batches` has it.
+    """Return batches of patches: `map` and `structure`, float32 `(batch, p, p, p)`, and `entry`, as in `Batches`.
 
     Patch `k` depends on the seed and `k` alone. All maps are drawn equally often. Of the patches, `AROUND_STRUCTURE`
     hold a voxel of structure that is drawn at random, and the others lie anywhere in the box.
@@ -141,7 +141,7 @@ class _RandomPatches:
         return sample | {"map": np.minimum(sample["map"] * factor, np.float32(1))}
 
     def _position(self, box, structure, random):
-        """First voxel of a patch, within the box where the patch fits, else with the box in its middle."""
+        """Return the first voxel of a patch, inside the box if the patch fits, else centered on the box."""
         anywhere = random.random() >= AROUND_STRUCTURE
         voxel = np.unravel_index(structure[random.integers(len(structure))], box)
         first = []

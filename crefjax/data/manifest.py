@@ -4,7 +4,7 @@ DATASET/dataset.json                      settings and entries; there from the s
 DATASET/entries/<entry>/00000.array_record, ...   patches
 DATASET/entries/<entry>/entry.json        the entry, except its side of the split
 DATASET/manifest.json                     the whole dataset; there once it is complete
-DATASET/parts/                            what parts of it found out (`dataset_folder`); there until it is complete
+DATASET/parts/                            findings of its parts (`dataset_folder`); there until it is complete
 """
 
 import json

@@ -64,7 +64,7 @@ _SHARE_OF_INSPECTION = 0.1  # of the work
 
 
 class PartSummary(NamedTuple):
-    """What became of the entries of a part.
+    """Result of preparing a part.
 
     Attributes:
         part: the part.
@@ -250,7 +250,7 @@ class Preparation:
         return manifest
 
     def part(self, part: Part) -> PartSummary:
-        """Prepare the entries of a part, and keep what was found out about them."""
+        """Prepare the entries of a part, and keep the findings about them."""
         if (self.output / MANIFEST_FILE).is_file():
             self.report(f"{self.output} is complete: nothing was left to do")
             return PartSummary(part, 0, 0, {})
@@ -355,7 +355,7 @@ class Preparation:
     def _remove_stale(self, current):
         """Remove the manifest, and then the entries whose files have changed since."""
         stale = [folder for folder in (self.output / ENTRIES_FOLDER).iterdir() if folder.name not in current]
-        if self.part_of is not None:  # the others' are none of its business
+        if self.part_of is not None:  # those of the others are left alone
             own = {source.key for source in self.sources}
             stale = [folder for folder in stale if folder.name in own]
         if stale:

@@ -1,8 +1,8 @@
 """Denoising of images with a 2D network: stacks in batches, and large micrographs in tiles, in bounded memory.
 
 A tile is a window with as many pixels around it as the network sees (its `reach`), at a place where the network pools
-the same pixels as it would in the whole image. What is kept of it is the network's own output, so that there are no
-seams, not an approximation of it.
+the same pixels as it would in the whole image. The part of it that is kept is exactly the network's output, without
+seams.
 """
 
 import functools

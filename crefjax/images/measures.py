@@ -51,7 +51,7 @@ def ring_correlation(images: Iterable[np.ndarray], others: Iterable[np.ndarray])
 def least_squares_scale(image: np.ndarray, clean: np.ndarray) -> tuple[float, float]:
     """Return the factor and the level that bring an image nearest to the clean one.
 
-    Denoisers differ in the scale of their output; so matched, an error is one of shape.
+    Denoisers differ in the scale of their output; after this match, an error is one of shape.
     """
     x, y = (np.asarray(array, np.float64).ravel() for array in (image, clean))
     deviation = x - x.mean()

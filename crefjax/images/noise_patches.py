@@ -1,7 +1,7 @@
 """Patches of noise, cut out of a micrograph where its denoised version shows nothing (NT2C, Li et al. 2022).
 
 The denoised micrograph is scaled to 0 to 1 and cut into patches of side d at steps of d / 2. Each is split into N = 4
-local patches, two by two; where nothing but noise was, the denoised image is flat, and these look alike: if the
+local patches, two by two; where there is nothing but noise, the denoised image is flat, and they look alike: if the
 structural similarity of every pair is above 0.7 (with L = 1, K1 = 0.01, K2 = 0.03), the patch is noise, and is cut out
 of the raw micrograph.
 """
@@ -47,7 +47,7 @@ def noise_places(
     Args:
         denoised: `(y, x)`, the denoised micrograph.
         side: d, of the patches, pixels; even.
-        threshold: least structural similarity of every two of the four local patches.
+        threshold: least structural similarity of any two of the four local patches.
         progress: called with the share that is done.
 
     Raises:

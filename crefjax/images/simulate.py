@@ -210,7 +210,7 @@ def pose_row(rotation: np.ndarray) -> dict[str, float]:
 
 
 def simulate_images(specimen: ImagedSpecimen, config: ImageConfig) -> Iterator[SimulatedImage]:
-    """Simulate images one after the other; image `i` depends on seed and `i`, not on their number.
+    """Simulate images one by one; image `i` depends on the seed and `i` alone, not on their number.
 
     Args:
         specimen: on voxels of the config's pixel size.

@@ -170,7 +170,7 @@ def uneven_thickness(
 
 
 class Structure(NamedTuple):
-    """What a micrograph shows beside particles and shot noise.
+    """The parts of a micrograph other than particles and shot noise.
 
     Attributes:
         density: `(y, x)`, projected density of ice and carbon, less its mean, 1/Å.

@@ -114,7 +114,7 @@ def classify_map(
     threshold: float | str,
     progress: Callable[[float], None] | None = None,
 ) -> Classified:
-    """Remove the noise from a map, as a classifier of voxels sees it, and replace its hot voxels.
+    """Remove the noise from a map by a classifier of voxels, and replace its hot voxels.
 
     Args:
         map_: a map, sharpened or not, of light particles in dark solvent.

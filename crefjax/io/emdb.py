@@ -47,7 +47,7 @@ _ROWS = 1_000_000  # more than EMDB has; the interface gives a few by default
 
 @dataclass(frozen=True)
 class EntryInfo:
-    """What EMDB's description of an entry says.
+    """The description of an entry by EMDB.
 
     Attributes:
         entry: `EMD-` and its number.
@@ -140,8 +140,8 @@ def fetch_entries(
 ) -> Iterator[tuple[str, FetchedEntry | UserError]]:
     """Download entries, several at once, and yield each name with its entry or the reason why it was left out.
 
-    The files of an entry are in `output/EMD-N`, under EMDB's own names, with `entry.json`. Those that are there already
-    are not downloaded again; what is unfinished is continued.
+    The files of an entry are in `output/EMD-N`, under EMDB's own names, with `entry.json`. Those that exist already
+    are not downloaded again; unfinished ones are continued.
 
     Args:
         names: of entries; one that is given twice is downloaded once.

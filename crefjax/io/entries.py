@@ -181,7 +181,7 @@ def load_mask(path, like: Map, *, voxel_size: float | None = None) -> Map:
     """Read a mask for a map.
 
     Args:
-        path: the mask; values 0 to 1. Values outside by no more than 0.001 are rounding errors and are clipped.
+        path: the mask; values 0 to 1. Values outside by at most 0.001 are rounding errors and are clipped.
         like: a map on the grid that the mask must have.
         voxel_size: Å, instead of the header's; None for its own.
 

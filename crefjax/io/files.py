@@ -39,7 +39,7 @@ def _without_compression(name):
 
 @contextmanager
 def open_map_file(path: Path) -> Iterator[tuple[BinaryIO, int | None]]:
-    """Open a plain, gzip, or bzip2 file, as its content says; give the stream and the size of a plain file.
+    """Open a plain, gzip, or bzip2 file, as its content says; yield the stream and the size of a plain file.
 
     The size in bytes is None for a compressed file, whose length is known only at its end.
 
@@ -75,7 +75,7 @@ def _check_readable(path):
         raise path_error(path, "there is no such file; check the path") from error
     if stat.S_ISDIR(info.st_mode):
         raise path_error(path, "expected an MRC/CCP4 map, found a folder; name the file inside it")
-    if not stat.S_ISREG(info.st_mode):  # a pipe would wait for ever
+    if not stat.S_ISREG(info.st_mode):  # a pipe would wait forever
         raise path_error(path, "expected an MRC/CCP4 map, found a pipe or a device; give a file")
     if info.st_size == 0:
         raise path_error(path, "expected an MRC/CCP4 map, found an empty file; get it again")

@@ -1,9 +1,9 @@
 """Downloads over HTTP that continue where they broke off, are retried with growing pauses, and are checked.
 
 A file is received under a hidden name, `.crefjax-NAME.part`, beside which a small JSON file keeps its address and what
-the server said about it. It gets its own name only when it is complete and passed its check. So a file that has its
-name is whole, however a download ended, and one that has not is continued by a Range request, provided that the file on
-the server is still the same (RFC 9110, sections 13.1.5 and 14).
+the server said about it. It gets its own name only when it is complete and passed its check. So a file
+under its own name is complete, however a download ended, and an incomplete one is continued by a Range request,
+provided that the file on the server is still the same (RFC 9110, sections 13.1.5 and 14).
 """
 
 import json
@@ -38,7 +38,7 @@ class Retries:
         attempts: requests in a row that may bring nothing before the download is given up.
         first: pause after the first of them, seconds; each following one is twice as long, and all are up to a quarter
             longer at random, so that many clients do not come back at once.
-        longest: longest pause, seconds, also if the server asks for a longer one.
+        longest: longest pause, seconds, even if the server asks for a longer one.
     """
 
     attempts: int = 6
@@ -150,7 +150,7 @@ class HttpClient:
 
         Args:
             url: http or https.
-            path: where the file appears once it is complete; a file that is there is replaced.
+            path: where the file appears once it is complete; an existing file is replaced.
             check: raises UserError for a file, under its hidden name, that is not what it should be.
             report: called with the share that has been received, if the size is known.
 
@@ -354,7 +354,7 @@ def check_url(url: str) -> None:
 
 
 def existing(path: Path, url: str) -> Downloaded:
-    """Describe a file that is there already as if it had been downloaded.
+    """Describe an existing file as if it had been downloaded.
 
     Raises:
         UserError: it cannot be read.

@@ -23,7 +23,7 @@ _LABELS = ("rlnImageName", "rlnMicrographName")
 def write_stack(
     path: Path | str, count: int, side: int | tuple[int, int], pixel_size: float, *, overwrite: bool = False
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """Give a function that appends images to a stack; the file appears once all are written, or not at all.
+    """Yield a function that appends images to a stack; the file appears once all are written, or not at all.
 
     Only the images that are handed over are in memory. The file is of mode 2 (float32), space group 0.
 
@@ -99,7 +99,7 @@ def _stack_header(count, shape, pixel_size, moments):
 
 
 class ImageStack:
-    """A stack of images, or a single image, of which only what is asked for is read.
+    """A stack of images, or a single image; only the requested parts are read.
 
     Use it in a `with`, or close it.
 

@@ -186,7 +186,7 @@ def _text(value) -> str:
 
 
 class Optics(Protocol):
-    """What a microscope is, such as `crefjax.simulate.imaging.CtfParameters`: kV, mm, and a fraction."""
+    """The optics of a microscope, such as `crefjax.simulate.imaging.CtfParameters`: kV, mm, and a fraction."""
 
     voltage: float
     spherical_aberration: float

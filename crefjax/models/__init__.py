@@ -1,4 +1,4 @@
-"""Networks, and what the package needs of each to train it, to store its weights, and to run it over maps.
+"""Networks, and the functions of each by which the package trains it, stores its weights, and runs it over maps.
 
 A network is a module of this package that defines `MODEL`; `MODELS` lists it by name. A module elsewhere that defines
 `MODEL` is a network by its own dotted name, and needs no list. Importing the registry, or the module of the 3D U-Net,

@@ -4,7 +4,7 @@ With `--external_reconstruct`, RELION 3.1, 4, and 5 write one STAR file for each
 the joined map at the end. Paths in it are relative to the folder in which RELION was started, which is the working
 folder of the program.
 
-The classical result is written first, so that it stays whatever happens then. The denoiser runs in a process of its
+The classical result is written first, so that it remains whatever happens later. The denoiser runs in a process of its
 own: not even a crash of it, or the kernel that kills it for memory, reaches RELION, for which a status other than 0
 ends the refinement.
 """
@@ -74,7 +74,7 @@ class ExternalJob:
 
 @dataclass(frozen=True)
 class ResultPaths:
-    """What must be known to run the classical step alone: its parts of `ExternalJob`."""
+    """The part of `ExternalJob` that is needed to run the classical step alone."""
 
     star: Path
     result: Path

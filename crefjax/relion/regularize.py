@@ -1,4 +1,4 @@
-"""Regularize one half-map of a refinement with the denoiser, by what this half and RELION's spectra say alone.
+"""Regularize one half-map of a refinement with the denoiser, from this half and RELION's spectra alone.
 
 The network sees the half-map without prior, U = S + N. Per shell, within a mask made from this half:
 
@@ -17,8 +17,8 @@ Three ways to combine them:
 - `prior`: `(W U + P g D) / (W + P)`, with RELION's weights W and the precision `P = 1 / (T tau² (1 - rho²))` of what is
   left of the prior. The classical step is that with g = rho = 0.
 
-All end at the shell before that at which the FSC falls below 1/7, with a cosine edge of three shells, from which on the
-classical map stands: beyond, particles would be aligned to detail that the network made up.
+All end at the shell before that at which the FSC falls below 1/7, with a cosine edge of three shells, beyond
+which the classical map is kept: there, particles would be aligned to detail that the network made up.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Checks that the maps of a report are what they are given as: denoised from these half-maps, in place, in order.
+"""Checks that the maps of a report are what they are said to be: denoised from these half-maps, in place and in order.
 
 `header_rows` compares the headers of a denoiser's input and output, entry by entry.
 
@@ -16,7 +16,7 @@ from crefjax.io.maps import Map
 from crefjax.spectral.curves import solvent_level
 from crefjax.spectral.shells import box_shells, shell_voxels
 
-# By how many standard deviations of the correlation under chance a shift has to beat no shift: it is the best of very
+# Standard deviations of the correlation under chance by which a shift must beat no shift: it is the best of very
 # many places.
 _SHIFT_SIGMAS = 7.0
 # Share of what a true shift would gain over no shift; less is a shift by a part of a voxel, or an effect of a filter.
@@ -72,7 +72,7 @@ def estimate_shift(
     cross = _spectrum(before, mask)
     cross *= np.conj(_spectrum(denoised, None))
     size = np.abs(cross)
-    # What is far below the largest is rounding, not a phase.
+    # Coefficients far below the largest are rounding errors, without a phase.
     usable = band & (size > 1e-14 * float(size.max(initial=0, where=band)))
     cross = np.divide(cross, size, out=np.zeros_like(cross), where=usable)
     height = scipy.fft.irfftn(cross, s=before.shape, workers=-1, overwrite_x=True)

@@ -51,7 +51,7 @@ _TAGS = (
 
 
 def warnings_section(numbers: dict) -> str:
-    """Return the section with the warnings, or with what was tested if there are none.
+    """Return the section with the warnings, or, without any, with the tests that were made.
 
     Args:
         numbers: what `crefjax.report.measure.report_numbers` returns.

@@ -92,7 +92,7 @@ def data_uri(content: bytes, kind: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Viewer:
-    """What a reader can look through.
+    """Maps and planes that a reader can look through.
 
     Attributes:
         grid: of all volumes.

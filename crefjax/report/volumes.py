@@ -78,7 +78,7 @@ class Volume:
 def choose_grid(
     box: tuple[int, int, int], voxel_size: float, origin: tuple[float, float, float], mask: np.ndarray | None = None
 ) -> Grid:
-    """Choose the part of a box that is shown, and the number of voxels in which it is.
+    """Choose the part of a box that is shown, and the number of voxels to show it in.
 
     A box of at most `LARGEST_SIDE` voxels a side is shown as it is. A larger one is cropped to the surroundings of the
     mask, if there is one, and then binned by about the same factor along all axes, so that the longest side has
@@ -128,8 +128,8 @@ def make_volume(name: str, array: np.ndarray, grid: Grid) -> Volume:
     """Bin a map and store it in up to 256 levels, from the 0.01 to the 99.99 percentile of the binned densities.
 
     Levels are at most a quarter of the noise's standard deviation apart, or there are 256. The noise is estimated from
-    the differences of neighbors, as 1.4826 times their median magnitude over the square root of 2: a noisy map takes
-    about a third less space so.
+    the differences of neighbors, as 1.4826 times their median magnitude over the square root of 2: this way a noisy map
+    takes about a third less space.
 
     Args:
         name: for the page.

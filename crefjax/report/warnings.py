@@ -47,7 +47,7 @@ class ReportWarning(NamedTuple):
         test: returns the text of the warning for `crefjax.report.measure.Measurements`, or None or "" if all is well.
         absence: what there is no sign of if the test is passed, for a page without warnings.
         remedy: what to do before the map is of any use; None if it can be used.
-        limit: what the map should not be used for; None if nothing more than any denoised map.
+        limit: what the map should not be used for; None for no limit beyond those of any denoised map.
         needs: `signal`, if the test is skipped for half-maps that hardly correlate; `halves`, `mask`, or `symmetry`, if
             it says nothing without denoised half-maps, a mask, or an average over a point group.
     """

@@ -53,7 +53,7 @@ _LARGEST_SNR = 1e6
 
 @dataclass(frozen=True, eq=False)
 class ParticleSet:
-    """What is needed to write a particle set.
+    """The content of a particle set, before it is written.
 
     Attributes:
         specimen: truth, mask, and model in the box; the truth on the scale of the images.

@@ -159,7 +159,7 @@ def belt_density(key, model: np.ndarray, atoms: Atoms, belt: Belt, voxel_size: f
     middle = atoms.positions.mean(0)
     height = sum(axis[i] * (grid[2 - i] - middle[i]) for i in range(3))
     outward = ndimage.distance_transform_edt(~body) * voxel_size
-    # Edges of about 3 Å, as smooth as what they are multiplied with.
+    # Edges of about 3 Å, as smooth as the density that they are multiplied with.
     shape = _fall(np.abs(height) - belt.thickness / 2) * _fall(outward - belt.width) * (1 - _fall(outward - 1.5))
     random = np.asarray(low_passed_noise(key, model.shape, voxel_size, jnp.float32(belt.resolution)))
     level = belt.strength * float(smooth[body].mean())

@@ -30,14 +30,14 @@ _SHAPE = (
 # Electron form factor of carbon, sum of a exp(-b s² / 4) (International Tables C, 4.3.2.2), a in Å, b in Å².
 _CARBON = np.array([[0.0893, 0.2563, 0.7570, 1.0487, 0.3575], [0.2465, 1.7100, 6.4094, 18.6113, 50.2523]])
 _LEAST_FSC = 0.3  # of the half-maps in the shells that are fitted
-_COARSEST = 25.0  # Å, from which on shells are fitted to that of a protein
+_COARSEST = 25.0  # Å; shells from here on are compared with those of a protein
 _LEAST_SHELLS = 5
 _SPECIMEN = 0.5  # of the logarithm, by which one specimen's power is taken to tilt against the median's
 # A low-pass is where the power falls most steeply, over a window of this part of the frequency on either side, if its
 # exponent is at least the first number and the second number times that of the median.
 _WINDOW, _STEEP, _STEEPER = 0.07, 8.0, 2.5
 # Of the Guinier plot and of sharpening.
-GUINIER_FROM = 10.0  # Å, from which on shells are fitted
+GUINIER_FROM = 10.0  # Å; shells from here on are fitted
 STRONGEST = 1000.0  # Å², of a given B-factor
 _LEAST_FITTED = 4  # shells
 _EDGE = 2.0  # shells, of the low-pass

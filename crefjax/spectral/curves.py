@@ -17,7 +17,7 @@ class Resolution(NamedTuple):
 
     Attributes:
         angstrom: the resolution in Å; the Nyquist limit if the curve never falls below the threshold, the
-            longest side of the box if already shell 1 is below it.
+            longest side of the box if shell 1 is already below it.
         crossed: whether the curve falls below the threshold at all.
     """
 
@@ -36,7 +36,7 @@ def resolution_at(curve: np.ndarray, threshold: float, length: float, nyquist: f
 
     Args:
         curve: `(shells,)` from shell 0 on; shell 0, the mean, is ignored.
-        threshold: 0.143 or 0.5, say.
+        threshold: for example 0.143 or 0.5.
         length: longest side of the box in Å.
         nyquist: the Nyquist limit in Å, twice the voxel size.
     """

@@ -23,10 +23,10 @@ HALF_ANGLE = 20.0  # degrees, of a cone
 COUNT = 100  # directions over a hemisphere
 RATIO, STRONG, ERRORS = 1.3, 1.7, 11.0  # see above
 _EMPTY_CONES = ((8.0, 400), (HALF_ANGLE, COUNT))  # half angle in degrees and number of cones, for empty directions
-_FEWEST_NUMBERS = 60  # independent numbers in a cone, for a statement on its power
+_FEWEST_NUMBERS = 60  # least number of independent values in a cone whose power is judged
 _EMPTY = 0.1  # power of a direction, over the mean of all, below which nothing was measured there
 _POWER = 1e-5  # of a map's strongest shell, below which a shell holds nothing
-_HIGHEST_SHELL, _LOWEST_LAST = 32, 12  # between which the last shell is for such directions
+_HIGHEST_SHELL, _LOWEST_LAST = 32, 12  # bounds of the last shell that is searched for such directions
 _BEYOND = 1.4  # shells are measured up to this many times the resolution's
 
 
@@ -223,7 +223,7 @@ def _relative_power(array, resolution_shell):
 
 
 def _power_in_cones(position, relative, weight, directions, half_angle, filled):
-    """Return the mean relative power in each cone; 1 where it holds too few independent numbers for a statement."""
+    """Return the mean relative power in each cone; 1 where it holds too few independent numbers to tell."""
     found, cos = np.ones(len(directions)), np.float32(np.cos(np.radians(half_angle)))
     for place, direction in enumerate(directions.astype(np.float32)):
         inside = np.flatnonzero(_cosine(position, direction) >= cos)

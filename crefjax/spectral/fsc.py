@@ -1,8 +1,8 @@
 """The Fourier shell correlation and C_ref, in JAX; `crefjax.spectral.curves` has a NumPy version.
 
 `corrected_fsc` corrects the FSC under a mask by phase randomization for the correlation that the mask itself makes, in
-the steps of RELION's post-processing. Masked maps correlate through the shape of their common mask, the more so the
-tighter it is. If the phases of both maps are randomized beyond a resolution, what their masked FSC shows there comes
+the steps of RELION's post-processing. Masked maps correlate through the shape of their common mask, the tighter it is,
+the more. If the phases of both maps are randomized beyond a resolution, what their masked FSC shows there comes
 from the mask alone, and the correlation of the maps themselves follows (Chen et al. 2013, Ultramicroscopy 135, 24):
 
     FSC_corrected = (FSC_masked - FSC_randomized) / (1 - FSC_randomized)
@@ -35,7 +35,7 @@ def fsc(map_1: jax.Array, map_2: jax.Array, shells: Shells | None = None) -> jax
     2003; van Heel 1987.
 
     Args:
-        map_1: `(..., z, y, x)`, masked as wanted.
+        map_1: `(..., z, y, x)`, masked if need be.
         map_2: the same shape.
         shells: of the box; made here if None. Inside `jax.jit` on a large box pass them as an argument, or they
             become a constant of the compiled program.

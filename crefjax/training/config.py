@@ -87,8 +87,8 @@ def _add_data(c):
     c.data.patch = 96  # side of the patches, voxels, for stream and entries; a dataset has its own
 
     c.data.grid = 0.0  # voxels that the resolution takes on the grid of the data; 0: maps as they are
-    # A network is given later what it was trained on: `crefjax denoise` brings maps to this grid. With it, maps are
-    # standardized by their solvent and within their mask (`crefjax.data.grid`), otherwise as a whole.
+    # `crefjax denoise` brings maps to the grid on which the network was trained. With a grid, maps are standardized by
+    # their solvent and within their mask (`crefjax.data.grid`), otherwise as a whole.
 
     c.data.dataset = ConfigDict()
     c.data.dataset.folder = "dataset"  # written by `crefjax prepare`

@@ -67,7 +67,7 @@ class Improvement:
 
 
 class SpecimenSplit(NamedTuple):
-    """The parts of a specimen to train on, to choose the step by, and to test by; no voxel has weight in two."""
+    """Parts of a specimen for training, for choosing the step, and for the test; no voxel has weight in two of them."""
 
     train: Specimen
     validation: Specimen

@@ -78,12 +78,12 @@ class TrainPlan(NamedTuple):
 
 
 class _Agreed(NamedTuple):
-    """What all processes do after a step.
+    """The decision of all processes after a step.
 
     Attributes:
         signal: Signal that asks to stop; 0 if none did.
         out_of_time: Whether only the time for an evaluation as long as the last one remains.
-        save: Whether so much time has passed since the last checkpoint that one is due.
+        save: Whether the next checkpoint is due.
     """
 
     signal: int = 0

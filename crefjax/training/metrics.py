@@ -230,7 +230,7 @@ class SkippedSamples:
 
 
 def _describe_failure(metrics, finite, updated):
-    """Name what is not finite, its step, and its entries."""
+    """Name the metric that is not finite, its step, and its entries."""
     if updated or not finite.any():
         what, bad = "the input", ~finite
     elif (bad := ~np.isfinite(metrics.numbers["losses"])).any():

@@ -1,4 +1,4 @@
-"""What a run will take, before it is started: its length, memory, disk space, and time, from a short measured run."""
+"""Plan of a run before it is started: its length, memory, disk space, and time, from a short measured run."""
 
 import math
 import tempfile
@@ -104,7 +104,7 @@ def measure_steps(
         source: Its source.
         state: Replicated state; its buffers are donated.
         seconds: For how long, with at least `LEAST_STEPS` steps.
-        compiling: What counts the time of compiling.
+        compiling: Clock that counts the time of compiling.
     """
     step = make_train_step(task, plan.optimizer, decay=config.average, seed=config.seed, devices=plan.devices)
     begin, before = time.monotonic(), compiling.seconds
@@ -157,7 +157,7 @@ class MeasuredEvaluation(NamedTuple):
 
     Attributes:
         seconds: Of one.
-        first_seconds: What the first one takes longer, without compiling.
+        first_seconds: Additional time of the first one, without compiling.
     """
 
     seconds: float = 0.0
@@ -182,7 +182,7 @@ def measure_evaluation(
         source: Its source.
         parameters: Replicated parameters.
         seconds: For how long, about; two batches at least.
-        compiling: What counts the time of compiling.
+        compiling: Clock that counts the time of compiling.
     """
     if source.held_out is None:
         return MeasuredEvaluation()
@@ -216,7 +216,7 @@ class MeasuredSave(NamedTuple):
     Attributes:
         seconds: Of one.
         export_seconds: Of weights and figure.
-        first_seconds: What the first of them take longer.
+        first_seconds: Additional time of the first of them.
         bytes: Size of a checkpoint.
     """
 
@@ -262,7 +262,7 @@ def measure_save(
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run will take on the devices at hand.
+    """Length, memory, disk space, and time of a run on the available devices.
 
     Attributes:
         samples: samples of an epoch; None for an endless source.
@@ -278,7 +278,7 @@ class RunPlan:
         checkpoints: number of checkpoints that are kept.
         parameter_bytes: size of the parameters, which the devices exchange in every step.
         start_seconds: until the first step is asked for.
-        first_seconds: what the first batch, step, evaluation, and checkpoint take longer than the others.
+        first_seconds: additional time of the first batch, step, evaluation, and checkpoint.
         compile_seconds: of compiling programs that are now kept on disk, which a run here does not spend again.
         step_seconds: of one step, while the next batches are prepared.
         measured_steps: steps over which that was measured.
@@ -364,7 +364,7 @@ class RunPlan:
 
 
 class NodesPlan(NamedTuple):
-    """What a run would take on several nodes.
+    """Length and time of a run on several nodes.
 
     Attributes:
         nodes: number of nodes.
@@ -400,7 +400,7 @@ def plan_run(
         config: config of the run.
         make_task: gives its task and source.
         seconds: for how long to take steps, of which those of the second half are measured.
-        after_evaluation: what is called after every evaluation, as `loop.train` does.
+        after_evaluation: called after every evaluation, as by `loop.train`.
         say: receives a line for the user.
         started: time by `time.monotonic` at which the start of the program began; None for now.
 

@@ -1,8 +1,8 @@
 """The processes that train together, on one or many machines, connected by `jax.distributed`.
 
-Every process runs the same program on its part of each batch. What only one of them may do, such as writing files, the
-first one does. What depends on the clock or on a signal of one process is agreed on (`step.Agreement`), because all
-must take the same steps.
+Every process runs the same program on its part of each batch. Work that only one of them may do, such as writing files,
+is left to the first. Decisions that depend on the clock or on a signal of one process are agreed on
+(`step.Agreement`), because all must take the same steps.
 """
 
 import json
@@ -147,7 +147,7 @@ def _slurm_devices(environment):
 
 @contextmanager
 def joined(launch: Launch | None, *, platform: str = "") -> Iterator[Processes]:
-    """Connect this process to the others within the `with`, before JAX has used a device; give its place among them.
+    """Connect this process to the others within the `with`, before JAX has used a device; yield its place among them.
 
     If another process is lost, or fails, this one prints one line and ends at once, whatever it is doing, with exit
     status 2. If this process fails, it ends at once too, because it cannot wait for the others to end: they wait for
@@ -179,7 +179,7 @@ def _connect(launch, platform):
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import jax
 
-    # The loss of another process shall not abort this one with a stack trace, but be reported.
+    # The loss of another process must be reported, not abort this one with a stack trace.
     jax.config.update("jax_enable_recoverability", True)
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -210,7 +210,7 @@ def _connect(launch, platform):
 
 
 def _disconnect(place):
-    """Wait until all processes are done, and end the connection: the first one last, without whom the others abort."""
+    """Wait until all processes are done, and end the connection: the first one last, or the others would abort."""
     import jax
 
     client, end = _client(), time.monotonic() + _END_SECONDS
@@ -228,7 +228,7 @@ def _client():
 
 
 class _Watch:
-    """A thread that ends this process when another one is lost: a collective of NCCL would wait for it for ever."""
+    """A thread that ends this process when another one is lost: a collective of NCCL would wait for it forever."""
 
     def __init__(self, place):
         self._place, self._client, self._stopped = place, _client(), threading.Event()
@@ -296,7 +296,7 @@ class _Watch:
 
 
 def _is_about_a_lost_process(error):
-    """Return whether an exception, or what it comes of, is JAX's, gloo's, or NCCL's about another process."""
+    """Return whether an exception, or its cause, is JAX's, gloo's, or NCCL's about another process."""
     while error is not None:
         if isinstance(error, (RuntimeError, ValueError)) and _LOST.search(str(error)):
             return True
@@ -308,7 +308,7 @@ def gather(value: Any, place: Processes) -> list:
     """Return the values of all processes, in their order; all must call it.
 
     Args:
-        value: what JSON can hold.
+        value: anything that JSON can represent.
         place: this process.
     """
     if place.count == 1:

@@ -1,4 +1,4 @@
-"""Where batches of maps come from: a prepared dataset, the simulator's stream, or half-maps of entry folders.
+"""Sources of batches of maps: a prepared dataset, the simulator's stream, or half-maps of entry folders.
 
 All give batches with `half_map_1`, `half_map_2`, and, if known, `truth`, `(samples, z, y, x)`, standardized and masked
 (the stream in part, and then with `mask`), and the name of the entry of every sample.

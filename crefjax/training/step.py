@@ -191,7 +191,7 @@ def compile_step(step: Callable, state: State, batch: Batch, devices: Sequence[j
         state: Replicated state.
         batch: Sharded batch.
         devices: Devices that compute.
-        name: What it is, for the message, such as "a step of 6 patches".
+        name: Name of the step for the message, such as "a step of 6 patches".
 
     Raises:
         UserError: Its temporaries need more memory than is free.
@@ -215,7 +215,7 @@ def make_evaluation_step(task: Task, devices: Sequence[jax.Device]) -> Callable:
 
 
 class Agreement:
-    """What the processes that train together agree on, step by step: the largest of their values.
+    """Agreement of the processes that train together, step by step: the largest of their values.
 
     It is known a few steps later, so that no process waits for it, and at the same step in all of them. A process on
     its own agrees with itself at once.

@@ -180,7 +180,7 @@ class MixedBatches:
 
 
 def _scale_as_stream(batch, gain, random, place):
-    """Scale the samples of one process; the numbers of the samples of all are drawn, so that they are those of one."""
+    """Scale the samples of one process; numbers are drawn for the samples of all, as a single process would do."""
     truth = batch["truth"]
     own, shape = slice(place.index * len(truth), (place.index + 1) * len(truth)), (place.count * len(truth), 1, 1, 1)
     sign = random.choice(np.array([-1, 1], np.float32), shape)[own]

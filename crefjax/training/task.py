@@ -1,4 +1,4 @@
-"""What the training loop works with: a task to train and a source of batches; it knows nothing else of either."""
+"""The interface of the training loop: a task to train and a source of batches; it knows nothing else of either."""
 
 import importlib
 from collections.abc import Callable, Iterator
@@ -123,7 +123,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class NetworkTask:
-    """What tasks have in common that train one network of the registry, from maps to maps.
+    """Base of tasks that train one network of the registry, from maps to maps.
 
     Attributes:
         network: Hyperparameters of the network.

@@ -33,7 +33,7 @@ def is_disk_full(error: OSError) -> bool:
 
 @contextmanager
 def temporary_sibling(path: Path) -> Iterator[Path]:
-    """Give a hidden, unused path in the folder of `path`; a file or folder at it is removed after the `with`."""
+    """Yield a hidden, unused path in the folder of `path`; a file or folder at it is removed after the `with`."""
     hidden = path.absolute().with_name(f".crefjax-{secrets.token_hex(8)}.tmp")
     _temporary.add(hidden)
     try:
@@ -45,7 +45,7 @@ def temporary_sibling(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(folder: Path) -> Iterator[Path]:
-    """Give a new hidden folder, which replaces `folder` once the body of the `with` has finished.
+    """Yield a new hidden folder, which replaces `folder` once the body of the `with` has finished.
 
     A UserError about a file in the hidden folder names the final place instead.
 
@@ -82,7 +82,7 @@ def remove_temporary() -> None:
 
 
 def end_writing() -> None:
-    """Remove every temporary file and folder, and let no thread make one any more; the program has to end now."""
+    """Remove every temporary file and folder, and let no thread make another; the program must end now."""
     global _ended
     is_held = _creating.acquire(timeout=_LONGEST_WAIT)
     _ended = True
@@ -147,9 +147,9 @@ def write_json(path: Path, content: dict, *, indent: int = 1) -> None:
 
 @contextmanager
 def atomic_write(path: Path, *, needed: int, overwrite: bool, compress: bool = True) -> Iterator[BinaryIO]:
-    """Give a stream to a hidden file, which is renamed to `path` once the body of the `with` has finished.
+    """Yield a stream to a hidden file, which is renamed to `path` once the body of the `with` has finished.
 
-    Arguments and errors are those of `atomic_write_all` and of the function that it gives.
+    Arguments and errors are those of `atomic_write_all` and of the function that it yields.
     """
     with atomic_write_all(overwrite=overwrite, compress=compress) as stage, stage(path, needed) as stream:
         yield stream
@@ -161,8 +161,8 @@ def atomic_write_all(
 ) -> Iterator[Callable[[Path, int], AbstractContextManager[BinaryIO]]]:
     """Let several files appear together, once the body of the `with` is through, or not at all.
 
-    It gives a function of a final path and of the number of bytes that will be written there (before compression, for
-    the message about a full disk), whose `with` gives a stream to a hidden file beside that path. After a failure the
+    Yields a function of a final path and of the number of bytes that will be written there (before compression, for
+    the message about a full disk), which opens a stream to a hidden file beside that path. After a failure the
     hidden files are removed, and the final paths are as they were. New files have the permissions of the umask.
 
     Args:
@@ -198,7 +198,7 @@ def atomic_write_all(
 
 @contextmanager
 def _new_file(hidden: Path) -> Iterator[BinaryIO]:
-    """Give a new file, which is on the disk after the `with`."""
+    """Yield a new file, which is on the disk after the `with`."""
     # Not tempfile: its mode 0600 would survive the renaming.
     with _new():
         descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

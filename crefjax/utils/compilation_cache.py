@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 VARIABLE = "CREFJAX_CACHE"
-LIMIT = 256 * 2**20  # bytes, of which a denoising takes less than one
+LIMIT = 256 * 2**20  # bytes; a denoising adds less than 1 MiB
 _OFF = ("off", "0", "no", "false")
 _PREFIX = "jax-"  # of the folders, and nothing else is ever removed
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"

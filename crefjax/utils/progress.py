@@ -30,7 +30,7 @@ def without_progress() -> Iterator[None]:
 
 @contextmanager
 def progress_bar(label: str, stream=None, initial: float = 0.0) -> Iterator[ProgressCallback]:
-    """Open a progress display and give the function that updates it.
+    """Open a progress display and yield the function that updates it.
 
     Args:
         label: name of the work.

@@ -19,7 +19,7 @@ from crefjax.training.sources import NamedBatches, matching
 from crefjax.training.stream_source import split_commas
 from crefjax.training.task import DataSource
 
-_SAME_SIZE = 0.01  # difference of pixel sizes, as a share, that is none
+_SAME_SIZE = 0.01  # relative difference below which pixel sizes count as equal
 
 
 def noise_source(config: ConfigDict, named: str, pixel_sizes: tuple[float, float]) -> DataSource:

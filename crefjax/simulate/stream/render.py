@@ -3,11 +3,11 @@
 A patch must look as if it was cut from a larger map. It is therefore simulated in a box with at least `MARGIN` more
 voxels on each side, which are cut off at the end. The box is periodic, as Fourier transforms are: the density of atoms
 near one border appears at the opposite one, and that of atoms beyond it is missing. Six voxels are four standard
-deviations of an atom of B = 110 Å² at 0.8 Å a voxel. Left are the ripples of well-ordered atoms beyond the box, from
-the sharp end of the spectrum at Nyquist: they make about 1 % of the density's standard deviation. The noise is cut from
-the same box, and is uncorrelated at twelve voxels for all spectra: it does not continue from one face of the patch to
-the opposite one. The mask depends on density farther away, 9 voxels beyond the low-passed body. That density is smooth,
-and is computed separately on a grid of twice the voxel size that reaches at least 12 voxels beyond the patch.
+deviations of an atom of B = 110 Å² at 0.8 Å a voxel. What remains are the ripples of well-ordered atoms beyond the box,
+from the sharp end of the spectrum at Nyquist: they make about 1 % of the density's standard deviation. The noise is cut
+from the same box, and is uncorrelated at twelve voxels for all spectra: it does not continue from one face of the patch
+to the opposite one. The mask depends on density farther away, 9 voxels beyond the low-passed body. That density is
+smooth, and is computed separately on a grid of twice the voxel size that reaches at least 12 voxels beyond the patch.
 """
 
 import functools
