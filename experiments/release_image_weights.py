@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.framework.command import run_command
 from crefjax.errors import UserError
 from crefjax.models.unet2d_config import UNet2DConfig
 from crefjax.weights.store import load_weights, save_weights
@@ -27,13 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("weights", metavar="WEIGHTS", help="folder of weights, such as the `best` of a run")
     parser.add_argument("--models", metavar="TEXT", default="", help="specimens of the training, for the card")
-    arguments = parser.parse_args(argv)
-    try:
-        weights = load_weights(arguments.weights, "images")
-        _check(weights)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command("release_image_weights", parser, _run, argv)
+
+
+def _run(arguments):
+    weights = load_weights(arguments.weights, "images")
+    _check(weights)
     card = {name: weights.card[name] for name in _KEPT if name in weights.card}
     card |= {"source": "trained with crefjax by experiments/configs/images_noise2noise.py"}
     card |= {"licence": "Apache-2.0, as crefjax"}
@@ -42,7 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     network = dataclasses.replace(weights.config, compute_dtype="float32")
     save_weights(SHIPPED, weights.parameters, network, card, overwrite=True)
     print(f"wrote {SHIPPED}")
-    return 0
 
 
 def _check(weights):

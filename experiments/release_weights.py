@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.framework.command import run_command
 from crefjax.errors import UserError
 from crefjax.models.unet3d import UNet3DConfig
 from crefjax.utils.atomic import atomic_directory
@@ -65,13 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.release_weights", description=__doc__.splitlines()[0])
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run")
     parser.add_argument("name", metavar="NAME", choices=sorted(CARDS), help="name of the weights")
-    arguments = parser.parse_args(argv)
-    try:
-        release(arguments.run, arguments.name)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run_command("release_weights", parser, lambda arguments: release(arguments.run, arguments.name), argv)
 
 
 def release(run: Path, name: str) -> None:

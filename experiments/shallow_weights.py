@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from analysis.framework.command import run_command
 from crefjax.errors import UserError
 from crefjax.models.unet3d import Parameters, UNet3DConfig
 from crefjax.weights.store import CARD_FIELDS, load_weights, save_weights
@@ -33,24 +34,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=float,
         help="voxels that the resolution takes on the grid of the data (default: as in WEIGHTS)",
     )
-    arguments = parser.parse_args(argv)
-    try:
-        weights = load_weights(arguments.weights)
-        if not 1 <= arguments.depth < weights.config.depth:
-            raise UserError(f"--depth: expected 1 to {weights.config.depth - 1}, found {arguments.depth}; give another")
-        if arguments.grid is not None and not 2 < arguments.grid <= 10:
-            raise UserError(f"--grid: expected more than 2 voxels and up to 10, found {arguments.grid:g}; give another")
-        config = dataclasses.replace(weights.config, depth=arguments.depth)
-        about = {field: weights.card[field] for field in (*CARD_FIELDS, "grid") if field in weights.card}
-        if arguments.grid is not None:
-            about["grid"] = arguments.grid
-        about["made_of"] = f"{weights.name}, of depth {weights.config.depth}"
-        save_weights(arguments.folder, shallow(weights.parameters, weights.config, config), config, about)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command("shallow_weights", parser, _run, argv)
+
+
+def _run(arguments):
+    weights = load_weights(arguments.weights)
+    if not 1 <= arguments.depth < weights.config.depth:
+        raise UserError(f"--depth: expected 1 to {weights.config.depth - 1}, found {arguments.depth}; give another")
+    if arguments.grid is not None and not 2 < arguments.grid <= 10:
+        raise UserError(f"--grid: expected more than 2 voxels and up to 10, found {arguments.grid:g}; give another")
+    config = dataclasses.replace(weights.config, depth=arguments.depth)
+    about = {field: weights.card[field] for field in (*CARD_FIELDS, "grid") if field in weights.card}
+    if arguments.grid is not None:
+        about["grid"] = arguments.grid
+    about["made_of"] = f"{weights.name}, of depth {weights.config.depth}"
+    save_weights(arguments.folder, shallow(weights.parameters, weights.config, config), config, about)
     print(f"wrote {arguments.folder}")
-    return 0
 
 
 def shallow(parameters: Parameters, old: UNet3DConfig, new: UNet3DConfig) -> Parameters:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from analysis.framework.command import run_command
 from crefjax.errors import UserError
 from crefjax.models.unet3d import Parameters, UNet3DConfig
 from crefjax.weights.store import CARD_FIELDS, load_weights, save_weights
@@ -29,20 +30,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--up", metavar="N", type=int, required=True, help="number of channels on the way up")
     parser.add_argument("--last", metavar="N,N", required=True, help="numbers of channels of the last level")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the new kernels (default: 0)")
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.seed < 0:
-            raise UserError(f"--seed: expected at least 0, found {arguments.seed}")
-        weights = load_weights(arguments.weights)
-        config = _wider(weights.config, arguments)
-        parameters = widen(weights.parameters, weights.config, config, np.random.default_rng(arguments.seed))
-        about = {field: weights.card[field] for field in CARD_FIELDS} | {"widened_from": weights.name}
-        save_weights(arguments.folder, parameters, config, about)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command("widen_weights", parser, _run, argv)
+
+
+def _run(arguments):
+    if arguments.seed < 0:
+        raise UserError(f"--seed: expected at least 0, found {arguments.seed}")
+    weights = load_weights(arguments.weights)
+    config = _wider(weights.config, arguments)
+    parameters = widen(weights.parameters, weights.config, config, np.random.default_rng(arguments.seed))
+    about = {field: weights.card[field] for field in CARD_FIELDS} | {"widened_from": weights.name}
+    save_weights(arguments.folder, parameters, config, about)
     print(f"wrote {arguments.folder}")
-    return 0
 
 
 def widen(parameters: Parameters, old: UNet3DConfig, new: UNet3DConfig, rng: np.random.Generator) -> Parameters:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.framework.command import run_command
 from crefjax.errors import UserError
 from crefjax.weights.store import load_weights, save_weights
 from experiments.configs.classifier import HELD_OUT
@@ -35,16 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run")
     parser.add_argument("maps", metavar="MAPS", type=Path, help="folder of the labeled maps")
-    arguments = parser.parse_args(argv)
-    try:
-        weights = load_weights(arguments.run / "last", "classification")
-        kept, threshold, dropped = usable_maps(arguments.maps)
-        held_out = [folder for folder in kept if folder.name.split("_")[0] in HELD_OUT.split(",")]
-        if not held_out:
-            raise UserError(f"{arguments.maps}: expected maps of {HELD_OUT}, found none; simulate them")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command("release", parser, _run, argv)
+
+
+def _run(arguments):
+    weights = load_weights(arguments.run / "last", "classification")
+    kept, threshold, dropped = usable_maps(arguments.maps)
+    held_out = [folder for folder in kept if folder.name.split("_")[0] in HELD_OUT.split(",")]
+    if not held_out:
+        raise UserError(f"{arguments.maps}: expected maps of {HELD_OUT}, found none; simulate them")
     models = sorted({folder.name.split("_")[0].upper() for folder in kept if folder not in held_out})
     card = {name: weights.card[name] for name in ("training", "expected_input", "output", "task", "structure_weight")}
     card |= ABOUT | {
@@ -55,7 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     network = dataclasses.replace(weights.config, compute_dtype="float32")
     save_weights(SHIPPED, weights.parameters, network, card, overwrite=True)
     print(f"wrote {SHIPPED}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import mrcfile
 import numpy as np
 import scipy.fft
 
+from analysis.framework.command import run_command
 from crefjax.data.grid import UNIT_VOXEL, scale_density
 from crefjax.data.labeled_maps import MAP, STRUCTURE
 from crefjax.errors import UserError
@@ -258,24 +259,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=f"{EXCLUDE},{HELD_OUT}",
         help="names of models to leave out, with commas (default: those that the denoiser was not trained on)",
     )
-    arguments = parser.parse_args(argv)
+    return run_command("simulate_maps", parser, _run, argv)
+
+
+def _run(arguments):
     excluded = set(arguments.exclude.split(","))
     models = [path for path in arguments.models if path.name.split(".")[0] not in excluded]
-    try:
-        simulate_maps(
-            models,
-            arguments.output,
-            variants=arguments.variants,
-            seed=arguments.seed,
-            half_maps=arguments.half_maps,
-            filaments=arguments.filaments,
-        )
-        kept, threshold, dropped = usable_maps(arguments.output)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    simulate_maps(
+        models,
+        arguments.output,
+        variants=arguments.variants,
+        seed=arguments.seed,
+        half_maps=arguments.half_maps,
+        filaments=arguments.filaments,
+    )
+    kept, threshold, dropped = usable_maps(arguments.output)
     print(f"{len(kept)} maps fit their models (similarity at least {threshold:.3f}); {dropped} do not")
-    return 0
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_output_equals_that_of_the_deep_network_with_coarse_levels_silenced(deep
 @pytest.mark.parametrize("depth", ["0", "4"])
 def test_depth_outside_the_range_is_refused(deep, tmp_path, depth, capsys):
     assert shallow_weights.main([str(deep), str(tmp_path / "new"), "--depth", depth]) == 2
-    assert capsys.readouterr().err == f"--depth: expected 1 to 3, found {depth}; give another\n"
+    assert capsys.readouterr().err == f"shallow_weights: --depth: expected 1 to 3, found {depth}; give another\n"
     assert not (tmp_path / "new").exists()
 
 

@@ -78,5 +78,5 @@ def test_wrong_widths_are_refused(weights, tmp_path, capsys, sizes, message):
 def test_negative_seed_is_refused(weights, tmp_path, capsys):
     sizes = ["--down", "5", "--up", "7", "--last", "4,3"]
     assert widen_weights.main([str(weights), str(tmp_path / "wide"), *sizes, "--seed", "-1"]) == 2
-    assert capsys.readouterr().err == "--seed: expected at least 0, found -1\n"
+    assert capsys.readouterr().err == "widen_weights: --seed: expected at least 0, found -1\n"
     assert not (tmp_path / "wide").exists()
