@@ -3,8 +3,7 @@
 from dataclasses import asdict
 
 from crefjax.cli.common import add_half_maps, add_json, add_shared, add_verbosity, on_device
-from crefjax.cli.messages import result
-from crefjax.cli.record import check_json, output_json
+from crefjax.cli.messages import check_json, output_json, result
 
 EPILOG = (
     "Detects a half-map that is shifted, mirrored, or has exchanged axes; the same noise in both; different scales; "

@@ -18,8 +18,18 @@ from crefjax.cli.common import (
     positive,
     read_optional_model,
 )
-from crefjax.cli.messages import current_messages, detail, log, timed, warn
-from crefjax.cli.record import check_json, make_record, output_json, pair_numbers, report_summary
+from crefjax.cli.messages import (
+    check_json,
+    current_messages,
+    detail,
+    log,
+    make_record,
+    output_json,
+    pair_numbers,
+    report_summary,
+    timed,
+    warn,
+)
 from crefjax.errors import UserError
 from crefjax.io.files import check_output, map_stem
 from crefjax.utils.progress import progress_bar

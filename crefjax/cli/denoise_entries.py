@@ -18,8 +18,17 @@ from typing import TYPE_CHECKING
 from crefjax import __version__
 from crefjax.cli.common import out_of_memory
 from crefjax.cli.denoise import DenoiseJob, check_job, run_job
-from crefjax.cli.messages import as_options, current_messages, log, part, result
-from crefjax.cli.record import FORMAT_VERSION, check_json, json_text, output_json
+from crefjax.cli.messages import (
+    FORMAT_VERSION,
+    as_options,
+    check_json,
+    current_messages,
+    json_text,
+    log,
+    output_json,
+    part,
+    result,
+)
 from crefjax.errors import UserError, path_error
 from crefjax.io.files import check_output_folder, file_state, is_same_file
 from crefjax.utils.atomic import atomic_directory, write_bytes

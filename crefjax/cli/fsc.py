@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from crefjax.cli.common import add_json, add_shared, add_verbosity, on_device
-from crefjax.cli.messages import log, result, timed, warn
-from crefjax.cli.record import check_json, json_text, output_json, resolution_numbers
+from crefjax.cli.messages import check_json, json_text, log, output_json, resolution_numbers, result, timed, warn
 from crefjax.errors import UserError, path_error
 from crefjax.io.files import check_output_file
 from crefjax.utils.atomic import atomic_write_all

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from crefjax import __version__
 from crefjax.cli.common import add_half_maps, add_json, add_shared, add_verbosity, number_or_auto
-from crefjax.cli.messages import detail, log, result, timed, warn
-from crefjax.cli.record import check_json, make_record, output_json, pair_numbers
+from crefjax.cli.messages import check_json, detail, log, make_record, output_json, pair_numbers, result, timed, warn
 from crefjax.io.files import check_output
 
 EPILOG = "The steps are those of RELION's relion_mask_create. `auto` adapts a setting to the maps, and reports it."

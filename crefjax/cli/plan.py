@@ -4,8 +4,7 @@ import dataclasses
 import time
 
 from crefjax.cli.common import add_config, add_json, add_verbosity, positive
-from crefjax.cli.messages import log, result, timed
-from crefjax.cli.record import check_json, output_json
+from crefjax.cli.messages import check_json, log, output_json, result, timed
 from crefjax.cli.train import start_platform
 from crefjax.errors import UserError
 

@@ -46,7 +46,7 @@ def run(arguments) -> None:
 
 def _denoise(folder, arguments):
     from crefjax.cli.denoise import DenoiseJob, check_job, run_job
-    from crefjax.cli.record import output_json
+    from crefjax.cli.messages import output_json
 
     if arguments.j is not None:
         if arguments.j < 1:

@@ -11,8 +11,16 @@ from crefjax.cli.common import (
     check_model_place,
     read_optional_model,
 )
-from crefjax.cli.messages import current_messages, log, timed, warn
-from crefjax.cli.record import check_json, make_record, output_json, report_summary
+from crefjax.cli.messages import (
+    check_json,
+    current_messages,
+    log,
+    make_record,
+    output_json,
+    report_summary,
+    timed,
+    warn,
+)
 from crefjax.errors import UserError, path_error
 from crefjax.io.files import is_same_file
 
