@@ -2,7 +2,7 @@
 
     framework/   what the studies share: command line, output, running over entries, resampling, simulation
     baselines/   other methods' maps, to compare with
-    metrics/     one number after the other over many entries, and the benchmark of all of them
+    metrics/     single numbers over many entries, and the benchmark of all of them
     validation/  tests of crefjax's own estimates where the truth is known
     weights/     trained weights and training runs
 

@@ -220,7 +220,7 @@ def parse(words: Sequence[str], *, strict: bool = True) -> tuple[argparse.Argume
 
     Args:
         words: Program (`crefjax` or a module) and arguments.
-        strict: Whether all arguments have to be valid; otherwise only the parser is returned.
+        strict: Whether all arguments must be valid; otherwise only the parser is returned.
 
     Returns:
         The parser, and the arguments if `strict`.

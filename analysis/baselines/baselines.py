@@ -228,7 +228,7 @@ def _add_arguments(parser):
 
 
 def _plans(arguments):
-    """Return what is to be made of every entry; refuse whatever is wrong for all of them."""
+    """Return the outputs to make of every entry; refuse what would be wrong for all of them."""
     methods = list(dict.fromkeys(arguments.method or DEFAULT))
     if find_spec("skimage") is None and arguments.method is None:
         methods.remove("nonlocal_means")
@@ -238,7 +238,7 @@ def _plans(arguments):
 
 
 def _check(arguments, methods):
-    """Refuse options that are out of range, or for methods that are not to be run."""
+    """Refuse options that are out of range, or for methods that will not be run."""
     given, name = " ".join(methods), arguments.name
     if name is not None and (Path(name).name != name or name.startswith(".") or name == FULL):
         raise UserError(f"--name: expected the name of a folder, found {name!r}; choose another")

@@ -188,7 +188,7 @@ def _write(folder, like, maps):
 
 
 def _run(name, command, folder):
-    """Run a program to its end, and return what it wrote; it is ended if an exception ends this function first."""
+    """Run a program to its end, and return its output; it is ended if an exception ends this function first."""
     try:
         done = subprocess.run(
             command,

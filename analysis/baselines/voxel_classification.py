@@ -60,7 +60,7 @@ DUST_SIZE = 125  # voxels of 1 Å³: pieces of less than about 5 Å
 
 
 class Row(NamedTuple):
-    """What one method does on one map; `resolution` in Å, `threshold` in the units of its score."""
+    """The result of one method on one map; `resolution` in Å, `threshold` in the units of its score."""
 
     entry: str
     resolution: float

@@ -1,4 +1,4 @@
-"""How well voxels are told apart, by the definitions of DeepTracer-Denoising (Guan and Si 2022).
+"""Rates of a classification of voxels, as DeepTracer-Denoising defines them (Guan and Si 2022).
 
 Noise is the positive class. Voxels whose density is not above the solvent are left out: there is nothing to remove.
 """
@@ -47,7 +47,7 @@ class Confusion:
 
     @property
     def precision(self) -> float:
-        """Share of noise in what is called noise, `TP / (TP + FP)`."""
+        """Share of noise in the voxels that are classified as noise, `TP / (TP + FP)`."""
         return _ratio(self.tp, self.tp + self.fp)
 
     @property

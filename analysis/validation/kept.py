@@ -71,7 +71,7 @@ _BESIDE = (3.0, 25.0)  # Å, from the truth's mask, of empty places
 
 
 class Row(NamedTuple):
-    """What a map of an entry shows of one kind; shares are None if there are too few pieces."""
+    """How much of one kind a map of an entry shows; shares are None if there are too few pieces."""
 
     entry: str
     resolution: float

@@ -22,7 +22,7 @@ _LIPIDS = """
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """What every atom of a model belongs to.
+    """The pieces of a model, and their kinds.
 
     Attributes:
         kinds: `(n,)`, text, the kind of every atom's piece.

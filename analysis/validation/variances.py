@@ -153,7 +153,7 @@ class Denoiser:
     Attributes:
         name: for the table.
         run: takes and gives a pair.
-        of_signal: its output for the signal, on average over noise; None where that has to be found by trying.
+        of_signal: its output for the signal, on average over noise; None where it must be measured.
         band: bool `(shells,)`, where it adds false structure.
     """
 

@@ -1,4 +1,4 @@
-"""What `crefjax plan` predicts for a training of about two minutes, beside what that training then takes.
+"""Compare the prediction of `crefjax plan` for a training of about two minutes with that training.
 
     python -m experiments.benchmarks.plan
 

@@ -98,7 +98,7 @@ def make_config(settings: Settings, batch: int, **chosen) -> ConfigDict:
 
 
 def chosen(rows: list[dict]) -> dict | None:
-    """Return the row with the best batch size and XLA flags: larger batches have to be faster by a factor of `PAYS`.
+    """Return the row with the best batch size and XLA flags: larger batches must be faster by a factor of `PAYS`.
 
     Args:
         rows: Rows of all rehearsals.
