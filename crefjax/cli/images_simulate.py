@@ -6,19 +6,9 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from crefjax.cli.common import (
-    add_numbers,
-    add_optics,
-    add_shared,
-    add_verbosity,
-    check_effective,
-    given,
-    number,
-    on_device,
-    optics_from,
-    positive,
-)
+from crefjax.cli.common import add_shared, add_verbosity, number, on_device, positive
 from crefjax.cli.messages import result, timed
+from crefjax.cli.simulate import add_numbers, add_optics, check_effective, given, optics_from
 from crefjax.errors import UserError
 from crefjax.io.files import map_stem
 from crefjax.utils.progress import progress_bar

@@ -1,25 +1,16 @@
-"""`crefjax simulate`."""
+"""`crefjax simulate`, and what `crefjax images simulate` shares with it: tables of numbers, and the optics."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crefjax.cli.common import (
-    add_numbers,
-    add_optics,
-    add_shared,
-    add_verbosity,
-    check_effective,
-    given,
-    number,
-    on_device,
-    optics_from,
-    positive,
-)
+from crefjax.cli.common import add_shared, add_verbosity, number, on_device, positive
 from crefjax.cli.messages import log, result, timed
+from crefjax.errors import UserError
 from crefjax.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -318,3 +309,65 @@ def _summary(folder: Path, simulation: Simulation):
     yield f"wrote {folder}: half_map_1.mrc half_map_2.mrc mask.mrc truth.mrc model.cif entry.json"
     files = [shlex.quote(str(folder / f"{name}.mrc")) for name in ("half_map_1", "half_map_2", "mask")]
     yield f"denoise it: crefjax denoise {files[0]} {files[1]} --mask {files[2]} -o denoised.mrc"
+
+
+def add_numbers(group, *rows):
+    """Add options by rows of name, metavar, type, help, and the library's default; required if that is None."""
+    for name, metavar, kind, text, default in rows:
+        text = text if default is None else f"{text} (default: {default})"
+        group.add_argument(name, metavar=metavar, type=kind, required=default is None, help=text)
+
+
+def given(arguments, fields: Iterable[str] | Mapping[str, str]) -> dict:
+    """Return the values that the user gave, by field; other fields keep their defaults.
+
+    Args:
+        arguments: of the command line.
+        fields: named as their options; or fields by the names of their options.
+    """
+    names = fields if isinstance(fields, Mapping) else {name: name for name in fields}
+    values = {field: getattr(arguments, name) for name, field in names.items()}
+    return {field: value for field, value in values.items() if value is not None}
+
+
+def check_effective(arguments, *rows) -> None:
+    """Reject options that would have no effect.
+
+    Args:
+        arguments: of the command line.
+        rows: names of options, whether they have an effect, and where they would have one.
+
+    Raises:
+        UserError: one without an effect was given.
+    """
+    for names, effective, where in rows:
+        for name in names:
+            if not effective and getattr(arguments, name) not in (None, False):
+                raise UserError(f"--{name.replace('_', '-')} has an effect only {where}; omit it or change that")
+
+
+def add_optics(group):
+    """Add the options of a microscope's contrast transfer function, which `optics_from` reads."""
+    add_numbers(
+        group,
+        ("--voltage", "KV", positive, "acceleration voltage, kV", 300),
+        ("--spherical-aberration", "MM", number, "spherical aberration, mm", 2.7),
+        ("--amplitude-contrast", "X", number, "amplitude contrast, a fraction", 0.1),
+    )
+    group.add_argument(
+        "--defocus",
+        metavar=("MIN", "MAX"),
+        nargs=2,
+        type=number,
+        help="underfocus, drawn uniformly between these, Å (default: 8000 20000)",
+    )
+
+
+def optics_from(arguments):
+    """Return the `CtfParameters` of the options of `add_optics`."""
+    from crefjax.simulate.imaging import CtfParameters
+
+    values = given(arguments, ("voltage", "spherical_aberration", "amplitude_contrast"))
+    if arguments.defocus is not None:
+        values["defocus_min"], values["defocus_max"] = arguments.defocus
+    return CtfParameters(**values)
