@@ -64,7 +64,7 @@ def _run(arguments, output):
     left_out = [{"entry": entry, "study": study, "why": why} for entry, study, why in results.skipped]
     output.write_json({"settings": settings, "left_out": left_out, "summary": summary}, seconds=results.seconds)
     output.write("csv", table(rows))
-    text = markdown(headlines, summary, rows)
+    text = markdown(headlines, summary)
     output.write("md", text)
     output.write_figure(_figure(headlines, rows))
     output.write("html", _page(headlines, summary, rows, left_out, output, pictures))
@@ -118,7 +118,7 @@ def _cells(headlines: Sequence[Headline], summary: dict, rows: list[dict]):
     return header, lines
 
 
-def markdown(headlines: Sequence[Headline], summary: dict, rows: list[dict]) -> str:
+def markdown(headlines: Sequence[Headline], summary: dict) -> str:
     """Return a table for each headline, with a line for each method."""
     text = []
     for headline in headlines:

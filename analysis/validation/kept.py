@@ -134,11 +134,11 @@ def make_specimen(atoms: Atoms, resolution: float, *, belt: bool, seed: int = SE
     parts["protein"] = density_of(pieces.atoms_of("protein"))
     if belt:
         parts[BELT] = simulation.truth - density_of(np.ones(len(partial), bool))
-    template = _template(simulation.atoms, pieces)
+    template = _template(pieces)
     return _plant(simulation, pieces, parts, density_of(template), simulation.atoms.positions[template], seed)
 
 
-def _template(atoms, pieces):
+def _template(pieces):
     """Return the atoms of the piece that noise is to look like: the largest ligand, else glycan, lipid, or residue."""
     order = ("ligand", "glycan", "lipid", "RNA", "DNA", "protein")
     kind = next(kind for kind in order if pieces.atoms_of(kind).any())

@@ -38,7 +38,6 @@ from crefjax.spectral.shells import filter_shells
 
 _EXACT = 1e-9  # of a matrix element, from a whole number
 _FINER = 2
-_MOST = 99  # order of a cyclic or dihedral group
 _PHI = (1 + np.sqrt(5)) / 2
 _X, _Y, _Z = np.eye(3)
 NAMES = "C1 to C99, D1 to D99, T, O, I, I1, I2, I3, I4"

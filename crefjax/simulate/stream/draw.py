@@ -28,7 +28,6 @@ _DISTANCES = np.arange(0.0, 61.0, 2.0)  # Å from the body, within which its vol
 _QUADRATURE = 400  # frequencies at which a power is summed
 _UNIFORMS = 32  # numbers drawn for a sample
 _FREQUENCIES = 96  # points at which a spectrum is sent to the device
-PLACES = ("center", "atom", "solvent")
 _SHARPEST = 32.0  # B-factor over the squared voxel size: amplitudes at Nyquist grow by exp(2) at most
 _LOW_PASS_FLOOR = 0.003  # factor beyond a low-pass: exact zeros would leave shells without a phase
 
@@ -239,7 +238,7 @@ class Info(NamedTuple):
         low_pass: 1/Å, where the low-pass ends; 0 for none.
         signal: root mean square of the signal in a map of the whole model, within its mask.
         noise: standard deviation of the noise in such a map's half-maps if they reach the resolution.
-        place: index into `PLACES`.
+        place: what is in the middle of the patch: 0 the middle of the model, 1 an atom, 2 solvent beside the model.
         center: `(batch, 3)`, Å, (x, y, z): the point of the model that lies on voxel `patch / 2`.
         rotation: `(batch, 3, 3)`: an atom at `r` lies at `rotation @ (r - center)` from that voxel, in (x, y, z).
     """

@@ -98,8 +98,8 @@ def _render_sample(models, sample, key, patch, extras, whole_map):
     smooth = _smooth(atoms, sample, patch)
     if "belt" in extras:
         coarse = _belt(keys[3], smooth, sample)
-        smooth, truth = smooth + coarse, truth + _resample(coarse, patch, len(truth))
-    mask = _mask(_resample(smooth, patch, patch + 2 * _EDGE), sample.body_level)
+        smooth, truth = smooth + coarse, truth + _resample(coarse, len(truth))
+    mask = _mask(_resample(smooth, patch + 2 * _EDGE), sample.body_level)
     noises = unit_noises(keys[:2], sample, patch)
     factor = _factor(keys[2], sample, patch)
     if whole_map:
@@ -218,7 +218,7 @@ def _factor(key, sample, patch):
     return _stretch(grid, _linear(where, _MODULATION))
 
 
-def _resample(coarse, patch, side):
+def _resample(coarse, side):
     """Resample a map of twice the voxel size to the patch's grid: the `side` voxels about the patch's middle."""
     where = (np.arange(side) - side // 2) / 2 + len(coarse) / 2
     return _stretch(coarse, _linear(where, len(coarse)))
