@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from images.conftest import write
+from reference.spectra import fsc as numpy_fsc
 
 from analysis.images.image_reconstructions import STUDY
 from analysis.images.reconstruct import compare_halves, in_box, reconstruct
@@ -23,15 +24,6 @@ def folder(tmp_path_factory):
     """A set of 24 particle images of 24 pixels."""
     config = ImageConfig(VOXEL, 24, side=24, dose=400.0)
     return write(tmp_path_factory.mktemp("sets") / "particles", specimen_of_atoms(phantom(300), VOXEL, 24), config)
-
-
-def numpy_fsc(map_1, map_2):
-    f1, f2 = np.fft.fftn(map_1.astype(float)), np.fft.fftn(map_2.astype(float))
-    k = np.fft.fftfreq(len(map_1), 1 / len(map_1))
-    shell = np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int).ravel()
-    terms = (f1 * f2.conj()).real, np.abs(f1) ** 2, np.abs(f2) ** 2
-    cross, p1, p2 = (np.bincount(shell, term.ravel())[: len(map_1) // 2 + 1] for term in terms)
-    return cross / np.sqrt(p1 * p2)
 
 
 def test_numbers_of_two_halves_are_those_of_their_fsc(folder):

@@ -8,6 +8,7 @@ import mrcfile
 import numpy as np
 import pytest
 from reference.gemmi_density import gemmi_density
+from reference.spectra import fsc as numpy_fsc
 
 from analysis.metrics import model_fsc as study
 from crefjax.errors import UserError
@@ -54,13 +55,6 @@ def shells_of():
     kz, ky, kx = (np.fft.fftfreq(side, VOXEL) for side in SHAPE)
     radius = np.sqrt(kz[:, None, None] ** 2 + ky[:, None] ** 2 + kx**2)
     return np.floor(radius * max(SHAPE) * VOXEL + 0.5).astype(int)
-
-
-def numpy_fsc(map_1, map_2):
-    f1, f2 = np.fft.fftn(map_1), np.fft.fftn(map_2)
-    terms = (f1 * f2.conj()).real, np.abs(f1) ** 2, np.abs(f2) ** 2
-    cross, p1, p2 = (np.bincount(shells_of().ravel(), term.ravel())[:COUNT] for term in terms)
-    return cross / np.sqrt(p1 * p2)
 
 
 def crossing(curve, threshold):

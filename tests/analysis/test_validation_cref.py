@@ -8,6 +8,7 @@ import jax
 import mrcfile
 import numpy as np
 import pytest
+from reference.spectra import fsc as numpy_fsc
 
 from analysis.validation import cref
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
@@ -46,14 +47,6 @@ def table(study):
 def shells_of(side):
     k = np.fft.fftfreq(side, 1 / side)
     return np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int)
-
-
-def numpy_fsc(map_1, map_2):
-    f1, f2 = np.fft.fftn(map_1), np.fft.fftn(map_2)
-    shell = shells_of(len(map_1)).ravel()
-    terms = (f1 * f2.conj()).real, np.abs(f1) ** 2, np.abs(f2) ** 2
-    cross, p1, p2 = (np.bincount(shell, term.ravel())[: len(map_1) // 2 + 1] for term in terms)
-    return cross / np.sqrt(p1 * p2)
 
 
 def maps_of(study, method):

@@ -10,6 +10,7 @@ import gemmi
 import numpy as np
 import pytest
 from helpers.cli import assert_refused, read, run_ok, tree, valid, write
+from reference.spectra import fsc as numpy_fsc
 
 from crefjax.cli import main as cli
 from crefjax.cli import simulate
@@ -39,16 +40,6 @@ def model(workdir):
 def write_pdb(path, atoms):
     path.write_text("".join(PDB.format(i, " CA", i, *atom) for i, atom in enumerate(atoms, 1)) + "END\n")
     return path
-
-
-def numpy_fsc(map_1, map_2):
-    """Return the FSC in every shell of a cubic box, over whole spectra."""
-    f1, f2 = np.fft.fftn(map_1), np.fft.fftn(map_2)
-    k = np.fft.fftfreq(len(map_1), 1 / len(map_1))
-    shell = np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int).ravel()
-    terms = (f1 * f2.conj()).real, np.abs(f1) ** 2, np.abs(f2) ** 2
-    cross, p1, p2 = (np.bincount(shell, term.ravel())[: len(map_1) // 2 + 1] for term in terms)
-    return cross / np.sqrt(p1 * p2)
 
 
 def crossing(folder):

@@ -6,6 +6,7 @@ import gemmi
 import mrcfile
 import numpy as np
 import pytest
+from reference.spectra import fsc as numpy_fsc
 
 from crefjax.errors import UserError
 from crefjax.simulate import half_maps
@@ -33,19 +34,6 @@ def model():
 @pytest.fixture(scope="module")
 def simulation(model):
     return simulate_half_maps(model, SETTINGS)
-
-
-def numpy_fsc(map_1, map_2):
-    """FSC in every shell of a cubic box, over whole spectra in float64."""
-    f1, f2 = np.fft.fftn(map_1.astype(float)), np.fft.fftn(map_2.astype(float))
-    k = np.fft.fftfreq(len(map_1), 1 / len(map_1))
-    shell = np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 0.5).astype(int).ravel()
-    count = len(map_1) // 2 + 1
-    cross, p1, p2 = (
-        np.bincount(shell, product.real.ravel())[:count]
-        for product in (f1 * f2.conj(), np.abs(f1) ** 2, np.abs(f2) ** 2)
-    )
-    return cross / np.sqrt(p1 * p2)
 
 
 def crossing(fsc, length, threshold=0.143):
