@@ -28,10 +28,13 @@ from crefjax.spectral.windows import apply_b_factor, raised_cosine
 
 VOXELS = 3.3  # per resolution on the working grid, for weights whose card does not say
 THRESHOLD = 0.143  # of the FSC of the half-maps at the resolution
-# The signal's B-factor over the squared resolution in training; a map outside is brought to the nearer end.
-B_RANGE = (1.0, 18.0)
+BEST_B = 6.0  # the signal's B-factor over the squared resolution to which half-maps are brought for the network
+B_RANGE = (1.0, 18.0)  # the same in training; the user is told of half-maps outside
 _RISING = -30.0  # Å²: noise that rises more steeply towards high frequencies is flattened before measuring
-_ERRORS = 2.0  # standard errors by which a B-factor must lie outside that range
+_ERRORS = 2.0  # standard errors by which a B-factor of half-maps must differ to be changed
+# One full map was most likely sharpened after its refinement, so one standard error is enough. But its fall-off is
+# measured less well without half-maps: it is blurred by no more than this, over the squared resolution.
+_MOST_BLUR = 4.0
 _FIRST_SHELL = 6  # a resolution in a lower shell is not a measurement
 _LEAST_SOLVENT = 0.05  # of the box, for estimating the noise of a map without half-maps
 KEPT = (0.9, 1.1)  # ratio of the two samplings within which the file's grid is kept
@@ -101,7 +104,7 @@ def find_grid(
         products: `shell_products` of the half-maps less their solvent levels under that mask, if already measured.
     """
     shape = maps[0].shape
-    longest = max(shape) * voxel_size
+    longest, frequency = max(shape) * voxel_size, shell_frequencies(shape, voxel_size)
     notes, blur = (), 0.0
     if len(maps) == 2:
         maps, flattened_by = _flattened(maps, voxel_size)
@@ -110,10 +113,16 @@ def find_grid(
         if resolution is None:
             resolution, notes = _resolution_of_halves(products, longest)
         if resolution is not None:
-            blur, blur_notes = _blur(products, shell_frequencies(shape, voxel_size), resolution, flattened_by)
+            blur, blur_notes = _blur(products, frequency, resolution, flattened_by=flattened_by)
             notes += blur_notes
-    elif resolution is None:
-        resolution, notes = _resolution_of_one_map(maps[0], voxel_size, region)
+    else:
+        powers = _powers_of_one_map(maps[0], region)
+        if resolution is None:
+            resolution, notes = _resolution_of_one_map(*powers, shape, voxel_size)
+        if resolution is not None:
+            products = _products_of_one_map(*powers, frequency, resolution)
+            blur, blur_notes = _blur(products, frequency, resolution, one_map=True)
+            notes += blur_notes
     file_grid = WorkingGrid(shape, voxel_size, resolution, blur, notes)
     if resolution is None or keep or KEPT[0] <= voxels * voxel_size / resolution <= KEPT[1]:
         return file_grid
@@ -157,7 +166,23 @@ def _resolution_of_halves(products, longest):
     return resolution_at(fsc, THRESHOLD, longest, longest / (len(fsc) - 1)).angstrom, ()
 
 
-def _resolution_of_one_map(full, voxel_size, region):
+def _powers_of_one_map(full, region):
+    """Return the power of a map within a mask by shell, and that of its noise there; None for what is unknown.
+
+    The noise is that of the solvent, which therefore has to be a part of the box.
+    """
+    if region is None:
+        return None, None
+    level = solvent_level(full, region)
+    inside = shell_products([full], region, levels=[level])[:, 0, 0]
+    outside = np.clip(1 - region, 0, 1) * _border(region.shape)
+    if outside.sum() < _LEAST_SOLVENT * outside.size:
+        return inside, None
+    noise = shell_products([full], outside, levels=[level])[:, 0, 0]
+    return inside, noise * np.square(region, dtype=np.float64).sum() / np.square(outside, dtype=np.float64).sum()
+
+
+def _resolution_of_one_map(inside, noise, shape, voxel_size):
     """Return the resolution in Å, or None if it is unknown; notes for the user.
 
     If the map was clearly low-passed, it is that of the low-pass; else it follows from the contrast of the particle to
@@ -165,17 +190,12 @@ def _resolution_of_one_map(full, voxel_size, region):
     noise; if it is 1/3, half-maps would have an FSC of 0.143.
     """
     advice = "the file's grid is kept; give the `resolution` to choose by it"
-    if region is None:
+    if inside is None:
         return None, (f"no particle was found by which to estimate the resolution; {advice}",)
-    level = solvent_level(full, region)
-    inside = shell_products([full], region, levels=[level])[:, 0, 0]
-    end = low_pass_end(inside, shell_frequencies(full.shape, voxel_size))
+    end = low_pass_end(inside, shell_frequencies(shape, voxel_size))
     if end is None:
-        outside = np.clip(1 - region, 0, 1) * _border(region.shape)
-        if outside.sum() < _LEAST_SOLVENT * outside.size:
+        if noise is None:
             return None, (f"there is too little solvent by which to estimate the resolution; {advice}",)
-        noise = shell_products([full], outside, levels=[level])[:, 0, 0]
-        noise *= np.square(region, dtype=np.float64).sum() / np.square(outside, dtype=np.float64).sum()
         ratio = inside / np.maximum(noise, 1e-12 * inside.max()) - 1
         smooth = np.convolve(np.pad(ratio, 1, "edge"), np.ones(3) / 3, "valid")
         shell = first_shell_below(smooth, 1 / 3)
@@ -183,9 +203,19 @@ def _resolution_of_one_map(full, voxel_size, region):
             return None, (f"the solvent is empty, so the resolution cannot be estimated; {advice}",)
         if shell < _FIRST_SHELL:
             return None, (f"the particle hardly stands out of its solvent; {advice}",)
-        end = shell / (max(full.shape) * voxel_size)
+        end = shell / (max(shape) * voxel_size)
     note = f"resolution estimated from the map alone: {1 / end:.3g} Å; give a better `resolution` if it is known"
     return float(1 / end), (note,)
+
+
+def _products_of_one_map(inside, noise, frequency, resolution):
+    """Return what `shell_products` of a map's half-maps would be up to its resolution, by its signal and noise."""
+    if inside is None:
+        return np.zeros((len(frequency), 2, 2))
+    noise = np.zeros_like(inside) if noise is None else noise
+    signal = np.where(frequency <= 1 / resolution, np.maximum(inside - noise, 0), 0)
+    own = signal + 2 * np.minimum(noise, inside)
+    return np.stack([np.stack([own, signal], -1), np.stack([signal, own], -1)], -1)
 
 
 def _border(shape, edge=6):
@@ -198,18 +228,23 @@ def _border(shape, edge=6):
     return box
 
 
-def _blur(products, frequency, resolution, flattened_by):
-    """Return the blur in Å² that brings the signal's fall-off into the range of training; notes for the user."""
+def _blur(products, frequency, resolution, *, flattened_by=0.0, one_map=False):
+    """Return the blur in Å² that brings the signal's fall-off to the best one; notes for the user."""
     estimate = signal_b_factor(products, frequency)
     if estimate is None:
         return 0.0, ()
     b_factor, error = estimate
-    own = b_factor - flattened_by
-    blur = float(np.clip(own, *(bound * resolution**2 for bound in B_RANGE)) - own)
-    if abs(blur) <= _ERRORS * error:
+    own, least = b_factor - flattened_by, (1.0 if one_map else _ERRORS) * error
+    blur = float(BEST_B * resolution**2 - own)
+    if one_map:
+        blur = min(blur, _MOST_BLUR * resolution**2)
+    if abs(blur) <= least:
         return 0.0, ()
-    way = "sharpened" if blur > 0 else "blurred"
-    return blur, (f"the half-maps are strongly {way}: a B-factor of {abs(blur):.0f} Å² is taken back for the network",)
+    outside = np.clip(own, *(bound * resolution**2 for bound in B_RANGE)) - own
+    if abs(outside) <= _ERRORS * error:
+        return blur, ()
+    what = f"{'map is' if one_map else 'half-maps are'} strongly {'sharpened' if outside > 0 else 'blurred'}"
+    return blur, (f"the {what}: a B-factor of {abs(blur):.0f} Å² is taken back for the network",)
 
 
 def unit_grid(shape: tuple[int, int, int], voxel_size: float) -> tuple[int, int, int]:

@@ -20,6 +20,14 @@ def pair():
     )
 
 
+@pytest.fixture(scope="module")
+def fine_pair():
+    """A pair whose fall-off is known to 15 Å²."""
+    return simulate_half_maps(
+        phantom(250, seed=3), SimulationConfig(voxel_size=VOXEL, resolution=3.2, seed=5, b_factor=20.0, margin=10.0)
+    )
+
+
 def slow_resolution(first, second, mask):
     """Return the resolution at which the masked FSC falls below 0.143, by NumPy."""
     spectra = []
@@ -80,14 +88,26 @@ def test_pure_noise_keeps_its_grid_with_a_note():
 
 @pytest.mark.parametrize("b_factor", [-250.0, 250.0])
 def test_strong_sharpening_and_blurring_are_undone(pair, b_factor):
+    """The pair itself is left as it is, so that what was done to it is undone, within two standard errors of 50 Å²."""
     halves = [apply_b_factor(half, VOXEL, b_factor) for half in (pair.half_map_1, pair.half_map_2)]
     plain, grid = grid_of(pair), grid_of(pair, halves)
     assert grid.resolution == pytest.approx(plain.resolution, rel=0.06)
-    if b_factor < 0:  # what is left is within what training has seen, less than was added
-        assert 100 < grid.blur < 250
+    assert plain.blur == 0
+    assert grid.blur == pytest.approx(-b_factor, abs=100)
+    if b_factor < 0:
         assert "strongly sharpened" in grid.notes[0]
-    else:
-        assert -250 < grid.blur <= 0
+
+
+def test_half_maps_look_the_same_to_the_network_however_they_are_sharpened(fine_pair):
+    """What was added to the B-factor is taken back to a few Å², also within the range of training, without a note."""
+    blurs = {}
+    for b_factor in (-250.0, -60.0, 60.0, 250.0):
+        halves = [apply_b_factor(half, VOXEL, b_factor) for half in (fine_pair.half_map_1, fine_pair.half_map_2)]
+        grid = find_grid(halves, VOXEL, fine_pair.mask, voxels=3.0)
+        blurs[b_factor] = grid.blur + b_factor
+        assert len(grid.notes) == (abs(b_factor) == 250)
+    np.testing.assert_allclose(list(blurs.values()), blurs[-60.0], atol=10)
+    assert find_grid([fine_pair.half_map_1, fine_pair.half_map_2], VOXEL, fine_pair.mask, voxels=3.0).blur == 0
 
 
 def test_sharpening_for_the_network_ends_at_the_resolution():
@@ -109,7 +129,8 @@ def test_a_map_returns_unchanged_to_its_grid(pair):
     spectrum[np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) > 0.45 / grid.voxel_size] = 0
     smooth = np.fft.ifftn(spectrum).real.astype(np.float32)
     back = grid.restore(grid.resample(smooth), smooth.shape)
-    np.testing.assert_allclose(back, smooth, atol=2e-4 * smooth.max())
+    # Undoing a blur of 300 Å² multiplies the rounding of the finest frequencies by 1200.
+    np.testing.assert_allclose(back, smooth, atol=1e-3 * smooth.max())
     mask = grid.resample_mask(pair.mask)
     assert mask.min() >= 0
     assert mask.max() <= 1
