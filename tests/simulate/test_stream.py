@@ -252,6 +252,7 @@ def test_atoms_are_those_in_the_cube(model):
         ({"config": StreamConfig(b_factor=(float("nan"), 10.0))}, "b_factor"),
         ({"config": StreamConfig(spectra=("pink",))}, "found .'pink'"),
         ({"config": StreamConfig(spectra=(NoiseSpectrum(np.zeros(1), np.zeros(1), "none"),))}, "above 0 .* 'none'"),
+        ({"config": StreamConfig(falloff=8.0, least_falloff=9.0)}, "least_falloff of 0 to falloff = 8, found 9"),
         ({"config": StreamConfig(centre=0.7, solvent=0.7)}, "centre and solvent to add up to at most 1"),
     ],
 )

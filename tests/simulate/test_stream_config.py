@@ -68,6 +68,15 @@ def test_resolutions_stay_within_their_limits(model):
     assert draw_sample(models, np.ones(1), far, 16, 20, 0, 0).info.resolution == pytest.approx(5.0)
 
 
+def test_b_factors_are_within_their_multiples_of_the_squared_resolution(model):
+    models = prepare_models([model], 1.0)
+    config = replace(PLAIN, b_factor=(0.0, 1000.0), least_falloff=4.0, falloff=9.0)
+    drawn = [draw_sample(models, np.ones(1), config, 16, 20, 0, k).info for k in range(200)]
+    multiple = np.array([(info.b_factor + models[0].best_b) / info.resolution**2 for info in drawn])
+    assert 4.0 - 1e-3 <= multiple.min() < 4.3
+    assert 8.7 < multiple.max() <= 9.0 + 1e-3
+
+
 def test_flexible_side_is_blurred_by_its_b_factor_and_the_other_side_unchanged(model):
     plain = batch_of(model)
     moved = batch_of(model, flexible=1.0, flexible_b=(200.0, 200.0))

@@ -31,6 +31,7 @@ class StreamConfig:
         b_factor: Å², of the model's best-ordered tenth of atoms; the others keep their difference to it.
         falloff: largest B-factor over the squared resolution in Å²: maps of high resolution have
             low B-factors (12: amplitudes have fallen by `exp(-3)` at the resolution; Rosenthal & Henderson 2003).
+        least_falloff: smallest B-factor over the squared resolution.
         spectra: of the noise, with equal probabilities: "white", "b_factor" (`noise_b` times the signal's), "power"
             (`noise_power`), or a `NoiseSpectrum`, such as `noise.measured_spectrum` gives.
         noise_b: B-factor of the noise over that of the signal.
@@ -55,6 +56,7 @@ class StreamConfig:
     resolution_limits: tuple[float, float] = (0.1, 1000.0)
     b_factor: tuple[float, float] = (20.0, 150.0)
     falloff: float = 12.0
+    least_falloff: float = 0.0
     spectra: tuple[str | NoiseSpectrum, ...] = _SPECTRA
     noise_b: tuple[float, float] = (-0.3, 0.7)
     noise_power: tuple[float, float] = (0.0, 1.5)
@@ -104,6 +106,11 @@ class StreamConfig:
             )
         if not self.falloff > 0:
             raise UserError(f"stream: expected a falloff above 0, found {self.falloff}; correct it")
+        if not 0 <= self.least_falloff <= self.falloff:
+            raise UserError(
+                f"stream: expected a least_falloff of 0 to falloff = {self.falloff:g}, found {self.least_falloff}; "
+                "correct it"
+            )
         _check_spectra(self.spectra)
 
 
