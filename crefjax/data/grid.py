@@ -28,13 +28,13 @@ from crefjax.spectral.windows import apply_b_factor, raised_cosine
 
 VOXELS = 3.3  # per resolution on the working grid, for weights whose card does not say
 THRESHOLD = 0.143  # of the FSC of the half-maps at the resolution
-BEST_B = 6.0  # the signal's B-factor over the squared resolution to which half-maps are brought for the network
-B_RANGE = (1.0, 18.0)  # the same in training; the user is told of half-maps outside
+# The signal's B-factor to which maps are brought for the network, over the squared resolution, and the most in Å²: both
+# are about the middle of what training has.
+BEST_B, MOST_B = 6.0, 250.0
+B_RANGE = (1.0, 18.0)  # over the squared resolution in training; the user is told of maps outside
 _RISING = -30.0  # Å²: noise that rises more steeply towards high frequencies is flattened before measuring
-_ERRORS = 2.0  # standard errors by which a B-factor of half-maps must differ to be changed
-# One full map was most likely sharpened after its refinement, so one standard error is enough. But its fall-off is
-# measured less well without half-maps: it is blurred by no more than this, over the squared resolution.
-_MOST_BLUR = 4.0
+_ERRORS = 2.0  # standard errors by which a B-factor must lie outside that range
+_MOST_BLUR = 4.0  # over the squared resolution, of one full map, whose fall-off is less well known than that of a pair
 _FIRST_SHELL = 6  # a resolution in a lower shell is not a measurement
 _LEAST_SOLVENT = 0.05  # of the box, for estimating the noise of a map without half-maps
 KEPT = (0.9, 1.1)  # ratio of the two samplings within which the file's grid is kept
@@ -229,17 +229,21 @@ def _border(shape, edge=6):
 
 
 def _blur(products, frequency, resolution, *, flattened_by=0.0, one_map=False):
-    """Return the blur in Å² that brings the signal's fall-off to the best one; notes for the user."""
+    """Return the blur in Å² that brings the signal's fall-off to the best one; notes for the user.
+
+    The blur is shrunk by its error, `blur (1 - (error / blur)²)`: what may be chance is left as it is.
+    """
     estimate = signal_b_factor(products, frequency)
     if estimate is None:
         return 0.0, ()
     b_factor, error = estimate
-    own, least = b_factor - flattened_by, (1.0 if one_map else _ERRORS) * error
-    blur = float(BEST_B * resolution**2 - own)
+    own = b_factor - flattened_by
+    blur = float(min(BEST_B * resolution**2, MOST_B) - own)
+    if abs(blur) <= error:
+        return 0.0, ()
+    blur *= 1 - (error / blur) ** 2
     if one_map:
         blur = min(blur, _MOST_BLUR * resolution**2)
-    if abs(blur) <= least:
-        return 0.0, ()
     outside = np.clip(own, *(bound * resolution**2 for bound in B_RANGE)) - own
     if abs(outside) <= _ERRORS * error:
         return blur, ()

@@ -99,14 +99,14 @@ def test_strong_sharpening_and_blurring_are_undone(pair, b_factor):
 
 
 def test_half_maps_look_the_same_to_the_network_however_they_are_sharpened(fine_pair):
-    """What was added to the B-factor is taken back to a few Å², also within the range of training, without a note."""
+    """What was added to the B-factor is taken back to one standard error of 15 Å²; a note says so if it was much."""
     blurs = {}
     for b_factor in (-250.0, -60.0, 60.0, 250.0):
         halves = [apply_b_factor(half, VOXEL, b_factor) for half in (fine_pair.half_map_1, fine_pair.half_map_2)]
         grid = find_grid(halves, VOXEL, fine_pair.mask, voxels=3.0)
         blurs[b_factor] = grid.blur + b_factor
         assert len(grid.notes) == (abs(b_factor) == 250)
-    np.testing.assert_allclose(list(blurs.values()), blurs[-60.0], atol=10)
+    np.testing.assert_allclose(list(blurs.values()), blurs[-60.0], atol=15)
     assert find_grid([fine_pair.half_map_1, fine_pair.half_map_2], VOXEL, fine_pair.mask, voxels=3.0).blur == 0
 
 
