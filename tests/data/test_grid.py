@@ -136,6 +136,19 @@ def test_a_map_returns_unchanged_to_its_grid(pair):
     assert mask.max() <= 1
 
 
+def test_one_map_is_blurred_if_it_was_sharpened_but_not_without_limit(fine_pair):
+    full = (fine_pair.half_map_1 + fine_pair.half_map_2) / 2
+    plain, sharp, blurred = (
+        find_grid([apply_b_factor(full, VOXEL, b_factor)], VOXEL, fine_pair.mask, voxels=3.0, resolution=3.2)
+        for b_factor in (0.0, -250.0, 250.0)
+    )
+    assert abs(plain.blur) < 25
+    assert plain.notes == ()
+    assert sharp.blur == pytest.approx(4 * 3.2**2)
+    assert "the map is strongly sharpened" in sharp.notes[0]
+    assert -290 < blurred.blur < -210
+
+
 def test_the_resolution_of_one_map_is_estimated(pair):
     full = (pair.half_map_1 + pair.half_map_2) / 2
     grid = find_grid([full], VOXEL, pair.mask, voxels=3.0)
