@@ -234,8 +234,8 @@ def _blur(products, frequency, resolution, *, flattened_by=0.0, one_map=False):
     """Return the blur in Å² that brings the signal's fall-off to the best one; notes for the user.
 
     The best fall-off is a broad optimum. Following a measurement that is less certain than that, as at low resolution,
-    would do more harm than good: of what may be chance, up to three errors e, one part in `1 + (e / (2.5 resolution²))⁴`
-    is followed.
+    would do more harm than good: of what may be chance, up to three errors e, one part in
+    `1 + (e / (2.5 resolution²))⁴` is followed.
     """
     estimate = signal_b_factor(products, frequency)
     if estimate is None:
