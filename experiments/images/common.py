@@ -60,7 +60,7 @@ class PublishedTask(ImageDenoisingTask):
                 "none; name the folder of a run's weights"
             )
         sizes = pixel_sizes(config)
-        task = cls(network_config(config), {}, config.data.patch, pixel_sizes=sizes, settings=settings)
+        task = cls(network_config(config), {}, patch=config.data.patch, pixel_sizes=sizes, settings=settings)
         return task._start_from(config.weights) if config.weights else task
 
     def _start_from(self, name):

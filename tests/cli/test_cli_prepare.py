@@ -12,6 +12,9 @@ import pytest
 from helpers.cli import assert_refused, densities, error_line, run_crefjax, run_ok, tree, write
 from scipy.signal import resample
 
+from crefjax.data.grid import find_grid
+from crefjax.spectral.windows import apply_b_factor
+
 
 @pytest.fixture
 def entries(workdir):
@@ -61,10 +64,12 @@ def test_entries_are_resampled_to_the_grid_of_the_data(workdir):
     assert 4.6 / entry["voxel_size"] == pytest.approx(3.3, rel=0.06)
     assert side * entry["voxel_size"] == pytest.approx(len(mask) * 1.1)
     assert side < len(mask)
+    grid = find_grid([first, second], 1.1, mask, voxels=3.3)
+    assert grid.blur > 0
     full, inside = (first + second) / 2, mask.astype(np.float64)
     for axis in range(3):
         full, inside = (resample(array, side, axis=axis) for array in (full, inside))
-    inside = np.clip(inside, 0, 1)
+    full, inside = apply_b_factor(full.astype(np.float32), entry["voxel_size"], grid.blur), np.clip(inside, 0, 1)
     level = np.average(full, weights=1 - inside)
     assert entry["mean"] == pytest.approx(level, abs=1e-4 * float(full.std()))
     assert entry["deviation"] == pytest.approx(np.sqrt(np.average((full - level) ** 2, weights=inside)), rel=1e-4)
