@@ -121,7 +121,7 @@ def find_grid(
         powers = _powers_of_one_map(maps[0], region)
         if resolution is None:
             resolution, notes = _resolution_of_one_map(*powers, shape, voxel_size)
-        if resolution is not None:
+        if resolution is not None and region is not None:
             products = _products_of_one_map(*powers, frequency, resolution)
             blur, blur_notes = _blur(products, frequency, resolution, one_map=True)
             notes += blur_notes
@@ -212,8 +212,6 @@ def _resolution_of_one_map(inside, noise, shape, voxel_size):
 
 def _products_of_one_map(inside, noise, frequency, resolution):
     """Return what `shell_products` of a map's half-maps would be up to its resolution, by its signal and noise."""
-    if inside is None:
-        return np.zeros((len(frequency), 2, 2))
     noise = np.zeros_like(inside) if noise is None else noise
     signal = np.where(frequency <= 1 / resolution, np.maximum(inside - noise, 0), 0)
     own = signal + 2 * np.minimum(noise, inside)

@@ -1,4 +1,4 @@
-"""Write the half-maps of finished plain refinements as entry folders with known truth, for `analysis.benchmark`.
+"""Write the half-maps of finished plain refinements as entry folders with known truth, for `analysis benchmark`.
 
     python -m experiments.relion.entries runs/relion -o runs/relion_entries
     python -m analysis benchmark runs/relion_entries/* -o runs/relion_benchmark

@@ -316,9 +316,7 @@ def draw_sample(
     model = models[index]
     voxel_size = math.exp(_between(next(u), np.log(config.voxel_size)))
     resolution = math.exp(_between(next(u), np.log(_resolutions(config, voxel_size))))
-    highest = min(config.b_factor[1], max(config.falloff * resolution**2, config.b_factor[0]))
-    lowest = min(highest, max(config.least_falloff * resolution**2, config.b_factor[0]))
-    b_drawn = max(_between(next(u), (lowest, highest)), LEAST_B)
+    b_drawn = max(_between(next(u), _b_factors(config, resolution)), LEAST_B)
     frequency = np.linspace(0, 1, _FREQUENCIES) ** 2 * (math.sqrt(3) / 2 / voxel_size)
     amplitude, value, which = _draw_spectrum(next(u), next(u), b_drawn, config, frequency)
     unevenness = _between(next(u), config.unevenness)
@@ -352,6 +350,13 @@ def draw_sample(
         plane.astype(np.float32),
         passed.astype(np.float32),
     )
+
+
+def _b_factors(config, resolution):
+    """Return the range of B-factors at a resolution, Å²."""
+    least, most = config.b_factor
+    highest = min(most, max(config.falloff * resolution**2, least))
+    return min(highest, max(config.least_falloff * resolution**2, least)), highest
 
 
 def _draw_filters(u, config, b_factor, resolution, voxel_size, frequency):
