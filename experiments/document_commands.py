@@ -49,7 +49,7 @@ LEAVE_OUT = {
     r"weights_results|simulated_benchmark|experiments\.ablations": "needs hours, or certain PDB entries",
     r"analysis (local_maps|kept)": "needs hours, or certain PDB entries",
     r"model_fsc|analysis spectra|8tze 7yc8 -o bench": "needs real maps or certain entries",
-    r"config\.steps=(14000|3800)": "resumes a run, which needs its PDB entries",
+    r"config\.steps=(6000|3800)": "resumes a run, which needs its PDB entries",
     r"release_weights": "replaces the included weights",
     r"--program": "needs LAFTER",
     r"--method servalcat|--cryoridge": "needs Servalcat or cryoRIDGE",
@@ -83,6 +83,7 @@ SHORTEN = {
     r"--weights crefdenoiser( \.\.\.)?": "--weights truth",
     r"ENTRIES\.\.\.": "entries/*",
     r"show NAME": "show truth",
+    r"--symmetry D7": "--symmetry D7 --insist",  # the phantom has none
     r"MAP -o DENOISED|map\.mrc -o denoised\.mrc": "half_map_1.mrc -o denoised.mrc",
     r"/shared/software/crefjax/bin/|/scratch/": "",
 }
@@ -359,6 +360,9 @@ def simulate_data(folder: Path, environment: dict) -> None:
         subprocess.run(["bash", "-ec", text], cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
     for name in ("half_map_1.mrc", "half_map_2.mrc"):
         shutil.copy(folder / "entries/one" / name, folder / name)
+    shutil.copy(folder / "entries/one/model.cif", folder / "model.cif")
+    for name in ("map.mrc", "sharpened.mrc"):
+        shutil.copy(folder / "half_map_1.mrc", folder / name)
     for name in ("7a4m", "8tze", "9be6"):
         text = f"gzip -c entries/one/model.cif > {name}.cif.gz"
         subprocess.run(["bash", "-ec", text], cwd=folder, check=True)
