@@ -72,7 +72,7 @@ def shallow(parameters: Parameters, old: UNet3DConfig, new: UNet3DConfig) -> Par
     # The new bottom has fewer channels than the level that this layer used to read.
     below = new.up_names(new.depth - 1)[0]
     layers = {layer.name: layer for layer in new.layers()}
-    skip = 1 if new.depth == 1 else new.down_width
+    skip = 1 if new.depth == 1 else new.down_channels(new.depth - 2)
     kernel = np.zeros((3, 3, 3, layers[below].channels_in, layers[below].channels_out), np.float32)
     kernel[..., :skip, :] = np.asarray(kept[below]["kernel"])[..., :skip, :]
     kept[below] = {"kernel": kernel, "bias": kept[below]["bias"]}

@@ -1,11 +1,12 @@
 """Widen the network of trained weights, without changing its output.
 
     python -m experiments.widen_weights WEIGHTS FOLDER --down 24 --up 48 --last 24,12
+    python -m experiments.widen_weights WEIGHTS FOLDER --down 16 --up 32 --last 16,8 --growth 2
 
 New channels start with random kernels, and the layers that read them with zeros, so the output is the same and the
 first training step already separates the channels. (Net2Net, Chen et al. 2016, widens by copies of channels, which
 start alike.) `crefjax train --config.weights=FOLDER` trains the network, with the widths given as
-`--config.network.down_width`, `up_width`, and `last_widths`.
+`--config.network.down_width`, `up_width`, `last_widths`, and `growth`.
 """
 
 import argparse
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--down", metavar="N", type=int, required=True, help="number of channels on the way down")
     parser.add_argument("--up", metavar="N", type=int, required=True, help="number of channels on the way up")
     parser.add_argument("--last", metavar="N,N", required=True, help="numbers of channels of the last level")
+    parser.add_argument("--growth", metavar="N", type=int, help="factor by level (default: that of WEIGHTS)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the new kernels (default: 0)")
     return run_command("widen_weights", parser, _run, argv)
 
@@ -39,7 +41,8 @@ def _run(arguments):
     weights = load_weights(arguments.weights)
     config = _wider(weights.config, arguments)
     parameters = widen(weights.parameters, weights.config, config, np.random.default_rng(arguments.seed))
-    about = {field: weights.card[field] for field in CARD_FIELDS} | {"widened_from": weights.name}
+    about = {field: weights.card[field] for field in (*CARD_FIELDS, "grid") if field in weights.card}
+    about["widened_from"] = weights.name
     save_weights(arguments.folder, parameters, config, about)
     print(f"wrote {arguments.folder}")
 
@@ -76,7 +79,7 @@ def _sources(name, old, new):
     channels = {layer.name: layer.channels_in for layer in old.layers()}[name]
     for level in range(old.depth):
         if name == old.up_names(level)[0]:  # the skip, then the level below
-            skip, new_skip = (1, 1) if level == 0 else (old.down_width, new.down_width)
+            skip, new_skip = (1, 1) if level == 0 else (old.down_channels(level - 1), new.down_channels(level - 1))
             return [(0, skip), (new_skip, channels - skip)]
     return [(0, channels)]
 
@@ -84,12 +87,16 @@ def _sources(name, old, new):
 def _wider(config, arguments):
     try:
         last = tuple(int(width) for width in arguments.last.split(","))
-        new = dataclasses.replace(config, down_width=arguments.down, up_width=arguments.up, last_widths=last)
+        growth = config.growth if arguments.growth is None else arguments.growth
+        widths = {"down_width": arguments.down, "up_width": arguments.up, "growth": growth, "last_widths": last}
+        new = dataclasses.replace(config, **widths)
     except ValueError as error:
         raise UserError(f"widths: expected whole numbers, as --down 24 --up 48 --last 24,12 ({error})") from error
     before, after = ((sizes.down_width, sizes.up_width, *sizes.last_widths) for sizes in (config, new))
     if len(before) != len(after) or any(a < b for a, b in zip(after, before, strict=True)):
         raise UserError(f"widths: expected {len(before)} of at least {before}, found {after}; increase them")
+    if growth < config.growth:
+        raise UserError(f"--growth: expected at least {config.growth}, as in the weights, found {growth}")
     return new
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crefjax.errors import UserError
-from crefjax.spectral.b_factors import low_pass_end, noise_b_factor, signal_b_factor
+from crefjax.spectral.b_factors import best_blur, low_pass_end, noise_b_factor, signal_b_factor
 from crefjax.spectral.curves import (
     first_shell_below,
     fsc_from_products,
@@ -28,14 +28,9 @@ from crefjax.spectral.windows import apply_b_factor, raised_cosine
 
 VOXELS = 3.3  # per resolution on the working grid, for weights whose card does not say
 THRESHOLD = 0.143  # of the FSC of the half-maps at the resolution
-# The signal's B-factor to which maps are brought for the network, over the squared resolution, and the most in Å²: both
-# are about the middle of what training has.
-BEST_B, MOST_B = 6.0, 250.0
 B_RANGE = (1.0, 18.0)  # over the squared resolution in training; the user is told of maps outside
 _RISING = -30.0  # Å²: noise that rises more steeply towards high frequencies is flattened before measuring
 _ERRORS = 2.0  # standard errors by which a B-factor must lie outside that range
-_KNOWN = 2.5  # over the squared resolution, error of a B-factor up to which it is worth following
-_CHANCE = 3.0  # standard errors that a B-factor may be off
 _MOST_BLUR = 4.0  # over the squared resolution, of one full map, whose fall-off is less well known than that of a pair
 _FIRST_SHELL = 6  # a resolution in a lower shell is not a measurement
 _LEAST_SOLVENT = 0.05  # of the box, for estimating the noise of a map without half-maps
@@ -229,20 +224,13 @@ def _border(shape, edge=6):
 
 
 def _blur(products, frequency, resolution, *, flattened_by=0.0, one_map=False):
-    """Return the blur in Å² that brings the signal's fall-off to the best one; notes for the user.
-
-    The best fall-off is a broad optimum. Following a measurement that is less certain than that, as at low resolution,
-    would do more harm than good: of what may be chance, up to three errors e, one part in
-    `1 + (e / (2.5 resolution²))⁴` is followed.
-    """
+    """Return the blur in Å² that brings the signal's fall-off to the best one; notes for the user."""
     estimate = signal_b_factor(products, frequency)
     if estimate is None:
         return 0.0, ()
     b_factor, error = estimate
     own = b_factor - flattened_by
-    missing = float(min(BEST_B * resolution**2, MOST_B) - own)
-    chance = np.clip(missing, -_CHANCE * error, _CHANCE * error)
-    blur = float(missing - chance + chance / (1 + (error / (_KNOWN * resolution**2)) ** 4))
+    blur = best_blur(own, error, resolution)
     if one_map:
         blur = min(blur, _MOST_BLUR * resolution**2)
     outside = np.clip(own, *(bound * resolution**2 for bound in B_RANGE)) - own

@@ -23,8 +23,9 @@ class UNet3DConfig:
 
     Attributes:
         depth: Number of poolings; the box is padded to a multiple of `2**depth` voxels.
-        down_width: Channels of the convolutions on the way down.
-        up_width: Channels of the convolutions on the way up, except at the last level.
+        down_width: Channels of the convolutions on the way down, at full resolution.
+        up_width: Channels of the convolutions on the way up, at half the resolution.
+        growth: Factor by which channels grow with every coarser level, on both ways.
         last_widths: Channels of the convolutions of the last level, before the output.
         negative_slope: Slope of the LeakyReLU below zero.
         compute_dtype: Type of activations, `float32` or `bfloat16`; parameters are always float32.
@@ -36,20 +37,25 @@ class UNet3DConfig:
     depth: int = 5
     down_width: int = 16
     up_width: int = 32
+    growth: int = 1
     last_widths: tuple[int, ...] = (16, 8)
     negative_slope: float = 0.1
     compute_dtype: str = "float32"
 
     def __post_init__(self):
         widths = (self.down_width, self.up_width, *self.last_widths)
-        if not all(type(number) is int for number in (self.depth, *widths)):
-            raise ValueError(f"expected whole numbers for a network's depth, widths, and last_widths, found {self}")
+        if not all(type(number) is int for number in (self.depth, self.growth, *widths)):
+            raise ValueError(
+                f"expected whole numbers for a network's depth, widths, growth, and last_widths, found {self}"
+            )
         if not isinstance(self.negative_slope, (int, float)) or not 0 <= self.negative_slope < math.inf:
             raise ValueError(
                 f"expected a number of 0 or more for a network's negative_slope, found {self.negative_slope!r}"
             )
-        if self.depth < 1 or not self.last_widths or min(widths) < 1:
-            raise ValueError(f"expected a network's depth, widths, and last_widths to be at least 1, found {self}")
+        if self.depth < 1 or not self.last_widths or min(self.growth, *widths) < 1:
+            raise ValueError(
+                f"expected a network's depth, widths, growth, and last_widths to be at least 1, found {self}"
+            )
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"expected compute_dtype float32 or bfloat16, found {self.compute_dtype!r}")
         object.__setattr__(self, "last_widths", tuple(self.last_widths))  # JSON gives a list
@@ -61,18 +67,26 @@ class UNet3DConfig:
 
     def layers(self) -> list[Layer]:
         """Return every convolution in the order of computation."""
-        down, up = self.down_width, self.up_width
-        layers = [Layer("down1_a", 1, down), Layer("down1_b", down, down)]
-        layers += [Layer(f"down{i}", down, down) for i in range(2, self.depth + 1)]
-        layers += [Layer("bottom", down, down)]
-        below = down
+        down = [self.down_channels(level) for level in range(self.depth + 1)]
+        layers = [Layer("down1_a", 1, down[0]), Layer("down1_b", down[0], down[0])]
+        layers += [Layer(f"down{level + 1}", down[level - 1], down[level]) for level in range(1, self.depth)]
+        layers += [Layer("bottom", down[-2], down[-1])]
+        below = down[-1]
         for level in range(self.depth - 1, 0, -1):
-            a, b = self.up_names(level)
-            layers += [Layer(a, down + below, up), Layer(b, up, up)]
+            (a, b), up = self.up_names(level), self.up_channels(level)
+            layers += [Layer(a, down[level - 1] + below, up), Layer(b, up, up)]
             below = up
         widths = (1 + below, *self.last_widths, 1)
         layers += [Layer(*row) for row in zip(self.up_names(0), widths[:-1], widths[1:], strict=True)]
         return layers
+
+    def down_channels(self, level: int) -> int:
+        """Return the channels of a level of the way down; the coarsest level is `depth`."""
+        return self.down_width * self.growth**level
+
+    def up_channels(self, level: int) -> int:
+        """Return the channels of a level of the way up; level 0 has `last_widths` instead, and one output."""
+        return self.up_width * self.growth ** (level - 1)
 
     def down_names(self, level: int) -> list[str]:
         """Return the names of the convolutions on the way down at a level; level 0 has the full resolution."""

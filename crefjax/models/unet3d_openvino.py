@@ -106,8 +106,9 @@ def count_bytes(shape: tuple[int, int, int], config: UNet3DConfig, slab: int, *,
 def _slab_bytes(config, level, planes, shape):
     """Return the bytes of a slab's input and of the outputs of two convolutions, in blocks of 16 channels."""
     z, y, x = padded_shape(shape, config)
-    width = max(config.last_widths[0], config.down_width) if level == 0 else config.up_width
-    floats = 2 * 16 * -(-width // 16) + (2 if level == 0 else config.down_width + config.up_width)
+    width = max(config.last_widths[0], config.down_width) if level == 0 else config.up_channels(level)
+    inputs = 2 if level == 0 else config.down_channels(level - 1) + config.up_channels(level)
+    floats = 2 * 16 * -(-width // 16) + inputs
     return 4.0 * floats * (min(z >> level, planes) + 6) * y * x / 4**level
 
 
@@ -156,13 +157,13 @@ class _Run:
             return self._infer([skip[None]], self._bottom, ["bottom"], level, whole)[0].copy()
         names = config.down_names(level)
         halo = len(names)
-        below = self._slabs(self._down, [(skip, 1, halo)], names, level, (config.down_width, 2))
+        below = self._slabs(self._down, [(skip, 1, halo)], names, level, (config.down_channels(level), 2))
         up = self.level(below, level + 1)
         del below
         names = config.up_names(level)
         later = len(names) - 1
         inputs = [(skip, 1, later + 1), (up, 2, later // 2 + 1)]
-        return self._slabs(self._up, inputs, names, level, (1 if level == 0 else config.up_width, 1))
+        return self._slabs(self._up, inputs, names, level, (1 if level == 0 else config.up_channels(level), 1))
 
     def _slabs(self, build, inputs, names, level, output):
         """Return a graph's output over all slabs.

@@ -86,11 +86,13 @@ def count_bytes(shape: tuple[int, int, int], config: UNet3DConfig, slab: int, *,
     voxels = float(z * y * x)
     box, down, up = 4 * voxels, 4 * config.down_width * voxels / 8, 4 * config.up_width * voxels / 8
     output = 4 * voxels
-    peak_below = box + down + up + up / 8 if config.depth > 1 else box + down
+    peak_below = box + down + up + up * config.growth / 8 if config.depth > 1 else box + down
     arrays = max(peak_below, box + up + output, box + 2 * output)
     temporaries = 0.0
     for level in range(min(2, config.depth)):
-        floats = max(4.5 * config.last_widths[0], 3.8 * config.down_width) if level == 0 else 6 * config.up_width
+        floats = (
+            max(4.5 * config.last_widths[0], 3.8 * config.down_width) if level == 0 else 6 * config.up_channels(level)
+        )
         planes = level_slab(z, level, slab) + 6
         temporaries = max(temporaries, 4 * floats * planes * y * x / 4**level)
     return arrays + temporaries * (1 if on_cpu else 2)  # workspace of cuDNN
@@ -110,11 +112,11 @@ class _Run:
         if level == config.depth:
             return _bottom(self.parameters, skip, config)
         planes, height, width = skip.shape[0] - 2 * halo, *skip.shape[1:3]
-        below = (planes // 2 + 2 * halo, height // 2, width // 2, config.down_width)
+        below = (planes // 2 + 2 * halo, height // 2, width // 2, config.down_channels(level))
         below = self._slabs(_down_slabs, (skip,), below, config.down_names(level), level)
         up = self.level(below, level + 1)
         del below
-        same = (planes + 2 * halo, height, width, config.up_width) if level else (planes, height, width, 1)
+        same = (planes + 2 * halo, height, width, config.up_channels(level)) if level else (planes, height, width, 1)
         return self._slabs(_up_slabs, (skip, up), same, config.up_names(level), level)
 
     def _slabs(self, compute, inputs, shape, names, level):

@@ -33,6 +33,10 @@ _LEAST_FSC = 0.3  # of the half-maps in the shells that are fitted
 _COARSEST = 25.0  # Å; shells from here on are compared with those of a protein
 _LEAST_SHELLS = 5
 _SPECIMEN = 0.5  # of the logarithm, by which one specimen's power is taken to tilt against the median's
+# The signal's B-factor with which networks work best, over the squared resolution, and the most in Å².
+BEST_B, MOST_B = 6.0, 250.0
+_KNOWN = 2.5  # over the squared resolution, error of a B-factor up to which it is worth following
+_CHANCE = 3.0  # standard errors that a B-factor may be off
 # A low-pass is where the power falls most steeply, over a window of this part of the frequency on either side, if its
 # exponent is at least the first number and the second number times that of the median.
 _WINDOW, _STEEP, _STEEPER = 0.07, 8.0, 2.5
@@ -77,6 +81,23 @@ def signal_b_factor(products: np.ndarray, frequency: np.ndarray) -> tuple[float,
     # median over all fitted shells: it matters where these are few and far from the resolution.
     (slope, _), errors = np.polyfit(s**2 / 2, np.log(signal[chosen] / specimen_power(s)), 1, w=fsc[chosen], cov=True)
     return float(-slope), float(np.hypot(np.sqrt(errors[0, 0]), _SPECIMEN / np.ptp(s**2 / 2)))
+
+
+def best_blur(b_factor: float, error: float, resolution: float) -> float:
+    """Return the blur in Å² (below 0: sharpening) that brings a signal to the fall-off with which networks work best.
+
+    The best fall-off is a broad optimum. Following a measurement that is less certain than that, as at low resolution,
+    would do more harm than good: of what may be chance, up to three errors e, one part in
+    `1 + (e / (2.5 resolution²))⁴` is followed.
+
+    Args:
+        b_factor: of the signal, Å²; see `signal_b_factor`.
+        error: its standard error, Å².
+        resolution: Å, where the FSC of the half-maps crosses 0.143.
+    """
+    missing = min(BEST_B * resolution**2, MOST_B) - b_factor
+    chance = min(max(missing, -_CHANCE * error), _CHANCE * error)
+    return float(missing - chance + chance / (1 + (error / (_KNOWN * resolution**2)) ** 4))
 
 
 def noise_b_factor(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: float) -> float | None:

@@ -8,7 +8,7 @@ from crefjax.models.unet3d import UNet3DConfig, apply_network
 from crefjax.weights.store import load_weights, save_weights
 from experiments import widen_weights
 
-ABOUT = {"source": "random", "licence": "Apache-2.0", "training": "none", "expected_input": "any"}
+ABOUT = {"source": "random", "licence": "Apache-2.0", "training": "none", "expected_input": "any", "grid": 3.3}
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +28,16 @@ def weights(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("widths", [(5, 7, (4, 3)), (3, 4, (3, 2)), (6, 4, (3, 5))])
-def test_output_is_the_same(weights, tmp_path, widths):
+@pytest.mark.parametrize(
+    ("widths", "growth"), [((5, 7, (4, 3)), 1), ((3, 4, (3, 2)), 1), ((6, 4, (3, 5)), 1), ((3, 4, (3, 2)), 2)]
+)
+def test_output_is_the_same(weights, tmp_path, widths, growth):
     down, up, last = widths
-    sizes = ["--down", str(down), "--up", str(up), "--last", ",".join(map(str, last))]
+    sizes = ["--down", str(down), "--up", str(up), "--last", ",".join(map(str, last)), "--growth", str(growth)]
     assert widen_weights.main([str(weights), str(tmp_path / "wide"), *sizes]) == 0
     narrow, wide = load_weights(weights), load_weights(tmp_path / "wide")
     assert (wide.config.down_width, wide.config.up_width, wide.config.last_widths) == widths
+    assert wide.config.growth == growth
     assert {field: wide.card[field] for field in ABOUT} == ABOUT
     assert wide.card["widened_from"] == "narrow"
     x = jnp.asarray(np.random.default_rng(2).normal(size=(1, 16, 8, 24, 1)), jnp.float32)
@@ -73,6 +76,14 @@ def test_wrong_widths_are_refused(weights, tmp_path, capsys, sizes, message):
     assert message in error
     assert error.count("\n") == 1
     assert not folder.exists()
+
+
+def test_lower_growth_is_refused(weights, tmp_path, capsys):
+    sizes = ["--down", "5", "--up", "7", "--last", "4,3"]
+    assert widen_weights.main([str(weights), str(tmp_path / "wide"), *sizes, "--growth", "2"]) == 0
+    narrower = [str(tmp_path / "wide"), str(tmp_path / "narrow"), *sizes, "--growth", "1"]
+    assert widen_weights.main(narrower) == 2
+    assert capsys.readouterr().err == "widen_weights: --growth: expected at least 2, as in the weights, found 1\n"
 
 
 def test_negative_seed_is_refused(weights, tmp_path, capsys):

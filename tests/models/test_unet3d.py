@@ -31,7 +31,21 @@ def test_initial_parameters_are_he_normal_with_biases_of_0():
     assert not np.any(layer["bias"])
 
 
-@pytest.mark.parametrize("config", [SMALL, UNet3DConfig(depth=3, down_width=2, up_width=3, last_widths=(4, 2))])
+def test_channels_grow_with_every_coarser_level():
+    # by hand, with 2 and 3 channels: 2, 4, 8 and 16 on the way down, 12, 6 and 3 on the way up
+    rows = [(1, 2), (2, 2), (2, 4), (4, 8), (8, 16), (4 + 16, 6), (6, 6), (2 + 6, 3), (3, 3), (1 + 3, 4), (4, 1)]
+    config = UNet3DConfig(depth=3, down_width=2, up_width=3, growth=2, last_widths=(4,))
+    assert [(layer.channels_in, layer.channels_out) for layer in config.layers()] == rows
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SMALL,
+        UNet3DConfig(depth=3, down_width=2, up_width=3, last_widths=(4, 2)),
+        UNet3DConfig(depth=3, down_width=2, up_width=3, growth=2, last_widths=(4, 2)),
+    ],
+)
 def test_equals_slow_numpy(config):
     parameters = parameters_of(config)
     keys = iter(jax.random.split(jax.random.key(1), 99))
@@ -75,7 +89,9 @@ def test_bfloat16_is_close_and_gives_float32():
     assert 1e-4 < np.linalg.norm(rounded - exact) / np.linalg.norm(exact) < 0.05
 
 
-@pytest.mark.parametrize("wrong", [{"depth": 0}, {"down_width": 0}, {"last_widths": ()}, {"compute_dtype": "float16"}])
+@pytest.mark.parametrize(
+    "wrong", [{"depth": 0}, {"down_width": 0}, {"last_widths": ()}, {"growth": 0}, {"compute_dtype": "float16"}]
+)
 def test_invalid_hyperparameters_are_refused(wrong):
     with pytest.raises(ValueError, match=r"network|compute_dtype"):
         UNet3DConfig(**wrong)

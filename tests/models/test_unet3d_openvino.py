@@ -16,6 +16,7 @@ CONFIGS = [
     UNet3DConfig(depth=2, down_width=3, up_width=4, last_widths=(3, 2)),
     UNet3DConfig(depth=1, down_width=2, up_width=3, last_widths=(4,), negative_slope=0),
     UNet3DConfig(depth=3, down_width=2, up_width=2, last_widths=(4, 3, 2)),
+    UNet3DConfig(depth=3, down_width=2, up_width=3, growth=2, last_widths=(4, 2)),
 ]
 needs_openvino = pytest.mark.skipif(
     not unet3d_openvino.is_installed(), reason="needs OpenVINO, the extra `cpu`, which is not installed"

@@ -11,6 +11,7 @@ CONFIGS = [
     UNet3DConfig(depth=2, down_width=3, up_width=4, last_widths=(3, 2)),
     UNet3DConfig(depth=1, down_width=2, up_width=3, last_widths=(4,)),
     UNet3DConfig(depth=3, down_width=2, up_width=2, last_widths=(4, 3, 2)),
+    UNet3DConfig(depth=3, down_width=2, up_width=3, growth=2, last_widths=(4, 2)),
 ]
 
 
@@ -35,7 +36,9 @@ def error(found, expected):
     ("shape", "config"),
     [
         ((16, 16, 16), CONFIGS[0]),
-        *zip([(11, 10, 17), (9, 10, 17), (23, 10, 17)], CONFIGS, strict=True),  # up to three calls of several slabs
+        *zip(
+            [(11, 10, 17), (9, 10, 17), (23, 10, 17), (13, 10, 17)], CONFIGS, strict=True
+        ),  # up to three calls of several slabs
         *[((5, 24, 9), config) for config in CONFIGS],
     ],
 )

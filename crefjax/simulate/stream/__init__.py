@@ -32,6 +32,9 @@ class StreamConfig:
         falloff: largest B-factor over the squared resolution in Å²: maps of high resolution have
             low B-factors (12: amplitudes have fallen by `exp(-3)` at the resolution; Rosenthal & Henderson 2003).
         least_falloff: smallest B-factor over the squared resolution.
+        best_falloff: whether half-maps and truth are then brought to the fall-off that `crefjax denoise` gives to the
+            maps of its networks (`b_factors.best_blur`).
+        falloff_spread: largest difference from it, over the squared resolution in Å².
         spectra: of the noise, with equal probabilities: "white", "b_factor" (`noise_b` times the signal's), "power"
             (`noise_power`), or a `NoiseSpectrum`, such as `noise.measured_spectrum` gives.
         noise_b: B-factor of the noise over that of the signal.
@@ -57,6 +60,8 @@ class StreamConfig:
     b_factor: tuple[float, float] = (20.0, 150.0)
     falloff: float = 12.0
     least_falloff: float = 0.0
+    best_falloff: bool = False
+    falloff_spread: float = 0.0
     spectra: tuple[str | NoiseSpectrum, ...] = _SPECTRA
     noise_b: tuple[float, float] = (-0.3, 0.7)
     noise_power: tuple[float, float] = (0.0, 1.5)
@@ -111,6 +116,8 @@ class StreamConfig:
                 f"stream: expected a least_falloff of 0 to falloff = {self.falloff:g}, found {self.least_falloff}; "
                 "correct it"
             )
+        if not 0 <= self.falloff_spread <= 10:
+            raise UserError(f"stream: expected a falloff_spread of 0 to 10, found {self.falloff_spread:g}; correct it")
         _check_spectra(self.spectra)
 
 

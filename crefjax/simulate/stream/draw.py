@@ -18,12 +18,14 @@ from crefjax.simulate.density import Scatterers, scatterers
 from crefjax.simulate.noise import THRESHOLD, NoiseSpectrum, power_law_spectrum, white_spectrum
 from crefjax.simulate.specimen import BODY_FRACTION, EXTEND, SOFT_EDGE
 from crefjax.simulate.stream import StreamConfig
+from crefjax.spectral.b_factors import best_blur, signal_b_factor
 from crefjax.spectral.windows import raised_cosine
 
 GROUPS = 5  # common Gaussians of a model's atoms: within 0.1 % of the largest density; eight take 1.6 times as long
 BODY_LOWPASS = 10.0  # Å, as in `specimen.particle_body`, where the Gaussian's standard deviation is this over pi
 _CELL = 1.6  # Å, of the grid on which a model's body is found
 _SHAPE_UP_TO = 0.26  # 1/Å: beyond, a model's power is taken for that of atoms at random places
+_MAP_SIDE = 250.0  # Å, of the map whose shells are fitted
 _DISTANCES = np.arange(0.0, 61.0, 2.0)  # Å from the body, within which its volume is known
 _QUADRATURE = 400  # frequencies at which a power is summed
 _UNIFORMS = 32  # numbers drawn for a sample
@@ -159,6 +161,22 @@ class StreamModel:
         (ratio,) = self._power(at, b_factor) / voxel_size**6 / (voxels * relative)
         volume = np.interp((EXTEND + SOFT_EDGE / 2) * voxel_size, _DISTANCES, self.body.volumes)
         return math.sqrt(float(power @ modes) / volume), math.sqrt(float(ratio) * (1 / THRESHOLD - 1))
+
+    def best_blur(self, resolution: float, b_factor: float, frequency: np.ndarray, amplitude: np.ndarray) -> float:
+        """Return the blur in Å² that `crefjax denoise` would give half-maps of the whole model.
+
+        The parameters are those of `whole_map_levels`. The B-factor is fitted to the expected power, which does not
+        scatter from shell to shell.
+        """
+        s = np.arange(1, round(_MAP_SIDE * frequency[-1] / math.sqrt(3))) / _MAP_SIDE
+        signal = self._power(s, b_factor)
+        noise = np.square(np.interp(s, frequency, amplitude))
+        at = np.array([1 / resolution])
+        (level,) = self._power(at, b_factor) / np.interp(at, frequency, amplitude) ** 2
+        own = signal + (1 / THRESHOLD - 1) * level * noise
+        products = np.stack([np.stack([own, signal], -1), np.stack([signal, own], -1)], -1)
+        estimate = signal_b_factor(products, s)
+        return 0.0 if estimate is None else best_blur(*estimate, resolution)
 
     def _power(self, s, b_factor):
         """Return the model's expected `|F(s)|²`, Å²."""
@@ -327,7 +345,13 @@ def draw_sample(
     plane = _plane(next(u), next(u), next(u), patch * voxel_size)
     sharpened, low_pass, passed = _draw_filters(u, config, b_drawn, resolution, voxel_size, frequency)
     blur = b_drawn - model.best_b - sharpened
-    amplitude = amplitude * _sharpening(frequency, sharpened, voxel_size)
+    amplitude = amplitude * _sharpening(frequency, sharpened, 0.5 / voxel_size)
+    if config.best_falloff:
+        spread = _between(next(u), (-1, 1)) * config.falloff_spread * resolution**2
+        more = model.best_blur(resolution, blur, frequency, amplitude) + spread
+        more = max(more, LEAST_B - b_drawn + sharpened)  # no atom becomes sharper than a point
+        blur += more
+        amplitude *= _sharpening(frequency, -more, 1 / resolution if more < 0 else np.inf)
     amplitude /= amplitude.max()
     signal, noise = model.whole_map_levels(voxel_size, resolution, blur, frequency, amplitude)
     info = Info(
@@ -411,9 +435,9 @@ def _resolutions(config, voxel_size):
     return tuple(float(np.clip(bound, *(voxel_size * np.array(config.resolution)))) for bound in limited)
 
 
-def _sharpening(frequency, b_factor, voxel_size):
-    """Return the factor of a sharpening, constant beyond Nyquist, where the noise would dominate."""
-    return np.exp(b_factor * np.minimum(frequency, 0.5 / voxel_size) ** 2 / 4)
+def _sharpening(frequency, b_factor, end):
+    """Return the factor of a sharpening, constant beyond the frequency `end`, where the noise would dominate."""
+    return np.exp(b_factor * np.minimum(frequency, end) ** 2 / 4)
 
 
 def _low_pass(frequency, end, edge):
