@@ -253,6 +253,7 @@ def test_atoms_are_those_in_the_cube(model):
         ({"config": StreamConfig(spectra=("pink",))}, "found .'pink'"),
         ({"config": StreamConfig(spectra=(NoiseSpectrum(np.zeros(1), np.zeros(1), "none"),))}, "above 0 .* 'none'"),
         ({"config": StreamConfig(falloff=8.0, least_falloff=9.0)}, "least_falloff of 0 to falloff = 8, found 9"),
+        ({"config": StreamConfig(falloff_spread=11.0)}, "falloff_spread of 0 to 10, found 11"),
         ({"config": StreamConfig(centre=0.7, solvent=0.7)}, "centre and solvent to add up to at most 1"),
     ],
 )

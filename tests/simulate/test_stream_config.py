@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from crefjax.data.grid import find_grid
 from crefjax.errors import UserError
+from crefjax.simulate.atoms import LEAST_B
+from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.stream import StreamConfig
 from crefjax.simulate.stream.batches import stream_half_maps
@@ -75,6 +78,37 @@ def test_b_factors_are_within_their_multiples_of_the_squared_resolution(model):
     multiple = np.array([(info.b_factor + models[0].best_b) / info.resolution**2 for info in drawn])
     assert 4.0 - 1e-3 <= multiple.min() < 4.3
     assert 8.7 < multiple.max() <= 9.0 + 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("b_factor", [150.0, 450.0])
+def test_blur_is_the_one_that_denoising_gives_to_whole_half_maps(b_factor):
+    atoms = phantom(2500, seed=2)
+    settings = SimulationConfig(voxel_size=1.5, resolution=5.0, seed=3, b_factor=b_factor, box=120)
+    pair = simulate_half_maps(atoms, settings)
+    found = find_grid([pair.half_map_1, pair.half_map_2], 1.5, pair.mask, voxels=3.3)
+    (prepared,) = prepare_models([atoms], 1.5)
+    frequency = np.linspace(0, 0.5 / 1.5 * np.sqrt(3), 96)
+    own = prepared.best_blur(5.0, b_factor, frequency, np.ones(96))
+    assert own == pytest.approx(found.blur, abs=25.0)  # one squared resolution
+    assert abs(own) > 50
+
+
+def test_best_falloff_blurs_signal_and_noise_alike(model):
+    models = prepare_models([model], 1.0)
+    wide = replace(PLAIN, resolution=(2.6, 3.6), b_factor=(5.0, 400.0), falloff=16.0)
+    for position in range(20):
+        plain, best, spread = (
+            draw_sample(models, np.ones(1), config, 16, 20, 0, position)
+            for config in (wide, replace(wide, best_falloff=True), replace(wide, best_falloff=True, falloff_spread=2.0))
+        )
+        more = float(best.info.b_factor) - float(plain.info.b_factor)
+        resolution = float(plain.info.resolution)
+        reached = np.minimum(plain.frequency, np.inf if more > 0 else 1 / resolution)
+        expected = plain.amplitude * np.exp(-more * reached**2 / 4)
+        np.testing.assert_allclose(best.amplitude, expected / expected.max(), rtol=1e-4)
+        assert abs(float(spread.info.b_factor) - float(best.info.b_factor)) <= 2 * resolution**2 + 1e-3
+        assert float(best.info.b_factor) + models[0].best_b >= LEAST_B - 1e-3
 
 
 def test_flexible_side_is_blurred_by_its_b_factor_and_the_other_side_unchanged(model):
