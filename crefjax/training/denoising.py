@@ -1,6 +1,6 @@
 """The task of denoising maps: losses and metrics of a network's outputs for half-maps and their mean."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -28,14 +28,10 @@ class DenoisingTask(NetworkTask):
 
     Attributes:
         loss_weights: Weight of each loss by its name.
-        licence: Licence of the resulting weights.
-        origin: Origin of the resulting weights.
         grid: Voxels that the resolution takes on the grid of the data; 0 for maps as they are.
     """
 
     loss_weights: dict[str, float]
-    licence: str = "yours to choose: trained from your own data"
-    origin: str = "trained with crefjax"
     grid: float = 0.0
     name: str = "denoising"
 
@@ -134,5 +130,4 @@ def _start_from(name, task):
             f"{start.path}: expected weights for data.grid = {task.grid:g} voxels, found some for {start.grid:g}; set "
             "data.grid to that, or take other weights"
         )
-    origin = f"trained with crefjax from {start.name}: {start.card['source']}"
-    return replace(task.started_from(start), licence=start.card["licence"], origin=origin)
+    return task.started_from(start)

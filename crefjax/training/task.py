@@ -130,12 +130,16 @@ class NetworkTask:
         patch: Side of the patches, voxels.
         start: Initial parameters; None for random ones.
         pretraining: How the initial parameters were trained.
+        licence: Licence of the resulting weights.
+        origin: Origin of the resulting weights.
     """
 
     network: NetworkConfig
     patch: int = field(default=0, kw_only=True)
     start: Parameters | None = field(default=None, kw_only=True)
     pretraining: str | None = field(default=None, kw_only=True)
+    licence: str = field(default="yours to choose: trained from your own data", kw_only=True)
+    origin: str = field(default="trained with crefjax", kw_only=True)
 
     def init(self, key: jax.Array) -> Parameters:
         """Return random parameters, or those to start from."""
@@ -148,8 +152,14 @@ class NetworkTask:
         return load_model(self.network.network).apply(parameters, maps[..., None], self.network)[..., 0]
 
     def started_from(self, weights: Weights) -> Self:
-        """Return the task with weights of its network as initial parameters."""
-        return replace(self, start=weights.parameters, pretraining=weights.card.get("training"))
+        """Return the task with weights of its network as initial parameters; their licence holds for the result."""
+        return replace(
+            self,
+            start=weights.parameters,
+            pretraining=weights.card.get("training"),
+            licence=weights.card["licence"],
+            origin=f"trained with crefjax from {weights.name}: {weights.card['source']}",
+        )
 
 
 # By the name in `config.task` a module with `make_task`, or such a function itself, `(config) -> (task, source)`.

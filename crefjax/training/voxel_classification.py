@@ -59,8 +59,8 @@ class VoxelClassificationTask(NetworkTask):
     def export(self, folder: Path, parameters, about):
         """Write a weights folder for `crefjax classify --weights`."""
         card = {
-            "source": "trained with crefjax",
-            "licence": "yours to choose: trained from your own data",
+            "source": self.origin,
+            "licence": self.licence,
             "expected_input": "a map on a grid of 1 Å, its negative density set to 0 and the rest scaled to 0 to 1",
             "output": "logit of the probability that a voxel is structure",
             "task": self.name,

@@ -6,7 +6,7 @@ learn from what another is asked for, and one optimizer gives each its own rule 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import jax
@@ -72,13 +72,7 @@ class PublishedTask(ImageDenoisingTask):
                 f"{start.path}: expected weights for {self.network}, found some for {start.config}; change the network "
                 "of the config, or choose others"
             )
-        return replace(
-            self,
-            start=start.parameters,
-            licence=start.card["licence"],
-            origin=f"trained with crefjax from {start.name}: {start.card['source']}",
-            pretraining=start.card.get("training"),
-        )
+        return self.started_from(start)
 
     def describe(self, config):
         """Name the crops, the method, and its settings."""
