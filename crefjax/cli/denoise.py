@@ -1,4 +1,4 @@
-"""`crefjax denoise`: its arguments, and one run, from the files of a map or a pair to the outputs and the record."""
+"""`crefjax denoise`: its arguments, and a single run, from the input files to the outputs and the record."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def run(arguments) -> int:
 
 @dataclass(frozen=True, eq=False)
 class DenoiseJob:
-    """A run of `crefjax denoise`: what to denoise, how, and where to write it.
+    """A run of `crefjax denoise`: what to denoise, how, and where to write the result.
 
     Attributes:
         half_map_1: half-map 1, or the full map.
@@ -189,7 +189,7 @@ class DenoiseJob:
 
     @property
     def measures(self) -> bool:
-        """Whether denoised half-maps are needed for the report or the local maps, even if they are not written."""
+        """Whether the report or the local maps need denoised half-maps, even if these are not written."""
         return bool(self.report or self.local)
 
     @property
@@ -220,7 +220,7 @@ def check_job(job: DenoiseJob, beside=()) -> None:
     """Check all that can be checked before any map is read.
 
     Args:
-        job: to check.
+        job: the job to check.
         beside: other files that will be written.
 
     Raises:

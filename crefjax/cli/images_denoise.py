@@ -26,7 +26,7 @@ EPILOG = (
 
 
 class _File(NamedTuple):
-    """A stack to denoise, where it goes, and whether its particles are bright; None for not known."""
+    """A stack to denoise, its output, and whether its particles are bright; None if this is not known."""
 
     source: Path
     target: Path
@@ -114,7 +114,7 @@ def denoise_file(file: _File, weights: Weights, arguments, show) -> int:
 
 
 def show_part(show, before, size, share):
-    """Show the share of all that is done, given the share of a part that is, what was before it, and its size."""
+    """Show the progress of the whole from that of one part, given where the part starts and its size, as shares."""
     show(before + share * size)
 
 

@@ -1,4 +1,4 @@
-"""`crefjax relion-job`: an External job of RELION (and of CCP-EM Doppio), and what its folder holds when it ends."""
+"""`crefjax relion-job`: an External job of RELION (and of CCP-EM Doppio), and the files that mark its end."""
 
 import os
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def add_arguments(parser):
 
 
 def run(arguments) -> None:
-    """Denoise and report into the folder of a job, and say there how it ended."""
+    """Denoise and report into the folder of a job, and mark there how it ended."""
     folder = Path(arguments.o)
     start(folder)
     try:
@@ -88,7 +88,7 @@ def other_half(path: Path) -> Path:
 
 
 def start(folder: Path) -> None:
-    """Make the folder of a job if it is missing, and remove what an earlier run said about its end."""
+    """Make the folder of a job if it is missing, and remove the end markers of an earlier run."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -98,12 +98,12 @@ def start(folder: Path) -> None:
 
 
 def finish(folder: Path, *, success: bool, outputs: Sequence[Path] = ()) -> None:
-    """Say how a job ended, and which maps it made.
+    """Mark how a job ended, and list the maps that it made.
 
     Args:
-        folder: of the job.
-        success: whether it ended well.
-        outputs: maps, relative to the project's folder, as the folder of the job is.
+        folder: folder of the job.
+        success: whether it succeeded.
+        outputs: maps, by paths relative to the project folder, like `folder`.
     """
     from crefjax.io.star import write_star
 

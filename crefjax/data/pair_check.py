@@ -1,8 +1,8 @@
 """Checks of two half-maps before any work is done with them, and the corrections that are safe to make.
 
-A pair is two reconstructions of one specimen in one place and orientation, on one scale, with independent noise that
-has not been filtered or masked away. If a refinement, a copy, or a conversion changed one of them, the signal and the
-noise that they share show it.
+A pair is two reconstructions of one specimen, in the same place and orientation and on the same scale, with independent
+noise that has not been filtered or masked away. If a refinement, a copy, or a conversion changed one of them, the
+signal and the noise that they share show it.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
 """Preparation of a dataset: entries of half-maps are cut into patches, in ArrayRecord shards with a manifest.
 
-A run that was stopped or killed continues where it stopped, and ends with the bytes of an uninterrupted one, with any
-number of jobs and any order of the entries. Several processes, also on several machines that share a file system, may
-each prepare a part at the same time; a last call without `part` joins them and does what is missing, and the dataset
-has the same bytes again.
+A run that was stopped or killed continues where it stopped, and produces the same bytes as an uninterrupted one, with
+any number of jobs and any order of the entries. Several processes, also on several machines that share a file system,
+may each prepare a part at the same time; a last call without `part` joins them and does what is missing. The dataset is
+again the same, byte for byte.
 
 Entries that cannot be used are reported and skipped, as are those that share a half-map with an earlier one (by name)
 that is used: it would be on both sides of the split. Entries that seem to be made from one map, rotated, cropped, or

@@ -1,7 +1,8 @@
 """Batches of patches cut from specimens in memory, for fine-tuning on one or a few; a part can be held out.
 
-The held-out part is the end of the particle, beyond a plane across its longest axis. No voxel has weight in both the
-training and the held-out patches: both are multiplied by a weight along that axis that falls to 0 before the plane.
+The held-out part is the end of the particle, beyond a plane across its longest axis. No voxel has a nonzero weight in
+both the training and the held-out patches: both are multiplied by a weight along that axis that falls to 0 before the
+plane.
 """
 
 import math

@@ -30,9 +30,9 @@ class ImagePlan:
     """How images of one shape are denoised.
 
     Attributes:
-        device: that computes.
-        batch: images at a time; 1 if they are tiled.
-        tile: pixels a side that are kept of a window; 0 for whole images.
+        device: device to compute on.
+        batch: number of images at a time; 1 if they are tiled.
+        tile: side in pixels of the part of a window that is kept; 0 for whole images.
         window: `(y, x)` of the windows, pixels.
         bytes: peak memory of the network's arrays.
     """
@@ -58,10 +58,10 @@ def plan_images(
         shape: `(y, x)`, pixels.
         weights: of a 2D network.
         device: `cpu`, `gpu`, or None for the best.
-        max_memory: GiB that the program may take (on a GPU, its arrays there); None for half of what is free.
+        max_memory: GiB that the program (on a GPU, its arrays there) may use; None for half of what is free.
 
     Raises:
-        UserError: the weights are not for images, there is no such device, or not enough memory.
+        UserError: the weights are not for images, or there is no such device or not enough memory.
     """
     if weights.model.dimensions != 2:
         raise UserError(f"{weights.path}: expected weights for images, found some for maps; choose others")
@@ -121,11 +121,11 @@ def denoise_images(
     Each is brought to mean 0 and standard deviation 1, and the output back to its scale.
 
     Args:
-        images: `(images, y, x)`; in a plan with batches at most one batch is sensible.
+        images: `(images, y, x)`; for a plan with batches, give at most one batch.
         weights: of a 2D network.
         plan: from `plan_images` for this shape.
         sign: 1 for bright particles; -1 for dark ones, whose images are inverted before and after.
-        progress: called with the share that is done.
+        progress: called with the completed share of the work, 0 to 1.
 
     Returns:
         `(images, y, x)`, float32.
