@@ -38,14 +38,14 @@ class ReportInputs:
     Attributes:
         half_map_1: noisy half-map 1.
         half_map_2: noisy half-map 2.
-        denoised: the denoised full map; its path is where it lies, or will lie.
+        denoised: the denoised full map; its path is where it is, or will be, written.
         denoised_1: half_map_1 denoised alone, or None.
         denoised_2: half_map_2 denoised alone, or None; both or neither.
         mask: `(z, y, x)`, 0 to 1.
         mask_from: name of its file, or `AUTOMATIC_MASK`; None for the whole box, without a mask.
-        parameters: of the command, for the record.
+        parameters: parameters of the command, for the record.
         pair_warnings: findings of the check of the half-maps, one line each.
-        mask_notes: on a mask that was made, one line each.
+        mask_notes: notes on a mask that was made, one line each.
         symmetry: how symmetric the input and the network's output were, before they were averaged over a point group;
             None if they were not.
         sharpening: of a copy of the denoised full map, with the Guinier plot; None if there is none.
@@ -193,7 +193,7 @@ class Measurements:
         mask_power: mean over the box of the squared mask.
         shifts: of the denoised map against the full map, of each denoised half-map against its half-map, Å,
             `(x, y, z)`; by `map`, `half-map 1`, `half-map 2`.
-        signal_scale: whether the denoised map is crefjax's own on the scale of the signal, which fades by itself.
+        signal_scale: whether the denoised map is crefjax's, on the scale of the signal, and so fades out by itself.
         symmetry: as in `ReportInputs`.
         directional: FSC of the half-maps by direction, masked.
         anisotropy: what follows from it.
@@ -219,7 +219,8 @@ def report_numbers(inputs: ReportInputs) -> dict:
         `box` (x, y, z), `voxel_size` (Å), `shell`, `frequency` (1/Å), `mask`, `curves`, `variances`, `ratios`,
         `signal_kept`, `noise_kept` (None without denoised half-maps), `resolution` (Å), `directional`, `symmetry` (of
         `crefjax.spectral.symmetry.SymmetryMatch`, or None), `guinier` (None without a sharpened copy), `cref_rmse`,
-        `gain`, `warnings` (the gravest first), `notes`, and `use`. A value is meaningless where `trusted` is false.
+        `gain`, `warnings` (the most serious first), `notes`, and `use`. A value is meaningless where `trusted` is
+        false.
     """
     measured = measure(inputs)
     inner = slice(1, len(measured.fsc_to_full) - 1)

@@ -1,6 +1,7 @@
 """Warnings, notes, and recommendations for the use of a map, in plain words with resolutions in Å.
 
-A kind of warning is an entry of `WARNINGS`, the gravest first; page, `report.json`, and recommendations follow from it.
+Each kind of warning is an entry of `WARNINGS`, the most serious first; the page, `report.json`, and the recommendations
+follow from it.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -43,9 +44,9 @@ class ReportWarning(NamedTuple):
 
     Attributes:
         kind: its name in `report.json`.
-        title: on the page.
+        title: title on the page.
         test: returns the text of the warning for `crefjax.report.measure.Measurements`, or None or "" if all is well.
-        absence: what there is no sign of if the test is passed, for a page without warnings.
+        absence: the problem of which there is no sign if the test is passed, for a page without warnings.
         remedy: what to do before the map is of any use; None if it can be used.
         limit: what the map should not be used for; None for no limit beyond those of any denoised map.
         needs: `signal`, if the test is skipped for half-maps that hardly correlate; `halves`, `mask`, or `symmetry`, if
@@ -62,7 +63,7 @@ class ReportWarning(NamedTuple):
 
 
 def find_warnings(measured, pair_warnings: Sequence[str] = ()) -> list[dict]:
-    """Return what makes the map, or this report, less than it seems; the gravest first.
+    """Return the warnings that apply to the map or to this report, the most serious first.
 
     Args:
         measured: `crefjax.report.measure.Measurements`.
@@ -85,17 +86,17 @@ def warning_title(kind: str) -> str:
 
 
 def passed_tests(available: Collection[str]) -> list[str]:
-    """Return what there is no sign of in a report without warnings.
+    """Return the problems of which a report without warnings shows no sign.
 
     Args:
-        available: of what `ReportWarning.needs` names, what the report has besides signal.
+        available: which of the names in `ReportWarning.needs`, besides `signal`, the report has.
     """
     available = {"signal", *available}
     return [warning.absence for warning in WARNINGS if available.issuperset(warning.needs)]
 
 
 def find_notes(measured) -> list[str]:
-    """Return what to know though nothing is wrong."""
+    """Return notes: what a reader should know although nothing is wrong."""
     notes = [
         "Variances are those of the masked maps, per Fourier voxel, divided by the mean squared mask: white noise has "
         "its own variance whatever the mask. The mask blurs every spectrum by its own transform, for all maps alike; "
@@ -411,7 +412,7 @@ def recommendations(kinds: Collection[str], added_from: float | None) -> dict[st
     """Return plain sentences on the use of the map, `for` and `not_for`.
 
     Args:
-        kinds: of the warnings.
+        kinds: kinds of the warnings.
         added_from: resolution at which structure without support begins, Å, or None.
     """
     if "no_signal" in kinds:

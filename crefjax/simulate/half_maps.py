@@ -56,8 +56,8 @@ class SimulationConfig:
         box: side of the cubic box, voxels; None for the smallest even product of 2, 3 and 5 that has the margin.
         margin: Å around the model (and its belt), if the box is chosen.
         b_factor: Å², blur of the whole signal; below 0 sharpens, but no atom beyond `atoms.LEAST_B`.
-        noise: its spectrum (additive method).
-        unevenness: of the noise over the box (additive method); see `noise.modulation`.
+        noise: spectrum of the noise (additive method).
+        unevenness: unevenness of the noise over the box (additive method); see `noise.modulation`.
         belt: disordered density that is the same in both half-maps and in the truth; None for none.
         flexible: a part of the model that moves; None for none.
         method: noise added to the truth; reconstruction from simulated images; or the images themselves, see
@@ -243,7 +243,7 @@ def check_memory(side: int, device: jax.Device) -> None:
     """Check that a device has enough memory to reconstruct half-maps of this side in voxels.
 
     Raises:
-        UserError: it has not.
+        UserError: it does not.
     """
     needed = memory_needed(side) + (_PROGRAM_BYTES if device.platform == "cpu" else 0)
     if needed > (free := free_memory(device)):
@@ -371,7 +371,7 @@ def check_entry_folder(folder, *, overwrite: bool = False, inputs: Iterable[Path
 def write_entry(folder, simulation: Simulation, *, overwrite: bool = False) -> None:
     """Write `half_map_1.mrc`, `half_map_2.mrc`, `mask.mrc`, `truth.mrc`, `model.cif` and `entry.json` as a folder.
 
-    The folder appears whole or not at all. The same simulation gives the same bytes.
+    The folder appears complete or not at all. The same simulation gives the same bytes.
 
     Args:
         folder: output folder; its parent must exist.
@@ -394,7 +394,7 @@ def simulated_folder(folder: Path, check: Callable[[], None]) -> Iterator[Path]:
 
     Args:
         folder: to write.
-        check: raises UserError unless the folder can be written; called before and after.
+        check: raises UserError unless the folder can be written; called before and after the simulation is written.
 
     Raises:
         UserError: `check` raised, or the file system refused; then nothing is left behind.

@@ -1,9 +1,8 @@
 """B-factors of maps: their fall-off against that of a protein, and the Guinier plot, by which maps are sharpened.
 
-**Fall-off**, of signal and noise, and a map's low-pass; without JAX.
-The power of a protein's density is not that of atoms at random places (Wilson 1949): its shape and its secondary
-structure make it larger at low frequencies and at about 4.8 Å, much the same in one protein as in another. Measured
-power is therefore divided by that of a typical specimen at B = 0, and the quotient is fitted by
+**Fall-off** of signal and noise. The power of a protein's density is not that of atoms at random places (Wilson 1949):
+its shape and its secondary structure make it larger at low frequencies and at about 4.8 Å, much the same in one protein
+as in another. Measured power is therefore divided by that of a typical specimen at B = 0, and the quotient is fitted by
 `exp(-B s² / 2)`, as in a Guinier plot (Rosenthal & Henderson 2003) but from lower frequencies on.
 
 **Guinier plot** of two half-maps, as in RELION's post-processing (Rosenthal & Henderson 2003): the logarithm of the

@@ -85,9 +85,9 @@ def directional_fsc(
         map_1: `(z, y, x)`, float32.
         map_2: the same shape.
         voxel_size: Å.
-        mask: the same shape, multiplied to both maps less their solvent levels; None for none.
+        mask: the same shape, by which both maps, less their solvent levels, are multiplied; None for none.
         resolution: Å, somewhat beyond which nothing is measured, to save time; None for Nyquist.
-        half_angle: of the cones, degrees.
+        half_angle: half-angle of the cones, degrees.
         directions: `(directions, 3)`, unit vectors; None for 100 over a hemisphere.
     """
     directions = hemisphere() if directions is None else directions
@@ -114,9 +114,9 @@ class Anisotropy:
 
     Attributes:
         best: unit vector `(x, y, z)` of the direction with the highest FSC.
-        worst: of the lowest.
+        worst: the same, with the lowest FSC.
         best_resolution: Å, where the FSC of that direction falls below 0.143.
-        worst_resolution: the same of the worst.
+        worst_resolution: the same for the worst direction.
         ratio: of the resolutions in Å of the worst and the best twentieth of the directions.
         spread: difference of the mean FSC of the best and the worst direction, in standard errors.
     """
@@ -155,7 +155,7 @@ def anisotropy(directional: DirectionalFsc, fsc: np.ndarray, dof: np.ndarray) ->
 
     Args:
         directional: of two half-maps.
-        fsc: `(shells,)`, of all directions together.
+        fsc: `(shells,)`, FSC of all directions together.
         dof: `(shells,)`, independent numbers in each shell.
     """
     count = directional.fsc.shape[1]

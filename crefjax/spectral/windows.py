@@ -7,7 +7,7 @@ import scipy.fft
 
 
 def raised_cosine(position, *, rising: bool = False, xp: ModuleType = np):
-    """Return a smooth step, `0.5 + 0.5 cos(pi x)` of the position cut to 0 to 1.
+    """Return a smooth step, `0.5 + 0.5 cos(pi x)`, with the position x clipped to 0 to 1.
 
     Args:
         position: any shape; the step begins at 0 and ends at 1.
@@ -19,7 +19,7 @@ def raised_cosine(position, *, rising: bool = False, xp: ModuleType = np):
 
 
 def apply_b_factor(array: np.ndarray, voxel_size: float, b_factor: float, end: float | None = None) -> np.ndarray:
-    """Multiply a map's amplitudes by `exp(-B s² / 4)`, with the factor of a frequency `end` beyond it.
+    """Multiply a map's amplitudes by `exp(-B s² / 4)`; beyond the frequency `end`, the factor is that at `end`.
 
     Args:
         array: `(z, y, x)`, float32.

@@ -30,7 +30,7 @@ class DenoisingTask(NetworkTask):
         loss_weights: Weight of each loss by its name.
         licence: Licence of the resulting weights.
         origin: Origin of the resulting weights.
-        grid: Voxels that the resolution takes on the grid of the data; 0 for maps as they are.
+        grid: Number of voxels that the resolution spans on the grid of the data; 0 for maps on their own grid.
     """
 
     loss_weights: dict[str, float]
@@ -103,7 +103,7 @@ def make_task(config: ConfigDict) -> tuple[DenoisingTask, MapSource]:
 def denoising_task(
     config: ConfigDict, *, truth: bool, patch: int | None = None, kind: type[DenoisingTask] = DenoisingTask
 ) -> DenoisingTask:
-    """Return the task of a config for data of one's own.
+    """Return the task of a config for the caller's own data.
 
     Args:
         config: Config of the run.

@@ -82,7 +82,7 @@ def finetune(
     *,
     say: Callable[[str], None] = print,
 ) -> tuple[Parameters, Improvement, int | None]:
-    """Adapt weights to one specimen, without truth.
+    """Adapt weights to one specimen, without a truth.
 
     One end of the particle is held out. A part of it selects the step of the best weights, another tests the
     improvement. (In a particle with symmetry the held-out end may be a copy of what is trained on.)

@@ -132,7 +132,7 @@ def specimen_source(specimens, config: ConfigDict, *, held_out_specimens=None, w
     """Return a source of patches of half-maps in memory.
 
     Args:
-        specimens: From `crefjax.data.specimen_batches.load_specimen`.
+        specimens: From `crefjax.data.patches.load_specimen`.
         config: Config of the run.
         held_out_specimens: Specimens whose patches are evaluated; None for parts of `specimens`, as the config says.
         whole: Whether to train on all of `specimens`, and hold out nothing.

@@ -1,7 +1,7 @@
 """One step of training and one of evaluation, on all devices: the only module that uses `jax.pmap`.
 
 A state is replicated on every device, stacked along a first axis; a batch is sharded into equal parts along it. If
-several processes train together, the first axis of what a process gives and gets runs over its own devices.
+several processes train together, the first axis of the inputs and outputs of each runs over its own devices.
 """
 
 from collections import deque

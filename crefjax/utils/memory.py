@@ -40,7 +40,7 @@ def free_memory(device) -> float:
 
 
 def free_host_memory() -> float:
-    """Return the bytes of main memory for this program, those that it holds already included."""
+    """Return the bytes of main memory that this program may use, including those that it already holds."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         kib = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
