@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from crefjax.errors import UserError
-from crefjax.spectral.b_factors import best_blur, low_pass_end, noise_b_factor, signal_b_factor
+from crefjax.spectral.b_factors import apply_b_factor, best_blur, low_pass_end, noise_b_factor, signal_b_factor
 from crefjax.spectral.curves import (
+    THRESHOLD,
     first_shell_below,
     fsc_from_products,
     resolution_at,
@@ -24,10 +25,9 @@ from crefjax.spectral.curves import (
     solvent_level,
 )
 from crefjax.spectral.resample import fourier_resample, working_shape
-from crefjax.spectral.windows import apply_b_factor, raised_cosine
+from crefjax.spectral.windows import raised_cosine
 
 VOXELS = 3.3  # per resolution on the working grid, for weights whose card does not say
-THRESHOLD = 0.143  # of the FSC of the half-maps at the resolution
 B_RANGE = (1.0, 18.0)  # over the squared resolution in training; the user is told of maps outside
 _RISING = -30.0  # Å²: noise that rises more steeply towards high frequencies is flattened before measuring
 _ERRORS = 2.0  # standard errors by which a B-factor must lie outside that range

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from crefjax.data.alignment import find_orientation, find_shift
-from crefjax.data.grid import THRESHOLD, VOXELS, find_grid
+from crefjax.data.grid import VOXELS, find_grid
 from crefjax.errors import path_error
 from crefjax.io.maps import Map, full_map, mean_and_std
 from crefjax.masking import MeasurementMask, auto_mask
 from crefjax.masking.threshold import INVERTED_CONTRAST, has_inverted_contrast
 from crefjax.spectral.curves import (
+    THRESHOLD,
     FscCurve,
     count_shell_voxels,
     fsc_from_products,
@@ -90,7 +91,7 @@ class PairCheck:
     def describe_resolution(self, *, mask_given: bool) -> str:
         """Return in words where the FSC of the half-maps falls below 0.143, and within which region."""
         region = "the mask" if mask_given else "the whole box" if self.region.array is None else "a mask made from them"
-        resolution = self.curve.resolution(0.143)
+        resolution = self.curve.resolution(THRESHOLD)
         where = f"falls below 0.143 at {resolution.angstrom:.2f} Å" if resolution.crossed else "never falls below 0.143"
         return f"FSC of the half-maps {where}, within {region}"
 
@@ -289,7 +290,9 @@ def _place(first, second, voxel_size, mask):
         return
     aligned = np.roll(rotated, [-axis for axis in voxels], (0, 1, 2))
     mask = auto_mask(first, aligned, voxel_size).array if mask is None else mask
-    before, after = (_curve(first, other, voxel_size, mask).resolution(0.143).angstrom for other in (second, aligned))
+    before, after = (
+        _curve(first, other, voxel_size, mask).resolution(THRESHOLD).angstrom for other in (second, aligned)
+    )
     shift = [axis * voxel_size for axis in voxels[::-1]]
     changes = [orientation] if orientation else []
     if any(shift):

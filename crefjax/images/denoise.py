@@ -16,11 +16,10 @@ import numpy as np
 from crefjax.errors import UserError
 from crefjax.inference.network import measure_at_once, run_at_once
 from crefjax.models import Parameters
-from crefjax.utils.memory import GIB, find_device, free_memory
+from crefjax.utils.memory import GIB, PROGRAM_BYTES, find_device, free_memory
 from crefjax.weights.store import Weights
 
 LARGEST_TILE = 2048  # pixels a side; larger ones gain nothing
-_PROGRAM_BYTES = 0.45 * GIB
 _SHARE_OF_FREE = 0.5  # of the free memory that a run takes by default
 _PROBE = 256  # pixels a side, for which a network's memory is measured
 
@@ -46,7 +45,7 @@ class ImagePlan:
     def describe(self) -> str:
         """Return one line on batches or tiles, and memory."""
         work = f"tiles of {self.tile} pixels" if self.tile else f"{self.batch} images at a time"
-        return f"{self.device.platform.upper()}, {work}, about {(self.bytes + _PROGRAM_BYTES) / GIB:.1f} GiB"
+        return f"{self.device.platform.upper()}, {work}, about {(self.bytes + PROGRAM_BYTES) / GIB:.1f} GiB"
 
 
 def plan_images(
@@ -67,7 +66,7 @@ def plan_images(
         raise UserError(f"{weights.path}: expected weights for images, found some for maps; choose others")
     chosen = find_device(device)
     limit = max_memory * GIB if max_memory is not None else _SHARE_OF_FREE * free_memory(chosen)
-    limit -= _PROGRAM_BYTES if chosen.platform == "cpu" else 0
+    limit -= PROGRAM_BYTES if chosen.platform == "cpu" else 0
     multiple = weights.config.multiple
     per_pixel = _bytes_per_pixel(weights.config, chosen)
     # The image itself, its padded copy and the output are on the host too.
@@ -103,8 +102,8 @@ def _bytes_per_pixel(config, device):
 
 def _too_little(shape, needed, limit):
     return UserError(
-        f"images of {shape[1]}x{shape[0]} pixels need at least {(needed + _PROGRAM_BYTES) / GIB:.1f} GiB, found "
-        f"{max(0.0, limit + _PROGRAM_BYTES) / GIB:.1f} GiB; give more as `max_memory`, or bin the images"
+        f"images of {shape[1]}x{shape[0]} pixels need at least {(needed + PROGRAM_BYTES) / GIB:.1f} GiB, found "
+        f"{max(0.0, limit + PROGRAM_BYTES) / GIB:.1f} GiB; give more as `max_memory`, or bin the images"
     )
 
 

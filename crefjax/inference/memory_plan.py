@@ -16,10 +16,8 @@ from crefjax.inference.network import measure_at_once
 from crefjax.inference.request import ROTATIONS, DenoiseRequest
 from crefjax.masking import bounding_box
 from crefjax.models import NetworkConfig, load_model
-from crefjax.utils.memory import GIB, find_device, free_memory
+from crefjax.utils.memory import GIB, PROGRAM_BYTES, find_device, free_memory
 
-# Resident memory of the program before any map is read: Python, JAX and its compiled code.
-_PROGRAM_BYTES = 0.45 * GIB
 # Share of the free memory that a run takes by default.
 _SHARE_OF_FREE = 0.8
 _EFFICIENCY = 0.3  # as `SlabRunner.efficiency`, of a network that is run at once
@@ -198,7 +196,7 @@ def plan_network(
     on_cpu = device.platform == "cpu"
     limit = max_memory * GIB if max_memory is not None else _SHARE_OF_FREE * free_memory(device)
     voxels = float(shape[0] * shape[1] * shape[2])
-    host, later = (_PROGRAM_BYTES + 4 * voxels * maps for maps in (host_maps, later_maps))
+    host, later = (PROGRAM_BYTES + 4 * voxels * maps for maps in (host_maps, later_maps))
     slabs = load_model(config.network).load_slabs(config, on_cpu=on_cpu)
     if slabs is None:
         whole, flops = measure_at_once(shape, config, device)

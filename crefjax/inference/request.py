@@ -12,7 +12,7 @@ from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
 from crefjax.masking import MeasurementMask, auto_mask
 from crefjax.spectral.b_factors import Sharpening, plan_sharpening
-from crefjax.spectral.curves import FscCurve, fsc_from_products, has_no_signal, shell_products, solvent_level
+from crefjax.spectral.curves import THRESHOLD, FscCurve, fsc_from_products, has_no_signal, shell_products, solvent_level
 from crefjax.spectral.symmetry import PointGroup, check_cube, point_group, symmetrize
 from crefjax.weights.store import Weights, load_weights
 
@@ -180,7 +180,7 @@ def _beyond_the_weights(weights, validated):
     if check is not None:
         if has_no_signal(check.curve.fsc):
             return ()
-        resolution, limit = check.curve.resolution(0.143).angstrom, weights.coarsest_resolution
+        resolution, limit = check.curve.resolution(THRESHOLD).angstrom, weights.coarsest_resolution
         reasons += [f"a resolution of {resolution:.3g} Å, coarser than {limit:g} Å"] if resolution > limit else []
     reasons += ["a missing wedge"] if any(each.kind == "missing_wedge" for each in validated.findings) else []
     if not reasons:

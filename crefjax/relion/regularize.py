@@ -34,7 +34,7 @@ from crefjax.inference.network import run_rotated
 from crefjax.masking import auto_mask
 from crefjax.relion.external import ExternalJob, ResultPaths, read_job, read_volume, run_classical, write_volume
 from crefjax.spectral.covariances import smooth_over_shells
-from crefjax.spectral.curves import first_shell_below, shell_products, solvent_level
+from crefjax.spectral.curves import THRESHOLD, first_shell_below, shell_products, solvent_level
 from crefjax.spectral.shells import box_shells, filter_shells
 from crefjax.spectral.windows import raised_cosine
 from crefjax.utils.atomic import temporary_sibling
@@ -44,7 +44,6 @@ from crefjax.weights.store import Weights, load_weights
 COMBINATIONS = ("trailing", "blend", "prior")
 COARSEST = 15.0  # Å; at coarser resolutions a half-map shows no structure that the network knows
 _TRAILING, _EDGE = 1 / 7, 3  # FSC, and shells of the cosine edge
-_THRESHOLD = 0.143
 _FIRST_SHELL = 5
 _STEP = 0.5  # e, of the noise that is added
 _WIDTH = 1.0  # shells (standard deviation) over which noisy estimates are averaged
@@ -176,11 +175,11 @@ def weights_on_grid(weight: np.ndarray, job: ExternalJob) -> np.ndarray:
 
 def _resolution(fsc, box, voxel_size):
     """Return where the FSC falls below 0.143 in Å, between two shells; None if it does not rise above it."""
-    shell = first_shell_below(fsc, _THRESHOLD) or len(fsc)
+    shell = first_shell_below(fsc, THRESHOLD) or len(fsc)
     if shell < _FIRST_SHELL:
         return None
     if shell < len(fsc) and fsc[shell - 1] > fsc[shell]:
-        between = shell - 1 + (fsc[shell - 1] - _THRESHOLD) / (fsc[shell - 1] - fsc[shell])
+        between = shell - 1 + (fsc[shell - 1] - THRESHOLD) / (fsc[shell - 1] - fsc[shell])
     else:
         between = shell - 1
     return box * voxel_size / between

@@ -13,7 +13,7 @@ import scipy.fft
 from crefjax.io.files import open_map_file
 from crefjax.io.header import HEADER_BYTES, Header, byte_order
 from crefjax.io.maps import Map
-from crefjax.spectral.curves import solvent_level
+from crefjax.spectral.curves import THRESHOLD, solvent_level
 from crefjax.spectral.shells import box_shells, shell_voxels
 
 # Standard deviations of the correlation under chance by which a shift must beat no shift: it is the best of very
@@ -103,7 +103,7 @@ def _spectrum(array, mask):
 def signal_shells(curve) -> np.ndarray:
     """Return the shells from 1 up to the resolution at FSC-0.143 of the half-maps' `FscCurve`."""
     length = max(curve.box) * curve.voxel_size
-    last = int(length / curve.resolution(0.143).angstrom)
+    last = int(length / curve.resolution(THRESHOLD).angstrom)
     return np.arange(1, max(min(last + 1, len(curve.fsc) - 1), 2))
 
 

@@ -16,7 +16,7 @@ from crefjax.report.checks import estimate_shift, signal_shells
 from crefjax.report.warnings import added_shells, find_notes, find_warnings, recommendations
 from crefjax.spectral.b_factors import GUINIER_FROM, Sharpening
 from crefjax.spectral.covariances import Covariances, shell_covariances
-from crefjax.spectral.curves import FscCurve, has_no_signal, solvent_level
+from crefjax.spectral.curves import THRESHOLD, FscCurve, has_no_signal, solvent_level
 from crefjax.spectral.directional import HALF_ANGLE, Anisotropy, DirectionalFsc, anisotropy, directional_fsc
 from crefjax.spectral.local_maps import LocalMaps, local_maps
 from crefjax.spectral.variances import QUANTITIES, ShellVariances, overall_gain, variances_from
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from crefjax.inference.request import DenoiseRequest
     from crefjax.spectral.symmetry import SymmetryMatch
 
-THRESHOLDS = (0.143, 0.5)
+THRESHOLDS = (THRESHOLD, 0.5)
 AUTOMATIC_MASK = "made automatically"
 _WHOLE_BOX = "none, the whole box"
 
@@ -277,7 +277,7 @@ def measure(inputs: ReportInputs) -> Measurements:
     first = inputs.half_map_1
     curve = FscCurve(first.array.shape, first.voxel_size, masked.fsc(0, 1))
     directional = directional_fsc(
-        arrays[0], arrays[1], first.voxel_size, inputs.mask, resolution=curve.resolution(0.143).angstrom
+        arrays[0], arrays[1], first.voxel_size, inputs.mask, resolution=curve.resolution(THRESHOLD).angstrom
     )
     variances = None
     if len(maps) == 5:

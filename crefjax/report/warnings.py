@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crefjax.report.checks import inverted, not_denoised, one_map, shifted, signal_shells, swapped, unrelated
-from crefjax.spectral.curves import has_no_signal
+from crefjax.spectral.curves import THRESHOLD, has_no_signal
 
 _OUTSIDE = 0.1  # share of the signal's power outside a mask from which the mask cuts the particle
 _SAME_SCALE = 1.15  # a gain within this factor of 1 means that a map is on the half-maps' scale
@@ -153,7 +153,7 @@ def _limits(chosen, frequency):
 def _no_signal(measured):
     if not has_no_signal(measured.curve.fsc):
         return None
-    angstrom = measured.curve.resolution(0.143).angstrom
+    angstrom = measured.curve.resolution(THRESHOLD).angstrom
     return (
         f"The half-maps hardly correlate: their FSC falls below 0.143 at {angstrom:.3g} Å, a few shells from the "
         "start. There is next to no signal that a denoised map could show; what it shows is made up of noise."
@@ -286,7 +286,7 @@ def _preferred(measured):
 
 
 def _never_falls(measured):
-    if measured.curve.resolution(0.143).crossed:
+    if measured.curve.resolution(THRESHOLD).crossed:
         return None
     return (
         "The FSC of the half-maps never falls below 0.143. Either the voxels are too large for the resolution, or the "

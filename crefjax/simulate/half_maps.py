@@ -22,7 +22,6 @@ from crefjax.simulate.atoms import Atoms, translate_atoms, write_model
 from crefjax.simulate.density import next_fast_len
 from crefjax.simulate.imaging import Particles
 from crefjax.simulate.noise import (
-    THRESHOLD,
     NoiseLevelSolver,
     NoiseSpectrum,
     colored_noise,
@@ -32,6 +31,7 @@ from crefjax.simulate.noise import (
 )
 from crefjax.simulate.reconstruction import memory_needed, reconstruct_signal_and_noise
 from crefjax.simulate.specimen import Belt, Flexible, belt_density, sample_conformations, specimen_density, truth_mask
+from crefjax.spectral.curves import THRESHOLD
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.utils.atomic import atomic_directory, is_disk_full
 from crefjax.utils.memory import GIB, free_memory

@@ -11,13 +11,12 @@ from scipy import ndimage
 
 from crefjax.errors import UserError
 from crefjax.io.maps import Map
-from crefjax.spectral.curves import resolution_at, shell_frequencies
+from crefjax.spectral.curves import THRESHOLD, resolution_at, shell_frequencies
 from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_means, shell_sums
 from crefjax.spectral.windows import raised_cosine
 
 LARGEST_CHANGE = 10.0  # factor on the noise's standard deviation by unevenness, in either direction
 MIN_SOLVENT = 0.05  # least share of the box that must be solvent to measure a spectrum
-THRESHOLD = 0.143
 TOLERANCE = 0.015  # of the resolution; 0.02 is documented
 _RANGE = 100.0  # factor above and below the first guess within which the level is searched
 

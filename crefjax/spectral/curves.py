@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.fft
 
+THRESHOLD = 0.143  # of the FSC of two half-maps, at their resolution (Rosenthal & Henderson 2003)
+
 
 class Resolution(NamedTuple):
     """The resolution at which a curve falls below a threshold.
@@ -86,7 +88,7 @@ def has_no_signal(fsc: np.ndarray) -> bool:
     Args:
         fsc: `(shells,)` from shell 0 on; shell 0 is ignored.
     """
-    return bool(np.any(fsc[1 : max(4, len(fsc) // 10)] < 0.143))
+    return bool(np.any(fsc[1 : max(4, len(fsc) // 10)] < THRESHOLD))
 
 
 def solvent_level(array: np.ndarray, mask: np.ndarray | None) -> float:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from crefjax.spectral.curves import Resolution, first_shell_below, resolution_at, solvent_level
+from crefjax.spectral.curves import THRESHOLD, Resolution, first_shell_below, resolution_at, solvent_level
 
 HALF_ANGLE = 20.0  # degrees, of a cone
 COUNT = 100  # directions over a hemisphere
@@ -55,7 +55,7 @@ class DirectionalFsc:
         """Share of a shell's voxels that a cone holds."""
         return float(1 - np.cos(np.radians(self.half_angle)))
 
-    def resolutions(self, threshold: float = 0.143) -> list[Resolution]:
+    def resolutions(self, threshold: float = THRESHOLD) -> list[Resolution]:
         """Return where the FSC of each direction falls below a threshold."""
         nyquist = max(1 / self.frequency[-1], 2 * self.voxel_size)
         return [resolution_at(curve, threshold, self.box, nyquist) for curve in self.fsc]
@@ -159,7 +159,7 @@ def anisotropy(directional: DirectionalFsc, fsc: np.ndarray, dof: np.ndarray) ->
         dof: `(shells,)`, independent numbers in each shell.
     """
     count = directional.fsc.shape[1]
-    last = min(first_shell_below(fsc, 0.143) or count - 1, count - 1)
+    last = min(first_shell_below(fsc, THRESHOLD) or count - 1, count - 1)
     band = slice(min(max(3, last // 2), last), last + 1)
     weight = dof[band] * directional.cone
     difference = ((directional.fsc[:, band] - fsc[band]) * weight).sum(1) / weight.sum()

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.fft
 
 from crefjax.errors import UserError
-from crefjax.spectral.curves import FscCurve, first_shell_below, solvent_level
+from crefjax.spectral.curves import THRESHOLD, FscCurve, first_shell_below, solvent_level
 from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_sums
 
 RANDOMIZE_BELOW = 0.8  # of the unmasked FSC, as in RELION
@@ -171,7 +171,7 @@ class CorrectedFsc:
 
     def doubts(self) -> tuple[str, ...]:
         """Return one line for each sign that the mask does not suit the maps."""
-        corrected, unmasked = (curve.resolution(0.143) for curve in (self.corrected, self.unmasked))
+        corrected, unmasked = (curve.resolution(THRESHOLD) for curve in (self.corrected, self.unmasked))
         if unmasked.angstrom < corrected.angstrom:
             return (
                 f"the unmasked FSC falls below 0.143 at {unmasked.angstrom:.2f} Å, the corrected one already at "

@@ -40,11 +40,10 @@ import scipy.fft
 from scipy import ndimage
 
 from crefjax.errors import UserError
-from crefjax.spectral.curves import resolution_at
+from crefjax.spectral.curves import THRESHOLD, resolution_at
 from crefjax.spectral.shells import box_shells
 from crefjax.spectral.windows import raised_cosine
 
-THRESHOLD = 0.143
 WINDOW = 3.0  # times the resolution: full width at half maximum
 LEAST_WINDOW = 7.0  # voxels
 _FEWEST_SHELLS = 4  # up to the resolution, to separate coarse from fine

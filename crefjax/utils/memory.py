@@ -6,6 +6,7 @@ from pathlib import Path
 from crefjax.errors import UserError
 
 GIB = 2**30
+PROGRAM_BYTES = 0.45 * GIB  # resident memory before any map is read: Python, JAX, and its compiled code
 
 
 def find_device(kind: str | None = None):
