@@ -170,4 +170,4 @@ def out_of_memory(error: MemoryError | RuntimeError) -> str:
     """Return the message for an out-of-memory error; raise any other RuntimeError again."""
     if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # of JAX
         raise error
-    return "out of memory; close other programs, or take smaller maps or larger voxels"
+    return "out of memory; close other programs, or use smaller maps or larger voxels"

@@ -61,7 +61,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--mask",
         metavar="M",
-        help="mask; it multiplies both maps, after their solvent level is subtracted (default: no mask)",
+        help="mask; it multiplies both maps, after their solvent level has been subtracted (default: no mask)",
     )
     parser.add_argument(
         "--corrected",
@@ -74,7 +74,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--xml",
         metavar="F",
-        help="also write the curve of two half-maps as XML for a deposition to EMDB: corrected if there is a mask",
+        help="also write the curve of two half-maps as XML for deposition in EMDB: corrected if there is a mask",
     )
     parser.add_argument("--csv", metavar="F", help="also write all curves as a table (.csv)")
     parser.add_argument(

@@ -48,7 +48,7 @@ def add_arguments(parser):
     parser.add_argument("--weights", metavar="W", help="name or folder of weights for images")
     add_contrast(parser, "dark for micrographs of a STAR file and single images, bright otherwise")
     parser.add_argument(
-        "--max-memory", metavar="GIB", type=positive, help="memory to keep within (default: half of what is free)"
+        "--max-memory", metavar="GIB", type=positive, help="memory limit, GiB (default: half of what is free)"
     )
     add_shared(parser, "device", "overwrite")
     add_verbosity(parser)

@@ -24,7 +24,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--in_3dref", metavar="HALF1", required=True, help="a half-map, with half1 or half2 in its name"
     )
-    parser.add_argument("--in_mask", metavar="MASK", help="mask; outside of it the denoised map is 0")
+    parser.add_argument("--in_mask", metavar="MASK", help="mask; the denoised map is 0 outside it")
     parser.add_argument("--j", metavar="N", type=int, help="threads (default: all cores)")
     parser.add_argument("--weights", metavar="W", help="weights by name or folder (default: truth)")
     parser.add_argument("--symmetry", metavar="G", help="point group over which the map is averaged, such as D7")

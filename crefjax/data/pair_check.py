@@ -297,7 +297,7 @@ def _place(first, second, voxel_size, mask):
     changes = [orientation] if orientation else []
     if any(shift):
         changes.append("shifted by " + ", ".join(f"{axis:.3g}" for axis in shift) + " Å along x, y, z")
-    text = f"half-map 2 is {' and '.join(changes)} against half-map 1: FSC-0.143 at "
+    text = f"half-map 2 is {' and '.join(changes)} relative to half-map 1: FSC-0.143 at "
     text += f"{before:.3g} Å as it is, {after:.3g} Å with that undone; give the two half-maps of one refinement"
     numbers = {"shift": shift, "orientation": orientation, "resolution": before, "resolution_when_undone": after}
     yield Finding("orientation" if orientation else "shift", True, text, numbers)

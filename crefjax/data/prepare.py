@@ -167,7 +167,7 @@ def _check(cutting, validation, jobs):
     patch, grid = cutting.patch, cutting.grid
     check_patch(patch)
     if grid and not 2 < grid <= 10:
-        raise UserError(f"grid: expected more than 2 and at most 10 voxels for the resolution, found {grid:g}")
+        raise UserError(f"grid: expected more than 2 and at most 10 voxels per resolution, found {grid:g}")
     if not 1 <= cutting.stride <= patch:
         raise UserError(f"stride: expected 1 to {patch} voxels, to cover the box, found {cutting.stride}; change it")
     if cutting.dtype not in DTYPES:

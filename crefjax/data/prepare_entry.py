@@ -239,7 +239,7 @@ def choose_positions(specimen: Specimen, patch: int, stride: int) -> tuple[list[
     kept = [position for position in grid if _is_useful(specimen, position, patch)]
     if not kept:
         sides = "x".join(map(str, specimen.mask.shape))
-        advice = "check the mask" if patch <= SMALLEST_PATCH else "check the mask, or take smaller patches"
+        advice = "check the mask" if patch <= SMALLEST_PATCH else "check the mask, or use smaller patches"
         raise UserError(
             f"expected a patch that has at least {MIN_MASK:.0%} of its voxels within the mask, found none among "
             f"{len(grid)} in a box of {sides} voxels; {advice}"

@@ -187,7 +187,7 @@ def _part(specimen, held_out, region, patch):
     part = _Part(specimen, axis, weight, np.flatnonzero(mask >= 0.5), mask)
     if not part.voxels.size or not _covering(part, patch, patch // 2):
         what = "the part for training" if region == "training" else "a held-out part"
-        advice = "change held_out" if patch <= SMALLEST_PATCH else "take smaller patches, or change held_out"
+        advice = "change held_out" if patch <= SMALLEST_PATCH else "use smaller patches, or change held_out"
         raise UserError(
             f"{specimen.name}: expected a patch of {patch} voxels a side with at least {MIN_MASK:.0%} of it in "
             f"{what}, found none; {advice}"

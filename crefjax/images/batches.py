@@ -81,17 +81,17 @@ def image_batches(
 def _images_in_part(sets, patch, first, last):
     """Return the set and the number of every image in a part of the sets, which are checked."""
     if not sets:
-        raise UserError("images: expected at least one set, found none; name the folders of some")
+        raise UserError("images: expected at least one set, found none; name their folders")
     for each in sets:
         if min(each.shape) < patch:
             raise UserError(
-                f"{each.path}: expected images of at least {patch} pixels a side, found {each.shape}; take smaller "
+                f"{each.path}: expected images of at least {patch} pixels a side, found {each.shape}; use smaller "
                 "patches"
             )
     ranges = [(round(first * each.count), round(last * each.count)) for each in sets]
     images = [(number, image) for number, (start, stop) in enumerate(ranges) for image in range(start, stop)]
     if not images:
-        raise UserError("images: expected images in this part of the sets, found none; take larger sets")
+        raise UserError("images: expected images in this part of the sets, found none; use larger sets")
     return images
 
 

@@ -142,7 +142,7 @@ def region_snr(image: np.ndarray, pairs: Sequence[tuple[tuple[slice, slice], tup
     for inner, background in pairs:
         around = np.asarray(image[background], np.float64)
         if not around.var() > 0:
-            raise UserError("images: expected noise in the background, found a constant region; take another")
+            raise UserError("images: expected noise in the background, found a constant region; choose another")
         inside = np.asarray(image[inner], np.float64)
         ratios.append(np.log10(np.mean(np.square(inside - around.mean())) / around.var()))
     return float(10 * np.mean(ratios))

@@ -29,7 +29,7 @@ def check_extraction(shape: tuple[int, int], side: int, threshold: float) -> Non
     if min(shape) < side:
         y, x = shape
         raise UserError(
-            f"extract-noise: expected micrographs of at least {side} pixels a side, found {x}x{y}; take smaller patches"
+            f"extract-noise: expected micrographs of at least {side} pixels a side, found {x}x{y}; use smaller patches"
         )
     if not -1 <= threshold < 1:
         raise UserError(f"extract-noise: expected a `threshold` of -1 to below 1, found {threshold:g}; correct it")

@@ -120,7 +120,7 @@ def _check_side(side, least, name):
     if side % 2 or side < 16:
         raise UserError(f"the box must have an even side of at least 16 pixels, found {side}; choose another")
     if side < least:
-        raise UserError(f"{name}: expected a box of at least {int(np.ceil(least))} pixels, found {side}; take a larger")
+        raise UserError(f"{name}: expected a box of at least {int(np.ceil(least))} pixels, found {side}; enlarge it")
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "kind"))

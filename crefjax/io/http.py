@@ -219,7 +219,7 @@ class HttpClient:
                 )
             except urllib3.exceptions.MaxRetryError as error:
                 if isinstance(error.reason, urllib3.exceptions.ResponseError):
-                    raise UserError(f"{url}: the server redirects again and again; check the address") from error
+                    raise UserError(f"{url}: the server redirects too often; check the address") from error
                 raise _TryAgainError(_plain_reason(error.reason)) from error
             except urllib3.exceptions.LocationValueError as error:
                 raise UserError(f"{url}: expected an address such as https://host/path; correct it") from error

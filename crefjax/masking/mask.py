@@ -159,7 +159,7 @@ def make_mask(
     if not inside:
         raise UserError(
             "mask: nothing is left of the particle, which lies at the border of the box, where the mask falls off; "
-            "take a smaller soft edge, or a box that holds the particle"
+            "use a smaller soft edge, or a box that holds the particle"
         )
     fraction = inside / mask.size
     notes += _doubts(cut, fraction, inverted, threshold == "auto")
@@ -229,7 +229,7 @@ def _choose_width(name, width, usual, sides, parts, notes):
     if width > max(sides) / 4:
         raise UserError(
             f"mask: expected the {name} to be at most {max(sides) / 4:g} voxels, a quarter of the longest side, found "
-            f"{width:g}; the usual are {usual:g}"
+            f"{width:g}; the usual width is {usual:g}"
         )
     return float(width)
 

@@ -168,7 +168,7 @@ def weights_on_grid(weight: np.ndarray, job: ExternalJob) -> np.ndarray:
     """
     pad, box = int(job.padding), job.box
     if pad != job.padding:
-        raise UserError(f"expected a whole number as padding factor, found {job.padding:g}; refine with --pad 1 or 2")
+        raise UserError(f"expected an integer padding factor, found {job.padding:g}; refine with --pad 1 or 2")
     index = (np.fft.fftfreq(box, 1 / box).astype(int) * pad) % (box * pad)
     return weight[np.ix_(index, index, np.arange(box // 2 + 1) * pad)]
 

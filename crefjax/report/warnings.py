@@ -155,8 +155,8 @@ def _no_signal(measured):
         return None
     angstrom = measured.curve.resolution(THRESHOLD).angstrom
     return (
-        f"The half-maps hardly correlate: their FSC falls below 0.143 at {angstrom:.3g} Å, a few shells from the "
-        "start. There is next to no signal that a denoised map could show; what it shows is made up of noise."
+        f"The half-maps hardly correlate: their FSC falls below 0.143 at {angstrom:.3g} Å, within the first "
+        "few shells. There is almost no signal that a denoised map could show; what it shows comes from noise."
     )
 
 
@@ -186,7 +186,7 @@ def _nothing_removed(measured):
     ratio = float(np.median(after.value[1:-1][noisy] / before.value[1:-1][noisy]))
     if ratio >= _BARELY_BETTER or np.mean(v.noise_kept.value[noise_shells] > _AS_MUCH * signal_kept) < _NEARLY_ALL:
         return None
-    reason = "The denoised half-maps are the noisy ones, but for a scale, or sharpened."
+    reason = "The denoised half-maps are the noisy ones, at most rescaled or sharpened."
     if measured.signal_scale:
         reason = "The network did not help here, so that on the scale of the signal little but the full map is left."
     return (
@@ -301,7 +301,7 @@ WARNINGS = (
         title="Not denoised",
         test=not_denoised,
         absence="a noisy map in place of a denoised one",
-        remedy="give the map that was denoised; this one is good for what the noisy map is",
+        remedy="give the map that was denoised; this one can be used only as the noisy map can",
     ),
     ReportWarning(kind="no_signal", title="No signal", test=_no_signal, absence="half-maps without signal"),
     ReportWarning(
@@ -357,7 +357,7 @@ WARNINGS = (
         title="Nothing removed",
         test=_nothing_removed,
         absence="noise left as it was",
-        remedy="denoise it, or denoise it differently; this one is good for what the noisy map is",
+        remedy="denoise it, or denoise it differently; this one can be used only as the noisy map can",
         needs=("halves",),
     ),
     ReportWarning(
@@ -416,12 +416,12 @@ def recommendations(kinds: Collection[str], added_from: float | None) -> dict[st
         added_from: resolution at which structure without support begins, Å, or None.
     """
     if "no_signal" in kinds:
-        return {"for": ["Nothing: the half-maps hold next to no signal."], "not_for": ["Anything.", *_NOT_FOR]}
+        return {"for": ["Nothing: the half-maps hold almost no signal."], "not_for": ["Anything.", *_NOT_FOR]}
     present = [warning for warning in WARNINGS if warning.kind in kinds]
     remedies = [warning.remedy for warning in present if warning.remedy]
     if remedies:
         return {
-            "for": [f"Nothing, until this is put right: {'; '.join(remedies)}."],
+            "for": [f"Nothing, until this is corrected: {'; '.join(remedies)}."],
             "not_for": ["Anything else, before that.", *_NOT_FOR],
         }
     limits = list(_NOT_FOR)

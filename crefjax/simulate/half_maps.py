@@ -199,7 +199,7 @@ def _check(config):
     if not (math.isfinite(config.resolution) and config.resolution > nyquist):
         raise UserError(
             f"simulate: expected a resolution above {nyquist:g} Å, twice the voxel size (Nyquist), found "
-            f"{config.resolution:g} Å; ask for a coarser one or take smaller voxels"
+            f"{config.resolution:g} Å; choose a coarser one, or use smaller voxels"
         )
 
 
@@ -220,11 +220,11 @@ def _choose_box(extent, config):
     elif side < (extent + 2 * LEAST_MARGIN) / config.voxel_size:
         raise UserError(
             f"simulate: expected a box of at least {least} voxels for a model of {extent:.4g} Å at "
-            f"{config.voxel_size:g} Å a voxel, found {side}; take a larger box or omit it"
+            f"{config.voxel_size:g} Å a voxel, found {side}; use a larger box, or omit it"
         )
     if side > LARGEST_BOX:
         raise UserError(
-            f"simulate: expected a box of at most {LARGEST_BOX} voxels, found {side}; take larger voxels, or a smaller "
+            f"simulate: expected a box of at most {LARGEST_BOX} voxels, found {side}; use larger voxels, or a smaller "
             "box or margin"
         )
     if config.resolution is None:
@@ -249,7 +249,7 @@ def check_memory(side: int, device: jax.Device) -> None:
     if needed > (free := free_memory(device)):
         raise UserError(
             f"simulate: expected {needed / GIB:.1f} GiB of memory to reconstruct a box of {side} voxels a side, found "
-            f"{free / GIB:.1f} GiB free; take larger voxels, a smaller box or margin, or the `method` additive"
+            f"{free / GIB:.1f} GiB free; use larger voxels, a smaller box or margin, or the `method` additive"
         )
 
 

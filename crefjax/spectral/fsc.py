@@ -181,7 +181,7 @@ class CorrectedFsc:
         if (share := float(self.randomized.fsc[last])) > _MASK_DOMINATES and last >= self.shell:
             return (
                 f"the FSC of the maps with random phases is {share:.2f} at the resolution, where it should be near 0: "
-                "take a softer or wider mask",
+                "use a softer or wider mask",
             )
         return ()
 

@@ -119,7 +119,7 @@ def denoising_task(
     if "truth" in losses.needs(weights) and not truth:
         name = next(name for name, weight in weights.items() if weight > 0 and "truth" in losses.LOSSES[name].needs)
         raise UserError(
-            f"config: losses.{name}: expected data with a truth, found none in this source; take the stream, entries "
+            f"config: losses.{name}: expected data with a truth, found none in this source; use the stream, entries "
             "with a truth.mrc, or another loss"
         )
     task = kind(network, weights, patch=patch or config.data.patch, grid=config.data.grid)
@@ -132,7 +132,7 @@ def _start_from(name, task):
     if start.grid != task.grid:
         raise UserError(
             f"{start.path}: expected weights for data.grid = {task.grid:g} voxels, found some for {start.grid:g}; set "
-            "data.grid to that, or take other weights"
+            "data.grid to that, or use other weights"
         )
     origin = f"trained with crefjax from {start.name}: {start.card['source']}"
     return replace(task.started_from(start), licence=start.card["licence"], origin=origin)

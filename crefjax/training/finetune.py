@@ -133,7 +133,7 @@ def split(specimen: Specimen, config: ConfigDict) -> SpecimenSplit:
             raise UserError(
                 f"{specimen.name}: expected a particle large enough to train on one part and to judge by "
                 f"others, in patches of {config.data.patch} voxels a side; "
-                + ("this one is too small to adapt weights to" if smallest else "take smaller patches")
+                + ("this one is too small to adapt weights to" if smallest else "use smaller patches")
             ) from error
     return parts
 

@@ -93,7 +93,9 @@ def open_sets(config: ConfigDict) -> list[ImageSet]:
     named = config.data.images.folders
     folders = matching_folders(named)
     if not folders:
-        raise UserError(f"config: data.images.folders: expected sets of images, found none by {named!r}; name some")
+        raise UserError(
+            f"config: data.images.folders: expected sets of images, found none matching {named!r}; name at least one"
+        )
     return [ImageSet(folder) for folder in folders]
 
 

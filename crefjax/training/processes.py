@@ -52,7 +52,7 @@ class Processes(NamedTuple):
             near = max(1, batch // self.count) * self.count
             raise UserError(
                 f"config: batch: expected a multiple of the number of processes, found {batch} samples for "
-                f"{self.count} processes; take {near}, or another number of processes"
+                f"{self.count} processes; use {near}, or another number of processes"
             )
         return batch // self.count
 
