@@ -251,7 +251,7 @@ def test_a_map_of_noise_is_recommended_for_nothing():
         ("one_map", "denoise each half-map by itself"),
         ("contradicted", "share no noise"),
         ("not_denoised", "give the map that was denoised"),
-        ("nothing_removed", "what the noisy map is"),
+        ("nothing_removed", "only as the noisy map can"),
     ],
 )
 def test_a_remedy_comes_before_any_use(kind, step):
