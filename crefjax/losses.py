@@ -55,7 +55,7 @@ class Loss(NamedTuple):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Its needs besides half-maps: `full` or `halves`, their denoised maps; `truth`; `mask`."""
+        """What it needs besides the half-maps: `full` or `halves`, their denoised maps; `truth`; `mask`."""
         return frozenset(_NEEDS[name] for name in self.arguments if name in _NEEDS)
 
 

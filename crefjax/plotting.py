@@ -44,8 +44,8 @@ def resolution_axis(axes, highest: float) -> None:
     """Label a frequency axis in Å.
 
     Args:
-        axes: whose x runs over 1/Å.
-        highest: frequency, 1/Å.
+        axes: axes whose x is a frequency in 1/Å.
+        highest: highest frequency, 1/Å.
     """
     ticks = highest * np.arange(1, 7) / 6
     axes.set_xlim(0, highest)
@@ -67,7 +67,7 @@ def fsc_figure(
 
     Args:
         curve: of two maps.
-        thresholds: to mark, such as 0.143.
+        thresholds: thresholds to mark, such as 0.143.
         kind: `png`, `svg` or `pdf`.
         corrected: the curves of phase randomization, which are drawn in place of C_ref; the resolutions are then those
             of the corrected one.

@@ -223,7 +223,7 @@ def _run(arguments, output):
     with ImageSet(arguments.particles) as particles:
         _check_kind(particles, micrographs=False, empty=False)
         if min(arguments.images, particles.count) < _FEWEST:
-            raise UserError(f"{arguments.particles}: expected at least {_FEWEST} images; take more")
+            raise UserError(f"{arguments.particles}: expected at least {_FEWEST} images; use more")
         clean, pixel_size = particles.stack(CLEAN).read([0])[0], particles.pixel_size
         rows = measure_particles(particles, methods, arguments.images)
         if arguments.empty:

@@ -132,7 +132,7 @@ def false_density(
         centers.append(place)
         if len(centers) == BALLS:
             return added, mask, centers
-    raise UserError(f"the box has no room for {BALLS} balls of false density; take another model or a larger margin")
+    raise UserError(f"the box has no room for {BALLS} balls of false density; use another model or a larger margin")
 
 
 def _within(voxels, reach):

@@ -120,7 +120,7 @@ def _check_sphere(atoms, side):
     if reach > side - 10:
         raise UserError(
             f"{atoms.source}: expected a box of at least {reach + 10:.4g} Å for a model that is turned to be imaged, "
-            f"found {side:.4g} Å; take a larger --box or --voxel-size"
+            f"found {side:.4g} Å; use a larger --box or --voxel-size"
         )
 
 

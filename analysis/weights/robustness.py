@@ -41,10 +41,11 @@ from crefjax.io.maps import Map, full_map
 from crefjax.plotting import BLUE, GREEN, GREY, ORANGE
 from crefjax.simulate.atoms import Atoms, read_atoms
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
+from crefjax.spectral.b_factors import apply_b_factor
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import has_no_signal, solvent_level
 from crefjax.spectral.fsc import fsc_curve
-from crefjax.spectral.windows import apply_b_factor, raised_cosine
+from crefjax.spectral.windows import raised_cosine
 from crefjax.weights.store import Weights
 
 SPECIMENS = {

@@ -31,9 +31,7 @@ def add_arguments(parser):
     )
     parser.add_argument("--weights", metavar="W", help="name or folder of a classifier's weights")
     parser.add_argument("--probability", metavar="P", help="map to write with every voxel's probability of structure")
-    parser.add_argument(
-        "--max-memory", metavar="GIB", type=positive, help="memory to keep within (default: what is free)"
-    )
+    parser.add_argument("--max-memory", metavar="GIB", type=positive, help="memory limit, GiB (default: what is free)")
     add_shared(parser, "voxel_size", "device", "overwrite")
     add_verbosity(parser)
 

@@ -1,4 +1,4 @@
-"""Helpers shared by the subcommands: types of arguments, options, and the device to compute on."""
+"""Helpers shared by the subcommands: argument types, options, and the device to compute on."""
 
 import os
 import sys
@@ -48,7 +48,7 @@ def add_half_maps(command, second="the other half-map", *, optional=False):
 
     Args:
         command: parser.
-        second: help of HALF2.
+        second: help text of HALF2.
         optional: whether the command itself checks which of them it needs.
     """
     more = {"nargs": "?"} if optional else {}
@@ -167,7 +167,7 @@ def check_model_place(model: "AtomicModel | None", map_: "Map") -> None:
 
 
 def out_of_memory(error: MemoryError | RuntimeError) -> str:
-    """Return the message for an error that memory ran out; raise any other RuntimeError again."""
+    """Return the message for an out-of-memory error; raise any other RuntimeError again."""
     if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # of JAX
         raise error
-    return "out of memory; close other programs, or take smaller maps or larger voxels"
+    return "out of memory; close other programs, or use smaller maps or larger voxels"

@@ -29,7 +29,7 @@ def add_arguments(parser):
 
 
 def run(arguments) -> int:
-    """Simulate, denoise, and compare with the truth; return 128 plus the number of a signal that stopped a training."""
+    """Simulate, denoise, and compare with the truth; return 0, or 128 plus the signal that stopped the training."""
     start = time.monotonic()
     output = Path(arguments.output)
     if not 0 <= arguments.seed < _SEEDS:

@@ -1,4 +1,4 @@
-"""`crefjax denoise`: its arguments, and one run, from the files of a map or a pair to the outputs and the record."""
+"""`crefjax denoise`: its arguments, and a single run, from the input files to the outputs and the record."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def add_arguments(parser):
     """Add the arguments of `crefjax denoise`."""
     add_half_maps(parser, "the other half-map; leave it out if HALF1 is a full map", optional=True)
     text = (
-        "denoise many pairs: entry folders with half_map_1.mrc, half_map_2.mrc, and mask.mrc, which is used if it is "
-        "there; then OUT is a folder, in which every entry gets one with denoised.mrc. Finished entries are skipped "
-        "unless --overwrite is given. Exit status 1: an entry could not be denoised"
+        "denoise many pairs: entry folders with half_map_1.mrc, half_map_2.mrc, and mask.mrc, which is used if it "
+        "exists; OUT is then a folder, in which every entry gets a folder with denoised.mrc. Finished entries are "
+        "skipped unless --overwrite is given. Exit status 1: an entry could not be denoised"
     )
     parser.add_argument("--entries", metavar="FOLDER", nargs="+", help=text)
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="denoised map, or folder, to write")
@@ -80,7 +80,7 @@ def add_arguments(parser):
     parser.add_argument("--local", action="store_true", help=text)
     add_model(parser, "; needs --report")
     add_shared(parser, "voxel_size", "insist", "device")
-    text = "limit of the peak memory, GiB (default: what is free)"
+    text = "memory limit, GiB (default: what is free)"
     parser.add_argument("--max-memory", metavar="GIB", type=positive, help=text)
     add_json(parser, "what was read, found, warned of, and written,")
     add_shared(parser, "overwrite")
@@ -95,7 +95,7 @@ def _add_settings(parser):
     )
     parser.add_argument("--scale", choices=("signal", "input", "none"), help=text)
     text = (
-        "data: run the network on a grid on which the resolution takes about three voxels; input: on the map's own "
+        "data: run the network on a grid on which the resolution spans about three voxels; input: on the map's own "
         "(default: the one that the weights were trained for). The output is on the map's own grid in either case"
     )
     parser.add_argument("--grid", choices=("data", "input"), help=text)
@@ -122,7 +122,7 @@ def _add_settings(parser):
 
 
 def run(arguments) -> int:
-    """Denoise, and write the outputs that are asked for; return 1 if an entry of several could not be denoised."""
+    """Denoise, and write the requested outputs; return 1 if one of several entries could not be denoised."""
     settings = {name: getattr(arguments, name) for name in _SETTINGS}
     if arguments.entries is not None:
         from crefjax.cli.denoise_entries import run_entries
@@ -157,7 +157,7 @@ def run(arguments) -> int:
 
 @dataclass(frozen=True, eq=False)
 class DenoiseJob:
-    """A run of `crefjax denoise`: what to denoise, how, and where to write it.
+    """A run of `crefjax denoise`: what to denoise, how, and where to write the result.
 
     Attributes:
         half_map_1: half-map 1, or the full map.
@@ -189,7 +189,7 @@ class DenoiseJob:
 
     @property
     def measures(self) -> bool:
-        """Whether denoised half-maps are needed for the report or the local maps, even if they are not written."""
+        """Whether the report or the local maps need denoised half-maps, even if these are not written."""
         return bool(self.report or self.local)
 
     @property
@@ -220,7 +220,7 @@ def check_job(job: DenoiseJob, beside=()) -> None:
     """Check all that can be checked before any map is read.
 
     Args:
-        job: to check.
+        job: the job to check.
         beside: other files that will be written.
 
     Raises:
@@ -242,7 +242,7 @@ def check_job(job: DenoiseJob, beside=()) -> None:
 
 
 def run_job(job: DenoiseJob) -> dict:
-    """Denoise, write the outputs that are asked for, and return the record.
+    """Denoise, write the requested outputs, and return the record.
 
     Raises:
         UserError: inputs or settings cannot be used, or an output cannot be written.
@@ -333,7 +333,7 @@ def _log_result(result: Denoised) -> None:
     for note in result.notes:
         log(note)
     if result.half_map_fsc is not None and has_no_signal(result.half_map_fsc.fsc):
-        warn("the half-maps hardly correlate; on the signal's scale there is next to nothing to show")
+        warn("the half-maps hardly correlate; on the scale of the signal almost nothing is left")
 
 
 def _report_inputs(job, request: DenoiseRequest, result: Denoised) -> ReportInputs:

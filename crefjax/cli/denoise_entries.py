@@ -1,7 +1,8 @@
 """`crefjax denoise --entries`: many pairs in one process, so that boxes of one shape are compiled only once.
 
-Every entry gets a folder of its own name, which appears complete, with `run.json`, the record of the run. An entry that
-has one is finished and not denoised again; one that cannot be denoised is reported in one line and skipped.
+Every entry gets a folder of its own name, which appears only when it is complete, with `run.json`, the record of the
+run. An entry that has such a folder is finished and not denoised again; one that cannot be denoised is reported in one
+line and skipped.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ class Outcome:
     """The outcome of one entry.
 
     Attributes:
-        name: of the entry.
+        name: name of the entry.
         status: `done`, `finished before`, or `skipped`.
         seconds: time that it took in this run.
-        record: of its run, with the paths of its outputs; None if it was skipped.
+        record: record of its run, with the paths of its outputs; None if it was skipped.
         error: why it was skipped, or None.
-        reason: the same without the files.
+        reason: the same without the file names.
     """
 
     name: str
@@ -69,7 +70,7 @@ def run_entries(arguments, settings: dict) -> int:
     """Denoise entry folders, print a table, and return 1 if one of them had to be skipped.
 
     Args:
-        arguments: of the command line.
+        arguments: arguments of the command line.
         settings: parameters of `crefjax.inference.request.read_request`.
 
     Raises:
@@ -258,7 +259,7 @@ def _content(outcomes):
 
 
 def requested_result(entry: Entry, mask, arguments, settings, weights: Weights) -> dict:
-    """Return everything that the result depends on, to compare a finished entry with the present request."""
+    """Return everything that the result depends on, to compare a finished entry with the current request."""
     files = {"half-map 1": entry.half_map_1, "half-map 2": entry.half_map_2}
     if mask not in (None, "auto"):
         files["mask file"] = Path(mask)

@@ -36,9 +36,9 @@ class Curves(NamedTuple):
 
     Attributes:
         curve: of the maps as given, within the mask if there is one.
-        corrected: the curves of phase randomization, if they are asked for and there is a mask.
+        corrected: the curves of phase randomization, if they were requested and there is a mask.
         masked: whether there is a mask.
-        directional: the curves by direction, if a table of them or JSON is asked for.
+        directional: the curves by direction, if a table of them or JSON was requested.
         anisotropy: what follows from them.
     """
 
@@ -61,7 +61,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--mask",
         metavar="M",
-        help="mask; it multiplies both maps, after their solvent level is subtracted (default: no mask)",
+        help="mask; it multiplies both maps, after their solvent level has been subtracted (default: no mask)",
     )
     parser.add_argument(
         "--corrected",
@@ -74,7 +74,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--xml",
         metavar="F",
-        help="also write the curve of two half-maps as XML for a deposition to EMDB: corrected if there is a mask",
+        help="also write the curve of two half-maps as XML for deposition in EMDB: corrected if there is a mask",
     )
     parser.add_argument("--csv", metavar="F", help="also write all curves as a table (.csv)")
     parser.add_argument(
@@ -89,7 +89,7 @@ def add_arguments(parser):
 
 
 def run(arguments) -> None:
-    """Print the curve, and write the files that are asked for."""
+    """Print the curve, and write the requested files."""
     _check_before_work(arguments)
     with on_device(arguments.device):
         curves = _measure(arguments)
@@ -164,7 +164,7 @@ def _corrected(arguments, first, second, region) -> Curves:
 
 
 def _check_not_denoised(*maps):
-    """Refuse to write a deposition's curve from maps that bear crefjax's label of a denoised map."""
+    """Refuse to write a curve for deposition from maps that crefjax has labeled as denoised."""
     for map_ in maps:
         labels = [bytes(label) for label in map_.header.fields.label]
         if any(label.startswith(b"crefjax") and b"denoised" in label for label in labels):
@@ -330,7 +330,7 @@ def fsc_xml(frequency: Sequence[float], fsc: Sequence[float], title: str) -> byt
     Args:
         frequency: of every shell, 1/Å.
         fsc: of every shell.
-        title: of the curve.
+        title: title of the curve.
     """
     root = ElementTree.Element("fsc", title=title, xaxis="Resolution (A-1)", yaxis="Correlation Coefficient")
     for x, y in zip(frequency, fsc, strict=True):

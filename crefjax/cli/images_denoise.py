@@ -26,7 +26,7 @@ EPILOG = (
 
 
 class _File(NamedTuple):
-    """A stack to denoise, where it goes, and whether its particles are bright; None for not known."""
+    """A stack to denoise, its output, and whether its particles are bright; None if this is not known."""
 
     source: Path
     target: Path
@@ -48,7 +48,7 @@ def add_arguments(parser):
     parser.add_argument("--weights", metavar="W", help="name or folder of weights for images")
     add_contrast(parser, "dark for micrographs of a STAR file and single images, bright otherwise")
     parser.add_argument(
-        "--max-memory", metavar="GIB", type=positive, help="memory to keep within (default: half of what is free)"
+        "--max-memory", metavar="GIB", type=positive, help="memory limit, GiB (default: half of what is free)"
     )
     add_shared(parser, "device", "overwrite")
     add_verbosity(parser)
@@ -114,7 +114,7 @@ def denoise_file(file: _File, weights: Weights, arguments, show) -> int:
 
 
 def show_part(show, before, size, share):
-    """Show the share of all that is done, given the share of a part that is, what was before it, and its size."""
+    """Show the progress of the whole from that of one part, given where the part starts and its size, as shares."""
     show(before + share * size)
 
 

@@ -42,7 +42,7 @@ def add_arguments(parser):
         help="least structural similarity of the quarters of a denoised patch",
     )
     parser.add_argument(
-        "--max-memory", metavar="GIB", type=positive, help="memory to keep within (default: half of what is free)"
+        "--max-memory", metavar="GIB", type=positive, help="memory limit, GiB (default: half of what is free)"
     )
     add_shared(parser, "device", "overwrite")
     add_verbosity(parser)
@@ -66,7 +66,7 @@ def run(arguments) -> None:
             found += _places(arguments, path, functools.partial(denoised, index), show)
     if not found:
         raise UserError(
-            "extract-noise: expected patches of noise, found none; lower the `threshold`, or take smaller patches with "
+            "extract-noise: expected patches of noise, found none; lower the `threshold`, or use smaller patches with "
             "`patch`"
         )
     side = arguments.patch

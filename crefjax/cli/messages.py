@@ -1,10 +1,10 @@
-"""What a command says: lines on standard error, results on standard output, and its record as JSON.
+"""The output of a command: messages on standard error, results on standard output, and its record as JSON.
 
-`--quiet` leaves errors and warnings, `--verbose` adds choices and times. Lines of the library that begin with
+`--quiet` keeps only errors and warnings; `--verbose` adds choices and times. Lines of the library that begin with
 `warning: ` or `skipped ` are warnings. Where JSON goes to standard output, the results go to standard error.
 
-A record has what a command read, found, warned of, and wrote, for pipelines. Its keys are documented in
-docs/command_line.md; a key that changes its meaning, or goes, raises `FORMAT_VERSION`.
+A record lists what a command read, found, warned of, and wrote, for use in pipelines. Its keys are documented in
+docs/command_line.md. Removing a key, or changing its meaning, requires a higher `FORMAT_VERSION`.
 """
 
 import json
@@ -40,10 +40,10 @@ class Messages:
     Attributes:
         verbosity: `QUIET`, `NORMAL`, or `VERBOSE`.
         json_on_stdout: whether standard output is kept for JSON.
-        prefix: of every line on standard error.
+        prefix: prefix of every line on standard error.
         warnings: all warnings, without prefix.
         seconds: time of each step by its name, from `timed`.
-        start: when it began, by `time.monotonic`.
+        start: time at which it began, from `time.monotonic`.
     """
 
     verbosity: int = NORMAL
@@ -128,7 +128,7 @@ def result(line: str, *, even_if_quiet: bool = False) -> None:
 
     Args:
         line: of the result.
-        even_if_quiet: whether it is printed with `--quiet` too.
+        even_if_quiet: whether to print it with `--quiet` too.
     """
     if even_if_quiet or _current.verbosity != QUIET:
         print(line, file=sys.stderr if _current.json_on_stdout else sys.stdout)

@@ -1,4 +1,4 @@
-"""`crefjax relion-job`: an External job of RELION (and of CCP-EM Doppio), and what its folder holds when it ends."""
+"""`crefjax relion-job`: an External job of RELION (and of CCP-EM Doppio), and the files that mark its end."""
 
 import os
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--in_3dref", metavar="HALF1", required=True, help="a half-map, with half1 or half2 in its name"
     )
-    parser.add_argument("--in_mask", metavar="MASK", help="mask; outside of it the denoised map is 0")
+    parser.add_argument("--in_mask", metavar="MASK", help="mask; the denoised map is 0 outside it")
     parser.add_argument("--j", metavar="N", type=int, help="threads (default: all cores)")
     parser.add_argument("--weights", metavar="W", help="weights by name or folder (default: truth)")
     parser.add_argument("--symmetry", metavar="G", help="point group over which the map is averaged, such as D7")
@@ -33,7 +33,7 @@ def add_arguments(parser):
 
 
 def run(arguments) -> None:
-    """Denoise and report into the folder of a job, and say there how it ended."""
+    """Denoise and report into the folder of a job, and mark there how it ended."""
     folder = Path(arguments.o)
     start(folder)
     try:
@@ -88,7 +88,7 @@ def other_half(path: Path) -> Path:
 
 
 def start(folder: Path) -> None:
-    """Make the folder of a job if it is missing, and remove what an earlier run said about its end."""
+    """Make the folder of a job if it is missing, and remove the end markers of an earlier run."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -98,12 +98,12 @@ def start(folder: Path) -> None:
 
 
 def finish(folder: Path, *, success: bool, outputs: Sequence[Path] = ()) -> None:
-    """Say how a job ended, and which maps it made.
+    """Mark how a job ended, and list the maps that it made.
 
     Args:
-        folder: of the job.
-        success: whether it ended well.
-        outputs: maps, relative to the project's folder, as the folder of the job is.
+        folder: folder of the job.
+        success: whether it succeeded.
+        outputs: maps, by paths relative to the project folder, like `folder`.
     """
     from crefjax.io.star import write_star
 

@@ -55,7 +55,7 @@ def add_arguments(parser):
 
 
 def run(arguments) -> None:
-    """Report as the command line says."""
+    """Write the report of a parsed command line."""
     from crefjax.report.measure import ReportInputs, report_numbers
     from crefjax.report.writer import PAGE, check_report_folder, write_report
 

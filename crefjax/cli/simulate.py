@@ -230,7 +230,7 @@ def config_from(arguments) -> SimulationConfig:
 
 
 def _method(arguments):
-    """Return the method: the one given, or what the options imply."""
+    """Return the method: the given one, or the one that the options imply."""
     if arguments.method is not None:
         return arguments.method
     return "additive" if arguments.particles is None else "particles"
@@ -322,7 +322,7 @@ def given(arguments, fields: Iterable[str] | Mapping[str, str]) -> dict:
     """Return the values that the user gave, by field; other fields keep their defaults.
 
     Args:
-        arguments: of the command line.
+        arguments: arguments of the command line.
         fields: named as their options; or fields by the names of their options.
     """
     names = fields if isinstance(fields, Mapping) else {name: name for name in fields}
@@ -334,7 +334,7 @@ def check_effective(arguments, *rows) -> None:
     """Reject options that would have no effect.
 
     Args:
-        arguments: of the command line.
+        arguments: arguments of the command line.
         rows: names of options, whether they have an effect, and where they would have one.
 
     Raises:

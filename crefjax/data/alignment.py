@@ -1,4 +1,4 @@
-"""Shift and orientation of half-map 2 against half-map 1."""
+"""Shift and orientation of half-map 2 relative to half-map 1."""
 
 import functools
 import itertools
@@ -31,15 +31,15 @@ def _evidence(first, second, mask):
 
 
 def _is_enough(best, present):
-    """Return whether the evidence for another place or orientation is enough, given that for the present one."""
+    """Return whether the evidence for another place or orientation suffices, given that for the current one."""
     return best >= max(_LEAST, _RATIO * present, present + _BETTER)
 
 
 def find_shift(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None) -> tuple[int, int, int]:
-    """Return by how many voxels half-map 2 is shifted against half-map 1.
+    """Return by how many voxels half-map 2 is shifted relative to half-map 1.
 
-    Phases are correlated over several bands, because it is not known yet where the signal ends; the evidence decides
-    among the peaks.
+    Phases are correlated over several bands, because it is not yet known where the signal ends; the evidence selects
+    one of the peaks.
 
     Args:
         first: `(z, y, x)`, float32.

@@ -133,7 +133,7 @@ def in_steps(array: np.ndarray) -> np.ndarray:
 
 
 def random_rotation(sample: dict, random: np.random.Generator) -> dict:
-    """Return a sample with all its maps in one random orientation of the 24."""
+    """Return a sample with all its maps rotated alike, to a random one of the 24 orientations of the cube."""
     index = int(random.integers(len(ROTATIONS)))
     return {name: value if name == "entry" else rotate(value, index) for name, value in sample.items()}
 

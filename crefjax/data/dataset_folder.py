@@ -3,7 +3,8 @@
 Different processes, on one or many machines, may prepare parts of a dataset, which are joined later. Part K of N takes
 every N-th entry and writes its patches to their place in the whole dataset. Its other findings, the checksums and
 traces of the files and why entries cannot be used, are kept in `DATASET/parts/K-of-N/` until the dataset is complete,
-so that nothing is read twice. They count as long as the files of an entry have the same size and time of last change.
+so that nothing is read twice. They stay valid as long as the files of an entry have the same size and modification
+time.
 """
 
 import json
@@ -73,7 +74,7 @@ class Part:
         return output / PARTS_FOLDER / f"{self.number}-of-{self.count}"
 
     def share(self, sources: Sequence[EntryFolder]) -> list[EntryFolder]:
-        """Return the entries of this part: every N-th one, so that large ones that follow each other are spread."""
+        """Return the entries of this part: every N-th one, so that consecutive large ones go to different parts."""
         return list(sources[self.number - 1 :: self.count])
 
 
@@ -93,7 +94,7 @@ class Known:
 
 
 def signature(folder: Path) -> list[list]:
-    """Return name, size, and time of last change of every file in an entry's folder."""
+    """Return the name, size, and modification time of every file in an entry's folder."""
     try:
         with os.scandir(folder) as found:
             stats = [

@@ -1,9 +1,9 @@
 """The grids of the networks: the working grid of the denoisers, and the unit grid of the voxel classifier.
 
-A network of moderate size works best on maps of one sampling. For weights that were trained on maps with about three
-voxels per resolution, half-maps are resampled to that, in training and in use, by cropping or padding their spectrum,
-and the output of the network is resampled back to the grid of the file. The first voxel of both grids lies at the same
-place.
+A network of moderate size works best at one sampling. For weights that were trained on maps whose resolution spans
+about three voxels, half-maps are resampled to that sampling, in training and in use, by cropping or padding their
+spectrum, and the output of the network is resampled back to the grid of the file. The first voxel of both grids lies at
+the same place.
 
 The classifier works on voxels of 1 Å, with negative density set to 0, and the rest scaled to 0 to 1.
 """
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from crefjax.errors import UserError
-from crefjax.spectral.b_factors import best_blur, low_pass_end, noise_b_factor, signal_b_factor
+from crefjax.spectral.b_factors import apply_b_factor, best_blur, low_pass_end, noise_b_factor, signal_b_factor
 from crefjax.spectral.curves import (
+    THRESHOLD,
     first_shell_below,
     fsc_from_products,
     resolution_at,
@@ -24,10 +25,9 @@ from crefjax.spectral.curves import (
     solvent_level,
 )
 from crefjax.spectral.resample import fourier_resample, working_shape
-from crefjax.spectral.windows import apply_b_factor, raised_cosine
+from crefjax.spectral.windows import raised_cosine
 
 VOXELS = 3.3  # per resolution on the working grid, for weights whose card does not say
-THRESHOLD = 0.143  # of the FSC of the half-maps at the resolution
 B_RANGE = (1.0, 18.0)  # over the squared resolution in training; the user is told of maps outside
 _RISING = -30.0  # Å²: noise that rises more steeply towards high frequencies is flattened before measuring
 _ERRORS = 2.0  # standard errors by which a B-factor must lie outside that range
@@ -46,9 +46,10 @@ class WorkingGrid:
     Attributes:
         shape: `(z, y, x)` in voxels.
         voxel_size: Å, along the longest side.
-        resolution: Å, by which it was chosen; None if it is unknown, and the file's grid was kept.
-        blur: Å², the B-factor by which maps are blurred (below 0: sharpened) for the network. Sharpening ends at the
-            resolution, where its factor stays: beyond, it would raise noise alone, over everything else.
+        resolution: resolution in Å from which the grid was chosen; None if it is unknown, so that the file's grid was
+            kept.
+        blur: Å², the B-factor by which maps are blurred (below 0: sharpened) for the network. Beyond the resolution the
+            sharpening factor stays constant, because it would amplify noise alone.
         notes: one line for each thing that the user should know.
     """
 
@@ -130,7 +131,8 @@ def find_grid(
 def level_and_rms(full: np.ndarray, region: np.ndarray | None) -> tuple[float, float]:
     """Return the solvent's level, and the root mean square of a full map relative to it within a mask.
 
-    With weights for a working grid, maps are standardized by the two, which do not depend on the size of the box.
+    With weights for a working grid, maps are standardized by these two numbers, which do not depend on the size of the
+    box.
 
     Args:
         full: `(z, y, x)`.

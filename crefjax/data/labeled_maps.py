@@ -26,7 +26,7 @@ class LabeledMap:
     """A map with its labels.
 
     Attributes:
-        name: of its folder.
+        name: name of its folder.
         density: `(z, y, x)`, float16, 0 to 1.
         structure: `(z, y, x)`, bool.
     """
@@ -84,15 +84,15 @@ def labeled_batches(
     Args:
         maps: from `load_labeled_map`.
         patch: side, voxels; even, at least 16.
-        batch: patches a batch; the last one of a finite number may be shorter.
-        seed: of the random patches.
+        batch: number of patches per batch; the last one of a finite number may be shorter.
+        seed: random seed of the patches.
         rotations: whether patches are turned to one of the 24 orientations of the cube; no mirror images.
         gain: range of the factor, uniform in its logarithm, by which a patch's density is multiplied before it is
             clipped at 1 again: how a map is scaled depends on its few brightest voxels.
         count: number of patches; None for patches without end.
         process: index of this process and number of processes, each of which makes its part of every batch alone;
             patch `k` and the position are the same for any number of them.
-        threads: that make batches ahead.
+        threads: number of threads that prepare batches in advance.
 
     Raises:
         UserError: a setting is out of range, or there are no maps.

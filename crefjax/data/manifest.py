@@ -1,10 +1,10 @@
 """Files of a prepared dataset: `manifest.json`, an `entry.json` for each entry, and `dataset.json` with its settings.
 
-DATASET/dataset.json                      settings and entries; there from the start
+DATASET/dataset.json                      settings and entries; present from the start
 DATASET/entries/<entry>/00000.array_record, ...   patches
 DATASET/entries/<entry>/entry.json        the entry, except its side of the split
-DATASET/manifest.json                     the whole dataset; there once it is complete
-DATASET/parts/                            findings of its parts (`dataset_folder`); there until it is complete
+DATASET/manifest.json                     the whole dataset; present once it is complete
+DATASET/parts/                            findings of its parts (`dataset_folder`); present until it is complete
 """
 
 import json
@@ -153,7 +153,7 @@ def load_manifest(folder) -> Manifest:
 
 
 def check_version(path: Path, content: dict) -> None:
-    """Raise UserError if a JSON file is not of a dataset, or of another version of datasets."""
+    """Raise UserError if a JSON file does not belong to a dataset, or belongs to another dataset version."""
     if content.get("format") != FORMAT:
         raise path_error(path, "expected a file that `crefjax prepare` wrote, found another; check the folder")
     if content.get("dataset_version") != DATASET_VERSION:

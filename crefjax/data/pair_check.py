@@ -1,8 +1,8 @@
 """Checks of two half-maps before any work is done with them, and the corrections that are safe to make.
 
-A pair is two reconstructions of one specimen in one place and orientation, on one scale, with independent noise that
-has not been filtered or masked away. If a refinement, a copy, or a conversion changed one of them, the signal and the
-noise that they share show it.
+A pair is two reconstructions of one specimen, in the same place and orientation and on the same scale, with independent
+noise that has not been filtered or masked away. If a refinement, a copy, or a conversion changed one of them, the
+signal and the noise that they share show it.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from crefjax.data.alignment import find_orientation, find_shift
-from crefjax.data.grid import THRESHOLD, VOXELS, find_grid
+from crefjax.data.grid import VOXELS, find_grid
 from crefjax.errors import path_error
 from crefjax.io.maps import Map, full_map, mean_and_std
 from crefjax.masking import MeasurementMask, auto_mask
 from crefjax.masking.threshold import INVERTED_CONTRAST, has_inverted_contrast
 from crefjax.spectral.curves import (
+    THRESHOLD,
     FscCurve,
     count_shell_voxels,
     fsc_from_products,
@@ -90,7 +91,7 @@ class PairCheck:
     def describe_resolution(self, *, mask_given: bool) -> str:
         """Return in words where the FSC of the half-maps falls below 0.143, and within which region."""
         region = "the mask" if mask_given else "the whole box" if self.region.array is None else "a mask made from them"
-        resolution = self.curve.resolution(0.143)
+        resolution = self.curve.resolution(THRESHOLD)
         where = f"falls below 0.143 at {resolution.angstrom:.2f} Å" if resolution.crossed else "never falls below 0.143"
         return f"FSC of the half-maps {where}, within {region}"
 
@@ -289,12 +290,14 @@ def _place(first, second, voxel_size, mask):
         return
     aligned = np.roll(rotated, [-axis for axis in voxels], (0, 1, 2))
     mask = auto_mask(first, aligned, voxel_size).array if mask is None else mask
-    before, after = (_curve(first, other, voxel_size, mask).resolution(0.143).angstrom for other in (second, aligned))
+    before, after = (
+        _curve(first, other, voxel_size, mask).resolution(THRESHOLD).angstrom for other in (second, aligned)
+    )
     shift = [axis * voxel_size for axis in voxels[::-1]]
     changes = [orientation] if orientation else []
     if any(shift):
         changes.append("shifted by " + ", ".join(f"{axis:.3g}" for axis in shift) + " Å along x, y, z")
-    text = f"half-map 2 is {' and '.join(changes)} against half-map 1: FSC-0.143 at "
+    text = f"half-map 2 is {' and '.join(changes)} relative to half-map 1: FSC-0.143 at "
     text += f"{before:.3g} Å as it is, {after:.3g} Å with that undone; give the two half-maps of one refinement"
     numbers = {"shift": shift, "orientation": orientation, "resolution": before, "resolution_when_undone": after}
     yield Finding("orientation" if orientation else "shift", True, text, numbers)

@@ -1,9 +1,9 @@
 """Preparation of a dataset: entries of half-maps are cut into patches, in ArrayRecord shards with a manifest.
 
-A run that was stopped or killed continues where it stopped, and ends with the bytes of an uninterrupted one, with any
-number of jobs and any order of the entries. Several processes, also on several machines that share a file system, may
-each prepare a part at the same time; a last call without `part` joins them and does what is missing, and the dataset
-has the same bytes again.
+A run that was stopped or killed continues where it stopped, and produces the same bytes as an uninterrupted one, with
+any number of jobs and any order of the entries. Several processes, also on several machines that share a file system,
+may each prepare a part at the same time; a last call without `part` joins them and does what is missing. The dataset is
+again the same, byte for byte.
 
 Entries that cannot be used are reported and skipped, as are those that share a half-map with an earlier one (by name)
 that is used: it would be on both sides of the split. Entries that seem to be made from one map, rotated, cropped, or
@@ -167,7 +167,7 @@ def _check(cutting, validation, jobs):
     patch, grid = cutting.patch, cutting.grid
     check_patch(patch)
     if grid and not 2 < grid <= 10:
-        raise UserError(f"grid: expected more than 2 and at most 10 voxels for the resolution, found {grid:g}")
+        raise UserError(f"grid: expected more than 2 and at most 10 voxels per resolution, found {grid:g}")
     if not 1 <= cutting.stride <= patch:
         raise UserError(f"stride: expected 1 to {patch} voxels, to cover the box, found {cutting.stride}; change it")
     if cutting.dtype not in DTYPES:

@@ -57,7 +57,7 @@ class Trace:
     marks: np.ndarray
 
     def is_copy_of(self, other: "Trace") -> bool:
-        """Return whether both are of one map, in any file, with any header, level, scale, or sign.
+        """Return whether both are traces of the same map, in any file, with any header, level, scale, or sign.
 
         The noise identifies a map. Voxels that were stored as bytes still have a correlation of 0.9999.
         """
@@ -239,7 +239,7 @@ def choose_positions(specimen: Specimen, patch: int, stride: int) -> tuple[list[
     kept = [position for position in grid if _is_useful(specimen, position, patch)]
     if not kept:
         sides = "x".join(map(str, specimen.mask.shape))
-        advice = "check the mask" if patch <= SMALLEST_PATCH else "check the mask, or take smaller patches"
+        advice = "check the mask" if patch <= SMALLEST_PATCH else "check the mask, or use smaller patches"
         raise UserError(
             f"expected a patch that has at least {MIN_MASK:.0%} of its voxels within the mask, found none among "
             f"{len(grid)} in a box of {sides} voxels; {advice}"
@@ -312,11 +312,11 @@ def trace_of(array: np.ndarray) -> Trace:
 
 
 def marks_of(array: np.ndarray) -> np.ndarray:
-    """Return the least of the numbers that a map keeps when it is rotated by 90°, mirrored, cropped, or masked; sorted.
+    """Return the smallest of the numbers that a map keeps when rotated by 90°, mirrored, cropped, or masked; sorted.
 
-    There is one for each voxel, a hash of its value and of the largest and the least of its six neighbors, to the last
-    bit: two maps share hardly any unless one was made from the other. They are ordered by the hash of the voxel's
-    value, so the least numbers of a part of a map are among the least of that part in the whole map.
+    There is one for each voxel, a hash of its value and of the largest and the smallest of its six neighbors, to the
+    last bit: two maps share hardly any unless one was made from the other. They are ordered by the hash of the voxel's
+    value, so the smallest numbers of a part of a map are among the smallest of that part in the whole map.
     """
     array = np.ascontiguousarray(array, np.float32)
     if len(np.unique(array.reshape(-1)[:: max(1, array.size // 2**16)])) < min(_LEAST_VALUES, array.size // 8):

@@ -1,7 +1,8 @@
 """Batches of patches cut from specimens in memory, for fine-tuning on one or a few; a part can be held out.
 
-The held-out part is the end of the particle, beyond a plane across its longest axis. No voxel has weight in both the
-training and the held-out patches: both are multiplied by a weight along that axis that falls to 0 before the plane.
+The held-out part is the end of the particle, beyond a plane across its longest axis. No voxel has a nonzero weight in
+both the training and the held-out patches: both are multiplied by a weight along that axis that falls to 0 before the
+plane.
 """
 
 import math
@@ -186,7 +187,7 @@ def _part(specimen, held_out, region, patch):
     part = _Part(specimen, axis, weight, np.flatnonzero(mask >= 0.5), mask)
     if not part.voxels.size or not _covering(part, patch, patch // 2):
         what = "the part for training" if region == "training" else "a held-out part"
-        advice = "change held_out" if patch <= SMALLEST_PATCH else "take smaller patches, or change held_out"
+        advice = "change held_out" if patch <= SMALLEST_PATCH else "use smaller patches, or change held_out"
         raise UserError(
             f"{specimen.name}: expected a patch of {patch} voxels a side with at least {MIN_MASK:.0%} of it in "
             f"{what}, found none; {advice}"

@@ -1,4 +1,4 @@
-"""Batches of simulated images for training, read with Grain: random crops, turned, and resumed exactly.
+"""Batches of simulated images for training, read with Grain: random crops in random orientations, resumed exactly.
 
 A batch is a dict of float32 arrays `(samples, 1, p, p)`, images being maps of one section:
 
@@ -7,7 +7,7 @@ A batch is a dict of float32 arrays `(samples, 1, p, p)`, images being maps of o
     truth        the clean signal, on the same scale
 
 and `entry`, int32 `(samples,)`, the index of the sample's set in `Batches.names`. Particles are bright, whatever the
-contrast of the set. Each crop is standardized as `crefjax images denoise` does it with whole images: the mean of the
+contrast of the set. Each crop is standardized as whole images are by `crefjax images denoise`: the mean of the
 noisy image is subtracted from the halves, the mean of the signal from the signal, and all are divided by the standard
 deviation of the noisy image.
 """
@@ -41,8 +41,8 @@ def image_batches(
     Args:
         sets: open sets.
         patch: side of the crops, pixels; at most the images' own.
-        batch: crops a batch; the last one of a finite number may be shorter.
-        seed: of the crops.
+        batch: number of crops per batch; the last one of a finite number may be shorter.
+        seed: random seed of the crops.
         turns: whether crops are turned to one of 8 orientations; a mirror image of a projection is one of a view from
             the other side (of a molecule of the other hand, which does not matter to noise).
         first: share of every set, from its beginning, before the images that are used.
@@ -50,7 +50,7 @@ def image_batches(
         count: number of crops; None for crops without end.
         process: index of this process and number of processes, each of which makes its part of every batch alone;
             crop `k` and the position are the same for any number of them.
-        threads: that make batches ahead.
+        threads: number of threads that prepare batches in advance.
 
     Raises:
         UserError: a setting is out of range, there are no images, or a set's images are smaller than the crops.
@@ -81,17 +81,17 @@ def image_batches(
 def _images_in_part(sets, patch, first, last):
     """Return the set and the number of every image in a part of the sets, which are checked."""
     if not sets:
-        raise UserError("images: expected at least one set, found none; name the folders of some")
+        raise UserError("images: expected at least one set, found none; name their folders")
     for each in sets:
         if min(each.shape) < patch:
             raise UserError(
-                f"{each.path}: expected images of at least {patch} pixels a side, found {each.shape}; take smaller "
+                f"{each.path}: expected images of at least {patch} pixels a side, found {each.shape}; use smaller "
                 "patches"
             )
     ranges = [(round(first * each.count), round(last * each.count)) for each in sets]
     images = [(number, image) for number, (start, stop) in enumerate(ranges) for image in range(start, stop)]
     if not images:
-        raise UserError("images: expected images in this part of the sets, found none; take larger sets")
+        raise UserError("images: expected images in this part of the sets, found none; use larger sets")
     return images
 
 

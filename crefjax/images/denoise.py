@@ -16,11 +16,10 @@ import numpy as np
 from crefjax.errors import UserError
 from crefjax.inference.network import measure_at_once, run_at_once
 from crefjax.models import Parameters
-from crefjax.utils.memory import GIB, find_device, free_memory
+from crefjax.utils.memory import GIB, PROGRAM_BYTES, find_device, free_memory
 from crefjax.weights.store import Weights
 
 LARGEST_TILE = 2048  # pixels a side; larger ones gain nothing
-_PROGRAM_BYTES = 0.45 * GIB
 _SHARE_OF_FREE = 0.5  # of the free memory that a run takes by default
 _PROBE = 256  # pixels a side, for which a network's memory is measured
 
@@ -30,9 +29,9 @@ class ImagePlan:
     """How images of one shape are denoised.
 
     Attributes:
-        device: that computes.
-        batch: images at a time; 1 if they are tiled.
-        tile: pixels a side that are kept of a window; 0 for whole images.
+        device: device to compute on.
+        batch: number of images at a time; 1 if they are tiled.
+        tile: side in pixels of the part of a window that is kept; 0 for whole images.
         window: `(y, x)` of the windows, pixels.
         bytes: peak memory of the network's arrays.
     """
@@ -46,7 +45,7 @@ class ImagePlan:
     def describe(self) -> str:
         """Return one line on batches or tiles, and memory."""
         work = f"tiles of {self.tile} pixels" if self.tile else f"{self.batch} images at a time"
-        return f"{self.device.platform.upper()}, {work}, about {(self.bytes + _PROGRAM_BYTES) / GIB:.1f} GiB"
+        return f"{self.device.platform.upper()}, {work}, about {(self.bytes + PROGRAM_BYTES) / GIB:.1f} GiB"
 
 
 def plan_images(
@@ -58,16 +57,16 @@ def plan_images(
         shape: `(y, x)`, pixels.
         weights: of a 2D network.
         device: `cpu`, `gpu`, or None for the best.
-        max_memory: GiB that the program may take (on a GPU, its arrays there); None for half of what is free.
+        max_memory: GiB that the program (on a GPU, its arrays there) may use; None for half of what is free.
 
     Raises:
-        UserError: the weights are not for images, there is no such device, or not enough memory.
+        UserError: the weights are not for images, or there is no such device or not enough memory.
     """
     if weights.model.dimensions != 2:
         raise UserError(f"{weights.path}: expected weights for images, found some for maps; choose others")
     chosen = find_device(device)
     limit = max_memory * GIB if max_memory is not None else _SHARE_OF_FREE * free_memory(chosen)
-    limit -= _PROGRAM_BYTES if chosen.platform == "cpu" else 0
+    limit -= PROGRAM_BYTES if chosen.platform == "cpu" else 0
     multiple = weights.config.multiple
     per_pixel = _bytes_per_pixel(weights.config, chosen)
     # The image itself, its padded copy and the output are on the host too.
@@ -103,8 +102,8 @@ def _bytes_per_pixel(config, device):
 
 def _too_little(shape, needed, limit):
     return UserError(
-        f"images of {shape[1]}x{shape[0]} pixels need at least {(needed + _PROGRAM_BYTES) / GIB:.1f} GiB, found "
-        f"{max(0.0, limit + _PROGRAM_BYTES) / GIB:.1f} GiB; give more as `max_memory`, or bin the images"
+        f"images of {shape[1]}x{shape[0]} pixels need at least {(needed + PROGRAM_BYTES) / GIB:.1f} GiB, found "
+        f"{max(0.0, limit + PROGRAM_BYTES) / GIB:.1f} GiB; give more as `max_memory`, or bin the images"
     )
 
 
@@ -121,11 +120,11 @@ def denoise_images(
     Each is brought to mean 0 and standard deviation 1, and the output back to its scale.
 
     Args:
-        images: `(images, y, x)`; in a plan with batches at most one batch is sensible.
+        images: `(images, y, x)`; for a plan with batches, give at most one batch.
         weights: of a 2D network.
         plan: from `plan_images` for this shape.
         sign: 1 for bright particles; -1 for dark ones, whose images are inverted before and after.
-        progress: called with the share that is done.
+        progress: called with the completed share of the work, 0 to 1.
 
     Returns:
         `(images, y, x)`, float32.

@@ -1,8 +1,8 @@
 """Formation of an image: projection, phase, contrast transfer, detector, and electrons.
 
-The specimen is a weak phase object. An electron that passes it is ahead by the phase `gamma lambda P`, with the
-projected scattering length density `P` (1/Å, the sum of `crefjax.simulate.density.density` times the pixel size along
-z), the wavelength `lambda`, and the relativistic factor of the mass `gamma`; with `P` times 47.88 V Å² for the
+The specimen is a weak phase object. An electron that passes through it is advanced by the phase `gamma lambda P`, with
+the projected scattering length density `P` (1/Å, the sum of `crefjax.simulate.density.density` times the pixel size
+along z), the wavelength `lambda`, and the relativistic factor of the mass `gamma`; with `P` times 47.88 V Å² for the
 projected potential, this is the usual interaction constant (Kirkland 2010, equation 5.6). The intensity relative to the
 ice around the particle is
 
@@ -12,7 +12,7 @@ with the CTF of `crefjax.simulate.imaging`, which is positive at low frequencies
 electrons records each at a random distance from where it arrived, so the expected counts are the intensity under the
 MTF, and the counts themselves are Poisson: noise is white, and the DQE falls as `MTF²`.
 
-All images of this module are `(..., y, x)`; spectra are `rfft2`'s.
+All images of this module are `(..., y, x)`; spectra are those of `rfft2`.
 """
 
 import functools

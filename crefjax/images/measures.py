@@ -1,4 +1,4 @@
-"""How far denoised images are from their signal, and what in them is signal, noise, and bias.
+"""Measures of denoised images: error against the signal; signal, noise, and bias per ring; and particles found.
 
 An image is a map of one section, so covariances and variances per ring, and ring correlations, are those of
 `crefjax.spectral`, summed over images. All functions take NumPy arrays `(y, x)` or stacks `(images, y, x)`.
@@ -142,7 +142,7 @@ def region_snr(image: np.ndarray, pairs: Sequence[tuple[tuple[slice, slice], tup
     for inner, background in pairs:
         around = np.asarray(image[background], np.float64)
         if not around.var() > 0:
-            raise UserError("images: expected noise in the background, found a constant region; take another")
+            raise UserError("images: expected noise in the background, found a constant region; choose another")
         inside = np.asarray(image[inner], np.float64)
         ratios.append(np.log10(np.mean(np.square(inside - around.mean())) / around.var()))
     return float(10 * np.mean(ratios))
@@ -180,7 +180,7 @@ class Found:
     """Particles found in a micrograph, compared with the known places.
 
     Attributes:
-        precision: share of those found that are particles; 0 if none are found.
+        precision: share of the found places that are particles; 0 if none are found.
         recall: share of the particles that are found; 0 if there are none.
         threshold: see `find_particles`.
         places: `(n, 2)`, `(y, x)`, pixels.
@@ -210,7 +210,7 @@ def find_particles(image: np.ndarray, diameter: float, threshold: float, *, most
         diameter: of the particles, pixels.
         threshold: above the median, in standard deviations estimated by the median absolute deviation: carbon and
             crystals are outliers.
-        most: pixels that are taken at most, evenly spread; mean shift is slow.
+        most: largest number of pixels to use, evenly spread; mean shift is slow.
 
     Returns:
         `(n, 2)`, `(y, x)`.

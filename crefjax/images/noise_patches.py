@@ -1,9 +1,9 @@
 """Patches of noise, cut out of a micrograph where its denoised version shows nothing (NT2C, Li et al. 2022).
 
 The denoised micrograph is scaled to 0 to 1 and cut into patches of side d at steps of d / 2. Each is split into N = 4
-local patches, two by two; where there is nothing but noise, the denoised image is flat, and they look alike: if the
-structural similarity of every pair is above 0.7 (with L = 1, K1 = 0.01, K2 = 0.03), the patch is noise, and is cut out
-of the raw micrograph.
+local patches, two by two; where there is nothing but noise, the denoised image is flat and the local patches look
+alike. If the structural similarity of every pair of them is above 0.7 (with L = 1, K1 = 0.01, K2 = 0.03), the patch is
+noise, and is cut out of the raw micrograph.
 """
 
 import itertools
@@ -29,7 +29,7 @@ def check_extraction(shape: tuple[int, int], side: int, threshold: float) -> Non
     if min(shape) < side:
         y, x = shape
         raise UserError(
-            f"extract-noise: expected micrographs of at least {side} pixels a side, found {x}x{y}; take smaller patches"
+            f"extract-noise: expected micrographs of at least {side} pixels a side, found {x}x{y}; use smaller patches"
         )
     if not -1 <= threshold < 1:
         raise UserError(f"extract-noise: expected a `threshold` of -1 to below 1, found {threshold:g}; correct it")
@@ -46,9 +46,9 @@ def noise_places(
 
     Args:
         denoised: `(y, x)`, the denoised micrograph.
-        side: d, of the patches, pixels; even.
+        side: side d of the patches, pixels; even.
         threshold: least structural similarity of any two of the four local patches.
-        progress: called with the share that is done.
+        progress: called with the completed share of the work, 0 to 1.
 
     Raises:
         UserError: as `check_extraction`, or the micrograph is constant.

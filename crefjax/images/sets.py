@@ -41,17 +41,17 @@ def write_set(
     overwrite: bool = False,
     progress: Callable[[float], None] = lambda share: None,
 ) -> dict:
-    """Write simulated images as they come; the folder appears whole or not at all.
+    """Write simulated images one by one; the folder appears complete or not at all.
 
     Args:
         folder: to write.
         images: `config.count` of them.
-        config: with which they were simulated.
-        specimen: name of what is in them.
+        config: parameters with which they were simulated.
+        specimen: name of the specimen.
         diameter: of the particle, Å.
         truth: `(z, y, x)`, its density with the envelope; None in empty sets.
         overwrite: whether an existing set may be replaced.
-        progress: called with the share that is done.
+        progress: called with the completed share of the work, 0 to 1.
 
     Returns:
         the content of `set.json`.
@@ -128,7 +128,7 @@ class ImageSet:
     Attributes:
         path: its folder.
         record: the content of `set.json`.
-        count: images.
+        count: number of images.
         shape: `(y, x)`, pixels.
         pixel_size: Å.
         sign: 1 where particles are bright, -1 where they are dark.

@@ -222,10 +222,10 @@ def simulate_images(specimen: ImagedSpecimen, config: ImageConfig) -> Iterator[S
     config.check()
     side = config.side or (MICROGRAPH_SIDE if config.micrographs else len(specimen.density))
     if side % 2 and not config.micrographs:
-        raise UserError(f"images: expected particles with an even side, found {side} pixels; take another")
+        raise UserError(f"images: expected particles with an even side, found {side} pixels; use another side")
     if side < specimen.diameter / config.pixel_size:
         least = int(np.ceil(specimen.diameter / config.pixel_size))
-        raise UserError(f"{specimen.name}: expected images of at least {least} pixels, found {side}; take larger ones")
+        raise UserError(f"{specimen.name}: expected images of at least {least} pixels, found {side}; use larger ones")
     density = jnp.asarray(specimen.density * (0 if config.empty else config.pixel_size), jnp.float32)
     spectrum = jax.jit(oversampled_spectrum)(density)
     if config.micrographs:

@@ -1,12 +1,12 @@
 """What is imaged: the density of a particle in ice, and the ice, carbon, and contamination around particles.
 
-Scattering length densities are those of `crefjax.simulate.density`, in 1/Å². Of a particle, what counts is its contrast
-to the ice that it displaces: every atom that is not hydrogen stands for the volume of protein around it, in the form of
-a Gaussian (Fraser, MacRae & Suzuki 1978, J. Appl. Cryst. 11, 693).
+Scattering length densities are those of `crefjax.simulate.density`, in 1/Å². The signal of a particle is its contrast
+to the ice that it displaces: every atom other than hydrogen represents the volume of protein around it, as a Gaussian
+(Fraser, MacRae & Suzuki 1978, J. Appl. Cryst. 11, 693).
 
 Ice and carbon are amorphous: independent scatterers at random places, whose projection has the power `n t f(s)² S`,
-with `n` scatterers in Å³, the thickness `t`, and the form factor `f`. Atoms keep their distance, and ice moves in the
-beam, so a structure factor `S` below 1 is put in place of that of a gas.
+with `n` scatterers in Å³, the thickness `t`, and the form factor `f`. Atoms do not overlap, and ice moves in the beam,
+so the structure factor `S` is set below 1, the value for a gas.
 """
 
 import functools
@@ -95,7 +95,7 @@ def specimen_of_map(map_: Map, side: int | None = None) -> ImagedSpecimen:
     """Return a map as a particle: its level outside subtracted, and scaled to the contrast of protein within.
 
     Args:
-        map_: positive particle in a cubic box or not; its voxels become those of the box.
+        map_: map of a particle with positive density, in a box of any shape; its voxels become those of the cubic box.
         side: of the box, voxels, even; None for the longest side of the map, made even.
 
     Raises:
@@ -120,7 +120,7 @@ def _check_side(side, least, name):
     if side % 2 or side < 16:
         raise UserError(f"the box must have an even side of at least 16 pixels, found {side}; choose another")
     if side < least:
-        raise UserError(f"{name}: expected a box of at least {int(np.ceil(least))} pixels, found {side}; take a larger")
+        raise UserError(f"{name}: expected a box of at least {int(np.ceil(least))} pixels, found {side}; enlarge it")
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "kind"))

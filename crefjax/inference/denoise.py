@@ -1,4 +1,4 @@
-"""Denoise half-maps: standardize, run the network, and put the result on the signal's scale."""
+"""Denoise half-maps: standardize them, run the network, and put the result on the scale of the signal."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,13 +31,14 @@ class Denoised:
         full: the denoised full map.
         half_map_1: the denoised half-map 1, or None if it was not requested.
         half_map_2: the denoised half-map 2, or None.
-        region: `(z, y, x)`, 0 to 1, within which the scale was measured; None for the whole box, or if nothing was.
+        region: `(z, y, x)`, 0 to 1, mask within which the scale was measured; None for the whole box, or if nothing was
+            measured.
         calibration: factors per shell of network and full map; None unless the scale is the signal's.
         half_map_fsc: FSC of the half-maps within `region`, by the check of the pair, else as far as the working grid
             reaches; None unless the scale is the signal's.
         sharpened: the denoised full map, weighted by C_ref, sharpened, and low-passed, or None if it was not requested.
         symmetry: how symmetric the input and the network's output are; None if no average was taken.
-        notes: one line for each thing to know.
+        notes: one line for each thing that the user should know.
     """
 
     full: Map
@@ -79,8 +80,8 @@ def denoise(
             `crefjax.spectral.calibration` (both half-maps are denoised too, in three runs of the network); `input`,
             with mean and standard deviation of the full map (with a mask, of the masked one within it); `none`, the
             network's own output. By default `signal` for two half-maps and `input` for one map.
-        grid: `data`, where the resolution takes about three voxels, see `crefjax.data.grid`; `input`, the map's own. By
-            default the one that the weights were trained for. The result is on the map's own grid in either case.
+        grid: `data`, on which the resolution spans about three voxels, see `crefjax.data.grid`; `input`, the map's own.
+            By default the one that the weights were trained for. The result is on the map's own grid in either case.
         resolution: Å, from which the data's grid is chosen; None to measure it.
         rotations: number of rotations of the cube over which the output is averaged, 1, 4 or 24; None for as many as
             take no longer on the data's grid than one does on the map's own.

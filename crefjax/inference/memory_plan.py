@@ -1,4 +1,4 @@
-"""Plan a run over a whole map: device, working grid, rotations, slabs, and what it takes in memory and time."""
+"""Plan a run over a whole map: device, working grid, rotations, and slabs, with the memory and time that it takes."""
 
 import functools
 import math
@@ -16,10 +16,8 @@ from crefjax.inference.network import measure_at_once
 from crefjax.inference.request import ROTATIONS, DenoiseRequest
 from crefjax.masking import bounding_box
 from crefjax.models import NetworkConfig, load_model
-from crefjax.utils.memory import GIB, find_device, free_memory
+from crefjax.utils.memory import GIB, PROGRAM_BYTES, find_device, free_memory
 
-# Resident memory of the program before any map is read: Python, JAX and its compiled code.
-_PROGRAM_BYTES = 0.45 * GIB
 # Share of the free memory that a run takes by default.
 _SHARE_OF_FREE = 0.8
 _EFFICIENCY = 0.3  # as `SlabRunner.efficiency`, of a network that is run at once
@@ -39,16 +37,16 @@ class InferencePlan:
     """How the network is run over a whole map, and what that takes.
 
     Attributes:
-        device: that computes.
+        device: device to compute on.
         slab: planes of a slab at full resolution; 0 for the whole box at once.
         host_bytes: peak resident memory of the program.
         device_bytes: peak memory on the device; on a CPU it is part of `host_bytes`.
         seconds: expected time of all runs together.
         engine: library that computes the network.
-        grid: on which the network works.
-        rotations: of the cube, over which the output is averaged.
-        part: of the working grid, around the particle, to which half-maps are confined that are only measured; None for
-            all of it.
+        grid: grid on which the network works.
+        rotations: number of rotations of the cube over which the output is averaged.
+        part: part of the working grid, around the particle, to which half-maps that are only measured are cropped; None
+            for all of it.
     """
 
     device: jax.Device
@@ -147,7 +145,7 @@ def affordable_rotations(working: tuple[int, int, int], shape: tuple[int, int, i
 
     Args:
         working: `(z, y, x)` of the working grid.
-        shape: of the map.
+        shape: `(z, y, x)` of the map.
     """
     share = math.prod(working) / math.prod(shape)
     return max(count for count in ROTATIONS if count == 1 or count * share <= _AFFORDED)
@@ -158,8 +156,8 @@ def part_around(region: np.ndarray, shape: tuple[int, int, int], multiple: int) 
 
     Args:
         region: the mask, `(z, y, x)` on any grid of the box.
-        shape: of the working grid.
-        multiple: of the network's sides.
+        shape: shape of the working grid.
+        multiple: number of which the sides of the network's input must be multiples.
     """
     part = []
     for side, inside, length in zip(shape, bounding_box(region), region.shape, strict=True):
@@ -184,12 +182,12 @@ def plan_network(
 
     Args:
         shape: `(z, y, x)` of the map.
-        config: of the network.
-        device: to compute on.
-        host_maps: float32 arrays of the map's size that are in memory besides the network's own.
-        later_maps: the same, and temporaries, in what follows when the network's own are gone.
+        config: configuration of the network.
+        device: device to compute on.
+        host_maps: number of float32 arrays of the map's size that are in memory besides the network's own.
+        later_maps: the same, with temporaries, after the network's own have been freed.
         runs: number of runs of the network, in whole boxes.
-        max_memory: GiB that the program (on a CPU) or its arrays on the device (on a GPU) may take; None for what is
+        max_memory: GiB that the program (on a CPU) or its arrays on the device (on a GPU) may use; None for what is
             free.
 
     Raises:
@@ -198,7 +196,7 @@ def plan_network(
     on_cpu = device.platform == "cpu"
     limit = max_memory * GIB if max_memory is not None else _SHARE_OF_FREE * free_memory(device)
     voxels = float(shape[0] * shape[1] * shape[2])
-    host, later = (_PROGRAM_BYTES + 4 * voxels * maps for maps in (host_maps, later_maps))
+    host, later = (PROGRAM_BYTES + 4 * voxels * maps for maps in (host_maps, later_maps))
     slabs = load_model(config.network).load_slabs(config, on_cpu=on_cpu)
     if slabs is None:
         whole, flops = measure_at_once(shape, config, device)

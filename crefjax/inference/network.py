@@ -1,4 +1,4 @@
-"""Run the network over a whole map, slab by slab or at once, and average it over rotations of the cube."""
+"""Run the network over a whole map, slab by slab or in one pass, and average it over rotations of the cube."""
 
 import functools
 from collections.abc import Callable
@@ -22,14 +22,14 @@ def run_network(
     device: jax.Device | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Run the network over a standardized map; one without slab-wise computation is run at once.
+    """Run the network over a standardized map; a network without slab-wise computation is run in one pass.
 
     Args:
-        parameters: of the network.
+        parameters: parameters of the network.
         array: `(z, y, x)`, float32, standardized; any sides.
-        config: of the network.
-        slab: planes of a slab at full resolution; ignored by a network that is run at once.
-        device: to compute on; the default device if None.
+        config: configuration of the network.
+        slab: planes of a slab at full resolution; ignored by a network that is run in one pass.
+        device: device to compute on; the default device if None.
         progress: called with the share of the work that is done, 0 to 1.
 
     Returns:
@@ -51,19 +51,19 @@ def run_network(
 
 @functools.partial(jax.jit, static_argnames="config")
 def run_at_once(parameters: Parameters, x: jax.Array, config: NetworkConfig) -> jax.Array:
-    """Run the network over `(batch, z, y, x, 1)`; the same shape, float32."""
+    """Run the network over `(batch, z, y, x, 1)` in one pass; return the same shape, float32."""
     return load_model(config.network).apply(parameters, x, config)
 
 
 def measure_at_once(shape: tuple[int, int, int], config: NetworkConfig, device: jax.Device) -> tuple[float, float]:
-    """Return the peak memory in bytes and the floating point operations of a network that is run at once.
+    """Return the peak memory in bytes and the floating point operations of a network that is run in one pass.
 
-    Both are XLA's own analysis of the compiled network.
+    Both come from XLA's analysis of the compiled network.
 
     Args:
         shape: `(z, y, x)` of the map.
-        config: of the network.
-        device: to compute on.
+        config: configuration of the network.
+        device: device to compute on.
     """
 
     def like(array_shape):
@@ -84,11 +84,11 @@ def run_rotated(
     """Return the mean of the network's outputs for a standardized map, `(z, y, x)`, over rotations of the cube.
 
     Args:
-        weights: of the network.
+        weights: weights of the network.
         array: `(z, y, x)`, float32, standardized.
-        count: of rotations, see `cube_rotations`.
+        count: number of rotations, see `cube_rotations`.
         slab: planes of a slab; fewer if they do not divide the depth of a box that is rotated; 0 for the whole box.
-        device: to compute on.
+        device: device to compute on.
         progress: called with the share of the work that is done, 0 to 1.
     """
     on_cpu, total = device.platform == "cpu", None

@@ -12,7 +12,7 @@ from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
 from crefjax.masking import MeasurementMask, auto_mask
 from crefjax.spectral.b_factors import Sharpening, plan_sharpening
-from crefjax.spectral.curves import FscCurve, fsc_from_products, has_no_signal, shell_products, solvent_level
+from crefjax.spectral.curves import THRESHOLD, FscCurve, fsc_from_products, has_no_signal, shell_products, solvent_level
 from crefjax.spectral.symmetry import PointGroup, check_cube, point_group, symmetrize
 from crefjax.weights.store import Weights, load_weights
 
@@ -27,11 +27,11 @@ class DenoiseRequest:
 
     Attributes:
         pair: two half-maps on one grid, or one full map.
-        weights: of the network.
-        mask: on the same grid, 0 to 1, or None.
+        weights: weights of the network.
+        mask: mask on the same grid, 0 to 1, or None.
         scale: one of `SCALES`; by default `signal` for two half-maps and `input` for one map.
         grid: one of `GRIDS`; by default the one that the weights were trained for.
-        resolution: Å, from which the data's grid is chosen; None to measure it.
+        resolution: resolution in Å from which the data's grid is chosen; None to measure it.
         rotations: one of `ROTATIONS`; None for as many as take no longer than one does on the map's own grid.
         symmetry: point group over which the output is averaged, in RELION's notation; see
             `crefjax.spectral.symmetry`. None for none.
@@ -42,10 +42,10 @@ class DenoiseRequest:
             through the same network, so their errors are not independent.
         report: whether memory is planned for a report or local maps too.
         device: `cpu`, `gpu`, or None for the best.
-        max_memory: GiB to keep within; None for what is free.
+        max_memory: memory limit in GiB; None for what is free.
         check: result of checking the half-maps, or None.
         warnings: findings of the check that the result does not report by itself, one line each.
-        mask_notes: one line for each thing to know of a mask made by `read_request`.
+        mask_notes: one line for each thing to know about a mask made by `read_request`.
 
     Raises:
         UserError: a setting is out of range, or needs two half-maps and there is one map.
@@ -180,7 +180,7 @@ def _beyond_the_weights(weights, validated):
     if check is not None:
         if has_no_signal(check.curve.fsc):
             return ()
-        resolution, limit = check.curve.resolution(0.143).angstrom, weights.coarsest_resolution
+        resolution, limit = check.curve.resolution(THRESHOLD).angstrom, weights.coarsest_resolution
         reasons += [f"a resolution of {resolution:.3g} Å, coarser than {limit:g} Å"] if resolution > limit else []
     reasons += ["a missing wedge"] if any(each.kind == "missing_wedge" for each in validated.findings) else []
     if not reasons:

@@ -3,7 +3,7 @@
 The Electron Microscopy Data Bank serves the files of entry EMD-N under `structures/EMD-N/`: half-maps as
 `other/emd_N_half_map_1.map.gz` and `_2`, masks as `masks/emd_N_msk_1.map`, the deposited map as `map/emd_N.map.gz`, and
 a description as `header/emd-N.xml` (version 3 of EMDB's schema). EMDB has required half-maps since 2022; many older
-entries have none. The atomic model of an entry is one of the PDB, which the description names.
+entries have none. The atomic model of an entry is an entry of the PDB, which the description names.
 
 A search is a query in the syntax of Apache Solr over EMDB's fields, such as `structure_determination_method`,
 `resolution`, and `half_map_filename`; https://www.ebi.ac.uk/emdb/documentation/search describes both. The answer is a
@@ -150,8 +150,8 @@ def fetch_entries(
             without them is skipped.
         base_url: address of the archive, or of a mirror of it.
         pdb_url: address of the PDB's mmCIF files, which lie in folders of two letters.
-        jobs: downloads at once, at most `MOST_JOBS`.
-        client: for the requests; None for one of the default settings.
+        jobs: number of simultaneous downloads, at most `MOST_JOBS`.
+        client: client for the requests; None for one with the default settings.
         progress: called with the share of the entries that is done, and a note.
 
     Raises:

@@ -216,7 +216,7 @@ def sha256(path) -> str:
 
 
 def file_state(path) -> list[int]:
-    """Return what changes when a file does: size and time of the last change, not its content, which takes long."""
+    """Return the size and modification time of a file, which reveal a change without reading its content."""
     info = os.stat(path)
     return [info.st_size, info.st_mtime_ns]
 
@@ -234,7 +234,7 @@ def read_json_lines(path: Path) -> list[dict]:
 
 
 def finite_json(value):
-    """Return a value of dicts, lists, numbers, and texts as JSON can hold it: NaN and infinity are None."""
+    """Return a value of dicts, lists, numbers, and texts as JSON can hold it, with NaN and infinity as None."""
     if isinstance(value, Mapping):
         return {key: finite_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

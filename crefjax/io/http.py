@@ -32,7 +32,7 @@ _LARGEST_TEXT = 2**26  # bytes of an answer that is kept in memory
 
 @dataclass(frozen=True)
 class Retries:
-    """How often a request is repeated, and how long the pauses are.
+    """How often a request is repeated, and how long the pauses between attempts are.
 
     Attributes:
         attempts: requests in a row that may bring nothing before the download is given up.
@@ -69,7 +69,7 @@ class Downloaded:
 
 
 class _TryAgainError(Exception):
-    """A request failed in a way that may pass.
+    """A request failed for a reason that may be temporary.
 
     Attributes:
         pause: seconds that the server asks to wait, or None.
@@ -146,7 +146,7 @@ class HttpClient:
         check: Callable[[Path], None] = lambda path: None,
         report: Callable[[float], None] = lambda share: None,
     ) -> Downloaded | None:
-        """Download a file, continuing an earlier attempt; None if the server has no such file.
+        """Download a file, continuing an earlier attempt; return None if the server has no such file.
 
         Args:
             url: http or https.
@@ -219,7 +219,7 @@ class HttpClient:
                 )
             except urllib3.exceptions.MaxRetryError as error:
                 if isinstance(error.reason, urllib3.exceptions.ResponseError):
-                    raise UserError(f"{url}: the server redirects again and again; check the address") from error
+                    raise UserError(f"{url}: the server redirects too often; check the address") from error
                 raise _TryAgainError(_plain_reason(error.reason)) from error
             except urllib3.exceptions.LocationValueError as error:
                 raise UserError(f"{url}: expected an address such as https://host/path; correct it") from error

@@ -101,7 +101,7 @@ class Map:
 def read_map(path: Path | str, *, allow_constant: bool = False, voxel_size: float | None = None) -> Map:
     """Read a map: plain, gzip, or bzip2, of any real mode, byte order, and axis order.
 
-    One copy of the voxels and one section are in memory.
+    One copy of the voxels and one section are held in memory.
 
     Args:
         path: the file; its content decides, not its suffix (but `.mrcs` and `.st` are stacks by name).
@@ -110,8 +110,8 @@ def read_map(path: Path | str, *, allow_constant: bool = False, voxel_size: floa
 
     Raises:
         UserError: the file is missing, unreadable, foreign, cut short, a stack or an image, of a complex mode,
-            has voxels that are NaN, infinite or larger than 1e15, all equal, not cubes, or without a size, or bytes
-            that its header contradicts.
+            has voxels that are NaN, infinite or larger than 1e15, all equal, not cubic, or of unknown size; or its
+            length contradicts its header.
     """
     path = Path(path)
     if voxel_size is not None:

@@ -1,4 +1,4 @@
-"""Atomic models, read with gemmi, and made ready for a page that shows them with maps."""
+"""Atomic models, read with gemmi, and prepared for a page that shows them with maps."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +42,7 @@ class AtomicModel(NamedTuple):
     """A model ready for the page.
 
     Attributes:
-        name: of its file.
+        name: name of its file.
         cif: its atoms as mmCIF.
         positions: of all atoms that are shown, `(n, 3)`, Å, `(x, y, z)`.
         backbone: whether only the backbone is shown.

@@ -25,10 +25,10 @@ def write_stack(
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield a function that appends images to a stack; the file appears once all are written, or not at all.
 
-    Only the images that are handed over are in memory. The file is of mode 2 (float32), space group 0.
+    Only the images that are being appended are in memory. The file is of mode 2 (float32), space group 0.
 
     Args:
-        path: `.mrcs` by custom.
+        path: the file; its suffix is `.mrcs` by convention.
         count: number of images.
         side: of the square images, pixels, or `(y, x)` of others.
         pixel_size: Å.
@@ -228,7 +228,7 @@ class ListedImages:
 
     @property
     def holds_particles(self) -> bool:
-        """Whether the images are particles, which are bright by RELION's custom, rather than micrographs."""
+        """Whether the images are particles, which are bright by RELION's convention, rather than micrographs."""
         return self.label == _LABELS[0]
 
     def renamed(self, names: dict[str, str]) -> dict[str, Block]:
@@ -247,7 +247,7 @@ class ListedImages:
 def read_listed_images(path: Path | str) -> ListedImages:
     """Read a STAR file of particles or micrographs, and find its stacks.
 
-    Names are relative to the folder of work, as RELION's are to its project, or to the STAR file's own folder.
+    Names are relative to the working folder, as in a RELION project, or to the STAR file's own folder.
 
     Raises:
         UserError: no column names images, a stack is missing or cannot be read, or a row asks for an image that its

@@ -1,8 +1,9 @@
-"""STAR files, as RELION and its relatives write them: named blocks of pairs and of tables, and columns of particles.
+"""STAR files, as RELION and related programs write them: named blocks of pairs or tables, and columns of particles.
 
 A file is a dictionary from the names of its blocks (without `data_`) to the blocks. A block is a dictionary from labels
 (without the leading underscore) to one text for a pair, or to a list of texts for a column of a table. A block has
-either pairs or one table, as RELION's own. Values stay texts until `find_numbers` asks for more.
+either pairs or one table, as in RELION's own files. Values stay text until `find_number` or `find_numbers` converts
+them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,12 +1,12 @@
 """A soft mask around the particle in two half-maps: low-pass, threshold, parts, extension, edge.
 
-The steps and their names are those of RELION's `relion_mask_create`; but every setting has an automatic value, and
+The steps and their names are those of RELION's `relion_mask_create`, but every setting has an automatic value, and
 the noise of the low-passed density is estimated from the half-maps.
 
 1. The full map, the mean of the half-maps, is low-passed.
-2. The voxels above the threshold are the body. Of its connected parts (by faces, edges or corners) those
-   of at least `min_part` times the largest one's volume stay. Closed cavities of less than a tenth of it
-   are filled, which RELION does not do; larger ones, such as the inside of a capsid, stay open.
+2. The voxels above the threshold are the body. Of its connected parts (by faces, edges or corners), those of at least
+   `min_part` times the volume of the largest one are kept. Closed cavities of less than a tenth of that volume are
+   filled, which RELION does not do; larger ones, such as the inside of a capsid, stay open.
 3. The body is extended by all voxels whose Euclidean distance `d` to it is at most `extend`.
 4. Beyond, the mask is `0.5 (1 + cos(pi (d - extend) / soft_edge))`, and 0 from `extend + soft_edge` on.
 5. Towards the border of the box it falls off over the width of the soft edge, so that a filament or a crop is
@@ -159,7 +159,7 @@ def make_mask(
     if not inside:
         raise UserError(
             "mask: nothing is left of the particle, which lies at the border of the box, where the mask falls off; "
-            "take a smaller soft edge, or a box that holds the particle"
+            "use a smaller soft edge, or a box that holds the particle"
         )
     fraction = inside / mask.size
     notes += _doubts(cut, fraction, inverted, threshold == "auto")
@@ -229,7 +229,7 @@ def _choose_width(name, width, usual, sides, parts, notes):
     if width > max(sides) / 4:
         raise UserError(
             f"mask: expected the {name} to be at most {max(sides) / 4:g} voxels, a quarter of the longest side, found "
-            f"{width:g}; the usual are {usual:g}"
+            f"{width:g}; the usual width is {usual:g}"
         )
     return float(width)
 

@@ -78,9 +78,9 @@ def noise_sigma(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: floa
 
 
 def particle_level(full: np.ndarray, sigma: float) -> tuple[float, float]:
-    """Return the level of a low-passed full map above which the particle is, given the noise.
+    """Return the level of a low-passed full map above which the particle lies, and the height of that level.
 
-    Also its height, which is 0 at the density of the solvent and 1 at that of the particle.
+    The height is 0 at the density of the solvent and 1 at that of the particle.
 
     The level is `solvent + max(4 sigma, 0.2 (particle - solvent))`. Otsu's threshold, raised if it lies within 4 sigma
     of the solvent, divides the voxels in two; `solvent` is the median of the lower ones, `particle` the mean of the

@@ -5,8 +5,8 @@ the joined map at the end. Paths in it are relative to the folder in which RELIO
 folder of the program.
 
 The classical result is written first, so that it remains whatever happens later. The denoiser runs in a process of its
-own: not even a crash of it, or the kernel that kills it for memory, reaches RELION, for which a status other than 0
-ends the refinement.
+own, so that not even its crash, or its being killed for lack of memory, reaches RELION, which ends the refinement at
+any status other than 0.
 """
 
 import glob
@@ -44,7 +44,7 @@ class ExternalJob:
         weight: path of the weights, float32 `(pad N, pad N, pad N / 2 + 1)`, FFTW's half with frequency 0 first.
         result: path at which RELION expects the map, on its scale.
         fudge: factor on the prior's variance (tau2_fudge).
-        padding: of the arrays.
+        padding: padding factor of the arrays.
         box: N, the side of the map in voxels.
         current: size in voxels of the images that were used; frequencies beyond half of it hold nothing.
         tau2: `(shells,)`, variance of the signal in RELION's units, the prior of the classical step.
@@ -236,7 +236,8 @@ def external_reconstruct(star: Path | str, regularize: Sequence[str] | None, *, 
 
     Args:
         star: the file that describes the reconstruction.
-        regularize: words of the command that regularizes the result of the classical step; None for that step alone.
+        regularize: words of the command line that regularizes the result of the classical step; None for that step
+            alone.
         program: the classical step.
 
     Returns:

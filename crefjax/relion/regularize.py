@@ -1,11 +1,11 @@
-"""Regularize one half-map of a refinement with the denoiser, from this half and RELION's spectra alone.
+"""Regularize one half-map of a refinement with the denoiser, using only this half and RELION's spectra.
 
 The network sees the half-map without prior, U = S + N. Per shell, within a mask made from this half:
 
-- Noise N' of the power `(1 - FSC)` of U's is drawn, and the network runs on U and on `U + e N'`. The covariance of
-  `(D' - D) / e` and `N'` estimates that of the output D and the noise N in it (Stein 1981; Ramani, Blu & Unser 2008,
-  IEEE Trans. Image Process. 17, 1540). Less it, cov(D, U) is cov(D, S): what the output has of the signal, without a
-  second half-map.
+- Noise N' with the share `(1 - FSC)` of the power of U is drawn, and the network runs on U and on `U + e N'`. The
+  covariance of `(D' - D) / e` and `N'` estimates that of the output D and the noise N in it (Stein 1981; Ramani, Blu &
+  Unser 2008, IEEE Trans. Image Process. 17, 1540). Subtracting it from cov(D, U) leaves cov(D, S): what the output has
+  of the signal, without a second half-map.
 - `g = cov(D, S) / var(D)` puts the output on the scale of the signal, and `rho² = cov(D, S)² / (var(D) var(S))` is the
   part of the signal's power that it explains.
 
@@ -13,12 +13,12 @@ Three ways to combine them:
 
 - `trailing`: `g D`.
 - `blend`: `a D + b U`, with the two factors of every shell that bring it nearest to the signal. They follow from the
-  same covariances, which know that D has noise of U in it.
+  same covariances, which account for the noise of U in D.
 - `prior`: `(W U + P g D) / (W + P)`, with RELION's weights W and the precision `P = 1 / (T tau² (1 - rho²))` of what is
-  left of the prior. The classical step is that with g = rho = 0.
+  left of the prior. The classical step is the case g = rho = 0.
 
 All end at the shell before that at which the FSC falls below 1/7, with a cosine edge of three shells, beyond
-which the classical map is kept: there, particles would be aligned to detail that the network made up.
+which the classical map is kept: there, particles would be aligned to detail that the network invented.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from crefjax.inference.network import run_rotated
 from crefjax.masking import auto_mask
 from crefjax.relion.external import ExternalJob, ResultPaths, read_job, read_volume, run_classical, write_volume
 from crefjax.spectral.covariances import smooth_over_shells
-from crefjax.spectral.curves import first_shell_below, shell_products, solvent_level
+from crefjax.spectral.curves import THRESHOLD, first_shell_below, shell_products, solvent_level
 from crefjax.spectral.shells import box_shells, filter_shells
 from crefjax.spectral.windows import raised_cosine
 from crefjax.utils.atomic import temporary_sibling
@@ -44,7 +44,6 @@ from crefjax.weights.store import Weights, load_weights
 COMBINATIONS = ("trailing", "blend", "prior")
 COARSEST = 15.0  # Å; at coarser resolutions a half-map shows no structure that the network knows
 _TRAILING, _EDGE = 1 / 7, 3  # FSC, and shells of the cosine edge
-_THRESHOLD = 0.143
 _FIRST_SHELL = 5
 _STEP = 0.5  # e, of the noise that is added
 _WIDTH = 1.0  # shells (standard deviation) over which noisy estimates are averaged
@@ -91,15 +90,15 @@ def regularize(
         job: the call; of it the spectra, voxel size, and diameter are used.
         classical: `(z, y, x)`, the result of the classical step.
         unregularized: the same without prior.
-        weight: from `weights_on_grid`, for `prior`.
-        weights: of the network.
+        weight: RELION's weights from `weights_on_grid`, for `prior`.
+        weights: weights of the network.
         combine: one of `COMBINATIONS`.
         coarsest: Å, resolution from which on the classical map is kept.
-        seed: of the noise that is added.
+        seed: random seed of the added noise.
 
     Raises:
         TooCoarseError: the resolution is too low.
-        UserError: the map is empty, or the memory is too small.
+        UserError: the map is empty, or there is not enough memory.
     """
     if combine not in COMBINATIONS:
         raise ValueError(f"expected one of {COMBINATIONS}, found {combine!r}")
@@ -169,18 +168,18 @@ def weights_on_grid(weight: np.ndarray, job: ExternalJob) -> np.ndarray:
     """
     pad, box = int(job.padding), job.box
     if pad != job.padding:
-        raise UserError(f"expected a whole number as padding factor, found {job.padding:g}; refine with --pad 1 or 2")
+        raise UserError(f"expected an integer padding factor, found {job.padding:g}; refine with --pad 1 or 2")
     index = (np.fft.fftfreq(box, 1 / box).astype(int) * pad) % (box * pad)
     return weight[np.ix_(index, index, np.arange(box // 2 + 1) * pad)]
 
 
 def _resolution(fsc, box, voxel_size):
     """Return where the FSC falls below 0.143 in Å, between two shells; None if it does not rise above it."""
-    shell = first_shell_below(fsc, _THRESHOLD) or len(fsc)
+    shell = first_shell_below(fsc, THRESHOLD) or len(fsc)
     if shell < _FIRST_SHELL:
         return None
     if shell < len(fsc) and fsc[shell - 1] > fsc[shell]:
-        between = shell - 1 + (fsc[shell - 1] - _THRESHOLD) / (fsc[shell - 1] - fsc[shell])
+        between = shell - 1 + (fsc[shell - 1] - THRESHOLD) / (fsc[shell - 1] - fsc[shell])
     else:
         between = shell - 1
     return box * voxel_size / between

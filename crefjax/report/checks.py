@@ -13,7 +13,7 @@ import scipy.fft
 from crefjax.io.files import open_map_file
 from crefjax.io.header import HEADER_BYTES, Header, byte_order
 from crefjax.io.maps import Map
-from crefjax.spectral.curves import solvent_level
+from crefjax.spectral.curves import THRESHOLD, solvent_level
 from crefjax.spectral.shells import box_shells, shell_voxels
 
 # Standard deviations of the correlation under chance by which a shift must beat no shift: it is the best of very
@@ -47,11 +47,11 @@ def estimate_shift(
 ) -> tuple[float, float, float]:
     """Estimate how far the content of a denoised map lies from that of the map before.
 
-    Phases are correlated, all voxels of the given shells alike, so that the peak is sharp: its height is the mean of
-    `cos(phase difference)`, whose standard deviation under chance is one over the root of the number of independent
-    values. An apparent shift by r of maps that lie in place would have, at 0, a height lower by the factor `b(r)`, the
-    mean of `cos(2π k r)` over the shells. A shift is reported where the peak beats the height at 0 by half of that and
-    by several standard deviations of the difference.
+    Phases are correlated, with equal weight for all voxels of the given shells, so that the peak is sharp. Its height
+    is the mean of `cos(phase difference)`, whose standard deviation under chance is one over the root of the number of
+    independent values. An apparent shift by r of maps that lie in place would have, at 0, a height lower by the factor
+    `b(r)`, the mean of `cos(2π k r)` over the shells. A shift is reported where the peak exceeds the height at 0 by
+    half of that and by several standard deviations of the difference.
 
     Args:
         before: `(z, y, x)`.
@@ -103,7 +103,7 @@ def _spectrum(array, mask):
 def signal_shells(curve) -> np.ndarray:
     """Return the shells from 1 up to the resolution at FSC-0.143 of the half-maps' `FscCurve`."""
     length = max(curve.box) * curve.voxel_size
-    last = int(length / curve.resolution(0.143).angstrom)
+    last = int(length / curve.resolution(THRESHOLD).angstrom)
     return np.arange(1, max(min(last + 1, len(curve.fsc) - 1), 2))
 
 
@@ -216,7 +216,7 @@ def _agreeing_shells(measured):
 
 
 def shifted(measured):
-    """Look for content that lies elsewhere."""
+    """Look for content that is shifted."""
     shifts = {name: shift for name, shift in measured.shifts.items() if any(shift)}
     if not shifts:
         return None
@@ -257,7 +257,7 @@ def swapped(measured):
 
 
 def one_map(measured):
-    """Look for one map given twice in place of two."""
+    """Look for one map given in place of two different ones."""
     variances = measured.variances
     if variances is None:
         return None
@@ -275,10 +275,10 @@ class HeaderRow(NamedTuple):
     """An entry of the headers of input and output.
 
     Attributes:
-        name: of the entry.
+        name: name of the entry.
         before, after: its values in the input and in the output.
         differs: whether they differ.
-        expected: whether a difference is as it should be.
+        expected: whether a difference is expected.
     """
 
     name: str

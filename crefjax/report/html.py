@@ -1,6 +1,6 @@
 """The page of a report: one HTML file that contains everything it shows and loads nothing from elsewhere.
 
-It starts with what a reader must know first: warnings, what the map may be used for, the numbers.
+It starts with what a reader must know first: the warnings, what the map may be used for, and the numbers.
 """
 
 import json
@@ -51,7 +51,7 @@ _TAGS = (
 
 
 def warnings_section(numbers: dict) -> str:
-    """Return the section with the warnings, or, without any, with the tests that were made.
+    """Return the section with the warnings or, if there are none, with the tests that were passed.
 
     Args:
         numbers: what `crefjax.report.measure.report_numbers` returns.
@@ -104,7 +104,7 @@ def slices_section(slices: Slices, local: dict | None) -> str:
     """Return the section with the three planes: before and after, the change, and local maps if present.
 
     Args:
-        slices: to show.
+        slices: slices to show.
         local: `window` and `resolution` of the local maps, Å, or None.
     """
     matched = f"{slices.gain:.4g} × denoised {'−' if slices.offset < 0 else '+'} {abs(slices.offset):.4g}"

@@ -16,7 +16,7 @@ from crefjax.report.checks import estimate_shift, signal_shells
 from crefjax.report.warnings import added_shells, find_notes, find_warnings, recommendations
 from crefjax.spectral.b_factors import GUINIER_FROM, Sharpening
 from crefjax.spectral.covariances import Covariances, shell_covariances
-from crefjax.spectral.curves import FscCurve, has_no_signal, solvent_level
+from crefjax.spectral.curves import THRESHOLD, FscCurve, has_no_signal, solvent_level
 from crefjax.spectral.directional import HALF_ANGLE, Anisotropy, DirectionalFsc, anisotropy, directional_fsc
 from crefjax.spectral.local_maps import LocalMaps, local_maps
 from crefjax.spectral.variances import QUANTITIES, ShellVariances, overall_gain, variances_from
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from crefjax.inference.request import DenoiseRequest
     from crefjax.spectral.symmetry import SymmetryMatch
 
-THRESHOLDS = (0.143, 0.5)
+THRESHOLDS = (THRESHOLD, 0.5)
 AUTOMATIC_MASK = "made automatically"
 _WHOLE_BOX = "none, the whole box"
 
@@ -38,14 +38,14 @@ class ReportInputs:
     Attributes:
         half_map_1: noisy half-map 1.
         half_map_2: noisy half-map 2.
-        denoised: the denoised full map; its path is where it lies, or will lie.
+        denoised: the denoised full map; its path is where it is, or will be, written.
         denoised_1: half_map_1 denoised alone, or None.
         denoised_2: half_map_2 denoised alone, or None; both or neither.
         mask: `(z, y, x)`, 0 to 1.
         mask_from: name of its file, or `AUTOMATIC_MASK`; None for the whole box, without a mask.
-        parameters: of the command, for the record.
+        parameters: parameters of the command, for the record.
         pair_warnings: findings of the check of the half-maps, one line each.
-        mask_notes: on a mask that was made, one line each.
+        mask_notes: notes on a mask that was made, one line each.
         symmetry: how symmetric the input and the network's output were, before they were averaged over a point group;
             None if they were not.
         sharpening: of a copy of the denoised full map, with the Guinier plot; None if there is none.
@@ -193,7 +193,7 @@ class Measurements:
         mask_power: mean over the box of the squared mask.
         shifts: of the denoised map against the full map, of each denoised half-map against its half-map, Å,
             `(x, y, z)`; by `map`, `half-map 1`, `half-map 2`.
-        signal_scale: whether the denoised map is crefjax's own on the scale of the signal, which fades by itself.
+        signal_scale: whether the denoised map is crefjax's, on the scale of the signal, and so fades out by itself.
         symmetry: as in `ReportInputs`.
         directional: FSC of the half-maps by direction, masked.
         anisotropy: what follows from it.
@@ -219,7 +219,8 @@ def report_numbers(inputs: ReportInputs) -> dict:
         `box` (x, y, z), `voxel_size` (Å), `shell`, `frequency` (1/Å), `mask`, `curves`, `variances`, `ratios`,
         `signal_kept`, `noise_kept` (None without denoised half-maps), `resolution` (Å), `directional`, `symmetry` (of
         `crefjax.spectral.symmetry.SymmetryMatch`, or None), `guinier` (None without a sharpened copy), `cref_rmse`,
-        `gain`, `warnings` (the gravest first), `notes`, and `use`. A value is meaningless where `trusted` is false.
+        `gain`, `warnings` (the most serious first), `notes`, and `use`. A value is meaningless where `trusted` is
+        false.
     """
     measured = measure(inputs)
     inner = slice(1, len(measured.fsc_to_full) - 1)
@@ -276,7 +277,7 @@ def measure(inputs: ReportInputs) -> Measurements:
     first = inputs.half_map_1
     curve = FscCurve(first.array.shape, first.voxel_size, masked.fsc(0, 1))
     directional = directional_fsc(
-        arrays[0], arrays[1], first.voxel_size, inputs.mask, resolution=curve.resolution(0.143).angstrom
+        arrays[0], arrays[1], first.voxel_size, inputs.mask, resolution=curve.resolution(THRESHOLD).angstrom
     )
     variances = None
     if len(maps) == 5:

@@ -1,7 +1,7 @@
 """The page in which a reader moves through maps: every plane, and surfaces in three dimensions.
 
 Every page is one HTML file that contains everything it shows and loads nothing from elsewhere. `crefjax view` makes one
-of one or two maps, without half-maps; that of a report is in `crefjax.report.html`.
+from one or two maps, without half-maps; the page of a report is in `crefjax.report.html`.
 """
 
 import base64
@@ -104,7 +104,7 @@ class Viewer:
         grays: densities of black and white, of the first map.
         contour: density of the second map, or of the only one, from which the surfaces start.
         model: atomic model, or None.
-        advice: sentence on where to look at the maps themselves.
+        advice: sentence on how to look at the maps themselves.
     """
 
     grid: Grid
@@ -126,7 +126,7 @@ class Viewer:
         return {key: volume for key, volume in found.items() if volume is not None}
 
     def layers(self) -> list[dict]:
-        """Return what can be shown in a plane: `key`, `name`, `palette`, `low`, `high`, and `unit`, ready for JSON."""
+        """Return the layers that a plane can show, for JSON: `key`, `name`, `palette`, `low`, `high`, and `unit`."""
         low, high = self.grays
         grays = {"palette": "gray", "low": low, "high": high, "unit": ""}
         layers = [{"key": "first", "name": self.first.name} | grays]

@@ -1,6 +1,7 @@
 """Warnings, notes, and recommendations for the use of a map, in plain words with resolutions in Å.
 
-A kind of warning is an entry of `WARNINGS`, the gravest first; page, `report.json`, and recommendations follow from it.
+Each kind of warning is an entry of `WARNINGS`, the most serious first; the page, `report.json`, and the recommendations
+follow from it.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crefjax.report.checks import inverted, not_denoised, one_map, shifted, signal_shells, swapped, unrelated
-from crefjax.spectral.curves import has_no_signal
+from crefjax.spectral.curves import THRESHOLD, has_no_signal
 
 _OUTSIDE = 0.1  # share of the signal's power outside a mask from which the mask cuts the particle
 _SAME_SCALE = 1.15  # a gain within this factor of 1 means that a map is on the half-maps' scale
@@ -43,9 +44,9 @@ class ReportWarning(NamedTuple):
 
     Attributes:
         kind: its name in `report.json`.
-        title: on the page.
+        title: title on the page.
         test: returns the text of the warning for `crefjax.report.measure.Measurements`, or None or "" if all is well.
-        absence: what there is no sign of if the test is passed, for a page without warnings.
+        absence: the problem of which there is no sign if the test is passed, for a page without warnings.
         remedy: what to do before the map is of any use; None if it can be used.
         limit: what the map should not be used for; None for no limit beyond those of any denoised map.
         needs: `signal`, if the test is skipped for half-maps that hardly correlate; `halves`, `mask`, or `symmetry`, if
@@ -62,7 +63,7 @@ class ReportWarning(NamedTuple):
 
 
 def find_warnings(measured, pair_warnings: Sequence[str] = ()) -> list[dict]:
-    """Return what makes the map, or this report, less than it seems; the gravest first.
+    """Return the warnings that apply to the map or to this report, the most serious first.
 
     Args:
         measured: `crefjax.report.measure.Measurements`.
@@ -85,17 +86,17 @@ def warning_title(kind: str) -> str:
 
 
 def passed_tests(available: Collection[str]) -> list[str]:
-    """Return what there is no sign of in a report without warnings.
+    """Return the problems of which a report without warnings shows no sign.
 
     Args:
-        available: of what `ReportWarning.needs` names, what the report has besides signal.
+        available: which of the names in `ReportWarning.needs`, besides `signal`, the report has.
     """
     available = {"signal", *available}
     return [warning.absence for warning in WARNINGS if available.issuperset(warning.needs)]
 
 
 def find_notes(measured) -> list[str]:
-    """Return what to know though nothing is wrong."""
+    """Return notes: what a reader should know although nothing is wrong."""
     notes = [
         "Variances are those of the masked maps, per Fourier voxel, divided by the mean squared mask: white noise has "
         "its own variance whatever the mask. The mask blurs every spectrum by its own transform, for all maps alike; "
@@ -152,10 +153,10 @@ def _limits(chosen, frequency):
 def _no_signal(measured):
     if not has_no_signal(measured.curve.fsc):
         return None
-    angstrom = measured.curve.resolution(0.143).angstrom
+    angstrom = measured.curve.resolution(THRESHOLD).angstrom
     return (
-        f"The half-maps hardly correlate: their FSC falls below 0.143 at {angstrom:.3g} Å, a few shells from the "
-        "start. There is next to no signal that a denoised map could show; what it shows is made up of noise."
+        f"The half-maps hardly correlate: their FSC falls below 0.143 at {angstrom:.3g} Å, within the first "
+        "few shells. There is almost no signal that a denoised map could show; what it shows comes from noise."
     )
 
 
@@ -185,7 +186,7 @@ def _nothing_removed(measured):
     ratio = float(np.median(after.value[1:-1][noisy] / before.value[1:-1][noisy]))
     if ratio >= _BARELY_BETTER or np.mean(v.noise_kept.value[noise_shells] > _AS_MUCH * signal_kept) < _NEARLY_ALL:
         return None
-    reason = "The denoised half-maps are the noisy ones, but for a scale, or sharpened."
+    reason = "The denoised half-maps are the noisy ones, at most rescaled or sharpened."
     if measured.signal_scale:
         reason = "The network did not help here, so that on the scale of the signal little but the full map is left."
     return (
@@ -285,7 +286,7 @@ def _preferred(measured):
 
 
 def _never_falls(measured):
-    if measured.curve.resolution(0.143).crossed:
+    if measured.curve.resolution(THRESHOLD).crossed:
         return None
     return (
         "The FSC of the half-maps never falls below 0.143. Either the voxels are too large for the resolution, or the "
@@ -300,7 +301,7 @@ WARNINGS = (
         title="Not denoised",
         test=not_denoised,
         absence="a noisy map in place of a denoised one",
-        remedy="give the map that was denoised; this one is good for what the noisy map is",
+        remedy="give the map that was denoised; this one can be used only as the noisy map can",
     ),
     ReportWarning(kind="no_signal", title="No signal", test=_no_signal, absence="half-maps without signal"),
     ReportWarning(
@@ -356,7 +357,7 @@ WARNINGS = (
         title="Nothing removed",
         test=_nothing_removed,
         absence="noise left as it was",
-        remedy="denoise it, or denoise it differently; this one is good for what the noisy map is",
+        remedy="denoise it, or denoise it differently; this one can be used only as the noisy map can",
         needs=("halves",),
     ),
     ReportWarning(
@@ -411,16 +412,16 @@ def recommendations(kinds: Collection[str], added_from: float | None) -> dict[st
     """Return plain sentences on the use of the map, `for` and `not_for`.
 
     Args:
-        kinds: of the warnings.
+        kinds: kinds of the warnings.
         added_from: resolution at which structure without support begins, Å, or None.
     """
     if "no_signal" in kinds:
-        return {"for": ["Nothing: the half-maps hold next to no signal."], "not_for": ["Anything.", *_NOT_FOR]}
+        return {"for": ["Nothing: the half-maps hold almost no signal."], "not_for": ["Anything.", *_NOT_FOR]}
     present = [warning for warning in WARNINGS if warning.kind in kinds]
     remedies = [warning.remedy for warning in present if warning.remedy]
     if remedies:
         return {
-            "for": [f"Nothing, until this is put right: {'; '.join(remedies)}."],
+            "for": [f"Nothing, until this is corrected: {'; '.join(remedies)}."],
             "not_for": ["Anything else, before that.", *_NOT_FOR],
         }
     limits = list(_NOT_FOR)

@@ -1,4 +1,4 @@
-"""The folder of a report: page, figures, numbers, and a script for ChimeraX with the full map that it shows.
+"""The folder of a report: page, figures, numbers, and a script for ChimeraX, with the full map that it opens.
 
 The script shows full map, denoised map, and local maps at contours that enclose the same volume.
 """
@@ -86,7 +86,7 @@ def write_report(
     model: AtomicModel | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write a report; all of it appears together, or nothing.
+    """Write a report; it appears complete or not at all.
 
     Args:
         inputs: `crefjax.report.measure.ReportInputs`; its denoised map's path is where that map lies.

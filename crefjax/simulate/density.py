@@ -85,9 +85,9 @@ def density(
 ) -> jax.Array:
     """Compute the density on a grid, in Å of scattering length per Å³; times 47.88 V Å² it is a potential in volts.
 
-    An atom goes to `rotation @ (r - center) + center + shift`. All arguments but `shape` may be traced. The box is
-    periodic: the tail of an atom near its border appears on the opposite side, and an atom whose center is outside is
-    dropped. Leave a margin.
+    An atom at `r` is placed at `rotation @ (r - center) + center + shift`. All arguments but `shape` may be traced. The
+    box is periodic: the tail of an atom near its border appears on the opposite side, and an atom whose center is
+    outside is dropped. Leave a margin.
 
     Args:
         scatterers: the atoms.

@@ -22,7 +22,6 @@ from crefjax.simulate.atoms import Atoms, translate_atoms, write_model
 from crefjax.simulate.density import next_fast_len
 from crefjax.simulate.imaging import Particles
 from crefjax.simulate.noise import (
-    THRESHOLD,
     NoiseLevelSolver,
     NoiseSpectrum,
     colored_noise,
@@ -32,6 +31,7 @@ from crefjax.simulate.noise import (
 )
 from crefjax.simulate.reconstruction import memory_needed, reconstruct_signal_and_noise
 from crefjax.simulate.specimen import Belt, Flexible, belt_density, sample_conformations, specimen_density, truth_mask
+from crefjax.spectral.curves import THRESHOLD
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.utils.atomic import atomic_directory, is_disk_full
 from crefjax.utils.memory import GIB, free_memory
@@ -56,8 +56,8 @@ class SimulationConfig:
         box: side of the cubic box, voxels; None for the smallest even product of 2, 3 and 5 that has the margin.
         margin: Å around the model (and its belt), if the box is chosen.
         b_factor: Å², blur of the whole signal; below 0 sharpens, but no atom beyond `atoms.LEAST_B`.
-        noise: its spectrum (additive method).
-        unevenness: of the noise over the box (additive method); see `noise.modulation`.
+        noise: spectrum of the noise (additive method).
+        unevenness: unevenness of the noise over the box (additive method); see `noise.modulation`.
         belt: disordered density that is the same in both half-maps and in the truth; None for none.
         flexible: a part of the model that moves; None for none.
         method: noise added to the truth; reconstruction from simulated images; or the images themselves, see
@@ -199,7 +199,7 @@ def _check(config):
     if not (math.isfinite(config.resolution) and config.resolution > nyquist):
         raise UserError(
             f"simulate: expected a resolution above {nyquist:g} Å, twice the voxel size (Nyquist), found "
-            f"{config.resolution:g} Å; ask for a coarser one or take smaller voxels"
+            f"{config.resolution:g} Å; choose a coarser one, or use smaller voxels"
         )
 
 
@@ -220,11 +220,11 @@ def _choose_box(extent, config):
     elif side < (extent + 2 * LEAST_MARGIN) / config.voxel_size:
         raise UserError(
             f"simulate: expected a box of at least {least} voxels for a model of {extent:.4g} Å at "
-            f"{config.voxel_size:g} Å a voxel, found {side}; take a larger box or omit it"
+            f"{config.voxel_size:g} Å a voxel, found {side}; use a larger box, or omit it"
         )
     if side > LARGEST_BOX:
         raise UserError(
-            f"simulate: expected a box of at most {LARGEST_BOX} voxels, found {side}; take larger voxels, or a smaller "
+            f"simulate: expected a box of at most {LARGEST_BOX} voxels, found {side}; use larger voxels, or a smaller "
             "box or margin"
         )
     if config.resolution is None:
@@ -243,13 +243,13 @@ def check_memory(side: int, device: jax.Device) -> None:
     """Check that a device has enough memory to reconstruct half-maps of this side in voxels.
 
     Raises:
-        UserError: it has not.
+        UserError: it does not.
     """
     needed = memory_needed(side) + (_PROGRAM_BYTES if device.platform == "cpu" else 0)
     if needed > (free := free_memory(device)):
         raise UserError(
             f"simulate: expected {needed / GIB:.1f} GiB of memory to reconstruct a box of {side} voxels a side, found "
-            f"{free / GIB:.1f} GiB free; take larger voxels, a smaller box or margin, or the `method` additive"
+            f"{free / GIB:.1f} GiB free; use larger voxels, a smaller box or margin, or the `method` additive"
         )
 
 
@@ -371,7 +371,7 @@ def check_entry_folder(folder, *, overwrite: bool = False, inputs: Iterable[Path
 def write_entry(folder, simulation: Simulation, *, overwrite: bool = False) -> None:
     """Write `half_map_1.mrc`, `half_map_2.mrc`, `mask.mrc`, `truth.mrc`, `model.cif` and `entry.json` as a folder.
 
-    The folder appears whole or not at all. The same simulation gives the same bytes.
+    The folder appears complete or not at all. The same simulation gives the same bytes.
 
     Args:
         folder: output folder; its parent must exist.
@@ -394,7 +394,7 @@ def simulated_folder(folder: Path, check: Callable[[], None]) -> Iterator[Path]:
 
     Args:
         folder: to write.
-        check: raises UserError unless the folder can be written; called before and after.
+        check: raises UserError unless the folder can be written; called before and after the simulation is written.
 
     Raises:
         UserError: `check` raised, or the file system refused; then nothing is left behind.

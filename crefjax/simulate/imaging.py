@@ -34,7 +34,7 @@ class CtfParameters(NamedTuple):
     voltage: float = 300.0
 
     def check(self) -> None:
-        """Check that a microscope can have these parameters.
+        """Check that the parameters are possible for a microscope.
 
         Raises:
             UserError: a value is not finite or out of its range.
@@ -189,7 +189,7 @@ def sample_rotations(key: jax.Array, count: int, concentration: float | jax.Arra
     the image is uniform.
 
     Args:
-        key: of `jax.random`. Rotation `i` depends on the key and `i` alone, not on the count.
+        key: random key of JAX. Rotation `i` depends on the key and `i` alone, not on the count.
         count: number of rotations.
         concentration: 0 for no preference; at 5, half of the views lie within 31 degrees of the axis.
 
@@ -208,12 +208,12 @@ def sample_rotations(key: jax.Array, count: int, concentration: float | jax.Arra
 
 @functools.partial(jax.jit, static_argnames="count")
 def sample_pose_errors(key: jax.Array, count: int, degrees: float | jax.Array) -> jax.Array:
-    """Draw small rotations, to be multiplied to the left of those that they disturb.
+    """Draw small rotations, which multiply from the left those that they perturb.
 
     Their rotation vectors have independent Gaussian components about z, y and x.
 
     Args:
-        key: of `jax.random`; error `i` depends on it and `i` alone.
+        key: random key of JAX; error `i` depends on it and `i` alone.
         count: number of rotations.
         degrees: standard deviation of each of the three components. The angle between a direction and where it
             is taken to be is then `sqrt(2)` of this, root mean square.

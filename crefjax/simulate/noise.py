@@ -11,13 +11,12 @@ from scipy import ndimage
 
 from crefjax.errors import UserError
 from crefjax.io.maps import Map
-from crefjax.spectral.curves import resolution_at, shell_frequencies
+from crefjax.spectral.curves import THRESHOLD, resolution_at, shell_frequencies
 from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_means, shell_sums
 from crefjax.spectral.windows import raised_cosine
 
 LARGEST_CHANGE = 10.0  # factor on the noise's standard deviation by unevenness, in either direction
 MIN_SOLVENT = 0.05  # least share of the box that must be solvent to measure a spectrum
-THRESHOLD = 0.143
 TOLERANCE = 0.015  # of the resolution; 0.02 is documented
 _RANGE = 100.0  # factor above and below the first guess within which the level is searched
 
@@ -28,9 +27,9 @@ class NoiseSpectrum:
     """The amplitude of noise as a function of frequency; its scale does not matter.
 
     Attributes:
-        frequency: `(n,)`, 1/Å, rising.
+        frequency: `(n,)`, 1/Å, increasing.
         amplitude: `(n,)`, not negative; interpolated linearly, constant before the first and after the last.
-        name: for reports.
+        name: name for reports.
     """
 
     frequency: jax.Array | np.ndarray
@@ -63,8 +62,8 @@ def power_law_spectrum(exponent: float, *, level_below: float = 0.01) -> NoiseSp
 def measured_spectrum(map_: Map, *, until: float | None = None) -> NoiseSpectrum:
     """Measure the spectrum of the noise in a real map's solvent.
 
-    The solvent is outside the particle (`solvent_distance`), with a soft edge. Its spectrum is the mean power of every
-    shell of the map so masked, relative to the mean of the solvent.
+    The solvent is outside the particle (`solvent_distance`), with a soft edge. Its spectrum is the mean power in every
+    shell of the map so masked, after subtracting the mean of the solvent.
 
     Args:
         map_: a real map whose solvent was not masked.
@@ -104,10 +103,10 @@ def colored_noise(key: jax.Array, shape: tuple[int, int, int], voxel_size, spect
     """Draw Gaussian noise with the power `amplitude(s)²` at every frequency, scaled to an expected variance of 1.
 
     Args:
-        key: of `jax.random`.
+        key: random key of JAX.
         shape: `(z, y, x)` in voxels.
         voxel_size: Å; may be traced.
-        spectrum: of the noise.
+        spectrum: spectrum of the noise.
 
     Returns:
         `(z, y, x)`, float32, with a mean of exactly 0.
@@ -133,7 +132,7 @@ def _noise_with_gain(key, shape, gain):
 
 @functools.partial(jax.jit, static_argnames="shape")
 def modulation(key: jax.Array, shape: tuple[int, int, int], unevenness) -> jax.Array:
-    """Draw a smooth map that makes noise uneven over the box when multiplied to it, with a mean square of 1.
+    """Draw a smooth map, of mean square 1, by which noise is multiplied to make it uneven over the box.
 
     Its logarithm is a random field that varies over about half of the longest side, with the standard deviation
     `unevenness`: 0 gives ones, 0.3 varies the noise's standard deviation by about a third.

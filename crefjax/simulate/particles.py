@@ -1,12 +1,12 @@
-"""A particle set as RELION reads it: a stack of simulated images and its STAR file, with truth and true poses beside.
+"""A particle set as RELION reads it: a stack of simulated images and its STAR file, with the truth and the true poses.
 
 An image is the projection of the specimen's density along z after a rotation, times the contrast transfer function,
-shifted, with white noise of standard deviation 1 as RELION normalizes images: that of the counts of many electrons.
+shifted, with white noise of standard deviation 1, as RELION normalizes images: the noise of counting many electrons.
 The density is scaled so that the images have the signal-to-noise ratio asked for, and the truth is written on that
 scale. The conventions (angles, origins, sign of the CTF, intensity) are RELION's: `relion_reconstruct` from
 `poses.star` gives back the truth.
 
-Images are simulated, written, and forgotten a batch at a time.
+Images are simulated, written, and discarded batch by batch.
 """
 
 import functools
@@ -58,7 +58,7 @@ class ParticleSet:
     Attributes:
         specimen: truth, mask, and model in the box; the truth on the scale of the images.
         poses: of all particles.
-        config: by which it was made.
+        config: parameters with which it was made.
         snr: variance of the noise-free images over that of their noise, in the whole image.
         model_options: how the model was read or made, for `particles.json`.
     """
@@ -104,7 +104,7 @@ def simulate_particles(atoms: Atoms, config: SimulationConfig, snr: float) -> Pa
 def write_particles(
     folder: Path | str, particles: ParticleSet, *, overwrite: bool = False, progress: ProgressCallback | None = None
 ) -> None:
-    """Write a particle set as a folder, in which RELION can be started; it appears whole or not at all.
+    """Write a particle set as a folder, in which RELION can be started; it appears complete or not at all.
 
     Files: `particles.star` (what a microscope and a picker would know) and `particles.mrcs`; `poses.star`, the same
     with the true angles and origins; `truth.mrc`, `mask.mrc`, `model.cif`, and `particles.json` with every parameter.

@@ -1,8 +1,8 @@
 """Half-maps reconstructed by Fourier inversion from simulated noisy projections.
 
-An image is the sum of the turned density along z; its Fourier transform is read from the density's, and put back into
-that of the reconstruction. A reconstruction is linear in its images, so that signal and noise are
-reconstructed side by side with the same weights and can be mixed afterwards at any level.
+An image is the sum of the rotated density along z; its Fourier transform is read from that of the density, and inserted
+into that of the reconstruction. A reconstruction is linear in its images, so that signal and noise are reconstructed
+side by side with the same weights and can be mixed afterwards at any level.
 
 The host iterates over batches of images, so that it can show progress and be interrupted in between.
 
@@ -175,11 +175,11 @@ def reconstruct_signal_and_noise(
         key: of `jax.random`: the same key, density and settings give the same particles whatever the batch, and
             particle `i` of a half does not depend on their number.
         particles: the images and their errors.
-        refinements: each costs about half the time of the first pass. The lowest shells are right within 12%
-            without, 2.5% after one and 1% after two, the mean within 28, 13 and 6%; two refinements raise the noise in
-            the corners of the box by a third.
+        refinements: each costs about half the time of the first pass. The lowest shells are accurate to 12% without,
+            2.5% after one and 1% after two, the mean to 28, 13 and 6%; two refinements raise the noise in the corners
+            of the box by a third.
         batch: images processed together.
-        progress: called with the share that is done.
+        progress: called with the completed share of the work, 0 to 1.
 
     Raises:
         UserError: the density is not as above or not finite, or a parameter is out of its range.

@@ -1,9 +1,8 @@
-"""B-factors of maps: their fall-off against that of a protein, and the Guinier plot, by which maps are sharpened.
+"""B-factors of maps: their fall-off relative to that of a protein, blurring, and sharpening by the Guinier plot.
 
-**Fall-off**, of signal and noise, and a map's low-pass; without JAX.
-The power of a protein's density is not that of atoms at random places (Wilson 1949): its shape and its secondary
-structure make it larger at low frequencies and at about 4.8 Å, much the same in one protein as in another. Measured
-power is therefore divided by that of a typical specimen at B = 0, and the quotient is fitted by
+**Fall-off** of signal and noise. The power of a protein's density is not that of atoms at random places (Wilson 1949):
+its shape and its secondary structure make it larger at low frequencies and at about 4.8 Å, much the same in one protein
+as in another. Measured power is therefore divided by that of a typical specimen at B = 0, and the quotient is fitted by
 `exp(-B s² / 2)`, as in a Guinier plot (Rosenthal & Henderson 2003) but from lower frequencies on.
 
 **Guinier plot** of two half-maps, as in RELION's post-processing (Rosenthal & Henderson 2003): the logarithm of the
@@ -16,9 +15,10 @@ flatten the line.
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.fft
 
 from crefjax.errors import UserError
-from crefjax.spectral.curves import FscCurve, fsc_from_products, shell_frequencies, shell_products
+from crefjax.spectral.curves import THRESHOLD, FscCurve, fsc_from_products, shell_frequencies, shell_products
 from crefjax.spectral.windows import raised_cosine
 
 # Power over that of atoms at random places, every 1/100 Å from 1/50 Å on: medians of 41 cryo-EM structures.
@@ -194,7 +194,7 @@ def plan_sharpening(products: np.ndarray, curve: FscCurve, b_factor: float | Non
             f"`sharpen`: expected a B-factor of -{STRONGEST:g} to {STRONGEST:g} Å² (below 0 sharpens), found "
             f"{b_factor:g} Å²; correct it"
         )
-    frequency, resolution = curve.frequency, curve.resolution(0.143).angstrom
+    frequency, resolution = curve.frequency, curve.resolution(THRESHOLD).angstrom
     power = (products[:, 0, 0] + products[:, 1, 1] + 2 * products[:, 0, 1]) / 4
     with np.errstate(divide="ignore", invalid="ignore"):
         log_amplitude = np.where(power > 0, np.log(power) / 2, np.nan)
@@ -215,6 +215,28 @@ def plan_sharpening(products: np.ndarray, curve: FscCurve, b_factor: float | Non
     factors = curve.cref * np.exp(-b / 4 * frequency**2) * raised_cosine((shells - edge) / _EDGE)
     factors[0] = 1.0
     return Sharpening(b, b_factor is not None, float(resolution), log_amplitude, log_weighted, fit, factors)
+
+
+def apply_b_factor(array: np.ndarray, voxel_size: float, b_factor: float, end: float | None = None) -> np.ndarray:
+    """Multiply a map's amplitudes by `exp(-B s² / 4)`; beyond the frequency `end`, the factor is that at `end`.
+
+    Args:
+        array: `(z, y, x)`, float32.
+        voxel_size: Å.
+        b_factor: Å²; below 0 sharpens.
+        end: 1/Å; None for Nyquist, which it never exceeds.
+    """
+    if not b_factor:
+        return array
+    spectrum = scipy.fft.rfftn(array, workers=-1)
+    z, y = (np.square(scipy.fft.fftfreq(side, voxel_size)) for side in array.shape[:2])
+    x = np.square(scipy.fft.rfftfreq(array.shape[2], voxel_size))
+    # Sharpened corners of the spectrum, beyond Nyquist, would outgrow everything else.
+    nyquist = 0.5 / voxel_size
+    limit = (nyquist if end is None else min(end, nyquist)) ** 2
+    for plane, z_squared in zip(spectrum, z, strict=True):
+        plane *= np.exp(-b_factor / 4 * np.minimum(z_squared + y[:, None] + x, limit)).astype(np.float32)
+    return scipy.fft.irfftn(spectrum, s=array.shape, workers=-1, overwrite_x=True)
 
 
 def sharpen(array: np.ndarray, sharpening: Sharpening) -> np.ndarray:

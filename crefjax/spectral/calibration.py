@@ -14,9 +14,9 @@ map `F = S + N_F`, the mean of the half-maps, and the network's output D for it,
 
 Estimates scatter, and shells of pure noise would get factors of either sign. Factors are therefore never negative, and
 one that noise could explain is drawn towards those of its neighbors, on a logarithmic scale. The contribution of the
-full map is used where it exceeds its error. Where that is undecidable, because full map and output are alike, the full
-map is used in shells where its signal is at least a hundred times its noise, the network in others. The mean of the
-map is the full map's.
+full map is used where it exceeds its error. Where this cannot be decided, because full map and output are alike, the
+full map is used in shells where its signal is at least a hundred times its noise, the network in others. The mean of
+the map is the full map's.
 """
 
 from dataclasses import dataclass

@@ -41,14 +41,14 @@ class Covariances:
     leakage: np.ndarray | None = None
 
     def of(self, first: int, second: int) -> np.ndarray:
-        """Return the covariance of two maps by their places, `(shells,)`."""
+        """Return the covariance of two maps by their indices, `(shells,)`."""
         return self.matrix[:, first, second]
 
     def fsc(self, first: int | Sequence[float], second: int | Sequence[float]) -> np.ndarray:
         """Return the FSC of two maps or sums of maps, `(shells,)`; 0 where either has no power.
 
         Args:
-            first: the place of a map, or the factor of each map in a sum; maps beyond its end have factor 0.
+            first: the index of a map, or the factor of each map in a sum; maps beyond its end have factor 0.
             second: likewise.
         """
         a, b = (self._factors(maps) for maps in (first, second))
@@ -65,7 +65,7 @@ class Covariances:
         return factors
 
     def choose(self, places: Sequence[int]) -> Self:
-        """Return the covariances of some of the maps, by their places, in that order."""
+        """Return the covariances of some of the maps, by their indices, in that order."""
         return replace(self, matrix=self.matrix[:, places][:, :, places])
 
 
@@ -76,7 +76,7 @@ def shell_covariances(
 
     Args:
         maps: each `(z, y, x)`, of one shape.
-        mask: the same shape, 0 to 1, multiplied to every map; None for none.
+        mask: the same shape, 0 to 1, by which every map is multiplied; None for none.
         levels: subtracted from each map first, such as its solvent level, which would otherwise correlate in the shape
             of the mask; None for 0.
 
@@ -171,9 +171,9 @@ def _ring_step(start, step, end):
     `arccos((r² - s² - q²) / (2 s q))`.
 
     Args:
-        start: radius s from which it goes; an array, or several that broadcast.
+        start: radius s at which it starts; an array, or several that broadcast.
         step: its length q.
-        end: middle of the ring.
+        end: radius of the middle of the ring.
     """
     start, end = np.broadcast_arrays(np.asarray(start, np.float64), np.asarray(end, np.float64))
     straight = (start == 0) | (step == 0)  # where its direction does not matter

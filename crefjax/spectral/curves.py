@@ -1,6 +1,6 @@
 """FSC curves, their resolutions, and shell sums of maps in host memory: NumPy and SciPy alone, no JAX.
 
-For worker processes, and for measurements that do not need more than the precision of a float32 Fourier transform. The
+For worker processes, and for measurements for which the precision of a float32 Fourier transform suffices. The
 shells are those of `crefjax.spectral.shells`.
 """
 
@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
+
+THRESHOLD = 0.143  # of the FSC of two half-maps, at their resolution (Rosenthal & Henderson 2003)
 
 
 class Resolution(NamedTuple):
@@ -52,7 +54,7 @@ def resolution_at(curve: np.ndarray, threshold: float, length: float, nyquist: f
 
 @dataclass(frozen=True)
 class FscCurve:
-    """The FSC of two maps with its scales, from shell 0 to `N // 2`.
+    """The FSC of two maps, with its frequency axis, from shell 0 to `N // 2`.
 
     Attributes:
         box: `(z, y, x)` in voxels.
@@ -84,9 +86,9 @@ def has_no_signal(fsc: np.ndarray) -> bool:
     """Return whether an FSC of half-maps falls below 0.143 within the first tenth of the shells, at least three.
 
     Args:
-        fsc: `(shells,)` from shell 0 on, which is ignored.
+        fsc: `(shells,)` from shell 0 on; shell 0 is ignored.
     """
-    return bool(np.any(fsc[1 : max(4, len(fsc) // 10)] < 0.143))
+    return bool(np.any(fsc[1 : max(4, len(fsc) // 10)] < THRESHOLD))
 
 
 def solvent_level(array: np.ndarray, mask: np.ndarray | None) -> float:
@@ -118,7 +120,7 @@ def shell_products(
 
     Args:
         maps: each `(z, y, x)`, float32, of one shape.
-        mask: the same shape, multiplied to every map; None for none.
+        mask: the same shape, by which every map is multiplied; None for none.
         levels: subtracted from each map first; None for 0.
 
     Returns:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from crefjax.spectral.curves import Resolution, first_shell_below, resolution_at, solvent_level
+from crefjax.spectral.curves import THRESHOLD, Resolution, first_shell_below, resolution_at, solvent_level
 
 HALF_ANGLE = 20.0  # degrees, of a cone
 COUNT = 100  # directions over a hemisphere
@@ -55,7 +55,7 @@ class DirectionalFsc:
         """Share of a shell's voxels that a cone holds."""
         return float(1 - np.cos(np.radians(self.half_angle)))
 
-    def resolutions(self, threshold: float = 0.143) -> list[Resolution]:
+    def resolutions(self, threshold: float = THRESHOLD) -> list[Resolution]:
         """Return where the FSC of each direction falls below a threshold."""
         nyquist = max(1 / self.frequency[-1], 2 * self.voxel_size)
         return [resolution_at(curve, threshold, self.box, nyquist) for curve in self.fsc]
@@ -85,9 +85,9 @@ def directional_fsc(
         map_1: `(z, y, x)`, float32.
         map_2: the same shape.
         voxel_size: Å.
-        mask: the same shape, multiplied to both maps less their solvent levels; None for none.
+        mask: the same shape, by which both maps, less their solvent levels, are multiplied; None for none.
         resolution: Å, somewhat beyond which nothing is measured, to save time; None for Nyquist.
-        half_angle: of the cones, degrees.
+        half_angle: half-angle of the cones, degrees.
         directions: `(directions, 3)`, unit vectors; None for 100 over a hemisphere.
     """
     directions = hemisphere() if directions is None else directions
@@ -114,9 +114,9 @@ class Anisotropy:
 
     Attributes:
         best: unit vector `(x, y, z)` of the direction with the highest FSC.
-        worst: of the lowest.
+        worst: the same, with the lowest FSC.
         best_resolution: Å, where the FSC of that direction falls below 0.143.
-        worst_resolution: the same of the worst.
+        worst_resolution: the same for the worst direction.
         ratio: of the resolutions in Å of the worst and the best twentieth of the directions.
         spread: difference of the mean FSC of the best and the worst direction, in standard errors.
     """
@@ -155,11 +155,11 @@ def anisotropy(directional: DirectionalFsc, fsc: np.ndarray, dof: np.ndarray) ->
 
     Args:
         directional: of two half-maps.
-        fsc: `(shells,)`, of all directions together.
+        fsc: `(shells,)`, FSC of all directions together.
         dof: `(shells,)`, independent numbers in each shell.
     """
     count = directional.fsc.shape[1]
-    last = min(first_shell_below(fsc, 0.143) or count - 1, count - 1)
+    last = min(first_shell_below(fsc, THRESHOLD) or count - 1, count - 1)
     band = slice(min(max(3, last // 2), last), last + 1)
     weight = dof[band] * directional.cone
     difference = ((directional.fsc[:, band] - fsc[band]) * weight).sum(1) / weight.sum()

@@ -1,14 +1,15 @@
 """The Fourier shell correlation and C_ref, in JAX; `crefjax.spectral.curves` has a NumPy version.
 
-`corrected_fsc` corrects the FSC under a mask by phase randomization for the correlation that the mask itself makes, in
-the steps of RELION's post-processing. Masked maps correlate through the shape of their common mask, the tighter it is,
-the more. If the phases of both maps are randomized beyond a resolution, what their masked FSC shows there comes
-from the mask alone, and the correlation of the maps themselves follows (Chen et al. 2013, Ultramicroscopy 135, 24):
+`corrected_fsc` corrects the FSC under a mask, by phase randomization, for the correlation that the mask itself
+introduces, following the steps of RELION's post-processing. Masked maps correlate through the shape of their common
+mask, the more so the tighter it is. If the phases of both maps are randomized beyond a resolution, what their masked
+FSC shows there comes from the mask alone, and the correlation of the maps themselves follows (Chen et al. 2013,
+Ultramicroscopy 135, 24):
 
     FSC_corrected = (FSC_masked - FSC_randomized) / (1 - FSC_randomized)
 
-It holds for half-maps with independent noise. Denoised half-maps are not independent, so a curve from them is not a
-resolution, corrected or not.
+It holds for half-maps with independent noise. Denoised half-maps are not independent, so a curve from them does not
+give a resolution, corrected or not.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 import scipy.fft
 
 from crefjax.errors import UserError
-from crefjax.spectral.curves import FscCurve, first_shell_below, solvent_level
+from crefjax.spectral.curves import THRESHOLD, FscCurve, first_shell_below, solvent_level
 from crefjax.spectral.shells import Shells, box_shells, half_spectrum, shell_sums
 
 RANDOMIZE_BELOW = 0.8  # of the unmasked FSC, as in RELION
@@ -89,7 +90,7 @@ def unit_scale(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     Returns:
         the maps divided by their scale, and the scale `(..., 1, 1, 1)`, about the root of their mean square; 1 for a
-        map of zeros. The scale is a constant to gradients.
+        map of zeros. Gradients treat the scale as a constant.
     """
     axes = (-3, -2, -1)
     largest = jnp.max(jnp.abs(maps), axis=axes, keepdims=True)
@@ -113,14 +114,14 @@ def fsc_curve(
     In float32 a Fourier transform rounds to about 1e-7 of the largest amplitudes; a map with a steep spectrum (a
     denoised or unsharpened map) has shells below that. Float64 costs twice the memory and has no such shells.
 
-    A constant level common to both maps correlates in the shape of the mask, and a level of a single map hides their
-    correlation: maps whose level is not 0 must be leveled.
+    A constant level common to both maps correlates in the shape of the mask, and a constant level of one map hides
+    their correlation. Maps whose level is not 0 must therefore be leveled.
 
     Args:
         map_1: `(z, y, x)`, float32.
         map_2: the same shape.
         voxel_size: Å.
-        mask: the same shape, 0 to 1, multiplied to both; None for none.
+        mask: the same shape, 0 to 1, by which both are multiplied; None for none.
         leveled: whether each map's solvent level, the mean outside the mask, is subtracted before it is masked.
     """
     box = tuple(map_1.shape)
@@ -147,8 +148,8 @@ class CorrectedFsc:
     """The curves of two half-maps with and without a mask, all on the same shells.
 
     Attributes:
-        unmasked: of the whole box.
-        masked: within the mask, each map less its solvent level.
+        unmasked: the curve of the whole box.
+        masked: the curve within the mask, each map less its solvent level.
         randomized: the same, after the phases of both maps were randomized from `shell` on.
         corrected: `masked` without the correlation that comes from the mask, from two shells past `shell` on; 1 in
             shell 0.
@@ -170,7 +171,7 @@ class CorrectedFsc:
 
     def doubts(self) -> tuple[str, ...]:
         """Return one line for each sign that the mask does not suit the maps."""
-        corrected, unmasked = (curve.resolution(0.143) for curve in (self.corrected, self.unmasked))
+        corrected, unmasked = (curve.resolution(THRESHOLD) for curve in (self.corrected, self.unmasked))
         if unmasked.angstrom < corrected.angstrom:
             return (
                 f"the unmasked FSC falls below 0.143 at {unmasked.angstrom:.2f} Å, the corrected one already at "
@@ -180,7 +181,7 @@ class CorrectedFsc:
         if (share := float(self.randomized.fsc[last])) > _MASK_DOMINATES and last >= self.shell:
             return (
                 f"the FSC of the maps with random phases is {share:.2f} at the resolution, where it should be near 0: "
-                "take a softer or wider mask",
+                "use a softer or wider mask",
             )
         return ()
 
@@ -195,7 +196,7 @@ def corrected_fsc(
         map_2: the same shape; its noise is independent of that of the first.
         voxel_size: Å.
         mask: the same shape, 0 to 1.
-        seed: of the random phases; those of the two maps differ.
+        seed: seed of the random phases, which differ between the two maps.
 
     Raises:
         UserError: the unmasked FSC never falls below 0.8, so that there is no shell to begin with.
@@ -221,10 +222,10 @@ def correct(masked: np.ndarray, randomized: np.ndarray, shell: int) -> np.ndarra
     Args:
         masked: `(shells,)`, from shell 0 on.
         randomized: the same shape.
-        shell: the first shell whose phases were randomized; from two shells on the curve is corrected.
+        shell: the first shell whose phases were randomized; the curve is corrected from two shells beyond it on.
 
     Returns:
-        `(shells,)`: 1 in shell 0, and 0 where the mask alone makes a correlation of 1.
+        `(shells,)`: 1 in shell 0, and 0 where the mask alone gives a correlation of 1.
     """
     corrected = np.array(masked, np.float64)
     corrected[0] = 1.0
@@ -243,7 +244,7 @@ def randomize_phases(array: np.ndarray, shell: int, seed: int | tuple[int, ...])
     Args:
         array: `(z, y, x)`.
         shell: the first shell, 1 or more; voxels in the corners, beyond all shells, are randomized too.
-        seed: of the noise.
+        seed: seed of the noise.
 
     Returns:
         `(z, y, x)`, float64.

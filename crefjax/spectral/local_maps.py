@@ -11,8 +11,9 @@ Agreement, in a band of frequencies, is the correlation of each denoised half-ma
     c = <D1 M2 + D2 M1> / sqrt(<D1² + D2²> <M1² + M2²>),
 
 over the most that noise allows, the value of a noise-free `D` where the signal is: the root of
-`sum p <M1 M2> / sum p <M1² + M2²>/2`, weighted by the signal's power `p = <M1 M2>` where that is above 0. It is cut to
-0 to 1 and averaged over two bands, the coarse and the fine half of the frequencies up to the resolution. So
+`sum p <M1 M2> / sum p <M1² + M2²>/2`, weighted by the signal's power `p = <M1 M2>` where that is above 0. It is clipped
+to the range from 0 to 1 and averaged over two bands, the coarse and the fine half of the frequencies up to the
+resolution. So
 
     1      the half-maps confirm the denoised ones, coarse and fine, as far as their noise allows
     0.5    they confirm the coarse half alone: smeared density, as of a flexible part
@@ -24,8 +25,9 @@ the whole map does not count. The noise of the removed part, `R = M - E`, is tha
 
     change = <R1 R2> / (<M1 M2> + <E1 E2> + 5 e),    with <R1 R2> = <M1 M2> + <E1 E2> - <E1 M2> - <E2 M1>,
 
-cut to 0 to 1, counts structure that was added or removed, not noise: 0 none of it, 1 all (no structure in common). `e`
-is the standard deviation that noise alone gives a window's product: structure below that does not count as changed.
+clipped to the range from 0 to 1, counts structure that was added or removed, not noise: 0 for no change, 1 for no
+structure in common. `e` is the standard deviation that noise alone gives a window's product: structure below that does
+not count as changed.
 """
 
 import math
@@ -38,11 +40,10 @@ import scipy.fft
 from scipy import ndimage
 
 from crefjax.errors import UserError
-from crefjax.spectral.curves import resolution_at
+from crefjax.spectral.curves import THRESHOLD, resolution_at
 from crefjax.spectral.shells import box_shells
 from crefjax.spectral.windows import raised_cosine
 
-THRESHOLD = 0.143
 WINDOW = 3.0  # times the resolution: full width at half maximum
 LEAST_WINDOW = 7.0  # voxels
 _FEWEST_SHELLS = 4  # up to the resolution, to separate coarse from fine
@@ -59,7 +60,7 @@ class LocalMaps:
     """Agreement and change at every voxel of a denoised map; 0 outside the mask.
 
     Attributes:
-        agreement: `(z, y, x)`, float32, 0 to 1, of the denoised half-maps with the noisy ones.
+        agreement: `(z, y, x)`, float32, 0 to 1: agreement of the denoised half-maps with the noisy ones.
         change: `(z, y, x)`, float32, 0 to 1: share of the structure that was added or removed.
         window: Å, full width at half maximum of the moving window.
         resolution: Å, up to which the maps were compared; None if the half-maps agree too little for that (their FSC
@@ -230,7 +231,7 @@ class _View:
         return array[self.where] * self.mask
 
     def mean(self, values):
-        """Return the window's mean at every voxel; overwrites the values, half of them in each of two threads."""
+        """Return the window's mean at every voxel; overwrite the values, half of them in each of two threads."""
         with ThreadPoolExecutor(_WORKERS) as pool:
             for axis in range(3):
                 halves = np.array_split(values, _WORKERS, axis=(axis + 1) % 3)
@@ -291,7 +292,7 @@ def _change(view, noisy, denoised, gain):
 
 
 def _quotient(part, whole, factor):
-    """Return `factor * part / whole` cut to 0 to 1, and 0 where the whole is not above 0; overwrites the part."""
+    """Return `factor * part / whole` clipped to 0 to 1, and 0 where the whole is not above 0; overwrite the part."""
     np.divide(part, whole, out=part, where=whole > 0)
     part[~(whole > 0)] = 0
     part *= np.float32(factor)

@@ -62,20 +62,20 @@ def _resample_axis(array, axis, side):
 def working_shape(
     shape: tuple[int, int, int], voxel_size: float, resolution: float, voxels: float
 ) -> tuple[int, int, int]:
-    """Choose the sides of a box on which a resolution takes about a given number of voxels.
+    """Choose the sides of a box on which a resolution spans about a given number of voxels.
 
     Each is an even product of 2, 3, 5 and 7, at least 8, near the exact side, `side * voxel_size * voxels /
-    resolution`. Of those within 8 % (or the nearest if none is) the three are chosen that have the least sum of
-    the largest deviation and twice the largest ratio of two voxels' sides, all in logarithms. For a cube that is three
+    resolution`. Of those within 8 % (or the nearest if none is) the three are chosen that minimize the sum of the
+    largest deviation and twice the largest ratio of two voxels' sides, all in logarithms. For a cube that is three
     times the nearest. From 48 voxels on a cube's sides are within 5.5 % of the exact ones and others within 8.4 %;
-    voxels' sides are unlike by 1.5 % in the median and by less than 3 % in about nine boxes of ten, but by up to 8 %
+    voxels' sides differ by 1.5 % in the median and by less than 3 % in about nine boxes of ten, but by up to 8 %
     in the worst: the products are too sparse for less (72 is followed by 80).
 
     Args:
         shape: `(z, y, x)` in voxels.
         voxel_size: Å.
         resolution: Å.
-        voxels: number that the resolution takes.
+        voxels: number of voxels that the resolution spans.
 
     Raises:
         ValueError: the shape is not three sides of at least 1 voxel, or a number is not finite and above 0.

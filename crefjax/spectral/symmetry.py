@@ -13,12 +13,12 @@
 Except for T these are the conventions of Heymann, Chagoyen & Belnap (2005, J. Struct. Biol. 151, 196). The center is
 the voxel N/2, rounded down, of each side.
 
-A rotation that takes the grid to itself is a permutation of voxels and exact. Any other is made of rotations about the
-axes of the grid, plane by plane: each plane is sampled twice as finely by padding its spectrum, which is divided by the
-transform of the cubic B-spline, `sinc⁴`, so that the spline through the finer samples has the amplitudes of the plane
-itself (Unser 1999, IEEE Signal Process. Mag. 16, 22). What remains are its images at other frequencies, `(f / (2 -
-f))⁴` of the amplitude at the share f / 2 of the finer grid's Nyquist frequency: 1.2 % at the Nyquist frequency of the
-map itself, 0.7 % at nine tenths of it.
+A rotation that maps the grid onto itself is a permutation of voxels and exact. Any other is composed of rotations about
+the axes of the grid, plane by plane: each plane is sampled twice as finely by padding its spectrum, which is divided by
+the transform of the cubic B-spline, `sinc⁴`, so that the spline through the finer samples has the amplitudes of the
+plane itself (Unser 1999, IEEE Signal Process. Mag. 16, 22). What remains are its images at other frequencies,
+`(f / (2 - f))⁴` of the amplitude at the share f / 2 of the finer grid's Nyquist frequency: 1.2 % at the Nyquist
+frequency of the map itself, 0.7 % at nine tenths of it.
 
 Density that a rotation takes out of the box is lost, and 0 comes in: a map is right within the largest sphere around
 the center that fits into the box.
@@ -55,7 +55,7 @@ def rotation_matrix(axis: Sequence[float], angle: float) -> np.ndarray:
 
 
 def is_exact(matrix: np.ndarray, center: Sequence[float]) -> bool:
-    """Return whether a rotation takes the voxels of a cubic box to one another.
+    """Return whether a rotation maps the voxels of a cubic box onto one another.
 
     Args:
         matrix: `(3, 3)`.
@@ -188,7 +188,7 @@ class PointGroup:
 
     Attributes:
         name: in RELION's notation, upper case.
-        axes: such that every rotation of the group is, in one way, a product of one rotation about each of them.
+        axes: axes such that every rotation of the group is a unique product of one rotation about each of them.
     """
 
     name: str
@@ -276,7 +276,7 @@ def symmetrize(
 
 
 def prepare_rotation(array: np.ndarray, matrices: list[np.ndarray], center: tuple[float, ...]) -> np.ndarray:
-    """Return a map without what a rotation of a sampled box cannot keep, for `rotate_map`."""
+    """Remove from a map, before `rotate_map`, what a rotation of a sampled box cannot preserve."""
     if all(is_exact(matrix, center) for matrix in matrices):
         return array
     return filter_shells(array, np.ones(max(array.shape) // 2 + 1))
@@ -311,7 +311,7 @@ class SymmetryMatch:
     Attributes:
         group: name of the point group.
         order: number of its rotations.
-        axis: of the group, in words, the one that fits the input least.
+        axis: the axis of the group that fits the input least, in words.
         input: correlation of the half-maps after a rotation about that axis, over that without one; 1 for a symmetric
             signal whatever the noise. Of one map, its correlation with its rotated copy.
         output: correlation of the network's output with its rotated copy, for the axis that fits least; None before

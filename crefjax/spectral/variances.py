@@ -14,7 +14,7 @@ what was added, `var(B) = (1 - k)² var(S) + var(A)`, with the share of the sign
 common and the signal does not explain. A factor on a shell of the output changes k, but not the ratio of k² var(S) to
 var(A).
 
-`var(S) / var(N_d)` would praise any filter: damping signal and noise together gains nothing. The ratio after denoising
+`var(S) / var(N_d)` would favor any filter: damping signal and noise together gains nothing. The ratio after denoising
 is therefore that of the remaining signal, `k² var(S) / var(N_d)`.
 
 **Errors.** The specimen is not random, its noise is. In a shell of n independent numbers, maps of mean `m` and
@@ -70,11 +70,11 @@ class Quantity:
 
     The functions take the terms of `variances_from`: `S`, `N`, `mean_N` (with the mean for the root), `DD`, `N_d`, `X`,
     `C`, `B`; `kept` (k), `explained` (X² / var(S)), `added` (var(A)); for errors also `dof`, `gain_std`, `leaked` and
-    `leaked_noise` (added structure that leakage feigns, for signal and for noise). Each is `(shells,)`.
+    `leaked_noise` (added structure that leakage mimics, for signal and for noise). Each is `(shells,)`.
 
     Attributes:
         name: field of `ShellVariances` and key in `report.json`.
-        label: in a figure.
+        label: label in a figure.
         group: "variances" or "ratios"; None for a quantity that stands alone.
         value: the quantity.
         gradient: its derivatives by the `LINEAR_FORMS`, from which the error due to noise follows.
@@ -186,7 +186,7 @@ class Estimate:
     Attributes:
         value: NaN where it cannot be computed.
         error: standard deviation.
-        trusted: whether the value means something: it is more than two errors above 0, rests on enough independent
+        trusted: whether the value is meaningful: it is more than two errors above 0, rests on enough independent
             numbers, and nothing that it is made of contradicts the assumptions.
     """
 
@@ -377,7 +377,7 @@ def sampling_covariance(terms: dict[str, np.ndarray], dof: np.ndarray) -> Callab
 
 
 def leakage_bias(leakage: np.ndarray | None, kept: np.ndarray, signal: np.ndarray) -> np.ndarray:
-    """Return the most that a filter seems to add because a mask mixes shells that it damps differently.
+    """Return the most that a filter can appear to add because a mask mixes shells that it damps differently.
 
     It is reached if the signal fills the box as noise does; the bias is smaller if the signal ends within the mask.
 
@@ -396,7 +396,7 @@ def leakage_bias(leakage: np.ndarray | None, kept: np.ndarray, signal: np.ndarra
 def excess_gain_std(difference: np.ndarray, variance: np.ndarray, usable: np.ndarray) -> np.ndarray:
     """Return the standard deviation of the mean gain of two outputs beyond what noise in the shell explains.
 
-    A network's gain depends on the noise as a whole, alike in neighboring shells.
+    A network's gain depends on the noise as a whole, and similarly in neighboring shells.
 
     Args:
         difference: `(shells,)`, half of the difference of the two outputs' gains.

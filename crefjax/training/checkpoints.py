@@ -1,7 +1,7 @@
 """Checkpoints of a run: its state, its source's position, and its config, as Orbax writes them.
 
-A checkpoint appears whole or not at all: Orbax writes it beside its place and renames it. The newest few and the best
-are kept.
+A checkpoint appears complete or not at all: Orbax writes it under a temporary name and renames it. The newest few and
+the best one are kept.
 """
 
 import logging
@@ -42,7 +42,7 @@ class CheckpointMetadata(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of a folder; only the newest few and the one of least loss are kept.
+    """The checkpoints of a folder; only the newest few and the one with the lowest loss are kept.
 
     Args:
         folder: Folder of the checkpoints; created if missing.

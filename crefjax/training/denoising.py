@@ -28,7 +28,7 @@ class DenoisingTask(NetworkTask):
 
     Attributes:
         loss_weights: Weight of each loss by its name.
-        grid: Voxels that the resolution takes on the grid of the data; 0 for maps as they are.
+        grid: Number of voxels that the resolution spans on the grid of the data; 0 for maps on their own grid.
     """
 
     loss_weights: dict[str, float]
@@ -99,7 +99,7 @@ def make_task(config: ConfigDict) -> tuple[DenoisingTask, MapSource]:
 def denoising_task(
     config: ConfigDict, *, truth: bool, patch: int | None = None, kind: type[DenoisingTask] = DenoisingTask
 ) -> DenoisingTask:
-    """Return the task of a config for data of one's own.
+    """Return the task of a config for the caller's own data.
 
     Args:
         config: Config of the run.
@@ -115,7 +115,7 @@ def denoising_task(
     if "truth" in losses.needs(weights) and not truth:
         name = next(name for name, weight in weights.items() if weight > 0 and "truth" in losses.LOSSES[name].needs)
         raise UserError(
-            f"config: losses.{name}: expected data with a truth, found none in this source; take the stream, entries "
+            f"config: losses.{name}: expected data with a truth, found none in this source; use the stream, entries "
             "with a truth.mrc, or another loss"
         )
     task = kind(network, weights, patch=patch or config.data.patch, grid=config.data.grid)
@@ -128,6 +128,6 @@ def _start_from(name, task):
     if start.grid != task.grid:
         raise UserError(
             f"{start.path}: expected weights for data.grid = {task.grid:g} voxels, found some for {start.grid:g}; set "
-            "data.grid to that, or take other weights"
+            "data.grid to that, or use other weights"
         )
     return task.started_from(start)

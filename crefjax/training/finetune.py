@@ -82,7 +82,7 @@ def finetune(
     *,
     say: Callable[[str], None] = print,
 ) -> tuple[Parameters, Improvement, int | None]:
-    """Adapt weights to one specimen, without truth.
+    """Adapt weights to one specimen, without a truth.
 
     One end of the particle is held out. A part of it selects the step of the best weights, another tests the
     improvement. (In a particle with symmetry the held-out end may be a copy of what is trained on.)
@@ -133,7 +133,7 @@ def split(specimen: Specimen, config: ConfigDict) -> SpecimenSplit:
             raise UserError(
                 f"{specimen.name}: expected a particle large enough to train on one part and to judge by "
                 f"others, in patches of {config.data.patch} voxels a side; "
-                + ("this one is too small to adapt weights to" if smallest else "take smaller patches")
+                + ("this one is too small to adapt weights to" if smallest else "use smaller patches")
             ) from error
     return parts
 

@@ -1,7 +1,7 @@
 """The task of denoising images: that of maps, with losses and metrics on rings; and its data, simulated sets.
 
 With the loss `n2n_l2` it is Noise2Noise (Lehtinen et al. 2018) on two half-exposures, as Topaz-Denoise trains (Bepler
-et al. 2020). A task of one's own on images takes its batches from `image_source`; `crefjax.images.batches` says what
+et al. 2020). A custom task on images takes its batches from `image_source`; `crefjax.images.batches` says what
 they hold.
 """
 
@@ -33,7 +33,7 @@ class ImageDenoisingTask(DenoisingTask):
     """Trains a 2D network on batches of `half_map_1`, `half_map_2`, and `truth`, all `(samples, 1, y, x)`.
 
     Attributes:
-        pixel_sizes: Least and largest pixel size of the images, Å, for the card.
+        pixel_sizes: Smallest and largest pixel size of the images, Å, for the card.
     """
 
     name: str = "images"
@@ -93,12 +93,14 @@ def open_sets(config: ConfigDict) -> list[ImageSet]:
     named = config.data.images.folders
     folders = matching_folders(named)
     if not folders:
-        raise UserError(f"config: data.images.folders: expected sets of images, found none by {named!r}; name some")
+        raise UserError(
+            f"config: data.images.folders: expected sets of images, found none matching {named!r}; name at least one"
+        )
     return [ImageSet(folder) for folder in folders]
 
 
 def pixel_sizes(config: ConfigDict) -> tuple[float, float]:
-    """Return the least and the largest pixel size of the sets of a config, Å.
+    """Return the smallest and the largest pixel size of the sets of a config, Å.
 
     Raises:
         UserError: There are no sets, or one cannot be read.

@@ -44,9 +44,9 @@ class Result(NamedTuple):
 
     Attributes:
         step: Number of steps done.
-        steps: Number of steps asked for.
+        steps: Number of steps requested.
         stopped: Signal that stopped it early; None if none did.
-        best_loss: Least held-out loss; None without evaluations.
+        best_loss: Lowest held-out loss; None without evaluations.
         best_step: Step of that loss.
         weights: Folder of weights to use: the best, or the last if none were evaluated.
     """

@@ -70,9 +70,9 @@ class MeasuredSteps(NamedTuple):
     """Steps of a run.
 
     Attributes:
-        seconds: Of one step.
+        seconds: Time of one step.
         count: Number of steps over which that was measured.
-        first_seconds: Reading the first batch, and tracing.
+        first_seconds: Time of reading the first batch, and of tracing.
         device_bytes: Memory that a step needs on each device.
         parameters: Replicated parameters to evaluate.
     """
@@ -156,7 +156,7 @@ class MeasuredEvaluation(NamedTuple):
     """Evaluations of a run.
 
     Attributes:
-        seconds: Of one.
+        seconds: Time of one evaluation.
         first_seconds: Additional time of the first one, without compiling.
     """
 
@@ -214,8 +214,8 @@ class MeasuredSave(NamedTuple):
     """Checkpoints of a run.
 
     Attributes:
-        seconds: Of one.
-        export_seconds: Of weights and figure.
+        seconds: Time of one checkpoint.
+        export_seconds: Time of writing weights and figure.
         first_seconds: Additional time of the first of them.
         bytes: Size of a checkpoint.
     """
@@ -277,14 +277,14 @@ class RunPlan:
         checkpoint_bytes: size of a checkpoint.
         checkpoints: number of checkpoints that are kept.
         parameter_bytes: size of the parameters, which the devices exchange in every step.
-        start_seconds: until the first step is asked for.
+        start_seconds: time until the first step is requested.
         first_seconds: additional time of the first batch, step, evaluation, and checkpoint.
-        compile_seconds: of compiling programs that are now kept on disk, which a run here does not spend again.
-        step_seconds: of one step, while the next batches are prepared.
+        compile_seconds: time of compiling programs that are now kept on disk, which a run here does not spend again.
+        step_seconds: time of one step, while the next batches are prepared.
         measured_steps: steps over which that was measured.
-        evaluation_seconds: of one evaluation.
-        export_seconds: of the weights and the figure after an evaluation.
-        save_seconds: of a checkpoint.
+        evaluation_seconds: time of one evaluation.
+        export_seconds: time of writing the weights and the figure after an evaluation.
+        save_seconds: time of writing a checkpoint.
         save_steps: steps after which there is a checkpoint within an epoch; 0 for none.
         save_minutes: time after which there is one; 0 for none.
         limit_seconds: time after which the steps end in any case; 0 if there is no limit.
@@ -368,11 +368,11 @@ class NodesPlan(NamedTuple):
 
     Attributes:
         nodes: number of nodes.
-        devices: devices of each.
-        batch: samples in a step, the least multiple of the number of devices that is not below the config's.
+        devices: number of devices of each.
+        batch: samples in a step, the smallest multiple of the number of devices that is not below the config's.
         steps: steps of the whole run, for as many samples.
-        step_seconds: of one step.
-        seconds: of the whole run, at most the limit of the config.
+        step_seconds: time of one step.
+        seconds: time of the whole run, at most the limit of the config.
     """
 
     nodes: int
@@ -398,7 +398,7 @@ def plan_run(
 
     Args:
         config: config of the run.
-        make_task: gives its task and source.
+        make_task: returns its task and source.
         seconds: for how long to take steps, of which those of the second half are measured.
         after_evaluation: called after every evaluation, as by `loop.train`.
         say: receives a line for the user.

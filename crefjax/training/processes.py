@@ -52,7 +52,7 @@ class Processes(NamedTuple):
             near = max(1, batch // self.count) * self.count
             raise UserError(
                 f"config: batch: expected a multiple of the number of processes, found {batch} samples for "
-                f"{self.count} processes; take {near}, or another number of processes"
+                f"{self.count} processes; use {near}, or another number of processes"
             )
         return batch // self.count
 
@@ -150,7 +150,7 @@ def joined(launch: Launch | None, *, platform: str = "") -> Iterator[Processes]:
     """Connect this process to the others within the `with`, before JAX has used a device; yield its place among them.
 
     If another process is lost, or fails, this one prints one line and ends at once, whatever it is doing, with exit
-    status 2. If this process fails, it ends at once too, because it cannot wait for the others to end: they wait for
+    status 2. If this process fails, it ends at once too: it cannot wait for the others to end, because they wait for
     it.
 
     Args:

@@ -90,7 +90,7 @@ def _dataset_source(config):
     if sizes["training"] < config.batch:
         raise UserError(
             f"{chosen.folder}: expected at least a batch of {config.batch} patches to train on, found "
-            f"{sizes['training']}; prepare more entries, or take a smaller batch"
+            f"{sizes['training']}; prepare more entries, or use a smaller batch"
         )
     return MapSource(
         size=sizes["training"],
@@ -114,7 +114,9 @@ def _load_specimens(config):
     named = config.data.entries.folders
     folders = matching_folders(named)
     if not folders:
-        raise UserError(f"config: data.entries.folders: expected entry folders, found none by {named!r}; name some")
+        raise UserError(
+            f"config: data.entries.folders: expected entry folders, found none matching {named!r}; name at least one"
+        )
     return [load_entry(folder, voxels=config.data.grid) for folder in folders]
 
 
@@ -132,7 +134,7 @@ def specimen_source(specimens, config: ConfigDict, *, held_out_specimens=None, w
     """Return a source of patches of half-maps in memory.
 
     Args:
-        specimens: From `crefjax.data.specimen_batches.load_specimen`.
+        specimens: From `crefjax.data.patches.load_specimen`.
         config: Config of the run.
         held_out_specimens: Specimens whose patches are evaluated; None for parts of `specimens`, as the config says.
         whole: Whether to train on all of `specimens`, and hold out nothing.

@@ -1,7 +1,7 @@
 """One step of training and one of evaluation, on all devices: the only module that uses `jax.pmap`.
 
 A state is replicated on every device, stacked along a first axis; a batch is sharded into equal parts along it. If
-several processes train together, the first axis of what a process gives and gets runs over its own devices.
+several processes train together, the first axis of the inputs and outputs of each runs over its own devices.
 """
 
 from collections import deque
@@ -101,7 +101,7 @@ def find_devices(count: int, platform: str, batch: int) -> list[jax.Device]:
         near = f"{below} or {below + parts}" if below else f"{parts}"
         raise UserError(
             f"config: batch: expected a multiple of the number of devices, found {batch} samples for {parts} devices; "
-            f"take {near}, or other devices"
+            f"use {near}, or other devices"
         )
     return devices
 
@@ -203,7 +203,7 @@ def compile_step(step: Callable, state: State, batch: Batch, devices: Sequence[j
         needed = analysis.temp_size_in_bytes * (len(devices) if devices[0].platform == "cpu" else 1)
         if needed > (free := free_memory(devices[0])):
             raise UserError(
-                f"config: batch: {name} needs {needed / GIB:.1f} GiB, found {free / GIB:.1f} GiB free; take fewer or "
+                f"config: batch: {name} needs {needed / GIB:.1f} GiB, found {free / GIB:.1f} GiB free; use fewer or "
                 "smaller patches"
             )
     return compiled

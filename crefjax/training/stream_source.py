@@ -54,10 +54,12 @@ def stream_models(config: ConfigDict) -> tuple[dict[Path, float], list[Path]]:
     excluded, held_out = split_commas(chosen.exclude), split_commas(chosen.held_out)
     for field, names in (("exclude", excluded), ("held_out", held_out)):
         if unknown := next((name for name in names if name not in by_name), None):
-            raise UserError(f"config: data.stream.{field}: no model is named {unknown}; there are {', '.join(by_name)}")
+            raise UserError(
+                f"config: data.stream.{field}: no model is named {unknown}; choose from {', '.join(by_name)}"
+            )
     training = [path for name, path in by_name.items() if name not in {*excluded, *held_out}]
     if not training and not chosen.phantoms:
-        raise UserError("config: data.stream: expected models or phantoms to train on, found none; name some")
+        raise UserError("config: data.stream: expected models or phantoms to train on, found none; name at least one")
     return _with_shares(training, patterns, chosen), [by_name[name] for name in held_out]
 
 

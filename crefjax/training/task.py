@@ -106,7 +106,7 @@ class Task(Protocol):
         """
 
     def metrics(self, parameters: Parameters, batch: Batch) -> dict[str, jax.Array]:
-        """Return the metrics of every held-out sample, `(samples,)` each; the best step has the least mean `loss`."""
+        """Return the metrics of every held-out sample, `(samples,)` each; the best step has the lowest mean `loss`."""
 
     def describe(self, config: ConfigDict) -> TaskDescription:
         """Describe the training for messages and for the card of the weights."""

@@ -95,7 +95,7 @@ def _labeled_source(config):
     training = [folder for folder in folders if folder not in held_out]
     if not training:
         raise UserError(
-            f"config: data.labeled.folders: expected labeled maps to train on, found none by {chosen.folders!r}"
+            f"config: data.labeled.folders: expected labeled maps to train on, found none matching {chosen.folders!r}"
         )
     maps, held_out_maps = ([load_labeled_map(folder) for folder in part] for part in (training, held_out))
     settings = {"patch": config.data.patch, "batch": config.batch}

@@ -159,7 +159,7 @@ def atomic_write(path: Path, *, needed: int, overwrite: bool, compress: bool = T
 def atomic_write_all(
     *, overwrite: bool, compress: bool = True
 ) -> Iterator[Callable[[Path, int], AbstractContextManager[BinaryIO]]]:
-    """Let several files appear together, once the body of the `with` is through, or not at all.
+    """Let several files appear together once the body of the `with` has finished, or not at all.
 
     Yields a function of a final path and of the number of bytes that will be written there (before compression, for
     the message about a full disk), which opens a stream to a hidden file beside that path. After a failure the

@@ -1,4 +1,4 @@
-"""Signal handlers that are restored afterwards, and a lock that keeps two runs out of one folder."""
+"""Signal handlers that are restored afterwards, and a lock that keeps two runs from using one folder."""
 
 import fcntl
 import os
@@ -68,7 +68,7 @@ def exit_on_signals(note: str = "no unfinished file was left"):
 
 
 class StopRequest:
-    """Request from outside that a run stops; true once there was one.
+    """Request from outside that a run stop; true once there has been one.
 
     Attributes:
         signal: number of the signal that asked for it; None before.

@@ -48,7 +48,7 @@ class Weights:
 
     @property
     def label(self) -> str:
-        """Name that tells them apart from others: that of their run for its `best` and `last` ones."""
+        """Name that distinguishes them from others: for the `best` and `last` ones of a run, that of the run."""
         return self.path.parent.name if self.name in ("best", "last") else self.name
 
     @property
@@ -63,12 +63,12 @@ class Weights:
 
     @property
     def coarsest_resolution(self) -> float:
-        """Resolution in Å, up to which they are meant for a map: that on the card, else 8."""
+        """Coarsest resolution in Å of a map for which they are meant: that on the card, else 8."""
         return float(self.card.get("coarsest_resolution", _COARSEST_RESOLUTION))
 
     @property
     def grid(self) -> float:
-        """Voxels that the resolution takes on the grid for which they were trained; 0 for any.
+        """Number of voxels that the resolution spans on the grid for which they were trained; 0 for any.
 
         If it is not 0, maps are standardized by their solvent's level and their root mean square within the mask,
         instead of the mean and the standard deviation of the whole box.
@@ -85,7 +85,7 @@ def user_folder() -> Path:
 
 
 def list_weights() -> dict[str, Path]:
-    """Return the folders of all weights that are found by name, those that ship first."""
+    """Return the folders of all weights that are found by name, those included in the package first."""
     folders: dict[str, Path] = {}
     for parent in (_SHIPPED, user_folder()):
         if parent.is_dir():
@@ -180,7 +180,7 @@ def load_weights(
 def save_weights(
     folder: str | Path, parameters: Parameters, config: NetworkConfig, about: dict, *, overwrite: bool = False
 ) -> None:
-    """Write a weights folder; it appears whole or not at all.
+    """Write a weights folder; it appears complete or not at all.
 
     Args:
         folder: Folder to create.

@@ -9,7 +9,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
-from crefjax.training.config import read_config
+from crefjax.training.config import read_config, split_commas
 
 # Fields that this command chooses for a new run; a run that is continued has them from its checkpoint.
 CHOSEN = (
@@ -166,15 +166,15 @@ def model_fields(base: ConfigDict, models: Path, few: int = 0) -> dict:
     stream = base.data.stream
     if not stream.models:  # phantoms alone
         return {}
-    patterns = [f"{Path(pattern).parent.name}/{Path(pattern).name}" for pattern in _parts(stream.models)]
-    shares = _parts(stream.shares) or ["1"] * len(patterns)
+    patterns = [f"{Path(pattern).parent.name}/{Path(pattern).name}" for pattern in split_commas(stream.models)]
+    shares = split_commas(stream.shares) or ["1"] * len(patterns)
     matches = {pattern: sorted(models.glob(pattern)) for pattern in patterns}
     names = {path.name.split(".")[0]: path for paths in matches.values() for path in paths}
     if not names:
         raise UserError(f"{models}: expected models such as {' or '.join(patterns)}, found none; check --models")
     kept = [pattern for pattern in patterns if matches[pattern]]
-    exclude = [name for name in _parts(stream.exclude) if name in names]
-    held_out = [name for name in _parts(stream.held_out) if name in names]
+    exclude = [name for name in split_commas(stream.exclude) if name in names]
+    held_out = [name for name in split_commas(stream.held_out) if name in names]
     if few:
         training = [name for name in names if name not in {*exclude, *held_out}]
         training.sort(key=lambda name: -names[name].stat().st_size)
@@ -199,8 +199,4 @@ def _held_out_fields(base, batch, patch):
 
 
 def _any_entries(base):
-    return any(glob.glob(pattern) for pattern in _parts(base.data.entries.folders))
-
-
-def _parts(text):
-    return [part.strip() for part in text.split(",") if part.strip()]
+    return any(glob.glob(pattern) for pattern in split_commas(base.data.entries.folders))

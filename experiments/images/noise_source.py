@@ -37,8 +37,8 @@ def noise_source(config: ConfigDict, named: str, pixel_sizes: tuple[float, float
     paths = [Path(path) for pattern in split_commas(named) for path in matching(pattern)]
     if not paths:
         raise UserError(
-            f"config: settings.noise: expected stacks of noise, found none by {named!r}; cut some with crefjax images "
-            "extract-noise"
+            f"config: settings.noise: expected stacks of noise, found none matching {named!r}; cut some with crefjax "
+            "images extract-noise"
         )
     stacks = [_open(path, config.data.patch, pixel_sizes) for path in paths]
     chosen, count = config.data.images, sum(stack.count for stack in stacks)

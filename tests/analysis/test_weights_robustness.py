@@ -11,7 +11,7 @@ from crefjax.inference.network import run_network
 from crefjax.simulate.atoms import write_model
 from crefjax.simulate.half_maps import SimulationConfig
 from crefjax.simulate.phantom import phantom
-from crefjax.spectral.windows import apply_b_factor
+from crefjax.spectral.b_factors import apply_b_factor
 from crefjax.weights.store import load_weights
 
 SETTINGS = SimulationConfig(voxel_size=2.0, resolution=6.5, seed=5, b_factor=60.0, box=40)

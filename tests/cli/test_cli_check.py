@@ -32,7 +32,9 @@ def test_shifted_half_map_gives_exit_status_1(workdir, pair):
     for _ in range(2):  # its own output may be replaced
         outcome = run_crefjax("check", pair[0], "shifted.mrc", "--mask", "entry/mask.mrc", "--json", "check.json")
         assert (outcome.status, outcome.err) == (1, "")
-    assert "not a pair: half-map 2 is shifted by 3, 0, 0 Å along x, y, z against half-map 1: FSC-0.143" in outcome.out
+    assert (
+        "not a pair: half-map 2 is shifted by 3, 0, 0 Å along x, y, z relative to half-map 1: FSC-0.143" in outcome.out
+    )
     found = json.loads((workdir / "check.json").read_text())
     assert found["pair"] is False
     assert found["voxel_size"] == 1.5

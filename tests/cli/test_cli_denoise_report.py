@@ -160,7 +160,7 @@ def test_report_states_that_no_mask_could_be_made(workdir, weights):
         assert report["mask"]["from"] == "none, the whole box"
         assert outcome.err.count("no mask could be made") == 1
         assert report["warnings"][0]["kind"] == "no_signal"
-        assert report["use"]["for"] == ["Nothing: the half-maps hold next to no signal."]
+        assert report["use"]["for"] == ["Nothing: the half-maps hold almost no signal."]
 
 
 def test_model_needs_a_report_and_is_shown_in_it(words, workdir):

@@ -13,7 +13,7 @@ from helpers.cli import assert_refused, densities, error_line, run_crefjax, run_
 from scipy.signal import resample
 
 from crefjax.data.grid import find_grid
-from crefjax.spectral.windows import apply_b_factor
+from crefjax.spectral.b_factors import apply_b_factor
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from crefjax.data.grid import WorkingGrid, find_grid, level_and_rms, on_unit_gri
 from crefjax.errors import UserError
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.phantom import phantom
+from crefjax.spectral.b_factors import apply_b_factor
 from crefjax.spectral.curves import shell_products, solvent_level
-from crefjax.spectral.windows import apply_b_factor
 
 VOXEL = 1.1
 

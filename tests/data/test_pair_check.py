@@ -74,8 +74,8 @@ def test_an_orientation_is_described_in_words(pair):
     def describe(array):
         return check_pair(pair[0], np.ascontiguousarray(array), VOXEL).findings[0].text
 
-    assert "half-map 2 is mirrored along x, which changes its hand, against" in describe(pair[1][..., ::-1])
-    assert "half-map 2 is mirrored along y and z against" in describe(pair[1][::-1, ::-1])
+    assert "half-map 2 is mirrored along x, which changes its hand, relative to" in describe(pair[1][..., ::-1])
+    assert "half-map 2 is mirrored along y and z relative to" in describe(pair[1][::-1, ::-1])
     assert "of other axes (x is its y, y is its x, z is its z), which changes its hand," in describe(
         pair[1].swapaxes(1, 2)
     )

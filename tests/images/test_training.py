@@ -57,7 +57,7 @@ def test_loss_of_an_image_is_the_squared_difference_of_its_halves(particle_folde
 def test_mistakes_are_refused(tmp_path, particle_folder):
     config = config_of(particle_folder)
     config.data.images.folders = str(tmp_path / "none*")
-    with pytest.raises(UserError, match="expected sets of images, found none by"):
+    with pytest.raises(UserError, match="expected sets of images, found none matching"):
         make_task(config)
     config = config_of(particle_folder)
     config.data.images.held_out = 0.01  # of 40 images

@@ -16,7 +16,7 @@ from crefjax.inference.network import cube_rotations, run_network, run_rotated
 from crefjax.inference.request import DenoiseRequest
 from crefjax.io.maps import Map
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
-from crefjax.spectral.windows import apply_b_factor
+from crefjax.spectral.b_factors import apply_b_factor
 from crefjax.weights.store import Weights
 
 VOXEL = 1.1

@@ -271,7 +271,7 @@ def test_addresses_other_than_http_are_refused(tmp_path, url, option):
     ("target", "message"),
     [
         ("file:///etc/passwd", "expected an address such as https"),
-        ("/structures/EMD-1234/header/emd-1234.xml", "redirects again and again"),
+        ("/structures/EMD-1234/header/emd-1234.xml", "redirects too often"),
     ],
 )
 def test_redirections_to_files_and_in_circles_are_not_followed(archive, client, tmp_path, target, message):

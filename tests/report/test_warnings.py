@@ -124,7 +124,7 @@ def test_half_maps_times_a_factor_are_not_denoised(factor, share):
     assert "denoised map equals the noisy full map" in texts["not_denoised"]
     assert "denoised half-map 2 equals the noisy half-map 2" in texts["not_denoised"]
     assert "times what it was" in texts["nothing_removed"]
-    assert numbers["use"]["for"][0].startswith("Nothing, until this is put right: give the map that was denoised")
+    assert numbers["use"]["for"][0].startswith("Nothing, until this is corrected: give the map that was denoised")
 
 
 def test_little_less_noise_counts_as_nothing_removed():
@@ -251,13 +251,13 @@ def test_a_map_of_noise_is_recommended_for_nothing():
         ("one_map", "denoise each half-map by itself"),
         ("contradicted", "share no noise"),
         ("not_denoised", "give the map that was denoised"),
-        ("nothing_removed", "what the noisy map is"),
+        ("nothing_removed", "only as the noisy map can"),
     ],
 )
 def test_a_remedy_comes_before_any_use(kind, step):
     use = recommendations(["cut", kind, "added"], 5.0)
     assert len(use["for"]) == 1
-    assert use["for"][0].startswith("Nothing, until this is put right:")
+    assert use["for"][0].startswith("Nothing, until this is corrected:")
     assert step in use["for"][0]
     assert use["not_for"][0].startswith("Anything else")
 

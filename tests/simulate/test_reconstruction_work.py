@@ -55,7 +55,7 @@ def test_a_box_too_large_for_memory_raises(monkeypatch):
     monkeypatch.setattr(half_maps, "free_memory", lambda device: float(least))
     with pytest.raises(UserError, match=r"expected 2\d\.\d GiB of memory to reconstruct a box of 400 voxels") as caught:
         check_memory(side, device)
-    assert f"found {least / GIB:.1f} GiB free; take larger voxels" in str(caught.value)
+    assert f"found {least / GIB:.1f} GiB free; use larger voxels" in str(caught.value)
     monkeypatch.setattr(half_maps, "free_memory", lambda device: 1.5 * least)
     check_memory(side, device)
 

@@ -5,6 +5,7 @@ import pytest
 
 from crefjax.errors import UserError
 from crefjax.spectral.b_factors import (
+    apply_b_factor,
     low_pass_end,
     noise_b_factor,
     plan_sharpening,
@@ -13,7 +14,6 @@ from crefjax.spectral.b_factors import (
     specimen_power,
 )
 from crefjax.spectral.curves import FscCurve, fsc_from_products, shell_frequencies, shell_products, solvent_level
-from crefjax.spectral.windows import apply_b_factor
 
 BOX, VOXEL = 64, 1.2
 SIDE, SPACING = 48, 1.25

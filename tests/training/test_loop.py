@@ -257,7 +257,7 @@ def test_a_step_that_does_not_fit_in_memory_is_refused_before_it_runs(tmp_path, 
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(UserError, match="found 3 samples for 2 devices; take 2 or 4"):
+    with pytest.raises(UserError, match="found 3 samples for 2 devices; use 2 or 4"):
         run(tmp_path / "new", source(batch=3), batch=3)
     with pytest.raises(UserError, match="this source is endless"):
         run(tmp_path / "new", epoch_steps=0)

@@ -67,7 +67,7 @@ def test_invalid_processes_are_refused(words, message):
 
 def test_a_batch_that_does_not_divide_is_refused():
     assert Processes(1, 3).local_batch(6) == 2
-    with pytest.raises(UserError, match="found 7 samples for 3 processes; take 6"):
+    with pytest.raises(UserError, match="found 7 samples for 3 processes; use 6"):
         Processes(0, 3).local_batch(7)
 
 

@@ -245,8 +245,14 @@ def test_a_stream_is_standardized_masked_and_resumed(tmp_path):
     [
         ({"data__stream__phantoms": 0}, "data.stream: expected models or phantoms to train on, found none"),
         ({"data__stream__models": "nothing/*.cif"}, r"data.stream.models: .*found none for nothing/\*\.cif"),
-        ({"data__stream__models": "a.cif,b.cif", "data__stream__held_out": "c"}, "no model is named c; there are a, b"),
-        ({"data__stream__models": "a.cif,b.cif", "data__stream__exclude": "c"}, "no model is named c; there are a, b"),
+        (
+            {"data__stream__models": "a.cif,b.cif", "data__stream__held_out": "c"},
+            "no model is named c; choose from a, b",
+        ),
+        (
+            {"data__stream__models": "a.cif,b.cif", "data__stream__exclude": "c"},
+            "no model is named c; choose from a, b",
+        ),
     ],
 )
 def test_mistakes_in_a_stream_are_refused(tmp_path, monkeypatch, fields, message):

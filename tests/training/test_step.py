@@ -151,8 +151,8 @@ def test_only_activations_are_bfloat16(learning):
     ("count", "batch", "message"),
     [
         (3, 6, "devices: expected 3, found 2 of platform cpu; set XLA_FLAGS=--xla_force_host_platform_device_count=3"),
-        (2, 5, "batch: expected a multiple of the number of devices, found 5 samples for 2 devices; take 4 or 6"),
-        (2, 1, "found 1 samples for 2 devices; take 2, "),
+        (2, 5, "batch: expected a multiple of the number of devices, found 5 samples for 2 devices; use 4 or 6"),
+        (2, 1, "found 1 samples for 2 devices; use 2, "),
     ],
 )
 def test_a_batch_that_does_not_divide_is_refused_with_its_numbers(count, batch, message):
