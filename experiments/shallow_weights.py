@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--grid",
         metavar="VOXELS",
         type=float,
-        help="voxels that the resolution takes on the grid of the data (default: as in WEIGHTS)",
+        help="voxels that the resolution spans on the grid of the data (default: as in WEIGHTS)",
     )
     return run_command("shallow_weights", parser, _run, argv)
 

@@ -15,7 +15,7 @@ from crefjax.weights.store import load_weights, save_weights
 
 _INPUT_AS_IT_IS = "full map standardized to mean 0 and standard deviation 1, masked or not"
 _INPUT_ON_A_GRID = (
-    "full map on a grid on which its resolution takes {:g} voxels, its solvent at 0, divided by its root mean square "
+    "full map on a grid on which its resolution spans {:g} voxels, its solvent at 0, divided by its root mean square "
     "within its mask, masked or not"
 )
 

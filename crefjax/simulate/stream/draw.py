@@ -347,11 +347,8 @@ def draw_sample(
     blur = b_drawn - model.best_b - sharpened
     amplitude = amplitude * _sharpening(frequency, sharpened, 0.5 / voxel_size)
     if config.best_falloff:
-        spread = _between(next(u), (-1, 1)) * config.falloff_spread * resolution**2
-        more = model.best_blur(resolution, blur, frequency, amplitude) + spread
-        more = max(more, LEAST_B - b_drawn + sharpened)  # no atom becomes sharper than a point
-        blur += more
-        amplitude *= _sharpening(frequency, -more, 1 / resolution if more < 0 else np.inf)
+        least = LEAST_B - b_drawn + sharpened  # no atom becomes sharper than a point
+        blur, amplitude = _at_best_falloff(model, next(u), config, resolution, blur, frequency, amplitude, least)
     amplitude /= amplitude.max()
     signal, noise = model.whole_map_levels(voxel_size, resolution, blur, frequency, amplitude)
     info = Info(
@@ -361,16 +358,14 @@ def draw_sample(
         np.int32(place),
         center.astype(np.float32), rotation.astype(np.float32),
     )  # fmt: skip
-    axis = rotation @ model.axis
-    height = float((model.mean - center) @ model.axis)
     return SampleSpec(
         info,
         _atoms_within(model, center, rotation, reach * voxel_size / 2),
         frequency.astype(np.float32),
         amplitude.astype(np.float32),
         *np.array([model.atom_power(resolution, blur), model.body.level, model.body.mean], np.float32),
-        axis.astype(np.float32),
-        np.float32(height),
+        (rotation @ model.axis).astype(np.float32),
+        np.float32((model.mean - center) @ model.axis),
         plane.astype(np.float32),
         passed.astype(np.float32),
     )
@@ -438,6 +433,16 @@ def _resolutions(config, voxel_size):
 def _sharpening(frequency, b_factor, end):
     """Return the factor of a sharpening, constant beyond the frequency `end`, where the noise would dominate."""
     return np.exp(b_factor * np.minimum(frequency, end) ** 2 / 4)
+
+
+def _at_best_falloff(model, u, config, resolution, b_factor, frequency, amplitude, least):
+    """Return a sample's B-factor and noise, blurred to the best fall-off or near it, by `least` Å² or more.
+
+    A blur below 0, which sharpens, ends at the resolution for the noise, as in `WorkingGrid`.
+    """
+    spread = _between(u, (-1, 1)) * config.falloff_spread * resolution**2
+    more = max(model.best_blur(resolution, b_factor, frequency, amplitude) + spread, least)
+    return b_factor + more, amplitude * _sharpening(frequency, -more, 1 / resolution if more < 0 else np.inf)
 
 
 def _low_pass(frequency, end, edge):
