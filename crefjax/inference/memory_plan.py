@@ -127,7 +127,7 @@ def plan_denoise(request: DenoiseRequest) -> InferencePlan:
 
 def _working_grid(request):
     pair, weights, keep = request.pair, request.weights, request.grid == "input"
-    if keep and not weights.grid:
+    if keep and not weights.corrects_falloff:
         return WorkingGrid(pair[0].array.shape, pair[0].voxel_size)
     return find_grid(
         [map_.array for map_ in pair],

@@ -88,7 +88,7 @@ class DenoiseRequest:
     @property
     def is_measured(self) -> bool:
         """Whether anything is measured within `region`: the scale of the signal, the resolution, or the fall-off."""
-        return self.scale == "signal" or self.grid == "data" or bool(self.weights.grid)
+        return self.scale == "signal" or self.grid == "data" or self.weights.corrects_falloff
 
     @cached_property
     def group(self) -> PointGroup | None:

@@ -75,6 +75,11 @@ class Weights:
         """
         return float(self.card.get("grid", 0.0))
 
+    @property
+    def corrects_falloff(self) -> bool:
+        """Whether maps are brought to a common fall-off of their signal: as the card says, else if there is a grid."""
+        return bool(self.card.get("corrects_falloff", self.grid > 0))
+
 
 def user_folder() -> Path:
     """Return the folder of the user's own weights: `$CREFJAX_WEIGHTS`, or `crefjax/weights` in the user's data."""

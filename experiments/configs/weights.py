@@ -39,6 +39,7 @@ def get_config():
     c.data.grid = 3.3
     # In patches of 64³, deeper levels see nothing but borders, and break whole maps.
     c.network.depth = 3
+    c.network.growth = 2
     s = c.data.stream
     s.models = "../shared/models/cryoem/*.cif.gz,../shared/models/em/*.gz"
     s.exclude = EXCLUDE
@@ -48,15 +49,17 @@ def get_config():
     s.whole_map = True
     s.masked = 0.3
     s.gain = (0.8, 1.25)
-    s.voxel_size = (0.65, 3.6)
-    s.resolution = (2.6, 3.5)
+    s.voxel_size = (0.6, 3.4)
+    s.resolution = (3.0, 3.7)  # as maps have it on the grid of the data
     s.resolution_limits = (1.7, 12.0)
     s.b_factor = (5.0, 500.0)
     s.falloff = 14.0
+    s.best_falloff = True
+    s.falloff_spread = 1.5
     s.belt = 0.15
     s.flexible = 0.25
-    s.sharpened = 0.2
-    s.low_passed = 0.2
+    s.sharpened = 0.3
+    s.low_passed = 0.3
     s.low_pass = (1.0, 1.6)
     s.low_pass_edge = (0.05, 0.3)
     c.optimizer.name = "muon"

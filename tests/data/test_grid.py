@@ -145,7 +145,7 @@ def test_one_map_is_blurred_if_it_was_sharpened_but_not_without_limit(fine_pair)
     )
     assert abs(plain.blur) < 25
     assert plain.notes == ()
-    assert sharp.blur == pytest.approx(4 * 3.2**2)
+    assert sharp.blur == pytest.approx(6 * 3.2**2)
     assert "the map is strongly sharpened" in sharp.notes[0]
     assert -290 < blurred.blur < -210
 
