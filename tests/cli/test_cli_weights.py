@@ -69,7 +69,7 @@ def test_shipped_weights_are_listed_and_the_default(found, weights, pair):
         ["classifier", "classification", "170,657"],
         ["cref", "denoising", "322,881"],
         ["images", "images", "82,465"],
-        ["truth", "denoising", "170,657"],
+        ["truth", "denoising", "799,889"],
     ]
     assert [line.endswith("(default)") for line in listed] == [True, False, True, True, False]
     assert "weights truth" in run_ok("denoise", *pair, "-o", "out.mrc").text
