@@ -107,7 +107,7 @@ def test_finished_run_is_not_repeated(work):
         (["--config.schedule.rate=nan"], ["schedule.rate", "finite"]),
         (["--batch=3"], ["--batch"]),
         (["more"], ["more"]),
-        (["--config.batch=3", "--config.devices=2"], ["batch", "3 samples for 2 devices", "take 2 or 4"]),
+        (["--config.batch=3", "--config.devices=2"], ["batch", "3 samples for 2 devices", "use 2 or 4"]),
         (["--config.devices=3", "--config.batch=3"], ["devices: expected 3, found 2", "XLA_FLAGS"]),
         (["--config.batch=8"], ["at least a batch of 8 patches", "found 3"]),
         (["--config.network.depth=0"], ["network", "at least 1"]),
