@@ -119,6 +119,11 @@ def _about(run, name, card):
         raise UserError(
             f"{run}: expected a run from random parameters or from {name}, found one from {fields['weights']}"
         )
+    if Path(fields["weights"]).is_absolute():  # the checkpoint has it too, and is resumed with the same path alone
+        raise UserError(
+            f"{run}: expected a run that names its weights by a relative path, found {fields['weights']}; train from "
+            f"runs/start/{name}"
+        )
     cycle = fields["schedule.cycle_steps"]
     if fields["schedule.name"] == "cycles" and card["step"] % cycle:
         raise UserError(

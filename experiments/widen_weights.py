@@ -41,7 +41,9 @@ def _run(arguments):
     weights = load_weights(arguments.weights)
     config = _wider(weights.config, arguments)
     parameters = widen(weights.parameters, weights.config, config, np.random.default_rng(arguments.seed))
-    about = {field: weights.card[field] for field in (*CARD_FIELDS, "grid") if field in weights.card}
+    about = {
+        field: weights.card[field] for field in (*CARD_FIELDS, "grid", "corrects_falloff") if field in weights.card
+    }
     about["widened_from"] = weights.name
     save_weights(arguments.folder, parameters, config, about)
     print(f"wrote {arguments.folder}")

@@ -21,7 +21,7 @@ All end at the shell before that at which the FSC falls below 1/7, with a cosine
 which the classical map is kept: there, particles would be aligned to detail that the network invented.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -112,6 +112,8 @@ def regularize(
     products = products[:, np.newaxis, np.newaxis] * np.where(np.eye(2, dtype=bool)[np.newaxis], 1, fsc[:, None, None])
     grid_options = {"voxels": weights.grid or VOXELS, "resolution": resolution, "keep": not weights.grid}
     grid = find_grid([half, half], job.voxel_size, region, products=products, **grid_options)
+    if not weights.corrects_falloff:
+        grid = replace(grid, blur=0.0)
     denoised, disturbed = _outputs([half, half + np.float32(_STEP) * noise], grid, region, weights)
     response = (disturbed - denoised) / np.float32(_STEP)
     moments = _moments(half, denoised, noise, response, region)

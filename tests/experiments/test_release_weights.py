@@ -79,6 +79,7 @@ def test_release_writes_weights_card_and_checkpoint(run, tmp_path, monkeypatch, 
     cycles = {"schedule.name": "cycles", "schedule.cycle_steps": 5000}
     refused("config.json", changed(**cycles), "expected the end of a cycle of 5000 steps")
     refused("config.json", changed(weights="cref"), "found one from cref")
+    refused("config.json", changed(weights="/elsewhere/truth"), "by a relative path, found /elsewhere/truth")
     refused("config.json", changed(**{"optimizer.momentum": 0.9}), "expected the config of a run")
     refused("config.json", lambda text: text[:30], "expected the config of a run")
     refused("last/card.json", changed(step=1), "of the same step, found 1")

@@ -16,6 +16,8 @@ from crefjax.inference.network import cube_rotations, run_network, run_rotated
 from crefjax.inference.request import DenoiseRequest
 from crefjax.io.maps import Map
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
+from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
+from crefjax.simulate.phantom import phantom
 from crefjax.spectral.b_factors import apply_b_factor
 from crefjax.weights.store import Weights
 
@@ -26,6 +28,12 @@ VOXEL = 1.1
 def on_a_grid(weights):
     """Return weights for a grid on which the resolution takes three voxels."""
     return replace(weights, card={"grid": 3.0})
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    """Half-maps at 5 Å without additional blur."""
+    return simulate_half_maps(phantom(900, seed=2), SimulationConfig(voxel_size=2.0, resolution=5.0, seed=3, box=64))
 
 
 @pytest.fixture
@@ -107,6 +115,18 @@ def test_plan_is_for_the_working_grid(on_a_grid):
     assert plan.device_bytes == same.device_bytes
     on_its_own = plan_denoise(DenoiseRequest(pair, on_a_grid, resolution=6.6, scale="none", grid="input"))
     assert on_its_own.device_bytes > 4 * plan.device_bytes
+
+
+@pytest.mark.parametrize(
+    ("card", "blurred"), [({}, False), ({"corrects_falloff": True}, True), ({"corrects_falloff": False}, False)]
+)
+def test_card_says_whether_the_fall_off_is_corrected_on_the_grid_of_the_map(weights, simulated, card, blurred):
+    pair = tuple(Map.from_array(array, 2.0) for array in (simulated.half_map_1, simulated.half_map_2))
+    mask = Map.from_array(simulated.mask, 2.0)
+    plan = plan_denoise(DenoiseRequest(pair, replace(weights, card=card), mask))
+    assert plan.grid.shape == pair[0].array.shape
+    assert (plan.grid.blur > 20) == blurred  # the signal falls off less than it should for a network
+    assert blurred or plan.grid.blur == 0
 
 
 @pytest.mark.parametrize(
