@@ -5,6 +5,7 @@
     metrics/     single numbers over many entries, and the benchmark of all of them
     validation/  tests of crefjax's own estimates where the truth is known
     weights/     trained weights and training runs
+    images/      denoisers of particle images and micrographs
 
 `python -m analysis.NAME`, the form of earlier versions, still works in this release, with the names below.
 """

@@ -72,7 +72,10 @@ def model_density(
     """
     atoms = with_b_factor(model if isinstance(model, Atoms) else read_atoms(model), b_factor)
     if not (near > 0 and soft_edge >= 0 and math.isfinite(near + soft_edge)):
-        raise UserError(f"mask: expected lengths in Å, the first above 0, found {near:g} and {soft_edge:g}")
+        raise UserError(
+            f"mask: expected `near` above 0 Å and `soft_edge` of 0 Å or more, found {near:g} and {soft_edge:g}; "
+            "correct them"
+        )
     source = atoms.source if isinstance(model, Atoms) else model
     origin, how, agreement = _place(atoms, source, like)
     inside = int(in_box(atoms.positions, like, origin).sum())

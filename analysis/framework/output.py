@@ -108,12 +108,12 @@ class Median(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """One method less another, over the entries that have both.
+    """The difference between two methods, over the entries that have both.
 
     Attributes:
-        difference: its median and interval.
+        difference: median of the first less the second, with its interval.
         above, below: entries in which the first has the larger, the smaller number.
-        p: of Wilcoxon's signed-rank test, two-sided; None with fewer than six entries, or without any difference.
+        p: p-value of Wilcoxon's signed-rank test, two-sided; None with fewer than six entries or no difference.
     """
 
     difference: Median

@@ -213,7 +213,7 @@ def _check_kind(images, *, micrographs, empty):
     parameters = images.record["parameters"]
     if (parameters["micrographs"], parameters["empty"]) != (micrographs, empty):
         kind = "micrographs" if micrographs else "images without particles" if empty else "single particles"
-        raise UserError(f"{images.path}: expected a set of {kind}, found another; choose one")
+        raise UserError(f"{images.path}: expected a set of {kind}, found one of another kind; choose a set of {kind}")
 
 
 def _run(arguments, output):

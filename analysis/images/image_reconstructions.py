@@ -116,7 +116,10 @@ def _run(arguments, output):
     with ImageSet(arguments.particles) as particles:
         parameters = particles.record["parameters"]
         if parameters["micrographs"] or parameters["empty"]:
-            raise UserError(f"{particles.path}: expected a set of single particles, found another; choose one")
+            raise UserError(
+                f"{particles.path}: expected a set of single particles, found micrographs or a set without particles; "
+                "choose a set made with particles"
+            )
         if counts[0] < _FEWEST or counts[-1] > particles.count:
             found = f"found {counts[0]} to {counts[-1]}"
             raise UserError(

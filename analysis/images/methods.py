@@ -69,8 +69,8 @@ def nonlocal_means(
         image: `(y, x)`.
         noise: standard deviation of its noise, in its units.
         patch: side of the patches that are compared, pixels.
-        distance: to which they are searched, pixels.
-        strength: allowed difference of patches, in standard deviations of the noise.
+        distance: largest distance at which patches are searched, pixels.
+        strength: filter strength h, in standard deviations of the noise.
 
     Raises:
         UserError: scikit-image is not installed, or the noise is not above 0.

@@ -10,12 +10,12 @@ level in the solvent, the error is
 and for methods that denoised each half-map alone, with `cov` the mean over a shell of Re F1 conj(F2) of masked maps,
 
     bias             cov(D1,D2) - cov(T,D1) - cov(T,D2) + cov(T,T)      |E[D] - T|² on average over noise
-    added structure  cov(D1,D2) - cov(T,D)² / cov(T,T)                  the part of it that no factor on the truth gives
+    added structure  cov(D1,D2) - cov(T,D)² / cov(T,T)                  what no rescaling of the truth explains
 
-in every shell over cov(T,T), and averaged over shells up to that where the FSC of the half-maps falls below 0.143, and
-beyond it up to the last but one. The share of added structure is relative to what is left of the signal, the average of
-cov(T,D)² / cov(T,T)²: unlike the share of bias, it does not depend on a factor on all shells. Noise of either half adds
-only scatter to both, so that a share can be below 0.
+both in every shell, relative to cov(T,T), and averaged up to the shell where the FSC of the half-maps falls below
+0.143, and from there to the last but one. The share of added structure is relative to what is left of the signal,
+the average of cov(T,D)² / cov(T,T)²: unlike the share of bias, it does not depend on a factor on all shells. Noise of
+either half adds only scatter to both, so that a share can be below 0.
 """
 
 from collections.abc import Sequence
@@ -116,7 +116,7 @@ def average_shells(by_shell: BiasByShell, shells: np.ndarray) -> dict[str, float
 
 
 def figure(rows: list[dict]) -> Figure:
-    """Draw boxes of the three numbers, and the shares by shell of up to three entries."""
+    """Draw box plots of the three numbers, and the shares by shell of up to three entries."""
     entries = list(dict.fromkeys(row["entry"] for row in rows if row["curves"]))[:3]
     page = Figure(figsize=(15, 4 * (1 + bool(entries))), layout="constrained")
     panels = page.subplots(1 + bool(entries), 3, squeeze=False)

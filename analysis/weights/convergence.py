@@ -36,7 +36,7 @@ def read_runs(workdirs: Sequence[str]) -> dict[str, list[dict]]:
     """Return the rows of `metrics.jsonl` of each run, by the name of its folder.
 
     Raises:
-        UserError: a folder is not a run's, the run was never evaluated, or two have one name.
+        UserError: a folder is not that of a run, the run was never evaluated, or two have the same name.
     """
     runs: dict[str, list[dict]] = {}
     for path in map(Path, workdirs):

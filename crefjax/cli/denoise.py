@@ -95,18 +95,18 @@ def _add_settings(parser):
     )
     parser.add_argument("--scale", choices=("signal", "input", "none"), help=text)
     text = (
-        "data: run the network on a grid on which the resolution spans about three voxels; input: on the map's own "
+        "data: run the network on the working grid, on which the resolution spans 3.3 voxels; input: on the map's own "
         "(default: the one that the weights were trained for). The output is on the map's own grid in either case"
     )
     parser.add_argument("--grid", choices=("data", "input"), help=text)
     text = (
-        "resolution in Å from which the data's grid is chosen (default: where the FSC of the half-maps falls below "
+        "resolution in Å from which the working grid is chosen (default: where the FSC of the half-maps falls below "
         "0.143; for one map, estimated from its spectrum)"
     )
     parser.add_argument("--resolution", metavar="R", type=positive, help=text)
     text = (
         "number of rotations of the cube over which the output is averaged (default: as many as take no longer on the "
-        "data's grid than one does on the map's)"
+        "working grid than one does on the map's own)"
     )
     parser.add_argument("--rotations", type=int, choices=(1, 4, 24), help=text)
     text = (

@@ -1,8 +1,8 @@
 """The grids of the networks: the working grid of the denoisers, and the unit grid of the voxel classifier.
 
 A network of moderate size works best at one sampling. For weights that were trained on maps whose resolution spans
-about three voxels, half-maps are resampled to that sampling, in training and in use, by cropping or padding their
-spectrum, and the output of the network is resampled back to the grid of the file. The first voxel of both grids lies at
+3.3 voxels, half-maps are resampled to that sampling, in training and in use, by cropping or padding their spectrum, and
+the output of the network is resampled back to the map's own grid. The first voxel of both grids lies at
 the same place.
 
 The classifier works on voxels of 1 Å, with negative density set to 0, and the rest scaled to 0 to 1.

@@ -190,7 +190,7 @@ ROTATIONS = _proper_rotations()
 
 
 def rotate(array: np.ndarray, index: int) -> np.ndarray:
-    """Return a view of an array `(z, y, x)` rotated by `ROTATIONS[index]`; no mirror images: proteins have a hand."""
+    """Return a view of an array `(z, y, x)` rotated by `ROTATIONS[index]`, never mirrored: proteins are chiral."""
     axes, flips = ROTATIONS[index]
     return array.transpose(axes)[tuple(slice(None, None, -1 if flip else None) for flip in flips)]
 

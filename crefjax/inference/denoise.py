@@ -80,11 +80,12 @@ def denoise(
             `crefjax.spectral.calibration` (both half-maps are denoised too, in three runs of the network); `input`,
             with mean and standard deviation of the full map (with a mask, of the masked one within it); `none`, the
             network's own output. By default `signal` for two half-maps and `input` for one map.
-        grid: `data`, on which the resolution spans about three voxels, see `crefjax.data.grid`; `input`, the map's own.
-            By default the one that the weights were trained for. The result is on the map's own grid in either case.
-        resolution: Å, from which the data's grid is chosen; None to measure it.
+        grid: `data`, the working grid, on which the resolution spans 3.3 voxels, see `crefjax.data.grid`; `input`, the
+            map's own. By default the one that the weights were trained for. The result is on the map's own grid in
+            either case.
+        resolution: Å, from which the working grid is chosen; None to measure it.
         rotations: number of rotations of the cube over which the output is averaged, 1, 4 or 24; None for as many as
-            take no longer on the data's grid than one does on the map's own.
+            take no longer on the working grid than one does on the map's own.
         symmetry: point group over which the output is averaged, such as `D7`, with RELION's names and axes, see
             `crefjax.spectral.symmetry`; None for none.
         insist: whether half-maps that are not a pair are accepted, see `crefjax.data.pair_check`, and maps that do not

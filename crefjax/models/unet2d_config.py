@@ -9,7 +9,7 @@ from crefjax.models.unet3d_config import UNet3DConfig, parameter_shapes
 
 @dataclass(frozen=True)
 class UNet2DConfig(UNet3DConfig):
-    """Hyperparameters of the 3D U-Net with kernels of 3x3 pixels, for images; 107,889 parameters by default."""
+    """Hyperparameters of the 2D counterpart of `UNet3DConfig`, for images; 107,889 parameters by default."""
 
     network: ClassVar[str] = "unet2d"
     kernel: ClassVar[tuple[int, ...]] = (3, 3)

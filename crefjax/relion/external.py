@@ -279,10 +279,10 @@ def run_classical(
     """Run RELION's own reconstruction program.
 
     Args:
-        paths: of the job.
+        paths: files of the reconstruction.
         program: its name or path.
         output: where to write; the result that RELION expects if None.
-        without_prior: whether the map is not regularized.
+        without_prior: whether to reconstruct without RELION's prior.
 
     Raises:
         UserError: the program is missing or failed, or wrote nothing.

@@ -98,9 +98,9 @@ def passed_tests(available: Collection[str]) -> list[str]:
 def find_notes(measured) -> list[str]:
     """Return notes: what a reader should know although nothing is wrong."""
     notes = [
-        "Variances are those of the masked maps, per Fourier voxel, divided by the mean squared mask: white noise has "
-        "its own variance whatever the mask. The mask blurs every spectrum by its own transform, for all maps alike; "
-        "errors count the independent voxels that it leaves in a shell."
+        "Variances are those of the masked maps, per Fourier voxel, divided by the sum of the squared mask: white "
+        "noise has its own variance whatever the mask. The mask blurs every spectrum by its own transform, in all maps "
+        "alike; errors count the independent voxels that it leaves in a shell."
     ]
     if measured.variances is None:
         notes.append(

@@ -34,13 +34,12 @@ from crefjax.simulate.specimen import Belt, Flexible, belt_density, sample_confo
 from crefjax.spectral.curves import THRESHOLD
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.utils.atomic import atomic_directory, is_disk_full
-from crefjax.utils.memory import GIB, free_memory
+from crefjax.utils.memory import GIB, PROGRAM_BYTES, free_memory
 from crefjax.utils.progress import ProgressCallback
 
 LEAST_MARGIN = 5.0  # Å between the outermost atom's center and the border of the box
 LEAST_VOXEL = 0.5  # Å; the form factors of atoms with high B-factors cannot be distinguished at finer frequencies
 LARGEST_BOX = 800  # voxels; the grid of the density, 1.5 times as fine, then still has fewer than 2^31
-_PROGRAM_BYTES = 0.4 * GIB  # resident memory of Python, JAX and its compiled code
 _REPORT = "entry.json"
 _ATTEMPTS = 12  # with other noise, if a curve that scatters jumps over the requested resolution
 
@@ -245,7 +244,7 @@ def check_memory(side: int, device: jax.Device) -> None:
     Raises:
         UserError: it does not.
     """
-    needed = memory_needed(side) + (_PROGRAM_BYTES if device.platform == "cpu" else 0)
+    needed = memory_needed(side) + (PROGRAM_BYTES if device.platform == "cpu" else 0)
     if needed > (free := free_memory(device)):
         raise UserError(
             f"simulate: expected {needed / GIB:.1f} GiB of memory to reconstruct a box of {side} voxels a side, found "

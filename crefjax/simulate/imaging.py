@@ -40,16 +40,23 @@ class CtfParameters(NamedTuple):
             UserError: a value is not finite or out of its range.
         """
         if not np.all(np.isfinite(self)):
-            raise UserError(f"CTF parameters must be finite numbers, found {tuple(self)}")
+            raise UserError(f"expected finite numbers for the CTF, found {tuple(self)}; correct them")
         if self.voltage <= 0:
-            raise UserError(f"the voltage must be above 0 kV, found {self.voltage}; give 300, say")
+            raise UserError(f"expected a voltage above 0 kV, found {self.voltage}; give 300, for example")
         if self.spherical_aberration < 0:
-            raise UserError(f"the spherical aberration must not be below 0 mm, found {self.spherical_aberration}")
+            raise UserError(
+                f"expected a spherical aberration of 0 mm or more, found {self.spherical_aberration}; give 2.7, for "
+                "example"
+            )
         if not 0 <= self.amplitude_contrast < 1:
-            raise UserError(f"the amplitude contrast must be at least 0 and below 1, found {self.amplitude_contrast}")
+            raise UserError(
+                f"expected an amplitude contrast of at least 0 and below 1, found {self.amplitude_contrast}; give 0.1, "
+                "for example"
+            )
         if self.defocus_min > self.defocus_max:
             raise UserError(
-                f"the smallest defocus must not exceed the largest, found {self.defocus_min} and {self.defocus_max} Å"
+                f"expected a smallest defocus up to the largest, found {self.defocus_min} and {self.defocus_max} Å; "
+                "exchange them"
             )
 
 
@@ -125,11 +132,11 @@ class Particles:
             UserError: there are no particles, or a value is negative or not finite.
         """
         if self.count < 1:
-            raise UserError(f"each half needs at least one particle, found {self.count}")
+            raise UserError(f"expected at least one particle in each half, found {self.count}; use more")
         for name in ("pose_error", "shift_error", "preferred"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
-                raise UserError(f"{name} must be 0 or more, found {value}")
+                raise UserError(f"{name}: expected a number of 0 or more, found {value}; correct it")
         if self.ctf is not None:
             self.ctf.check()
 

@@ -80,7 +80,10 @@ def cylindrical(radius: float, angle: float, height: float) -> np.ndarray:
 
 
 def place(a, b, c, bond: float, angle: float, dihedral: float) -> np.ndarray:
-    """Return the atom d bound to c: distance c-d in Å, angle b-c-d and dihedral a-b-c-d in degrees (IUPAC's sign)."""
+    """Return the position of an atom d bound to c.
+
+    The distance c-d is in Å, the angle b-c-d and the dihedral a-b-c-d in degrees (IUPAC's sign).
+    """
     angle, dihedral = math.radians(angle), math.radians(dihedral)
     along = (c - b) / np.linalg.norm(c - b)
     normal = np.cross(b - a, along)

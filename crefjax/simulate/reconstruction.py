@@ -327,8 +327,8 @@ def _check(density, voxel_size, refinements, batch):
     if len(shape) != 3 or len(set(shape)) != 1 or shape[0] % 2 or shape[0] < 8:
         raise UserError(f"expected a cubic density with an even side of at least 8 voxels, found {shape}")
     if not np.isfinite(density).all():
-        raise UserError("the density has NaN or infinite voxels")
+        raise UserError("density: expected finite voxels, found NaN or infinite ones; replace them")
     if not (np.isfinite(voxel_size) and voxel_size > 0):
-        raise UserError(f"the voxel size must be above 0 Å, found {voxel_size}")
+        raise UserError(f"expected a voxel size above 0 Å, found {voxel_size}; correct it")
     if batch < 1 or refinements < 0:
         raise UserError(f"expected a batch of at least 1 and at least 0 refinements, found {batch} and {refinements}")

@@ -1,8 +1,8 @@
 """Labels for a classifier of voxels, from a map and its atomic model, and a filter for pairs that do not fit.
 
 The method is that of DeepTracer-Denoising (Guan and Si 2022), for maps on a grid of 1 Å (`crefjax.data.grid`).
-Every atom is a Gaussian of its element's number of electrons and of the map's resolution, cut off at 3 standard
-deviations. The voxels that an atom reaches are structure, and all others noise.
+Every atom is a Gaussian whose weight is its element's number of electrons and whose width follows from the map's
+resolution, cut off at 3 standard deviations. The voxels that an atom reaches are structure, and all others noise.
 """
 
 import math

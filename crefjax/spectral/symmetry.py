@@ -263,10 +263,10 @@ def symmetrize(
         array: `(z, y, x)`, a cube, float32.
         group: of the rotations.
         center: `(z, y, x)` in voxels; None for the voxel N/2.
-        level: of the solvent, which comes in where the box ends.
+        level: of the solvent, which fills voxels that are rotated in from outside the box.
 
     Returns:
-        `(z, y, x)`, float32; two maps of that size are in memory besides the given one.
+        `(z, y, x)`, float32. Takes memory for two further maps of that size.
     """
     center = center or group_center(array.shape)
     out = prepare_rotation(array - np.float32(level), [axis.matrix for axis in group.axes], center)

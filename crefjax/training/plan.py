@@ -235,7 +235,7 @@ def measure_save(
         config: Config of the run.
         task: Its task.
         state: Host arrays.
-        after_evaluation: Called with the folder, as after an evaluation.
+        after_evaluation: Called with the folder, as `train` does after an evaluation.
     """
     with tempfile.TemporaryDirectory(prefix="crefjax-plan-") as name:
         folder = Path(name)

@@ -73,7 +73,7 @@ def _dataset_source(config):
     if manifest.grid != config.data.grid:
         raise UserError(
             f"{chosen.folder}: expected a dataset for data.grid = {config.data.grid:g}, found one for "
-            f"{manifest.grid:g}; set data.grid to that, or prepare the dataset again with the grid of the config"
+            f"{manifest.grid:g}; set data.grid to {manifest.grid:g}, or prepare the dataset with the config's grid"
         )
     settings = {"batch": config.batch, "threads": chosen.threads, "process": tuple(current_of_batch(config.batch))}
 

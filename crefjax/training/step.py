@@ -203,8 +203,8 @@ def compile_step(step: Callable, state: State, batch: Batch, devices: Sequence[j
         needed = analysis.temp_size_in_bytes * (len(devices) if devices[0].platform == "cpu" else 1)
         if needed > (free := free_memory(devices[0])):
             raise UserError(
-                f"config: batch: {name} needs {needed / GIB:.1f} GiB, found {free / GIB:.1f} GiB free; use fewer or "
-                "smaller patches"
+                f"config: batch: expected {needed / GIB:.1f} GiB of memory for {name}, found {free / GIB:.1f} GiB; "
+                "use fewer or smaller patches"
             )
     return compiled
 
@@ -288,7 +288,9 @@ def evaluate(
     stopped: Callable[[], bool] = lambda: False,
     place: Processes = Processes(),  # noqa: B008 - immutable
 ) -> dict | None:
-    """Average all metrics over the held-out samples; of several processes, each evaluates its part of every batch.
+    """Average all metrics over the held-out samples.
+
+    If several processes train together, each evaluates its part of every batch.
 
     Args:
         step: From `make_evaluation_step`.
@@ -300,7 +302,8 @@ def evaluate(
         place: This process.
 
     Returns:
-        Every metric's mean; `samples`, their number; `entries`, the mean loss of every entry. None if given up.
+        Every metric's mean; `samples`, their number; `entries`, the mean loss of every entry. None if `stopped`
+        returned true.
     """
     names: list[str] = []
     parts: dict[str, list[np.ndarray]] = {}

@@ -37,7 +37,10 @@ def stream_models(config: ConfigDict) -> tuple[dict[Path, float], list[Path]]:
     for number, pattern in enumerate(split_commas(chosen.models)):
         matches = [Path(path) for path in sorted(glob.glob(pattern))]
         if not matches:
-            raise UserError(f"config: data.stream.models: expected files of atomic models, found none for {pattern}")
+            raise UserError(
+                f"config: data.stream.models: expected files of atomic models, found none for {pattern}; "
+                "correct the pattern"
+            )
         files += matches
         for path in matches:
             if patterns.setdefault(path, number) != number and chosen.shares:

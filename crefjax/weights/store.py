@@ -25,7 +25,9 @@ CARD_VERSION = 1
 _COARSEST_RESOLUTION = 8.0  # Å, for weights whose card does not say
 CARD_FIELDS = ("source", "licence", "training", "expected_input")
 _SHIPPED = Path(__file__).parent / "shipped"
-_HOW_TO_GET = "name `truth` or `cref`, the package's own, or a weights folder (`crefjax weights import` makes one)"
+_HOW_TO_GET = (
+    "name one of those that `crefjax weights list` shows, or a weights folder (`crefjax weights import` makes one)"
+)
 
 
 @dataclass(frozen=True)

@@ -250,7 +250,7 @@ def make_task(config: ConfigDict) -> tuple[WganTask, DataSource]:
     """Return the task of a config and its simulated sets; see `make_published_task`.
 
     Raises:
-        UserError: Also if the range of sigma is none.
+        UserError: As `make_published_task`; also if `settings.sigma` is not a range.
     """
     sigma = config.settings.sigma
     if len(sigma) != 2 or sigma[0] > sigma[1]:

@@ -61,7 +61,7 @@ def write_entry(particles: Path, folder: Path, run: str = _RUN) -> None:
 
 
 def main(argv=None) -> int:
-    """Write the entries of all finished plain refinements; return the exit status."""
+    """Write the entries of all finished refinements without the denoiser; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m experiments.relion.entries", description=__doc__)
     parser.add_argument("runs", type=Path, help="folder that `experiments.relion.refine` wrote")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the entries")

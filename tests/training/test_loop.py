@@ -249,7 +249,7 @@ def test_a_step_that_does_not_fit_in_memory_is_refused_before_it_runs(tmp_path, 
     samples = 4  # on both devices
     least = 3 * samples * Wide.side**2 * 4
     monkeypatch.setattr(step, "free_memory", lambda device: least - 1.0)
-    with pytest.raises(UserError, match=r"batch: a step of 4 points needs \d\.\d GiB, found 0\.0"):
+    with pytest.raises(UserError, match=r"batch: expected \d\.\d GiB of memory for a step of 4 points, found 0\.0"):
         run(tmp_path / "below", task=Wide(), steps=1)
     assert rows(tmp_path / "below", "training") == []
     monkeypatch.setattr(step, "free_memory", lambda device: 2.0 * least)

@@ -151,8 +151,7 @@ def stream_half_maps(
     """Return an endless iterator of `Batch`: half-map pairs with mask and truth, with `get_state` and `set_state`.
 
     The half-maps are not standardized: their signal is the truth in its own units, low-passed in some samples.
-    Training subtracts the full map's mean and divides by its standard deviation, the same for both half-maps and the
-    truth, as for real maps.
+    How training standardizes them is up to `crefjax.training.stream_source.make_standardizer`.
 
     The same seed, models, settings and position give the same sample to the last bit on a CPU; on a GPU, sums over
     atoms have no fixed order and samples agree to rounding.
