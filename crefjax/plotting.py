@@ -31,12 +31,12 @@ BLUE, ORANGE, GREEN, PINK, AMBER, SKY, YELLOW, BLACK = PALETTE = (
     "#F0E442",
     "#000000",
 )
-GREY = "#666666"
+GRAY = "#666666"
 
 _EVALUATION_METRICS = {
     "cref_rmse": ("RMSE of FSC² to $C_{ref}$²", ORANGE, "-"),
     "fsc_truth": ("mean FSC to the truth", GREEN, "-"),
-    "fsc_truth_full": ("full map's mean FSC to the truth", GREY, "--"),
+    "fsc_truth_full": ("full map's mean FSC to the truth", GRAY, "--"),
 }
 
 
@@ -86,10 +86,10 @@ def fsc_figure(
             label = "phases randomized" if name == "randomized" else name
             axes.plot(frequency, getattr(corrected, name).fsc[1:], color=color, label=label)
         curve = corrected.corrected
-    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.axhline(0, color=GRAY, linewidth=0.8)
     for threshold in thresholds:
         resolution = curve.resolution(threshold)
-        axes.axhline(threshold, color=GREY, linewidth=0.8, linestyle=":")
+        axes.axhline(threshold, color=GRAY, linewidth=0.8, linestyle=":")
         text = (
             f"{resolution.angstrom:.2f} Å at {threshold:g}" if resolution.crossed else f"above {threshold:g} to Nyquist"
         )
@@ -177,7 +177,7 @@ def demo_figure(panels: DemoPanels, kind: str) -> bytes:
         _demo_slice(figure.add_subplot(grid[0, column]), name, array, panels)
     axes = figure.add_subplot(grid[1, :])
     frequency = panels.half_map_fsc.frequency[1:]
-    axes.plot(frequency, panels.half_map_fsc.cref[1:], color=GREY, linestyle=":", label=r"$C_{ref}$ from the half-maps")
+    axes.plot(frequency, panels.half_map_fsc.cref[1:], color=GRAY, linestyle=":", label=r"$C_{ref}$ from the half-maps")
     axes.plot(frequency, panels.full_to_truth.fsc[1:], color=ORANGE, linestyle="--", label="full map to truth")
     axes.plot(frequency, panels.denoised_to_truth.fsc[1:], color=BLUE, label="denoised to truth")
     axes.axhline(0.5, color=GREEN, linewidth=0.8)

@@ -55,7 +55,7 @@ LEAVE_OUT = {
     r"--method servalcat|--cryoridge": "needs Servalcat or cryoRIDGE",
     r"DIR/entries": "needs certain PDB entries",
     r"WORKDIR": "needs training runs",
-    r"images_(nt2c|diffusion|wgan)|set_schedule|grey_noise": "needs large simulated sets, and hours",
+    r"images_(nt2c|diffusion|wgan)|set_schedule|gray_noise": "needs large simulated sets, and hours",
     r"(3j9i|5a1a)\.|7yc8.* --particles|runs/5a1a|runs/images_truth": "needs certain PDB entries, and hours",
     r"experiments\.relion|relion_reconstruct|runs/relion|external-reconstruct STAR|relion-job": "needs RELION's files",
     r"experiments\.gpu": "needs a GPU",

@@ -36,7 +36,7 @@ def _run(arguments):
     _check(weights)
     card = {name: weights.card[name] for name in _KEPT if name in weights.card}
     card |= {"source": "trained with crefjax by experiments/configs/images_noise2noise.py"}
-    card |= {"licence": "Apache-2.0, as crefjax"}
+    card |= {"license": "Apache-2.0, as crefjax"}
     if arguments.models:
         card["models"] = arguments.models
     network = dataclasses.replace(weights.config, compute_dtype="float32")

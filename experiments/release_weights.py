@@ -137,7 +137,7 @@ def _about(run, name, card):
 
     return {
         "source": "trained with crefjax by experiments/configs/weights.py",
-        "licence": "Apache-2.0, as crefjax",
+        "license": "Apache-2.0, as crefjax",
         "training": card["training"],
         "expected_input": card["expected_input"],
         **({"grid": card["grid"]} if "grid" in card else {}),
@@ -158,10 +158,10 @@ def _listed(name, field):
 
 
 def _config_of(fields):
-    from crefjax.training.config import default
+    from crefjax.training.config import current_names, default
 
     config = default()
-    for field, value in fields.items():
+    for field, value in current_names(fields).items():
         *groups, last = field.split(".")
         holder = config
         for group in groups:

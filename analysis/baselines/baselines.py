@@ -47,8 +47,9 @@ from analysis.framework.output import FULL
 from analysis.framework.study import Study, add_jobs, load_named, run_jobs
 from crefjax import __version__
 from crefjax.errors import UserError, path_error
+from crefjax.inference import SCALES
 from crefjax.inference.denoise import denoise_maps
-from crefjax.inference.request import SCALES, DenoiseRequest
+from crefjax.inference.request import DenoiseRequest
 from crefjax.io.entries import Entry, find_entry, load_mask, load_pair
 from crefjax.io.maps import Map, full_map, write_maps
 from crefjax.masking import make_mask

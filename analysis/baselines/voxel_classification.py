@@ -47,7 +47,7 @@ from crefjax.inference.classify import THRESHOLDS, choose_thresholds, classify_m
 from crefjax.io.maps import Map, read_map
 from crefjax.masking import make_mask
 from crefjax.masking.threshold import estimate_contour
-from crefjax.plotting import BLUE, GREY, ORANGE, PALETTE, figure_bytes
+from crefjax.plotting import BLUE, GRAY, ORANGE, PALETTE, figure_bytes
 from crefjax.simulate.atoms import helical_copies, read_atoms, translate_atoms
 from crefjax.simulate.voxel_labels import atom_density
 from crefjax.weights.store import load_weights
@@ -265,7 +265,7 @@ def _figure(rows, totals, thresholds):
     (histograms, recall), (by_threshold, by_map) = figure.subplots(2, 2)
     background = totals[0]
     middles = (background.edges[1:] + background.edges[:-1]) / 2
-    for counts, color, label in ((background.noise, GREY, "noise"), (background.structure, BLUE, "structure")):
+    for counts, color, label in ((background.noise, GRAY, "noise"), (background.structure, BLUE, "structure")):
         histograms.step(middles, np.maximum(counts / counts.sum(), 1e-6), color=color, label=label, where="mid")
     histograms.set(xlabel="Log-odds of structure", ylabel="Share of the voxels", yscale="log")
     for scores, color, label in zip(totals, (BLUE, ORANGE), thresholds, strict=True):

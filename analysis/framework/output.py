@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from scipy.stats import wilcoxon
 
 from crefjax import __version__
-from crefjax.plotting import GREY, PALETTE, figure_bytes
+from crefjax.plotting import GRAY, PALETTE, figure_bytes
 from crefjax.utils.atomic import write_bytes
 
 FULL = "full map"  # the method that does nothing: the mean of the half-maps
@@ -197,7 +197,7 @@ def summary_lines(headlines: Sequence[Headline], summary: dict) -> list[str]:
 def color_of(rows: list[dict], method: str) -> str:
     """Return the method's color in all panels that show these rows; the full map is gray."""
     others = [name for name in methods_of(rows) if name != FULL]
-    return GREY if method == FULL else PALETTE[others.index(method) % len(PALETTE)]
+    return GRAY if method == FULL else PALETTE[others.index(method) % len(PALETTE)]
 
 
 def small_legend(axes) -> None:

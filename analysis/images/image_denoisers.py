@@ -41,7 +41,7 @@ from crefjax.cli.messages import log
 from crefjax.errors import UserError
 from crefjax.images import measures
 from crefjax.images.sets import CLEAN, EVEN, NOISY, ODD, ImageSet
-from crefjax.plotting import BLACK, GREY, PALETTE, YELLOW, resolution_axis
+from crefjax.plotting import BLACK, GRAY, PALETTE, YELLOW, resolution_axis
 from crefjax.spectral.variances import variances_from
 
 _FEWEST = 4  # images
@@ -174,7 +174,7 @@ def figure(rows: dict[str, dict], clean: np.ndarray, pixel_size: float) -> Figur
     panels = bottom.subplots(1, 4)
     side = max(clean.shape) * pixel_size
     for index, (name, row) in enumerate(rows.items()):
-        color = GREY if name == RAW else _COLORS[index % len(_COLORS)]
+        color = GRAY if name == RAW else _COLORS[index % len(_COLORS)]
         dash = "-" if index <= len(_COLORS) else "--"  # once the colors are used up
         style = {"color": color, "linestyle": dash, "label": name, "linewidth": 1.4}
         for axes, key in zip(panels, ("frc", "bias", "residual_noise", "fsc_truth"), strict=True):

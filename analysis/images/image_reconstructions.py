@@ -27,7 +27,7 @@ from analysis.images.reconstruct import compare_halves, reconstruct_halves
 from crefjax.cli.messages import log
 from crefjax.errors import UserError
 from crefjax.images.sets import EVEN, NOISY, ODD, ImageSet
-from crefjax.plotting import BLACK, GREY, PALETTE, YELLOW, resolution_axis
+from crefjax.plotting import BLACK, GRAY, PALETTE, YELLOW, resolution_axis
 from crefjax.spectral.fsc import c_ref
 
 _FEWEST = 4  # particles, two in each half
@@ -79,7 +79,7 @@ def figure(rows: list[dict], side: float, pixel_size: float) -> Figure:
     raw = [row["fsc_truth"] for row in rows if row["method"] == RAW]
     for index, name in enumerate(names):
         own = [row for row in rows if row["method"] == name]
-        style = {"color": GREY if name == RAW else _COLORS[(index - 1) % len(_COLORS)], "linewidth": 1.4}
+        style = {"color": GRAY if name == RAW else _COLORS[(index - 1) % len(_COLORS)], "linewidth": 1.4}
         counts, to_truth = ([row[key] for row in own] for key in ("particles", "fsc_truth"))
         dots = style | {"marker": "o", "markersize": 4, "label": name}
         gains.plot(counts, np.subtract(to_truth, raw), **dots)

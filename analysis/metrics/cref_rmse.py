@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from analysis.framework.entry_study import EntryStudy, MethodOutput, Row
 from analysis.framework.output import FULL, Headline, box_plot, color_of, small_legend
-from crefjax.plotting import GREY, resolution_axis
+from crefjax.plotting import GRAY, resolution_axis
 from crefjax.spectral.fsc import fsc_curve
 
 _RMSE = Headline("cref_rmse", "RMSE of FSC² to C_ref²", -1, 4)
@@ -47,7 +47,7 @@ def figure(rows: list[dict]) -> Figure:
         for row in of_entry:
             x, fsc = (np.array(row["curves"][name])[1:-1] for name in ("frequency", "fsc"))
             axes.plot(x, fsc * np.abs(fsc), color=color_of(shown, row["method"]), label=row["method"])
-        axes.plot(x, np.array(of_entry[0]["curves"]["cref"])[1:-1] ** 2, color=GREY, linestyle="--", label="C_ref²")
+        axes.plot(x, np.array(of_entry[0]["curves"]["cref"])[1:-1] ** 2, color=GRAY, linestyle="--", label="C_ref²")
         resolution_axis(axes, of_entry[0]["curves"]["frequency"][-1])
         axes.set(title=entry, ylabel="FSC(denoised, full)²", ylim=(-0.1, 1.05))
         small_legend(axes)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from analysis.framework.entry_study import EntryStudy, MethodOutput, Row
 from analysis.framework.output import FULL, Headline, box_plot, color_of, small_legend
-from crefjax.plotting import GREY, resolution_axis
+from crefjax.plotting import GRAY, resolution_axis
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import FscCurve, solvent_level
 
@@ -48,7 +48,7 @@ def figure(rows: list[dict]) -> Figure:
     for place, headline in enumerate((_MASKED, _UNMASKED)):
         axes = page.add_subplot(grid[0, 3 * place : 3 * place + 3])
         box_plot(axes, rows, headline)
-        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.axhline(0, color=GRAY, linewidth=0.8)
     for number, entry in enumerate(entries):
         axes = page.add_subplot(grid[1, 2 * number : 2 * number + 2])
         of_entry = [row for row in rows if row["entry"] == entry]
@@ -56,8 +56,8 @@ def figure(rows: list[dict]) -> Figure:
             x, after = (np.array(row["curves"][name])[1:-1] for name in ("frequency", "after_masked"))
             axes.plot(x, after, color=color_of(rows, row["method"]), label=f"(D2, M1), {row['method']}")
         before = np.array(of_entry[0]["curves"]["before_masked"])[1:-1]
-        axes.plot(x, before, color=GREY, linestyle=":", label="(M1, M2)")
-        axes.axhline(0.5, color=GREY, linewidth=0.8)
+        axes.plot(x, before, color=GRAY, linestyle=":", label="(M1, M2)")
+        axes.axhline(0.5, color=GRAY, linewidth=0.8)
         resolution_axis(axes, of_entry[0]["curves"]["frequency"][-1])
         axes.set(title=entry, ylabel="FSC, masked", ylim=(-0.1, 1.05))
         small_legend(axes)

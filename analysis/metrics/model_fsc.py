@@ -31,7 +31,7 @@ from crefjax.errors import UserError
 from crefjax.io.entries import Entry
 from crefjax.io.files import map_stem
 from crefjax.io.maps import Map, read_map
-from crefjax.plotting import GREY, PALETTE, resolution_axis
+from crefjax.plotting import GRAY, PALETTE, resolution_axis
 from crefjax.spectral.curves import solvent_level
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.spectral.shells import filter_shells
@@ -174,13 +174,13 @@ def figure(rows: list[dict]) -> Figure:
 
 def _panel(axes, rows, methods):
     for threshold in THRESHOLDS:
-        axes.axhline(threshold, color=GREY, linewidth=0.8, linestyle=":")
-    axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.axhline(threshold, color=GRAY, linewidth=0.8, linestyle=":")
+    axes.axhline(0, color=GRAY, linewidth=0.8)
     lowest = -0.1
     for row in rows:
         x, fsc = (np.array(row["curves"][name])[1:-1] for name in ("frequency", "fsc"))
         is_full = row["method"] == FULL
-        color = GREY if is_full else PALETTE[methods.index(row["method"]) % len(PALETTE)]
+        color = GRAY if is_full else PALETTE[methods.index(row["method"]) % len(PALETTE)]
         crossings = ", ".join(
             f"{row[f'model_fsc_{t}']:.2f}" if row[f"model_falls_below_{t}"] else "Nyquist" for t in THRESHOLDS
         )

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 
 from analysis.framework.entry_study import EntryStudy, MethodOutput, Row
 from analysis.framework.output import FULL, Headline, color_of, methods_of, small_legend
-from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, resolution_axis
+from crefjax.plotting import BLUE, GRAY, GREEN, ORANGE, resolution_axis
 
 _SNR = Headline("snr_gain", "signal/noise after over before, median up to FSC-0.143", 1, 2)
 _BIAS = Headline("signal_to_bias", "signal/bias, median up to FSC-0.143", 1, 1)
 _ADDED = Headline("signal_to_added", "signal/added structure, median up to FSC-0.143", 1, 1)
 _RATIOS = ("signal_to_noise_before", "signal_to_noise_after", "signal_to_bias", "signal_to_added")
-_VARIANCES = {"signal": BLUE, "noise": GREY, "bias": ORANGE, "residual_noise": GREEN}
+_VARIANCES = {"signal": BLUE, "noise": GRAY, "bias": ORANGE, "residual_noise": GREEN}
 _BINS = np.arange(0.0, 1.45, 0.1)  # of frequency over that of FSC-0.143
 
 
@@ -68,7 +68,7 @@ def figure(rows: list[dict]) -> Figure:
         for number, method in enumerate(methods):
             _plot_binned(axes, rows, method, name, color_of(rows, method), method)
             if number == 0 and name == "signal_to_noise_after":
-                _plot_binned(axes, rows, method, "signal_to_noise_before", GREY, "half-map, before", "--")
+                _plot_binned(axes, rows, method, "signal_to_noise_before", GRAY, "half-map, before", "--")
         axes.set(yscale="log", ylabel=label, xlabel="frequency over that of FSC-0.143", title=f"{entries} entries")
         small_legend(axes)
     shown = [row for row in rows if row["entry"] == rows[0]["entry"]][:4]

@@ -37,7 +37,7 @@ from crefjax.inference.denoise import denoise_maps
 from crefjax.inference.request import DenoiseRequest
 from crefjax.io.entries import Entry, find_entry, load_mask, load_pair
 from crefjax.io.maps import full_map, read_map
-from crefjax.plotting import AMBER, BLUE, GREEN, GREY, ORANGE, PINK, resolution_axis
+from crefjax.plotting import AMBER, BLUE, GRAY, GREEN, ORANGE, PINK, resolution_axis
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import FscCurve
 from crefjax.spectral.fsc import fsc_curve
@@ -196,7 +196,7 @@ def _figure(scores):
     lines = {FULL: ":", WIENER: "-", OWN: "--", CALIBRATED: "-"}
     for row, name in zip(rows, names, strict=True):
         for score in (score for score in scores if score.entry == name):
-            color = GREY if not score.weights else _COLORS[weights.index(score.weights) % len(_COLORS)]
+            color = GRAY if not score.weights else _COLORS[weights.index(score.weights) % len(_COLORS)]
             label = ", ".join(filter(None, (score.weights, score.map)))
             style = {"color": color, "linestyle": lines[score.map], "linewidth": 1.3, "label": label}
             row[0].plot(score.curve.frequency[1:-1], score.curve.fsc[1:-1], **style)

@@ -55,7 +55,7 @@ from analysis.framework.simulation import (
 from analysis.framework.study import Study
 from crefjax.errors import UserError
 from crefjax.io.maps import full_map
-from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, resolution_axis
+from crefjax.plotting import BLUE, GRAY, GREEN, ORANGE, resolution_axis
 from crefjax.simulate.half_maps import Simulation, SimulationConfig, check_entry_folder, simulate_half_maps, write_entry
 from crefjax.simulate.reconstruction import reconstruct_signal_and_noise
 from crefjax.spectral.fsc import c_ref, fsc_curve
@@ -210,10 +210,10 @@ def figure(results: dict, methods: Sequence[str]) -> Figure:
 def _panel(axes, curves, with_shared):
     inner = slice(1, len(curves.frequency) - 1)
     x, cref = curves.frequency[inner], curves.cref[inner]
-    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.axhline(0, color=GRAY, linewidth=0.8)
     band = {"color": BLUE, "alpha": 0.25, "linewidth": 0, "label": "95% band of $C_{ref}$"}
     axes.fill_between(x, curves.low[inner], curves.high[inner], **band)
-    axes.plot(x, curves.fsc_half[inner], color=GREY, linestyle=":", label="FSC of the half-maps")
+    axes.plot(x, curves.fsc_half[inner], color=GRAY, linestyle=":", label="FSC of the half-maps")
     axes.plot(x, cref, color=BLUE, linewidth=1.2, label=r"$C_{ref}$")
     if with_shared:
         label = r"$C_{ref}$ × FSC of common signal and truth"

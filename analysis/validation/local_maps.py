@@ -41,7 +41,7 @@ from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps
 from crefjax.inference.request import DenoiseRequest
 from crefjax.io.entries import Entry, find_entry, load_mask, load_pair
-from crefjax.plotting import BLUE, GREEN, GREY, ORANGE
+from crefjax.plotting import BLUE, GRAY, GREEN, ORANGE
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.half_maps import Flexible, SimulationConfig
 from crefjax.simulate.specimen import sample_conformations
@@ -69,7 +69,7 @@ BALLS = 3
 _BALL_EDGE = 2.0  # Å, no sharper than the map is
 _MARGIN = 4.0  # Å, by which the mask reaches beyond a ball
 _STRONG = 0.3  # of the core's density (its 90 % quantile), that counts as structure
-_COLORS = {"core": BLUE, "border": GREY, "flexible": GREEN, "false": ORANGE}
+_COLORS = {"core": BLUE, "border": GRAY, "flexible": GREEN, "false": ORANGE}
 _OTHERS = ("false", "flexible", "border")
 _MAPS = ("agreement", "change")
 

@@ -33,7 +33,7 @@ from analysis.framework.study import Study
 from crefjax.errors import UserError
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import Map, full_map, read_map
-from crefjax.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, resolution_axis
+from crefjax.plotting import BLACK, BLUE, GRAY, GREEN, ORANGE, PINK, SKY, resolution_axis
 from crefjax.simulate.half_maps import simulate_half_maps
 from crefjax.simulate.noise import measured_spectrum, solvent_distance
 from crefjax.spectral.curves import shell_frequencies, solvent_level
@@ -169,7 +169,7 @@ def figure(maps: dict, pairs: dict, real: Sequence[str]) -> Figure:
         panels[2].plot(middle, np.maximum(of_map["solvent_density"], 1e-9), **styles[name])
         panels[3].plot(of_map["solvent_distance"], of_map["solvent_deviation"], **styles[name])
     gaussian = np.exp(-(middle**2) / 2) / np.sqrt(2 * np.pi)
-    panels[2].plot(middle, gaussian, color=GREY, linestyle=":", label="Gaussian")
+    panels[2].plot(middle, gaussian, color=GRAY, linestyle=":", label="Gaussian")
     panels[2].set(yscale="log", ylim=(1e-6, 1), title="Voxels of the solvent")
     panels[2].set(xlabel="Density (standard deviations)", ylabel="Probability density")
     panels[3].set(title="Standard deviation of the solvent", ylim=(0, None))
@@ -187,7 +187,7 @@ def figure(maps: dict, pairs: dict, real: Sequence[str]) -> Figure:
 
 
 def _styles(names, real):
-    colors = {True: itertools.cycle((BLACK, PINK, SKY, GREY)), False: itertools.cycle((BLUE, ORANGE, GREEN))}
+    colors = {True: itertools.cycle((BLACK, PINK, SKY, GRAY)), False: itertools.cycle((BLUE, ORANGE, GREEN))}
     styles = {}
     for name in dict.fromkeys(names):
         line = "--" if name in real else "-"

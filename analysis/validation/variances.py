@@ -34,7 +34,7 @@ from crefjax.errors import UserError
 from crefjax.inference.denoise import denoise_maps
 from crefjax.inference.request import DenoiseRequest
 from crefjax.io.maps import Map
-from crefjax.plotting import BLUE, GREEN, GREY, ORANGE, resolution_axis
+from crefjax.plotting import BLUE, GRAY, GREEN, ORANGE, resolution_axis
 from crefjax.simulate.atoms import Atoms
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.noise import NoiseLevelSolver, is_near
@@ -420,7 +420,7 @@ def _panel(axes, trial, name, unit):
     for s in np.flatnonzero(trial.band):
         axes.axvspan(x[s] - step, x[s] + step, color=ORANGE, alpha=0.2, lw=0, label="planted")
     true = np.where(trial.true[name] > 0, trial.true[name], np.nan) / unit
-    axes.semilogy(x[inner], true[inner], color=GREY, linewidth=3, alpha=0.7, label="true")
+    axes.semilogy(x[inner], true[inner], color=GRAY, linewidth=3, alpha=0.7, label="true")
     parts = estimate.value, estimate.error
     value, error = (np.where(estimate.trusted, part, np.nan)[inner] / unit for part in parts)
     low = np.maximum(value - 2 * error, 1e-30)

@@ -20,13 +20,13 @@ from analysis.framework.output import Output, table
 from analysis.framework.study import Study
 from crefjax.errors import UserError
 from crefjax.io.files import read_json_lines
-from crefjax.plotting import BLUE, GREY, ORANGE, PALETTE, SKY
+from crefjax.plotting import BLUE, GRAY, ORANGE, PALETTE, SKY
 
 _METRICS = {"loss": "loss", "cref_rmse": "RMSE of FSC² to C_ref²", "fsc_truth": "mean FSC to the truth"}
 _COLUMNS = 4  # panels beside each other
 _LINES = (  # of a panel: number, color, kind of the row, and style
     ("loss", SKY, "training", "-"),
-    ("noisy", GREY, "evaluation", "--"),
+    ("noisy", GRAY, "evaluation", "--"),
     ("empty", ORANGE, "evaluation", "--"),
     ("loss", BLUE, "evaluation", "o-"),
 )

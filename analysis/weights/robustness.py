@@ -38,7 +38,7 @@ from crefjax.inference.memory_plan import plan_denoise
 from crefjax.inference.network import run_network
 from crefjax.inference.request import DenoiseRequest
 from crefjax.io.maps import Map, full_map
-from crefjax.plotting import BLUE, GREEN, GREY, ORANGE
+from crefjax.plotting import BLUE, GRAY, GREEN, ORANGE
 from crefjax.simulate.atoms import Atoms, read_atoms
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.spectral.b_factors import apply_b_factor
@@ -56,7 +56,7 @@ _LARGEST_VOXEL = 1.25  # times the specimen's, of all variants
 _SHARPENED = (60.0, 250.0, -250.0)  # Å²; below 0: blurred
 _SHIFT = 5, -3, 6  # voxels, less than the margin around a particle
 _BOXES = 8  # of noise alone
-_COLORS = (ORANGE, BLUE, GREEN, GREY)
+_COLORS = (ORANGE, BLUE, GREEN, GRAY)
 _NOISE_LABELS = (
     "FSC of any two of the outputs for eight boxes, mean over shells",
     "shells in which it is beyond 3 times its scatter",
@@ -304,7 +304,7 @@ def _figure(noises):
         shells = np.arange(1, len(noise["passed"]) - 1)
         first.semilogy(shells, np.array(noise["passed"])[1:-1], color=color, label=name)
         second.plot(shells, (np.array(noise["fsc"]) / noise["scatter"])[1:-1], color=color, label=name)
-    second.axhspan(-3, 3, color=GREY, alpha=0.3, label="3 times its scatter")
+    second.axhspan(-3, 3, color=GRAY, alpha=0.3, label="3 times its scatter")
     first.set(xlabel="shell", ylabel="noise's power that passes,\nover that of the map's own output")
     second.set(xlabel="shell", ylabel="mean FSC of any two outputs\nfor eight boxes of noise, over its scatter")
     for axes in (first, second):

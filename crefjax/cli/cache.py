@@ -2,6 +2,7 @@
 
 from crefjax.cli.common import add_actions
 from crefjax.utils.compilation_cache import LIMIT, VARIABLE, cache_state, clear_cache, measure_cache
+from crefjax.utils.memory import size_text
 
 EPILOG = (
     f"The folder is crefjax in $XDG_CACHE_HOME, or in ~/.cache. {VARIABLE} names another one; {VARIABLE}=off keeps "
@@ -30,13 +31,9 @@ def run(arguments) -> None:
 
 def _show(folder):
     count, size = measure_cache(folder)
-    print(f"{folder}: {count} compiled programs, {_mib(size)} of at most {_mib(LIMIT)}")
+    print(f"{folder}: {count} compiled programs, {size_text(size)} of at most {size_text(LIMIT)}")
 
 
 def _clear(folder):
     count, size = clear_cache(folder)
-    print(f"{folder}: removed {count} compiled programs, {_mib(size)}")
-
-
-def _mib(size):
-    return f"{size / 2**20:.1f} MiB"
+    print(f"{folder}: removed {count} compiled programs, {size_text(size)}")

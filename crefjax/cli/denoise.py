@@ -31,6 +31,7 @@ from crefjax.cli.messages import (
     warn,
 )
 from crefjax.errors import UserError
+from crefjax.inference import GRIDS, ROTATION_COUNTS, SCALES
 from crefjax.io.files import check_output, map_stem
 from crefjax.utils.progress import progress_bar
 
@@ -93,12 +94,12 @@ def _add_settings(parser):
         "with two half-maps); input: keep mean and standard deviation of the full map, within the mask (default with "
         "one map); none: the network's raw output"
     )
-    parser.add_argument("--scale", choices=("signal", "input", "none"), help=text)
+    parser.add_argument("--scale", choices=SCALES, help=text)
     text = (
         "data: run the network on the working grid, on which the resolution spans 3.3 voxels; input: on the map's own "
         "(default: the one that the weights were trained for). The output is on the map's own grid in either case"
     )
-    parser.add_argument("--grid", choices=("data", "input"), help=text)
+    parser.add_argument("--grid", choices=GRIDS, help=text)
     text = (
         "resolution in Å from which the working grid is chosen (default: where the FSC of the half-maps falls below "
         "0.143; for one map, estimated from its spectrum)"
@@ -108,7 +109,7 @@ def _add_settings(parser):
         "number of rotations of the cube over which the output is averaged (default: as many as take no longer on the "
         "working grid than one does on the map's own)"
     )
-    parser.add_argument("--rotations", type=int, choices=(1, 4, 24), help=text)
+    parser.add_argument("--rotations", type=int, choices=ROTATION_COUNTS, help=text)
     text = (
         "point group over which the output is averaged, with RELION's names and axes: C4, D7, T, O, I (= I2), I1, I3, "
         "I4; the center is the voxel N/2"

@@ -5,13 +5,13 @@ from pathlib import Path
 from crefjax.cli.common import add_shared, add_verbosity, on_device, positive
 from crefjax.cli.messages import log, result, timed
 from crefjax.errors import UserError
+from crefjax.relion import COARSEST, COMBINATIONS, PROGRAM
 
 EPILOG = (
     "RELION runs it if RELION_EXTERNAL_RECONSTRUCT_EXECUTABLE is `crefjax external-reconstruct` and relion_refine is "
     "given --external_reconstruct. If the denoiser fails, the classical map is kept, and the log beside the STAR file "
     "says why. The map that is written beside the joined one is not for stating a resolution."
 )
-COMBINATIONS = ("trailing", "blend", "prior")  # those of crefjax.relion.regularize, which loads JAX
 
 
 def add_arguments(parser):
@@ -30,13 +30,13 @@ def add_arguments(parser):
         "--coarsest",
         metavar="Å",
         type=positive,
-        default=15.0,
+        default=COARSEST,
         help="denoise only once the FSC-0.143 of the half-maps is finer than this, Å",
     )
     parser.add_argument(
         "--classical",
         metavar="PROGRAM",
-        default="relion_external_reconstruct",
+        default=PROGRAM,
         help="RELION's program for the classical step",
     )
     parser.add_argument(

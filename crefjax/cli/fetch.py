@@ -5,6 +5,7 @@ from pathlib import Path
 from crefjax.cli.common import add_verbosity
 from crefjax.cli.messages import log, result, timed, warn
 from crefjax.errors import UserError
+from crefjax.utils.memory import size_text
 from crefjax.utils.progress import progress_bar
 
 EPILOG = (
@@ -107,7 +108,7 @@ def _save_list(path, names, query):
 
 def _show(entry):
     info = entry.info
-    facts = [f"{sum(file.bytes for file in entry.files) / 2**20:.1f} MiB"]
+    facts = [size_text(sum(file.bytes for file in entry.files))]
     facts += [f"{info.resolution:g} Å"] if info.resolution else []
     result(f"{entry.folder}: {', '.join(file.path.name for file in entry.files)} ({', '.join(facts)})")
     halves = [file.path for file in entry.files if "half_map" in file.path.name]

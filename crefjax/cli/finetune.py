@@ -74,7 +74,7 @@ def run(arguments) -> int:
     result(improvement.describe())
     about = {
         "source": f"fine-tuned with crefjax from {weights.name}",
-        "licence": weights.card["licence"],
+        "license": weights.card["license"],
         "expected_input": weights.card["expected_input"],
         "training": f"{improvement.step} steps on one specimen; before: {weights.card['training']}",
         "fine_tuning": improvement.describe(),

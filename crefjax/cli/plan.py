@@ -7,6 +7,7 @@ from crefjax.cli.common import add_config, add_json, add_verbosity, positive
 from crefjax.cli.messages import check_json, log, output_json, result, timed
 from crefjax.cli.train import start_platform
 from crefjax.errors import UserError
+from crefjax.utils.memory import size_text
 
 EPILOG = (
     "Steps are measured on the devices at hand, with the data of the config; nothing is kept. Fields of the config are "
@@ -76,13 +77,13 @@ def _dataset_bytes(config):
 def _lines(plan, nodes, dataset):
     samples = "an endless stream of samples" if plan.samples is None else f"{plan.samples:,} samples to train on"
     held_out = "" if not plan.held_out else f", {plan.held_out:,} held out"
-    size = "" if dataset is None else f"; the dataset takes {_size(dataset)}"
+    size = "" if dataset is None else f"; the dataset takes {size_text(dataset)}"
     yield f"data: {samples}{held_out}{size}"
     yield f"length: {plan.steps:,} steps of {plan.batch} samples, {plan.epoch_steps:,} in an epoch"
     each = plan.batch // plan.devices
     device = f"{plan.devices} devices" if plan.devices > 1 else "one device"
-    yield f"memory: {_size(plan.device_bytes)} on each of {device} ({plan.device_kind}) for {each} samples"
-    yield f"checkpoints: {plan.checkpoints} of {_size(plan.checkpoint_bytes)} at most"
+    yield f"memory: {size_text(plan.device_bytes)} on each of {device} ({plan.device_kind}) for {each} samples"
+    yield f"checkpoints: {plan.checkpoints} of {size_text(plan.checkpoint_bytes)} at most"
     yield (
         f"measured: {plan.step_seconds:.3g} s a step over {plan.measured_steps} steps "
         f"({plan.batch / plan.step_seconds:.3g} samples/s), {plan.start_seconds + plan.first_seconds:.3g} s to start"
@@ -101,10 +102,6 @@ def _lines(plan, nodes, dataset):
             f"{nodes.steps:,} steps of {nodes.step_seconds:.3g} s; each node reads "
             f"{nodes.batch / nodes.nodes / nodes.step_seconds:.3g} samples/s"
         )
-
-
-def _size(count):
-    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
 
 
 def _duration(seconds):

@@ -71,4 +71,4 @@ def _import(arguments):
     save_weights(arguments.output, parameters, config, about, overwrite=arguments.overwrite)
     count = sum(array.size for layer in parameters.values() for array in layer.values())
     print(f"wrote {arguments.output}: {len(parameters)} layers, {count:,} parameters")
-    print(f"licence: {about['licence']}")
+    print(f"license: {about['license']}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from crefjax.data import shards
 from crefjax.data.manifest import SPLITS, Manifest, all_shards, load_manifest
-from crefjax.data.patches import ROTATIONS, rotate
+from crefjax.data.patches import CUBE_ROTATIONS, rotate
 from crefjax.errors import UserError, path_error
 
 __all__ = ["Batches", "dataset_batches", "load_manifest"]
@@ -134,7 +134,7 @@ def in_steps(array: np.ndarray) -> np.ndarray:
 
 def random_rotation(sample: dict, random: np.random.Generator) -> dict:
     """Return a sample with all its maps rotated alike, to a random one of the 24 orientations of the cube."""
-    index = int(random.integers(len(ROTATIONS)))
+    index = int(random.integers(len(CUBE_ROTATIONS)))
     return {name: value if name == "entry" else rotate(value, index) for name, value in sample.items()}
 
 

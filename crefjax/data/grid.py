@@ -25,7 +25,7 @@ from crefjax.spectral.curves import (
     solvent_level,
 )
 from crefjax.spectral.resample import fourier_resample, working_shape
-from crefjax.spectral.windows import raised_cosine
+from crefjax.spectral.windows import border_window
 
 VOXELS = 3.3  # per resolution on the working grid, for weights whose card does not say
 B_RANGE = (1.0, 18.0)  # over the squared resolution in training; the user is told of maps outside
@@ -217,12 +217,8 @@ def _products_of_one_map(inside, noise, frequency, resolution):
 
 def _border(shape, edge=6):
     """Return 1, falling off to 0 at the borders of a box over `edge` voxels."""
-    box = np.ones(shape, np.float32)
-    for axis, side in enumerate(shape):
-        distance = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
-        line = raised_cosine(distance / edge, rising=True)
-        box *= line.astype(np.float32).reshape([-1 if axis == other else 1 for other in range(3)])
-    return box
+    z, y, x = (border_window(side, edge).astype(np.float32) for side in shape)
+    return z[:, None, None] * y[:, None] * x
 
 
 def _blur(products, frequency, resolution, *, flattened_by=0.0, one_map=False):

@@ -13,7 +13,7 @@ import numpy as np
 from crefjax.data.alignment import find_orientation, find_shift
 from crefjax.data.grid import VOXELS, find_grid
 from crefjax.errors import path_error
-from crefjax.io.maps import Map, full_map, mean_and_std
+from crefjax.io.maps import Map, full_map
 from crefjax.masking import MeasurementMask, auto_mask
 from crefjax.masking.threshold import INVERTED_CONTRAST, has_inverted_contrast
 from crefjax.spectral.curves import (
@@ -26,6 +26,7 @@ from crefjax.spectral.curves import (
     solvent_level,
 )
 from crefjax.spectral.directional import empty_directions
+from crefjax.utils.statistics import mean_and_std, robust_std
 
 # Half-maps on one scale: largest ratio of the standard deviations, largest offset over the standard deviation.
 _SCALE, _LEVEL = 1.25, 0.2
@@ -196,10 +197,9 @@ def check_pair(
         text = "the half-maps hardly have anything in common: check that they are of one refinement"
         findings.append(Finding("no_signal", False, text))
     findings += _filtered(products, ratio, max(first.shape) * voxel_size)
-    if not any(finding.serious for finding in findings):
-        shell = int(max(curve.box) * curve.voxel_size / curve.resolution(THRESHOLD).angstrom)
-        if empty := empty_directions(first, second, shell):
-            findings.append(_missing_wedge("the half-maps have neither signal nor noise", *empty))
+    sound = not any(finding.serious for finding in findings)
+    if sound and (empty := empty_directions(first, second, curve.last_shell())):
+        findings.append(_missing_wedge("the half-maps have neither signal nor noise", *empty))
     full = full_map(first, second)
     findings += _masked(full)
     if has_inverted_contrast(full, voxel_size):
@@ -393,7 +393,7 @@ def _robust_moments(array):
     """Return the median, and the standard deviation by the median absolute deviation, of evenly chosen sections."""
     sample = array[:: max(1, array.shape[0] // _SAMPLED)]
     median = float(np.median(sample))
-    return median, 1.4826 * float(np.median(np.abs(sample - np.float32(median))))
+    return median, robust_std(sample, median)
 
 
 def _neighborhood(array, place):

@@ -11,8 +11,9 @@ from crefjax.data.grid import WorkingGrid, find_grid, level_and_rms
 from crefjax.data.pair_check import validate_maps
 from crefjax.errors import UserError, path_error
 from crefjax.io.entries import find_entry, load_mask, load_pair
-from crefjax.io.maps import check_same_grid, full_map, mean_and_std, read_map
+from crefjax.io.maps import check_same_grid, full_map, read_map
 from crefjax.masking import MaskInfo
+from crefjax.utils.statistics import mean_and_std
 
 SMALLEST_PATCH = 16  # voxels
 MIN_MASK = 0.01  # mean of the mask over the voxels of a patch that lie in the box
@@ -185,13 +186,13 @@ def _proper_rotations():
     return tuple(rotations)
 
 
-ROTATIONS = _proper_rotations()
+CUBE_ROTATIONS = _proper_rotations()
 """The 24 rotations of the cube: the axes in their new order, and which of the new axes are then reversed."""
 
 
 def rotate(array: np.ndarray, index: int) -> np.ndarray:
-    """Return a view of an array `(z, y, x)` rotated by `ROTATIONS[index]`, never mirrored: proteins are chiral."""
-    axes, flips = ROTATIONS[index]
+    """Return a view of an array `(z, y, x)` rotated by `CUBE_ROTATIONS[index]`, never mirrored: proteins are chiral."""
+    axes, flips = CUBE_ROTATIONS[index]
     return array.transpose(axes)[tuple(slice(None, None, -1 if flip else None) for flip in flips)]
 
 

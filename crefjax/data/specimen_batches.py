@@ -30,7 +30,7 @@ from crefjax.spectral.windows import raised_cosine
 __all__ = ["Specimen", "load_entry", "load_specimen", "specimen_batches"]
 
 REGIONS = ("training", "held_out", "all")
-GAP = 2  # voxels between the two parts: the noise of neighbours is often correlated
+GAP = 2  # voxels between the two parts: the noise of neighbors is often correlated
 EDGE = 4  # voxels over which a part falls off
 _TRIES = 20
 

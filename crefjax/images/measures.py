@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 
 from crefjax.errors import UserError
 from crefjax.spectral.covariances import Covariances, shell_covariances
+from crefjax.utils.statistics import robust_std
 
 _COVERED = 0.0125, 0.6  # share of a circle of a particle's diameter as radius that its bright pixels cover
 _SSIM_WINDOW = 7  # pixels, as scikit-image's default
@@ -224,8 +225,7 @@ def find_particles(image: np.ndarray, diameter: float, threshold: float, *, most
         raise UserError("images: finding particles needs scikit-learn; pip install 'crefjax[images]'") from error
     image = np.asarray(image, np.float32)
     band = ndimage.gaussian_filter(image, diameter / 8) - ndimage.gaussian_filter(image, diameter)
-    middle = np.median(band)
-    bright = band > middle + threshold * 1.4826 * np.median(np.abs(band - middle))
+    bright = band > np.median(band) + threshold * robust_std(band)
     if not bright.any():
         return np.zeros((0, 2))
     pixels = np.argwhere(bright)

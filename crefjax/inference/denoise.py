@@ -12,7 +12,7 @@ from crefjax.errors import UserError
 from crefjax.inference.memory_plan import InferencePlan, plan_denoise
 from crefjax.inference.network import part_of, run_rotated
 from crefjax.inference.request import DenoiseRequest, read_request
-from crefjax.io.maps import Map, full_map, mean_and_std
+from crefjax.io.maps import Map, full_map
 from crefjax.masking import MeasurementMask
 from crefjax.masking.threshold import INVERTED_CONTRAST, has_inverted_contrast
 from crefjax.spectral.b_factors import sharpen
@@ -20,6 +20,7 @@ from crefjax.spectral.calibration import Calibration, apply_calibration, calibra
 from crefjax.spectral.covariances import shell_covariances
 from crefjax.spectral.curves import FscCurve, solvent_level
 from crefjax.spectral.symmetry import SymmetryMatch, group_center, input_match, shared_signal, symmetrize
+from crefjax.utils.statistics import mean_and_std
 from crefjax.weights.store import Weights
 
 
@@ -235,8 +236,7 @@ def _on_signal_scale(outputs, arrays, request, grid, region):
     maps = [*arrays[1:], *outputs[1:], outputs[0]]
     covariances = shell_covariances(maps, region, levels=[solvent_level(array, region) for array in maps])
     if request.group is not None:
-        # Copies of one asymmetric unit hold the same noise: fewer numbers are independent.
-        covariances = replace(covariances, dof=np.maximum(covariances.dof / request.group.order, 1))
+        covariances = covariances.with_copies(request.group.order)
     calibration = calibrate(covariances)
     results = []
     for array, output in list(zip(arrays, outputs, strict=True))[: 3 if request.half_maps else 1]:

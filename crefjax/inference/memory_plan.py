@@ -12,8 +12,9 @@ import numpy as np
 
 from crefjax.data.grid import VOXELS, WorkingGrid, find_grid
 from crefjax.errors import UserError
+from crefjax.inference import ROTATION_COUNTS
 from crefjax.inference.network import measure_at_once
-from crefjax.inference.request import ROTATIONS, DenoiseRequest
+from crefjax.inference.request import DenoiseRequest
 from crefjax.masking import bounding_box
 from crefjax.models import NetworkConfig, load_model
 from crefjax.utils.memory import GIB, PROGRAM_BYTES, find_device, free_memory
@@ -148,7 +149,7 @@ def affordable_rotations(working: tuple[int, int, int], shape: tuple[int, int, i
         shape: `(z, y, x)` of the map.
     """
     share = math.prod(working) / math.prod(shape)
-    return max(count for count in ROTATIONS if count == 1 or count * share <= _AFFORDED)
+    return max(count for count in ROTATION_COUNTS if count == 1 or count * share <= _AFFORDED)
 
 
 def part_around(region: np.ndarray, shape: tuple[int, int, int], multiple: int) -> tuple[slice, slice, slice]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from crefjax.data.patches import ROTATIONS, rotate
+from crefjax.data.patches import CUBE_ROTATIONS, rotate
 from crefjax.models import NetworkConfig, Parameters, load_model
 from crefjax.weights.store import Weights
 
@@ -109,19 +109,19 @@ def _thickest(sizes, slab):
 
 
 def cube_rotations(count: int) -> list[int]:
-    """Return indices into `crefjax.data.patches.ROTATIONS`.
+    """Return indices into `crefjax.data.patches.CUBE_ROTATIONS`.
 
     Args:
         count: 1 for the identity; 4 for it and the half turns about each axis, which keep the shape of every box; 24
             for all.
     """
-    diagonal = [index for index, (axes, _) in enumerate(ROTATIONS) if axes == (0, 1, 2)]
-    return {1: [0], 4: diagonal, 24: list(range(len(ROTATIONS)))}[count]
+    diagonal = [index for index, (axes, _) in enumerate(CUBE_ROTATIONS) if axes == (0, 1, 2)]
+    return {1: [0], 4: diagonal, 24: list(range(len(CUBE_ROTATIONS)))}[count]
 
 
 def rotate_back(array: np.ndarray, index: int) -> np.ndarray:
     """Undo `crefjax.data.patches.rotate`; a view."""
-    axes, flips = ROTATIONS[index]
+    axes, flips = CUBE_ROTATIONS[index]
     return array[tuple(slice(None, None, -1 if flip else None) for flip in flips)].transpose(np.argsort(axes))
 
 

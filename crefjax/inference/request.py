@@ -8,6 +8,7 @@ import numpy as np
 
 from crefjax.data.pair_check import PairCheck, validate_maps
 from crefjax.errors import UserError
+from crefjax.inference import GRIDS, ROTATION_COUNTS, SCALES
 from crefjax.io.entries import check_mask, load_mask, load_pair
 from crefjax.io.maps import Map, check_same_grid, read_map
 from crefjax.masking import MeasurementMask, auto_mask
@@ -15,10 +16,6 @@ from crefjax.spectral.b_factors import Sharpening, plan_sharpening
 from crefjax.spectral.curves import THRESHOLD, FscCurve, fsc_from_products, has_no_signal, shell_products, solvent_level
 from crefjax.spectral.symmetry import PointGroup, check_cube, point_group, symmetrize
 from crefjax.weights.store import Weights, load_weights
-
-SCALES = ("signal", "input", "none")
-GRIDS = ("data", "input")
-ROTATIONS = (1, 4, 24)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +29,7 @@ class DenoiseRequest:
         scale: one of `SCALES`; by default `signal` for two half-maps and `input` for one map.
         grid: one of `GRIDS`; by default the one that the weights were trained for.
         resolution: resolution in Å from which the data's grid is chosen; None to measure it.
-        rotations: one of `ROTATIONS`; None for as many as take no longer than one does on the map's own grid.
+        rotations: one of `ROTATION_COUNTS`; None for as many as take no longer than one does on the map's own grid.
         symmetry: point group over which the output is averaged, in RELION's notation; see
             `crefjax.spectral.symmetry`. None for none.
         sharpen: B-factor in Å², below 0, or `auto` to find it, for a sharpened copy of the denoised full map; None for
@@ -207,7 +204,8 @@ def _read_map(source, voxel_size):
 
 
 def _check_choices(two_half_maps, *, scale, grid, rotations, half_maps, sharpen=None, mask=None):
-    for name, value, choices in (("scale", scale, SCALES), ("grid", grid, GRIDS), ("rotations", rotations, ROTATIONS)):
+    settings = ("scale", scale, SCALES), ("grid", grid, GRIDS), ("rotations", rotations, ROTATION_COUNTS)
+    for name, value, choices in settings:
         if value is not None and value not in choices:
             raise UserError(f"`{name}`: expected one of {', '.join(map(str, choices))}, found {value}")
     needed = {

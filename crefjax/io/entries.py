@@ -9,7 +9,8 @@ import numpy as np
 
 from crefjax.errors import path_error
 from crefjax.io.files import is_same_file, map_stem
-from crefjax.io.maps import Map, check_same_grid, extremes, read_map
+from crefjax.io.maps import Map, check_same_grid, read_map
+from crefjax.utils.statistics import extremes
 
 MASK_TOLERANCE = 1e-3  # float16 rounds 1 to about 5e-4
 LEAST_MASK = 27  # voxels; with fewer, a shell is meaningless

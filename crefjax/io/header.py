@@ -1,9 +1,11 @@
-"""The MRC2014/CCP4 header: its fields, and how it is written back.
+"""The MRC2014/CCP4 header: its fields, how it is written back, and how two headers differ.
 
-Field names and meanings are those of the MRC2014 standard (Cheng et al. 2015, J. Struct. Biol. 192, 146).
+`crefjax.io.maps` and `crefjax.io.stacks` read and write files. Field names and meanings are those of the MRC2014
+standard (Cheng et al. 2015, J. Struct. Biol. 192, 146).
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from mrcfile import utils
@@ -13,12 +15,20 @@ from mrcfile.dtypes import HEADER_DTYPE
 HEADER_BYTES = HEADER_DTYPE.itemsize  # 1024
 ISOTROPY = 1e-3  # voxel sizes that differ by a smaller fraction are the same
 
-REAL_MODES = (0, 1, 2, 6, 12)
+REAL_MODES = {
+    0: "8-bit integers",
+    1: "16-bit integers",
+    2: "32-bit floats",
+    6: "16-bit unsigned integers",
+    12: "16-bit floats",
+}
 OTHER_MODES = {3: "complex 16-bit integers", 4: "complex numbers", 101: "4-bit integers"}
 _EXTENDED_TYPES = (b"CCP4", b"MRCO", b"SERI", b"AGAR", b"FEI1", b"FEI2", b"HDF5")  # known to mrcfile.validate
 _VERSIONS = (20140, 20141)
 _LABELS = slice(224, 1024)
 _LABEL_BYTES = 80
+# Entries that should differ between input and output: the output has other voxels, and a label that says so.
+_EXPECTED = ("Data mode", "Minimum, maximum", "Mean, standard deviation", "Labels", "Byte order")
 _LARGEST_SIDE = 2**20  # a side read in the wrong byte order is 2^24 or more
 
 
@@ -101,14 +111,14 @@ class Header:
             starts[self.axes.index(axis)] * size for axis, size in zip((1, 2, 3), self.voxel_sizes, strict=True)
         )
 
-    def for_output(self, statistics: tuple[float, float, float, float], label: str) -> bytes:
+    def for_output(self, statistics: tuple[float, float, float, float], label: str = "") -> bytes:
         """Return the 1024 bytes to write before float32 voxels: this header, made valid, with one more label.
 
         The file's own byte order is kept, because the extended header is in it.
 
         Args:
             statistics: minimum, maximum, mean and standard deviation of the voxels.
-            label: cut to 80 ASCII characters; it replaces the last of ten labels.
+            label: cut to 80 ASCII characters; it replaces the last of ten labels. None is added if it is empty.
         """
         raw = bytearray(self.raw)
         labels = _labels(self.raw, label)
@@ -131,13 +141,14 @@ class Header:
         return bytes(raw)
 
 
-def new_header(shape, voxel_size: float, origin) -> Header:
-    """Return the header of a map that comes from no file.
+def new_header(shape, voxel_size: float, origin=(0.0, 0.0, 0.0), *, stack: bool = False) -> Header:
+    """Return the header of a map, or of a stack of images, that comes from no file.
 
     Args:
         shape: (z, y, x).
         voxel_size: Å.
         origin: Å, (x, y, z), of the first voxel.
+        stack: whether the sections are images, each a volume of its own.
     """
     raw = bytearray(HEADER_BYTES)
     fields = _view(raw, "<")
@@ -148,6 +159,8 @@ def new_header(shape, voxel_size: float, origin) -> Header:
     fields.cellb = (90, 90, 90)
     fields.mapc, fields.mapr, fields.maps = 1, 2, 3
     fields.ispg = 1
+    if stack:
+        fields.ispg, fields.mz, fields.cella.z = 0, 1, voxel_size
     fields.nversion = _VERSIONS[-1]
     fields.origin = tuple(origin)
     fields.map = MAP_ID
@@ -218,3 +231,61 @@ def _labels(raw: bytes, added: str) -> list[bytes]:
 
 def _is_symmetry_text(extended: bytes) -> bool:
     return len(extended) % _LABEL_BYTES == 0 and all(32 <= byte < 127 for byte in extended)
+
+
+class HeaderRow(NamedTuple):
+    """An entry of the headers of an input and an output.
+
+    Attributes:
+        name: name of the entry.
+        before, after: its values in the input and in the output.
+        differs: whether they differ.
+        expected: whether a difference is expected.
+    """
+
+    name: str
+    before: str
+    after: str
+    differs: bool
+    expected: bool
+
+
+def header_rows(before: Header, after: Header) -> list[HeaderRow]:
+    """Compare the headers of an input and an output, entry by entry."""
+    entries, entries_after = _entries(before), _entries(after)
+    return [
+        HeaderRow(name, value, entries_after[name], value != entries_after[name], name in _EXPECTED)
+        for name, value in entries.items()
+    ]
+
+
+def _entries(header):
+    fields = header.fields
+    side = dict(zip("zyx", header.shape, strict=True))
+    labels = [_text(label) for label in fields.label[: max(int(fields.nlabl), 0)]]
+    kind = _text(fields.exttyp)
+    return {
+        "Size x, y, z (voxels)": _joined(side[axis] for axis in "xyz"),
+        "Voxel size x, y, z (Å)": _joined(f"{size:.6g}" for size in header.voxel_sizes),
+        "Cell x, y, z (Å)": _joined(f"{float(fields.cella[axis]):.6g}" for axis in "xyz"),
+        "Cell angles (°)": _joined(f"{float(fields.cellb[name]):g}" for name in ("alpha", "beta", "gamma")),
+        "ORIGIN x, y, z (Å)": _joined(f"{float(fields.origin[axis]):.6g}" for axis in "xyz"),
+        "NSTART column, row, section": _joined(int(fields[name]) for name in ("nxstart", "nystart", "nzstart")),
+        "First voxel lies at x, y, z (Å)": _joined(f"{value:.6g}" for value in header.origin),
+        "Axis order (MAPC, MAPR, MAPS)": _joined(header.axes),
+        "Data mode": f"{int(fields.mode)} ({REAL_MODES.get(int(fields.mode), 'unknown')})",
+        "Space group (ISPG)": str(int(fields.ispg)),
+        "Extended header": f"{len(header.extended)} bytes {kind}".strip() if header.extended else "none",
+        "Byte order": "little-endian" if header.byte_order == "<" else "big-endian",
+        "Minimum, maximum": _joined(f"{float(fields[name]):.5g}" for name in ("dmin", "dmax")),
+        "Mean, standard deviation": _joined(f"{float(fields[name]):.5g}" for name in ("dmean", "rms")),
+        "Labels": "\n".join(labels) if labels else "none",
+    }
+
+
+def _joined(values):
+    return ", ".join(str(value) for value in values)
+
+
+def _text(raw):
+    return bytes(raw).rstrip(b"\0 ").decode("ascii", "replace")

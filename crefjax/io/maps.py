@@ -20,6 +20,7 @@ from crefjax.io.header import (
     with_voxel_size,
 )
 from crefjax.utils.atomic import atomic_write_all
+from crefjax.utils.statistics import extremes, mean_and_std
 
 ORIGIN_TOLERANCE = 0.01  # voxels
 _ANGLE_TOLERANCE = 0.01  # degrees
@@ -129,6 +130,18 @@ def read_map(path: Path | str, *, allow_constant: bool = False, voxel_size: floa
             slab[slab < 0] += 256
     check_voxels(array, path, allow_constant=allow_constant)
     return Map(array, float(np.mean(header.voxel_sizes)), header.origin, header, path)
+
+
+def read_header(path: Path | str) -> Header:
+    """Read the header of a map as it is in its file.
+
+    Raises:
+        UserError: the file is missing, unreadable, or foreign.
+    """
+    path = Path(path)
+    with open_map_file(path) as (stream, _):
+        header = _first_bytes(stream, path)
+        return replace(header, extended=stream.read(int(header.fields.nsymbt)))
 
 
 def _read_header(stream: BinaryIO, size: int | None, path: Path, voxel_size: float | None) -> Header:
@@ -256,35 +269,6 @@ def _write_to(stream: BinaryIO, map_: Map, label: str) -> None:
     stream.write(header.extended)
     for section in map_.array.transpose(header.from_zyx):
         stream.write(section.astype(f"{header.byte_order}f4", order="C").tobytes())
-
-
-def mean_and_std(array: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, float]:
-    """Return mean and standard deviation, computed in float64 plane by plane.
-
-    Args:
-        array: `(z, y, x)`.
-        mask: weights of the voxels, the same shape; None for equal weights.
-    """
-    planes = [None] * len(array) if mask is None else mask
-    weight = float(array.size) if mask is None else sum(float(plane.sum(dtype=np.float64)) for plane in mask)
-
-    def total(values):
-        return sum(
-            float((value if plane is None else value * plane).sum(dtype=np.float64))
-            for value, plane in zip(values, planes, strict=True)
-        )
-
-    mean = total(array) / weight
-    squares = (np.square(np.subtract(plane, mean, dtype=np.float64)) for plane in array)
-    return mean, float(np.sqrt(total(squares) / weight))
-
-
-def extremes(array: np.ndarray) -> tuple[float, float]:
-    """Return minimum and maximum, NaN if a voxel is; slab by slab, so that a large map is not copied."""
-    with np.errstate(invalid="ignore"):
-        low = np.min([slab.min() for slab in array])
-        high = np.max([slab.max() for slab in array])
-    return float(low), float(high)
 
 
 def full_map(half_map_1: np.ndarray, half_map_2: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from crefjax.errors import path_error
 from crefjax.io.files import is_stack_name
-from crefjax.io.header import HEADER_BYTES
+from crefjax.io.header import HEADER_BYTES, new_header
 from crefjax.io.star import Block, find_column, read_star
 from crefjax.utils.atomic import atomic_write
 
@@ -85,17 +85,8 @@ class _Moments:
 
 
 def _stack_header(count, shape, pixel_size, moments):
-    header = np.zeros((), mrcfile.dtypes.HEADER_DTYPE.newbyteorder("<"))
-    header["ny"], header["nx"] = header["my"], header["mx"] = shape
-    header["nz"], header["mz"], header["mode"] = count, 1, 2
-    header["cella"] = (shape[1] * pixel_size, shape[0] * pixel_size, pixel_size)
-    header["cellb"] = (90.0, 90.0, 90.0)
-    header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
-    header["dmin"], header["dmax"] = moments.low, moments.high
-    header["dmean"], header["rms"] = moments.mean, moments.std
-    header["exttyp"], header["nversion"] = b"MRCO", 20140
-    header["map"], header["machst"] = b"MAP ", (0x44, 0x44, 0, 0)
-    return header.tobytes()
+    header = new_header((count, *shape), pixel_size, stack=True)
+    return header.for_output((moments.low, moments.high, moments.mean, moments.std))
 
 
 class ImageStack:

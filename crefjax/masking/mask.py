@@ -27,7 +27,7 @@ from scipy import ndimage
 
 from crefjax.errors import UserError
 from crefjax.masking.threshold import NO_PARTICLE, is_inverted, low_passed_full_map, noise_sigma, particle_level
-from crefjax.spectral.windows import raised_cosine
+from crefjax.spectral.windows import border_window, raised_cosine
 
 LOWPASS = 15.0  # Å
 EXTEND = 3.0  # voxels
@@ -370,9 +370,8 @@ def taper_at_border(mask: np.ndarray, soft_edge: float) -> bool:
     """
     reached = any(bool((np.take(mask, end, axis) >= 0.5).any()) for axis in range(3) for end in (0, -1))
     for axis, side in enumerate(mask.shape):
-        distance = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
-        window = 1 - _edge(distance, 0, soft_edge)
-        mask *= window.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        window = border_window(side, soft_edge).astype(np.float32)
+        mask *= window.reshape([-1 if a == axis else 1 for a in range(3)])
     return reached
 
 

@@ -7,6 +7,7 @@ import scipy.fft
 
 from crefjax.errors import UserError
 from crefjax.spectral.windows import raised_cosine
+from crefjax.utils.statistics import robust_std
 
 # The automatic level stands this far above the solvent: NOISE_SIGMAS standard deviations of the low-passed
 # noise (so that hardly any voxel of noise is above it), or PARTICLE_FRACTION of the particle's mean density
@@ -74,7 +75,7 @@ def noise_sigma(half_map_1: np.ndarray, half_map_2: np.ndarray, voxel_size: floa
     difference *= 0.5
     counts = sample(half_map_1) != sample(half_map_2)
     noise = sample(low_pass(difference, voxel_size, resolution))[counts]
-    return 1.4826 * float(np.median(np.abs(noise))) if noise.size else 0.0
+    return robust_std(noise, 0.0) if noise.size else 0.0
 
 
 def particle_level(full: np.ndarray, sigma: float) -> tuple[float, float]:
@@ -176,5 +177,4 @@ def estimate_contour(array: np.ndarray) -> float:
     of the noise above the solvent, measured by the median absolute deviation, or a fifth of the particle's density.
     """
     values = sample(array)
-    noise = 1.4826 * float(np.median(np.abs(values - np.median(values))))
-    return particle_level(array, noise)[0]
+    return particle_level(array, robust_std(values))[0]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_DIMENSIONS_2D = ("NHWC", "HWIO", "NHWC")
+DIMENSIONS_2D = ("NHWC", "HWIO", "NHWC")
 _DIMENSIONS_3D = ("NDHWC", "DHWIO", "NDHWC")
 # The default precision of a GPU rounds float32 products to 10 bits (TF32), which is too coarse to call the result the
 # network's own. On bfloat16 input and on a CPU this setting changes nothing.
@@ -85,7 +85,7 @@ def cpu_conv3d(kernel: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]
 def conv2d(x: jax.Array, kernel: jax.Array, padding=((1, 1), (1, 1)), stride: int = 1) -> jax.Array:
     """Convolve every z plane of a volume in two dimensions; kernel `(height, width, in, out)`."""
     planes = x.reshape(-1, *x.shape[2:])
-    out = lax.conv_general_dilated(planes, kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS_2D)
+    out = lax.conv_general_dilated(planes, kernel, (stride, stride), padding, dimension_numbers=DIMENSIONS_2D)
     return out.reshape(*x.shape[:2], *out.shape[1:])
 
 

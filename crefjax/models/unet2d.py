@@ -12,11 +12,10 @@ from flax import linen as nn
 from jax import lax
 
 from crefjax.models import Parameters
+from crefjax.models.conv import DIMENSIONS_2D
 from crefjax.models.unet2d_config import UNet2DConfig
 from crefjax.models.unet3d import Operations, apply_network
 from crefjax.models.unet3d_config import parameter_shapes
-
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -51,7 +50,7 @@ def conv2d_layer(x: jax.Array, kernel: jax.Array, bias: jax.Array, slope: float)
     """
     # As in three dimensions: a GPU's default precision is too coarse to call the result the network's own.
     y = lax.conv_general_dilated(
-        x, kernel.astype(x.dtype), (1, 1), "SAME", dimension_numbers=_DIMENSIONS, precision=lax.Precision.HIGHEST
+        x, kernel.astype(x.dtype), (1, 1), "SAME", dimension_numbers=DIMENSIONS_2D, precision=lax.Precision.HIGHEST
     )
     y = y + bias.astype(x.dtype).reshape(1, 1, 1, -1)
     return y if slope == 1 else jnp.where(y > 0, y, slope * y)

@@ -23,15 +23,17 @@ import mrcfile
 import numpy as np
 
 from crefjax.errors import UserError, path_error
+from crefjax.io.header import new_header
 from crefjax.io.star import Block, find_block, find_number, find_numbers, find_text, read_star
+from crefjax.relion import PROGRAM
 from crefjax.utils.atomic import atomic_write
+from crefjax.utils.statistics import extremes, mean_and_std
 
 _GENERAL, _SPECTRA = "external_reconstruct_general", "external_reconstruct_tau2"
 # ROOT_it012_half1_class001[_body001]_external_reconstruct.star; the last call of a refinement has no half.
 _NAME = re.compile(
     r"(?P<root>.*)_it(?P<iteration>\d+)(?:_half(?P<half>[12]))?(?:_class\d+)?(?:_body\d+)?_external_rec.*"
 )
-PROGRAM = "relion_external_reconstruct"
 _SECONDS = 3600.0  # after which a denoiser that hangs is given up
 
 
@@ -216,18 +218,9 @@ def write_volume(path: Path | str, array: np.ndarray, voxel_size: float) -> None
     array = np.ascontiguousarray(array, "<f4")
     if not np.isfinite(array).all():
         raise UserError(f"{path}: expected finite values to write, found NaN or infinite ones; nothing was written")
-    z, y, x = array.shape
-    header = np.zeros((), mrcfile.dtypes.HEADER_DTYPE.newbyteorder("<"))
-    for axis, side in zip("xyz", (x, y, z), strict=True):
-        header[f"n{axis}"] = header[f"m{axis}"] = side
-    header["mode"], header["ispg"], header["nversion"] = 2, 1, 20140
-    header["cella"], header["cellb"] = (x * voxel_size, y * voxel_size, z * voxel_size), (90.0, 90.0, 90.0)
-    header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
-    header["dmin"], header["dmax"] = array.min(), array.max()
-    header["dmean"], header["rms"] = array.mean(dtype=np.float64), array.std(dtype=np.float64)
-    header["map"], header["machst"] = b"MAP ", (0x44, 0x44, 0, 0)
-    with atomic_write(Path(path), needed=1024 + array.nbytes, overwrite=True, compress=False) as stream:
-        stream.write(header.tobytes())
+    header = new_header(array.shape, voxel_size).for_output((*extremes(array), *mean_and_std(array)))
+    with atomic_write(Path(path), needed=len(header) + array.nbytes, overwrite=True, compress=False) as stream:
+        stream.write(header)
         stream.write(array.tobytes())
 
 

@@ -32,6 +32,7 @@ from crefjax.data.grid import VOXELS, find_grid, level_and_rms
 from crefjax.errors import UserError
 from crefjax.inference.network import run_rotated
 from crefjax.masking import auto_mask
+from crefjax.relion import COARSEST, COMBINATIONS
 from crefjax.relion.external import ExternalJob, ResultPaths, read_job, read_volume, run_classical, write_volume
 from crefjax.spectral.covariances import smooth_over_shells
 from crefjax.spectral.curves import THRESHOLD, first_shell_below, shell_products, solvent_level
@@ -41,8 +42,6 @@ from crefjax.utils.atomic import temporary_sibling
 from crefjax.utils.memory import free_memory
 from crefjax.weights.store import Weights, load_weights
 
-COMBINATIONS = ("trailing", "blend", "prior")
-COARSEST = 15.0  # Å; at coarser resolutions a half-map shows no structure that the network knows
 _TRAILING, _EDGE = 1 / 7, 3  # FSC, and shells of the cosine edge
 _FIRST_SHELL = 5
 _STEP = 0.5  # e, of the noise that is added
@@ -92,7 +91,7 @@ def regularize(
         unregularized: the same without prior.
         weight: RELION's weights from `weights_on_grid`, for `prior`.
         weights: weights of the network.
-        combine: one of `COMBINATIONS`.
+        combine: one of `crefjax.relion.COMBINATIONS`.
         coarsest: Å, resolution from which on the classical map is kept.
         seed: random seed of the added noise.
 
@@ -296,7 +295,7 @@ def regularize_result(star: Path, *, combine: str, weights: str | None, coarsest
 
     Args:
         star: the file that describes the reconstruction.
-        combine: one of `regularize.COMBINATIONS`.
+        combine: one of `crefjax.relion.COMBINATIONS`.
         weights: name or folder of the weights; None for the default of the package.
         coarsest: Å, resolution from which on the classical map is kept.
         program: RELION's, for the map without prior.

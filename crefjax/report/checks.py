@@ -1,26 +1,11 @@
-"""Checks that the maps of a report are what they are said to be: denoised from these half-maps, in place and in order.
+"""Tests for the warnings that a denoised map is not what it is said to be: denoised, of these half-maps, in place.
 
-`header_rows` compares the headers of a denoiser's input and output, entry by entry.
-
-Functions of one argument take `crefjax.report.measure.Measurements` and return the text of a warning, or nothing.
+They take `crefjax.report.measure.Measurements` and return the text of a warning, or nothing; `crefjax.report.warnings`
+lists them among all tests.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-import scipy.fft
 
-from crefjax.io.files import open_map_file
-from crefjax.io.header import HEADER_BYTES, Header, byte_order
-from crefjax.io.maps import Map
-from crefjax.spectral.curves import THRESHOLD, solvent_level
-from crefjax.spectral.shells import box_shells, shell_voxels
-
-# Standard deviations of the correlation under chance by which a shift must beat no shift: it is the best of very
-# many places.
-_SHIFT_SIGMAS = 7.0
-# Share of what a true shift would gain over no shift; less is a shift by a part of a voxel, or an effect of a filter.
-_SHIFT_GAIN = 0.5
 # Noise by which denoised half-maps differ, as a share of the half-maps' own noise, below which they are one map.
 _SAME_NOISE = 1e-6
 _SWAPPED_SIGMAS = 4.0
@@ -31,80 +16,6 @@ _EQUAL, _EQUAL_FSC, _NEARLY_ALL = 0.9999, 0.99, 0.95
 _AGREE, _FEWEST_SHELLS, _UNRELATED, _FITS = 0.5, 3, 0.35, 0.7
 # Independent numbers that a statement about a whole map rests on at least.
 _FEWEST_NUMBERS = 50
-_MODES = {
-    0: "8-bit integers",
-    1: "16-bit integers",
-    2: "32-bit floats",
-    6: "16-bit unsigned integers",
-    12: "16-bit floats",
-}
-# Entries that should differ: the output has other voxels, and a label that says so.
-_EXPECTED = ("Data mode", "Minimum, maximum", "Mean, standard deviation", "Labels", "Byte order")
-
-
-def estimate_shift(
-    before: np.ndarray, denoised: np.ndarray, mask: np.ndarray, voxel_size: float, *, independent: np.ndarray
-) -> tuple[float, float, float]:
-    """Estimate how far the content of a denoised map lies from that of the map before.
-
-    Phases are correlated, with equal weight for all voxels of the given shells, so that the peak is sharp. Its height
-    is the mean of `cos(phase difference)`, whose standard deviation under chance is one over the root of the number of
-    independent values. An apparent shift by r of maps that lie in place would have, at 0, a height lower by the factor
-    `b(r)`, the mean of `cos(2π k r)` over the shells. A shift is reported where the peak exceeds the height at 0 by
-    half of that and by several standard deviations of the difference.
-
-    Args:
-        before: `(z, y, x)`.
-        denoised: the same shape; its sign does not matter.
-        mask: the same shape, 0 to 1.
-        voxel_size: Å.
-        independent: `(shells,)`, independent values in the shells to use, 0 in others.
-
-    Returns:
-        `(x, y, z)` in Å, whole voxels; zeros where no shift is certain.
-    """
-    chosen = independent > 0
-    chosen[0] = False
-    if not np.any(chosen):
-        return (0.0, 0.0, 0.0)
-    shells = box_shells(tuple(before.shape))
-    band = np.append(chosen, False)[np.asarray(shells.index)]
-    cross = _spectrum(before, mask)
-    cross *= np.conj(_spectrum(denoised, None))
-    size = np.abs(cross)
-    # Coefficients far below the largest are rounding errors, without a phase.
-    usable = band & (size > 1e-14 * float(size.max(initial=0, where=band)))
-    cross = np.divide(cross, size, out=np.zeros_like(cross), where=usable)
-    height = scipy.fft.irfftn(cross, s=before.shape, workers=-1, overwrite_x=True)
-    counts = np.asarray(shell_voxels(shells), np.float64) * chosen
-    height *= before.size / np.sum(counts)
-    np.abs(height, out=height)
-    place = np.unravel_index(int(np.argmax(height)), height.shape)
-    voxels = [-(p if p <= n // 2 else p - n) for p, n in zip(place, height.shape, strict=True)]
-    turns = 2 * np.linalg.norm(voxels) * np.arange(len(counts)) / max(before.shape)
-    lower = 1 - np.sum(counts * np.sinc(turns)) / np.sum(counts)
-    best, at_0 = float(height[place]), float(height[0, 0, 0])
-    std = np.sqrt(2 * max(lower, 0.0) / np.sum(independent[chosen]))
-    if best - at_0 <= max(_SHIFT_GAIN * lower * best, _SHIFT_SIGMAS * std):
-        return (0.0, 0.0, 0.0)
-    return tuple(float(v) * voxel_size + 0.0 for v in voxels[::-1])
-
-
-def _spectrum(array, mask):
-    """Transform a map relative to its solvent level, divided by its largest value: products stay in float32's range."""
-    centered = array - np.float32(solvent_level(array, mask))
-    largest = float(np.max(np.abs(centered)))
-    centered /= np.float32(largest if largest > 0 else 1)
-    if mask is not None:
-        centered *= mask
-    return scipy.fft.rfftn(centered, workers=-1)
-
-
-def signal_shells(curve) -> np.ndarray:
-    """Return the shells from 1 up to the resolution at FSC-0.143 of the half-maps' `FscCurve`."""
-    length = max(curve.box) * curve.voxel_size
-    last = int(length / curve.resolution(THRESHOLD).angstrom)
-    return np.arange(1, max(min(last + 1, len(curve.fsc) - 1), 2))
 
 
 def not_denoised(measured):
@@ -208,7 +119,7 @@ def _agreeing_shells(measured):
     A shape shows up to about twice the box over the mask's diameter, here that of a ball of its volume. Its shells are
     kept where fewer than three others would be left.
     """
-    shells = signal_shells(measured.curve)
+    shells = measured.curve.signal_shells()
     agreeing = shells[measured.curve.fsc[shells] > _AGREE]
     coarse = agreeing[: -(-len(agreeing) // 2)]
     beyond = coarse[coarse > 2 / np.cbrt(max(measured.mask_power, 1e-6))]
@@ -269,76 +180,3 @@ def one_map(measured):
             "half-maps that were denoised independently of each other."
         )
     return None
-
-
-class HeaderRow(NamedTuple):
-    """An entry of the headers of input and output.
-
-    Attributes:
-        name: name of the entry.
-        before, after: its values in the input and in the output.
-        differs: whether they differ.
-        expected: whether a difference is expected.
-    """
-
-    name: str
-    before: str
-    after: str
-    differs: bool
-    expected: bool
-
-
-def header_rows(before: Map, after: Map) -> list[HeaderRow]:
-    """Compare the headers of an input and an output, entry by entry.
-
-    Args:
-        before: a map; its header is read from its file if it has one.
-        after: the same.
-    """
-    entries, entries_after = (_entries(_header(map_)) for map_ in (before, after))
-    return [
-        HeaderRow(name, value, entries_after[name], value != entries_after[name], name in _EXPECTED)
-        for name, value in entries.items()
-    ]
-
-
-def _header(map_):
-    """Read the header from the file: a map that was written has one label more there."""
-    if map_.path is None:
-        return map_.header
-    with open_map_file(map_.path) as (stream, _):
-        raw = stream.read(HEADER_BYTES)
-        order = byte_order(raw)
-        return Header(raw, stream.read(int(Header(raw, b"", order).fields.nsymbt)), order)
-
-
-def _entries(header):
-    fields = header.fields
-    side = dict(zip("zyx", header.shape, strict=True))
-    labels = [_text(label) for label in fields.label[: max(int(fields.nlabl), 0)]]
-    kind = _text(fields.exttyp)
-    return {
-        "Size x, y, z (voxels)": _joined(side[axis] for axis in "xyz"),
-        "Voxel size x, y, z (Å)": _joined(f"{size:.6g}" for size in header.voxel_sizes),
-        "Cell x, y, z (Å)": _joined(f"{float(fields.cella[axis]):.6g}" for axis in "xyz"),
-        "Cell angles (°)": _joined(f"{float(fields.cellb[name]):g}" for name in ("alpha", "beta", "gamma")),
-        "ORIGIN x, y, z (Å)": _joined(f"{float(fields.origin[axis]):.6g}" for axis in "xyz"),
-        "NSTART column, row, section": _joined(int(fields[name]) for name in ("nxstart", "nystart", "nzstart")),
-        "First voxel lies at x, y, z (Å)": _joined(f"{value:.6g}" for value in header.origin),
-        "Axis order (MAPC, MAPR, MAPS)": _joined(header.axes),
-        "Data mode": f"{int(fields.mode)} ({_MODES.get(int(fields.mode), 'unknown')})",
-        "Space group (ISPG)": str(int(fields.ispg)),
-        "Extended header": f"{len(header.extended)} bytes {kind}".strip() if header.extended else "none",
-        "Byte order": "little-endian" if header.byte_order == "<" else "big-endian",
-        "Minimum, maximum": _joined(f"{float(fields[name]):.5g}" for name in ("dmin", "dmax")),
-        "Mean, standard deviation": _joined(f"{float(fields[name]):.5g}" for name in ("dmean", "rms")),
-        "Labels": "\n".join(labels) if labels else "none",
-    }
-
-
-def _joined(values):
-    return ", ".join(str(value) for value in values)
-
-
-def _text(raw):
-    return bytes(raw).rstrip(b"\0 ").decode("ascii", "replace")

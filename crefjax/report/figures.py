@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from crefjax.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, figure_bytes, resolution_axis
+from crefjax.plotting import BLACK, BLUE, GRAY, GREEN, ORANGE, PINK, SKY, figure_bytes, resolution_axis
 from crefjax.spectral.variances import QUANTITIES
 
 _SIZE = (6.6, 4.4)  # inches
@@ -121,7 +121,7 @@ def _fsc(numbers):
         crossed = resolution["crossed"]
         crossing = f"{resolution['angstrom']:.2f} Å at {threshold:g}" if crossed else f"never below {threshold:g}"
         crossings.append(crossing)
-        axes.axhline(threshold, color=GREY, linewidth=0.8, linestyle=":")
+        axes.axhline(threshold, color=GRAY, linewidth=0.8, linestyle=":")
         _annotate(axes, crossing, threshold)
         if crossed:
             axes.plot(1 / resolution["angstrom"], threshold, "o", color=BLUE, markersize=6, markeredgecolor="white")
@@ -159,7 +159,7 @@ def _fit(numbers):
 def _power(numbers):
     variances = numbers["variances"] or {}
     lines = [
-        _curve(numbers, "power_full", "full map", GREY, "-"),
+        _curve(numbers, "power_full", "full map", GRAY, "-"),
         _curve(numbers, "power_denoised", "denoised map", BLACK, (0, (5, 2))),
         *_estimates(variances),
     ]
@@ -222,7 +222,7 @@ def _directional(numbers):
     frequency = np.asarray(numbers["frequency"])[1 : len(low)]
     axes.fill_between(frequency, low[1:], high[1:], color=ORANGE, alpha=0.3, linewidth=0)
     axes.set_ylim(min(-0.08, np.nanmin(low[1:]) - 0.03), 1.05)
-    axes.axhline(0.143, color=GREY, linewidth=0.8, linestyle=":")
+    axes.axhline(0.143, color=GRAY, linewidth=0.8, linestyle=":")
     _legend(axes, lines, columns=1)
     return _rendered(
         figure,
@@ -242,7 +242,7 @@ def _guinier(numbers):
     figure = Figure(figsize=_SIZE)
     axes = figure.add_subplot()
     amplitude, weighted = (_array(guinier[name]) for name in ("log_amplitude", "log_weighted"))
-    axes.plot(squared[1:], amplitude[1:], color=GREY, linewidth=_LINE_WIDTH, label="full map")
+    axes.plot(squared[1:], amplitude[1:], color=GRAY, linewidth=_LINE_WIDTH, label="full map")
     axes.plot(squared[1:], weighted[1:], color=BLUE, linewidth=_LINE_WIDTH, label=r"full map times $C_{ref}$")
     own = ""
     if guinier["fit"] is not None:
@@ -277,7 +277,7 @@ def _squared_axis(axes, squared, resolution, amplitude, weighted):
     axes.set_xticks(ticks, [f"{tick**-0.5:.3g}" for tick in ticks])
     axes.set_xlabel("Resolution (Å), spaced by its squared inverse")
     axes.set_ylabel("ln of the amplitude")
-    axes.axvline(1 / resolution**2, color=GREY, linewidth=0.8, linestyle=":")
+    axes.axvline(1 / resolution**2, color=GRAY, linewidth=0.8, linestyle=":")
     axes.grid(alpha=0.25, linewidth=0.6)
 
 
@@ -357,7 +357,7 @@ def _correlation_axes(numbers, lines):
     """Draw lines on an axis from a little below 0, or the lowest value, to 1."""
     figure, axes = _line_axes(numbers, lines, "Fourier shell correlation")
     axes.set_ylim(min(-0.08, 1.1 * _lowest(lines)), 1.05)
-    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.axhline(0, color=GRAY, linewidth=0.8)
     return figure, axes
 
 
@@ -377,7 +377,7 @@ def _legend(axes, lines, columns):
     handles = [axes.plot([], [], color=line.color, linestyle=line.style, linewidth=_LINE_WIDTH)[0] for line in lines]
     labels = [line.label for line in lines]
     if not all(line.complete for line in lines):
-        handles.append(Patch(edgecolor=GREY, **_HATCHED))
+        handles.append(Patch(edgecolor=GRAY, **_HATCHED))
         labels.append(_UNTRUSTED_LABEL)
     rows = -(-len(labels) // columns)
     place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0)}

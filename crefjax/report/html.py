@@ -9,7 +9,7 @@ from html import escape
 from typing import NamedTuple
 from urllib.parse import quote
 
-from crefjax.report.checks import HeaderRow
+from crefjax.io.header import HeaderRow
 from crefjax.report.figures import RenderedFigure
 from crefjax.report.slices import ImageLayer, Plane, Slices
 from crefjax.report.viewer import Viewer, asset, data_uri, document, viewer_scripts, viewer_sections

@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
+import scipy.fft
 
 from crefjax.data.pair_check import validate_maps
 from crefjax.errors import path_error
 from crefjax.io.entries import load_mask, load_pair
 from crefjax.io.files import finite_json
 from crefjax.io.maps import ISOTROPY, Map, check_same_grid, full_map, read_map
-from crefjax.report.checks import estimate_shift, signal_shells
 from crefjax.report.warnings import added_shells, find_notes, find_warnings, recommendations
 from crefjax.spectral.b_factors import GUINIER_FROM, Sharpening
 from crefjax.spectral.covariances import Covariances, shell_covariances
 from crefjax.spectral.curves import THRESHOLD, FscCurve, has_no_signal, solvent_level
 from crefjax.spectral.directional import HALF_ANGLE, Anisotropy, DirectionalFsc, anisotropy, directional_fsc
 from crefjax.spectral.local_maps import LocalMaps, local_maps
+from crefjax.spectral.shells import box_shells, shell_voxels
 from crefjax.spectral.variances import QUANTITIES, ShellVariances, overall_gain, variances_from
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 THRESHOLDS = (THRESHOLD, 0.5)
 AUTOMATIC_MASK = "made automatically"
 _WHOLE_BOX = "none, the whole box"
+# Standard deviations of the correlation under chance by which a shift must beat no shift: it is the best of very
+# many places.
+_SHIFT_SIGMAS = 7.0
+# Share of what a true shift would gain over no shift; less is a shift by a part of a voxel, or an effect of a filter.
+_SHIFT_GAIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -272,7 +278,7 @@ def measure(inputs: ReportInputs) -> Measurements:
     levels = [solvent_level(array, inputs.mask) for array in arrays]
     masked = shell_covariances(arrays, inputs.mask, levels=levels)
     if inputs.symmetry is not None:  # copies of one asymmetric unit hold the same noise
-        masked = replace(masked, dof=np.maximum(masked.dof / inputs.symmetry.order, 1))
+        masked = masked.with_copies(inputs.symmetry.order)
     unmasked = shell_covariances(arrays[:3], levels=levels[:3])
     first = inputs.half_map_1
     curve = FscCurve(first.array.shape, first.voxel_size, masked.fsc(0, 1))
@@ -301,7 +307,7 @@ def measure(inputs: ReportInputs) -> Measurements:
 
 def _shifts(inputs, curve, independent):
     """Estimate shifts of each denoised map against the map that it was made of, from the shells with signal."""
-    last = 0 if has_no_signal(curve.fsc) else signal_shells(curve)[-1]
+    last = 0 if has_no_signal(curve.fsc) else curve.signal_shells()[-1]
     numbers = np.where(np.arange(len(independent)) <= last, independent, 0)
     pairs = {"map": (inputs.full_map, inputs.denoised.array)}
     if inputs.denoised_1 is not None and inputs.denoised_2 is not None:
@@ -310,6 +316,64 @@ def _shifts(inputs, curve, independent):
     return {
         name: estimate_shift(*pair, inputs.mask, curve.voxel_size, independent=numbers) for name, pair in pairs.items()
     }
+
+
+def estimate_shift(
+    before: np.ndarray, denoised: np.ndarray, mask: np.ndarray, voxel_size: float, *, independent: np.ndarray
+) -> tuple[float, float, float]:
+    """Estimate how far the content of a denoised map lies from that of the map before.
+
+    Phases are correlated, with equal weight for all voxels of the given shells, so that the peak is sharp. Its height
+    is the mean of `cos(phase difference)`, whose standard deviation under chance is one over the root of the number of
+    independent values. An apparent shift by r of maps that lie in place would have, at 0, a height lower by the factor
+    `b(r)`, the mean of `cos(2π k r)` over the shells. A shift is reported where the peak exceeds the height at 0 by
+    half of that and by several standard deviations of the difference.
+
+    Args:
+        before: `(z, y, x)`.
+        denoised: the same shape; its sign does not matter.
+        mask: the same shape, 0 to 1.
+        voxel_size: Å.
+        independent: `(shells,)`, independent values in the shells to use, 0 in others.
+
+    Returns:
+        `(x, y, z)` in Å, whole voxels; zeros where no shift is certain.
+    """
+    chosen = independent > 0
+    chosen[0] = False
+    if not np.any(chosen):
+        return (0.0, 0.0, 0.0)
+    shells = box_shells(tuple(before.shape))
+    band = np.append(chosen, False)[np.asarray(shells.index)]
+    cross = _spectrum(before, mask)
+    cross *= np.conj(_spectrum(denoised, None))
+    size = np.abs(cross)
+    # Coefficients far below the largest are rounding errors, without a phase.
+    usable = band & (size > 1e-14 * float(size.max(initial=0, where=band)))
+    cross = np.divide(cross, size, out=np.zeros_like(cross), where=usable)
+    height = scipy.fft.irfftn(cross, s=before.shape, workers=-1, overwrite_x=True)
+    counts = np.asarray(shell_voxels(shells), np.float64) * chosen
+    height *= before.size / np.sum(counts)
+    np.abs(height, out=height)
+    place = np.unravel_index(int(np.argmax(height)), height.shape)
+    voxels = [-(p if p <= n // 2 else p - n) for p, n in zip(place, height.shape, strict=True)]
+    turns = 2 * np.linalg.norm(voxels) * np.arange(len(counts)) / max(before.shape)
+    lower = 1 - np.sum(counts * np.sinc(turns)) / np.sum(counts)
+    best, at_0 = float(height[place]), float(height[0, 0, 0])
+    std = np.sqrt(2 * max(lower, 0.0) / np.sum(independent[chosen]))
+    if best - at_0 <= max(_SHIFT_GAIN * lower * best, _SHIFT_SIGMAS * std):
+        return (0.0, 0.0, 0.0)
+    return tuple(float(v) * voxel_size + 0.0 for v in voxels[::-1])
+
+
+def _spectrum(array, mask):
+    """Transform a map relative to its solvent level, divided by its largest value: products stay in float32's range."""
+    centered = array - np.float32(solvent_level(array, mask))
+    largest = float(np.max(np.abs(centered)))
+    centered /= np.float32(largest if largest > 0 else 1)
+    if mask is not None:
+        centered *= mask
+    return scipy.fft.rfftn(centered, workers=-1)
 
 
 def _on_signal_scale(inputs):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crefjax.masking import bounding_box
+from crefjax.utils.statistics import robust_std
 
 LARGEST_SIDE = 160  # voxels; larger boxes are cropped to the particle, then binned
 NOT_SHOWN = 255  # value of a voxel at which a local map says nothing
@@ -142,7 +143,7 @@ def make_volume(name: str, array: np.ndarray, grid: Grid) -> Volume:
         low, high = float(binned.min()), float(binned.max())
     if not high > low:
         high = low + 1.0
-    noise = 1.4826 * float(np.median(np.abs(np.diff(binned, axis=2)))) / math.sqrt(2)
+    noise = robust_std(np.diff(binned, axis=2), 0.0) / math.sqrt(2)
     highest = 255 if noise <= 0 else round(min(max(_STEPS * (high - low) / noise, _FEWEST_LEVELS), 255))
     return Volume(name, _levels(binned, low, high, highest), low, high, highest)
 

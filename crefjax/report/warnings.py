@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crefjax.report.checks import inverted, not_denoised, one_map, shifted, signal_shells, swapped, unrelated
+from crefjax.report.checks import inverted, not_denoised, one_map, shifted, swapped, unrelated
 from crefjax.spectral.curves import THRESHOLD, has_no_signal
 
 _OUTSIDE = 0.1  # share of the signal's power outside a mask from which the mask cuts the particle
@@ -255,7 +255,7 @@ def _damped(measured):
 
 def _cut(measured):
     """Compare the signal's power in the whole box with that within the mask."""
-    shells = signal_shells(measured.curve)
+    shells = measured.curve.signal_shells()
     shells = shells[shells >= 2]
     if not len(shells):
         return None

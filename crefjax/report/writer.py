@@ -18,10 +18,10 @@ import numpy as np
 from crefjax import __version__
 from crefjax.errors import path_error
 from crefjax.io.files import COMPRESSED_SUFFIXES, check_output_folder, sha256
-from crefjax.io.maps import write_map
+from crefjax.io.header import header_rows
+from crefjax.io.maps import read_header, write_map
 from crefjax.io.models import AtomicModel
 from crefjax.masking.threshold import otsu_threshold
-from crefjax.report.checks import header_rows
 from crefjax.report.figures import draw_figures
 from crefjax.report.html import PageContent, page
 from crefjax.report.slices import Slices, cut_slices
@@ -155,7 +155,7 @@ class _Writer:
             figures=figures,
             slices=slices,
             viewer=self._viewer(full, slices, levels.denoised),
-            header=header_rows(inputs.half_map_1, inputs.denoised),
+            header=header_rows(_header(inputs.half_map_1), _header(inputs.denoised)),
             files={name: _DESCRIPTIONS[name] for name in self.names if name in _DESCRIPTIONS},
             record=record,
         )
@@ -223,6 +223,11 @@ class _Writer:
 def _utf8(text):
     """Encode a text with file names whose bytes are not UTF-8; those bytes become �."""
     return os.fsencode(text).decode("utf-8", "replace").encode("utf-8")
+
+
+def _header(map_):
+    """Return the header as it is in the file: a map that was written has one label more there."""
+    return map_.header if map_.path is None else read_header(map_.path)
 
 
 def _file_name(map_, otherwise):

@@ -13,6 +13,7 @@ from scipy import stats
 
 from crefjax.errors import UserError
 from crefjax.simulate.atoms import Atoms
+from crefjax.utils.statistics import robust_std
 
 CUTOFF = 3.0  # standard deviations at which an atom's Gaussian is cut off
 # Standard deviation of an atom's Gaussian over the resolution, as in ChimeraX's molmap: the Fourier transform of the
@@ -132,4 +133,4 @@ def similarity_threshold(values: np.ndarray) -> float:
     candidates = np.linspace(values[0], values[-1], 1001)
     mode = candidates[np.argmax(stats.gaussian_kde(values)(candidates))]
     above = values[values >= mode] - mode
-    return float(mode - 3 * 1.4826 * np.median(above)) if len(above) else float(mode)
+    return float(mode - 3 * robust_std(above, 0.0)) if len(above) else float(mode)

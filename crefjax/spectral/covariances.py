@@ -64,6 +64,10 @@ class Covariances:
             factors[: len(maps)] = maps
         return factors
 
+    def with_copies(self, order: int) -> Self:
+        """Return the covariances of maps of `order` copies of one unit, which hold the same noise in each."""
+        return replace(self, dof=np.maximum(self.dof / order, 1))
+
     def choose(self, places: Sequence[int]) -> Self:
         """Return the covariances of some of the maps, by their indices, in that order."""
         return replace(self, matrix=self.matrix[:, places][:, :, places])

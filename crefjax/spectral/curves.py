@@ -81,6 +81,14 @@ class FscCurve:
         """Return where the curve falls below the threshold."""
         return resolution_at(self.fsc, threshold, max(self.box) * self.voxel_size, 2 * self.voxel_size)
 
+    def last_shell(self) -> int:
+        """Return the last shell before a curve of half-maps falls below 0.143."""
+        return int(max(self.box) * self.voxel_size / self.resolution(THRESHOLD).angstrom)
+
+    def signal_shells(self) -> np.ndarray:
+        """Return the numbers of the shells from 1 to the resolution of half-maps and the next; at least shell 1."""
+        return np.arange(1, max(min(self.last_shell() + 1, len(self.fsc) - 1), 2))
+
 
 def has_no_signal(fsc: np.ndarray) -> bool:
     """Return whether an FSC of half-maps falls below 0.143 within the first tenth of the shells, at least three.

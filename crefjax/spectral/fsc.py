@@ -177,7 +177,7 @@ class CorrectedFsc:
                 f"the unmasked FSC falls below 0.143 at {unmasked.angstrom:.2f} Å, the corrected one already at "
                 f"{corrected.angstrom:.2f} Å: the mask is too tight, or leaves out part of the particle",
             )
-        last = int(max(self.corrected.box) * self.corrected.voxel_size / corrected.angstrom)  # shell still above 0.143
+        last = self.corrected.last_shell()
         if (share := float(self.randomized.fsc[last])) > _MASK_DOMINATES and last >= self.shell:
             return (
                 f"the FSC of the maps with random phases is {share:.2f} at the resolution, where it should be near 0: "

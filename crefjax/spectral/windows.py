@@ -1,4 +1,4 @@
-"""The raised cosine, the soft edge of masks and filters; NumPy alone, no JAX."""
+"""The raised cosine, the soft edge of masks, filters, and boxes; NumPy alone, no JAX."""
 
 from types import ModuleType
 
@@ -15,3 +15,19 @@ def raised_cosine(position, *, rising: bool = False, xp: ModuleType = np):
     """
     half = 0.5 * xp.cos(xp.pi * xp.clip(position, 0, 1))
     return 0.5 - half if rising else 0.5 + half
+
+
+def border_window(side: int, edge: float) -> np.ndarray:
+    """Return a window along one axis of a box that falls to 0 at both ends, a raised cosine.
+
+    Args:
+        side: voxels.
+        edge: width of the cosine in voxels, counted from the face of the box; 0 for none.
+
+    Returns:
+        `(side,)`, float64.
+    """
+    if edge == 0:
+        return np.ones(side)
+    place = np.arange(side) + 0.5
+    return raised_cosine(np.minimum(place, side - place) / edge, rising=True)

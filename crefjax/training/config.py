@@ -18,6 +18,9 @@ from crefjax.errors import UserError
 from crefjax.models import NetworkConfig, import_own, load_model
 from crefjax.simulate.stream import config_fields
 
+# Fields of earlier versions, and their names today.
+_RENAMED = {"data.stream.centre": "data.stream.center", "settings.grey": "settings.gray"}
+
 # Fields that may change when a run is resumed, alone or with all fields below them: none of them affects what a step
 # computes from its state and its batch. `epochs` and `steps` set the length of a cosine, and may not change with it.
 MUTABLE_ON_RESUME = (
@@ -358,6 +361,11 @@ def to_json(config: ConfigDict) -> dict:
     return json.loads(json.dumps(flat(config)))
 
 
+def current_names(fields: dict) -> dict:
+    """Return flat fields that an earlier version may have written, with today's names."""
+    return {_RENAMED.get(name, name): value for name, value in fields.items()}
+
+
 def check_resumable(before: dict, config: ConfigDict, where: str) -> None:
     """Check that a run may be resumed with a config.
 
@@ -370,6 +378,7 @@ def check_resumable(before: dict, config: ConfigDict, where: str) -> None:
         UserError: A field differs that may not.
     """
     now = to_json(config)
+    before = current_names(before)
     before = to_json(_default_like(before)) | before
     changed = [
         name

@@ -1,7 +1,6 @@
 """The task of denoising maps: losses and metrics of a network's outputs for half-maps and their mean."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -11,7 +10,7 @@ from crefjax.errors import UserError
 from crefjax.training.config import network_config
 from crefjax.training.sources import MapSource, make_source
 from crefjax.training.task import NetworkTask, TaskDescription
-from crefjax.weights.store import load_weights, save_weights
+from crefjax.weights.store import load_weights
 
 _INPUT_AS_IT_IS = "full map standardized to mean 0 and standard deviation 1, masked or not"
 _INPUT_ON_A_GRID = (
@@ -58,17 +57,11 @@ class DenoisingTask(NetworkTask):
         card = {"losses": {name: weight for name, weight in config.losses.items() if weight}}
         return TaskDescription(f"patches of {self.patch} voxels a side", card)
 
-    def export(self, folder: Path, parameters, about):
-        """Write a weights folder for `crefjax denoise --weights`."""
-        card = {
-            "source": self.origin,
-            "licence": self.licence,
-            "expected_input": _INPUT_ON_A_GRID.format(self.grid) if self.grid else _INPUT_AS_IT_IS,
-            **about,
-        }
-        if self.grid:
-            card["grid"] = self.grid
-        save_weights(folder, parameters, self.network, card, overwrite=True)
+    def card(self):
+        """Name the grid on which the maps of the training were."""
+        if not self.grid:
+            return {"expected_input": _INPUT_AS_IT_IS}
+        return {"expected_input": _INPUT_ON_A_GRID.format(self.grid), "grid": self.grid}
 
     def _arrays(self, parameters, batch, needs):
         """Return the maps that the losses need, by the names of their arguments."""

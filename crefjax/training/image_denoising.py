@@ -6,7 +6,6 @@ they hold.
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -18,7 +17,6 @@ from crefjax.training.denoising import DenoisingTask, denoising_task
 from crefjax.training.processes import current_of_batch
 from crefjax.training.sources import MapSource, NamedBatches, matching_folders
 from crefjax.training.task import TaskDescription
-from crefjax.weights.store import save_weights
 
 EXPECTED_INPUT = "an image with mean 0 and standard deviation 1, particles bright"
 NOT_GOOD_FOR = (
@@ -43,19 +41,15 @@ class ImageDenoisingTask(DenoisingTask):
         """Name the crops and the losses."""
         return TaskDescription(f"crops of {self.patch} pixels a side", super().describe(config).card)
 
-    def export(self, folder: Path, parameters, about):
-        """Write a weights folder for `crefjax images denoise --weights`."""
-        card = {
-            "source": self.origin,
-            "licence": self.licence,
+    def card(self):
+        """Name the pixel sizes of the training, and what the images are good for."""
+        return {
             "expected_input": EXPECTED_INPUT,
             "task": self.name,
             "pixel_sizes": list(self.pixel_sizes),
             "good_for": "looking at images, and finding particles in them",
             "not_good_for": NOT_GOOD_FOR,
-            **about,
         }
-        save_weights(folder, parameters, self.network, card, overwrite=True)
 
 
 def make_task(config: ConfigDict) -> tuple[ImageDenoisingTask, MapSource]:

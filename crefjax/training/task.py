@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from crefjax.errors import UserError
 from crefjax.models import NetworkConfig, import_own, load_model
-from crefjax.weights.store import Weights
+from crefjax.weights.store import Weights, save_weights
 
 # A tree of arrays whose first axis runs over samples.
 Batch = Any
@@ -130,7 +130,7 @@ class NetworkTask:
         patch: Side of the patches, voxels.
         start: Initial parameters; None for random ones.
         pretraining: How the initial parameters were trained.
-        licence: Licence of the resulting weights.
+        license: License of the resulting weights.
         origin: Origin of the resulting weights.
     """
 
@@ -138,7 +138,7 @@ class NetworkTask:
     patch: int = field(default=0, kw_only=True)
     start: Parameters | None = field(default=None, kw_only=True)
     pretraining: str | None = field(default=None, kw_only=True)
-    licence: str = field(default="yours to choose: trained from your own data", kw_only=True)
+    license: str = field(default="yours to choose: trained from your own data", kw_only=True)
     origin: str = field(default="trained with crefjax", kw_only=True)
 
     def init(self, key: jax.Array) -> Parameters:
@@ -152,14 +152,23 @@ class NetworkTask:
         return load_model(self.network.network).apply(parameters, maps[..., None], self.network)[..., 0]
 
     def started_from(self, weights: Weights) -> Self:
-        """Return the task with weights of its network as initial parameters; their licence holds for the result."""
+        """Return the task with weights of its network as initial parameters; their license holds for the result."""
         return replace(
             self,
             start=weights.parameters,
             pretraining=weights.card.get("training"),
-            licence=weights.card["licence"],
+            license=weights.card["license"],
             origin=f"trained with crefjax from {weights.name}: {weights.card['source']}",
         )
+
+    def card(self) -> dict:
+        """Return the task's own fields of the card, `expected_input` among them."""
+        raise NotImplementedError
+
+    def export(self, folder: Path, parameters: Parameters, about: dict) -> None:
+        """Write a weights folder; `about` adds to the task's own fields of the card, and replaces them."""
+        card = {"source": self.origin, "license": self.license, **self.card(), **about}
+        save_weights(folder, parameters, self.network, card, overwrite=True)
 
 
 # By the name in `config.task` a module with `make_task`, or such a function itself, `(config) -> (task, source)`.

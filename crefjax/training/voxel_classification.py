@@ -14,7 +14,7 @@ from crefjax.training.config import network_config, split_commas
 from crefjax.training.processes import current_of_batch
 from crefjax.training.sources import NamedBatches
 from crefjax.training.task import DataSource, NetworkTask, TaskDescription
-from crefjax.weights.store import load_weights, save_weights
+from crefjax.weights.store import load_weights
 
 _HELD_OUT_SEED = 2**31
 
@@ -56,17 +56,13 @@ class VoxelClassificationTask(NetworkTask):
         """Name the patches and the weight of structure."""
         return TaskDescription(f"patches of {self.patch} voxels a side", {"structure_weight": self.structure_weight})
 
-    def export(self, folder: Path, parameters, about):
-        """Write a weights folder for `crefjax classify --weights`."""
-        card = {
-            "source": self.origin,
-            "licence": self.licence,
+    def card(self):
+        """Describe input and output."""
+        return {
             "expected_input": "a map on a grid of 1 Å, its negative density set to 0 and the rest scaled to 0 to 1",
             "output": "logit of the probability that a voxel is structure",
             "task": self.name,
-            **about,
         }
-        save_weights(folder, parameters, self.network, card, overwrite=True)
 
     def _cross_entropy(self, logits, structure):
         losses = self.structure_weight * structure * jax.nn.softplus(-logits)

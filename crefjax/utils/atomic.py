@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from crefjax.errors import UserError, path_error
-from crefjax.utils.memory import GIB
+from crefjax.utils.memory import size_text
 
 _temporary: set[Path] = set()
 _creating = threading.RLock()  # held while a hidden file or folder is made
@@ -228,16 +228,12 @@ def _write_failure(path: Path, needed: int, error: OSError) -> UserError:
         )
     free = "unknown"
     with suppress(OSError):
-        free = _size(shutil.disk_usage(path.parent).free)
+        free = size_text(shutil.disk_usage(path.parent).free)
     return path_error(
         path,
-        f"no space left ({error.strerror}): up to {_size(needed)} needed, {free} free in "
+        f"no space left ({error.strerror}): up to {size_text(needed)} needed, {free} free in "
         f"{path.parent}; make room or choose another folder",
     )
-
-
-def _size(count: int) -> str:
-    return f"{count / GIB:.3g} GiB" if count >= 0.1 * GIB else f"{count / 2**20:.3g} MiB"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,6 +9,11 @@ GIB = 2**30
 PROGRAM_BYTES = 0.45 * GIB  # resident memory before any map is read: Python, JAX, and its compiled code
 
 
+def size_text(count: float) -> str:
+    """Return a number of bytes in MiB or GiB."""
+    return f"{count / GIB:.3g} GiB" if count >= 0.1 * GIB else f"{count / 2**20:.3g} MiB"
+
+
 def find_device(kind: str | None = None):
     """Return the JAX device to compute on.
 

@@ -1,6 +1,6 @@
 """Import of the published crefDenoiser weights from the authors' TensorFlow checkpoint or an `.npz` of its arrays.
 
-The checkpoint numbers its layers in the order of computation, as `UNet3DConfig.layers` lists them. It has no licence,
+The checkpoint numbers its layers in the order of computation, as `UNet3DConfig.layers` lists them. It has no license,
 so it is not part of this package: users import their own copy.
 """
 
@@ -50,7 +50,7 @@ def import_checkpoint(checkpoint: str | Path) -> tuple[Parameters, UNet3DConfig,
     check_parameters(parameters, parameter_shapes(config), str(checkpoint), names)
     about = {
         "source": f"imported from {checkpoint.name}, {kind}",
-        "licence": "as the source's; the published crefDenoiser checkpoint carries none, so do not redistribute it",
+        "license": "as the source's; the published crefDenoiser checkpoint carries none, so do not redistribute it",
         "training": "not by crefjax; see the source (crefDenoiser: Agarwal et al. 2024)",
         "expected_input": _EXPECTED_INPUT,
     }

@@ -23,7 +23,7 @@ from crefjax.utils.atomic import atomic_directory
 DEFAULTS = {"denoising": "truth", "classification": "classifier", "images": "images"}  # among those that ship, by task
 CARD_VERSION = 1
 _COARSEST_RESOLUTION = 8.0  # Å, for weights whose card does not say
-CARD_FIELDS = ("source", "licence", "training", "expected_input")
+CARD_FIELDS = ("source", "license", "training", "expected_input")
 _SHIPPED = Path(__file__).parent / "shipped"
 _HOW_TO_GET = (
     "name one of those that `crefjax weights list` shows, or a weights folder (`crefjax weights import` makes one)"
@@ -138,6 +138,8 @@ def read_card(path: Path) -> tuple[dict, NetworkConfig]:
     file = path / "card.json"
     try:
         card = json.loads(file.read_text(encoding="utf-8"))
+        if "licence" in card:  # cards of earlier versions
+            card["license"] = card.pop("licence")
         version = card["card_version"]
         architecture = dict(card["architecture"])
         if not isinstance(card["parameters"], int) or not all(isinstance(card[field], str) for field in CARD_FIELDS):

@@ -1,4 +1,4 @@
-"""Train the Wasserstein GAN with a grey constraint of Ouyang et al. 2020 on simulated particle images.
+"""Train the Wasserstein GAN with a gray constraint of Ouyang et al. 2020 on simulated particle images.
 
     export PYTHONPATH=$PWD  # in the folder of the project, so that crefjax finds the networks
     crefjax images simulate phantom -o runs/images256/particles --count 1000 --pixel-size 1.5 --side 256

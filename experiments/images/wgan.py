@@ -1,4 +1,4 @@
-"""Wasserstein GAN with a grey constraint (Ouyang et al. 2020): networks after pix2pix (Isola et al. 2017).
+"""Wasserstein GAN with a gray constraint (Ouyang et al. 2020): networks after pix2pix (Isola et al. 2017).
 
 With noisy images `y`, clean ones `x`, generator G, and critic D, both of these are minimized:
 
@@ -9,7 +9,7 @@ The signs are as printed. They were checked: D falls at clean and rises at denoi
 This D is the negative of the critic of Arjovsky et al. 2017, whose distance is here `mean D(G(y)) - mean D(x)`; nothing
 was changed. The squared norm is taken as the mean over pixels. Weights of the critic are clipped to +-0.001, there is
 no sigmoid, and Adam (1e-4) trains the generator, SGD (1e-5) the critic. With weights so small D hardly depends on its
-input, and the grey constraint dominates.
+input, and the gray constraint dominates.
 
 Where the paper is silent or does not suit images of other sizes, this is ours: the residual learning is
 `G(y) = y - R(y)`; images are normalized one by one instead of in batches, without further parameters, so that an image
@@ -54,12 +54,12 @@ from experiments.images.common import (
 SETTINGS = {
     "sigma": (10.0, 80.0),  # range of the Gaussian noise of the training, on 0 to 255; (0, 0): the noise of the sets
     "held_out_sigma": 40.0,  # noise of the evaluation; 0: the noise of the sets
-    "grey": 0.1,  # weight of the grey constraint
+    "gray": 0.1,  # weight of the gray constraint
     "clip": 0.001,  # largest absolute value of the critic's weights
     "critic_rate": 1e-5,  # learning rate of the critic; the generator's is schedule.rate
     "critic_steps": 5,  # steps of the critic for one of the generator
 }
-_GREYS = 255.0
+_GRAYS = 255.0
 
 
 @dataclass(frozen=True)
@@ -165,22 +165,22 @@ def apply(parameters: Parameters, x: jax.Array, config: WganConfig) -> jax.Array
     return over_sections(lambda images: generate(parameters, images, config), x)
 
 
-def to_greys(clean: jax.Array) -> jax.Array:
+def to_grays(clean: jax.Array) -> jax.Array:
     """Scale every image `(samples, y, x, 1)` from its own least and largest value to 0 to 255."""
     low, high = clean.min((1, 2, 3), keepdims=True), clean.max((1, 2, 3), keepdims=True)
-    return (clean - low) * (_GREYS / jnp.where(high > low, high - low, 1))
+    return (clean - low) * (_GRAYS / jnp.where(high > low, high - low, 1))
 
 
-def grey_psnr(image: jax.Array, clean: jax.Array) -> jax.Array:
+def gray_psnr(image: jax.Array, clean: jax.Array) -> jax.Array:
     """Return the peak signal-to-noise ratio, dB, of images with clean ones on 0 to 255, `(samples,)`."""
-    return 10 * jnp.log10(_GREYS**2 / jnp.maximum(mean_of_squares(image - clean), 1e-12))
+    return 10 * jnp.log10(_GRAYS**2 / jnp.maximum(mean_of_squares(image - clean), 1e-12))
 
 
 @dataclass(frozen=True)
 class WganTask(PublishedTask):
     """Trains generator and critic in turn."""
 
-    method: ClassVar[str] = "Wasserstein GAN with a grey constraint, after Ouyang et al. 2020"
+    method: ClassVar[str] = "Wasserstein GAN with a gray constraint, after Ouyang et al. 2020"
 
     def init(self, key):
         """Return the initial parameters; the critic's are within their limit from the start."""
@@ -209,19 +209,19 @@ class WganTask(PublishedTask):
     def losses(self, critic, denoised, clean):
         """Return the sum of the losses of a critic and of a generator's images `(samples, y, x, 1)`, and its parts."""
         of_generator = criticize(lax.stop_gradient(critic), denoised, self.network)
-        grey = self.settings["grey"] * mean_of_squares(clean - denoised)
+        gray = self.settings["gray"] * mean_of_squares(clean - denoised)
         on_clean = criticize(critic, clean, self.network)
         on_denoised = criticize(critic, lax.stop_gradient(denoised), self.network)
-        generator, of_critic = of_generator + grey, on_clean - on_denoised
-        return generator + of_critic, {"generator": generator, "grey": grey, "critic": of_critic}
+        generator, of_critic = of_generator + gray, on_clean - on_denoised
+        return generator + of_critic, {"generator": generator, "gray": gray, "critic": of_critic}
 
     def noisy_pair(self, batch, sigma, key):
         """Return noisy and clean images, standardized: of the sets, or clean ones with Gaussian noise on 0 to 255."""
         noisy, clean = images_of(batch)
         if sigma is None:
             return noisy, clean
-        greys = to_greys(clean)
-        return standardize_pair(greys + sigma * jax.random.normal(key, greys.shape), greys)
+        grays = to_grays(clean)
+        return standardize_pair(grays + sigma * jax.random.normal(key, grays.shape), grays)
 
     def metrics(self, parameters, batch):
         """Return as the loss the squared error of held-out images; with Gaussian noise, the PSNR of both on 0 to 255.
@@ -233,16 +233,16 @@ class WganTask(PublishedTask):
             noisy, clean = images_of(batch)
             denoised = generate(parameters, noisy, self.network)
             return {"loss": mean_of_squares(denoised - clean), "noisy": mean_of_squares(noisy - clean)}
-        greys = to_greys(images_of(batch)[1])
-        observed = greys + sigma * jax.random.normal(jax.random.key(0), greys.shape)
-        noisy, clean = standardize_pair(observed, greys)
+        grays = to_grays(images_of(batch)[1])
+        observed = grays + sigma * jax.random.normal(jax.random.key(0), grays.shape)
+        noisy, clean = standardize_pair(observed, grays)
         denoised = generate(parameters, noisy, self.network)
         back = denoised * observed.std((1, 2, 3), keepdims=True) + observed.mean((1, 2, 3), keepdims=True)
         return {
             "loss": mean_of_squares(denoised - clean),
             "noisy": mean_of_squares(noisy - clean),
-            "psnr": grey_psnr(back, greys),
-            "psnr_noisy": grey_psnr(observed, greys),
+            "psnr": gray_psnr(back, grays),
+            "psnr_noisy": gray_psnr(observed, grays),
         }
 
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from crefjax.errors import UserError
 from crefjax.io.maps import read_map
+from crefjax.relion import COMBINATIONS
 from crefjax.relion.external import ResultPaths, read_job, read_volume, run_classical
-from crefjax.relion.regularize import COMBINATIONS, regularize, weights_on_grid
+from crefjax.relion.regularize import regularize, weights_on_grid
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.weights.store import load_weights
 

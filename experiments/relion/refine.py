@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from crefjax.plotting import PALETTE, figure_bytes, resolution_axis
-from crefjax.relion.regularize import COMBINATIONS
+from crefjax.relion import COMBINATIONS
 from crefjax.utils.atomic import write_json
 from experiments.relion.measure import measure
 from experiments.relion.particle_sets import make_noise, make_particles, randomize_phases

@@ -21,7 +21,7 @@ from experiments.voxel_classifier.simulate_maps import usable_maps
 SHIPPED = Path(__file__).parents[2] / "crefjax" / "weights" / "shipped" / "classifier"
 ABOUT = {
     "source": "trained with crefjax by experiments/configs/classifier.py",
-    "licence": "Apache-2.0, as crefjax",
+    "license": "Apache-2.0, as crefjax",
     "good_for": "removing noise around and between particles for display; a baseline to compare denoisers with",
     "not_good_for": (
         "judging whether density is reliable; density that is not protein or nucleic acid may be removed with the noise"

@@ -14,7 +14,7 @@ def small_weights(tmp_path_factory):
     config = UNet3DConfig(depth=1, down_width=2, up_width=2, last_widths=(2,))
     parameters = UNet3D(config).init(jax.random.key(3), jnp.zeros((1, 4, 4, 4, 1)))["params"]
     parameters = jax.tree.map(lambda leaf: np.asarray(leaf + 0.05), parameters)
-    about = {"source": "random numbers", "licence": "none needed", "training": "none", "expected_input": "any map"}
+    about = {"source": "random numbers", "license": "none needed", "training": "none", "expected_input": "any map"}
     folder = tmp_path_factory.mktemp("weights") / "small"
     save_weights(folder, parameters, config, about)
     return folder

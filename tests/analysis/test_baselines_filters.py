@@ -120,14 +120,14 @@ def test_gaussian_is_a_half_at_the_resolution():
 
 def slow_means(map_, noise, patch, distance, strength):
     """In the middle of the box. As scikit-image's fast mode compares patches: a voxel short of their side, off their
-    centre, but divided by their full volume."""
+    center, but divided by their full volume."""
     low, high, reach = 1 - patch // 2, 1 + patch // 2, patch // 2 + distance + 1
     out = {}
     for at in np.ndindex(*(side - 2 * reach for side in map_.shape)):
         at = np.array(at) + reach
 
-        def around(centre):
-            return map_[tuple(slice(c + low, c + high) for c in centre)]
+        def around(center):
+            return map_[tuple(slice(c + low, c + high) for c in center)]
 
         total = weights = 0.0
         for step in np.ndindex(*(2 * distance + 1,) * 3):

@@ -14,17 +14,17 @@ SHAPE, VOXEL = (40, 36, 44), 1.5  # (z, y, x); 60, 54 and 66 Å
 SIDES = tuple(side * VOXEL for side in SHAPE)
 ORIGIN = (12.3, -7.5, 30.4)  # Å, (x, y, z)
 _RANDOM = np.random.default_rng(3)
-CENTRES = _RANDOM.uniform(0.3, 0.7, (12, 3)) * SIDES
+CENTERS = _RANDOM.uniform(0.3, 0.7, (12, 3)) * SIDES
 HEIGHTS = _RANDOM.uniform(0.5, 1.5, 12) * np.where(np.arange(12) < 9, 1, -0.6)
 
 
 def density(shape=SHAPE, voxel=VOXEL, first=(0, 0, 0)):
     """Gaussians sampled on a grid whose first voxel lies at `first` Å (z, y, x) in the box; 4e-6 is left at Nyquist."""
     total = 0
-    for centre, height in zip(CENTRES, HEIGHTS, strict=True):
+    for center, height in zip(CENTERS, HEIGHTS, strict=True):
         z, y, x = (
             np.exp(-0.5 * ((at + voxel * np.arange(n) - c) / 2.4) ** 2)
-            for n, at, c in zip(shape, first, centre, strict=True)
+            for n, at, c in zip(shape, first, center, strict=True)
         )
         total = total + height * z[:, None, None] * y[:, None] * x
     return total

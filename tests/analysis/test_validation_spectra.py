@@ -111,11 +111,11 @@ def test_pair_matches_numpy(study, report):
 
 
 def test_white_noise_is_level_and_the_measured_spectrum_falls(report):
-    white, coloured = (
+    white, colored = (
         np.array(report["maps"][f"additive, {name}"]["solvent_power"]) for name in ("white", "real's spectrum")
     )
     np.testing.assert_allclose(white[3:], 1, atol=0.2)
-    assert coloured[4:7].mean() > 2 * coloured[-4:].mean()
+    assert colored[4:7].mean() > 2 * colored[-4:].mean()
 
 
 def test_radial_power_of_white_noise_is_its_variance():

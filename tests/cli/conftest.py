@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from helpers.cli import densities, run_ok, write
 
-ABOUT = {"source": "random numbers", "licence": "none needed", "training": "none", "expected_input": "any map"}
+ABOUT = {"source": "random numbers", "license": "none needed", "training": "none", "expected_input": "any map"}
 
 
 def published_shapes():

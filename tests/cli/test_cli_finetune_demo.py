@@ -66,7 +66,7 @@ def test_finetune_writes_weights_with_the_measured_improvement(workdir, halves, 
     assert kept == same == (not change > 1.96 * error)
     assert not kept
     assert new.card["source"] == "fine-tuned with crefjax from small"
-    assert new.card["licence"] == old.card["licence"]
+    assert new.card["license"] == old.card["license"]
     assert new.card["fine_tuning"] in outcome.out
     assert re.match(r"(6|12) steps on one specimen; before: none", new.card["training"])
     run_ok("denoise", *halves[:2], "-o", "denoised.mrc", "--weights", "tuned")

@@ -79,8 +79,8 @@ def test_mask_multiplies_both_maps(workdir):
     halves = densities((20, 17, 23), noise=2.0)
     mask = np.clip(1.2 - 3 * abs(np.random.default_rng(5).standard_normal((20, 17, 23))), 0, 1).astype("f4")
     write(workdir / "mask.mrc", mask, voxel=VOXEL)
-    centred = [half - np.average(half.astype("f8"), weights=1 - mask.astype("f8")) for half in halves]
-    check(measured(*written(workdir, halves), "--mask", "mask.mrc"), *(half * mask for half in centred))
+    centerd = [half - np.average(half.astype("f8"), weights=1 - mask.astype("f8")) for half in halves]
+    check(measured(*written(workdir, halves), "--mask", "mask.mrc"), *(half * mask for half in centerd))
 
 
 def test_large_mean_does_not_affect_other_shells(workdir):

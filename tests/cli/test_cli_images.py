@@ -60,7 +60,7 @@ def weights(tmp_path_factory):
     parameters = jax.tree.map(np.asarray, model.init(jax.random.key(0), config))
     about = {
         "source": "random",
-        "licence": "none needed",
+        "license": "none needed",
         "training": "none",
         "expected_input": "any",
         "task": "images",

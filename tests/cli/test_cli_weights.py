@@ -19,7 +19,7 @@ def found(workdir, monkeypatch):
 def test_imported_weights_have_a_card(arrays_file, workdir):
     run_ok("weights", "import", arrays_file, "-o", "imported")
     card = json.loads((workdir / "imported" / "card.json").read_text())
-    assert {"architecture", "source", "licence", "training", "expected_input"} <= set(card)
+    assert {"architecture", "source", "license", "training", "expected_input"} <= set(card)
     assert "322881" in json.dumps(card)
     assert list(workdir.iterdir()) == [workdir / "imported"]
 
@@ -80,7 +80,7 @@ def test_shipped_weights_are_listed_and_the_default(found, weights, pair):
 @pytest.mark.parametrize("name", ["cref", "truth", "classifier", "images"])
 def test_shipped_weights_have_license_and_description(name):
     shown = run_ok("weights", "show", name).out
-    for text in ("licence: Apache-2.0", "good for: ", "not good for: ", "training: ", "models: PDB entries (CC0) "):
+    for text in ("license: Apache-2.0", "good for: ", "not good for: ", "training: ", "models: PDB entries (CC0) "):
         assert text in shown
     # The entries of the project's benchmark.
     trained_on = shown.split("  models: ")[1].splitlines()[0]

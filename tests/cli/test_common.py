@@ -6,7 +6,7 @@ import pytest
 
 from crefjax.cli import denoise
 from crefjax.cli.messages import as_options, log
-from crefjax.inference.request import GRIDS, ROTATIONS, SCALES
+from crefjax.inference import GRIDS, ROTATION_COUNTS, SCALES
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,4 @@ def test_choices_of_denoise_are_those_of_the_library():
     parser = argparse.ArgumentParser()
     denoise.add_arguments(parser)
     choices = {action.dest: action.choices for action in parser._actions if action.choices}
-    assert choices == {"scale": SCALES, "grid": GRIDS, "rotations": ROTATIONS, "device": ("cpu", "gpu")}
+    assert choices == {"scale": SCALES, "grid": GRIDS, "rotations": ROTATION_COUNTS, "device": ("cpu", "gpu")}

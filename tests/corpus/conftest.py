@@ -27,7 +27,7 @@ def weights(tmp_path_factory):
         }
         for name, inward, outward in config.layers()
     }
-    about = {"source": "random numbers", "licence": "none needed", "training": "none", "expected_input": "any map"}
+    about = {"source": "random numbers", "license": "none needed", "training": "none", "expected_input": "any map"}
     folder = tmp_path_factory.mktemp("weights") / "small"
     save_weights(folder, parameters, config, about)
     return folder

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from crefjax.data.labeled_maps import AROUND_STRUCTURE, labeled_batches, load_labeled_map
-from crefjax.data.patches import ROTATIONS, rotate
+from crefjax.data.patches import CUBE_ROTATIONS, rotate
 from crefjax.errors import UserError
 
 SHAPE, PATCH = (40, 24, 32), 16
@@ -84,10 +84,10 @@ def test_patches_are_slices_of_map_and_labels_in_the_same_orientation(tmp_path):
 
 
 def undo(array, index):
-    """Turn a patch back: the rotation that gives the identity after `ROTATIONS[index]`."""
+    """Turn a patch back: the rotation that gives the identity after `CUBE_ROTATIONS[index]`."""
     probe = np.arange(27).reshape(3, 3, 3)
     turned = rotate(probe, index)
-    back = next(number for number in range(len(ROTATIONS)) if np.array_equal(rotate(turned, number), probe))
+    back = next(number for number in range(len(CUBE_ROTATIONS)) if np.array_equal(rotate(turned, number), probe))
     return rotate(array, back)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crefjax.data.patches import (
-    ROTATIONS,
+    CUBE_ROTATIONS,
     check_patch,
     cut,
     cut_positions,
@@ -29,7 +29,7 @@ def chiral():
 
 def test_there_are_24_different_rotations_and_the_first_changes_nothing():
     turned = {rotate(chiral(), index).tobytes() for index in range(24)}
-    assert len(ROTATIONS) == len(turned) == 24
+    assert len(CUBE_ROTATIONS) == len(turned) == 24
     assert np.array_equal(rotate(chiral(), 0), chiral())
 
 

@@ -18,7 +18,7 @@ def trained(tmp_path):
         config = model.config(**sizes)
         card = {
             "source": "trained with crefjax",
-            "licence": "that of its owner",
+            "license": "that of its owner",
             "expected_input": "any",
             "task": "images",
             "training": "3 steps",
@@ -43,7 +43,7 @@ def test_released_weights_are_those_of_the_run_with_the_card_of_the_package(trai
     released, before = load_weights(tmp_path / "images", "images"), load_weights(run, "images")
     assert jax.tree.all(jax.tree.map(np.array_equal, released.parameters, before.parameters))
     assert released.config.compute_dtype == "float32"
-    assert released.card["licence"] == "Apache-2.0, as crefjax"
+    assert released.card["license"] == "Apache-2.0, as crefjax"
     assert (released.card["models"], released.card["pixel_sizes"], released.card["step"]) == ("1ABC", [2.0, 3.0], 3)
 
 

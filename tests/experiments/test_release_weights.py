@@ -41,7 +41,7 @@ def test_release_writes_weights_card_and_checkpoint(run, tmp_path, monkeypatch, 
     assert shipped.card["models"] == "PDB entries (CC0) 1ABC, 2ABC"
     assert shipped.card["models_for_choosing"] == "PDB entries (CC0) 4ABC"
     assert shipped.card["never_seen"] == "PDB entries 3ABC"
-    assert shipped.card["licence"].startswith("Apache-2.0")
+    assert shipped.card["license"].startswith("Apache-2.0")
     assert shipped.card["training"] == last.card["training"]
     newest = max((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
     state = tmp_path / "experiments/checkpoints/truth"

@@ -8,7 +8,7 @@ from crefjax.models.unet3d import UNet3DConfig, apply_network
 from crefjax.weights.store import load_weights, save_weights
 from experiments import shallow_weights
 
-ABOUT = {"source": "random", "licence": "Apache-2.0", "training": "none", "expected_input": "any", "grid": 3.0}
+ABOUT = {"source": "random", "license": "Apache-2.0", "training": "none", "expected_input": "any", "grid": 3.0}
 DEEP = UNet3DConfig(depth=4, down_width=3, up_width=4, last_widths=(3, 2))
 # The layer that reads the level below, at the level where the shallow network ends; its first channels are the skip's.
 READS_BELOW = {3: "up2_a", 2: "up3_a"}

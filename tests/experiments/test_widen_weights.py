@@ -8,7 +8,7 @@ from crefjax.models.unet3d import UNet3DConfig, apply_network
 from crefjax.weights.store import load_weights, save_weights
 from experiments import widen_weights
 
-ABOUT = {"source": "random", "licence": "Apache-2.0", "training": "none", "expected_input": "any", "grid": 3.3}
+ABOUT = {"source": "random", "license": "Apache-2.0", "training": "none", "expected_input": "any", "grid": 3.3}
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ def save_line_classifier(folder):
     parameters[first]["kernel"][1, 1, 1, 0, 0] = 1
     parameters[last]["kernel"][1, 1, 1, 0, 0] = SLOPE
     parameters[last]["bias"][0] = -SLOPE * LEVEL
-    card = dict.fromkeys(("source", "licence", "training", "expected_input"), "by hand") | {"task": "classification"}
+    card = dict.fromkeys(("source", "license", "training", "expected_input"), "by hand") | {"task": "classification"}
     save_weights(folder, parameters, CONFIG, card)
     return folder
 

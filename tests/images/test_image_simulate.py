@@ -139,7 +139,7 @@ def test_damaged_sets_are_refused_in_one_line(tmp_path, particle_folder):
         ImageSet(folder)
     shutil.copy(particle_folder / ODD, folder / ODD)
     text = (folder / "set.json").read_text()
-    (folder / "set.json").write_text(text.replace('"bright"', '"grey"'))
+    (folder / "set.json").write_text(text.replace('"bright"', '"gray"'))
     with pytest.raises(UserError, match=r"expected a set of images with a set\.json"):
         ImageSet(folder)
     (folder / "set.json").write_text(text.replace('"format_version": 1', '"format_version": 9'))

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from helpers.mrc_bytes import mrc, valid
 
-from crefjax.io.maps import Map, extremes, mean_and_std, read_map, write_map
+from crefjax.io.maps import Map, read_map, write_map
+from crefjax.utils.statistics import extremes, mean_and_std
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 NOTE = "crefjax denoise"
@@ -128,7 +129,7 @@ def test_added_label_is_80_printable_ascii_bytes(tmp_path, label, expected):
 
 
 def test_statistics_of_a_small_spread_far_from_zero():
-    # Neighbours in float32 at 1e8 are 8 apart: neither the mean between them nor the sums fit into it.
+    # Neighbors in float32 at 1e8 are 8 apart: neither the mean between them nor the sums fit into it.
     array = np.full((3, 4, 6), 1e8, np.float32)
     array[..., ::2] += 8
     assert (*extremes(array), *mean_and_std(array)) == (1e8, 1e8 + 8, 1e8 + 4, 4)

@@ -6,8 +6,8 @@ import pytest
 from crefjax.masking import bounding_box, dilate_with_soft_edge, remove_small_components
 
 
-def distance_from(centre, shape):
-    squares = [(np.arange(n) - c) ** 2 for n, c in zip(shape, centre, strict=True)]
+def distance_from(center, shape):
+    squares = [(np.arange(n) - c) ** 2 for n, c in zip(shape, center, strict=True)]
     return np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2])
 
 

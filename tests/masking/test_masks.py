@@ -10,13 +10,13 @@ SIDE, RADIUS = 64, 14.0
 SPHERE_VOLUME = 4 / 3 * np.pi * RADIUS**3  # 11494 voxels
 
 
-def distance_from(centre, shape):
-    squares = [(np.arange(n) - c) ** 2 for n, c in zip(shape, centre, strict=True)]
+def distance_from(center, shape):
+    squares = [(np.arange(n) - c) ** 2 for n, c in zip(shape, center, strict=True)]
     return np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2])
 
 
-def sphere(shape=(SIDE, SIDE, SIDE), centre=(32, 32, 32), radius=RADIUS):
-    return (distance_from(centre, shape) <= radius).astype(np.float32)
+def sphere(shape=(SIDE, SIDE, SIDE), center=(32, 32, 32), radius=RADIUS):
+    return (distance_from(center, shape) <= radius).astype(np.float32)
 
 
 def halves(truth, noise, seed=0):
@@ -61,14 +61,14 @@ def test_scale_and_offset_of_the_maps_do_not_matter():
 
 
 def test_axes_of_a_noncubic_box_keep_their_order():
-    shape, centre = (40, 56, 72), (18, 25, 40)
-    mask, _ = make_mask(*halves(sphere(shape, centre, 9), 0.3), 1.5, lowpass=6.0)
+    shape, center = (40, 56, 72), (18, 25, 40)
+    mask, _ = make_mask(*halves(sphere(shape, center, 9), 0.3), 1.5, lowpass=6.0)
     assert mask.shape == shape
     middle = [
         np.average(np.arange(n), weights=mask.sum(axis=others))
         for n, others in zip(shape, [(1, 2), (0, 2), (0, 1)], strict=True)
     ]
-    np.testing.assert_allclose(middle, centre, atol=0.3)
+    np.testing.assert_allclose(middle, center, atol=0.3)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int16])
@@ -89,8 +89,8 @@ def test_half_maps_within_an_earlier_mask():
 
 
 def test_large_parts_are_kept_and_dust_is_removed():
-    truth = sphere(centre=(20, 20, 20), radius=10) + sphere(centre=(44, 44, 44), radius=8)
-    truth += sphere(centre=(12, 50, 50), radius=3)  # 3 % of the largest
+    truth = sphere(center=(20, 20, 20), radius=10) + sphere(center=(44, 44, 44), radius=8)
+    truth += sphere(center=(12, 50, 50), radius=3)  # 3 % of the largest
     mask, info = make_mask(truth, truth, 1.5, lowpass=4.5, extend=0, soft_edge=0)
     assert (info.parts_found, info.parts_kept) == (3, 2)
     assert mask[20, 20, 20] == mask[44, 44, 44] == 1

@@ -9,8 +9,9 @@ from reference.losses import fsc as slow_fsc
 from reference.losses import shells_of
 
 from crefjax.errors import UserError
+from crefjax.relion import COMBINATIONS
 from crefjax.relion.external import read_job
-from crefjax.relion.regularize import COMBINATIONS, regularize, signal_share, weights_on_grid
+from crefjax.relion.regularize import regularize, signal_share, weights_on_grid
 from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.phantom import phantom
 from crefjax.weights.store import load_weights

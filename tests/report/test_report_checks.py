@@ -6,7 +6,7 @@ from helpers import denoised_pairs as pairs
 from helpers.denoised_pairs import warning_texts
 from scipy import ndimage
 
-from crefjax.report.checks import estimate_shift
+from crefjax.report.measure import estimate_shift
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ AXES = {"z": 0, "y": 1, "x": 2}
 
 
 def pixels(content):
-    """An image as bytes: `(rows, columns)` of greys or `(rows, columns, 4)`."""
+    """An image as bytes: `(rows, columns)` of grays or `(rows, columns, 4)`."""
     return np.round(255 * matplotlib.image.imread(io.BytesIO(content), format="png")).astype(int)
 
 
@@ -49,7 +49,7 @@ def test_planes_go_through_the_particle_and_show_the_mask(cut):
 
 
 def test_images_have_their_axes_upwards_and_to_the_right(cut):
-    """Voxel by voxel: the grey of a map along its plane, up and to the right."""
+    """Voxel by voxel: the gray of a map along its plane, up and to the right."""
     full = (body(1) + body(2)) / 2
     inside = soft_mask() > 0.5
     starts = [shown_part(inside, axis).start for axis in range(3)]
@@ -62,8 +62,8 @@ def test_images_have_their_axes_upwards_and_to_the_right(cut):
                 where[AXES[plane.axis]] = plane.index
                 where[AXES[plane.up]] = starts[AXES[plane.up]] + plane.height - 1 - row
                 where[AXES[plane.across]] = starts[AXES[plane.across]] + column
-                grey = 255 * (full[tuple(where)] - cut.before.low) / (cut.before.high - cut.before.low)
-                assert abs(image[row, column] - np.clip(grey, 0, 255)) <= 1
+                gray = 255 * (full[tuple(where)] - cut.before.low) / (cut.before.high - cut.before.low)
+                assert abs(image[row, column] - np.clip(gray, 0, 255)) <= 1
 
 
 def test_the_outline_lies_where_the_mask_crosses_one_half(cut):

@@ -136,7 +136,7 @@ def test_belt_is_in_the_truth_around_the_middle(model, simulation):
     assert belt.sum() > 0.05 * simulation.truth.sum()
     outside = simulation.mask < 0.5
     assert belt[outside].sum() > 0
-    # All of it within its thickness of the plane through the model's centre, across its longest axis.
+    # All of it within its thickness of the plane through the model's center, across its longest axis.
     positions = with_belt.atoms.positions.astype(float)
     axis = np.linalg.svd(positions - positions.mean(0), full_matrices=False)[2][0]
     z, y, x = np.meshgrid(*[np.arange(32) * 2.0] * 3, indexing="ij")

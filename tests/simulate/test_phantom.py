@@ -19,7 +19,7 @@ def by_chain(model, name):
 
 
 def helices(model):
-    """C-alpha positions of the chains whose neighbours are 1.5 Å apart along the axis."""
+    """C-alpha positions of the chains whose neighbors are 1.5 Å apart along the axis."""
     return [ca for ca in by_chain(model, "CA") if len(ca) >= 8 and np.linalg.norm(ca[3] - ca[0]) < 6]
 
 

@@ -24,25 +24,25 @@ SIDE, COUNT, VOXEL = 32, 512, 1.5
 AXIS = np.arange(SIDE) - SIDE // 2
 
 
-def gaussians(centres, widths, heights, side=SIDE):
-    """A density of Gaussians, analytic at the voxels; centres `(z, y, x)` from voxel side/2."""
+def gaussians(centers, widths, heights, side=SIDE):
+    """A density of Gaussians, analytic at the voxels; centers `(z, y, x)` from voxel side/2."""
     axis = np.arange(side) - side // 2
     density = np.zeros((side,) * 3)
-    for centre, width, height in zip(centres, widths, heights, strict=True):
-        z, y, x = (np.exp(-((axis - c) ** 2) / (2 * width**2)) for c in centre)
+    for center, width, height in zip(centers, widths, heights, strict=True):
+        z, y, x = (np.exp(-((axis - c) ** 2) / (2 * width**2)) for c in center)
         density += height * z[:, None, None] * y[:, None] * x
     return density.astype(np.float32)
 
 
 @functools.cache
 def particle(kind):
-    """Centres, widths and heights of an asymmetric density: sharp as atoms, or of soft blobs."""
+    """Centers, widths and heights of an asymmetric density: sharp as atoms, or of soft blobs."""
     rng = np.random.default_rng(1)
     count, low, high = (150, 0.7, 0.8) if kind == "atoms" else (40, 1.0, 2.5)
     directions = rng.normal(size=(count, 3))
     radii = 0.3 * SIDE * rng.random((count, 1)) ** (1 / 3)
-    centres = radii * directions / np.linalg.norm(directions, axis=1, keepdims=True)
-    return centres, rng.uniform(low, high, count), rng.uniform(0.5, 1.5, count)
+    centers = radii * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    return centers, rng.uniform(low, high, count), rng.uniform(0.5, 1.5, count)
 
 
 @functools.cache
@@ -122,18 +122,18 @@ def test_projections_along_axes_are_sums(turn, compiled):
 
 def test_projections_of_gaussians_are_those_of_rotated_gaussians():
     rotations = np.asarray(sample_rotations(jax.random.key(1), 6))
-    centres, widths, heights = particle("blobs")
-    found = project(oversampled_spectrum(gaussians(centres, widths, heights)), rotations)
+    centers, widths, heights = particle("blobs")
+    found = project(oversampled_spectrum(gaussians(centers, widths, heights)), rotations)
     for slice_, rotation in zip(found, rotations, strict=True):
-        expected = slice_of_sum(gaussians(centres @ rotation.T, widths, heights))
+        expected = slice_of_sum(gaussians(centers @ rotation.T, widths, heights))
         assert relative(slice_, expected) < 2e-3
 
 
 def test_projection_is_the_sum_of_a_density_rotated_by_scipy():
     rotation = Rotation.from_euler("zyx", [50, -20, 35], degrees=True).as_matrix()
     density = gaussians(*particle("blobs"))
-    centre = np.full(3, SIDE // 2)
-    turned = scipy.ndimage.affine_transform(density, rotation.T, centre - rotation.T @ centre, order=5)
+    center = np.full(3, SIDE // 2)
+    turned = scipy.ndimage.affine_transform(density, rotation.T, center - rotation.T @ center, order=5)
     found = project(oversampled_spectrum(density), rotation[None].astype(np.float32))
     assert relative(found[0], slice_of_sum(turned)) < 5e-3
 
@@ -205,7 +205,7 @@ def test_a_refinement_brings_the_lowest_shells_to_scale():
 def test_noise_of_the_halves_is_independent():
     parts = parts_of("atoms", Particles(COUNT, ctf=None))
     voxels = per_shell(parts.noise_1, parts.noise_2)[:, 3]
-    # Neighbours in Fourier space share images; a shell is worth no fewer than a quarter of its pairs.
+    # Neighbors in Fourier space share images; a shell is worth no fewer than a quarter of its pairs.
     scatter = 1 / np.sqrt(voxels / 2 / 4)
     assert (abs(correlation(parts.noise_1, parts.noise_2)) < 4 * scatter)[1 : SIDE // 2].all()
     assert (abs(correlation(parts.noise_1, parts.signal_1)) < 4 * scatter)[1 : SIDE // 2].all()
@@ -249,9 +249,9 @@ def test_projection_variance_of_a_gaussian():
     np.testing.assert_allclose(parts.projection_variance, image.var(), rtol=1e-3)
 
 
-def attenuation(particles, centre, exponent):
+def attenuation(particles, center, exponent):
     """The regression of a reconstructed Gaussian on the Gaussian times `exp(-exponent(k))`, in bins of the exponent."""
-    density = gaussians([centre], [0.8], [1.0])
+    density = gaussians([center], [0.8], [1.0])
     parts = reconstruct_signal_and_noise(density, VOXEL, jax.random.key(4), particles)
     half = 0.5 * np.asarray(parts.signal_1 + parts.signal_2)
     k, radius = frequencies()

@@ -15,7 +15,7 @@ from crefjax.simulate.stream.batches import stream_half_maps
 from crefjax.simulate.stream.draw import draw_sample, prepare_models
 
 PATCH = 32
-CONFIG = StreamConfig(resolution=(2.2, 3.0), solvent=0.0, centre=0.5)
+CONFIG = StreamConfig(resolution=(2.2, 3.0), solvent=0.0, center=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -181,10 +181,10 @@ def test_measured_spectrum_and_even_noise(make):
 
 
 def test_solvent_has_the_noise_of_a_map(make):
-    batch = next(make(config=replace(CONFIG, solvent=1.0, centre=0.0)))
+    batch = next(make(config=replace(CONFIG, solvent=1.0, center=0.0)))
     assert (batch.info.place == 2).all()
     assert np.mean(batch.mask) < 0.4
-    particle = next(make(config=replace(CONFIG, solvent=0.0, centre=1.0)))
+    particle = next(make(config=replace(CONFIG, solvent=0.0, center=1.0)))
     ratio = np.asarray(batch.noise_std / particle.noise_std)  # the other numbers are drawn alike
     assert ((ratio > 0.1) & (ratio < 5)).all()
 
@@ -254,7 +254,7 @@ def test_atoms_are_those_in_the_cube(model):
         ({"config": StreamConfig(spectra=(NoiseSpectrum(np.zeros(1), np.zeros(1), "none"),))}, "above 0 .* 'none'"),
         ({"config": StreamConfig(falloff=8.0, least_falloff=9.0)}, "least_falloff of 0 to falloff = 8, found 9"),
         ({"config": StreamConfig(falloff_spread=11.0)}, "falloff_spread of 0 to 10, found 11"),
-        ({"config": StreamConfig(centre=0.7, solvent=0.7)}, "centre and solvent to add up to at most 1"),
+        ({"config": StreamConfig(center=0.7, solvent=0.7)}, "center and solvent to add up to at most 1"),
     ],
 )
 def test_invalid_options_raise(make, options, match):

@@ -18,7 +18,7 @@ from crefjax.simulate.stream.draw import draw_sample, prepare_models
 
 PATCH = 32
 PLAIN = StreamConfig(
-    resolution=(2.2, 3.0), solvent=0.0, centre=1.0, spectra=("white",), unevenness=(0.0, 0.0), b_factor=(90.0, 90.0),
+    resolution=(2.2, 3.0), solvent=0.0, center=1.0, spectra=("white",), unevenness=(0.0, 0.0), b_factor=(90.0, 90.0),
     falloff=30.0,
 )  # fmt: skip
 
@@ -47,7 +47,7 @@ def test_models_are_drawn_as_often_as_their_shares(model):
     shares = np.array([0.5, 0.2, 0.3])
     found = Counter(int(draw_sample(models, shares, PLAIN, 16, 20, 0, k).info.model) for k in range(600))
     assert chisquare([found[k] for k in range(3)], 600 * shares).pvalue > 1e-3
-    only = stream_half_maps([phantom(20), model], shares=(0, 2), patch=16, batch=8, config=replace(PLAIN, centre=0.5))
+    only = stream_half_maps([phantom(20), model], shares=(0, 2), patch=16, batch=8, config=replace(PLAIN, center=0.5))
     assert set(next(only).info.model) == {1}
 
 

@@ -25,8 +25,8 @@ def test_flat_b_factors_are_replaced_by_those_of_the_packing(model):
     """60 Å² times the mean number of atoms within 7.35 Å over an atom's own, itself among them."""
     flat = replace(model, b_factor=np.full(len(model), 20.0, np.float32))
     distances = np.linalg.norm(model.positions[:, None] - model.positions[None], axis=2)
-    neighbours = (distances <= 7.35).sum(1)
-    expected = np.minimum(60 * neighbours.mean() / neighbours, 300)
+    neighbors = (distances <= 7.35).sum(1)
+    expected = np.minimum(60 * neighbors.mean() / neighbors, 300)
     np.testing.assert_allclose(plausible_b_factors(flat), expected, rtol=1e-5)
     uneven = replace(model, b_factor=np.linspace(10, 90, len(model), dtype=np.float32))
     assert plausible_b_factors(uneven) is uneven.b_factor
@@ -63,7 +63,7 @@ def shells_of(side):
     return np.floor(radius + 0.5).astype(int), weight
 
 
-def coloured(random, side, voxel_size, b_factor):
+def colored(random, side, voxel_size, b_factor):
     """Noise of deviation 1 whose amplitudes fall off by a B-factor in Å²."""
     axes = *([np.fft.fftfreq(side, voxel_size)] * 2), np.fft.rfftfreq(side, voxel_size)
     squared = axes[0][:, None, None] ** 2 + axes[1][:, None] ** 2 + axes[2] ** 2
@@ -90,7 +90,7 @@ def test_signal_and_noise_are_those_of_the_whole_map(model, voxel_size, resoluti
     random, (shell, weight) = np.random.default_rng(1), shells_of(side)
     sums = np.zeros((3, side // 2 + 1))
     for _ in range(4):
-        halves = [truth + noise * coloured(random, side, voxel_size, noise_b) for _ in range(2)]
+        halves = [truth + noise * colored(random, side, voxel_size, noise_b) for _ in range(2)]
         first, other = (np.fft.rfftn(half * mask) for half in halves)
         for row, product in zip(sums, (first * other.conj(), first * first.conj(), other * other.conj()), strict=True):
             row += np.bincount(shell.ravel(), (weight * product.real).ravel())[: len(row)]

@@ -24,7 +24,7 @@ def radius(shape, voxel_size):
     return np.sqrt(sum(axis**2 for axis in axes))
 
 
-def coloured(random, amplitude):
+def colored(random, amplitude):
     """White noise times an amplitude over frequency."""
     noise = np.fft.fftn(random.normal(size=(BOX,) * 3))
     return np.fft.ifftn(noise * amplitude(radius((BOX,) * 3, VOXEL))).real
@@ -77,7 +77,7 @@ def test_a_blur_multiplies_a_wave_by_the_factor_of_its_frequency():
 @pytest.mark.parametrize("b_factor", [40.0, 120.0, 300.0])
 def test_the_signals_b_factor_is_found(b_factor):
     random = np.random.default_rng(2)
-    signal = coloured(random, lambda s: np.sqrt(specimen_power(s)) * np.exp(-b_factor * s**2 / 4))
+    signal = colored(random, lambda s: np.sqrt(specimen_power(s)) * np.exp(-b_factor * s**2 / 4))
     halves = [(signal + 0.02 * signal.std() * random.normal(size=signal.shape)).astype(np.float32) for _ in range(2)]
     found, error = signal_b_factor(shell_products(halves), shell_frequencies(signal.shape, VOXEL))
     assert found == pytest.approx(b_factor, abs=12)
@@ -115,7 +115,7 @@ def test_noise_alone_gives_no_signal_b_factor():
 def test_the_noises_b_factor_is_found(b_factor):
     random = np.random.default_rng(4)
     common = 5 * random.normal(size=(BOX,) * 3)
-    halves = [(common + coloured(random, lambda s: np.exp(-b_factor * s**2 / 4))).astype(np.float32) for _ in range(2)]
+    halves = [(common + colored(random, lambda s: np.exp(-b_factor * s**2 / 4))).astype(np.float32) for _ in range(2)]
     assert noise_b_factor(*halves, VOXEL) == pytest.approx(b_factor, abs=8)
 
 
@@ -132,7 +132,7 @@ def test_the_end_of_a_low_pass_is_found():
             fall = 0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * np.clip((s * end - 0.9) / 0.2, 0, 1))) if end else 1
             return np.sqrt(specimen_power(s)) * np.exp(-60 * s**2 / 4) * fall
 
-        return shell_products([coloured(random, amplitude).astype(np.float32)])[:, 0, 0]
+        return shell_products([colored(random, amplitude).astype(np.float32)])[:, 0, 0]
 
     frequency = shell_frequencies((BOX,) * 3, VOXEL)
     assert 1 / low_pass_end(power(4.0), frequency) == pytest.approx(4.0, rel=0.1)

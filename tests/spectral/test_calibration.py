@@ -133,7 +133,7 @@ def test_factors_of_shells_do_not_matter(power, masked, tolerance):
     network, factors = NETWORKS["half the noise"], np.exp(power * np.cos(SHELLS / 5))
     plain, _ = calibrated(halves(0), network, mask)
     result, _ = calibrated(halves(0), lambda map_: pairs.filtered(network(map_), factors), mask)
-    # Not to rounding: what is known of a shell is taken from its neighbours too, and a mask mixes them.
+    # Not to rounding: what is known of a shell is taken from its neighbors too, and a mask mixes them.
     changed = np.sum((MASK * (result - plain)) ** 2) / np.sum((MASK * signal()) ** 2)
     assert changed < tolerance * error(plain)
     assert error(result) < error(pairs.wiener(*halves(0), MASK))

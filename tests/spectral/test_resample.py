@@ -53,7 +53,7 @@ def test_a_wave_is_the_same_wave_on_both_grids(before, after):
 @pytest.mark.parametrize("box", [(40, 40, 40), (41, 41, 41), (36, 41, 45)])
 @pytest.mark.parametrize("ratio", [0.7, 1.3])
 def test_a_blob_keeps_its_position(box, ratio):
-    """Its centre, in parts of the box, is that of the other grid to a thousandth of a voxel."""
+    """Its center, in parts of the box, is that of the other grid to a thousandth of a voxel."""
     place = np.array([0.47, 0.52, 0.49])
 
     def blob(shape):
@@ -65,8 +65,8 @@ def test_a_blob_keeps_its_position(box, ratio):
     found = fourier_resample(blob(box).astype(np.float32), after).astype(np.float64)
     for axis, (side, at) in enumerate(zip(after, place, strict=True)):
         profile = found.sum(axis=tuple({0, 1, 2} - {axis}))
-        centre = np.sum(profile * np.arange(side)) / profile.sum() / side
-        assert centre * box[axis] == pytest.approx(at * box[axis], abs=1e-3)
+        center = np.sum(profile * np.arange(side)) / profile.sum() / side
+        assert center * box[axis] == pytest.approx(at * box[axis], abs=1e-3)
 
 
 @pytest.mark.parametrize(("before", "after"), [((12, 13, 14), (18, 20, 15)), ((10, 10, 10), (11, 12, 10))])

@@ -149,7 +149,7 @@ def test_planted_structure_is_found_where_it_is(masked):
     assert trusted[:, PLANTED].all()
     mean = np.mean([variances.added.value for variances in estimates], axis=0)
     np.testing.assert_allclose(mean[PLANTED] / known["added"][PLANTED], 1, atol=0.1)
-    # A masked shell holds a part of its neighbours' too.
+    # A masked shell holds a part of its neighbors' too.
     elsewhere = (SHELLS > 0) & (SHELLS < 13) & ~np.convolve(PLANTED, [1, 1, 1] if masked else [1], "same").astype(bool)
     notable = trusted[:, elsewhere] & (shares[:, elsewhere] > 0.01)
     assert notable.mean() < 0.05

@@ -17,7 +17,7 @@ from crefjax.training.loop import Result
 from crefjax.weights.store import load_weights, save_weights
 
 NETWORK = UNet3DConfig(depth=1, down_width=3, up_width=3, last_widths=(3,))
-ABOUT = {"source": "random numbers", "licence": "none needed", "training": "none", "expected_input": "any map"}
+ABOUT = {"source": "random numbers", "license": "none needed", "training": "none", "expected_input": "any map"}
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_noise_is_significant_no_more_often_than_by_chance():
 
 
 def noise(shape, seed):
-    """A specimen of nothing but noise, smooth over neighbours as real noise is."""
+    """A specimen of nothing but noise, smooth over neighbors as real noise is."""
     random = np.random.default_rng(seed)
     mask = np.zeros(shape, np.float32)
     mask[2:-2, 2:-2, 2:-2] = 1

@@ -185,6 +185,14 @@ def test_a_run_is_resumed_only_with_its_own_settings():
     assert_refused(["network.last_widths = [16, 8], found [4, 4]"], lambda: check_resumable(before, c, "run"))
 
 
+def test_a_run_of_an_earlier_version_is_resumed_with_renamed_fields():
+    before = to_json(default())
+    before["data.stream.centre"] = before.pop("data.stream.center")
+    check_resumable(before, default(), "run")
+    before["data.stream.centre"] = 0.9
+    assert_refused(["data.stream.center = 0.9, found 0.2"], lambda: check_resumable(before, default(), "run"))
+
+
 def test_the_grid_may_change_on_resuming_for_the_stream_alone():
     """The stream makes its maps on the grid; a dataset or entries are brought to it, and would be others."""
     for source, entries, may in (("stream", 0.0, True), ("stream", 0.1, False), ("entries", 0.0, False)):

@@ -65,15 +65,15 @@ def test_exported_weights_give_the_same_logits(tmp_path):
     np.testing.assert_array_equal(logits_of(weights.parameters, batch), logits_of(parameters, batch))
 
 
-def test_weights_to_start_from_keep_their_licence(tmp_path):
+def test_weights_to_start_from_keep_their_license(tmp_path):
     task = VoxelClassificationTask(NETWORK)
     parameters = jax.tree.map(np.asarray, task.init(jax.random.key(2)))
-    task.export(tmp_path / "first", parameters, {"training": "none", "licence": "CC BY 4.0"})
+    task.export(tmp_path / "first", parameters, {"training": "none", "license": "CC BY 4.0"})
     assert load_weights(tmp_path / "first", "classification").card["source"] == "trained with crefjax"
     next_task = task.started_from(load_weights(tmp_path / "first", "classification"))
     next_task.export(tmp_path / "second", parameters, {"training": "none"})
     card = load_weights(tmp_path / "second", "classification").card
-    assert card["licence"] == "CC BY 4.0"
+    assert card["license"] == "CC BY 4.0"
     assert card["source"] == "trained with crefjax from first: trained with crefjax"
 
 

@@ -31,7 +31,7 @@ def test_npz_numbered_by_array_or_by_layer(tmp_path, by_array):
     for i, layer in enumerate(config.layers()):
         assert np.all(parameters[layer.name]["kernel"] == i)
         assert np.all(parameters[layer.name]["bias"] == -i)
-    assert "redistribute" in about["licence"]
+    assert "redistribute" in about["license"]
 
 
 def without(found):

@@ -10,7 +10,7 @@ from crefjax.models.unet3d import UNet3D, UNet3DConfig
 from crefjax.weights import store
 
 CONFIG = UNet3DConfig(depth=1, down_width=2, up_width=2, last_widths=(3,))
-ABOUT = {"source": "a test", "licence": "none", "training": "none", "expected_input": "any"}
+ABOUT = {"source": "a test", "license": "none", "training": "none", "expected_input": "any"}
 
 
 @pytest.fixture
@@ -33,9 +33,18 @@ def test_saved_weights_are_loaded(parameters, own):
         weights = store.load_weights(name)
         assert weights.name == "mine"
         assert weights.config == CONFIG
-        assert weights.card["licence"] == "none"
+        assert weights.card["license"] == "none"
         assert weights.card["parameters"] == sum(a.size for a in jax.tree.leaves(parameters))
         jax.tree.map(np.testing.assert_array_equal, weights.parameters, parameters)
+
+
+def test_a_card_of_an_earlier_version_is_read(parameters, own):
+    store.save_weights(own / "mine", parameters, CONFIG, ABOUT)
+    file = own / "mine" / "card.json"
+    file.write_text(file.read_text().replace('"license"', '"licence"'))
+    card = store.load_weights("mine").card
+    assert card["license"] == "none"
+    assert "licence" not in card
 
 
 def test_shipped_weights_are_found_before_the_users(parameters, own, tmp_path, monkeypatch):
@@ -82,13 +91,13 @@ def test_only_a_weights_folder_is_replaced_and_only_with_overwrite(parameters, o
         (lambda card: card.update(card_version=99), "card version"),
         (lambda card: card["architecture"].update(down_width=4), "another architecture|other architecture"),
         (lambda card: card["architecture"].update(network="resnet"), "unet3d"),
-        (lambda card: card["architecture"].update(colour="red"), "architecture"),
+        (lambda card: card["architecture"].update(color="red"), "architecture"),
         (lambda card: card["architecture"].update(depth=2.5), "whole numbers"),
         (lambda card: card["architecture"].update(last_widths=[4.5]), "whole numbers"),
         (lambda card: card["architecture"].update(negative_slope="steep"), "negative_slope"),
         (lambda card: card.pop("architecture"), "JSON card"),
         (lambda card: card.pop("parameters"), "JSON card"),
-        (lambda card: card.pop("licence"), "JSON card"),
+        (lambda card: card.pop("license"), "JSON card"),
         (lambda card: card.update(training=None), "JSON card.*training"),
     ],
 )
@@ -117,5 +126,5 @@ def test_damaged_parameters_are_refused(parameters, own):
 
 
 def test_a_card_without_its_texts_is_refused(parameters, own):
-    with pytest.raises(ValueError, match="licence"):
-        store.save_weights(own / "w", parameters, CONFIG, {**ABOUT, "licence": ""})
+    with pytest.raises(ValueError, match="license"):
+        store.save_weights(own / "w", parameters, CONFIG, {**ABOUT, "license": ""})

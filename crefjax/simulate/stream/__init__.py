@@ -50,7 +50,7 @@ class StreamConfig:
         low_pass_edge: the part of that over which it falls.
         whole_map: whether `resolution` is that of a map of the whole model, so that the noise is alike in all its
             patches, some of which are resolved better than others; else each patch by itself has that resolution.
-        centre: share of the patches around the middle of the model.
+        center: share of the patches around the middle of the model.
         solvent: share of the patches that only touch the model; the others are around an atom.
     """
 
@@ -75,7 +75,7 @@ class StreamConfig:
     low_pass: tuple[float, float] = (1.25, 1.6)
     low_pass_edge: tuple[float, float] = (0.2, 0.2)
     whole_map: bool = False
-    centre: float = 0.2
+    center: float = 0.2
     solvent: float = 0.1
 
     def check(self, patch: int) -> None:
@@ -99,14 +99,14 @@ class StreamConfig:
                 )
         if not self.resolution[0] > 2:
             raise UserError("stream: expected resolutions above 2 voxels (Nyquist), found 2; take 2.1, for example")
-        for name in ("belt", "flexible", "sharpened", "low_passed", "centre", "solvent"):
+        for name in ("belt", "flexible", "sharpened", "low_passed", "center", "solvent"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(
                     f"stream: expected {name} to be a share of 0 to 1, found {getattr(self, name)}; correct it"
                 )
-        if self.centre + self.solvent > 1:
+        if self.center + self.solvent > 1:
             raise UserError(
-                f"stream: expected the shares centre and solvent to add up to at most 1, found {self.centre} and "
+                f"stream: expected the shares center and solvent to add up to at most 1, found {self.center} and "
                 f"{self.solvent}; lower one"
             )
         if not self.falloff > 0:

@@ -480,9 +480,9 @@ def _place(u, model, rotation, side, config):
     choice, atom, distance = next(u), next(u), next(u)
     random = np.array([next(u) for _ in range(3)]) - 0.5
     jitter = rotation.T @ (random * side / 2)  # a quarter of the side in either direction
-    if choice < config.centre:
+    if choice < config.center:
         return 0, model.center + jitter
-    if choice < config.centre + config.solvent:
+    if choice < config.center + config.solvent:
         # Straight out from the atom that lies farthest in the direction of one of the patch's sides.
         outward = rotation[int(3 * atom)]
         edge = model.positions[np.argmax(model.positions @ outward)]

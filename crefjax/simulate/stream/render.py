@@ -24,7 +24,7 @@ from crefjax.simulate.noise import THRESHOLD, NoiseSpectrum, colored_noise, low_
 from crefjax.simulate.specimen import EXTEND, SOFT_EDGE, Belt
 from crefjax.simulate.stream.draw import BODY_LOWPASS, AtomTable, SampleSpec
 from crefjax.spectral.shells import box_shells, half_spectrum, shell_means
-from crefjax.spectral.windows import raised_cosine
+from crefjax.spectral.windows import border_window, raised_cosine
 
 MARGIN = 6  # voxels
 EXTRAS = ("belt", "flexible", "low_passed")
@@ -239,11 +239,9 @@ def _crop(box, patch):
     return lax.slice(box, (start,) * 3, (start + patch,) * 3)
 
 
-def border_window(patch: int) -> np.ndarray:
-    """Return a window that falls to 0 at a patch's borders, a raised cosine over an eighth of the side; float32."""
-    edge = patch // 8
-    from_border = np.minimum(np.arange(patch) + 0.5, patch - np.arange(patch) - 0.5)
-    line = raised_cosine(from_border / edge, rising=True)
+def _border(patch: int) -> np.ndarray:
+    """Return a window that falls to 0 at a patch's borders, over an eighth of the side; float32."""
+    line = border_window(patch, patch // 8)
     return (line[:, None, None] * line[:, None] * line).astype(np.float32)
 
 
@@ -252,14 +250,14 @@ def _level(truth, mask, noise, factor, sample):
 
     In shells of signal power `S` and power `N` of noise of standard deviation 1, half-maps are expected to have the FSC
     `S / (S + level² N)`; hence `level² = S / N (1 - 0.143) / 0.143`. Both are those of the patch under its mask and
-    `border_window`: at a sharp border the signal would leak into all shells, in both half-maps. The ratio is smoothed
+    a window: at a sharp border the signal would leak into all shells, in both half-maps. The ratio is smoothed
     over shells, in its logarithm, which is nearly linear there.
 
     A patch with an almost empty mask would get almost no noise, although noise is that of the whole map. Its signal is
     therefore filled up with atoms at random places (Wilson 1949), whose power is the sum of theirs.
     """
     patch, voxel_size = len(truth), sample.info.voxel_size
-    taper = border_window(patch)
+    taper = _border(patch)
     shells = box_shells(truth.shape)
     spectra = half_spectrum(jnp.stack([truth * mask, noise]) * taper[None])
     signal, noise_power = shell_means(jnp.square(spectra.real) + jnp.square(spectra.imag), shells)

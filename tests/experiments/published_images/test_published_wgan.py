@@ -1,4 +1,4 @@
-"""The Wasserstein GAN with a grey constraint: losses, noise, size, and training in turn."""
+"""The Wasserstein GAN with a gray constraint: losses, noise, size, and training in turn."""
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +45,8 @@ def test_losses_are_the_papers_and_each_trains_its_own_network(monkeypatch):
         return losses.sum(), parts
 
     (_, parts), (of_critic, of_denoised) = jax.value_and_grad(total, (0, 1), has_aux=True)(w, denoised)
-    grey = 0.1 * ((clean - denoised) ** 2).mean((1, 2, 3))
-    np.testing.assert_allclose(parts["generator"], w * denoised.mean((1, 2, 3)) + grey, rtol=1e-5)
+    gray = 0.1 * ((clean - denoised) ** 2).mean((1, 2, 3))
+    np.testing.assert_allclose(parts["generator"], w * denoised.mean((1, 2, 3)) + gray, rtol=1e-5)
     np.testing.assert_allclose(parts["critic"], w * (clean - denoised).mean((1, 2, 3)), rtol=1e-4)
     np.testing.assert_allclose(of_critic, clean.mean((1, 2, 3)).sum() - denoised.mean((1, 2, 3)).sum(), rtol=1e-4)
     np.testing.assert_allclose(of_denoised, (w + 0.2 * (denoised - clean)) / 64, rtol=1e-4, atol=1e-7)
@@ -55,12 +55,12 @@ def test_losses_are_the_papers_and_each_trains_its_own_network(monkeypatch):
 def test_gaussian_noise_is_on_0_to_255_and_its_psnr_the_definition():
     """Noise of sigma 40 has 10 log10(255^2 / 40^2) = 16.09 dB."""
     clean = np.random.default_rng(1).standard_normal((2, 1, 64, 64)).astype(np.float32)
-    greys = wgan.to_greys(jnp.asarray(clean[:, 0, ..., None]))
-    assert np.allclose(greys.min((1, 2, 3)), 0)
-    assert np.allclose(greys.max((1, 2, 3)), 255)
+    grays = wgan.to_grays(jnp.asarray(clean[:, 0, ..., None]))
+    assert np.allclose(grays.min((1, 2, 3)), 0)
+    assert np.allclose(grays.max((1, 2, 3)), 255)
     batch = {"half_map_1": clean, "half_map_2": clean, "truth": clean}
     noisy, standardized = TASK.noisy_pair(batch, 40.0, jax.random.key(0))
-    scale = float((greys - greys.mean((1, 2, 3), keepdims=True)).std()) / float(standardized.std())
+    scale = float((grays - grays.mean((1, 2, 3), keepdims=True)).std()) / float(standardized.std())
     assert float((noisy - standardized).std()) * scale == pytest.approx(40, rel=0.03)
     parameters = jax.tree.map(jnp.zeros_like, wgan.init(jax.random.key(0), TINY))
     metrics = TASK.metrics(parameters, batch)  # of a generator that changes nothing

@@ -1,6 +1,6 @@
 """PSNR and SSIM of denoisers on clean images with Gaussian noise, as Ouyang et al. 2020 report them.
 
-    python -m experiments.images.grey_noise SET --weights runs/images_wgan/best --sigma 40
+    python -m experiments.images.gray_noise SET --weights runs/images_wgan/best --sigma 40
 
 Every clean image of a simulated set is scaled to 0 to 255 by its own least and largest value, and Gaussian noise is
 added. Beside the weights stand Gaussian filters: noise that is white is easily removed from images that are smooth, and
@@ -20,7 +20,7 @@ from crefjax.images.measures import psnr, ssim
 from crefjax.images.sets import CLEAN, ImageSet
 from crefjax.weights.store import load_weights
 
-GREYS = 255.0
+GRAYS = 255.0
 WIDTHS = (1.0, 1.5, 2.0, 3.0)  # standard deviations of the filters, pixels
 
 
@@ -39,26 +39,26 @@ def compare(
         UserError: Weights cannot be read, or are not for images.
     """
     low, high = clean.min((1, 2), keepdims=True), clean.max((1, 2), keepdims=True)
-    greys = (clean - low) * (GREYS / np.where(high > low, high - low, 1))
-    noise = np.random.default_rng(seed).standard_normal(greys.shape)
-    noisy = (greys + sigma * noise).astype(np.float32)
+    grays = (clean - low) * (GRAYS / np.where(high > low, high - low, 1))
+    noise = np.random.default_rng(seed).standard_normal(grays.shape)
+    noisy = (grays + sigma * noise).astype(np.float32)
     outputs = {"noisy": noisy}
     for width in WIDTHS:
         outputs[f"Gaussian, {width:g} pixels"] = np.stack([gaussian_filter(image, width) for image in noisy])
     for name in weights:
         loaded = load_weights(name, "images")
         outputs[str(name)] = denoise_images(noisy, loaded, plan_images(noisy.shape[1:], loaded))
-    return {name: _scores(images, greys) for name, images in outputs.items()}
+    return {name: _scores(images, grays) for name, images in outputs.items()}
 
 
-def _scores(images, greys):
-    pairs = list(zip(images, greys, strict=True))
-    return tuple(float(np.mean([score(*pair, GREYS) for pair in pairs])) for score in (psnr, ssim))
+def _scores(images, grays):
+    pairs = list(zip(images, grays, strict=True))
+    return tuple(float(np.mean([score(*pair, GRAYS) for pair in pairs])) for score in (psnr, ssim))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.images.grey_noise", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m experiments.images.gray_noise", description=__doc__.split("\n")[0])
     parser.add_argument("set", metavar="SET", help="set of crefjax images simulate")
     parser.add_argument("--weights", nargs="*", default=[], metavar="W", help="names or folders of weights for images")
     parser.add_argument("--sigma", type=float, default=40.0, help="noise on 0 to 255 (default: 40)")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from experiments.images.grey_noise import compare, main
+from experiments.images.gray_noise import compare, main
 
 
 def test_numbers_are_those_of_scikit_image():
@@ -13,12 +13,12 @@ def test_numbers_are_those_of_scikit_image():
     clean = np.stack([np.sin(6 * x) * np.cos(4 * y), x + y**2]).astype(np.float32)
     found = compare(clean, [], sigma=40.0, seed=3)
     low, high = clean.min((1, 2), keepdims=True), clean.max((1, 2), keepdims=True)
-    greys = 255 * (clean - low) / (high - low)
-    noisy = greys + 40 * np.random.default_rng(3).standard_normal(greys.shape)
+    grays = 255 * (clean - low) / (high - low)
+    noisy = grays + 40 * np.random.default_rng(3).standard_normal(grays.shape)
     for name, images in (("noisy", noisy), ("Gaussian, 2 pixels", [gaussian_filter(image, 2.0) for image in noisy])):
-        pairs = list(zip(greys, images, strict=True))
-        psnr = np.mean([metrics.peak_signal_noise_ratio(grey, image, data_range=255) for grey, image in pairs])
-        ssim = np.mean([metrics.structural_similarity(grey, image, data_range=255) for grey, image in pairs])
+        pairs = list(zip(grays, images, strict=True))
+        psnr = np.mean([metrics.peak_signal_noise_ratio(gray, image, data_range=255) for gray, image in pairs])
+        ssim = np.mean([metrics.structural_similarity(gray, image, data_range=255) for gray, image in pairs])
         np.testing.assert_allclose(found[name], (psnr, ssim), rtol=1e-3)
     assert found["noisy"][0] == pytest.approx(16.09, abs=0.3)  # 10 log10(255^2 / 40^2)
 
