@@ -6,7 +6,7 @@ The new network computes the output of the deeper one with everything below its 
 has the kernel of the layer that was at that place; the layer above reads it with zeros, which training then changes.
 `crefjax train --config.weights=FOLDER --config.network.depth=3` trains it.
 
-`--grid 3.3` prepares weights that worked on the grid of the map for training on the grid of the data.
+`--grid 3.3` prepares weights that worked on the map's own grid for training on the working grid.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--grid",
         metavar="VOXELS",
         type=float,
-        help="voxels that the resolution spans on the grid of the data (default: as in WEIGHTS)",
+        help="voxels that the resolution spans on the working grid (default: as in WEIGHTS)",
     )
     return run_command("shallow_weights", parser, _run, argv)
 

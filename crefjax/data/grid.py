@@ -34,7 +34,7 @@ _ERRORS = 2.0  # standard errors by which a B-factor must lie outside that range
 _MOST_BLUR = 6.0  # over the squared resolution, of one full map, whose fall-off is less well known than that of a pair
 _FIRST_SHELL = 6  # a resolution in a lower shell is not a measurement
 _LEAST_SOLVENT = 0.05  # of the box, for estimating the noise of a map without half-maps
-KEPT = (0.9, 1.1)  # ratio of the two samplings within which the file's grid is kept
+KEPT = (0.9, 1.1)  # ratio of the two samplings within which the map's own grid is kept
 UNIT_VOXEL = 1.0  # Å, of the unit grid
 BRIGHTEST = 1000  # Å³ of a map whose density is scaled to 1 or more, and clipped there
 
@@ -46,7 +46,7 @@ class WorkingGrid:
     Attributes:
         shape: `(z, y, x)` in voxels.
         voxel_size: Å, along the longest side.
-        resolution: resolution in Å from which the grid was chosen; None if it is unknown, so that the file's grid was
+        resolution: resolution in Å from which the grid was chosen; None if it is unknown, so that the map's own was
             kept.
         blur: Å², the B-factor by which maps are blurred (below 0: sharpened) for the network. Beyond the resolution the
             sharpening factor stays constant, because it would amplify noise alone.
@@ -60,11 +60,11 @@ class WorkingGrid:
     notes: tuple[str, ...] = ()
 
     def resample(self, array: np.ndarray) -> np.ndarray:
-        """Return a map, `(z, y, x)` on the file's grid, on this one, blurred for the network."""
+        """Return a map, `(z, y, x)` on its own grid, on this one, blurred for the network."""
         return self._with_b_factor(fourier_resample(array, self.shape), self.blur)
 
     def resample_mask(self, mask: np.ndarray) -> np.ndarray:
-        """Return a mask on the file's grid, on this one, within 0 to 1."""
+        """Return a mask, `(z, y, x)` on the map's own grid, on this one, within 0 to 1."""
         return np.clip(fourier_resample(mask, self.shape), 0, 1)
 
     def restore(self, array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -98,7 +98,7 @@ def find_grid(
         region: mask within which to measure; None for the whole box.
         voxels: number of voxels per resolution.
         resolution: Å; None to have it measured.
-        keep: whether the file's grid is kept, and only the fall-off of the amplitudes is measured.
+        keep: whether the map's own grid is kept, and only the fall-off of the amplitudes is measured.
         products: `shell_products` of the half-maps less their solvent levels under that mask, if already measured.
     """
     shape = maps[0].shape
@@ -188,7 +188,7 @@ def _resolution_of_one_map(inside, noise, shape, voxel_size):
     its solvent. With the power `P` within the mask and `N` outside, a full map has the ratio `(P - N) / N` of signal to
     noise; if it is 1/3, half-maps would have an FSC of 0.143.
     """
-    advice = "the file's grid is kept; give the `resolution` to choose by it"
+    advice = "the map's own grid is kept; give the `resolution` to choose by it"
     if inside is None:
         return None, (f"no particle was found by which to estimate the resolution; {advice}",)
     end = low_pass_end(inside, shell_frequencies(shape, voxel_size))

@@ -95,7 +95,7 @@ class Manifest:
         patches: number of patches on each side of the split.
         entries: sorted by name.
         left_out: reason for each entry that was skipped, by its name.
-        grid: voxels per resolution on the working grid; 0 for the grid of the files.
+        grid: voxels per resolution on the working grid; 0 for the maps' own grid.
         voxel_size: Å, if it replaced that of the headers; else 0.
         insist: whether half-maps that are not a pair were accepted.
         folder: the dataset's folder; not in the file.

@@ -91,7 +91,7 @@ def load_specimen(
         mask_path: values 0 to 1 on the same grid; None to have a mask made, see `crefjax.masking`.
         truth_path: the noise-free map on the same grid, or None.
         name: name of the specimen; that of the first half-map's folder if None.
-        voxels: number of voxels per resolution on the working grid; 0 keeps the grid of the files.
+        voxels: number of voxels per resolution on the working grid; 0 keeps the maps' own grid.
         voxel_size: Å, instead of the headers'; None for theirs.
         insist: whether to continue if the half-maps are not a pair; None if the user has no option for that.
 

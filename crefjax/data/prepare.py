@@ -109,7 +109,7 @@ def prepare(
         jobs: number of worker processes; memory grows with it, not with the number of entries.
         seed: random seed of the split.
         grid: voxels per resolution on the grid to which entries are resampled (`grid.find_grid`), as `denoise` does for
-            weights that were trained so; 0 keeps the grid of the files.
+            weights that were trained so; 0 keeps the maps' own grid.
         voxel_size: Å, instead of that of all headers; None for theirs.
         insist: whether half-maps that are not a pair are accepted, see `crefjax.data.pair_check`.
         overwrite: whether an existing dataset, complete or not, is replaced.

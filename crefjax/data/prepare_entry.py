@@ -109,7 +109,7 @@ class CutSettings:
         patch: side of the patches, voxels.
         stride: distance from patch to patch, voxels.
         dtype: type of the stored densities.
-        grid: voxels per resolution on the working grid; 0 for the grid of the files.
+        grid: voxels per resolution on the working grid; 0 for the maps' own grid.
         voxel_size: Å, instead of the headers'; None for theirs.
         insist: whether half-maps that are not a pair are accepted.
     """

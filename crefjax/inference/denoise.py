@@ -225,7 +225,7 @@ def _on_input_scale(y, array, own, mask):
 
 
 def _on_signal_scale(outputs, arrays, request, grid, region):
-    """Return full map and, if requested, half-maps on the file's grid, the factors of their shells, and the FSC."""
+    """Return full map and, if requested, half-maps on the map's own grid, the factors of their shells, and the FSC."""
     shape = arrays[0].shape
     unblurred = replace(grid, blur=0.0)
     if grid.shape != shape:

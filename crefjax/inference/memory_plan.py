@@ -86,7 +86,7 @@ class InferencePlan:
 
 
 def plan_denoise(request: DenoiseRequest) -> InferencePlan:
-    """Plan a request. Where the network works on the data's grid, the half-maps are measured for it.
+    """Plan a request. If the network runs on the working grid, the half-maps are measured for it.
 
     Raises:
         UserError: there is no such device, or not enough memory.

@@ -28,7 +28,7 @@ class DenoiseRequest:
         mask: mask on the same grid, 0 to 1, or None.
         scale: one of `SCALES`; by default `signal` for two half-maps and `input` for one map.
         grid: one of `GRIDS`; by default the one that the weights were trained for.
-        resolution: resolution in Å from which the data's grid is chosen; None to measure it.
+        resolution: resolution in Å from which the working grid is chosen; None to measure it.
         rotations: one of `ROTATION_COUNTS`; None for as many as take no longer than one does on the map's own grid.
         symmetry: point group over which the output is averaged, in RELION's notation; see
             `crefjax.spectral.symmetry`. None for none.

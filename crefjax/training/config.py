@@ -89,7 +89,7 @@ def _add_data(c):
     c.data.source = "dataset"  # dataset, stream, or entries: one of the three below
     c.data.patch = 96  # side of the patches, voxels, for stream and entries; a dataset has its own
 
-    c.data.grid = 0.0  # voxels that the resolution spans on the grid of the data; 0: maps as they are
+    c.data.grid = 0.0  # voxels that the resolution spans on the working grid; 0: maps as they are
     # `crefjax denoise` brings maps to the grid on which the network was trained. With a grid, maps are standardized by
     # their solvent and within their mask (`crefjax.data.grid`), otherwise as a whole.
 

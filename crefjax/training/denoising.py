@@ -27,7 +27,7 @@ class DenoisingTask(NetworkTask):
 
     Attributes:
         loss_weights: Weight of each loss by its name.
-        grid: Number of voxels that the resolution spans on the grid of the data; 0 for maps on their own grid.
+        grid: Number of voxels that the resolution spans on the working grid; 0 for maps on their own grid.
     """
 
     loss_weights: dict[str, float]

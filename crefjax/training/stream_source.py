@@ -102,7 +102,7 @@ def make_standardizer(
     """Return a function that standardizes and masks a batch of the stream.
 
     Patches are standardized by the mean and the standard deviation of the full map in the patch. With `whole_map` they
-    are standardized as `crefjax denoise` standardizes a whole map on the grid of the data: nothing is subtracted,
+    are standardized as `crefjax denoise` standardizes a whole map on the working grid: nothing is subtracted,
     because the solvent is at 0, and all is divided by the root mean square of the full map within its mask.
 
     The truth has the solvent at 0. A patch in the middle of a particle has a larger standard deviation than the whole

@@ -50,7 +50,7 @@ def get_config():
     s.masked = 0.3
     s.gain = (0.8, 1.25)
     s.voxel_size = (0.6, 3.4)
-    s.resolution = (3.0, 3.7)  # as maps have it on the grid of the data
+    s.resolution = (3.0, 3.7)  # as maps have it on the working grid
     s.resolution_limits = (1.7, 12.0)
     s.b_factor = (5.0, 500.0)
     s.falloff = 14.0

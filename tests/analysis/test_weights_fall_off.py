@@ -27,7 +27,7 @@ def entry(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weights(small_weights, tmp_path_factory):
-    """Weights for the grid of the data, which is that of the entry."""
+    """Weights for the working grid, which is that of the entry."""
     small, folder = load_weights(small_weights), tmp_path_factory.mktemp("weights") / "gridded"
     about = {field: small.card[field] for field in CARD_FIELDS} | {"grid": 3.3}
     save_weights(folder, small.parameters, small.config, about)

@@ -1,4 +1,4 @@
-"""The network on the grid of the data: place of the output, input, rotations, parts, and invalid settings."""
+"""The network on the working grid: place of the output, input, rotations, parts, and invalid settings."""
 
 from dataclasses import replace
 
