@@ -44,10 +44,11 @@ CARDS = {
         "coarsest_resolution": 9.0,  # Å
     },
     "cref": {
-        "losses": {"cref_l1": 0.5, "cref_l1_masked": 0.5, "gain_l1": 0.3},
+        "losses": {"cref_l1": 0.5, "cref_l1_masked": 0.5, "gain_l1": 0.3, "fsc": 1.0, "n2n_l2": 0.3},
         "teacher": (
-            "half-maps alone, no truth: |C_ref - FSC(denoised, full map)|, in the whole patch and within the mask, and "
-            "0.3 of the distance of the output's scale from the signal's, shell by shell"
+            "half-maps alone, no truth: 1 - FSC(denoised half-map, other half-map), and 0.3 of their squared "
+            "difference; 0.5 of |C_ref - FSC(denoised, full map)|, in the whole patch and within the mask each; 0.3 of "
+            "the distance of the output's scale from the signal's, shell by shell"
         ),
         "good_for": (
             "comparison with weights that learned from a truth; with `--scale input`, a map whose FSC to its input "

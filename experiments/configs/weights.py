@@ -7,8 +7,8 @@ One cycle is 12,000 patches (6,800 took 46 minutes on two CPU cores); `last` has
 command with `--config.steps` larger by 6000 continues the run for another cycle, at lower rates. From half-maps alone:
 
     crefjax train --config=experiments/configs/weights.py --workdir=runs/cref --config.losses.truth_fsc=0 \
-        --config.losses.truth_l2=0 --config.losses.cref_l1=0.5 --config.losses.cref_l1_masked=0.5 \
-        --config.losses.gain_l1=0.3
+        --config.losses.truth_l2=0 --config.losses.fsc=1 --config.losses.n2n_l2=0.3 --config.losses.cref_l1=0.5 \
+        --config.losses.cref_l1_masked=0.5 --config.losses.gain_l1=0.3
 """
 
 from crefjax.training.config import default
