@@ -213,7 +213,7 @@ def check_map_file(path: Path | str) -> None:
     with open_map_file(path) as (stream, size):
         header = _first_bytes(stream, path)
         expected = HEADER_BYTES + max(0, int(header.fields.nsymbt))
-        if header.fields.mode in REAL_MODES:
+        if int(header.fields.mode) in REAL_MODES:
             expected += header.data_bytes
         found = HEADER_BYTES + _read_to_the_end(stream) if size is None else size
         if found < expected:
@@ -302,7 +302,7 @@ def check_header(header: Header, path: Path, *, sized: bool = True) -> None:
         raise path_error(path, f"expected real voxels, found mode {fields.mode} ({what}); convert it to mode 2")
     if int(fields.mode) not in REAL_MODES:
         raise path_error(
-            path, f"expected one of the modes {REAL_MODES}, found mode {fields.mode}; convert it to mode 2"
+            path, f"expected one of the modes {tuple(REAL_MODES)}, found mode {fields.mode}; convert it to mode 2"
         )
     if min(header.file_shape) <= 0:
         raise path_error(path, f"expected sides above 0, found (z, y, x) {header.file_shape}; the header is damaged")

@@ -11,7 +11,7 @@ from helpers.report_inputs import example_numbers, local, report_inputs, sources
 
 from crefjax.errors import UserError
 from crefjax.io.header import header_rows
-from crefjax.io.maps import write_map
+from crefjax.io.maps import read_header, write_map
 from crefjax.report.writer import check_report_folder, write_report
 
 HOSTILE = "<script>alert('x')</script>&\"'<img src=x onerror=y>"
@@ -185,7 +185,10 @@ def test_report_json_is_strict_and_complete(folder):
 
 def test_header_table_marks_what_differs(tmp_path):
     inputs = report_inputs(tmp_path)
-    rows = {row.name: row for row in header_rows(inputs.half_map_1.header, inputs.denoised.header)}
+    rows = {
+        row.name: row
+        for row in header_rows(read_header(inputs.half_map_1.path), read_header(tmp_path / "denoised.mrc"))
+    }
     assert {name for name, row in rows.items() if row.differs} == {"Minimum, maximum", "Mean, standard deviation"}
     assert all(row.expected for row in rows.values() if row.differs)
     assert rows["Size x, y, z (voxels)"].before == "28, 24, 20"
@@ -194,7 +197,10 @@ def test_header_table_marks_what_differs(tmp_path):
     raw[16:20] = (7).to_bytes(4, "little")  # NXSTART
     raw[88:92] = (0).to_bytes(4, "little")  # ISPG
     (tmp_path / "denoised.mrc").write_bytes(raw)
-    rows = {row.name: row for row in header_rows(inputs.half_map_1.header, inputs.denoised.header)}
+    rows = {
+        row.name: row
+        for row in header_rows(read_header(inputs.half_map_1.path), read_header(tmp_path / "denoised.mrc"))
+    }
     assert rows["NSTART column, row, section"].after == "7, 0, 0"
     differing = {name for name, row in rows.items() if row.differs and not row.expected}
     assert differing == {"NSTART column, row, section", "Space group (ISPG)"}
