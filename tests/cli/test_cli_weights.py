@@ -67,7 +67,7 @@ def test_shipped_weights_are_listed_and_the_default(found, weights, pair):
     listed = run_ok("weights", "list").out.splitlines()
     assert [line.split()[:3] for line in listed[:4]] == [
         ["classifier", "classification", "170,657"],
-        ["cref", "denoising", "322,881"],
+        ["cref", "denoising", "799,889"],
         ["images", "images", "82,465"],
         ["truth", "denoising", "799,889"],
     ]
