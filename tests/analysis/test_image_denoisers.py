@@ -95,7 +95,7 @@ def test_sets_of_another_kind_are_refused(folders, tmp_path, capsys):
         words = [sets["particles"], "--empty", sets["empty"], "--micrographs", sets["micrographs"]]
         words += ["--other", sets["other"]]
         assert STUDY.main([*words, "--methods", "raw", "-o", str(tmp_path / "out")]) == 2
-        assert f"expected a set of {kind}, found another" in capsys.readouterr().err
+        assert f"expected a set of {kind}, found one of another kind" in capsys.readouterr().err
 
 
 def test_unknown_methods_and_weights_of_one_name_are_refused():

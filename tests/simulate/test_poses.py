@@ -158,7 +158,7 @@ def test_batches_count_every_particle_once():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"count": 0}, "at least one particle, found 0"),
+        ({"count": 0}, "at least one particle in each half, found 0"),
         ({"pose_error": -1.0}, "pose_error.*-1"),
         ({"shift_error": math.inf}, "shift_error"),
         ({"preferred": math.nan}, "preferred"),
