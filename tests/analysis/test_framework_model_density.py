@@ -189,5 +189,5 @@ def test_given_b_factor_replaces_that_of_the_model(model, tmp_path):
     np.testing.assert_allclose(found.density, expected, atol=0.003 * expected.max())
     with pytest.raises(UserError, match="expected 0 to 300 Å², found 301"):
         study.model_density(path, map_, b_factor=301)
-    with pytest.raises(UserError, match="`near` above 0 Å .* found 0 and 3"):
+    with pytest.raises(UserError, match=r"`near` above 0 Å .* found 0 and 3"):
         study.model_density(path, map_, near=0)
