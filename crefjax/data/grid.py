@@ -2,8 +2,7 @@
 
 A network of moderate size works best at one sampling. For weights that were trained on maps whose resolution spans
 3.3 voxels, half-maps are resampled to that sampling, in training and in use, by cropping or padding their spectrum, and
-the output of the network is resampled back to the map's own grid. The first voxel of both grids lies at
-the same place.
+the output of the network is resampled back to the map's own grid. The first voxel of both grids lies at the same place.
 
 The classifier works on voxels of 1 Å, with negative density set to 0, and the rest scaled to 0 to 1.
 """

@@ -42,6 +42,7 @@ def test_a_card_of_an_earlier_version_is_read(parameters, own):
     store.save_weights(own / "mine", parameters, CONFIG, ABOUT)
     file = own / "mine" / "card.json"
     file.write_text(file.read_text().replace('"license"', '"licence"'))
+    assert "licence" in json.loads(file.read_text())
     card = store.load_weights("mine").card
     assert card["license"] == "none"
     assert "licence" not in card
