@@ -20,6 +20,26 @@ _POSES = 12  # over which a flexible part is averaged
 
 
 @dataclass(frozen=True)
+class BulkSolvent:
+    """The solvent that a particle displaces, which lowers its contrast at low frequencies.
+
+    By Babinet's principle, the particle's amplitudes are multiplied by `1 - scale exp(-B s²/4)` (Moews & Kretsinger
+    1975, J. Mol. Biol. 91, 201; Glykos & Kokkinidis 2000, Acta Cryst. D56, 1070).
+
+    Attributes:
+        scale: the mean density of the solvent over that of the particle, 0 to 1; 0 for a particle in a vacuum.
+        b_factor: Å², how smooth the border between both is.
+    """
+
+    scale: float
+    b_factor: float
+
+    def factor(self, frequency, xp=np):
+        """Return the factor of the particle's amplitudes at frequencies in 1/Å; the same shape."""
+        return 1 - self.scale * xp.exp(-self.b_factor * xp.square(frequency) / 4)
+
+
+@dataclass(frozen=True)
 class Flexible:
     """A part of the model that moves as a rigid body about its atom nearest to the other atoms, and is blurred.
 

@@ -58,6 +58,7 @@ def get_config():
     s.falloff_spread = 1.5
     s.belt = 0.15
     s.flexible = 0.25
+    s.bulk_solvent = 0.5
     s.sharpened = 0.3
     s.low_passed = 0.3
     s.low_pass = (1.0, 1.6)

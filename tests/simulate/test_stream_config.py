@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.stats import chisquare
 
 from crefjax.data.grid import find_grid
@@ -153,6 +154,43 @@ def test_sharpening_amplifies_signal_and_noise_alike(model):
         found = np.array([power[shell].mean() for shell in shells])
         growth_by_shell = np.array([(growth[shell] ** 2).mean() for shell in shells])
         np.testing.assert_allclose(found / found[0], growth_by_shell / growth_by_shell[0], rtol=0.2)
+
+
+def test_bulk_solvent_lowers_the_contrast_at_low_frequencies(model):
+    """The noise-free density is that of a vacuum less the density blurred by the solvent's B-factor, times its scale.
+
+    The blur is done in real space, and compared where the patch's borders do not matter."""
+    settings = {"resolution": (3.6, 4.0), "bulk_solvent_scale": (0.4, 0.9), "bulk_solvent_b": (60.0, 300.0)}
+    vacuum, batch = batch_of(model, resolution=(3.6, 4.0)), batch_of(model, bulk_solvent=1.0, **settings)
+    np.testing.assert_array_equal(vacuum.info.center, batch.info.center)
+    inner = (slice(8, -8),) * 3
+    for index, truth in enumerate(np.asarray(vacuum.truth)):
+        scale, b_factor = float(batch.info.bulk_solvent_scale[index]), float(batch.info.bulk_solvent_b[index])
+        assert 0.4 <= scale <= 0.9
+        assert 60 <= b_factor <= 300
+        sigma = np.sqrt(b_factor / (8 * np.pi**2)) / float(batch.info.voxel_size[index])
+        expected = truth - scale * ndimage.gaussian_filter(truth, sigma)
+        np.testing.assert_allclose(batch.truth[index][inner], expected[inner], atol=0.03 * truth.std())
+    assert np.all(batch.info.noise < vacuum.info.noise)  # weaker signal at the resolution, so less noise
+
+
+def test_some_samples_are_in_a_vacuum_and_the_solvent_is_not_wider_than_a_patch(model):
+    models = prepare_models([model], 0.8)
+    config = replace(PLAIN, bulk_solvent=0.4, bulk_solvent_b=(40.0, 5000.0), voxel_size=(0.8, 0.8))
+    infos = [draw_sample(models, np.ones(1), config, 16, 20, 0, k).info for k in range(300)]
+    drawn = [info for info in infos if info.bulk_solvent_scale > 0]
+    assert 0.3 < len(drawn) / 300 < 0.5
+    assert max(info.bulk_solvent_b for info in drawn) == np.float32(700 * 0.8**2)
+    assert min(info.bulk_solvent_b for info in drawn) < 60
+    assert all(info.bulk_solvent_b == 0 for info in infos if info.bulk_solvent_scale == 0)
+
+
+@pytest.mark.parametrize(
+    "field", [{"bulk_solvent": 1.5}, {"bulk_solvent_scale": (0.5, 1.0)}, {"bulk_solvent_b": (0, 9)}]
+)
+def test_an_invalid_bulk_solvent_raises(field):
+    with pytest.raises(UserError, match=next(iter(field))):
+        StreamConfig(**field).check(64)
 
 
 def test_low_pass_filters_both_half_maps_and_not_the_truth(model):

@@ -9,7 +9,7 @@ from crefjax.errors import UserError
 from crefjax.simulate.atoms import LEAST_B, plausible_b_factors, with_least_b_factor
 from crefjax.simulate.density import density, scatterers
 from crefjax.simulate.phantom import phantom
-from crefjax.simulate.specimen import truth_mask
+from crefjax.simulate.specimen import BulkSolvent, truth_mask
 from crefjax.simulate.stream import StreamConfig
 from crefjax.simulate.stream.batches import stream_half_maps
 from crefjax.simulate.stream.draw import draw_sample, prepare_models
@@ -72,20 +72,38 @@ def colored(random, side, voxel_size, b_factor):
     return noise / noise.std()
 
 
+def in_solvent(truth, voxel_size, solvent):
+    """Density whose amplitudes are lowered by Babinet's principle, computed with complex transforms."""
+    axis = np.fft.fftfreq(len(truth), voxel_size)
+    squared = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2
+    factor = 1 - solvent.scale * np.exp(-solvent.b_factor / 4 * squared)
+    return np.fft.ifftn(np.fft.fftn(truth) * factor).real
+
+
 @pytest.mark.parametrize(
-    ("voxel_size", "resolution", "blur", "noise_b", "side"),
-    [(1.3, 4.0, 40.0, 0.0, 96), (1.3, 4.0, 40.0, 30.0, 96), (1.6, 6.0, 100.0, 0.0, 80), (1.0, 2.6, 20.0, -10.0, 108)],
+    ("voxel_size", "resolution", "blur", "noise_b", "side", "solvent"),
+    [
+        (1.3, 4.0, 40.0, 0.0, 96, None),
+        (1.3, 4.0, 40.0, 30.0, 96, None),
+        (1.6, 6.0, 100.0, 0.0, 80, None),
+        (1.0, 2.6, 20.0, -10.0, 108, None),
+        (1.3, 4.0, 40.0, 0.0, 96, BulkSolvent(0.8, 60.0)),
+    ],
 )
-def test_signal_and_noise_are_those_of_the_whole_map(model, voxel_size, resolution, blur, noise_b, side):
+def test_signal_and_noise_are_those_of_the_whole_map(model, voxel_size, resolution, blur, noise_b, side, solvent):
     """A map of the model is made, and noise of the deviation that is told put on it: the FSC crosses as asked."""
     (prepared,) = prepare_models([model], voxel_size)
     atoms = replace(model, b_factor=np.maximum(model.b_factor, prepared.best_b))
     origin = atoms.center - side * voxel_size / 2
     truth = np.asarray(density(scatterers(atoms, voxel_size), (side,) * 3, voxel_size, origin=origin, b_factor=blur))
     mask = truth_mask(truth, voxel_size)
+    if solvent is not None:
+        truth = in_solvent(truth, voxel_size, solvent)
     frequency = np.linspace(0, 0.87 / voxel_size, 200)
     amplitude = 3 * np.exp(-noise_b * frequency**2 / 4)  # of any scale
-    signal, noise = prepared.whole_map_levels(voxel_size, resolution, blur, frequency, amplitude)
+    signal, noise = prepared.whole_map_levels(
+        voxel_size, resolution, blur, frequency, amplitude, *([] if solvent is None else [solvent])
+    )
     assert signal == pytest.approx(np.sqrt(np.sum(mask * truth**2) / mask.sum()), rel=0.1)
     random, (shell, weight) = np.random.default_rng(1), shells_of(side)
     sums = np.zeros((3, side // 2 + 1))

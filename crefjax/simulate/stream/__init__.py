@@ -44,6 +44,11 @@ class StreamConfig:
         belt_strength: its mean density over the model's own.
         flexible: share of the samples that are blurred on one side of a plane, like a part of a particle that moves.
         flexible_b: Å², of that blur.
+        bulk_solvent: share of the samples whose contrast is lowered by the solvent that the particle displaces, see
+            `specimen.BulkSolvent`; the others are in a vacuum.
+        bulk_solvent_scale: its mean density over that of the particle.
+        bulk_solvent_b: Å², of its border; uniform in its logarithm. It is at most 700 times the squared voxel size, so
+            that a patch does not depend on density far beyond it.
         sharpened: share of the samples whose signal and noise are sharpened alike, by up to the B-factor drawn.
         low_passed: share of the samples whose half-maps, but not their truth, are low-passed at about the resolution.
         low_pass: end of that low-pass, in units of the frequency of the resolution.
@@ -70,6 +75,9 @@ class StreamConfig:
     belt_strength: tuple[float, float] = (0.3, 0.9)
     flexible: float = 0.0
     flexible_b: tuple[float, float] = (50.0, 300.0)
+    bulk_solvent: float = 0.0
+    bulk_solvent_scale: tuple[float, float] = (0.3, 0.9)
+    bulk_solvent_b: tuple[float, float] = (40.0, 1000.0)
     sharpened: float = 0.0
     low_passed: float = 0.0
     low_pass: tuple[float, float] = (1.25, 1.6)
@@ -87,7 +95,8 @@ class StreamConfig:
         bounds = {
             "voxel_size": (0.1, 100), "resolution": (2, patch / 4), "b_factor": (0, 1000), "noise_b": (-2, 1),
             "noise_power": (-2, 4), "unevenness": (0, 2), "belt_strength": (0, 10), "resolution_limits": (0.1, 1000),
-            "flexible_b": (0, 10000), "low_pass": (0.5, 10), "low_pass_edge": (0.01, 1),
+            "flexible_b": (0, 10000), "bulk_solvent_scale": (0, 0.99), "bulk_solvent_b": (1, 10000), "low_pass": (0.5, 10),
+            "low_pass_edge": (0.01, 1),
         }  # fmt: skip
         for name, (least, most) in bounds.items():
             low, high = getattr(self, name)
@@ -99,7 +108,7 @@ class StreamConfig:
                 )
         if not self.resolution[0] > 2:
             raise UserError("stream: expected resolutions above 2 voxels (Nyquist), found 2; take 2.1, for example")
-        for name in ("belt", "flexible", "sharpened", "low_passed", "center", "solvent"):
+        for name in ("belt", "flexible", "bulk_solvent", "sharpened", "low_passed", "center", "solvent"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(
                     f"stream: expected {name} to be a share of 0 to 1, found {getattr(self, name)}; correct it"

@@ -16,7 +16,7 @@ from scipy import fft, ndimage
 from crefjax.simulate.atoms import LEAST_B, Atoms, plausible_b_factors
 from crefjax.simulate.density import Scatterers, scatterers
 from crefjax.simulate.noise import THRESHOLD, NoiseSpectrum, power_law_spectrum, white_spectrum
-from crefjax.simulate.specimen import BODY_FRACTION, EXTEND, SOFT_EDGE
+from crefjax.simulate.specimen import BODY_FRACTION, EXTEND, SOFT_EDGE, BulkSolvent
 from crefjax.simulate.stream import StreamConfig
 from crefjax.spectral.b_factors import best_blur, signal_b_factor
 from crefjax.spectral.windows import raised_cosine
@@ -31,6 +31,8 @@ _QUADRATURE = 400  # frequencies at which a power is summed
 _UNIFORMS = 32  # numbers drawn for a sample
 _FREQUENCIES = 96  # points at which a spectrum is sent to the device
 _SHARPEST = 32.0  # B-factor over the squared voxel size: amplitudes at Nyquist grow by exp(2) at most
+_VACUUM = BulkSolvent(0.0, 0.0)
+_MOST_SOLVENT_B = 700.0  # over the squared voxel size: Gaussians of a standard deviation of 3 voxels
 _LOW_PASS_FLOOR = 0.003  # factor beyond a low-pass: exact zeros would leave shells without a phase
 
 
@@ -127,13 +129,19 @@ class StreamModel:
         moments = weights.T @ weights / len(weights)
         return cls(first, atoms.positions, scatter, best, body, atoms.center, mean, axis, moments)
 
-    def atom_power(self, resolution: float, b_factor: float) -> float:
-        """Return the mean over atoms of `f² exp(-(B_j + B) s² / 2)` at a resolution in Å."""
+    def atom_power(self, resolution: float, b_factor: float, solvent: BulkSolvent = _VACUUM) -> float:
+        """Return the mean over atoms of `f² exp(-(B_j + B) s² / 2)` in a solvent, at a resolution in Å."""
         falloff = np.exp(-(self.scatter.widths.astype(np.float64) + b_factor) / (4 * resolution**2))
-        return float(falloff @ self.moments @ falloff)
+        return float(falloff @ self.moments @ falloff * solvent.factor(1 / resolution) ** 2)
 
     def whole_map_levels(
-        self, voxel_size: float, resolution: float, b_factor: float, frequency: np.ndarray, amplitude: np.ndarray
+        self,
+        voxel_size: float,
+        resolution: float,
+        b_factor: float,
+        frequency: np.ndarray,
+        amplitude: np.ndarray,
+        solvent: BulkSolvent = _VACUUM,
     ) -> tuple[float, float]:
         """Return the standard deviations of signal and noise in a map of the whole model, within its mask.
 
@@ -147,42 +155,50 @@ class StreamModel:
             b_factor: Å², the global blur.
             frequency: `(m,)`, 1/Å, where the spectrum of the noise is given.
             amplitude: `(m,)`, of the noise there.
+            solvent: around the particle.
 
         Returns:
             root mean square of the signal within the mask, Å of scattering length per Å³, and the standard deviation
             of the noise in a half-map.
         """
         s, modes = _modes(voxel_size)
-        power = self._power(s, b_factor)
+        power = self._power(s, b_factor, solvent)
         spectrum = np.square(np.interp(s, frequency, amplitude))
         at = np.array([1 / resolution])
         relative = np.interp(at, frequency, amplitude) ** 2 / ((spectrum @ modes) / modes.sum())
         voxels = np.interp((EXTEND + 3 / 8 * SOFT_EDGE) * voxel_size, _DISTANCES, self.body.volumes) / voxel_size**3
-        (ratio,) = self._power(at, b_factor) / voxel_size**6 / (voxels * relative)
+        (ratio,) = self._power(at, b_factor, solvent) / voxel_size**6 / (voxels * relative)
         volume = np.interp((EXTEND + SOFT_EDGE / 2) * voxel_size, _DISTANCES, self.body.volumes)
         return math.sqrt(float(power @ modes) / volume), math.sqrt(float(ratio) * (1 / THRESHOLD - 1))
 
-    def best_blur(self, resolution: float, b_factor: float, frequency: np.ndarray, amplitude: np.ndarray) -> float:
+    def best_blur(
+        self,
+        resolution: float,
+        b_factor: float,
+        frequency: np.ndarray,
+        amplitude: np.ndarray,
+        solvent: BulkSolvent = _VACUUM,
+    ) -> float:
         """Return the blur in Å² that `crefjax denoise` would give half-maps of the whole model.
 
         The parameters are those of `whole_map_levels`. The B-factor is fitted to the expected power, which does not
         scatter from shell to shell.
         """
         s = np.arange(1, round(_MAP_SIDE * frequency[-1] / math.sqrt(3))) / _MAP_SIDE
-        signal = self._power(s, b_factor)
+        signal = self._power(s, b_factor, solvent)
         noise = np.square(np.interp(s, frequency, amplitude))
         at = np.array([1 / resolution])
-        (level,) = self._power(at, b_factor) / np.interp(at, frequency, amplitude) ** 2
+        (level,) = self._power(at, b_factor, solvent) / np.interp(at, frequency, amplitude) ** 2
         own = signal + (1 / THRESHOLD - 1) * level * noise
         products = np.stack([np.stack([own, signal], -1), np.stack([signal, own], -1)], -1)
         estimate = signal_b_factor(products, s)
         return 0.0 if estimate is None else best_blur(*estimate, resolution)
 
-    def _power(self, s, b_factor):
+    def _power(self, s, b_factor, solvent):
         """Return the model's expected `|F(s)|²`, Å²."""
         falloff = np.exp(-(self.scatter.widths.astype(np.float64)[:, None] + b_factor) * (s**2 / 4))
         atoms = len(self.positions) * np.einsum("gs,gh,hs->s", falloff, self.moments, falloff)
-        return atoms * np.interp(s, self.body.frequency, self.body.power)
+        return atoms * np.interp(s, self.body.frequency, self.body.power) * np.square(solvent.factor(s))
 
 
 def prepare_models(models: Sequence[Atoms], finest_voxel: float) -> list[StreamModel]:
@@ -252,6 +268,8 @@ class Info(NamedTuple):
         unevenness: of the noise.
         belt: strength of the belt; 0 for none.
         flexible_b: Å², of the flexible part; 0 for none.
+        bulk_solvent_scale: see `specimen.BulkSolvent`; 0 for none.
+        bulk_solvent_b: Å², the same.
         sharpened: Å², the B-factor by which signal and noise were sharpened.
         low_pass: 1/Å, where the low-pass ends; 0 for none.
         signal: root mean square of the signal in a map of the whole model, within its mask.
@@ -271,6 +289,8 @@ class Info(NamedTuple):
     unevenness: np.ndarray
     belt: np.ndarray
     flexible_b: np.ndarray
+    bulk_solvent_scale: np.ndarray
+    bulk_solvent_b: np.ndarray
     sharpened: np.ndarray
     low_pass: np.ndarray
     signal: np.ndarray
@@ -329,7 +349,8 @@ def draw_sample(
         seed: of the stream.
         position: of the sample.
     """
-    u = iter(np.random.default_rng([seed, position]).random(_UNIFORMS).tolist())
+    uniforms = np.random.default_rng([seed, position]).random(_UNIFORMS).tolist()
+    u = iter(uniforms[:-3])
     index = min(int(np.searchsorted(np.cumsum(shares), next(u), side="right")), len(models) - 1)
     model = models[index]
     voxel_size = math.exp(_between(next(u), np.log(config.voxel_size)))
@@ -343,18 +364,22 @@ def draw_sample(
     place, center = _place(u, model, rotation, patch * voxel_size, config)
     flexible_b = _between(next(u), config.flexible_b) * (next(u) < config.flexible)
     plane = _plane(next(u), next(u), next(u), patch * voxel_size)
+    solvent = _draw_solvent(uniforms[-3:], config, voxel_size)
     sharpened, low_pass, passed = _draw_filters(u, config, b_drawn, resolution, voxel_size, frequency)
     blur = b_drawn - model.best_b - sharpened
     amplitude = amplitude * _sharpening(frequency, sharpened, 0.5 / voxel_size)
     if config.best_falloff:
         least = LEAST_B - b_drawn + sharpened  # no atom becomes sharper than a point
-        blur, amplitude = _at_best_falloff(model, next(u), config, resolution, blur, frequency, amplitude, least)
+        blur, amplitude = _at_best_falloff(
+            model, next(u), config, resolution, blur, frequency, amplitude, least, solvent
+        )
     amplitude /= amplitude.max()
-    signal, noise = model.whole_map_levels(voxel_size, resolution, blur, frequency, amplitude)
+    signal, noise = model.whole_map_levels(voxel_size, resolution, blur, frequency, amplitude, solvent)
     info = Info(
         np.uint32(position), np.int32(index),
         *np.array([voxel_size, resolution, blur], np.float32), np.int32(which),
-        *np.array([value, unevenness, belt, flexible_b, sharpened, low_pass, signal, noise], np.float32),
+        *np.array([value, unevenness, belt, flexible_b, solvent.scale, solvent.b_factor], np.float32),
+        *np.array([sharpened, low_pass, signal, noise], np.float32),
         np.int32(place),
         center.astype(np.float32), rotation.astype(np.float32),
     )  # fmt: skip
@@ -363,7 +388,7 @@ def draw_sample(
         _atoms_within(model, center, rotation, reach * voxel_size / 2),
         frequency.astype(np.float32),
         amplitude.astype(np.float32),
-        *np.array([model.atom_power(resolution, blur), model.body.level, model.body.mean], np.float32),
+        *np.array([model.atom_power(resolution, blur, solvent), model.body.level, model.body.mean], np.float32),
         (rotation @ model.axis).astype(np.float32),
         np.float32((model.mean - center) @ model.axis),
         plane.astype(np.float32),
@@ -376,6 +401,15 @@ def _b_factors(config, resolution):
     least, most = config.b_factor
     highest = min(most, max(config.falloff * resolution**2, least))
     return min(highest, max(config.least_falloff * resolution**2, least)), highest
+
+
+def _draw_solvent(uniforms, config, voxel_size):
+    """Draw the solvent around a sample."""
+    chance, scale, b_factor = uniforms
+    if chance >= config.bulk_solvent:
+        return _VACUUM
+    b_factor = math.exp(_between(b_factor, np.log(config.bulk_solvent_b)))
+    return BulkSolvent(_between(scale, config.bulk_solvent_scale), min(b_factor, _MOST_SOLVENT_B * voxel_size**2))
 
 
 def _draw_filters(u, config, b_factor, resolution, voxel_size, frequency):
@@ -435,13 +469,13 @@ def _sharpening(frequency, b_factor, end):
     return np.exp(b_factor * np.minimum(frequency, end) ** 2 / 4)
 
 
-def _at_best_falloff(model, u, config, resolution, b_factor, frequency, amplitude, least):
+def _at_best_falloff(model, u, config, resolution, b_factor, frequency, amplitude, least, solvent):
     """Return a sample's B-factor and noise, blurred to the best fall-off or near it, by `least` Å² or more.
 
     A blur below 0, which sharpens, ends at the resolution for the noise, as in `WorkingGrid`.
     """
     spread = _between(u, (-1, 1)) * config.falloff_spread * resolution**2
-    more = max(model.best_blur(resolution, b_factor, frequency, amplitude) + spread, least)
+    more = max(model.best_blur(resolution, b_factor, frequency, amplitude, solvent) + spread, least)
     return b_factor + more, amplitude * _sharpening(frequency, -more, 1 / resolution if more < 0 else np.inf)
 
 

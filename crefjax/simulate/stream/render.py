@@ -21,13 +21,13 @@ from jax import lax
 
 from crefjax.simulate.density import Scatterers, density, next_fast_len
 from crefjax.simulate.noise import THRESHOLD, NoiseSpectrum, colored_noise, low_passed_noise, modulation
-from crefjax.simulate.specimen import EXTEND, SOFT_EDGE, Belt
+from crefjax.simulate.specimen import EXTEND, SOFT_EDGE, Belt, BulkSolvent
 from crefjax.simulate.stream.draw import BODY_LOWPASS, AtomTable, SampleSpec
 from crefjax.spectral.shells import box_shells, half_spectrum, shell_means
 from crefjax.spectral.windows import border_window, raised_cosine
 
 MARGIN = 6  # voxels
-EXTRAS = ("belt", "flexible", "low_passed")
+EXTRAS = ("belt", "flexible", "bulk_solvent", "low_passed")
 _BODY_MARGIN = 12  # voxels, of the grid on which the body is found
 _EDGE = math.ceil(EXTEND + SOFT_EDGE)  # voxels that the mask reaches beyond the body
 _SMOOTHING = 2.5  # shells on either side of the resolution, over which signal and noise are compared
@@ -99,6 +99,8 @@ def _render_sample(models, sample, key, patch, extras, whole_map):
     if "belt" in extras:
         coarse = _belt(keys[3], smooth, sample)
         smooth, truth = smooth + coarse, truth + _resample(coarse, len(truth))
+    if "bulk_solvent" in extras:
+        truth = _filter(truth, _bulk_solvent(sample).factor(sample.frequency, jnp), sample)
     mask = _mask(_resample(smooth, patch + 2 * _EDGE), sample.body_level)
     noises = unit_noises(keys[:2], sample, patch)
     factor = _factor(keys[2], sample, patch)
@@ -165,6 +167,10 @@ def _flexible(truth, sample):
     beyond = sum(sample.plane[i] * along[i] for i in range(3)) - sample.plane[3]
     share = 0.5 + 0.5 * jnp.tanh(beyond / _FLEXIBLE_EDGE)
     return truth + share * (_filter(truth, falloff, sample) - truth)
+
+
+def _bulk_solvent(sample):
+    return BulkSolvent(sample.info.bulk_solvent_scale, sample.info.bulk_solvent_b)
 
 
 def _filter(box, amplitude, sample):
