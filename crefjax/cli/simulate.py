@@ -79,6 +79,8 @@ def _add_specimen(group):
         ("--belt-width", "Å", positive, "width of the belt, outwards from the model, Å", 20),
         ("--belt-roughness", "X", number, "standard deviation of the belt's density, relative to its mean", 0.5),
         ("--belt-resolution", "Å", positive, "resolution of the belt's random structure, Å", 10),
+        ("--bulk-solvent", "X", positive, "displace solvent of X times the model's mean density", "a vacuum"),
+        ("--bulk-solvent-b-factor", "Å²", number, "B-factor of the solvent's border, Å²", 100),
         ("--flexible", "X", positive, "let this fraction of the atoms, at one end of the model, move", "none moves"),
         ("--flexible-chains", "A,B", names, "let these chains move instead", "none moves"),
         ("--flexible-angle", "DEG", number, "rotation of the flexible part, root mean square, degrees", 4),
@@ -212,7 +214,7 @@ def config_from(arguments) -> SimulationConfig:
     Raises:
         UserError: the noise map cannot be used, or the particles are impossible.
     """
-    from crefjax.simulate.half_maps import Belt, Flexible, SimulationConfig
+    from crefjax.simulate.half_maps import Belt, BulkSolvent, Flexible, SimulationConfig
 
     own = ("voxel_size", "resolution", "seed", "box", "margin", "b_factor", "unevenness", "refinements")
     values = given(arguments, own)
@@ -220,6 +222,9 @@ def config_from(arguments) -> SimulationConfig:
     if arguments.belt is not None:
         names = {name: name.removeprefix("belt_") for name in _OF_BELT}
         config = replace(config, belt=Belt(**given(arguments, {"belt": "strength", **names})))
+    if arguments.bulk_solvent is not None:
+        names = {"bulk_solvent": "scale", "bulk_solvent_b_factor": "b_factor"}
+        config = replace(config, bulk_solvent=BulkSolvent(**given(arguments, names)))
     if arguments.flexible is not None or arguments.flexible_chains is not None:
         names = {name: name.removeprefix("flexible_") for name in (*_OF_FLEXIBLE, "flexible_chains")}
         flexible = Flexible(**given(arguments, {"flexible": "fraction", **names}))
@@ -291,6 +296,7 @@ def _check_combinations(arguments):
         (_OF_CTF, not arguments.no_ctf, "without --no-ctf"),
         (("noise_until",), arguments.noise_map is not None, "with --noise-map"),
         (_OF_BELT, arguments.belt is not None, "with --belt"),
+        (("bulk_solvent_b_factor",), arguments.bulk_solvent is not None, "with --bulk-solvent"),
         (_OF_FLEXIBLE, flexible, "with --flexible or --flexible-chains"),
     )
 

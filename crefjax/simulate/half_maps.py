@@ -30,7 +30,16 @@ from crefjax.simulate.noise import (
     white_spectrum,
 )
 from crefjax.simulate.reconstruction import memory_needed, reconstruct_signal_and_noise
-from crefjax.simulate.specimen import Belt, Flexible, belt_density, sample_conformations, specimen_density, truth_mask
+from crefjax.simulate.specimen import (
+    Belt,
+    BulkSolvent,
+    Flexible,
+    belt_density,
+    in_solvent,
+    sample_conformations,
+    specimen_density,
+    truth_mask,
+)
 from crefjax.spectral.curves import THRESHOLD
 from crefjax.spectral.fsc import fsc_curve
 from crefjax.utils.atomic import atomic_directory, is_disk_full
@@ -59,6 +68,7 @@ class SimulationConfig:
         unevenness: unevenness of the noise over the box (additive method); see `noise.modulation`.
         belt: disordered density that is the same in both half-maps and in the truth; None for none.
         flexible: a part of the model that moves; None for none.
+        bulk_solvent: the solvent that the specimen displaces; None for a specimen in a vacuum.
         method: noise added to the truth; reconstruction from simulated images; or the images themselves, see
             `crefjax.simulate.particles`.
         particles: what is imaged and how (reconstruction and particles).
@@ -75,6 +85,7 @@ class SimulationConfig:
     unevenness: float = 0.0
     belt: Belt | None = None
     flexible: Flexible | None = None
+    bulk_solvent: BulkSolvent | None = None
     method: Literal["additive", "reconstruction", "particles"] = "additive"
     particles: Particles = field(default_factory=Particles)
     refinements: int = 1
@@ -173,7 +184,10 @@ def place_specimen(atoms: Atoms, config: SimulationConfig) -> PlacedSpecimen:
     conformations = sample_conformations(atoms, config.flexible, config.seed)  # the same rotations, now in the box
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
     truth = _truth(key, atoms, conformations, (side,) * 3, config)
-    return PlacedSpecimen(atoms, shift, truth, truth_mask(truth, config.voxel_size))
+    mask = truth_mask(truth, config.voxel_size)  # before the solvent, which leaves little at low frequencies
+    if config.bulk_solvent:
+        truth = in_solvent(truth, config.voxel_size, config.bulk_solvent)
+    return PlacedSpecimen(atoms, shift, truth, mask)
 
 
 def _check(config):

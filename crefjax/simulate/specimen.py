@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import ndimage
+from scipy import fft, ndimage
 from scipy.spatial.transform import Rotation
 
 from crefjax.errors import UserError
@@ -31,8 +31,8 @@ class BulkSolvent:
         b_factor: Å², how smooth the border between both is.
     """
 
-    scale: float
-    b_factor: float
+    scale: float = 0.8
+    b_factor: float = 100.0
 
     def factor(self, frequency, xp=np):
         """Return the factor of the particle's amplitudes at frequencies in 1/Å; the same shape."""
@@ -184,6 +184,27 @@ def belt_density(key, model: np.ndarray, atoms: Atoms, belt: Belt, voxel_size: f
     random = np.asarray(low_passed_noise(key, model.shape, voxel_size, jnp.float32(belt.resolution)))
     level = belt.strength * float(smooth[body].mean())
     return (level * shape * (1 + belt.roughness * random)).astype(np.float32)
+
+
+def in_solvent(truth: np.ndarray, voxel_size: float, solvent: BulkSolvent) -> np.ndarray:
+    """Return the density, `(z, y, x)`, float32, of a specimen in a solvent, from that of the specimen in a vacuum.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+    if not (0 <= solvent.scale < 1 and 0 <= solvent.b_factor <= 10000):
+        raise UserError(
+            "bulk solvent: expected a scale of 0 or more, below 1, and a B-factor of 0 to 10000 Å², found "
+            f"{solvent.scale:g} and {solvent.b_factor:g}; correct them"
+        )
+    axes = [
+        *(np.fft.fftfreq(side, voxel_size) for side in truth.shape[:2]),
+        np.fft.rfftfreq(truth.shape[2], voxel_size),
+    ]
+    frequency = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*axes, indexing="ij", sparse=True)))
+    spectrum = fft.rfftn(truth, workers=-1)
+    spectrum *= solvent.factor(frequency.astype(np.float32))
+    return fft.irfftn(spectrum, truth.shape, workers=-1).astype(np.float32)
 
 
 def truth_mask(truth: np.ndarray, voxel_size: float) -> np.ndarray:

@@ -16,7 +16,7 @@ from crefjax.cli import main as cli
 from crefjax.cli import simulate
 from crefjax.io.entries import find_entry, load_mask, load_pair
 from crefjax.io.maps import read_map
-from crefjax.simulate.half_maps import Belt, Flexible, SimulationConfig
+from crefjax.simulate.half_maps import Belt, BulkSolvent, Flexible, SimulationConfig
 from crefjax.simulate.imaging import CtfParameters, Particles
 
 SMALL = ["phantom", "--residues", 60, "--voxel-size", 2.0, "--resolution", 6.0, "--box", 32]
@@ -141,11 +141,23 @@ def test_specimen_and_noise_have_the_requested_properties(workdir):
     write(workdir / "noise.mrc", noise, voxel=2.0)
     run_ok(
         *("simulate", *SMALL, "-o", "e", "--belt", 0.5, "--belt-width", 8, "--flexible-chains", "A,B"),
-        *("--flexible-angle", 2, "--noise-map", "noise.mrc", "--noise-until", 5, "--unevenness", 0.2),
+        *(
+            "--bulk-solvent",
+            0.3,
+            "--flexible-angle",
+            2,
+            "--noise-map",
+            "noise.mrc",
+            "--noise-until",
+            5,
+            "--unevenness",
+            0.2,
+        ),
     )
     assert crossing(workdir / "e") == pytest.approx(6.0, rel=0.02)
     parameters = json.loads((workdir / "e" / "entry.json").read_text())["parameters"]
     assert {"strength": 0.5, "width": 8.0, "thickness": 30.0}.items() <= parameters["belt"].items()
+    assert parameters["bulk_solvent"] == {"scale": 0.3, "b_factor": 100.0}
     assert {"chains": ["A", "B"], "angle": 2.0, "b_factor": 50.0}.items() <= parameters["flexible"].items()
     assert parameters["noise"] == "measured in noise.mrc, level beyond 5 Å"
     assert parameters["unevenness"] == 0.2
@@ -198,6 +210,8 @@ def test_input_within_the_entry_is_not_replaced(simulation, workdir):
         (["--noise-b-factor", 10, "--noise-power", 1], ["--noise-power", "not allowed"]),
         (["--noise-until", 5], ["--noise-until", "--noise-map"]),
         (["--belt-width", 5], ["--belt-width", "with --belt"]),
+        (["--bulk-solvent-b-factor", 5], ["--bulk-solvent-b-factor", "with --bulk-solvent"]),
+        (["--bulk-solvent", 1.2], ["bulk solvent", "1.2"]),
         (["--flexible-angle", 5], ["--flexible-angle", "--flexible"]),
         (["--particles", 5], ["--resolution", "--method additive or reconstruction"]),
         (["--method", "additive", "--particles", 5], ["--particles", "--method reconstruction"]),
@@ -267,6 +281,7 @@ def test_defaults_in_the_help_are_in_effect():
     expected = {name: getattr(plain, name) for name in ("seed", "margin", "b_factor", "unevenness", "refinements")}
     expected |= {f"belt_{name}": value for name, value in vars(Belt()).items() if name != "strength"}
     expected |= {f"flexible_{name}": getattr(Flexible(), name) for name in ("angle", "b_factor")}
+    expected |= {"bulk_solvent_b_factor": BulkSolvent().b_factor}
     expected |= {"particles": Particles().count, "preferred_views": Particles().preferred}
     expected |= {name: getattr(Particles(), name) for name in ("pose_error", "shift_error")}
     optics = CtfParameters()._asdict()

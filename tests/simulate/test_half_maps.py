@@ -13,6 +13,7 @@ from crefjax.simulate import half_maps
 from crefjax.simulate.atoms import read_atoms
 from crefjax.simulate.half_maps import (
     Belt,
+    BulkSolvent,
     Flexible,
     SimulationConfig,
     check_entry_folder,
@@ -52,6 +53,7 @@ def crossing(fsc, length, threshold=0.143):
         {"noise": power_law_spectrum(1.0), "unevenness": 0.3},
         {"belt": Belt(), "flexible": Flexible(fraction=0.4)},
         {"box": 33, "seed": 2},
+        {"bulk_solvent": BulkSolvent(0.6, 300.0)},
     ],
 )
 def test_masked_fsc_crosses_at_the_requested_resolution(model, change):
@@ -144,6 +146,16 @@ def test_belt_is_in_the_truth_around_the_middle(model, simulation):
     assert np.abs(belt[height > 12]).sum() < 0.02 * np.abs(belt).sum()
 
 
+def test_bulk_solvent_lowers_the_contrast_at_low_frequencies_and_keeps_the_mask(model, simulation):
+    in_solvent = simulate_half_maps(model, replace(SETTINGS, bulk_solvent=BulkSolvent(0.7, 200.0)))
+    np.testing.assert_array_equal(in_solvent.mask, simulation.mask)
+    axis = np.fft.fftfreq(32, 2.0)
+    squared = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2
+    expected = np.fft.fftn(simulation.truth) * (1 - 0.7 * np.exp(-50.0 * squared))
+    np.testing.assert_allclose(in_solvent.truth, np.fft.ifftn(expected).real, atol=1e-5 * simulation.truth.max())
+    assert in_solvent.truth.sum() == pytest.approx(0.3 * simulation.truth.sum(), rel=1e-3)
+
+
 def test_flexible_part_is_weak_at_high_resolution_and_the_other_part_unchanged(model, simulation):
     with_motion = simulate_half_maps(model, replace(SETTINGS, flexible=Flexible(chains=("A", "B"), angle=8.0)))
     moving = np.isin(with_motion.atoms.chain, ("A", "B"))
@@ -174,6 +186,8 @@ def test_flexible_part_is_weak_at_high_resolution_and_the_other_part_unchanged(m
         ({"flexible": Flexible(fraction=1.5)}, "expected a fraction"),
         ({"flexible": Flexible(angle=90)}, "expected an angle"),
         ({"belt": Belt(thickness=-1)}, "belt: expected"),
+        ({"bulk_solvent": BulkSolvent(scale=1.0)}, "bulk solvent: expected a scale"),
+        ({"bulk_solvent": BulkSolvent(b_factor=-1.0)}, "bulk solvent: expected"),
         ({"noise": b_factor_spectrum(900.0), "b_factor": 0.0}, "no level of the noise"),
     ],
 )

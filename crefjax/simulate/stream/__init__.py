@@ -95,8 +95,8 @@ class StreamConfig:
         bounds = {
             "voxel_size": (0.1, 100), "resolution": (2, patch / 4), "b_factor": (0, 1000), "noise_b": (-2, 1),
             "noise_power": (-2, 4), "unevenness": (0, 2), "belt_strength": (0, 10), "resolution_limits": (0.1, 1000),
-            "flexible_b": (0, 10000), "bulk_solvent_scale": (0, 0.99), "bulk_solvent_b": (1, 10000), "low_pass": (0.5, 10),
-            "low_pass_edge": (0.01, 1),
+            "flexible_b": (0, 10000), "bulk_solvent_scale": (0, 0.99), "bulk_solvent_b": (1, 10000),
+            "low_pass": (0.5, 10), "low_pass_edge": (0.01, 1),
         }  # fmt: skip
         for name, (least, most) in bounds.items():
             low, high = getattr(self, name)
