@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def test_every_study_is_listed_with_its_description(capsys):
     assert main([]) == 0
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
-    newer = {"image_denoisers", "image_reconstructions", "fall_off"}
+    newer = {"image_denoisers", "image_reconstructions", "fall_off", "contrast"}
     assert {name for name, _ in lines} == {*OLD_NAMES.values(), *newer}
     assert all(description.endswith(".") for _, description in lines)
 
