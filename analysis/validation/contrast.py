@@ -68,9 +68,9 @@ def _figure(curves):
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")
     axes = figure.subplots()
     for (name, (frequency, ratio)), color in zip(curves.items(), PALETTE * len(curves), strict=False):
-        axes.plot(frequency, ratio, color=color, label=name)
+        axes.plot(frequency, ratio, color=color, label=Path(name).name)
     axes.set(ylim=(0, 1.05), ylabel="amplitudes, map / model")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     resolution_axis(axes, max(frequency[-1] for frequency, _ in curves.values()))
     return figure
 
