@@ -5,8 +5,10 @@
 MODELS is a folder with `cryoem/`, `docking/` and `em/`, of PDB entries. Of nineteen entries, seven have additive noise
 of several spectra; six more are made by both methods, some with preferred views or errors of pose; and six are large
 complexes in fine and coarse voxels, as many depositions are, for which only the Wiener filter is made beside the
-weights. Neither `truth` nor `cref` saw any of their models. Entries are kept in DIR/entries with the outputs of all
-methods; DIR/comparison, of the first thirteen, and DIR/comparison_large are what `benchmark` writes. Outputs of weights
+weights. Six of them are also simulated in solvent, as real particles are: with less contrast at low frequencies.
+Neither `truth` nor `cref` saw any of their models. Entries are kept in DIR/entries and DIR/entries_in_solvent with the
+outputs of all methods; DIR/comparison, of the first thirteen, DIR/comparison_large, and DIR/comparison_in_solvent are
+what `benchmark` writes. Outputs of weights
 are put on the signal's scale, and as NAME_own on the input's, as the network gives them; those of crefdenoiser are
 called crefdenoiser_calibrated and crefdenoiser. If it is interrupted, the same command resumes. The thirteen alone take
 about 25 minutes on two cores with three weights.
@@ -15,6 +17,7 @@ about 25 minutes on two cores with three weights.
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from analysis.baselines import baselines
@@ -23,6 +26,7 @@ from analysis.framework.study import Study, add_jobs, add_weights, load_named
 from analysis.metrics import benchmark
 from crefjax.simulate.half_maps import SimulationConfig
 from crefjax.simulate.noise import NoiseSpectrum, b_factor_spectrum, power_law_spectrum, white_spectrum
+from crefjax.simulate.specimen import BulkSolvent
 from crefjax.weights.store import Weights
 
 PUBLISHED = "crefdenoiser"  # whose name alone is for its output as it was published
@@ -66,6 +70,19 @@ LARGE = {
     "em/7kmx.cif.gz": "--voxel-size 1.2 --resolution 3.2 --b-factor 60 --seed 4205",
     "em/5gjv.pdb.gz": "--voxel-size 1.05 --resolution 3.6 --b-factor 60 --seed 4206 --noise-power 0.5",
 }
+# The solvent lowers the contrast at low frequencies about as far as in real maps (docs/simulation.md).
+SOLVENT = BulkSolvent(scale=0.75, b_factor=80.0)
+IN_SOLVENT = ("8tze", "6bqn", "7a4m", "9c0g", "7kmx", "5gjv")
+
+
+def in_solvent() -> dict[str, SimulationConfig | str]:
+    """Return the entries `IN_SOLVENT`, with the same settings but in solvent."""
+    options = f"--bulk-solvent {SOLVENT.scale:g} --bulk-solvent-b-factor {SOLVENT.b_factor:g}"
+    return {
+        model: f"{settings} {options}" if isinstance(settings, str) else replace(settings, bulk_solvent=SOLVENT)
+        for model, settings in (ENTRIES | LARGE).items()
+        if Path(model).name.partition(".")[0] in IN_SOLVENT
+    }
 
 
 def _add_arguments(parser):
@@ -78,13 +95,14 @@ def _run(arguments, output):
     check_models(arguments.models, (*ENTRIES, *LARGE))
     weights = load_named(arguments.weights)
     jobs = ["--jobs", str(arguments.jobs)]
-    for models, filters, name in (
-        (ENTRIES, FILTERS, "comparison"),
-        (LARGE, ("wiener",), "comparison_large"),
+    for models, filters, folder, name in (
+        (ENTRIES, FILTERS, "entries", "comparison"),
+        (LARGE, ("wiener",), "entries", "comparison_large"),
+        (in_solvent(), ("wiener",), "entries_in_solvent", "comparison_in_solvent"),
     ):
-        folder = output.folder / "entries"
         entries = [
-            str(simulate_entry(arguments.models / model, settings, folder)) for model, settings in models.items()
+            str(simulate_entry(arguments.models / model, settings, output.folder / folder))
+            for model, settings in models.items()
         ]
         if baselines.STUDY.main([*entries, "--method", *filters, *jobs]) or denoise_entries(entries, weights, jobs):
             return 2

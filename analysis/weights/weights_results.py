@@ -75,6 +75,7 @@ def _run(arguments, output):
     _call(robustness.STUDY.main([str(data / "models"), *robust]))
     text = ["# Simulated entries", "", *compared(_rows(folder / "simulated/comparison/benchmark.csv"))]
     text += ["", "# Large complexes", "", *compared(_rows(folder / "simulated/comparison_large/benchmark.csv"))]
+    text += ["", "# In solvent", "", *compared(_rows(folder / "simulated/comparison_in_solvent/benchmark.csv"))]
     text += ["", f"# {', '.join(entries)} of bench", "", *compared(_rows(folder / "bench/comparison/benchmark.csv"))]
     text += ["", "# Real maps", "", *real, "", "# Robustness", ""]
     text += [(folder / "robustness" / "robustness.md").read_text(encoding="utf-8")]
