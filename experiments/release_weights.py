@@ -56,7 +56,7 @@ CARDS = {
         ),
         "not_good_for": (
             "refining a model against, stating a resolution; its maps are farther from the truth than those of the "
-            "weights `truth`; maps without half-maps, which it can damage at low frequencies"
+            "weights `truth`"
         ),
     },
 }
