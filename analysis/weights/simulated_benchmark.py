@@ -8,10 +8,9 @@ complexes in fine and coarse voxels, as many depositions are, for which only the
 weights. Six of them are also simulated in solvent, as real particles are: with less contrast at low frequencies.
 Neither `truth` nor `cref` saw any of their models. Entries are kept in DIR/entries and DIR/entries_in_solvent with the
 outputs of all methods; DIR/comparison, of the first thirteen, DIR/comparison_large, and DIR/comparison_in_solvent are
-what `benchmark` writes. Outputs of weights
-are put on the signal's scale, and as NAME_own on the input's, as the network gives them; those of crefdenoiser are
-called crefdenoiser_calibrated and crefdenoiser. If it is interrupted, the same command resumes. The thirteen alone take
-about 25 minutes on two cores with three weights.
+what `benchmark` writes. Outputs of weights are put on the signal's scale, and as NAME_own on the input's, as the
+network gives them; those of crefdenoiser are called crefdenoiser_calibrated and crefdenoiser. If it is interrupted, the
+same command resumes. The thirteen alone take about 25 minutes on two cores with three weights.
 """
 
 import json

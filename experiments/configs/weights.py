@@ -59,8 +59,6 @@ def get_config():
     s.belt = 0.15
     s.flexible = 0.25
     s.bulk_solvent = 0.3
-    s.bulk_solvent_scale = (0.3, 0.85)
-    s.bulk_solvent_b = (40.0, 400.0)
     s.sharpened = 0.3
     s.low_passed = 0.3
     s.low_pass = (1.0, 1.6)

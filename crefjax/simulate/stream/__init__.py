@@ -76,8 +76,8 @@ class StreamConfig:
     flexible: float = 0.0
     flexible_b: tuple[float, float] = (50.0, 300.0)
     bulk_solvent: float = 0.0
-    bulk_solvent_scale: tuple[float, float] = (0.3, 0.9)
-    bulk_solvent_b: tuple[float, float] = (40.0, 1000.0)
+    bulk_solvent_scale: tuple[float, float] = (0.3, 0.85)
+    bulk_solvent_b: tuple[float, float] = (40.0, 400.0)
     sharpened: float = 0.0
     low_passed: float = 0.0
     low_pass: tuple[float, float] = (1.25, 1.6)
