@@ -350,7 +350,7 @@ def draw_sample(
         position: of the sample.
     """
     uniforms = np.random.default_rng([seed, position]).random(_UNIFORMS).tolist()
-    u = iter(uniforms[:-3])
+    u = iter(uniforms[:-3])  # the last three are of the solvent, so that samples in a vacuum stay what they were
     index = min(int(np.searchsorted(np.cumsum(shares), next(u), side="right")), len(models) - 1)
     model = models[index]
     voxel_size = math.exp(_between(next(u), np.log(config.voxel_size)))
