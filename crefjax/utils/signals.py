@@ -126,4 +126,6 @@ def exclusive_lock(path: Path, text: str, *, shared: bool = False) -> Iterator[N
             pass
         yield
     finally:
+        with suppress(OSError):  # for a child process that was forked meanwhile, and has a copy of the descriptor
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)

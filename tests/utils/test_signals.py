@@ -105,3 +105,27 @@ def test_lock_excludes_a_second_one_until_it_ends(tmp_path, name):
         pass
     with exclusive_lock(tmp_path / name, "in use"):
         pass
+
+
+def test_lock_ends_although_a_copy_of_its_descriptor_is_open(tmp_path, monkeypatch):
+    """As in a child process that was forked by another thread while the lock was held."""
+    copies, real = [], os.open
+
+    def copied(*arguments):
+        descriptor = real(*arguments)
+        copies.append(os.dup(descriptor))
+        return descriptor
+
+    monkeypatch.setattr(os, "open", copied)
+    try:
+        with exclusive_lock(tmp_path, "in use"):
+            pass
+        with (
+            exclusive_lock(tmp_path, "in use"),
+            pytest.raises(UserError, match="in use"),
+            exclusive_lock(tmp_path, "in use"),
+        ):
+            pass
+    finally:
+        for descriptor in copies:
+            os.close(descriptor)
