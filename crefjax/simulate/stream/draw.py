@@ -366,13 +366,11 @@ def draw_sample(
     plane = _plane(next(u), next(u), next(u), patch * voxel_size)
     solvent = _draw_solvent(uniforms[-3:], config, voxel_size)
     sharpened, low_pass, passed = _draw_filters(u, config, b_drawn, resolution, voxel_size, frequency)
-    blur = b_drawn - model.best_b - sharpened
+    own_b = b_drawn - sharpened  # of the best-ordered atoms
     amplitude = amplitude * _sharpening(frequency, sharpened, 0.5 / voxel_size)
     if config.best_falloff:
-        least = LEAST_B - b_drawn + sharpened  # no atom becomes sharper than a point
-        blur, amplitude = _at_best_falloff(
-            model, next(u), config, resolution, blur, frequency, amplitude, least, solvent
-        )
+        own_b, amplitude = _at_best_falloff(model, next(u), config, resolution, own_b, frequency, amplitude, solvent)
+    blur = own_b - model.best_b
     amplitude /= amplitude.max()
     signal, noise = model.whole_map_levels(voxel_size, resolution, blur, frequency, amplitude, solvent)
     info = Info(
@@ -380,19 +378,16 @@ def draw_sample(
         *np.array([voxel_size, resolution, blur], np.float32), np.int32(which),
         *np.array([value, unevenness, belt, flexible_b, solvent.scale, solvent.b_factor], np.float32),
         *np.array([sharpened, low_pass, signal, noise], np.float32),
-        np.int32(place),
-        center.astype(np.float32), rotation.astype(np.float32),
+        np.int32(place), center.astype(np.float32), rotation.astype(np.float32),
     )  # fmt: skip
     return SampleSpec(
         info,
         _atoms_within(model, center, rotation, reach * voxel_size / 2),
-        frequency.astype(np.float32),
-        amplitude.astype(np.float32),
+        *np.array([frequency, amplitude], np.float32),
         *np.array([model.atom_power(resolution, blur, solvent), model.body.level, model.body.mean], np.float32),
         (rotation @ model.axis).astype(np.float32),
         np.float32((model.mean - center) @ model.axis),
-        plane.astype(np.float32),
-        passed.astype(np.float32),
+        *(array.astype(np.float32) for array in (plane, passed)),
     )
 
 
@@ -469,14 +464,15 @@ def _sharpening(frequency, b_factor, end):
     return np.exp(b_factor * np.minimum(frequency, end) ** 2 / 4)
 
 
-def _at_best_falloff(model, u, config, resolution, b_factor, frequency, amplitude, least, solvent):
-    """Return a sample's B-factor and noise, blurred to the best fall-off or near it, by `least` Å² or more.
+def _at_best_falloff(model, u, config, resolution, own_b, frequency, amplitude, solvent):
+    """Return the B-factor of a sample's best-ordered atoms and its noise, blurred to the best fall-off or near it.
 
     A blur below 0, which sharpens, ends at the resolution for the noise, as in `WorkingGrid`.
     """
     spread = _between(u, (-1, 1)) * config.falloff_spread * resolution**2
-    more = max(model.best_blur(resolution, b_factor, frequency, amplitude, solvent) + spread, least)
-    return b_factor + more, amplitude * _sharpening(frequency, -more, 1 / resolution if more < 0 else np.inf)
+    more = model.best_blur(resolution, own_b - model.best_b, frequency, amplitude, solvent) + spread
+    more = max(more, LEAST_B - own_b)  # no atom becomes sharper than a point
+    return own_b + more, amplitude * _sharpening(frequency, -more, 1 / resolution if more < 0 else np.inf)
 
 
 def _low_pass(frequency, end, edge):
