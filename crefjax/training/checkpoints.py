@@ -93,7 +93,7 @@ class Checkpoints:
             state=ocp.args.StandardSave(serialization.to_state_dict(state._asdict())), about=ocp.args.JsonSave(about)
         )
         try:
-            with _silence_closed_loops():
+            with _silence_remains():
                 metrics = None if loss is None else {_LOSS: float(loss)}
                 if exists:  # saved by a signal that came before its evaluation was over
                     self._manager.delete(step)
@@ -153,7 +153,7 @@ class Checkpoints:
         self._manager.close()
 
     def _read(self, step, **item):
-        with _silence_closed_loops():
+        with _silence_remains():
             (content,) = self._manager.restore(step, args=ocp.args.Composite(**item)).values()
         return content
 
@@ -183,13 +183,14 @@ def _check_shapes(expected: Any, found: Any, path: str) -> None:
 
 
 @contextmanager
-def _silence_closed_loops():
+def _silence_remains():
     """Keep Orbax's remains of a failure from the user's terminal; the failure itself is raised and reported.
 
     At the first array that cannot be written or read, Orbax closes its event loop while the others are still in
     progress. Each of them, when it finishes, reports the closed loop from a thread of TensorStore, and Python prints
-    the traceback of that: at once, so that the hook must be installed before, or much later, so that it remains after
-    a failure.
+    the traceback of that; or it has failed like the first, and asyncio logs, when it is collected, that nobody asked
+    for its error. Both happen at once, so that the hook must be installed before, or much later, so that it remains
+    after a failure.
     """
     previous = sys.unraisablehook
 
@@ -197,9 +198,17 @@ def _silence_closed_loops():
         if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
             previous(unraisable)
 
+    asyncio_log = logging.getLogger("asyncio")
     sys.unraisablehook = hook
+    asyncio_log.addFilter(_asked_for)
     yield
+    asyncio_log.removeFilter(_asked_for)
     sys.unraisablehook = previous
+
+
+def _asked_for(record):
+    text = record.getMessage()
+    return "exception was never retrieved" not in text and "during asyncio.run() shutdown" not in text
 
 
 def _reason(error):

@@ -1,6 +1,10 @@
 """Checkpoints: what is in them, which are kept, and what is said of those that cannot be used."""
 
+import asyncio
+import gc
+import logging
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -193,6 +197,36 @@ def test_a_full_disk_leaves_earlier_checkpoints_intact(store, tmp_path, monkeypa
     assert store.steps() == [1]
     store.save(2, state(2), saved())
     assert store.steps() == [1, 2]
+
+
+@pytest.mark.parametrize("collected", ["at once", "late"])
+def test_further_errors_of_a_failed_save_stay_quiet(store, monkeypatch, caplog, collected):
+    """The arrays that fail after the first one, whose errors nobody asks for."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(logging.getLogger("asyncio"), "filters", [])
+    others = []
+
+    async def fail(text):
+        raise OSError(28, text)
+
+    async def write_all():
+        others.append(asyncio.ensure_future(fail("No space left for the second array")))
+        await asyncio.sleep(0)
+        await fail("No space left on device")
+
+    def full(*arguments, **words):
+        try:
+            asyncio.run(write_all())
+        finally:
+            if collected == "at once":
+                others.clear()
+
+    monkeypatch.setattr(store._manager, "save", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        store.save(2, state(2), saved())
+    others.clear()
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 def test_the_state_of_a_run_has_the_fields_that_a_checkpoint_names():
