@@ -19,7 +19,9 @@ import numpy as np
 from analysis.framework.command import run_command
 from crefjax.errors import UserError
 from crefjax.models.unet3d import Parameters, UNet3DConfig
-from crefjax.weights.store import CARD_FIELDS, load_weights, save_weights
+from crefjax.weights.store import CARD_FIELDS, find_weights, load_weights, read_card, save_weights
+
+_FURTHER_FIELDS = ("grid", "corrects_falloff", "task", "output", "structure_weight")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,12 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments):
     if arguments.seed < 0:
         raise UserError(f"--seed: expected at least 0, found {arguments.seed}")
-    weights = load_weights(arguments.weights)
+    card, network = read_card(find_weights(arguments.weights).absolute())
+    if network.network != "unet3d":
+        raise UserError(
+            f"{arguments.weights}: expected weights of unet3d, found some of {network.network}; choose others"
+        )
+    weights = load_weights(arguments.weights, card.get("task", "denoising"))
     config = _wider(weights.config, arguments)
     parameters = widen(weights.parameters, weights.config, config, np.random.default_rng(arguments.seed))
-    about = {
-        field: weights.card[field] for field in (*CARD_FIELDS, "grid", "corrects_falloff") if field in weights.card
-    }
+    about = {field: card[field] for field in (*CARD_FIELDS, *_FURTHER_FIELDS) if field in card}
     about["widened_from"] = weights.name
     save_weights(arguments.folder, parameters, config, about)
     print(f"wrote {arguments.folder}")

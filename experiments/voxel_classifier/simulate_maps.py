@@ -6,8 +6,9 @@ For each model and variant, half-maps are simulated on the grid of 1 Å with FSC
 weighted by C_ref, sharpened, low-passed, and sometimes high-passed, as deposited maps are. Besides the model and the
 solvent's noise it shows, by chance: a belt of disordered density, blobs like contaminating ice, and flexible parts;
 some maps are masked. In some pairs a part of the chains is left out of the model; these are to be found by the
-similarity of map and model. With `--filaments`, the model is repeated along a helix that runs through the box. Maps
-that are there already are kept. About 10 s a map of 180 Å on two cores.
+similarity of map and model. With `--filaments`, the model is repeated along a helix that runs through the box; with
+`--plain`, the maps show the model and the noise alone. Maps that are there already are kept. About 10 s a map of 180 Å
+on two cores.
 """
 
 import argparse
@@ -64,18 +65,21 @@ class LabeledPair:
     record: dict
 
 
-def simulate_pair(atoms: Atoms, random: np.random.Generator, *, filament: bool = False) -> LabeledPair:
+def simulate_pair(
+    atoms: Atoms, random: np.random.Generator, *, filament: bool = False, plain: bool = False
+) -> LabeledPair:
     """Simulate a map as one would be deposited, with the labels of its model.
 
     Args:
         atoms: the model.
         random: of all that is drawn.
         filament: whether the model is repeated along a helix that runs through the box.
+        plain: whether the map shows the model and the noise alone, with no belt, blobs, flexible parts, or mask.
     """
     if filament:
         atoms = build_filament(atoms, random)
     resolution = float(np.exp(random.uniform(*np.log(RESOLUTIONS))))
-    drawn = {name: bool(random.random() < share) for name, share in CHANCES.items()}
+    drawn = {name: bool(random.random() < share) and not plain for name, share in CHANCES.items()}
     settings = SimulationConfig(
         voxel_size=UNIT_VOXEL,
         resolution=resolution,
@@ -182,6 +186,7 @@ def simulate_maps(
     seed: int,
     half_maps: bool = False,
     filaments: bool = False,
+    plain: bool = False,
 ) -> None:
     """Simulate the labeled maps of models that are not in a folder yet.
 
@@ -192,12 +197,14 @@ def simulate_maps(
         seed: of all that is drawn; a map depends on it, on its model's name, and on its variant alone.
         half_maps: whether half-maps and a mask are written too, so that each folder is an entry for denoisers.
         filaments: whether the models are repeated along a helix; the names of their folders end in `_filament`.
+        plain: whether the maps show the model and the noise alone; the names of their folders end in `_plain`.
     """
+    ending = ("_filament" if filaments else "") + ("_plain" if plain else "")
     for path in models:
         name = path.name.split(".")[0]
         atoms = None
         for variant in range(variants):
-            target = folder / f"{name}_{variant}{'_filament' if filaments else ''}"
+            target = folder / f"{name}_{variant}{ending}"
             if (target / RECORD).is_file():
                 continue
             atoms = atoms or read_atoms(path)
@@ -206,7 +213,7 @@ def simulate_maps(
                 break
             random = np.random.default_rng([seed, variant, *name.encode()])
             try:
-                pair = simulate_pair(atoms, random, filament=filaments)
+                pair = simulate_pair(atoms, random, filament=filaments, plain=plain)
             except UserError as error:
                 print(f"skipped {target.name}: {error}")
                 continue
@@ -253,6 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument("--half-maps", action="store_true", help="also write half-maps and masks, for evaluation")
     parser.add_argument("--filaments", action="store_true", help="repeat the models along helices through the box")
+    parser.add_argument("--plain", action="store_true", help="simulate the model and the noise alone")
     parser.add_argument(
         "--exclude",
         metavar="NAMES",
@@ -272,6 +280,7 @@ def _run(arguments):
         seed=arguments.seed,
         half_maps=arguments.half_maps,
         filaments=arguments.filaments,
+        plain=arguments.plain,
     )
     kept, threshold, dropped = usable_maps(arguments.output)
     print(f"{len(kept)} maps fit their models (similarity at least {threshold:.3f}); {dropped} do not")

@@ -55,6 +55,20 @@ def test_the_box_of_a_filament_cuts_both_of_its_ends():
         assert (y, x) == (slice(7, 33), slice(4, 38))
 
 
+def test_plain_maps_show_the_model_and_the_noise_alone(tmp_path, unit, monkeypatch):
+    monkeypatch.setattr(simulate_maps, "RESOLUTIONS", (6.0, 7.0))
+    monkeypatch.setattr(simulate_maps, "CHANCES", dict.fromkeys(simulate_maps.CHANCES, 1.0))
+    write_model(tmp_path / "model.cif", unit)
+    arguments = [str(tmp_path / "model.cif"), "-o", str(tmp_path / "maps"), "--variants", "3", "--plain"]
+    assert simulate_maps.main(arguments) == 0
+    records = [json.loads(path.read_text()) for path in (tmp_path / "maps").glob("model_?_plain/pair.json")]
+    assert len(records) == 3
+    for record in records:
+        assert record["complete"]
+        assert record["drawn"] == dict.fromkeys(simulate_maps.CHANCES, False)
+        assert record["settings"]["belt"] is None
+
+
 def test_simulated_maps_are_labeled_and_kept(tmp_path, unit, monkeypatch, capsys):
     monkeypatch.setattr(filament, "LENGTH", 30.0)
     monkeypatch.setattr(simulate_maps, "RESOLUTIONS", (6.0, 7.0))

@@ -46,6 +46,21 @@ def test_output_is_the_same(weights, tmp_path, widths, growth):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)
 
 
+def test_the_task_of_a_classifier_is_kept(weights, tmp_path):
+    card, config = {"task": "classification", "structure_weight": 40.0}, load_weights(weights).config
+    save_weights(tmp_path / "classifier", load_weights(weights).parameters, config, ABOUT | card)
+    sizes = ["--down", "3", "--up", "4", "--last", "3,2", "--growth", "2"]
+    assert widen_weights.main([str(tmp_path / "classifier"), str(tmp_path / "wide"), *sizes]) == 0
+    wide = load_weights(tmp_path / "wide", "classification")
+    assert {name: wide.card[name] for name in card} == card
+
+
+def test_weights_of_another_network_are_refused(tmp_path, capsys):
+    sizes = ["--down", "3", "--up", "4", "--last", "3,2"]
+    assert widen_weights.main(["images", str(tmp_path / "wide"), *sizes]) == 2
+    assert "expected weights of unet3d" in capsys.readouterr().err
+
+
 def test_new_channels_can_learn(weights):
     """New kernels are He-normal (std sqrt(2 / inputs)), weights that read them start at 0, and others are kept."""
     old = load_weights(weights)
