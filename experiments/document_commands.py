@@ -27,21 +27,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+
 from crefjax.errors import UserError
+from crefjax.models.unet3d import UNet3DConfig, init_network
 from crefjax.training.config import read_config
+from crefjax.weights.store import CARD_FIELDS, save_weights
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 # Programs of others that the documentation calls; their arguments are not checked.
 OTHER_PROGRAMS = {
     *("[", "cat", "cd", "cp", "exit", "export", "fi", "ls", "mkdir", "mkdocs", "mv", "pip", "relion_reconstruct"),
-    *("rm", "ruff", "sbatch", "scontrol", "source", "tar", "then", "venv", "xargs"),
+    *("rm", "ruff", "sbatch", "srun", "scontrol", "source", "tar", "then", "venv", "xargs"),
 }
 # What a command contains that is not run, and the reason.
 LEAVE_OUT = {
     r"pip install|-m venv": "installs packages from the network",
     r"crefjax fetch": "downloads from EMDB",
-    r"sbatch|--coordinator": "needs a cluster",
+    r"sbatch|srun|--coordinator": "needs a cluster",
     r"~/": "writes into the home folder",
     r"mkdocs serve": "serves until it is stopped",
     r"\.venv/bin/(pytest|ruff)|^\.ci/run": "run by .ci/run",
@@ -49,7 +53,7 @@ LEAVE_OUT = {
     r"weights_results|simulated_benchmark|experiments\.ablations": "needs hours, or certain PDB entries",
     r"analysis (local_maps|kept)": "needs hours, or certain PDB entries",
     r"model_fsc|analysis spectra|8tze 7yc8 -o bench": "needs real maps or certain entries",
-    r"config\.steps=(6000|3800)": "resumes a run, which needs its PDB entries",
+    r"config\.steps=6000": "resumes a run, which needs its PDB entries",
     r"release_weights": "replaces the included weights",
     r"--program": "needs LAFTER",
     r"--method servalcat|--cryoridge": "needs Servalcat or cryoRIDGE",
@@ -77,7 +81,6 @@ SHORTEN = {
         rf"\g<0> {_FEW_STEPS} --config.schedule.warmup=1 --config.data.images.folders=particles"
     ),
     r"7a4m\.cif\.gz( 8tze\.cif\.gz)? 9be6\.cif\.gz": "7a4m.cif.gz",
-    r"runs/deep/last (.* --depth 3)": r"cref \1 --grid 3.3",  # as the deep network that is not included
     r"--minutes 10": "--minutes 1",
     r"--box (108|256)": "--box 64",
     r"--weights crefdenoiser( \.\.\.)?": "--weights truth",
@@ -352,7 +355,11 @@ def prepare(folder: Path, data: Path) -> None:
 
 
 def simulate_data(folder: Path, environment: dict) -> None:
-    """Simulate half-maps, three entries, and models under the names that the documentation uses."""
+    """Make what the documentation names: half-maps, three entries, models, and weights that are not included."""
+    network = UNet3DConfig(depth=4)
+    about = dict.fromkeys(CARD_FIELDS, "random parameters") | {"grid": 3.3}
+    for name in ("deep", "cref_losses"):
+        save_weights(folder / "runs" / name / "last", init_network(jax.random.key(0), network), network, about)
     (folder / "entries").mkdir(parents=True)
     for seed, name in enumerate(("one", "two", "three")):
         size = "--voxel-size 2 --resolution 6 --residues 150"

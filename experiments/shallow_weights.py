@@ -19,7 +19,7 @@ import numpy as np
 from analysis.framework.command import run_command
 from crefjax.errors import UserError
 from crefjax.models.unet3d import Parameters, UNet3DConfig
-from crefjax.weights.store import CARD_FIELDS, load_weights, save_weights
+from crefjax.weights.store import CARD_FIELDS, INHERITED_FIELDS, load_weights, save_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def _run(arguments):
     if arguments.grid is not None and not 2 < arguments.grid <= 10:
         raise UserError(f"--grid: expected more than 2 voxels and up to 10, found {arguments.grid:g}; give another")
     config = dataclasses.replace(weights.config, depth=arguments.depth)
-    about = {field: weights.card[field] for field in (*CARD_FIELDS, "grid") if field in weights.card}
+    about = {field: weights.card[field] for field in (*CARD_FIELDS, *INHERITED_FIELDS) if field in weights.card}
     if arguments.grid is not None:
         about["grid"] = arguments.grid
     about["made_of"] = f"{weights.name}, of depth {weights.config.depth}"

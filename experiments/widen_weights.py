@@ -19,9 +19,9 @@ import numpy as np
 from analysis.framework.command import run_command
 from crefjax.errors import UserError
 from crefjax.models.unet3d import Parameters, UNet3DConfig
-from crefjax.weights.store import CARD_FIELDS, find_weights, load_weights, read_card, save_weights
+from crefjax.weights.store import CARD_FIELDS, INHERITED_FIELDS, find_weights, load_weights, read_card, save_weights
 
-_FURTHER_FIELDS = ("grid", "corrects_falloff", "task", "output", "structure_weight")
+_OF_CLASSIFIERS = ("task", "output", "structure_weight")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +48,7 @@ def _run(arguments):
     weights = load_weights(arguments.weights, card.get("task", "denoising"))
     config = _wider(weights.config, arguments)
     parameters = widen(weights.parameters, weights.config, config, np.random.default_rng(arguments.seed))
-    about = {field: card[field] for field in (*CARD_FIELDS, *_FURTHER_FIELDS) if field in card}
+    about = {field: card[field] for field in (*CARD_FIELDS, *INHERITED_FIELDS, *_OF_CLASSIFIERS) if field in card}
     about["widened_from"] = weights.name
     save_weights(arguments.folder, parameters, config, about)
     print(f"wrote {arguments.folder}")

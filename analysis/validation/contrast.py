@@ -6,8 +6,8 @@ A particle displaces solvent, whose density is much like its own. Its contrast a
 than that of its atoms in a vacuum (`crefjax.simulate.specimen.BulkSolvent`). The model's density is computed where the
 model stands in the map, with its own B-factors, and both are masked within 3 Å of its atoms, with a soft edge of 3 Å.
 Per frequency shell, the ratio of the map's amplitudes to the model's is the factor by which the model fits the map
-best, up to where the FSC of both falls below 0.5. It is told relative to its largest value. A map that was sharpened,
-blurred, or high-passed differs from its model by that, too.
+best, up to where the FSC of both falls below 0.5. It is reported relative to its largest value. A map that was
+sharpened, blurred, or high-passed differs from its model by that, too.
 
 DIR/contrast.csv has the ratios, DIR/contrast.json those at some resolutions, and DIR/contrast.png shows them.
 """
@@ -24,7 +24,7 @@ from crefjax.io.maps import Map, read_map
 from crefjax.plotting import PALETTE, resolution_axis
 from crefjax.spectral.curves import first_shell_below, shell_frequencies, shell_products, solvent_level
 
-COARSEST = 40.0  # Å, from which the ratio is told; a model does not tell the first shells of a crop
+COARSEST = 40.0  # Å, from which the ratio is reported; a model does not determine the first shells of a crop
 RESOLUTIONS = (40.0, 20.0, 12.0, 8.0, 6.0, 5.0, 4.0, 3.0)  # Å, of the table
 _LEAST_SHELLS = 4
 
@@ -89,8 +89,8 @@ def _run(arguments, output):
     for path, model in zip(arguments.maps, arguments.model, strict=True):
         frequency, ratio = contrast(read_map(path), model)
         curves[str(path)] = frequency, ratio / ratio.max()
-        told = _at_resolutions(*curves[str(path)])
-        print(f"{path.name}: " + "  ".join(f"{value:.2f} at {d} Å" for d, value in told.items()), flush=True)
+        reported = _at_resolutions(*curves[str(path)])
+        print(f"{path.name}: " + "  ".join(f"{value:.2f} at {d} Å" for d, value in reported.items()), flush=True)
     rows = ((name, *row) for name, curve in curves.items() for row in zip(*curve, strict=True))
     output.write_csv(["map", "frequency", "ratio"], rows)
     output.write_json({"maps": {name: _at_resolutions(*curve) for name, curve in curves.items()}})

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from crefjax.cli.common import add_half_maps, add_json, add_shared, add_verbosity, on_device
-from crefjax.cli.messages import check_json, output_json, result
+from crefjax.cli.messages import check_json, output_json, resolution_numbers, result
 
 EPILOG = (
     "Detects a half-map that is shifted, mirrored, or has exchanged axes; the same noise in both; different scales; "
@@ -44,15 +44,12 @@ def run(arguments) -> int:
 
 
 def _json_content(arguments, half_map, check):
-    resolution = check.curve.resolution(0.143)
     return {
         "half_map_1": str(arguments.half_map_1),
         "half_map_2": str(arguments.half_map_2),
         "box": list(half_map.array.shape),
         "voxel_size": half_map.voxel_size,
-        "resolution_at_0.143": resolution.angstrom,
-        "falls_below_0.143": resolution.crossed,
-        "resolution_at_0.5": check.curve.resolution(0.5).angstrom,
+        **resolution_numbers(check.curve),
         "pair": not check.serious,
         "findings": [asdict(finding) for finding in check.findings],
     }

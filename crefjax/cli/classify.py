@@ -29,9 +29,11 @@ def add_arguments(parser):
         type=number,
         help="probability of structure below which a voxel is removed (default: chosen for the map and the mode)",
     )
-    parser.add_argument("--weights", metavar="W", help="name or folder of a classifier's weights")
+    parser.add_argument("--weights", metavar="W", help="weights by name or folder (default: classifier)")
     parser.add_argument("--probability", metavar="P", help="map to write with every voxel's probability of structure")
-    parser.add_argument("--max-memory", metavar="GIB", type=positive, help="memory limit, GiB (default: what is free)")
+    parser.add_argument(
+        "--max-memory", metavar="GIB", type=positive, help="memory limit, GiB (default: 80%% of what is free)"
+    )
     add_shared(parser, "voxel_size", "device", "overwrite")
     add_verbosity(parser)
 

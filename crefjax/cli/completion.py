@@ -12,7 +12,10 @@ EPILOG = (
 )
 # Options completed with folders; values of all others, except numbers, names, and choices, are completed with files.
 _FOLDERS = ("DIR", "FOLDER", "ENTRY", "DATASET")
-_NAMES = ("base_url", "pdb_url", "search_url", "query", "what", "assembly", "flexible_chains", "symmetry")
+_NAMES = (
+    *("base_url", "pdb_url", "search_url", "query", "what", "assembly", "flexible_chains", "symmetry", "part"),
+    "coordinator",
+)
 COMPILES = False
 
 

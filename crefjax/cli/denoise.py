@@ -81,7 +81,7 @@ def add_arguments(parser):
     parser.add_argument("--local", action="store_true", help=text)
     add_model(parser, "; needs --report")
     add_shared(parser, "voxel_size", "insist", "device")
-    text = "memory limit, GiB (default: what is free)"
+    text = "memory limit, GiB (default: 80%% of what is free)"
     parser.add_argument("--max-memory", metavar="GIB", type=positive, help=text)
     add_json(parser, "what was read, found, warned of, and written,")
     add_shared(parser, "overwrite")

@@ -38,7 +38,7 @@ def add_arguments(parser):
 def run(arguments) -> int:
     """Fine-tune as the command line says; return 128 plus the signal's number if a signal stopped the training."""
     from crefjax.training.config import finetune_config
-    from crefjax.weights.store import check_weights_folder, load_weights, save_weights
+    from crefjax.weights.store import INHERITED_FIELDS, check_weights_folder, load_weights, save_weights
 
     output = Path(arguments.output)
     check_weights_folder(output, overwrite=arguments.overwrite)
@@ -79,8 +79,7 @@ def run(arguments) -> int:
         "training": f"{improvement.step} steps on one specimen; before: {weights.card['training']}",
         "fine_tuning": improvement.describe(),
     }
-    if weights.grid:
-        about["grid"] = weights.grid
+    about |= {field: weights.card[field] for field in INHERITED_FIELDS if field in weights.card}
     if not improvement.significant:
         parameters = weights.parameters
         about["training"] = weights.card["training"]

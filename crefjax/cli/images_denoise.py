@@ -45,7 +45,7 @@ def add_arguments(parser):
         required=True,
         help="stack to write, for one input; or a folder, for several or a STAR file",
     )
-    parser.add_argument("--weights", metavar="W", help="name or folder of weights for images")
+    parser.add_argument("--weights", metavar="W", help="weights by name or folder (default: images)")
     add_contrast(parser, "dark for micrographs of a STAR file and single images, bright otherwise")
     parser.add_argument(
         "--max-memory", metavar="GIB", type=positive, help="memory limit, GiB (default: half of what is free)"

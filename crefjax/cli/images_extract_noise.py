@@ -31,7 +31,7 @@ def add_arguments(parser):
         nargs="+",
         help="denoised micrographs in the same order (default: denoised here by --weights)",
     )
-    parser.add_argument("--weights", metavar="W", help="name or folder of weights for images")
+    parser.add_argument("--weights", metavar="W", help="weights by name or folder (default: images)")
     add_contrast(parser, "dark")
     parser.add_argument("--patch", metavar="N", type=int, default=320, help="side of the patches, pixels")
     parser.add_argument(

@@ -46,11 +46,11 @@ COMMANDS = {
 }
 
 
-class Defaults(argparse.HelpFormatter):
+class DefaultsFormatter(argparse.HelpFormatter):
     """Help that shows the default of every option that has one, except flags, which are off by default."""
 
     def _get_help_string(self, action):
-        if action.default in (None, False, argparse.SUPPRESS):
+        if action.nargs == 0 or action.default in (None, argparse.SUPPRESS):
             return action.help
         return f"{action.help} (default: {action.default})"
 
@@ -158,7 +158,7 @@ def make_parser(command: str | None = None, *, all_commands: bool = False) -> ar
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         description = f"{text[0].upper()}{text[1:]}."
-        subparser = commands.add_parser(name, help=text, description=description, formatter_class=Defaults)
+        subparser = commands.add_parser(name, help=text, description=description, formatter_class=DefaultsFormatter)
         if all_commands or name == command:
             module = importlib.import_module(f"crefjax.cli.{name.replace('-', '_')}")
             module.add_arguments(subparser)

@@ -23,7 +23,11 @@ def add_arguments(parser):
         "--node-devices", metavar="N", type=int, help="devices of each of the nodes (default: as many as here)"
     )
     parser.add_argument(
-        "--seconds", metavar="S", type=positive, default=20.0, help="seconds in which steps are taken, at least eight"
+        "--seconds",
+        metavar="S",
+        type=positive,
+        default=20.0,
+        help="how long steps are taken, seconds; at least eight steps are taken",
     )
     add_json(parser, "all numbers")
     add_verbosity(parser)

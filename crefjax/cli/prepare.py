@@ -38,9 +38,9 @@ def add_arguments(parser):
         choices=("data", "input"),
         default="input",
         help="data: bring every entry to a grid on which its resolution spans 3.3 voxels, for training with "
-        "--config.data.grid=3.3 (default: input, leave it as it is)",
+        "--config.data.grid=3.3; input: leave it as it is",
     )
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed of the split (default: 0)")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed of the split")
     parser.add_argument(
         "--part",
         metavar="K/N",

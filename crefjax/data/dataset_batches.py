@@ -100,7 +100,7 @@ def widen(array: np.ndarray, out: np.ndarray) -> None:
     float16 is converted by integer arithmetic, in half of NumPy's time on average over the rotated views: its exponent
     and mantissa are the upper ones of a float32 that is too small by a factor of 2^112, even if it is subnormal.
     """
-    array = in_steps(array)
+    array = fast_copy_layout(array)
     if array.dtype.itemsize != 2:
         out[...] = array
         return
@@ -111,7 +111,7 @@ def widen(array: np.ndarray, out: np.ndarray) -> None:
     np.multiply(out, _SCALE, out=out)
 
 
-def in_steps(array: np.ndarray) -> np.ndarray:
+def fast_copy_layout(array: np.ndarray) -> np.ndarray:
     """Return the content of a rotated view `(z, y, x)`, laid out in memory so that copying it is fast.
 
     Copying voxels that lie one plane apart takes up to six times as long as copying whole rows, or as exchanging rows

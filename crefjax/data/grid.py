@@ -234,7 +234,8 @@ def _blur(products, frequency, resolution, *, flattened_by=0.0, one_map=False):
     if abs(outside) <= _ERRORS * error:
         return blur, ()
     what = f"{'map is' if one_map else 'half-maps are'} strongly {'sharpened' if outside > 0 else 'blurred'}"
-    return blur, (f"the {what}: a B-factor of {abs(blur):.0f} Å² is taken back for the network",)
+    change = f"{'it is' if one_map else 'they are'} {'blurred' if blur > 0 else 'sharpened'}"
+    return blur, (f"the {what}: for the network, {change} by a B-factor of {abs(blur):.0f} Å²",)
 
 
 def unit_grid(shape: tuple[int, int, int], voxel_size: float) -> tuple[int, int, int]:

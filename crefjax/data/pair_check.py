@@ -194,7 +194,7 @@ def check_pair(
     masked_products = _masked_products(first, second, region.array)
     curve = FscCurve(first.shape, voxel_size, fsc_from_products(masked_products))
     if _nothing_shared(curve) and not any(finding.serious for finding in findings):
-        text = "the half-maps hardly have anything in common: check that they are of one refinement"
+        text = "the half-maps hardly correlate; check that they come from one refinement"
         findings.append(Finding("no_signal", False, text))
     findings += _filtered(products, ratio, max(first.shape) * voxel_size)
     sound = not any(finding.serious for finding in findings)

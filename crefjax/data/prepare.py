@@ -167,15 +167,15 @@ def _check(cutting, validation, jobs):
     patch, grid = cutting.patch, cutting.grid
     check_patch(patch)
     if grid and not 2 < grid <= 10:
-        raise UserError(f"grid: expected more than 2 and at most 10 voxels per resolution, found {grid:g}")
+        raise UserError(f"`grid`: expected more than 2 and at most 10 voxels per resolution, found {grid:g}")
     if not 1 <= cutting.stride <= patch:
-        raise UserError(f"stride: expected 1 to {patch} voxels, to cover the box, found {cutting.stride}; change it")
+        raise UserError(f"`stride`: expected 1 to {patch} voxels, to cover the box, found {cutting.stride}; change it")
     if cutting.dtype not in DTYPES:
-        raise UserError(f"dtype: expected one of {', '.join(DTYPES)}, found {cutting.dtype}; choose one")
+        raise UserError(f"`dtype`: expected one of {', '.join(DTYPES)}, found {cutting.dtype}; choose one")
     if not 0 <= validation < 1:
-        raise UserError(f"validation: expected a share from 0 to below 1, found {validation:g}; change it")
+        raise UserError(f"`validation`: expected a share from 0 to below 1, found {validation:g}; change it")
     if jobs < 1:
-        raise UserError(f"jobs: expected 1 or more, found {jobs}; change it")
+        raise UserError(f"`jobs`: expected 1 or more, found {jobs}; change it")
 
 
 def find_sources(entries: Sequence[str | Path]) -> list[EntryFolder]:
@@ -413,7 +413,7 @@ def _finish(output, settings, truth, records, skipped, report):
             f"expected at least one usable entry, found none among {len(skipped)}; the lines above say why",
         )
     if len(records) == 1 and settings["validation"] > 0:
-        report("only one entry: there is no validation, for an entry is never on both sides")
+        report("only one entry: none is held out, because an entry is never on both sides of the split")
     entries = split_entries(records, settings["validation"], settings["seed"])
     patches = {name: sum(entry.patches for entry in entries if entry.split == name) for name in SPLITS}
     manifest = Manifest(

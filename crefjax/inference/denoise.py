@@ -92,7 +92,7 @@ def denoise(
         insist: whether half-maps that are not a pair are accepted, see `crefjax.data.pair_check`, and maps that do not
             have the symmetry.
         device: `cpu`, `gpu`, or None for the best.
-        max_memory: GiB to keep within; None for what is free.
+        max_memory: GiB to keep within; None for 80 % of what is free.
         progress: called with the share of the work that is done, 0 to 1.
 
     Returns:

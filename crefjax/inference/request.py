@@ -39,7 +39,7 @@ class DenoiseRequest:
             through the same network, so their errors are not independent.
         report: whether memory is planned for a report or local maps too.
         device: `cpu`, `gpu`, or None for the best.
-        max_memory: memory limit in GiB; None for what is free.
+        max_memory: memory limit in GiB; None for 80 % of what is free.
         check: result of checking the half-maps, or None.
         warnings: findings of the check that the result does not report by itself, one line each.
         mask_notes: one line for each thing to know about a mask made by `read_request`.

@@ -30,7 +30,7 @@ from xml.etree import ElementTree
 import gemmi
 
 from crefjax.errors import CannotWriteError, UserError, path_error
-from crefjax.io.http import Downloaded, HttpClient, check_url, existing
+from crefjax.io.http import Downloaded, HttpClient, check_url, describe_existing
 from crefjax.io.maps import check_map_file
 from crefjax.io.models import no_atoms
 from crefjax.utils.atomic import write_json
@@ -263,7 +263,7 @@ def _download_all(remote_files, base, folder, client, report) -> Iterator[Downlo
         def show(share, index=index, name=remote.name, count=count):
             report((index + share) / count, name)
 
-        found = existing(path, url) if path.exists() else None
+        found = describe_existing(path, url) if path.exists() else None
         found = found or client.download(url, path, check=remote.check, report=show)
         if found is not None:
             yield found

@@ -353,7 +353,7 @@ def check_url(url: str) -> None:
         raise UserError(f"{url}: expected an address that begins with https:// or http://; correct it")
 
 
-def existing(path: Path, url: str) -> Downloaded:
+def describe_existing(path: Path, url: str) -> Downloaded:
     """Describe an existing file as if it had been downloaded.
 
     Raises:

@@ -95,7 +95,7 @@ class MeasurementMask:
         """One line for each thing that the user should know."""
         if self.error is not None:
             return (
-                f"no mask could be made to measure the scale of the signal in, the whole box is taken ({self.error})",
+                f"no mask could be made to measure the scale of the signal in; the whole box is used ({self.error})",
             )
         return () if self.info is None else tuple(f"mask to measure within: {note}" for note in self.info.notes)
 

@@ -66,7 +66,8 @@ class Model:
         dimensions: 3 for maps; 2 for images, maps of one section. The config of a 2D network may have a `reach`, the
             largest distance in pixels from which an input pixel changes an output pixel; without it images are run
             whole.
-        engines: On a CPU in place of that, if the package is installed: packages, each with a module of the same kind.
+        engines: Packages, each with a module like `slabs`; on a CPU, that of the first package that is installed is
+            used in place of `slabs`.
     """
 
     config: type

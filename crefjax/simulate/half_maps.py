@@ -35,10 +35,10 @@ from crefjax.simulate.specimen import (
     BulkSolvent,
     Flexible,
     belt_density,
-    in_solvent,
     sample_conformations,
     specimen_density,
     truth_mask,
+    with_bulk_solvent,
 )
 from crefjax.spectral.curves import THRESHOLD
 from crefjax.spectral.fsc import fsc_curve
@@ -186,7 +186,7 @@ def place_specimen(atoms: Atoms, config: SimulationConfig) -> PlacedSpecimen:
     truth = _truth(key, atoms, conformations, (side,) * 3, config)
     mask = truth_mask(truth, config.voxel_size)  # before the solvent, which leaves little at low frequencies
     if config.bulk_solvent:
-        truth = in_solvent(truth, config.voxel_size, config.bulk_solvent)
+        truth = with_bulk_solvent(truth, config.voxel_size, config.bulk_solvent)
     return PlacedSpecimen(atoms, shift, truth, mask)
 
 

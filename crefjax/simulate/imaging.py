@@ -55,8 +55,8 @@ class CtfParameters(NamedTuple):
             )
         if self.defocus_min > self.defocus_max:
             raise UserError(
-                f"expected a smallest defocus up to the largest, found {self.defocus_min} and {self.defocus_max} Å; "
-                "exchange them"
+                f"expected the smallest defocus not above the largest, found {self.defocus_min} and "
+                f"{self.defocus_max} Å; exchange them"
             )
 
 

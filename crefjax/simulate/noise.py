@@ -17,7 +17,7 @@ from crefjax.spectral.windows import raised_cosine
 
 LARGEST_CHANGE = 10.0  # factor on the noise's standard deviation by unevenness, in either direction
 MIN_SOLVENT = 0.05  # least share of the box that must be solvent to measure a spectrum
-TOLERANCE = 0.015  # of the resolution; 0.02 is documented
+TOLERANCE = 0.015  # of the resolution
 _RANGE = 100.0  # factor above and below the first guess within which the level is searched
 
 

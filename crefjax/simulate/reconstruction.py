@@ -157,7 +157,7 @@ def reconstruct_signal_and_noise(
     key: jax.Array,
     particles: Particles,
     *,
-    refinements: int = 2,
+    refinements: int,
     batch: int = BATCH,
     progress: ProgressCallback | None = None,
 ) -> SignalAndNoise:

@@ -186,7 +186,7 @@ def belt_density(key, model: np.ndarray, atoms: Atoms, belt: Belt, voxel_size: f
     return (level * shape * (1 + belt.roughness * random)).astype(np.float32)
 
 
-def in_solvent(truth: np.ndarray, voxel_size: float, solvent: BulkSolvent) -> np.ndarray:
+def with_bulk_solvent(truth: np.ndarray, voxel_size: float, solvent: BulkSolvent) -> np.ndarray:
     """Return the density, `(z, y, x)`, float32, of a specimen in a solvent, from that of the specimen in a vacuum.
 
     Raises:

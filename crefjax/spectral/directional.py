@@ -32,7 +32,7 @@ _BEYOND = 1.4  # shells are measured up to this many times the resolution's
 
 @dataclass(frozen=True)
 class DirectionalFsc:
-    """FSC and power of two maps by direction.
+    """FSC of two maps by direction.
 
     Attributes:
         directions: `(directions, 3)`, unit vectors `(x, y, z)` with z of 0 or more.

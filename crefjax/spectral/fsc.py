@@ -212,11 +212,11 @@ def corrected_fsc(
     masked = fsc_curve(map_1, map_2, voxel_size, mask, leveled=True)
     random = [randomize_phases(array, shell, (seed, number)) for number, array in enumerate((map_1, map_2))]
     randomized = fsc_curve(*random, voxel_size, mask, leveled=True)
-    corrected = correct(masked.fsc, randomized.fsc, shell)
+    corrected = correct_fsc(masked.fsc, randomized.fsc, shell)
     return CorrectedFsc(unmasked, masked, randomized, FscCurve(masked.box, voxel_size, corrected), shell, seed)
 
 
-def correct(masked: np.ndarray, randomized: np.ndarray, shell: int) -> np.ndarray:
+def correct_fsc(masked: np.ndarray, randomized: np.ndarray, shell: int) -> np.ndarray:
     """Return the corrected curve; see the docstring of this module.
 
     Args:

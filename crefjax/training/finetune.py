@@ -56,7 +56,7 @@ class Improvement:
     def describe(self) -> str:
         """Return one line for the user."""
         if self.step is None:
-            return f"stopped at step {self.steps}, before any evaluation was over: nothing can be said of a gain"
+            return f"stopped at step {self.steps}, before any evaluation was finished; whether it helps is unknown"
         if not self.step:
             return f"no evaluated step of {self.steps} was better than the start"
         return (

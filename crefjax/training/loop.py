@@ -369,7 +369,7 @@ class _Run:
         start = time.monotonic()
         means = evaluate(
             self.evaluation_step,
-            self.state.best_parameters,
+            self.state.evaluated_parameters,
             self.source,
             batch=self.place.local_batch(self.config.batch),
             devices=self.devices,
@@ -426,7 +426,7 @@ class _Run:
             "step": self.step,
             "held_out_loss": self.best[0] if name == BEST else None,
         }
-        self.task.export(self.workdir / name, unreplicate(self.state.best_parameters), about)
+        self.task.export(self.workdir / name, unreplicate(self.state.evaluated_parameters), about)
 
     def _seconds(self):
         return self.seconds + time.monotonic() - self.started_at

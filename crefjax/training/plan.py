@@ -140,7 +140,7 @@ def measure_steps(
     finally:
         close(batches)
     each = elapsed / count
-    return MeasuredSteps(each, count, max(0.0, first_seconds - each), _step_bytes(compiled), state.best_parameters)
+    return MeasuredSteps(each, count, max(0.0, first_seconds - each), _step_bytes(compiled), state.evaluated_parameters)
 
 
 def _step_bytes(compiled):
@@ -249,7 +249,7 @@ def measure_save(
             begin = time.monotonic()
             checkpoints.save(step, state, CheckpointMetadata({}, {}, to_json(config)), 1.0)
             saved = time.monotonic()
-            task.export(folder / "best", state.best_parameters, {"training": "a measurement", "step": step})
+            task.export(folder / "best", state.evaluated_parameters, {"training": "a measurement", "step": step})
             after_evaluation(folder)
             saves.append(saved - begin)
             exports.append(time.monotonic() - saved)

@@ -121,11 +121,11 @@ def _load_specimens(config):
 
 
 def matching_folders(text: str) -> list[Path]:
-    """Return the folders that a field names, between commas, as `matching` has them."""
-    return [Path(folder) for pattern in split_commas(text) for folder in matching(pattern)]
+    """Return the folders that a field names, between commas, as `expand_pattern` has them."""
+    return [Path(folder) for pattern in split_commas(text) for folder in expand_pattern(pattern)]
 
 
-def matching(pattern: str) -> list[str]:
+def expand_pattern(pattern: str) -> list[str]:
     """Return the folders of a pattern with *, or a name as it is: reading it reports whether it is missing."""
     return sorted(glob.glob(pattern)) if "*" in pattern else [pattern]
 

@@ -40,7 +40,7 @@ class State(NamedTuple):
     average: Parameters | None
 
     @property
-    def best_parameters(self) -> Parameters:
+    def evaluated_parameters(self) -> Parameters:
         """The parameters to evaluate and to export."""
         return self.parameters if self.average is None else self.average
 

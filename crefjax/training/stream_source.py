@@ -116,8 +116,8 @@ def make_standardizer(
         whole_map: Whether to standardize by the numbers of the whole map.
 
     Returns:
-        `(half_map_1, half_map_2, truth, mask, position, seed, std) -> batch`; maps `(samples, z, y, x)`, `std`
-        `(samples,)` of the whole maps.
+        `(half_map_1, half_map_2, truth, mask, position, seed, whole_std=None) -> batch`; maps `(samples, z, y, x)`,
+        `whole_std` `(samples,)` of the whole maps, needed with `whole_map`.
     """
 
     @jax.jit

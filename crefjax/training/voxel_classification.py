@@ -1,8 +1,6 @@
 """The task of telling structure from noise, voxel by voxel, as DeepTracer-Denoising does (Guan and Si 2022)."""
 
-import glob
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +10,7 @@ from crefjax.data.labeled_maps import labeled_batches, load_labeled_map
 from crefjax.errors import UserError
 from crefjax.training.config import network_config, split_commas
 from crefjax.training.processes import current_of_batch
-from crefjax.training.sources import NamedBatches
+from crefjax.training.sources import NamedBatches, matching_folders
 from crefjax.training.task import DataSource, NetworkTask, TaskDescription
 from crefjax.weights.store import load_weights
 
@@ -86,7 +84,7 @@ def make_task(config: ConfigDict) -> tuple[VoxelClassificationTask, DataSource]:
 def _labeled_source(config):
     chosen = config.data.labeled
     names = split_commas(chosen.held_out)
-    folders = [Path(path) for pattern in split_commas(chosen.folders) for path in sorted(glob.glob(pattern))]
+    folders = matching_folders(chosen.folders)
     held_out = [folder for folder in folders if folder.name.split("_")[0] in names]
     training = [folder for folder in folders if folder not in held_out]
     if not training:

@@ -92,7 +92,7 @@ def stop_on_signals(*, announce: bool = True) -> Iterator[StopRequest]:
     def ask(number):
         stop.signal = number
         if announce:
-            _print_line(f"{signal.Signals(number).name}: ending this step and saving; once more to stop at once")
+            _print_line(f"{signal.Signals(number).name}: finishing this step and saving; send again to stop at once")
 
     with handle_signals(ask, once=True):
         yield stop

@@ -24,6 +24,8 @@ DEFAULTS = {"denoising": "truth", "classification": "classifier", "images": "ima
 CARD_VERSION = 1
 _COARSEST_RESOLUTION = 8.0  # Å, for weights whose card does not say
 CARD_FIELDS = ("source", "license", "training", "expected_input")
+# Further fields that describe the input of weights, so that weights made of them have the same.
+INHERITED_FIELDS = ("grid", "corrects_falloff", "coarsest_resolution")
 _SHIPPED = Path(__file__).parent / "shipped"
 _HOW_TO_GET = (
     "name one of those that `crefjax weights list` shows, or a weights folder (`crefjax weights import` makes one)"

@@ -2,6 +2,7 @@
 
     python -m experiments.voxel_classifier.simulate_maps MODEL... -o runs/labeled_maps
     python -m experiments.voxel_classifier.simulate_maps SMALL_MODEL... --filaments -o runs/labeled_maps
+    export PYTHONPATH=$PWD  # so that this file can import from experiments/
     export XLA_FLAGS=--xla_force_host_platform_device_count=2  # on two cores: shorter steps
     crefjax train --config=experiments/configs/classifier.py --workdir=runs/classifier
 

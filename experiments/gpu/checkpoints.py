@@ -93,7 +93,7 @@ def start_from(
     state = checkpoints.restore(copied.step, jax.tree.map(np.asarray, like))
     checkpoints.close()
     shutil.rmtree(copied.folder)
-    first = init_state(state.best_parameters, plan.optimizer, average=config.average > 0)
+    first = init_state(state.evaluated_parameters, plan.optimizer, average=config.average > 0)
     run = {"seconds": 0.0, "best": [None, None], "evaluated": False, "evaluations_without_improvement": 0}
     run |= {"pending_metrics": [], "pretraining": describe_training(copied)}
     saved = CheckpointMetadata(batches.get_state(), run, to_json(config))

@@ -91,7 +91,7 @@ def first_evaluation(run: Path, config, task, source) -> dict:
     devices, optimizer = find_devices(config.devices, config.platform, config.batch), _optimizer(config)
     checkpoints = Checkpoints(run / "checkpoints", keep=1)
     like = init_state(task.init(jax.random.key(0)), optimizer, average=config.average > 0)
-    parameters = checkpoints.restore(checkpoints.steps()[-1], jax.tree.map(np.asarray, like)).best_parameters
+    parameters = checkpoints.restore(checkpoints.steps()[-1], jax.tree.map(np.asarray, like)).evaluated_parameters
     checkpoints.close()
     try:
         step = make_evaluation_step(task, devices)

@@ -15,7 +15,7 @@ from crefjax.images.batches import ENDLESS, random_turn, random_window
 from crefjax.io.stacks import ImageStack
 from crefjax.training.image_denoising import HELD_OUT_SEED
 from crefjax.training.processes import current_of_batch
-from crefjax.training.sources import NamedBatches, matching
+from crefjax.training.sources import NamedBatches, expand_pattern
 from crefjax.training.stream_source import split_commas
 from crefjax.training.task import DataSource
 
@@ -34,7 +34,7 @@ def noise_source(config: ConfigDict, named: str, pixel_sizes: tuple[float, float
         UserError: There are no stacks, one cannot be read or has too few or too small patches, or its pixels are of
             another size.
     """
-    paths = [Path(path) for pattern in split_commas(named) for path in matching(pattern)]
+    paths = [Path(path) for pattern in split_commas(named) for path in expand_pattern(pattern)]
     if not paths:
         raise UserError(
             f"config: settings.noise: expected stacks of noise, found none matching {named!r}; cut some with crefjax "

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.datasets import batches_equal, list_patches, padded_slice, patch_grid, standardized, write_entry
 
-from crefjax.data.dataset_batches import batches_of_process, dataset_batches, in_steps, widen
+from crefjax.data.dataset_batches import batches_of_process, dataset_batches, fast_copy_layout, widen
 from crefjax.data.manifest import load_manifest
 from crefjax.data.patches import rotate
 from crefjax.data.prepare import prepare
@@ -189,7 +189,7 @@ def test_rotated_views_keep_their_voxels_and_are_read_within_planes(shape, dtype
     for axes in itertools.permutations(range(3)):
         for flips in itertools.product((1, -1), repeat=3):
             view = numbers.transpose(axes)[tuple(slice(None, None, flip) for flip in flips)]
-            found = in_steps(view)
+            found = fast_copy_layout(view)
             np.testing.assert_array_equal(found, view)
             if min(shape) > 1:
                 assert abs(found.strides[0]) > view.itemsize

@@ -259,11 +259,11 @@ def test_split_depends_only_on_seed_and_checksums():
     ("settings", "message"),
     [
         ({"patch": 15}, "patch: expected an even side"),
-        ({"stride": 0}, "stride: expected 1 to 16"),
-        ({"stride": 17}, "stride: expected 1 to 16"),
-        ({"dtype": "float64"}, "dtype: expected one of float16, float32"),
-        ({"validation": 1.0}, "validation: expected a share"),
-        ({"jobs": 0}, "jobs: expected 1 or more"),
+        ({"stride": 0}, "`stride`: expected 1 to 16"),
+        ({"stride": 17}, "`stride`: expected 1 to 16"),
+        ({"dtype": "float64"}, "`dtype`: expected one of float16, float32"),
+        ({"validation": 1.0}, "`validation`: expected a share"),
+        ({"jobs": 0}, "`jobs`: expected 1 or more"),
     ],
 )
 def test_settings_out_of_range_are_refused(tmp_path, entries, settings, message):
@@ -280,7 +280,7 @@ def test_densities_beyond_float16_are_reported(tmp_path):
     assert [entry.name for entry in manifest.entries] == ["other"]
     assert "expected standardized densities up to 65504 for float16" in lines[0]
     assert str(folder) in lines[0]
-    assert lines[1] == "only one entry: there is no validation, for an entry is never on both sides"
+    assert lines[1] == "only one entry: none is held out, because an entry is never on both sides of the split"
     assert manifest.patches["validation"] == 0
     manifest, _ = prepared([folder, other], tmp_path / "dataset", overwrite=True)
     assert len(manifest.entries) == 2

@@ -214,6 +214,6 @@ def test_measurement_mask_is_the_automatic_mask():
 def test_measurement_mask_of_noise_is_the_whole_box_with_the_reason():
     automatic = auto_mask(*halves(np.zeros((SIDE,) * 3, np.float32), 1.0), 1.5)
     assert automatic.array is None
-    assert "the whole box is taken (mask: expected a particle" in automatic.notes[0]
+    assert "the whole box is used (mask: expected a particle" in automatic.notes[0]
     with pytest.raises(UserError, match="found nothing that stands out"):
         automatic.require()

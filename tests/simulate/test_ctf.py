@@ -60,7 +60,7 @@ def test_defocus_broadcasts_over_images():
         ({"voltage": 0.0}, "voltage"),
         ({"spherical_aberration": -1.0}, "aberration"),
         ({"amplitude_contrast": 1.0}, "amplitude contrast"),
-        ({"defocus_min": 3e4}, "smallest defocus up to the largest, found 30000.0 and 20000.0"),
+        ({"defocus_min": 3e4}, "smallest defocus not above the largest, found 30000.0 and 20000.0"),
         ({"defocus_max": math.nan}, "finite"),
     ],
 )

@@ -6,7 +6,7 @@ from reference import spectra as slow
 
 from crefjax.errors import UserError
 from crefjax.spectral.curves import FscCurve
-from crefjax.spectral.fsc import CorrectedFsc, correct, corrected_fsc, randomize_phases
+from crefjax.spectral.fsc import CorrectedFsc, correct_fsc, corrected_fsc, randomize_phases
 
 SHAPE = (24, 20, 26)
 
@@ -115,7 +115,7 @@ def test_correlation_that_comes_from_the_mask_alone_is_taken_out():
 def test_correction_by_hand():
     masked, randomized = np.array([-1, 0.95, 0.9, 0.8, 0.6, 0.5, 1.0]), np.array([1, 0.9, 0.5, 0.3, 0.2, -0.25, 1.0])
     expected = [1, 0.95, 0.9, 0.8, 0.5, 0.6, 0]  # (0.6 - 0.2) / 0.8 and (0.5 + 0.25) / 1.25; a mask that makes 1 says 0
-    np.testing.assert_allclose(correct(masked, randomized, 2), expected, atol=1e-12)
+    np.testing.assert_allclose(correct_fsc(masked, randomized, 2), expected, atol=1e-12)
 
 
 def test_half_maps_that_agree_up_to_nyquist_are_refused():
@@ -138,7 +138,7 @@ def test_half_maps_that_agree_up_to_nyquist_are_refused():
     ],
 )
 def test_doubts_about_the_mask(unmasked, masked, randomized, doubt):
-    corrected = correct(np.array(masked, float), np.array(randomized, float), 2)
+    corrected = correct_fsc(np.array(masked, float), np.array(randomized, float), 2)
     curves = (FscCurve((10, 10, 10), 1.0, np.array(fsc, float)) for fsc in (unmasked, masked, randomized, corrected))
     doubts = CorrectedFsc(*curves, 2, 0).doubts()
     assert len(doubts) == (doubt is not None)

@@ -188,7 +188,7 @@ def test_a_run_stopped_before_any_evaluation_reports_no_improvement(tmp_path, sp
     assert asked == [tmp_path]
     assert number == signal.SIGTERM
     assert not gain.significant
-    assert gain.describe() == "stopped at step 3, before any evaluation was over: nothing can be said of a gain"
+    assert gain.describe() == "stopped at step 3, before any evaluation was finished; whether it helps is unknown"
 
 
 @pytest.mark.parametrize(

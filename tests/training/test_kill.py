@@ -115,7 +115,7 @@ def test_a_stopped_run_saves_reports_it_and_is_resumed(folder, whole):
     messages = [line for line in err.splitlines() if "held out" not in line]
     step = max(row["step"] for row in losses(workdir) if row["kind"] == "training")
     assert messages == [
-        "crefjax: SIGTERM: ending this step and saving; once more to stop at once",
+        "crefjax: SIGTERM: finishing this step and saving; send again to stop at once",
         f"stopped at step {step} of {STEPS}; the same command resumes it",
     ]
     assert step < STEPS

@@ -68,7 +68,9 @@ def test_a_signal_saves_after_the_step_and_the_resumed_run_ends_with_the_same_bi
     result = run(tmp_path, source(hook=ask), average=0.5)
     assert (result.step, result.stopped) == (3, number)
     lines = capsys.readouterr().err.splitlines()
-    assert lines == [f"crefjax: {signal.Signals(number).name}: ending this step and saving; once more to stop at once"]
+    assert lines == [
+        f"crefjax: {signal.Signals(number).name}: finishing this step and saving; send again to stop at once"
+    ]
     assert signal.getsignal(number) is before
     run(tmp_path, average=0.5)
     assert exported(tmp_path / "last")["parameters"] == exported(whole / "last")["parameters"]

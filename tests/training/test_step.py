@@ -68,7 +68,7 @@ def test_the_average_is_taken_over_the_parameters_after_each_step():
         decay = min(0.3, (1 + number) / (10 + number))
         average = decay * average + (1 - decay) * slow.p
     _, state = run(Line(), batches, 2, average=0.3)
-    found = steps.unreplicate(state.best_parameters)
+    found = steps.unreplicate(state.evaluated_parameters)
     np.testing.assert_allclose([*found["w"], found["b"]], average, rtol=1e-4)
 
 

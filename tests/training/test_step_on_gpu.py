@@ -43,7 +43,7 @@ def trained(device, dtype):
     return (
         np.array([numbers["losses"] for numbers in metrics]),
         np.array([numbers["gradient_norm"] for numbers in metrics]),
-        jax.tree.leaves(steps.unreplicate(state.best_parameters)),
+        jax.tree.leaves(steps.unreplicate(state.evaluated_parameters)),
     )
 
 

@@ -33,7 +33,7 @@ def test_first_signal_asks_to_stop_and_the_second_interrupts(capsys):
         assert stop.signal == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-    assert capsys.readouterr().err == "crefjax: SIGINT: ending this step and saving; once more to stop at once\n"
+    assert capsys.readouterr().err == "crefjax: SIGINT: finishing this step and saving; send again to stop at once\n"
 
 
 PROGRAM = """
