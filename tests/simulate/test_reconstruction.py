@@ -20,7 +20,7 @@ from crefjax.simulate.reconstruction import (
     reconstruct_signal_and_noise,
 )
 
-SIDE, COUNT, VOXEL = 32, 512, 1.5
+SIDE, COUNT, VOXEL, REFINEMENTS = 32, 512, 1.5, 2
 AXIS = np.arange(SIDE) - SIDE // 2
 
 
@@ -50,7 +50,10 @@ def parts_of(kind, particles=None, seed=0):
     """Reconstructions that several tests look at."""
     particles = particles or Particles(COUNT, ctf=None)
     return jax.tree.map(
-        np.asarray, reconstruct_signal_and_noise(gaussians(*particle(kind)), VOXEL, jax.random.key(seed), particles)
+        np.asarray,
+        reconstruct_signal_and_noise(
+            gaussians(*particle(kind)), VOXEL, jax.random.key(seed), particles, refinements=REFINEMENTS
+        ),
     )
 
 
@@ -252,7 +255,7 @@ def test_projection_variance_of_a_gaussian():
 def attenuation(particles, center, exponent):
     """The regression of a reconstructed Gaussian on the Gaussian times `exp(-exponent(k))`, in bins of the exponent."""
     density = gaussians([center], [0.8], [1.0])
-    parts = reconstruct_signal_and_noise(density, VOXEL, jax.random.key(4), particles)
+    parts = reconstruct_signal_and_noise(density, VOXEL, jax.random.key(4), particles, refinements=REFINEMENTS)
     half = 0.5 * np.asarray(parts.signal_1 + parts.signal_2)
     k, radius = frequencies()
     found, truth = (np.fft.rfftn(map_.astype(np.float64)) for map_ in (half, density))
@@ -328,6 +331,6 @@ def test_particles_depend_on_the_key_and_not_on_the_batch():
     ],
 )
 def test_invalid_densities_and_settings_raise(change, message):
-    arguments = {"density": np.zeros((8, 8, 8)), "voxel_size": 1.0, "key": jax.random.key(0)}
+    arguments = {"density": np.zeros((8, 8, 8)), "voxel_size": 1.0, "key": jax.random.key(0), "refinements": 1}
     with pytest.raises(UserError, match=message):
         reconstruct_signal_and_noise(**(arguments | {"particles": Particles(10)} | change))
