@@ -6,9 +6,10 @@ import itertools
 import numpy as np
 import scipy.fft
 
-from crefjax.spectral.curves import count_shell_voxels, fsc_from_products, shell_products, solvent_level
+from crefjax.spectral.curves import count_shell_voxels, shells_of_half_spectrum, solvent_level
 from crefjax.spectral.resample import fourier_resample
 
+_KEPT = 64**3  # voxels of the largest box whose shells are kept in memory
 _COARSE = 48  # voxels of the longest side, on which orientations are tried
 # Evidence that is enough for another orientation: in all, more than for the present one, and as a multiple of it.
 # Half-maps of noise reach 5, and 3.5 more than for the present one (80 pairs of 32³).
@@ -16,18 +17,42 @@ _LEAST, _BETTER, _RATIO = 8.0, 4.0, 1.3
 # The same if a shift is searched in each orientation: noise reaches 11 (36 pairs of 24³ to 48³).
 _LEAST_SHIFTED, _BETTER_SHIFTED = 25.0, 10.0
 
-_voxels = functools.lru_cache(maxsize=4)(count_shell_voxels)
 
-
-def _evidence(first, second, mask):
-    """Return the evidence that two maps show one specimen in one place.
+class _Evidence:
+    """The evidence that a map shows the same specimen in the same place as one that many are compared with.
 
     It is the log-likelihood ratio of two Gaussian maps whose shells correlate by the FSC to two that do not: the sum of
     `-1/2 n log(1 - FSC²)` over shells of `n` independent numbers.
     """
-    numbers = _voxels(first.shape)[1:] / 2 * float(np.square(mask, dtype=np.float64).mean())
-    fsc = np.clip(fsc_from_products(shell_products([first, second], mask))[1:], 0, 0.9999)
-    return float(-0.5 * np.sum(numbers * np.log1p(-np.square(fsc))))
+
+    def __init__(self, first: np.ndarray, mask: np.ndarray):
+        self._mask = mask
+        self._spectrum = scipy.fft.rfftn(first * mask, workers=-1)
+        self._shells = _shells(first.shape) if first.size <= _KEPT else None
+        self._power = self._sum(self._spectrum, self._spectrum)
+        voxels = count_shell_voxels(first.shape)[1:]
+        self._numbers = voxels / 2 * float(np.square(mask, dtype=np.float64).mean())
+
+    def __call__(self, second: np.ndarray) -> float:
+        spectrum = scipy.fft.rfftn(second * self._mask, workers=-1)
+        power = np.sqrt(self._power * self._sum(spectrum, spectrum))
+        cross = self._sum(self._spectrum, spectrum)
+        fsc = np.clip(np.divide(cross, power, out=np.zeros_like(cross), where=power > 0), 0, 0.9999)
+        return float(-0.5 * np.sum(self._numbers * np.log1p(-np.square(fsc))))
+
+    def _sum(self, first, second):
+        """Return the sums of `Re F1 conj(F2)` over shells 1 and above."""
+        count = max(self._mask.shape) // 2 + 1
+        total = np.zeros(count + 1)
+        for planes, shell, weight in self._shells or shells_of_half_spectrum(self._mask.shape):
+            a, b = first[planes].ravel(), second[planes].ravel()
+            total += np.bincount(shell, (a.real * b.real + a.imag * b.imag) * weight, count + 1)
+        return total[1:-1]
+
+
+@functools.lru_cache(maxsize=4)
+def _shells(shape):
+    return tuple(shells_of_half_spectrum(shape))
 
 
 def _is_enough(best, present):
@@ -51,29 +76,36 @@ def find_shift(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None) -
     """
     window = _sphere(first.shape) if mask is None else mask
     first, second = (half_map - np.float32(solvent_level(half_map, mask)) for half_map in (first, second))
-    shifts = {tuple(-axis for axis in peak) for peak in _peaks(first, second, window, (1, 2, 4, 8))}
+    shifts = {tuple(-axis for axis in peak) for peak in _Peaks(first, window, (1, 2, 4, 8))(second)}
     shifts.discard((0, 0, 0))
     if not shifts:
         return 0, 0, 0
-    evidence = {
-        shift: _evidence(first, np.roll(second, [-axis for axis in shift], (0, 1, 2)), window) for shift in shifts
-    }
+    measure = _Evidence(first, window)
+    evidence = {shift: measure(np.roll(second, [-axis for axis in shift], (0, 1, 2))) for shift in shifts}
     best = max(evidence, key=evidence.get)
-    return best if _is_enough(evidence[best], _evidence(first, second, window)) else (0, 0, 0)
+    return best if _is_enough(evidence[best], measure(second)) else (0, 0, 0)
 
 
-def _peaks(first, second, window, divisors):
-    """Return by how many voxels to roll the second map to fit best, by its phases up to Nyquist over each divisor."""
-    cross = scipy.fft.rfftn(first * window, workers=-1) * np.conj(scipy.fft.rfftn(second, workers=-1))
-    size = np.abs(cross)
-    cross = np.divide(cross, size, out=np.zeros_like(cross), where=size > 1e-12 * size.max())
-    radius = _radius(first.shape)  # over Nyquist of the longest side
-    shape, peaks = first.shape, set()
-    for divisor in divisors:
-        band = (radius > 0) & (radius <= 1 / divisor)
-        peak = np.unravel_index(int(np.argmax(scipy.fft.irfftn(cross * band, s=shape, workers=-1))), shape)
-        peaks.add(tuple(int(at) if at <= side // 2 else int(at - side) for at, side in zip(peak, shape, strict=True)))
-    return peaks
+class _Peaks:
+    """By how many voxels to roll a map to fit a fixed one best, by the phases up to Nyquist over each divisor."""
+
+    def __init__(self, first: np.ndarray, window: np.ndarray, divisors: tuple[int, ...]):
+        self._shape = first.shape
+        self._spectrum = scipy.fft.rfftn(first * window, workers=-1)
+        radius = _radius(first.shape)  # over Nyquist of the longest side
+        self._bands = [(radius > 0) & (radius <= 1 / divisor) for divisor in divisors]
+
+    def __call__(self, second: np.ndarray) -> set[tuple[int, ...]]:
+        cross = self._spectrum * np.conj(scipy.fft.rfftn(second, workers=-1))
+        size = np.abs(cross)
+        cross = np.divide(cross, size, out=np.zeros_like(cross), where=size > 1e-12 * size.max())
+        peaks = set()
+        for band in self._bands:
+            correlation = scipy.fft.irfftn(cross * band, s=self._shape, workers=-1)
+            peak = np.unravel_index(int(np.argmax(correlation)), self._shape)
+            sides = zip(peak, self._shape, strict=True)
+            peaks.add(tuple(int(at) if at <= side // 2 else int(at - side) for at, side in sides))
+        return peaks
 
 
 def find_orientation(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, str]:
@@ -93,17 +125,15 @@ def find_orientation(first: np.ndarray, second: np.ndarray, mask: np.ndarray | N
         fourier_resample(half_map - np.float32(solvent_level(half_map, mask)), shape) for half_map in (first, second)
     )
     window = _sphere(shape) if mask is None else np.clip(fourier_resample(mask, shape), 0, 1)
+    measure, peaks = _Evidence(small_1, window), _Peaks(small_1, window, (2, 4))
     evidence, shifted = {}, {}
     for axes in itertools.permutations(range(3)):
         if any(tuple(box[axis] for axis in axes) != box for box in (shape, second.shape)):
             continue
         for flips in itertools.product((1, -1), repeat=3):
             oriented = _orient(small_2, axes, flips)
-            evidence[axes, flips] = _evidence(small_1, oriented, window)
-            shifted[axes, flips] = max(
-                _evidence(small_1, np.roll(oriented, peak, (0, 1, 2)), window)
-                for peak in _peaks(small_1, oriented, window, (2, 4))
-            )
+            evidence[axes, flips] = measure(oriented)
+            shifted[axes, flips] = max(measure(np.roll(oriented, peak, (0, 1, 2))) for peak in peaks(oriented))
     present = ((0, 1, 2), (1, 1, 1))
     # Another orientation and a shift; a shift alone is left to `find_shift`.
     best = max(shifted, key=shifted.get)

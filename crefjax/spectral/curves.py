@@ -4,13 +4,14 @@ For worker processes, and for measurements for which the precision of a float32 
 shells are those of `crefjax.spectral.shells`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
 
+_PART = 2**15  # voxels of a half-spectrum whose products are summed at once
 THRESHOLD = 0.143  # of the FSC of two half-maps, at their resolution (Rosenthal & Henderson 2003)
 
 
@@ -144,11 +145,11 @@ def shell_products(
     count = max(shape) // 2 + 1
     total = np.zeros((count + 1, len(maps), len(maps)))
     voxels = np.zeros(count + 1)
-    for plane, (shell, weight) in enumerate(_planes(shape)):
+    for planes, shell, weight in shells_of_half_spectrum(shape):
         voxels += np.bincount(shell, weight, count + 1)
         for i, first in enumerate(spectra):
             for j, second in enumerate(spectra[: i + 1]):
-                a, b = first[plane].ravel(), second[plane].ravel()
+                a, b = first[planes].ravel(), second[planes].ravel()
                 product = a.real.astype(np.float64) * b.real + a.imag.astype(np.float64) * b.imag
                 total[:, i, j] += np.bincount(shell, product * weight, count + 1)
     total = total[:-1] / np.maximum(voxels[:-1], 1)[:, None, None]
@@ -158,13 +159,18 @@ def shell_products(
 def count_shell_voxels(shape: tuple[int, int, int]) -> np.ndarray:
     """Return the number of voxels of the whole spectrum of a box in every shell, `(shells,)`."""
     count = max(shape) // 2 + 1
-    return sum(np.bincount(shell, weight, count + 1) for shell, weight in _planes(shape))[:-1]
+    return sum(np.bincount(shell, weight, count + 1) for _, shell, weight in shells_of_half_spectrum(shape))[:-1]
 
 
-def _planes(shape):
-    """Yield for every plane of the half-spectrum, flat, the shell of each voxel and its weight in the whole spectrum.
+def shells_of_half_spectrum(shape: tuple[int, int, int]) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Yield the shells of a half-spectrum in parts that stay in the processor's cache.
 
-    Voxels without a shell have the number of shells as their index.
+    Args:
+        shape: `(z, y, x)` of the box, voxels.
+
+    Yields:
+        The planes of the part, and for each of its voxels, flat, the index of the shell, `longest side // 2 + 1` if it
+        has none, and the weight in the whole spectrum, 1 or 2.
     """
     longest = max(shape)
     count = longest // 2 + 1
@@ -174,10 +180,12 @@ def _planes(shape):
     weight[0] = 1.0
     if shape[2] % 2 == 0:
         weight[-1] = 1.0
-    weight = np.tile(weight, shape[1])
-    for z_squared in z:
-        shell = np.floor(np.sqrt(z_squared + y[:, None] + x) + 0.5).astype(np.intp)
-        yield np.minimum(shell, count).ravel(), weight
+    in_plane = y[:, None] + x
+    step = max(1, _PART // in_plane.size)
+    for start in range(0, shape[0], step):
+        planes = slice(start, min(start + step, shape[0]))
+        shell = np.floor(np.sqrt(z[planes, None, None] + in_plane) + 0.5).astype(np.intp)
+        yield planes, np.minimum(shell, count).ravel(), np.tile(weight, shell.size // len(x))
 
 
 def fsc_from_products(products: np.ndarray) -> np.ndarray:
