@@ -46,7 +46,8 @@ class _Evidence:
         total = np.zeros(count + 1)
         for planes, shell, weight in self._shells or shells_of_half_spectrum(self._mask.shape):
             a, b = first[planes].ravel(), second[planes].ravel()
-            total += np.bincount(shell, (a.real * b.real + a.imag * b.imag) * weight, count + 1)
+            product = np.multiply(a.real, b.real, dtype=np.float64) + np.multiply(a.imag, b.imag, dtype=np.float64)
+            total += np.bincount(shell, product * weight, count + 1)
         return total[1:-1]
 
 

@@ -30,7 +30,7 @@ def colored(random, amplitude):
     return np.fft.ifftn(noise * amplitude(radius((BOX,) * 3, VOXEL))).real
 
 
-@pytest.mark.parametrize("shape", [(12, 12, 12), (9, 10, 13)])
+@pytest.mark.parametrize("shape", [(12, 12, 12), (9, 10, 13), (50, 44, 41)])  # the last one in several parts
 @pytest.mark.parametrize("masked", [True, False])
 def test_shell_products_are_those_of_every_voxel(shape, masked):
     random = np.random.default_rng(1)
