@@ -82,7 +82,7 @@ class Batches:
 
 
 def collate(samples: Sequence[dict]) -> dict[str, np.ndarray]:
-    """Return a batch of samples: float32 arrays `(batch, p, p, p)`, and int32 `entry`.
+    """Return a batch of samples: float32 arrays `(batch, p, p, p)` or of other shapes, and int32 `entry`.
 
     Rotated views of any float type are copied and converted; float16, which must be finite, by `widen`.
     """
@@ -90,7 +90,10 @@ def collate(samples: Sequence[dict]) -> dict[str, np.ndarray]:
     for name in (name for name in samples[0] if name != "entry"):
         batch[name] = np.empty((len(samples), *samples[0][name].shape), np.float32)
         for place, sample in zip(batch[name], samples, strict=True):
-            widen(sample[name], place)
+            if place.ndim == 3:
+                widen(sample[name], place)
+            else:
+                place[...] = sample[name]
     return batch
 
 

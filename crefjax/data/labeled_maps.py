@@ -6,12 +6,14 @@ structure and 0 elsewhere.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from crefjax.data.dataset_batches import ENDLESS, THREADS, Batches, batches_of_process, check_common, random_rotation
 from crefjax.data.grid import UNIT_VOXEL
+from crefjax.data.map_features import FEATURES, measure_features, standardize_features
 from crefjax.data.patches import check_patch, cut, cut_positions, first_voxel
 from crefjax.errors import UserError
 from crefjax.io.maps import check_same_grid, read_map
@@ -34,6 +36,11 @@ class LabeledMap:
     name: str
     density: np.ndarray
     structure: np.ndarray
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """The features of the density, see `crefjax.data.map_features`."""
+        return measure_features(self.density.astype(np.float32))
 
 
 def load_labeled_map(folder: str | Path) -> LabeledMap:
@@ -72,6 +79,7 @@ def labeled_batches(
     seed: int = 0,
     rotations: bool = True,
     gain: tuple[float, float] = (1.0, 1.0),
+    features: bool = False,
     count: int | None = None,
     process: tuple[int, int] = (0, 1),
     threads: int = THREADS,
@@ -89,6 +97,7 @@ def labeled_batches(
         rotations: whether patches are turned to one of the 24 orientations of the cube; no mirror images.
         gain: range of the factor, uniform in its logarithm, by which a patch's density is multiplied before it is
             clipped at 1 again: how a map is scaled depends on its few brightest voxels.
+        features: whether batches also have `features`, `(batch, features)`, those of the whole map of a patch.
         count: number of patches; None for patches without end.
         process: index of this process and number of processes, each of which makes its part of every batch alone;
             patch `k` and the position are the same for any number of them.
@@ -103,8 +112,9 @@ def labeled_batches(
         raise UserError("labeled maps: expected at least one, found none; name their folders")
     if not 0 < gain[0] <= gain[1] < np.inf:
         raise UserError(f"gain: expected a range above 0, found {gain[0]:g} to {gain[1]:g}; correct it")
-    source = _RandomPatches(maps, patch, seed, rotations, gain, count or ENDLESS)
+    source = _RandomPatches(maps, patch, seed, rotations, gain, features, count or ENDLESS)
     settings = {"patch": patch, "batch": batch, "seed": seed, "rotations": rotations}
+    settings |= {"features": list(FEATURES)} if features else {}
     data = [[labeled.name, labeled.structure.shape, int(labeled.structure.sum())] for labeled in maps]
     return Batches(
         batches_of_process(source, batch, process),
@@ -118,9 +128,10 @@ def labeled_batches(
 class _RandomPatches:
     """Random access to random patches."""
 
-    def __init__(self, maps, patch, seed, rotations, gain, length):
+    def __init__(self, maps, patch, seed, rotations, gain, features, length):
         self._maps, self._patch, self._seed, self._rotations = maps, patch, seed, rotations
         self._log_gain, self._length = np.log(gain), length
+        self._features = [labeled.features for labeled in maps] if features else None
         self._structure = [np.flatnonzero(labeled.structure) for labeled in maps]
 
     def __len__(self):
@@ -138,7 +149,10 @@ class _RandomPatches:
         }
         sample = random_rotation(sample, random) if self._rotations else sample
         factor = np.float32(np.exp(random.uniform(*self._log_gain)))
-        return sample | {"map": np.minimum(sample["map"] * factor, np.float32(1))}
+        sample |= {"map": np.minimum(sample["map"] * factor, np.float32(1))}
+        if self._features is not None:
+            sample["features"] = standardize_features(self._features[number], float(factor))
+        return sample
 
     def _position(self, box, structure, random):
         """Return the first voxel of a patch, inside the box if the patch fits, else centered on the box."""

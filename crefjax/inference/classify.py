@@ -13,6 +13,7 @@ from scipy import ndimage
 from scipy.special import expit, logit
 
 from crefjax.data.grid import on_unit_grid, unit_grid
+from crefjax.data.map_features import measure_features, standardize_features
 from crefjax.data.pair_check import validate_maps
 from crefjax.errors import UserError
 from crefjax.inference.memory_plan import InferencePlan, plan_network
@@ -103,7 +104,10 @@ def plan_classify(
     shape = unit_grid(map_.array.shape, map_.voxel_size)
     share = float(np.prod(shape)) / map_.array.size
     maps = _MAPS / min(share, 1.0)
-    return plan_network(shape, weights.config, find_device(device), host_maps=maps, max_memory=max_memory)
+    config = weights.config
+    if weights.model.condition is not None:
+        config = weights.model.condition(weights.parameters, np.zeros(config.conditions), config)[1]
+    return plan_network(shape, config, find_device(device), host_maps=maps, max_memory=max_memory)
 
 
 def classify_map(
@@ -139,7 +143,8 @@ def classify_map(
         )
     solvent = solvent_density(map_.array)
     x = on_unit_grid(map_.array, map_.voxel_size, solvent)
-    logits = run_network(weights.parameters, x, weights.config, slab=plan.slab, device=plan.device, progress=progress)
+    parameters, config = _network_for(weights, x)
+    logits = run_network(parameters, x, config, slab=plan.slab, device=plan.device, progress=progress)
     logits = fourier_resample(np.clip(logits, *_LOGITS), map_.array.shape)
     probability = 1 / (1 + np.exp(-logits))
     density = np.maximum(map_.array - np.float32(solvent), 0)
@@ -154,6 +159,14 @@ def classify_map(
     kept = np.where(structure, map_.array, np.float32(solvent))
     maps = map_.replace_array(kept), map_.replace_array(probability)
     return Classified(*maps, float(threshold), removed, pieces, notes)
+
+
+def _network_for(weights, density):
+    """Return the parameters and the config of the network for a map; they depend on it if there are conditions."""
+    condition = weights.model.condition
+    if condition is None:
+        return weights.parameters, weights.config
+    return condition(weights.parameters, standardize_features(measure_features(density)), weights.config)
 
 
 def solvent_density(array: np.ndarray) -> float:

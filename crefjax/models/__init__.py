@@ -68,6 +68,9 @@ class Model:
             whole.
         engines: Packages, each with a module like `slabs`; on a CPU, that of the first package that is installed is
             used in place of `slabs`.
+        condition: `(parameters, conditions, config) -> (parameters, config)`, of a network that depends on
+            `config.conditions` numbers of the whole map: what it is for maps of these numbers, a network of another
+            name. None for all other networks.
     """
 
     config: type
@@ -77,6 +80,7 @@ class Model:
     slabs: str | None = None
     dimensions: int = 3
     engines: tuple[tuple[str, str], ...] = ()
+    condition: Callable[..., tuple[Parameters, NetworkConfig]] | None = None
 
     def parameter_shapes(self, config: NetworkConfig) -> dict:
         """Return the shapes of the parameters as a tree of tuples."""
@@ -104,7 +108,11 @@ class Model:
 
 
 # A network's module by its name. To add a network, add its module here.
-MODELS: dict[str, str | Model] = {"unet3d": "crefjax.models.unet3d_config", "unet2d": "crefjax.models.unet2d_config"}
+MODELS: dict[str, str | Model] = {
+    "unet3d": "crefjax.models.unet3d_config",
+    "unet2d": "crefjax.models.unet2d_config",
+    "conditioned_unet3d": "crefjax.models.conditioned_unet3d",
+}
 
 
 def load_model(name: str) -> Model:

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +128,7 @@ class NetworkTask:
     Attributes:
         network: Hyperparameters of the network.
         patch: Side of the patches, voxels.
+        conditions: Number of conditions that the task has for a network that depends on some.
         start: Initial parameters; None for random ones.
         pretraining: How the initial parameters were trained.
         license: License of the resulting weights.
@@ -136,10 +137,19 @@ class NetworkTask:
 
     network: NetworkConfig
     patch: int = field(default=0, kw_only=True)
+    conditions: ClassVar[int] = 0
     start: Parameters | None = field(default=None, kw_only=True)
     pretraining: str | None = field(default=None, kw_only=True)
     license: str = field(default="yours to choose: trained from your own data", kw_only=True)
     origin: str = field(default="trained with crefjax", kw_only=True)
+
+    def __post_init__(self):
+        wanted = getattr(self.network, "conditions", 0)
+        if wanted not in (0, self.conditions):
+            raise UserError(
+                f"config: network.conditions: expected {self.conditions} for this task, found {wanted}; "
+                + ("correct it" if self.conditions else "choose a network without conditions")
+            )
 
     def init(self, key: jax.Array) -> Parameters:
         """Return random parameters, or those to start from."""

@@ -21,7 +21,7 @@ HELD_OUT = "7kjr,5ni1,6hbu"  # models whose maps are evaluated during the traini
 
 def get_config():
     """Return the config of the classifier's training."""
-    c = default()
+    c = default("conditioned_unet3d")
     c.task = "classification"
     c.batch = 4
     c.steps = 3000

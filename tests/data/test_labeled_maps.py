@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from crefjax.data.labeled_maps import AROUND_STRUCTURE, labeled_batches, load_labeled_map
+from crefjax.data.map_features import measure_features, standardize_features
 from crefjax.data.patches import CUBE_ROTATIONS, rotate
 from crefjax.errors import UserError
 
@@ -143,3 +144,22 @@ def test_density_is_multiplied_by_a_random_gain_and_clipped(tmp_path):
     assert levels.max() == 1
     assert 0.3 < np.mean(levels < 1) < 0.6  # 1 / 0.6 is at 0.58 of the range of the logarithm
     np.testing.assert_allclose(next(labeled_batches([labeled], **settings))["map"].max((1, 2, 3)), 0.6, rtol=1e-3)
+
+
+def test_patches_have_the_features_of_their_whole_map_with_the_gain_of_the_patch(tmp_path):
+    random = np.random.default_rng(4)
+    ball = np.exp(-np.square(np.indices(SHAPE) - 12).sum(0) / 18) + 0.02 * random.random(SHAPE)
+    maps = [
+        load_labeled_map(write_labeled(tmp_path / name, density=np.minimum(ball * scale, 1).astype(np.float16)))
+        for name, scale in (("a", 0.6), ("b", 0.3))
+    ]
+    settings = {"patch": PATCH, "batch": 12, "seed": 3, "threads": 0}
+    assert "features" not in next(labeled_batches(maps, **settings))
+    plain = next(labeled_batches(maps, features=True, **settings))
+    expected = [standardize_features(measure_features(labeled.density.astype(np.float32))) for labeled in maps]
+    np.testing.assert_allclose(plain["features"], np.array(expected)[plain["entry"]], rtol=1e-6)
+    bright = next(labeled_batches(maps, features=True, gain=(1.2, 1.2), **settings))
+    scaled = [standardize_features(measure_features(labeled.density.astype(np.float32)), 1.2) for labeled in maps]
+    np.testing.assert_allclose(bright["features"], np.array(scaled)[bright["entry"]], rtol=1e-5)
+    assert (bright["features"][:, 0] > plain["features"][:, 0]).all()
+    np.testing.assert_array_equal(bright["features"][:, 1:], plain["features"][:, 1:])

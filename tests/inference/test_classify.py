@@ -7,9 +7,12 @@ import pytest
 from helpers.classifier import CONFIG, LEVEL, SLOPE, balls, save_line_classifier
 from skimage import filters
 
+from crefjax.data.grid import on_unit_grid
+from crefjax.data.map_features import measure_features, standardize_features
 from crefjax.errors import UserError
 from crefjax.inference.classify import THRESHOLDS, choose_thresholds, classify_map, plan_classify, solvent_density
 from crefjax.io.maps import Map
+from crefjax.models.conditioned_unet3d import ConditionedUNet3DConfig, add_conditioning
 from crefjax.weights.store import load_weights
 
 
@@ -69,6 +72,24 @@ def test_the_probability_overlays_the_map_on_any_grid(weights, shape, voxel_size
     centers = [np.array(np.nonzero(which)).mean(1) for which in (kept, structure)]
     np.testing.assert_allclose(*centers, atol=0.05)
     assert found.map.voxel_size == map_.voxel_size
+
+
+def test_a_conditioned_network_is_that_of_the_features_of_the_map(weights):
+    map_ = blob_map((45, 40, 42), 1.0)
+    config = ConditionedUNet3DConfig(**dataclasses.asdict(CONFIG), conditions=6)
+    parameters = add_conditioning(weights.parameters, config)
+    last = CONFIG.up_names(0)[-1]
+    parameters[last]["conditioning"][:, 0] = (1, 2, 0, 0, 0, -3)
+    conditioned = dataclasses.replace(weights, parameters=parameters, config=config)
+    density = on_unit_grid(map_.array, 1.0, solvent_density(map_.array))
+    features = standardize_features(measure_features(density))
+    probability = classified(map_, conditioned).probability.array
+    plain = classified(map_, weights).probability.array
+    within = (plain > 0.01) & (plain < 0.99) & (probability > 0.01) & (probability < 0.99)
+    shift = np.log(probability / (1 - probability)) - np.log(plain / (1 - plain))
+    assert within.any()
+    np.testing.assert_allclose(shift[within], features @ [1, 2, 0, 0, 0, -3], atol=0.02)
+    assert abs(features @ [1, 2, 0, 0, 0, -3]) > 0.1
 
 
 def test_a_map_that_is_masked_to_zeros_stays_zero_outside(weights):

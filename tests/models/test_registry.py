@@ -119,7 +119,10 @@ def test_a_network_that_is_unknown_or_has_other_fields_is_refused(run):
     for change, words in (
         ("--config.network.width=0", "network: expected a width of at least 1, found 0"),
         ("--config.network.name=unet3d", "there is no field network.width"),
-        ("--config.network.name=resnet", "expected a network of unet3d, unet2d, voxelwise, or a module"),
+        (
+            "--config.network.name=resnet",
+            "expected a network of unet3d, unet2d, conditioned_unet3d, voxelwise, or a module",
+        ),
         ("--config.network.depth=3", "there is no field"),
     ):
         outcome = run_crefjax("train", "--config", "voxelwise.py", "--workdir", "refused", change)

@@ -1,11 +1,16 @@
 """The loss and the metrics of voxel classification against NumPy, and a network that learns to tell voxels apart."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from crefjax.errors import UserError
+from crefjax.models.conditioned_unet3d import ConditionedUNet3DConfig
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
+from crefjax.training.task import NetworkTask
 from crefjax.training.voxel_classification import VoxelClassificationTask
 from crefjax.weights.store import load_weights
 
@@ -91,3 +96,36 @@ def test_gradient_steps_separate_structure_from_noise():
     found = task.metrics(parameters, batch_of(4, seed=1000))
     assert float(found["structure_kept"].mean()) > 0.97
     assert float(found["noise_found"].mean()) > 0.97
+
+
+CONDITIONED = ConditionedUNet3DConfig(depth=1, down_width=4, up_width=4, last_widths=(4,), conditions=6)
+
+
+def random_conditioned_parameters():
+    random = np.random.default_rng(11)
+    parameters = jax.tree.map(np.asarray, VoxelClassificationTask(CONDITIONED).init(jax.random.key(4)))
+    for layer in parameters.values():
+        layer["conditioning"] = random.normal(0, 0.3, layer["conditioning"].shape).astype(np.float32)
+    return parameters
+
+
+def test_every_sample_is_classified_by_the_features_of_its_own_map():
+    task = VoxelClassificationTask(CONDITIONED)
+    parameters, batch = random_conditioned_parameters(), batch_of(3)
+    batch["features"] = np.random.default_rng(2).standard_normal((3, 6)).astype(np.float32)
+    loss, _ = task.loss(parameters, batch, None)
+    for index, features in enumerate(batch["features"]):
+        plain = {
+            name: {"kernel": layer["kernel"], "bias": layer["bias"] + features @ layer["conditioning"]}
+            for name, layer in parameters.items()
+        }
+        alone = {name: array[index : index + 1] for name, array in batch.items() if name != "features"}
+        expected, _ = VoxelClassificationTask(NETWORK).loss(plain, alone, None)
+        np.testing.assert_allclose(loss[index], expected[0], rtol=1e-5)
+
+
+def test_a_network_with_another_number_of_conditions_is_refused():
+    with pytest.raises(UserError, match=r"network\.conditions: expected 6 for this task, found 2; correct it"):
+        VoxelClassificationTask(dataclasses.replace(CONDITIONED, conditions=2))
+    with pytest.raises(UserError, match=r"expected 0 for this task, found 6; choose a network without conditions"):
+        NetworkTask(CONDITIONED)
