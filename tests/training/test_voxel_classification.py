@@ -4,14 +4,16 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import mrcfile
 import numpy as np
 import pytest
 
 from crefjax.errors import UserError
 from crefjax.models.conditioned_unet3d import ConditionedUNet3DConfig
 from crefjax.models.unet3d import UNet3D, UNet3DConfig
+from crefjax.training.config import default
 from crefjax.training.task import NetworkTask
-from crefjax.training.voxel_classification import VoxelClassificationTask
+from crefjax.training.voxel_classification import VoxelClassificationTask, make_task
 from crefjax.weights.store import load_weights
 
 NETWORK = UNet3DConfig(depth=1, down_width=4, up_width=4, last_widths=(4,))
@@ -129,3 +131,28 @@ def test_a_network_with_another_number_of_conditions_is_refused():
         VoxelClassificationTask(dataclasses.replace(CONDITIONED, conditions=2))
     with pytest.raises(UserError, match=r"expected 0 for this task, found 6; choose a network without conditions"):
         NetworkTask(CONDITIONED)
+
+
+def test_the_training_of_a_conditioned_network_starts_from_plain_weights_with_their_output(tmp_path):
+    plain = jax.tree.map(np.asarray, VoxelClassificationTask(NETWORK).init(jax.random.key(7)))
+    VoxelClassificationTask(NETWORK).export(tmp_path / "plain", plain, {"training": "for a while"})
+    sample = batch_of(1, 20)
+    (tmp_path / "maps_0").mkdir()
+    for name in ("map", "structure"):
+        with mrcfile.new(tmp_path / "maps_0" / f"{name}.mrc", sample[name][0]) as mrc:
+            mrc.voxel_size = 1.0
+    config = default("conditioned_unet3d", "classification")
+    config.network.update({"depth": 1, "down_width": 4, "up_width": 4, "last_widths": (4,)})
+    config.weights, config.data.labeled.folders = str(tmp_path / "plain"), str(tmp_path / "maps_*")
+    config.data.patch, config.batch = 16, 2
+    task, source = make_task(config)
+    assert task.network == CONDITIONED
+    assert task.pretraining == "for a while"
+    batch = next(source.training()).batch
+    assert batch["features"].shape == (2, 6)
+    loss, _ = task.loss(task.init(jax.random.key(8)), batch, None)
+    expected, _ = VoxelClassificationTask(NETWORK).loss(plain, batch, None)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    config.network.depth = 2
+    with pytest.raises(UserError, match=r"expected weights for .*depth=2"):
+        make_task(config)
