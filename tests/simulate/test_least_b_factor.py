@@ -13,7 +13,8 @@ from crefjax.simulate.phantom import phantom
 from crefjax.simulate.specimen import Conformations, specimen_density
 from crefjax.simulate.stream import StreamConfig
 from crefjax.simulate.stream.batches import stream_half_maps
-from crefjax.simulate.stream.draw import atom_table, collate, draw_sample, prepare_models
+from crefjax.simulate.stream.draw import collate, draw_sample
+from crefjax.simulate.stream.models import atom_table, prepare_models
 from crefjax.simulate.stream.render import body_side, render_batch
 
 PATCH, VOXEL = 16, 0.8

@@ -12,7 +12,8 @@ from crefjax.simulate.phantom import phantom
 from crefjax.simulate.specimen import truth_mask
 from crefjax.simulate.stream import StreamConfig
 from crefjax.simulate.stream.batches import stream_half_maps
-from crefjax.simulate.stream.draw import draw_sample, prepare_models
+from crefjax.simulate.stream.draw import draw_sample
+from crefjax.simulate.stream.models import prepare_models
 
 PATCH = 32
 CONFIG = StreamConfig(resolution=(2.2, 3.0), solvent=0.0, center=0.5)

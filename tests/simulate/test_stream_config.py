@@ -15,7 +15,8 @@ from crefjax.simulate.half_maps import SimulationConfig, simulate_half_maps
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.stream import StreamConfig
 from crefjax.simulate.stream.batches import stream_half_maps
-from crefjax.simulate.stream.draw import draw_sample, prepare_models
+from crefjax.simulate.stream.draw import draw_sample
+from crefjax.simulate.stream.models import prepare_models
 
 PATCH = 32
 PLAIN = StreamConfig(

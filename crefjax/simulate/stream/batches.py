@@ -21,7 +21,8 @@ from crefjax.errors import UserError
 from crefjax.simulate.atoms import Atoms, read_atoms
 from crefjax.simulate.phantom import phantom
 from crefjax.simulate.stream import StreamConfig
-from crefjax.simulate.stream.draw import Info, SampleSpec, atom_table, collate, draw_sample, prepare_models
+from crefjax.simulate.stream.draw import Info, SampleSpec, collate, draw_sample
+from crefjax.simulate.stream.models import atom_table, prepare_models
 from crefjax.simulate.stream.render import EXTRAS, body_side, render_batch
 
 SMALLEST_PATCH = 16  # voxels

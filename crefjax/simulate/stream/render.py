@@ -22,7 +22,8 @@ from jax import lax
 from crefjax.simulate.density import Scatterers, density, next_fast_len
 from crefjax.simulate.noise import THRESHOLD, NoiseSpectrum, colored_noise, low_passed_noise, modulation
 from crefjax.simulate.specimen import EXTEND, SOFT_EDGE, Belt, BulkSolvent
-from crefjax.simulate.stream.draw import BODY_LOWPASS, AtomTable, SampleSpec
+from crefjax.simulate.stream.draw import SampleSpec
+from crefjax.simulate.stream.models import BODY_LOWPASS, AtomTable
 from crefjax.spectral.shells import box_shells, half_spectrum, shell_means
 from crefjax.spectral.windows import border_window, raised_cosine
 
