@@ -18,7 +18,7 @@ _LEAST, _BETTER, _RATIO = 8.0, 4.0, 1.3
 _LEAST_SHIFTED, _BETTER_SHIFTED = 25.0, 10.0
 
 
-class _Evidence:
+class Evidence:
     """The evidence that a map shows the same specimen in the same place as one that many are compared with.
 
     It is the log-likelihood ratio of two Gaussian maps whose shells correlate by the FSC to two that do not: the sum of
@@ -26,6 +26,7 @@ class _Evidence:
     """
 
     def __init__(self, first: np.ndarray, mask: np.ndarray):
+        """Transform the map that others are compared with, `(z, y, x)`, within a mask of the same shape."""
         self._mask = mask
         self._spectrum = scipy.fft.rfftn(first * mask, workers=-1)
         self._shells = _shells(first.shape) if first.size <= _KEPT else None
@@ -34,6 +35,7 @@ class _Evidence:
         self._numbers = voxels / 2 * float(np.square(mask, dtype=np.float64).mean())
 
     def __call__(self, second: np.ndarray) -> float:
+        """Return the evidence for a second map, which is masked as the first one is."""
         spectrum = scipy.fft.rfftn(second * self._mask, workers=-1)
         power = np.sqrt(self._power * self._sum(spectrum, spectrum))
         cross = self._sum(self._spectrum, spectrum)
@@ -81,7 +83,7 @@ def find_shift(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None) -
     shifts.discard((0, 0, 0))
     if not shifts:
         return 0, 0, 0
-    measure = _Evidence(first, window)
+    measure = Evidence(first, window)
     evidence = {shift: measure(np.roll(second, [-axis for axis in shift], (0, 1, 2))) for shift in shifts}
     best = max(evidence, key=evidence.get)
     return best if _is_enough(evidence[best], measure(second)) else (0, 0, 0)
@@ -126,7 +128,7 @@ def find_orientation(first: np.ndarray, second: np.ndarray, mask: np.ndarray | N
         fourier_resample(half_map - np.float32(solvent_level(half_map, mask)), shape) for half_map in (first, second)
     )
     window = _sphere(shape) if mask is None else np.clip(fourier_resample(mask, shape), 0, 1)
-    measure, peaks = _Evidence(small_1, window), _Peaks(small_1, window, (2, 4))
+    measure, peaks = Evidence(small_1, window), _Peaks(small_1, window, (2, 4))
     evidence, shifted = {}, {}
     for axes in itertools.permutations(range(3)):
         if any(tuple(box[axis] for axis in axes) != box for box in (shape, second.shape)):
