@@ -15,7 +15,7 @@ _LAGS = (1, 2, 3)  # voxels
 _SAMPLES = 200_000  # voxels, of the particle and of its surroundings, that are looked at
 _FLOOR = 1e-5  # of differences and of the spread, on the scale of the map, where 1 is the brightest density
 _LEAST_NOISE = 0.01  # over the contour; what is far below it makes no difference
-# Mean and standard deviation of the features over the maps on which the classifier was trained.
+# Mean and standard deviation of the features over 46 simulated labeled maps (docs/classification.md).
 _MEANS = np.array([-2.43, 0.74, -1.11, -0.455, 0.32, -3.22])
 _DEVIATIONS = np.array([0.41, 0.12, 0.16, 0.17, 0.51, 1.08])
 _OUTERMOST = 3.0  # standard deviations, so that an unusual map does not lead far outside what was trained
@@ -28,7 +28,7 @@ def measure_features(density: np.ndarray) -> np.ndarray:
     `d(x + k) + d(x - k) - 2 d(x)` there over all axes, they are `log c`, `log(s / c)`, `log(D(1) / D(2))`,
     `log(D(2) / D(3))`, `log(D(3) / s)`, and `log(n / c + 0.01)`, where `n` is the median of
     `|d(x + 1) + d(x - 1) - 2 d(x)|` below the contour: the particle's edge hardly changes it, however large the box is.
-    In a masked map it is 0.
+    In a masked map `n` is 0.
 
     Args:
         density: `(z, y, x)`, 0 to 1, on the classifier's grid (`crefjax.data.grid.on_unit_grid`).
@@ -53,7 +53,7 @@ def measure_features(density: np.ndarray) -> np.ndarray:
 
 
 def standardize_features(features: np.ndarray, gain: float = 1.0) -> np.ndarray:
-    """Return features on the scale of the maps that were trained on, float32, within three standard deviations.
+    """Return features on the scale of the maps trained on, float32, within three standard deviations of 0.
 
     Args:
         features: from `measure_features`.

@@ -77,6 +77,17 @@ def test_the_best_dust_filter_separates_a_blob_from_specks():
     assert found.g_mean > 0.99
 
 
+def test_the_best_dust_filter_is_about_as_good_as_a_search_of_every_contour():
+    random = np.random.default_rng(2)
+    structure = np.zeros((24, 24, 24), bool)
+    structure[8:17, 8:17, 8:17] = True  # 5 % of the box: between two of the first contours
+    density = structure * 1.0 + 0.08 * random.random(structure.shape)
+    counted = np.ones_like(structure)
+    every = [confusion(density >= contour, structure, counted).g_mean for contour in np.linspace(0, 1.1, 1000)]
+    _, _, found = best_dust_filter(density, structure, counted, sizes=(1,))
+    assert found.g_mean > max(every) - 0.005
+
+
 def test_maps_of_any_size_weigh_the_same():
     edges = np.array([0.0, 0.5, 1.0])
     small = Scores(edges, noise=np.array([3, 1]), structure=np.array([0, 2]))

@@ -20,8 +20,10 @@ MODEL = load_model("conditioned_unet3d")
 def random_parameters(seed=0):
     random = np.random.default_rng(seed)
     shapes = MODEL.parameter_shapes(CONFIG)
-    draw = lambda shape: random.normal(0, 0.3, shape).astype(np.float32)  # noqa: E731
-    return {name: {key: draw(shape) for key, shape in layer.items()} for name, layer in shapes.items()}
+    return {
+        name: {key: random.normal(0, 0.3, shape).astype(np.float32) for key, shape in layer.items()}
+        for name, layer in shapes.items()
+    }
 
 
 def test_every_bias_is_shifted_by_the_conditions():
